@@ -23,6 +23,7 @@ from models.reporting.statistics import Rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounded_forms"
 RIGHT = "right"
+CLEAN = "clean"
 UNKNOWN = "unknown"
 _MARKED = re.compile(r"\{([^|}]*)\|([^}]*)\}")
 _COLUMNS = ("cases", "found", "right", "wrong", "asked", "right+", "wrong+", "twins", "touched", "touched+")
@@ -37,7 +38,7 @@ def read_forms(path: Path) -> Iterator[Case]:
             wrong, right = (_MARKED.sub(part, case["answer"]) for part in (r"\1", r"\2"))
             yield Case(form, page, question, wrong, OUTDATED, right)
             for answer in (right, *case.get("twins", ())):
-                yield Case(form, page, question, answer, RIGHT, answer)
+                yield Case(form, page, question, answer, CLEAN, answer)
         for case in group.get("unknown", ()):
             yield Case(form, page, case["question"], case["answer"], UNKNOWN, case["answer"])
 

@@ -25,9 +25,12 @@ from aligner_proxy_grounding.notation import rewrite_fact
 from aligner_proxy_grounding.page import read_page
 from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
+from models.evaluate.grounded_forms import FOLDER as FORMS_FOLDER
+from models.evaluate.grounded_forms import read_forms
 from models.reporting.statistics import Rate
 
 FOLDERS = (FOLDER, FOLDER / "independent")
+FORMS = FORMS_FOLDER / "development.yaml"
 FOLDS = 10
 _SHRINK = 0.002
 _STEPS = 300
@@ -138,6 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     by_folder = {folder: list(cases(folder)) for folder in options.folders}
+    by_folder[FORMS] = list(read_forms(FORMS))
     rows = [row for of_folder in by_folder.values() for case in of_folder for row in replacements(case)]
     if options.folds:
         certain = left_out(rows)

@@ -30,7 +30,9 @@ def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple
 def _degree_of_fit(condition: Fact, fact: Fact) -> float:
     """How well a fact meets a condition: 1 for the same value, less within its bound, 0 if missed."""
     if condition.agrees(fact):
-        return 1.0
+        # "up to 36 months" and "more than 36 months" are two sides of one bound
+        sides = {condition.side, fact.side}
+        return 0.0 if sides == {RangeEnd.LOW, RangeEnd.HIGH} else 1.0
     if condition.unit != fact.unit or not (isinstance(condition.value, Decimal) and isinstance(fact.value, Decimal)):
         return 0.0
     # "From 12 persons on" also applies to 15, and "up to 12" to 8, but a number equal to the bound is a surer match.

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 
-from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind
+from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
+from aligner_proxy_grounding.words import stem
 
+_ENDS_AND_VALUE = 3
 _MOST_TERMS = 40
 """How many numbers of an answer, the latest ones, are tried as terms of a sum."""
 _OF_TWO = re.compile(
@@ -20,8 +22,17 @@ _OF_TWO = re.compile(
 """Words that may halve or double a number."""
 _MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURATION)
 """Kinds of numbers that are quoted as multiples of what a reference states."""
+_CHARACTERS = {*map(stem, ("character", "letter", "digit", "sign"))}
+_CODE = re.compile(r"\b(?=\S*\d)\w{4,}\b")
 _FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
 """Kinds of numbers by which they are multiplied."""
+
+
+def is_length_of_word(fact: Fact, text: str) -> bool:
+    """Whether a number counts the characters of a word that the client wrote: a password, a code."""
+    if fact.kind is not FactKind.COUNT or _CHARACTERS.isdisjoint(fact.unit.split()):
+        return False
+    return any(len(word) == fact.value for word in _CODE.findall(text))
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
@@ -84,6 +95,22 @@ def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> 
     if times in (2, Decimal("0.5")) and _OF_TWO.search(text):
         return True
     return times > 1 and times in _written_numbers(term for term in beside if term.kind in _FACTORS)
+
+
+def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
+    """Whether a value lies between the two ends of a range that a sentence of a reference gives.
+
+    A time of day is no such value: "open until 5" contradicts opening hours from 9 to 6.
+    """
+    if fact.kind is FactKind.TIME:
+        return False
+    for low, high in pairwise(stated):
+        if not (low.ranged and high.ranged and (low.side, high.side) == (RangeEnd.LOW, RangeEnd.HIGH)):
+            continue
+        values = [one.value for one in (low, fact, high) if fact.same_form(one) and fact.unit == one.unit]
+        if len(values) == _ENDS_AND_VALUE and all(isinstance(value, Decimal) for value in values):
+            return values[0] < values[1] < values[2]  # type: ignore[operator]
+    return False
 
 
 def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:

@@ -11,7 +11,7 @@ import yaml
 
 
 @dataclass(frozen=True, slots=True)
-class FactWords:
+class LanguageWords:
     """The words of one language."""
 
     numbers: Mapping[str, int]
@@ -24,15 +24,15 @@ class FactWords:
     """Words between the two ends of a range."""
 
 
-def _read_words(table: Mapping[str, Any]) -> FactWords:
+def _language(table: Mapping[str, Any]) -> LanguageWords:
     low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
     every = [*low, *((words, value) for value, words in table["tens"].items())]
     numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}
-    return FactWords(numbers, table["units"], table["months"], table["days"], table["between"])
+    return LanguageWords(numbers, table["units"], table["months"], table["days"], table["between"])
 
 
 _TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-LANGUAGES = tuple(_read_words(table) for table in _TABLES.values())
+LANGUAGES = tuple(_language(table) for table in _TABLES.values())
 NUMBERS = {word: value for language in LANGUAGES for word, value in language.numbers.items()}
 """The values of the numbers of all languages; no word has two."""
 JOINS = "|".join(word for language in LANGUAGES for word in language.between)
@@ -43,7 +43,7 @@ def either(words: Sequence[str]) -> str:
     return "|".join(sorted(words, key=len, reverse=True))
 
 
-def language_of_number(word: str) -> FactWords | None:
+def language_of_number(word: str) -> LanguageWords | None:
     """The language of a number in words; None for English and for digits."""
     return next((language for language in LANGUAGES if word.lower() in language.numbers), None)
 

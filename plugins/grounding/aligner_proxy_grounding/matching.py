@@ -219,6 +219,7 @@ class Matcher:
             "confirmed": float(is_confirmed),
             "facts": float(around.fact_count),
             "times": times_as_much,
+            "gap": _gap(scored, first.fact),
         }
         return FactCandidate(first, of_any, counts)
 
@@ -323,3 +324,10 @@ class Matcher:
 def _host(fact: Fact) -> str:
     """The host of a web or mail address."""
     return str(fact.value).rpartition("@")[2].partition("/")[0]
+
+
+def _gap(scored: Sequence[tuple[float, Statement]], first: Fact) -> float:
+    """By how much the best statement with this value outranks the best one with another, as a share of the higher."""
+    mine = max(score for score, statement in scored if statement.fact.agrees(first))
+    rival = max((score for score, statement in scored if not statement.fact.agrees(first)), default=0.0)
+    return (mine - rival) / max(mine, rival)

@@ -14,7 +14,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.text.structure import Segment, split
-from aligner_proxy_grounding.derived import is_clients_result, is_multiple, is_result, is_so_long_before
+from aligner_proxy_grounding.derived import (
+    is_clients_result,
+    is_length_of_word,
+    is_multiple,
+    is_result,
+    is_so_long_before,
+    is_within_range,
+)
 from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.reader import read_facts
@@ -120,6 +127,7 @@ class Grounder:
     """Least certainty of a contradiction for the fact to be replaced."""
     _own: list[Fact] = field(default_factory=list)
     """Facts that the client gave."""
+    _client_text: str = ""
     _question_words: dict[str, float] = field(default_factory=dict)
     _before: list[str] = field(default_factory=list)
     _terms: list[Fact] = field(default_factory=list)
@@ -144,7 +152,8 @@ class Grounder:
     ) -> Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         grounder = cls(matcher, doubts, replace_from)
-        for sentence in split(client_text or question):
+        grounder._client_text = client_text or question
+        for sentence in split(grounder._client_text):
             grounder._own += read_facts(sentence.text, matcher.conventions)
         grounder._question_words = dict.fromkeys(words(question), _QUESTION)
         return grounder
@@ -310,6 +319,8 @@ class Grounder:
             return True
         if _DENIED.search(text, 0, fact.start):
             return True
+        if is_length_of_word(fact, self._client_text):
+            return True
         return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
 
     def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
@@ -360,6 +371,9 @@ class Grounder:
         other = statement.fact
         if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
             return False  # the sentence states both values
+        # "about ten days" is no contradiction of "8 to 12 days"
+        if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
+            return False
         if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
             return False
         # "until 5" does not mean the beginning of "9 to 6"

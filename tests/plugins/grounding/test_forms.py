@@ -248,3 +248,8 @@ def test_what_is_no_label_and_no_version(text: str) -> None:
 )
 def test_facts_in_other_languages_and_hours_are_read(text: str, expected: list[tuple[FactKind, str]]) -> None:
     assert [(fact.kind, str(fact.value)) for fact in read_facts(text)] == expected
+
+
+def test_a_number_at_the_end_of_a_sentence_is_no_date() -> None:
+    assert not [fact for fact in read_facts("It needs an average of 3.7.") if fact.kind is FactKind.DATE]
+    assert [fact.kind for fact in read_facts("Abgabe bis 3.7.")] == [FactKind.DATE]

@@ -113,10 +113,8 @@ async def test_in_streams_words_that_are_certain_stand_where_the_editor_copies_b
 
 async def test_a_statement_of_the_form_that_shares_a_word_is_asked_about() -> None:
     chat = ScriptedChat(repairing(lambda text: text.replace("2 years", "3 years")))
-    outcome = await pipeline(chat).align(
-        replace(ASKED, turns=(Turn("user", "Until when can I use my gift coupon?"),), answer="It runs for 2 years."),
-        POLICY,
-    )
+    asked = replace(ASKED, turns=(Turn("user", "Until when can I use my gift coupon?"),), answer="It runs for 2 years.")
+    outcome = await pipeline(chat).align(asked, POLICY)
     assert outcome.text == "It runs for 3 years."
 
 

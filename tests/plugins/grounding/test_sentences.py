@@ -242,3 +242,24 @@ def test_what_is_less_certain_than_asked_for_is_noted_instead() -> None:
             answer
         )
         assert (len(found), len(unsettled)) == (edits, noted)
+
+
+def test_a_value_within_a_range_of_the_page_stays() -> None:
+    page = "Sow in rows. Tomatoes sprout after 8 to 12 days, 2 cm deep. Peas are sown in May. Beans need a pole."
+    for answer in ("Tomatoes sprout after ten days or so.", "Tomatoes sprout after 9 days."):
+        assert held(answer, "When do tomatoes sprout?", page)[0] == answer
+
+
+def test_more_and_less_than_a_bound_are_two_conditions() -> None:
+    page = "The rate is 4.9 % for terms of up to 36 months. The rate is 5.6 % for terms of more than 36 months."
+    answer = "Terms of more than 36 months cost 6.1 %."
+    assert held(answer, "What is the rate?", page)[0] in (answer, answer.replace("6.1", "5.6"))
+    right = answer.replace("6.1", "5.6")
+    assert held(right, "What is the rate?", page)[0] == right
+
+
+def test_the_length_of_the_clients_own_password_stays() -> None:
+    page = "Your master password has at least 12 characters."
+    answer = "It has 10 characters, and your master password needs more."
+    assert held(answer, "My master password is hunter2024. Why does it fail?", page)[0] == answer
+    assert "12" in held(answer.replace("It", "The master password"), "How long is my master password?", page)[0]

@@ -43,6 +43,11 @@ _DAY_OF_MONTH = re.compile(
 _WEEKDAY = re.compile(
     rf"(?<!\w)(?P<day>{'|'.join(DAYS)}|mon|tues?|wed|thurs?|fri|sat|sun)(?P<many>s?)\b(?!\w)", re.IGNORECASE
 )
+_DATE_BEFORE = re.compile(
+    r"(?:^|[,:(\u2013-]|\b(?:am|bis|ab|vom|von|zum|den|der|dem|und|on|by|until|till|from|before|after|since|to|and))\s*$",
+    re.IGNORECASE,
+)
+"""What precedes a date of day and month in digits."""
 _FOREIGN_DAYS = {day.lower(): n for language in LANGUAGES for n, day in enumerate(language.days)}
 _FOREIGN_DAY = re.compile(rf"(?<!\w)(?P<day>{either([*_FOREIGN_DAYS])})(?:s|en)?(?!\w)", re.IGNORECASE)
 # Matched with its case, unlike the pattern above.
@@ -53,6 +58,8 @@ def read_dates(reading: FactReading) -> None:
     """Read dates in words, ISO dates, and dates with points or slashes."""
     for match in reading.matches(_DATE):
         parts = match.groupdict()
+        if parts["day4"] and not parts["year4"] and not _DATE_BEFORE.search(reading.text, 0, match.start()):
+            continue  # "an average of 3.7."
         swapped = parts["one"] is not None and _reads_month_first(match, reading.conventions)
         day = parts["day"] or parts["day2"] or parts["day3"] or parts["day4"] or parts["other" if swapped else "one"]
         year = parts["year"] or parts["year2"] or parts["year3"] or parts["year4"] or parts["year5"]
@@ -78,8 +85,8 @@ def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
 def _is_open(match: re.Match[str], conventions: Conventions) -> bool:
     """Whether a date with slashes can be read in two ways."""
     numbers = (match["one"], match["other"])
-    is_open = conventions.month_first is None
-    return is_open and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
+    is_told = conventions.month_first is not None
+    return not is_told and match["one"] is not None and all(int(number) <= len(MONTHS) for number in numbers)
 
 
 def read_days_of_month(reading: FactReading) -> None:

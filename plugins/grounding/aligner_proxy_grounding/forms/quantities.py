@@ -9,7 +9,7 @@ from decimal import Decimal
 from aligner_proxy_grounding.facts import UNITS_OF_TIME, Fact, FactKind
 from aligner_proxy_grounding.forms.reading import AFTER, BEFORE, JOIN, LOOK_BACK, RANGE, SPACE, FactReading, take_number
 from aligner_proxy_grounding.forms.units import UNIT, unit_of
-from aligner_proxy_grounding.languages import LANGUAGES, FactWords, either
+from aligner_proxy_grounding.languages import LANGUAGES, LanguageWords, either
 from aligner_proxy_grounding.numerals import DIGITS, MAGNITUDE, NUMBER, value_of
 from aligner_proxy_grounding.words import stem, stems_of
 
@@ -75,7 +75,7 @@ _DURATION = re.compile(
 )
 
 
-def _foreign_patterns(language: FactWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+def _foreign_patterns(language: LanguageWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     """Durations, percentages and amounts in euros of a language, whose numbers may be words of it."""
     words = either([*language.numbers])
     number = rf"(?P<n>{DIGITS}|{words})"
