@@ -311,13 +311,18 @@ def torn_pair(candidate: Candidate) -> bool:
 
 
 def repeats_sentence(candidate: Candidate) -> bool:
-    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it."""
+    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it.
+
+    Where the upstream repeated a sentence, what is written in its place may be repeated as often.
+    """
     new = {sentence for text in candidate.inserted_texts for sentence in _sentences(text)}
     if not new:
         return False
     before = candidate.before.read(_sentences)
     after = candidate.after.read(_sentences)
-    return any(after[sentence] > max(1, before[sentence]) for sentence in new)
+    replaced_texts = (candidate.before.text[e.start : e.end] for change in candidate.changes for e in change.edits)
+    repeats = max((before[sentence] for text in replaced_texts for sentence in _sentences(text)), default=1)
+    return any(after[sentence] > max(repeats, before[sentence]) for sentence in new)
 
 
 @joins(operator.add)

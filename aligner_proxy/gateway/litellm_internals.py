@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import wraps
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,7 @@ def count_tokens_off_loop() -> None:
     if bill is None or getattr(bill, "counts_off_loop", False):  # patched already
         return
 
+    @wraps(bill)
     async def count_and_bill(request_data: dict[str, Any], response: object) -> bool:
         await add_usage(response)
         return bool(await bill(request_data, response))

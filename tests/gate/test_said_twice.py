@@ -37,6 +37,15 @@ def flagged_place(text: str) -> tuple[int, int, int]:
     return next((piece.start, piece.end, n) for n, piece in enumerate(split(text)) if "fool" in piece.text)
 
 
+def test_what_was_said_twice_may_be_replaced_twice() -> None:
+    answer = "You fool, come early. We open at nine. You fool, come early."
+    written = answer.replace("You fool, come early.", "Please come early.")
+    assert judge(answer, Correction(written, segments(answer)), POLICY).text == written
+    again = written.replace("We open at nine.", "Please come early.")
+    both = answer.replace("We open at nine.", "You fool, come now.")
+    assert judge(both, Correction(again, segments(both)), POLICY).reason == "gate_said_twice"
+
+
 def test_what_is_written_is_not_said_twice_and_nobody_is_named_in_vain() -> None:
     failures = []
     for original, written, reason in CASES:

@@ -120,7 +120,8 @@ async def test_the_tokens_of_a_long_stream_that_a_client_left_are_counted_in_a_t
 
     monkeypatch.setattr(builder, "token_counter", count)
     monkeypatch.setattr(processing, "_dispatch_disconnect_billing_event", dispatch)
-    original = processing._bill_partial_streamed_spend_on_disconnect
+    bill_now: Any = processing._bill_partial_streamed_spend_on_disconnect
+    original = getattr(bill_now, "__wrapped__", bill_now)  # another test may have had a guardrail made
     monkeypatch.setattr(processing, "_bill_partial_streamed_spend_on_disconnect", original)
     litellm_internals.count_tokens_off_loop()
     litellm_internals.count_tokens_off_loop()
