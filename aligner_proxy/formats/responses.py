@@ -204,15 +204,21 @@ class _OutputPart:
 
     def repeat(self, whole: str) -> bool:
         """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far."""
+        whole = join_surrogates(whole)
         if self.whole is None:
             self.whole = whole
         self.agrees &= whole == self.whole
-        return self.agrees and join_surrogates(whole) == join_surrogates(str(self.pieces))
+        return self.agrees and whole == self.joined_pieces
+
+    @property
+    def joined_pieces(self) -> str:
+        """The pieces so far as one text; letters that were cut in half between them are whole."""
+        return join_surrogates(str(self.pieces))
 
     @property
     def text(self) -> str:
         """The text so far."""
-        return str(self.pieces) if self.pieces else self.whole or ""
+        return self.joined_pieces if self.pieces else self.whole or ""
 
 
 class ResponsesDecoder:
@@ -375,10 +381,10 @@ class ResponsesDecoder:
         for where, _ in texts:
             self._number(where)
         if texts:
-            whole = [text for _, text in texts]
+            whole = [join_surrogates(text) for _, text in texts]
             self._response = self._response or whole
             self._builder.inconsistent |= whole != self._response
-            self._disagrees |= whole != [str(self._parts[number].pieces) for number in self._order()]
+            self._disagrees |= whole != [self._parts[number].joined_pieces for number in self._order()]
         return bool(texts)
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:

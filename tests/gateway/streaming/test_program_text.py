@@ -53,9 +53,13 @@ async def slowly(items: Sequence[object]) -> AsyncIterator[object]:
 
 
 async def play(
-    form: Format, answer: str, way: Policy, data: dict[str, Any] | None = None
+    form: Format,
+    answer: str,
+    way: Policy,
+    data: dict[str, Any] | None = None,
+    pieces: Sequence[str] = (),
 ) -> tuple[list[Any], RequestState]:
-    """The items that a client gets, and the state of the request."""
+    """The items that a client gets, and the state of the request; the answer comes in these pieces."""
     ledger = RequestState("call-1", way, "m")
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0)
     corrector = Corrector(Pipeline(engine), ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
@@ -63,7 +67,7 @@ async def play(
     kind: Any = kinds[way.stream]
     data = data or {"messages": [ASKED], "input": [ASKED], "prompt": "When does it open?"}
     made = kind(form.wire, data, ledger, corrector)
-    items = form.tell([answer[at : at + 9] for at in range(0, len(answer), 9)])
+    items = form.tell(pieces or [answer[at : at + 9] for at in range(0, len(answer), 9)])
     got = [item async for item in made.play(slowly(items))]
     take_comment(got)
     return got, ledger
