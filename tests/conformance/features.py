@@ -151,7 +151,6 @@ FEATURES = (
         _only(chat="gpt claude vllm", text="instruct gpt claude"),
         streams=STREAMED,
     ),
-    Feature("a defect between marks", "marked", CORRECTED, only=ROUTE),
     Feature("logprobs", "rude", "logprobs", {"*": {"logprobs": True}}, _only(chat="gpt vllm")),
     Feature("logprobs", "rude", "logprobs", {"*": {"logprobs": 1}}, _only(text="instruct"), streams=WHOLE),
     Feature(

@@ -60,7 +60,6 @@ ANSWERS = {
     ),
     "refine_nonsense": RUDE,
     **dict.fromkeys(("edit_garbage", "edit_harm", "edit_slow", "edit_down", "edit_obeys", "edit_again"), RUDE),
-    "marked": f"**{INSULT} It lies on the Seine.** It is *old*.",
     "blank": " \n\u00a0" * 40 + f"{INSULT} It lies on the Seine.",
     "insult": INSULT,
     "insult_again": INSULT,

@@ -63,7 +63,7 @@ class Engine(SegmentEngine):
     """A scripted engine that reads along, logs and may be slow."""
 
     def __init__(self, log: Path, template: str = SCRIPTED.template) -> None:
-        super().__init__(lambda text: 4.0 if text.strip().strip("*") == INSULT.strip() else -4.0)
+        super().__init__(lambda text: 4.0 if text.strip() == INSULT.strip() else -4.0)
         family = prompts.find_template(template)
         self.about = replace(SCRIPTED, template=template, template_hash=family.hash, languages=("en",))
         self.script = self._corrected
