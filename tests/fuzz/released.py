@@ -8,6 +8,7 @@ from aligner_proxy import formats
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, EngineFault, EngineUnavailable, SessionLost
 from aligner_proxy.gateway.guardrail import Blocked
+from aligner_proxy.pipeline.outcomes import DECLINED
 from aligner_proxy.types import SegmentScore
 from tests.fuzz.cases import Case
 from tests.fuzz.observed import events, frozen, only_texts_differ
@@ -107,7 +108,8 @@ def _whole(one: Case, ours: list[Any], theirs: list[Any], rig: Rig) -> None:
             "nothing edited, and other items"
         )
         return
-    assert any(outcome.edits for outcome in rig.ledger.outcomes), "edited by nobody"
+    # a refusal stands in place of an answer that is all harm
+    assert any(outcome.edits or outcome.reason == DECLINED for outcome in rig.ledger.outcomes), "edited by nobody"
     told = decoded(wire, one.request, ours, safely=True)
     if not any(exchange.fault or exchange.inconsistent for exchange in told):
         # What has no pieces of its own (a text that is only told whole) is none of these; one that stopped being
