@@ -20,14 +20,10 @@ from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
     Engine,
+    ForwardingEngine,
     ForwardingSession,
-    RowsRequest,
-    RowsResponse,
     Session,
     Span,
-    StatesRequest,
-    text_states,
-    with_heads,
 )
 from aligner_proxy.engine.client.edited_engine import judged_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
@@ -50,16 +46,16 @@ class JudgedScores:
     """Segments that the judge flagged."""
 
 
-class JudgedEngine:
-    """An engine whose verdicts a judge may change. Satisfies `Engine`; closing it closes the engine."""
+class JudgedEngine(ForwardingEngine):
+    """An engine whose verdicts a judge may change. Satisfies `Engine`; the judge's group belongs to LiteLLM."""
 
     def __init__(self, engine: Engine, judge: RequestJudge) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.judge = judge
 
     async def info(self) -> AlignerInfo:
         """Describe engine and judge together; raises `EngineFault` for an engine without a detector head."""
-        about = await self.engine.info()
+        about = await self.inner.info()
         others = {name: self._with_judge(other) for name, other in about.others.items()}
         return replace(self._with_judge(about), others=others)
 
@@ -73,10 +69,10 @@ class JudgedEngine:
     async def align(self, request: AlignRequest) -> Correction:
         """Score, ask the judge about what is doubtful, and edit what is then flagged, within `request.deadline_s`."""
         if not request.answer.strip():
-            return await self.engine.align(request)
+            return await self.inner.align(request)
         until = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
-            scored = await self.engine.align(make_verdict_request(request))
+            scored = await self.inner.align(make_verdict_request(request))
             segments = judged_segments(request.answer, scored.segments)
             review = await self.judge_scores(request, segments, scored.segments, until)
             done = await self._edit(request, scored, review, until)
@@ -88,9 +84,9 @@ class JudgedEngine:
         if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
         if not review.is_changed:
-            done = await self.engine.align(limit_time(request, until))
+            done = await self.inner.align(limit_time(request, until))
             return done.with_cost_of([scored, done])
-        session = await self.engine.read(limit_time(request.model_copy(update={"answer": ""}), until))
+        session = await self.inner.read(limit_time(request.model_copy(update={"answer": ""}), until))
         try:
             await session.feed(request.answer)
             await session.end()
@@ -101,7 +97,7 @@ class JudgedEngine:
 
     async def finish(self, request: AlignRequest, done: Correction, review: JudgedScores) -> Correction:
         """The correction with the judge's verdicts, its use and the hash of both."""
-        about = (await self.engine.info()).find_aligner(request.aligner)
+        about = (await self.inner.info()).find_aligner(request.aligner)
         done = replace(done, segments=review.scores).with_judge(review.use)
         # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
         failed = (done.editor and done.editor.failed) or (done.judge and done.judge.calls.failed)
@@ -181,23 +177,7 @@ class JudgedEngine:
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the engine read an answer while it is being written."""
-        return JudgedSession(self, await self.engine.read(request), request)
-
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts from the engine."""
-        return await text_states(self.engine, request)
-
-    async def put_head(self, data: bytes) -> str:
-        """Store a taught head in the engine."""
-        return await with_heads(self.engine).put_head(data)
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments from the engine."""
-        return await with_heads(self.engine).rows(request)
-
-    async def aclose(self) -> None:
-        """Close the engine; the judge's group belongs to LiteLLM."""
-        await self.engine.aclose()
+        return JudgedSession(self, await self.inner.read(request), request)
 
 
 class JudgedSession(ForwardingSession):
@@ -263,7 +243,7 @@ class JudgedSession(ForwardingSession):
         if not review.is_changed:
             done = await super().finish(limit_time(request, until))
         else:
-            about = (await engine.engine.info()).find_aligner(request.aligner)
+            about = (await engine.inner.info()).find_aligner(request.aligner)
             read = Correction(request.answer, scores, aligner=about.content_hash)
             try:
                 done = await engine.replace_runs(request, review, self.inner(), until, read)

@@ -490,6 +490,29 @@ def with_heads(engine: Engine) -> HasHeads:
     return engine
 
 
+class ForwardingEngine:
+    """An engine around another one, which has the hidden states and the taught heads; closing it closes that one."""
+
+    def __init__(self, inner: Engine) -> None:
+        self.inner = inner
+
+    async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Return hidden states of texts from the inner engine."""
+        return await text_states(self.inner, request)
+
+    async def put_head(self, data: bytes) -> str:
+        """Store a taught head in the inner engine and return its hash."""
+        return await with_heads(self.inner).put_head(data)
+
+    async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Return rows of segments from the inner engine."""
+        return await with_heads(self.inner).rows(request)
+
+    async def aclose(self) -> None:
+        """Close the inner engine."""
+        await self.inner.aclose()
+
+
 class Startable(Engine, Protocol):
     """An engine that has to load its aligner first."""
 

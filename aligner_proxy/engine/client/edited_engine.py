@@ -18,14 +18,10 @@ from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
     Engine,
+    ForwardingEngine,
     ForwardingSession,
-    RowsRequest,
-    RowsResponse,
     Session,
     Span,
-    StatesRequest,
-    text_states,
-    with_heads,
 )
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.errors import EngineFault
@@ -62,14 +58,19 @@ class Writer(Protocol):
         ...
 
 
-class EditedEngine:
+class EditedEngine(ForwardingEngine):
     """A scorer followed by a writer. Satisfies `Engine`; closing it closes both."""
 
     def __init__(self, scorer: Engine, writer: Writer, scorer_write: Write = Write.FREE) -> None:
-        self.scorer = scorer
+        super().__init__(scorer)
         self.writer = writer
         self.scorer_write = scorer_write
         """What the scorer may write where it edits in place of a writer that failed."""
+
+    @property
+    def scorer(self) -> Engine:
+        """The engine that judges."""
+        return self.inner
 
     async def info(self) -> AlignerInfo:
         """Describe scorer and writer together."""
@@ -104,22 +105,10 @@ class EditedEngine:
         )
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts from the scorer; the writer has none."""
-        return await text_states(self.scorer, request)
-
-    async def put_head(self, data: bytes) -> str:
-        """Store a taught head in the scorer, because that judges."""
-        return await with_heads(self.scorer).put_head(data)
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments from the scorer."""
-        return await with_heads(self.scorer).rows(request)
-
     async def aclose(self) -> None:
         """Close both."""
         try:
-            await self.scorer.aclose()
+            await super().aclose()
         finally:
             await self.writer.aclose()
 
@@ -191,14 +180,13 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):
         return scored
-    rewriting = splice.rewrite_flagged_runs(pieces, flags)
-    try:
-        next(rewriting)
-        while True:
-            rewriting.send("")
-    except StopIteration as stop:
-        text: str = stop.value
-    return replace(scored, text=text)
+    remaining: list[tuple[str, str]] = []
+    for run in splice.runs(pieces, flags):
+        if run.flagged:
+            remaining.append(("", run.segments[-1].gap))
+        else:
+            remaining += [(segment.text, segment.gap) for segment in run.segments]
+    return replace(scored, text=structure.join(remaining))
 
 
 def make_verdict_request(request: AlignRequest) -> AlignRequest:

@@ -20,12 +20,8 @@ from aligner_proxy.engine.api import (
     AlignRequest,
     DeferredSession,
     Engine,
+    ForwardingEngine,
     HeadSource,
-    RowsRequest,
-    RowsResponse,
-    StatesRequest,
-    text_states,
-    with_heads,
 )
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, HeadsUnavailable, MalformedHead, UnknownHead
@@ -139,42 +135,26 @@ def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
     return request.model_copy(update={"heads": heads if any(heads) else ()})
 
 
-class SuppliedEngine:
+class SuppliedEngine(ForwardingEngine):
     """An engine in this process with a source of taught heads, as `HttpEngine` has for a remote engine."""
 
     def __init__(self, engine: Engine, source: HeadSource) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._supply = HeadSupply(source, self.put_head)
 
     async def info(self) -> AlignerInfo:
         """The aligner served."""
-        return await self._engine.info()
+        return await self.inner.info()
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer, supplying taught heads that the engine lacks."""
         until = time.monotonic() + request.deadline_s
         sent_request = self._supply.drop_absent_heads(request)
         try:
-            return self._supply.count_untaught(await self._engine.align(sent_request), request, sent_request)
+            return self._supply.count_untaught(await self.inner.align(sent_request), request, sent_request)
         except LACKING:
-            return await self._supply.supply_and_correct(request, self._engine.align, until)
+            return await self._supply.supply_and_correct(request, self.inner.align, until)
 
     async def read(self, request: AlignRequest) -> DeferredSession:
         """Return a session that corrects at the end, because callers in this process have the whole answer."""
         return DeferredSession(self)
-
-    async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts."""
-        return await text_states(self._engine, request)
-
-    async def put_head(self, data: bytes) -> str:
-        """Store a taught head in the engine and return its hash."""
-        return await with_heads(self._engine).put_head(data)
-
-    async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments."""
-        return await with_heads(self._engine).rows(request)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self._engine.aclose()
