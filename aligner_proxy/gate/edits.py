@@ -23,6 +23,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from aligner_proxy.gate.clauses import left_clauses
+from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
 from aligner_proxy.text.lists import marks
@@ -510,8 +511,8 @@ class Candidate:
     closed: ClosedAnswer = NOTHING
     torn: Collection[Edit] = ()
     """Edits that have half a pair of signs (pair_completion.py)."""
-    brief: Collection[int] = ()
-    """Numbers of the pieces that were flagged for an objective about brevity."""
+    brief: BrevityFlags | None = None
+    """The pieces that were flagged for an objective about brevity; None if there are none."""
 
     @cached_property
     def after(self) -> TextFacts:

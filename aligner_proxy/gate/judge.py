@@ -25,6 +25,7 @@ from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, mov
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
+from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removable, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
@@ -192,8 +193,8 @@ class _GateCase:
     """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
-    brief: frozenset[int] = frozenset()
-    """The pieces that were flagged for an objective about brevity."""
+    brief: BrevityFlags | None = None
+    """The pieces that were flagged for an objective about brevity; None if there are none."""
 
     @classmethod
     def from_correction(
@@ -260,7 +261,8 @@ class _GateCase:
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed, brief)
+        flags = BrevityFlags([piece.text for piece in read], brief) if brief else None
+        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed, flags)
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""

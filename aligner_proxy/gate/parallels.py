@@ -7,7 +7,8 @@ opens at 8." says two things, and a line that comes again between others is a re
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 
 from aligner_proxy.text.languages import language_signs
 
@@ -20,19 +21,40 @@ _NUMBERS = frozenset(
 )
 
 
-def is_parallel(sentences: Sequence[str], number: int) -> bool:
-    """Whether a sentence has a name or number that the most similar other one has not, or is a line of a refrain."""
-    own = _WORD.findall(sentences[number])
-    own_folded = {word.casefold() for word in own}
-    others = [(at, set(_WORD.findall(text.casefold()))) for at, text in enumerate(sentences) if at != number]
-    if any(abs(at - number) > 1 and words == own_folded for at, words in others):
-        return True
-    near = max(others, key=lambda other: len(other[1] & own_folded), default=None)
-    if near is None or len(near[1] & own_folded) < _ALIKE * min(len(near[1]), len(own_folded)):
-        # it repeats no sentence, so what it says must be said in all of them
-        told_words = set[str]().union(*(words for _, words in others))
-        return any(_tells_apart(word) for word in own[1:] if word.casefold() not in told_words)
-    return any(_tells_apart(word) for word in own if word.casefold() not in near[1])
+class BrevityFlags:
+    """The sentences of a text that were flagged for an objective about brevity; each is looked into once."""
+
+    def __init__(self, sentences: Sequence[str], flagged: Collection[int]) -> None:
+        self._sentences = sentences
+        self._flagged = flagged
+        self._verdicts: dict[int, bool] = {}
+
+    @cached_property
+    def _words(self) -> list[set[str]]:
+        """The words of each sentence, without regard to case."""
+        return [set(_WORD.findall(text.casefold())) for text in self._sentences]
+
+    def are_wrong_about(self, number: int) -> bool:
+        """Whether a sentence was flagged for brevity and is no repetition."""
+        if number not in self._flagged:
+            return False
+        if number not in self._verdicts:
+            self._verdicts[number] = self._is_parallel(number)
+        return self._verdicts[number]
+
+    def _is_parallel(self, number: int) -> bool:
+        """Whether a sentence has a name or number that the most similar one has not, or is a line of a refrain."""
+        own = _WORD.findall(self._sentences[number])
+        own_folded = {word.casefold() for word in own}
+        others = [(at, words) for at, words in enumerate(self._words) if at != number]
+        if any(abs(at - number) > 1 and words == own_folded for at, words in others):
+            return True
+        near = max(others, key=lambda other: len(other[1] & own_folded), default=None)
+        if near is None or len(near[1] & own_folded) < _ALIKE * min(len(near[1]), len(own_folded)):
+            # it repeats no sentence, so what it says must be said in all of them
+            other_words = set[str]().union(*(words for _, words in others))
+            return any(_tells_apart(word) for word in own[1:] if word.casefold() not in other_words)
+        return any(_tells_apart(word) for word in own if word.casefold() not in near[1])
 
 
 def _tells_apart(word: str) -> bool:

@@ -25,7 +25,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
-from aligner_proxy.gate.parallels import is_parallel
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
 from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
@@ -250,10 +249,10 @@ def lost_name(candidate: Candidate) -> bool:
 
     Nor may a sentence go as a repetition that has a name or number of its own, or is a line of a refrain.
     """
-    changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN) if candidate.brief else ()
-    sentences = [piece.text for piece in candidate.pieces]
-    if any(is_parallel(sentences, part.index) for part in changed if part.index in candidate.brief):
-        return True
+    if candidate.brief is not None:
+        changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
+        if any(candidate.brief.are_wrong_about(part.index) for part in changed):
+            return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}
     return bool(required and required - candidate.after.read(word_set))
