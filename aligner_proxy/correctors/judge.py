@@ -126,7 +126,8 @@ class RequestJudge:
         If the judge fails, the opinion lacks verdicts; raises `JudgeFailed` if the policy blocks then.
         """
         objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
-        keys = {at: self._key(request, segments, at, against) for at, against in objectives.items()}
+        identity = self.identity()
+        keys = {at: _verdict_key(identity, request, segments, at, against) for at, against in objectives.items()}
         violates = {at: self.recent[key] for at, key in keys.items() if key in self.recent}
         marked = [
             editor_prompt.passage(number, at, segments[at].text, objectives[at])
@@ -204,12 +205,15 @@ class RequestJudge:
         read = partial(guard.violates, objective=objective)
         return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
 
-    def _key(self, request: AlignRequest, segments: Sequence[Segment], at: int, against: Sequence[str]) -> str:
-        """Hash of all that a verdict depends on; tenants never share one."""
-        before = "".join(one.text + one.gap for one in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
-        turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
-        parts = [self.identity(), request.tenant, list(against), segments[at].text, before[-_CONTEXT_CHARS:], turns]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+def _verdict_key(
+    identity: Mapping[str, Any], request: AlignRequest, segments: Sequence[Segment], at: int, against: Sequence[str]
+) -> str:
+    """Hash of all that a verdict depends on, with the judge's identity; tenants never share one."""
+    before = "".join(one.text + one.gap for one in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
+    turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
+    parts = [identity, request.tenant, list(against), segments[at].text, before[-_CONTEXT_CHARS:], turns]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:

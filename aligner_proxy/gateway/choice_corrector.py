@@ -17,7 +17,7 @@ from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import NoRoomForRecord, NotRecorded
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.request_state import RequestState, editor_counts
+from aligner_proxy.gateway.request_state import RequestState, model_use_record
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.webhook import WebhookSender
 from aligner_proxy.observability import tracing
@@ -242,7 +242,7 @@ class ChoiceCorrector:
             self._hand_offs.offer(exchange, outcome, state.aligner_id)
         if state.facts is None:
             return None
-        record = state.policy_record(outcome.policy) | editor_counts(outcome)
+        record = state.policy_record(outcome.policy) | model_use_record(outcome)
         return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record, state.aligner_id)
 
 

@@ -10,14 +10,16 @@ import logging
 import time
 from typing import Any
 
+from prometheus_client import Counter
+
 from aligner_proxy import __version__
 from aligner_proxy.engine.client.circuit_breaker import State
-from aligner_proxy.gateway.request_state import RequestState, Timeline, editor_counts
+from aligner_proxy.gateway.request_state import RequestState, Timeline, model_use_record
 from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import TraceSpan, record_stage
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import METAALIGNER, IncomingKind, Outcome, Policy, SideKind, Status
+from aligner_proxy.types import METAALIGNER, EditorUse, IncomingKind, Outcome, Policy, SideKind, Status
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -144,12 +146,7 @@ def _count_judge(outcome: Outcome) -> None:
     for verdict, count in (("flagged", use.flagged), ("cleared", use.cleared), ("unchanged", unchanged)):
         if count:
             prometheus.JUDGED_SEGMENTS.labels(group, verdict).inc(count)
-    for result, count in (("failed", use.calls.failed), ("replied", use.calls.calls)):
-        if count:
-            prometheus.JUDGE_CALLS.labels(group, result).inc(count)
-    prometheus.JUDGE_TOKENS.labels(group, "read").inc(use.calls.read)
-    prometheus.JUDGE_TOKENS.labels(group, "written").inc(use.calls.written)
-    prometheus.JUDGE_SECONDS.labels(group).inc(use.calls.ms / 1000)
+    _count_calls(group, use.calls, prometheus.JUDGE_CALLS, prometheus.JUDGE_TOKENS, prometheus.JUDGE_SECONDS)
 
 
 def _count_editor(outcome: Outcome) -> None:
@@ -158,15 +155,20 @@ def _count_editor(outcome: Outcome) -> None:
     if use is None:
         return
     group = outcome.policy.editor_group or ""
+    _count_calls(group, use, prometheus.EDITOR_CALLS, prometheus.EDITOR_TOKENS, prometheus.EDITOR_SECONDS)
+    if use.refused:
+        prometheus.EDITOR_REFUSED.labels(group).inc(use.refused)
+
+
+def _count_calls(group: str, use: EditorUse, calls: Counter, tokens: Counter, seconds: Counter) -> None:
+    """Count the calls to a model group, their tokens and their time."""
     # No series is created before there is something to count.
     for result, count in (("failed", use.failed), ("replied", use.calls)):
         if count:
-            prometheus.EDITOR_CALLS.labels(group, result).inc(count)
-    prometheus.EDITOR_TOKENS.labels(group, "read").inc(use.read)
-    prometheus.EDITOR_TOKENS.labels(group, "written").inc(use.written)
-    prometheus.EDITOR_SECONDS.labels(group).inc(use.ms / 1000)
-    if use.refused:
-        prometheus.EDITOR_REFUSED.labels(group).inc(use.refused)
+            calls.labels(group, result).inc(count)
+    tokens.labels(group, "read").inc(use.read)
+    tokens.labels(group, "written").inc(use.written)
+    seconds.labels(group).inc(use.ms / 1000)
 
 
 def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
@@ -237,7 +239,7 @@ def _log_line(call_id: str, answer_chars: int, outcome: Outcome) -> dict[str, An
     correction = outcome.correction
     return (
         dict(outcome.reports)
-        | editor_counts(outcome)
+        | model_use_record(outcome)
         | outcome.findings_record
         | {
             "event": "aligner_outcome",

@@ -9,7 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
@@ -369,7 +369,7 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
     """One choice for LiteLLM's record; our fields come last, so that no plugin replaces one."""
     return (
         dict(outcome.reports)
-        | editor_counts(outcome)
+        | model_use_record(outcome)
         | outcome.findings_record
         | {
             "index": outcome.index,
@@ -385,26 +385,28 @@ def _outcome_counts(outcome: Outcome) -> dict[str, Any]:
     )
 
 
-def editor_counts(outcome: Outcome) -> dict[str, Any]:
+def model_use_record(outcome: Outcome) -> dict[str, Any]:
     """The use of editor and judge in an outcome, for records; empty if neither was called."""
     correction = outcome.correction
-    counts: dict[str, Any] = {}
-    if correction and (use := correction.editor):
-        counts["editor"] = {"model": outcome.policy.editor_group, **_cost_record(use)}
-    if correction and (verdict_use := correction.judge):
-        verdicts = {
-            "asked": verdict_use.segments,
-            "flagged": verdict_use.flagged,
-            "cleared": verdict_use.cleared,
-        }
-        cost = _cost_record(verdict_use.calls)
-        counts["judge"] = {"model": outcome.policy.judge.group, **verdicts, **cost}
-        del counts["judge"]["refused"]
-    return counts
+    record: dict[str, Any] = {}
+    if correction and correction.editor:
+        record["editor"] = {"model": outcome.policy.editor_group, **_call_record(correction.editor)}
+        record["editor"]["refused"] = correction.editor.refused
+    if correction and (use := correction.judge):
+        verdicts = {"asked": use.segments, "flagged": use.flagged, "cleared": use.cleared}
+        record["judge"] = {"model": outcome.policy.judge.group, **verdicts, **_call_record(use.calls)}
+    return record
 
 
-def _cost_record(use: EditorUse) -> dict[str, Any]:
-    return {**asdict(use), "ms": round(use.ms, 1)}
+def _call_record(use: EditorUse) -> dict[str, Any]:
+    """Calls to a model group, with their tokens and rounded milliseconds."""
+    return {
+        "calls": use.calls,
+        "read": use.read,
+        "written": use.written,
+        "ms": round(use.ms, 1),
+        "failed": use.failed,
+    }
 
 
 def _header_value(value: str) -> str:

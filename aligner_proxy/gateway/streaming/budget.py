@@ -121,14 +121,14 @@ class StreamAccount:
         return self.held_bytes > self._budget.most_each
 
     @property
-    def crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         """Whether all streams together hold too much, and this tenant's are not among the small ones."""
         return self._budget.full and self._budget.shares(self._tenant) > _SMALL
 
     @property
     def full(self) -> bool:
         """Whether there is no room for more, in this stream or in the budget of all."""
-        return self.too_long or self.crowded
+        return self.too_long or self.is_crowded
 
     @property
     def over_share(self) -> bool:

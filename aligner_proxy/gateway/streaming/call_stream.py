@@ -86,8 +86,11 @@ class WaitingEvents:
 
     def take_all(self) -> tuple[list[_WaitingEvent], list[CallText]]:
         """All events and calls, which then no longer wait; their room is free after `free_room`."""
-        events, calls = self._events, self.calls
-        self._events, self.calls, self._chars = [], [], 0
+        events = self._events
+        calls = self.calls
+        self._events = []
+        self.calls = []
+        self._chars = 0
         return events, calls
 
     def free_room(self) -> None:

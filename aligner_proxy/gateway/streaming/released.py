@@ -131,7 +131,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         stream has, but not more than all streams together.
         """
         if self._withholds_all():
-            return not self._room.account.crowded
+            return not self._room.account.is_crowded
         return (
             bool(self._queue)
             and not self._is_decided(self._queue.first)
