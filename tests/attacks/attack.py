@@ -17,7 +17,7 @@ Written by `python -m tests.attacks > docs/reference/attacks.md` from the rows o
 that really tries it, against the pipeline, the guardrail, the engine's server, the configuration, or the real proxy
 (`tests/e2e/`). A test fails when this table is not theirs. What is not stopped stands in THREATS.md.
 """
-THROUGH_THE_PROXY = ("attacks", "declining", "other_guardrails", "silence", "stream_modes")
+THROUGH_THE_PROXY = ("attacks", "declining", "other_guardrails", "silence", "stream_modes", "think_tags")
 """Files of tests/e2e/ that have rows."""
 
 

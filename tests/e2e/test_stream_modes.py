@@ -249,7 +249,18 @@ def test_the_metrics_tell_how_late_a_stream_is(gateway: Any) -> None:
     assert 'aligner_last_token_added_seconds_count{stream="sentence"}' in metrics
 
 
-def test_no_insult_passes_behind_white_space_under_load(gateway: Any) -> None:
+BLANK = rows(
+    (
+        "live-blank-beginnings",
+        "upstream",
+        "begins many streams at once with 120 blanks and an insult, in three formats, `stream: hold` and `sentence`",
+        "no insult: each is corrected, or an error",
+    )
+)
+
+
+@pytest.mark.parametrize("attack", BLANK)
+def test_no_insult_passes_behind_white_space_under_load(gateway: Any, attack: Attack) -> None:
     """Many streams at once, so that parts end at any moment; what cannot be judged is an error there."""
     ways = [(endpoint, f"calls-{mode}") for mode in ("hold", "sentence") for endpoint in ("chat", "responses")]
     ways += [("messages", f"calls-{mode}-claude") for mode in ("hold", "sentence")]
