@@ -223,7 +223,8 @@ def _read_config(file: Path) -> _CheckedConfig:
     if not litellm:
         return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)
-    gaps = (*entry, *litellm_config.find_uncovered(data, source))
+    unset = litellm_config.find_unset_variables(data, source)
+    gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset)
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
     unserved = next(_unserved_editors(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.

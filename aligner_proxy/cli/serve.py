@@ -254,9 +254,10 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about it."""
+    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about the file."""
     data, source = read_yaml(litellm_file)
-    for warning in guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry):
+    entries = guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry)
+    for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
         log.warning("%s", warning)
 
 
@@ -305,6 +306,8 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
         ours["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
     if plan.log is not None:
         ours[config.LOG] = plan.log
+    if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
+        ours[config.CHECK_KEYS] = "1"
     return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
 
 

@@ -1,6 +1,7 @@
 """Authentication for LiteLLM (`custom_auth`) without a database, by a file of key hashes and the master key.
 
-Register it as `general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key from the file may use the
+`serve` uses it where LiteLLM's file names neither a database nor another check. Elsewhere register it as
+`general_settings: {custom_auth: aligner_proxy.auth.user_api_key_auth}`. A key from the file may use the
 endpoints whose answers are corrected, the endpoints that return no model text, and any that its entry adds. LiteLLM
 itself enforces the limits that the entry sets.
 """
@@ -67,6 +68,14 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     if entry.has_limits:
         litellm_internals.make_room_for_counters(len(client_keys.active_keys()))
     return caller
+
+
+def install() -> None:
+    """Let the running proxy check keys here, unless its configuration names another check."""
+    if litellm_internals.proxy_application() is None:
+        return
+    proxy = litellm_internals.proxy_module()
+    proxy.user_custom_auth = proxy.user_custom_auth or user_api_key_auth
 
 
 def _find_entry(digest: str) -> KeyEntry:

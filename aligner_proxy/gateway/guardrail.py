@@ -145,6 +145,10 @@ class AlignerGuardrail(CustomGuardrail):
         )
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
+        if config.checks_keys():
+            from aligner_proxy.gateway import auth  # of use to nobody else
+
+            auth.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         litellm_internals.count_tokens_off_loop()

@@ -1,0 +1,70 @@
+"""README's way from a checkout to a corrected answer, as it is written, with a scripted provider behind it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.clients import MASTER_KEY
+from tests.e2e.processes import EngineProcess
+from tests.e2e.test_adopt import KIND, Shell, folder_of_ones_own, open_shell, port
+
+__all__ = ["folder_of_ones_own", "port"]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(kind: str) -> list[str]:
+    """README's blocks of one language."""
+    return [
+        text for language, text in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")) if language == kind
+    ]
+
+
+def serving_commands() -> list[str]:
+    """The lines that check a policy and start the gateway."""
+    (block,) = [text for text in blocks("sh") if "aligner-proxy serve" in text]
+    return block.splitlines()
+
+
+@pytest.fixture
+def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
+    """A shell in a folder with the checkout's example configuration; no provider's key is set."""
+    shutil.copytree(ROOT / "configs", folder_of_ones_own / "configs", dirs_exist_ok=True)
+    with open_shell(folder_of_ones_own, upstream, engine) as terminal:
+        terminal.type("unset OPENAI_API_KEY GATEWAY_OPENAI_KEY GATEWAY_ANTHROPIC_KEY")
+        yield terminal
+
+
+def test_the_path_of_the_readme(shell: Shell, folder_of_ones_own: Path, port: int) -> None:
+    outputs = {}
+    for line in serving_commands():
+        typed = line.replace("4000", str(port))
+        typed = f"{typed} >gateway.log 2>&1 &" if "serve" in typed else typed
+        outputs[line] = shell.type(typed)
+    key = shell.type("echo $LITELLM_MASTER_KEY").strip()
+    assert key not in ("", MASTER_KEY)
+    shell.type(f"until curl -sf -o ready.json http://127.0.0.1:{port}/health/readiness; do sleep 1; done")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "rude"}]}
+        got = http.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+        assert got.status_code == 200, got.text
+        assert got.headers["x-aligner-status"] == "corrected"
+        assert got.json()["choices"][0]["message"]["content"] == KIND
+        for headers in ({}, {"authorization": "Bearer sk-somebody-else"}):
+            refused: Any = http.post("/v1/chat/completions", json=body, headers=headers)
+            assert refused.status_code == 401, refused.text
+    log = (folder_of_ones_own / "gateway.log").read_text()
+    assert "Traceback" not in log
+    checked = next(text for line, text in outputs.items() if " check " in line)
+    for said in (log, checked):
+        assert "GATEWAY_ANTHROPIC_KEY is not set" in said
+        assert "GATEWAY_OPENAI_KEY" not in said
