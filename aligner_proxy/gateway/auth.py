@@ -70,14 +70,6 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     return caller
 
 
-def install() -> None:
-    """Let the running proxy check keys here, unless its configuration names another check."""
-    if litellm_internals.proxy_application() is None:
-        return
-    proxy = litellm_internals.proxy_module()
-    proxy.user_custom_auth = proxy.user_custom_auth or user_api_key_auth
-
-
 def _find_entry(digest: str) -> KeyEntry:
     """The entry of the keys file for this digest; raises HTTP 401 if there is none, and 503 for an unreadable file."""
     try:

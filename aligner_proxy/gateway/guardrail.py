@@ -32,6 +32,7 @@ from aligner_proxy.formats import json_body, sse
 from aligner_proxy.formats.base import is_plain
 from aligner_proxy.gateway import (
     body_limits,
+    client_keys,
     duplicate_models,
     gc_workaround,
     label_bounds,
@@ -145,10 +146,7 @@ class AlignerGuardrail(CustomGuardrail):
         )
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
-        if config.checks_keys():
-            from aligner_proxy.gateway import auth  # of use to nobody else
-
-            auth.install()
+        client_keys.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         litellm_internals.count_tokens_off_loop()
