@@ -83,6 +83,8 @@ PRECEDENCE = (
     "routes and tenants: the first match in file order",
     "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
+NO_ROUTE = "no route"
+"""Stands for a route where none matches."""
 _Entry = TypeVar("_Entry", Route, Tenant)
 # Limits of the policy cache, because clients choose model names freely and could fill the memory.
 # Policies that are kept, and characters of the longest model name whose policy is kept.
@@ -283,7 +285,7 @@ class PolicyResolver:
             (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
             for n, route in enumerate(self._file.routes)
         ]
-        return [*policies, ("no route", self._first_match(plain, lambda _: False))]
+        return [*policies, (NO_ROUTE, self._first_match(plain, lambda _: False))]
 
     def active_settings(self) -> Iterator[Policy]:
         """The settings of every combination of a route (or none) and a tenant of the file (or none).
