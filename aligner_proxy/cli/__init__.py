@@ -19,6 +19,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins.commands import Command, plugin_commands
 
 _OWN = {
+    "init": "Write the configuration of a new gateway into a folder.",
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve only the aligner, so that several gateway workers can share one model.",
     "align": "Correct one answer from stdin, many with --jsonl, or the output file of a batch.",

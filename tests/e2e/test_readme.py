@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,19 +36,20 @@ def serving_commands() -> list[str]:
 
 @pytest.fixture
 def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
-    """A shell in a folder with the checkout's example configuration; no provider's key is set."""
-    shutil.copytree(ROOT / "configs", folder_of_ones_own / "configs", dirs_exist_ok=True)
+    """A shell in an empty folder; no provider's key is set."""
     with open_shell(folder_of_ones_own, upstream, engine) as terminal:
         terminal.type("unset OPENAI_API_KEY GATEWAY_OPENAI_KEY GATEWAY_ANTHROPIC_KEY")
         yield terminal
 
 
 def test_the_path_of_the_readme(shell: Shell, folder_of_ones_own: Path, port: int) -> None:
-    outputs = {}
     for line in serving_commands():
         typed = line.replace("4000", str(port))
         typed = f"{typed} >gateway.log 2>&1 &" if "serve" in typed else typed
-        outputs[line] = shell.type(typed)
+        printed = shell.type(typed)
+        if " check " in line:
+            assert "valid" in printed
+            assert "warning" not in printed
     key = shell.type("echo $LITELLM_MASTER_KEY").strip()
     assert key not in ("", MASTER_KEY)
     shell.type(f"until curl -sf -o ready.json http://127.0.0.1:{port}/health/readiness; do sleep 1; done")
@@ -64,7 +64,3 @@ def test_the_path_of_the_readme(shell: Shell, folder_of_ones_own: Path, port: in
             assert refused.status_code == 401, refused.text
     log = (folder_of_ones_own / "gateway.log").read_text()
     assert "Traceback" not in log
-    checked = next(text for line, text in outputs.items() if " check " in line)
-    for said in (log, checked):
-        assert "GATEWAY_ANTHROPIC_KEY is not set" in said
-        assert "GATEWAY_OPENAI_KEY" not in said
