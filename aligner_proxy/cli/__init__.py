@@ -50,6 +50,8 @@ class LazyGroup(click.Group):
         return list(all_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        # A command that imports LiteLLM would else ask the internet, and wait for seconds where there is none.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         command = all_commands().get(cmd_name)
         return None if command is None else cast(click.Command, importlib.import_module(command.module).command)
 
@@ -94,5 +96,3 @@ def main() -> None:
 
     Prices of models are those that LiteLLM brings; LITELLM_LOCAL_MODEL_COST_MAP=False gets today's from the internet.
     """
-    # Importing LiteLLM would else ask the internet, and wait for seconds where there is none.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -183,6 +184,8 @@ def silence_libraries() -> None:
 
     chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of the readers of model files, which draw bars into logs
 
 
 def log_option(function: F) -> F:

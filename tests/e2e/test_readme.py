@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,7 @@ def serving_commands() -> list[str]:
 def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
     """A shell in an empty folder; no provider's key is set."""
     with open_shell(folder_of_ones_own, upstream, engine) as terminal:
-        terminal.type("unset OPENAI_API_KEY GATEWAY_OPENAI_KEY GATEWAY_ANTHROPIC_KEY")
+        terminal.type("unset OPENAI_API_KEY GATEWAY_OPENAI_KEY; export ALIGNER_PROXY_LOG=json")
         yield terminal
 
 
@@ -63,4 +64,8 @@ def test_the_path_of_the_readme(shell: Shell, folder_of_ones_own: Path, port: in
             refused: Any = http.post("/v1/chat/completions", json=body, headers=headers)
             assert refused.status_code == 401, refused.text
     log = (folder_of_ones_own / "gateway.log").read_text()
-    assert "Traceback" not in log
+    # engine, gateway, LiteLLM and uvicorn alike
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert len(lines) > 10
+    assert [line for line in lines if list(line)[:4] != ["time", "level", "logger", "pid"]] == []
+    assert not [line for line in lines if "Traceback" in str(line) or "cost map" in str(line)]
