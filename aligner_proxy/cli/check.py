@@ -25,9 +25,10 @@ from rich.markup import escape
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.options import check_local_aligner
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
@@ -303,10 +304,10 @@ def _brevity_warnings(policy: Policy) -> Iterator[str]:
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
-    for needed in (writer.make_recorder, check_hand_offs, check_local_engine):
+    for needed in (writer.make_recorder, check_hand_offs, check_local_engine, check_local_aligner):
         try:
             needed(policies)
-        except ConfigError as error:
+        except (ConfigError, WeightsError) as error:
             yield f"{error}; a gateway with this environment does not start"
 
 

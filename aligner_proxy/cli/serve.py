@@ -29,7 +29,7 @@ import click
 from aligner_proxy import extras
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import open_files
-from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.cli.options import check_local_aligner, connection_options, log_option, log_to_stderr, take_limits
 from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
@@ -236,6 +236,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     check_guardrail(path, loaded)
     open_shared_server(loaded)
     config.check_local_engine(loaded)
+    check_local_aligner(loaded)
     engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)
     return ServePlan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)

@@ -389,8 +389,11 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 
 
 def home_folder() -> Path:
-    """The folder for caches and weights."""
-    return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+    """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
+    try:
+        return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+    except RuntimeError:
+        raise ConfigError(f"this user has no home folder; set {_HOME} to a folder of its own") from None
 
 
 def cache_dir(file: PolicyFile) -> Path:

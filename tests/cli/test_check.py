@@ -598,3 +598,20 @@ def test_a_judge_is_shown_with_its_line_and_refused_where_litellm_does_not_have_
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
     assert result.exit_code != 0
     assert "policies.yaml:13: judge 'gpt-4oo' is no model group of the model_list" in result.output
+
+
+def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for model, said in (
+        ("./gone", "does not exist; give a folder"),
+        ("./empty", "it is no aligner folder"),
+        ("./model", "set template to one of"),
+        ("embedded", ""),
+    ):
+        file = tmp_path / "p.yaml"
+        file.write_text(f"aligner: {{model: {model}}}\nroutes:\n- {{match: {{}}, objectives: [harmless]}}\n")
+        printed = " ".join(_run(file, "--model", "m").stdout.split())
+        assert said in printed
+        assert ("a gateway with this environment does not start" in printed) is bool(said)
