@@ -1,11 +1,13 @@
 """Checks that no linter makes: sizes, names of modules, and reasons for broad excepts; `make lint` runs it.
 
+Sizes are those of functions, of classes (`attributes_allowed.json` lists the ones still too large) and of folders.
 Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps) and large folders are only reported.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,11 @@ CHECKED = ("aligner_proxy", "models", "bench", "demo", "plugins", "scripts", "te
 SHORT_FUNCTIONS = ("aligner_proxy", "models", "plugins")
 FEW_MODULES = ("aligner_proxy", "models")
 FUNCTION_LINES = 60
+FEW_ATTRIBUTES = ("aligner_proxy", "plugins")
+CLASS_ATTRIBUTES = 12
+LARGE_CLASSES = Path(__file__).with_name("attributes_allowed.json")
+"""The classes that have more, each with its number: the list may only shrink. `records` are values that never change
+(frozen dataclasses, models of pydantic): they are as wide as what they describe. Everything else is in `classes`."""
 FOLDER_MODULES = 20
 PACKED_PER_1000 = 1.0
 MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
@@ -41,6 +48,49 @@ def long_functions() -> Iterator[str]:
                 straight = path.parts[0] == "models" and node.name == "main"
                 if lines > FUNCTION_LINES and not straight:
                     yield f"{path}:{node.lineno}: {node.name} has {lines} lines, more than {FUNCTION_LINES}: divide it"
+
+
+def large_classes() -> dict[str, dict[str, int]]:
+    """The number of attributes of each class that has more than `CLASS_ATTRIBUTES`, by kind and place."""
+    large: dict[str, dict[str, int]] = {"classes": {}, "records": {}}
+    for path, tree in trees(*FEW_ATTRIBUTES):
+        for node in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+            attributes = count_attributes(node)
+            if attributes > CLASS_ATTRIBUTES:
+                large["records" if is_record(node) else "classes"][f"{path}:{node.name}"] = attributes
+    return large
+
+
+def count_attributes(node: ast.ClassDef) -> int:
+    """Count what an instance has by this class: its annotated fields, and all that its methods assign to `self`."""
+    names = set()
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
+            names.add(ast.unparse(statement.target))
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and ast.unparse(inner.value) == "self":
+            names.add(inner.attr)
+    return len(names)
+
+
+def is_record(node: ast.ClassDef) -> bool:
+    """Whether instances are values: a frozen dataclass, or a model of pydantic, which no `__init__` fills."""
+    if node.decorator_list:
+        return any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return bool(node.bases) and all(getattr(method, "name", "") != "__init__" for method in node.body)
+
+
+def grown_classes() -> Iterator[str]:
+    """Classes with more attributes than they are allowed, and allowances that are no longer needed."""
+    allowed: dict[str, dict[str, int]] = json.loads(LARGE_CLASSES.read_text(encoding="utf-8"))
+    for kind, large in large_classes().items():
+        for place in sorted({*large, *allowed[kind]}):
+            limit = allowed[kind].get(place, CLASS_ATTRIBUTES)
+            attributes = large.get(place, CLASS_ATTRIBUTES)
+            if attributes > limit:
+                yield f"{place} has {attributes} attributes, more than {limit}: make a class of the topic in it"
+            elif attributes < limit:
+                yield f"{place} has fewer attributes than {limit}: lower or delete its number in {LARGE_CLASSES.name}"
 
 
 def meaningless_names() -> Iterator[str]:
@@ -99,7 +149,7 @@ def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
 
 def main() -> int:
     """Print all findings; return 1 if there are errors."""
-    errors = [*long_functions(), *meaningless_names(), *broad_excepts()]
+    errors = [*long_functions(), *grown_classes(), *meaningless_names(), *broad_excepts()]
     for remark in [*large_folders(), *packed_assignments()]:
         print(f"note: {remark}")
     for error in errors:
