@@ -54,6 +54,7 @@ class IncomingTexts:
         self._data = data
         self._state = state
         self._corrector_of = corrector_of
+        self.labels: list[str] = []
         self._report: asyncio.Task[None] | None = None
 
     def __deepcopy__(self, memo: object) -> IncomingTexts:
@@ -97,7 +98,7 @@ class IncomingTexts:
             for text, outcome in zip(texts, outcomes, strict=True)
             if not is_clean(outcome, self._state.policy)
         ]
-        self._state.incoming_labels += [doubtful_text.label for doubtful_text in doubtful_texts]
+        self.labels += [doubtful_text.label for doubtful_text in doubtful_texts]
         for doubtful_text in doubtful_texts:
             metrics.record_incoming_text(self._state, doubtful_text.text.kind, is_flagged=doubtful_text.is_flagged)
         return doubtful_texts

@@ -48,8 +48,8 @@ def reasoning_treatment(state: RequestState) -> SideTreatment:
 
 def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
     """The handler of a request's reasoning; None if reasoning passes unchanged here."""
-    form = formats.reasoning(state.route)
-    wire = formats.wire(state.route)
+    form = formats.reasoning(state.arrival.route)
+    wire = formats.wire(state.arrival.route)
     if form is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
         return None
     corrector = corrector_of(scoring_state(state, SideKind.REASONING))

@@ -99,12 +99,12 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
         extensions=(),
         on_skip=JUDGE_ALL,
     )
+    arrival = state.arrival
     # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
     return replace(
         state,
         policy=policy,
-        route=f"{state.route}#{name}",
-        aligner_id=f"{state.aligner_id}{SIDE_IDS[kind]}",
+        arrival=replace(arrival, route=f"{arrival.route}#{name}", aligner_id=f"{arrival.aligner_id}{SIDE_IDS[kind]}"),
         outcomes=[],
         reasoning=[],
     )
@@ -201,7 +201,7 @@ class SideTexts:
     ) -> SideTexts | None:
         """Create the collector for a request; None if its policy lets every kind pass or the request is not judged."""
         policy = state.policy
-        wire = formats.wire(state.route)
+        wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
             return None
         kinds = _KindTreatments(policy)

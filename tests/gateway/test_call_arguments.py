@@ -567,13 +567,13 @@ async def test_each_call_has_a_record_of_its_own(guard: AlignerGuardrail) -> Non
         (call,) = [event for event in kept if event.endpoint == f"{form.path}#tool_arguments"]
         assert (call.outcome.status, call.outcome.policy.name) == (Status.CORRECTED, "hold/tool_arguments")
         assert call.outcome.violated_objectives == ["kind"]
-        assert call.aligner_id == f"{ledger_of(request).aligner_id}-tool_arguments"
+        assert call.aligner_id == f"{ledger_of(request).arrival.aligner_id}-tool_arguments"
     # an answer that only calls is skipped, but its calls have records
     body = chat_body(GIVEN)
     body.choices[0].message.content = None
     _, request = await whole(guard, FORMATS[0], "hold", body)
     headers = ledger_of(request).headers()
-    assert (headers["x-aligner-status"], headers["x-aligner-id"]) == ("skipped", ledger_of(request).aligner_id)
+    assert (headers["x-aligner-status"], headers["x-aligner-id"]) == ("skipped", ledger_of(request).arrival.aligner_id)
 
 
 async def test_text_before_a_call_does_not_wait_for_it(guard: AlignerGuardrail) -> None:
