@@ -28,7 +28,7 @@ from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, count_refusal
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.engine.scheduling.shares import GuaranteedShare, Shares, by_size
+from aligner_proxy.engine.scheduling.shares import LongWork, Shares
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
@@ -50,8 +50,6 @@ _FEWEST = 4
 """The same for tenants that have had more than another tenant in the step."""
 _SLOWER_THAN_ONE = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
-_BACK_S = 5.0
-"""Seconds within which a tenant with little work is expected to come back."""
 _WOKEN = 8
 """Most read-ahead answers that continue in one step, because each has its new text tokenised before the step begins."""
 _BESIDE = 1.2
@@ -164,11 +162,7 @@ class Scheduler:
         self.pace = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
         """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
-        self.guaranteed = GuaranteedShare(costs, budget)
-        self._long: frozenset[str] = frozenset()
-        """Tenants with long work, which yield to others in this step."""
-        self._shared_until = float("-inf")
-        """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
+        self.long_work = LongWork(costs, budget)
         self._idle = False
         """True if nothing could be fed in the last step."""
 
@@ -187,7 +181,8 @@ class Scheduler:
         self._sweep(now)
         self._free_place()
         feeds: list[Feed] = []
-        self._long = long = self._with_long_work(now)
+        self._see_long_work(now)
+        long = self.long_work.yielding
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_count_remaining):
@@ -211,28 +206,22 @@ class Scheduler:
         # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
-    def _with_long_work(self, now: float) -> frozenset[str]:
-        """Tenants with long work, if it must yield to a tenant with little work that is here or was a moment ago."""
+    def _see_long_work(self, now: float) -> None:
+        """Let it be decided whose long work yields in this step."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
             # only work that a client waits for and that can go on now
             if not job.ahead and not job.parked:
                 sizes[job.tenant] += len(job.sequence.ids)
-        little, long = by_size(sizes)
-        if little and long:
-            self._shared_until = now + _BACK_S
-        # long work that is owed a full step does not yield in this one
-        if now >= self._shared_until or self.guaranteed.overdue():
-            return frozenset()
-        return long
+        self.long_work.see(sizes, now)
 
     def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
         """Feed long work: its guaranteed part next to other work, or a short step if alone; charge the tokens."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         soon = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
-        room = self.guaranteed.room(fed_tokens) if fed_tokens else soon
+        room = self.long_work.room(fed_tokens) if fed_tokens else soon
         given_tokens = self._feed_fairly(rows, feeds, self.shares[False], room)
-        self.guaranteed.took(fed_tokens, given_tokens)
+        self.long_work.took(fed_tokens, given_tokens)
 
     def _feed_fairly(
         self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
@@ -492,8 +481,8 @@ class Scheduler:
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
         spare = [other for other in others if _is_unwanted(other)]
-        if not spare and not job.ahead and job.tenant not in self._long:
-            spare = [other for other in others if other.tenant in self._long]
+        if not spare and not job.ahead and job.tenant not in self.long_work.yielding:
+            spare = [other for other in others if other.tenant in self.long_work.yielding]
         if not spare:
             return None
         blocks_by_tenant: Counter[str] = Counter()
