@@ -24,7 +24,7 @@ from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, genera
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
-from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn
@@ -193,7 +193,7 @@ def score_alike(
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
                 ahead = grows.is_read_ahead
-                loop.add(Job(str(i), work, finish, awake=grows.waits, reads_ahead=ahead, sequence=sequence))
+                loop.add(Job(str(i), work, finish, JobClient(awake=grows.waits, reads_ahead=ahead), sequence=sequence))
         drive(loop, rng, partial(write_on, growing, requests))
         for i, request in enumerate(requests):
             assert [s.score for s in ends[i].segments] == pytest.approx(scores(made, request), abs=1e-4), (seed, i)
