@@ -302,7 +302,7 @@ def test_heads_share_the_blocks_of_their_prompts() -> None:
 def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text() -> None:
     loaded = aligner()
     loud = head(aligner="", prior=0.0, bias=50.0)
-    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0], taught_heads=(loud,))
+    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0].detector, taught_heads=(loud,))
     assert runner.list_shipped_objectives() == (OBJECTIVE,)
     with_loud = replace(loaded, runner=runner)
     assert scores(correct_alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4
