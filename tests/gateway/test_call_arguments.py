@@ -23,7 +23,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, events, kind, response_event
+from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
 FINE = "The harbour opens at nine on workdays."
 RUDE = "Only a perfect fool would ask for more than that."
@@ -300,14 +300,8 @@ async def streamed(
 ) -> tuple[list[Any], dict[str, Any], str]:
     """The items that go out, the request, and the closing comment."""
 
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
     request = request_for(form, model, **fields)
-    stream = guard.async_post_call_streaming_iterator_hook(user(form.path), upstream(), request)
+    stream = guard.async_post_call_streaming_iterator_hook(user(form.path), flow(items), request)
     got = [item async for item in stream]
     comments = [item for item in got if isinstance(item, bytes) and item.startswith(b": aligner")]
     return [item for item in got if item not in comments], request, b"".join(comments).decode()

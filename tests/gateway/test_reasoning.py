@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text
+from tests.support.stream_fixtures import chat_text, flow
 
 INSULT = "The reader is a fool."
 RUDE = "So it is. You fool."
@@ -72,12 +71,8 @@ def stated(request: dict[str, Any]) -> RequestState:
 async def streamed(guard: AlignerGuardrail, model: str, items: list[Any] = CHUNKS) -> tuple[list[Any], str]:
     """What goes out, and the closing comment."""
 
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            yield item
-
     request = data(model)
-    told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)]
+    told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)]
     comment = told.pop()
     assert isinstance(comment, bytes)
     return told, comment.decode()
@@ -192,12 +187,8 @@ async def test_a_stream_in_which_reasoning_can_no_longer_be_found(guard: Aligner
 
 
 async def test_a_client_that_leaves_ends_the_scoring(guard: AlignerGuardrail) -> None:
-    async def upstream() -> AsyncIterator[Any]:
-        for item in CHUNKS:
-            yield item
-
     request = data("judge")
-    source = guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)
+    source = guard.async_post_call_streaming_iterator_hook(user(), flow(CHUNKS), request)
     await anext(source)
     await source.aclose()
 
