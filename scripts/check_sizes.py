@@ -1,7 +1,8 @@
 """Checks that no linter makes: sizes, names of modules, and reasons for broad excepts; `make lint` runs it.
 
 Sizes are those of functions, of classes (`attributes_allowed.json` lists the ones still too large) and of folders.
-Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps) and large folders are only reported.
+Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps), wide records and large folders
+are only reported.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ FUNCTION_LINES = 60
 FEW_ATTRIBUTES = ("aligner_proxy", "plugins")
 CLASS_ATTRIBUTES = 12
 LARGE_CLASSES = Path(__file__).with_name("attributes_allowed.json")
-"""The classes that have more, each with its number: the list may only shrink. `records` are values that never change
-(frozen dataclasses, models of pydantic): they are as wide as what they describe. Everything else is in `classes`."""
+"""The classes that have more, each with its number: the list may only shrink."""
 FOLDER_MODULES = 20
 PACKED_PER_1000 = 1.0
 MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
@@ -50,15 +50,18 @@ def long_functions() -> Iterator[str]:
                     yield f"{path}:{node.lineno}: {node.name} has {lines} lines, more than {FUNCTION_LINES}: divide it"
 
 
-def large_classes() -> dict[str, dict[str, int]]:
-    """The number of attributes of each class that has more than `CLASS_ATTRIBUTES`, by kind and place."""
-    large: dict[str, dict[str, int]] = {"classes": {}, "records": {}}
-    for path, tree in trees(*FEW_ATTRIBUTES):
-        for node in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
-            attributes = count_attributes(node)
-            if attributes > CLASS_ATTRIBUTES:
-                large["records" if is_record(node) else "classes"][f"{path}:{node.name}"] = attributes
-    return large
+def large_classes(*, records: bool) -> dict[str, int]:
+    """The number of attributes of each class that has more than `CLASS_ATTRIBUTES`, by its place.
+
+    Either of the `records`, or of all other classes.
+    """
+    counts = {
+        f"{path}:{node.name}": count_attributes(node)
+        for path, tree in trees(*FEW_ATTRIBUTES)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and is_record(node) is records
+    }
+    return {place: count for place, count in counts.items() if count > CLASS_ATTRIBUTES}
 
 
 def count_attributes(node: ast.ClassDef) -> int:
@@ -82,15 +85,23 @@ def is_record(node: ast.ClassDef) -> bool:
 
 def grown_classes() -> Iterator[str]:
     """Classes with more attributes than they are allowed, and allowances that are no longer needed."""
-    allowed: dict[str, dict[str, int]] = json.loads(LARGE_CLASSES.read_text(encoding="utf-8"))
-    for kind, large in large_classes().items():
-        for place in sorted({*large, *allowed[kind]}):
-            limit = allowed[kind].get(place, CLASS_ATTRIBUTES)
-            attributes = large.get(place, CLASS_ATTRIBUTES)
-            if attributes > limit:
-                yield f"{place} has {attributes} attributes, more than {limit}: make a class of the topic in it"
-            elif attributes < limit:
-                yield f"{place} has fewer attributes than {limit}: lower or delete its number in {LARGE_CLASSES.name}"
+    allowed: dict[str, int] = json.loads(LARGE_CLASSES.read_text(encoding="utf-8"))
+    large = large_classes(records=False)
+    for place in sorted({*large, *allowed}):
+        limit = allowed.get(place, CLASS_ATTRIBUTES)
+        attributes = large.get(place, CLASS_ATTRIBUTES)
+        if attributes > limit:
+            yield f"{place} has {attributes} attributes, more than {limit}: make a class of the topic in it"
+        elif attributes < limit:
+            yield f"{place} has fewer attributes than {limit}: lower or delete its number in {LARGE_CLASSES.name}"
+
+
+def large_records() -> Iterator[str]:
+    """How many records are wide; they are as wide as what they describe."""
+    wide = sorted(large_classes(records=True).items(), key=lambda item: -item[1])
+    if wide:
+        names = ", ".join(f"{place.partition(':')[2]} {count}" for place, count in wide)
+        yield f"{len(wide)} records have more than {CLASS_ATTRIBUTES} fields: {names}"
 
 
 def meaningless_names() -> Iterator[str]:
@@ -150,7 +161,7 @@ def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
 def main() -> int:
     """Print all findings; return 1 if there are errors."""
     errors = [*long_functions(), *grown_classes(), *meaningless_names(), *broad_excepts()]
-    for remark in [*large_folders(), *packed_assignments()]:
+    for remark in [*large_records(), *large_folders(), *packed_assignments()]:
         print(f"note: {remark}")
     for error in errors:
         print(error)
