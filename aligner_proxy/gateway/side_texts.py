@@ -82,7 +82,6 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         score_only=True,
         corrector=METAALIGNER,
         plugin_rules=(),
-        on_skip=state.policy.on_skip,
     )
     return scored_state
 
@@ -165,10 +164,8 @@ class SideTextJudge:
     """The response or stream, with which LiteLLM stores the upstream's headers."""
 
     async def score(self, kind: SideKind, text: str) -> Outcome:
-        """The outcome of a text, which is judged in any form."""
-        scored_state = scoring_state(self.state, kind)
-        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
-        corrector = self.corrector_of(scored_state)
+        """The outcome of a text."""
+        corrector = self.corrector_of(scoring_state(self.state, kind))
         unstored = no_store(self.data, self.source)
         return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=unstored))
 

@@ -299,7 +299,6 @@ async def streamed(
     guard: AlignerGuardrail, form: Format, model: str, items: list[Any], **fields: Any
 ) -> tuple[list[Any], dict[str, Any], str]:
     """The items that go out, the request, and the closing comment."""
-
     request = request_for(form, model, **fields)
     stream = guard.async_post_call_streaming_iterator_hook(user(form.path), flow(items), request)
     got = [item async for item in stream]

@@ -70,7 +70,6 @@ def stated(request: dict[str, Any]) -> RequestState:
 
 async def streamed(guard: AlignerGuardrail, model: str, items: list[Any] = CHUNKS) -> tuple[list[Any], str]:
     """What goes out, and the closing comment."""
-
     request = data(model)
     told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)]
     comment = told.pop()
@@ -120,6 +119,16 @@ async def test_judge_scores_it_and_edits_nothing(guard: AlignerGuardrail) -> Non
         assert (choice.message.content, thought(choice.message)) == ("So it is.", THOUGHT)
     assert state.headers()["x-aligner-reasoning"] == "1/2:kind,1/2:kind"
     assert (state.status.value, len(state.outcomes)) == ("corrected", 2)
+
+
+async def test_judge_skips_reasoning_of_a_form_that_answers_are_skipped_for(guard: AlignerGuardrail) -> None:
+    note = '{"note": "You are a fool."}'
+    message = {"role": "assistant", "content": RUDE, "reasoning_content": note}
+    _, state = await whole(guard, "judge", ModelResponse(choices=[{"finish_reason": "stop", "message": message}]))
+    assert state.headers()["x-aligner-reasoning"] == "skipped/structured_output"
+    for model in ("judge", "judge-sentences"):
+        items = [chunk(reasoning_content=note), chunk(content="So it is."), chunk("stop")]
+        assert "reasoning=skipped/structured_output" in (await streamed(guard, model, items))[1]
 
 
 async def test_judge_keeps_a_record_of_its_own(guard: AlignerGuardrail) -> None:

@@ -89,7 +89,6 @@ def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStrea
 
 async def played(stream: HeldStream, *items: object) -> list[Any]:
     """What was taken."""
-
     assert [item async for item in stream.play(flow(items))][: len(items)] == list(items)
     made: Any = stream._request.corrector
     return list(made.taken)
