@@ -367,7 +367,7 @@ class _Outbox:
 
     def __init__(self) -> None:
         self._text = ""
-        self._ended = False
+        self._has_ended = False
         self._end_sent = False
         self._task: asyncio.Task[None] | None = None
 
@@ -382,18 +382,18 @@ class _Outbox:
 
     def end(self) -> None:
         """Note that no more text will come, which is to be sent, too."""
-        self._ended = True
+        self._has_ended = True
 
     @property
     def has_more(self) -> bool:
         """Whether there is text to send, or its end."""
-        return bool(self._text) or self._ended > self._end_sent
+        return bool(self._text) or self._has_ended > self._end_sent
 
     def take(self, known_count: int) -> TextChunk:
         """All that waits, for an engine of which `known_count` verdicts are known."""
-        chunk = TextChunk(text=self._text, ended=self._ended, known=known_count)
+        chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
-        self._end_sent = self._ended
+        self._end_sent = self._has_ended
         return chunk
 
     def clear(self) -> None:

@@ -66,7 +66,7 @@ class _AlignerHeads:
     """The heads of one aligner: its detector head, and the taught ones that it comes with, by objective."""
 
     detector: DetectorHead | None
-    taught: Mapping[str, LoadedHead]
+    taught_heads: Mapping[str, LoadedHead]
 
 
 class ModelRunner:
@@ -87,7 +87,7 @@ class ModelRunner:
         self._heads = [
             _AlignerHeads(
                 detector.to(model.device) if detector else None,
-                {taught.objective: LoadedHead.from_head(taught, model.device) for taught in shipped},
+                {each.objective: LoadedHead.from_head(each, model.device) for each in shipped},
             )
             for detector, shipped in ((head, taught_heads), *((other.head, other.taught_heads) for other in others))
         ]
@@ -265,14 +265,14 @@ class ModelRunner:
         """
         own_heads = self._heads[adapter]
         # taught heads read the rows of the detector head, so without one there are none
-        if own_heads.detector is None or not (own_heads.taught or any(names)):
+        if own_heads.detector is None or not (own_heads.taught_heads or any(names)):
             return None
-        heads = select_heads(self.shelf, own_heads.taught, aligner, objectives, names)
+        heads = select_heads(self.shelf, own_heads.taught_heads, aligner, objectives, names)
         return TaughtColumns(heads) if heads else None
 
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
         """Texts of the objectives for which this aligner comes with a taught head."""
-        return tuple(self._heads[adapter].taught)
+        return tuple(self._heads[adapter].taught_heads)
 
     def _read_states(self, feed: Feed) -> Tensor:
         """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
