@@ -29,7 +29,7 @@ def outcome(status: Status, reason: str | None = None, index: int = 0, hit: bool
 def test_before_the_answer() -> None:
     state = ledger()
     assert state.headers() == {
-        "x-aligner-id": state.aligner_id,
+        "x-aligner-id": state.arrival.aligner_id,
         "x-aligner-status": "pending",
         "x-aligner-objectives": "kind,concise",
         "x-aligner-policy": "p",
@@ -88,20 +88,20 @@ def test_the_cache_is_a_hit_only_if_all_were() -> None:
 
 def test_the_comment() -> None:
     one = ledger(outcome(Status.CORRECTED))
-    assert one.comment() == f": aligner status=corrected id={one.aligner_id}\n\n".encode()
+    assert one.comment() == f": aligner status=corrected id={one.arrival.aligner_id}\n\n".encode()
     two = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.CORRECTED, index=1))
-    told = f"status=corrected choices=skipped/tool_calls,corrected id={two.aligner_id}"
+    told = f"status=corrected choices=skipped/tool_calls,corrected id={two.arrival.aligner_id}"
     assert two.comment() == f": aligner {told}\n\n".encode()
 
 
 def test_the_id_is_told_of_what_was_looked_at_and_no_other_request_has_it() -> None:
     one = ledger(outcome(Status.UNCHANGED))
-    assert one.headers()["x-aligner-id"] == one.aligner_id != ledger().aligner_id
+    assert one.headers()["x-aligner-id"] == one.arrival.aligner_id != ledger().arrival.aligner_id
     skipped = ledger(outcome(Status.SKIPPED, "refusal"))
     assert "x-aligner-id" not in skipped.headers()
     assert b"id=" not in skipped.comment()
     partly = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.SHADOW, index=1))
-    assert partly.headers()["x-aligner-id"] == partly.aligner_id
+    assert partly.headers()["x-aligner-id"] == partly.arrival.aligner_id
 
 
 def test_the_record_counts_and_quotes_nothing() -> None:
