@@ -34,8 +34,8 @@ _RANK = (
 
 _STATE = "aligner_proxy_state"
 """Name of the state in a request's metadata."""
-_COARSEST_DIGITS = 2
-"""Fewest digits of a rounded time; times below 100 ms are reported as 100."""
+_LEAST_BOUND_MS = 100
+"""The first of the bounds 100, 200, 500, 1000, 2000 ... that a time is reported below."""
 
 
 @dataclass(slots=True)
@@ -208,7 +208,7 @@ class RequestState:
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": None if hit is None else "hit" if hit else "miss",
-            "ms": self.added_ms(),
+            "ms": self._added_ms_text(),
             "editor": self._editor_summary(),
             "judge": self._judge_summary(),
         }
@@ -245,13 +245,23 @@ class RequestState:
         # as with x-aligner-ms, exact times would reveal something about the texts
         return f"{summary} ms={calls.ms:.0f}" if self.policy.exact_times else summary
 
-    def added_ms(self) -> str | None:
-        """Milliseconds of the slowest choice, rounded up to a power of ten unless the policy sets `exact_times`."""
+    def added_ms(self) -> float | None:
+        """Milliseconds of the slowest choice; unless the policy sets `exact_times`, a bound that they do not exceed.
+
+        Exact times would reveal something about the texts.
+        """
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
-            return None if slowest is None else f"{slowest:.0f}"
-        # Exact times would reveal something about the texts.
-        return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
+            return slowest
+        bound = _LEAST_BOUND_MS
+        while slowest > bound:
+            bound = bound * 5 // 2 if str(bound).startswith("2") else bound * 2
+        return bound
+
+    def _added_ms_text(self) -> str | None:
+        """The same for a header: `<=` says that it is a bound."""
+        ms = self.added_ms()
+        return None if ms is None else f"{ms:.0f}" if self.policy.exact_times else f"<={ms:.0f}"
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """SSE comments for the end of a stream, which every parser ignores; the last one contains the status."""

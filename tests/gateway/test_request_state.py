@@ -40,17 +40,19 @@ def test_before_the_answer() -> None:
 def test_after_the_answer() -> None:
     told = ledger(outcome(Status.UNCHANGED, "gate_empty", hit=False)).headers()
     assert (told["x-aligner-status"], told["x-aligner-reason"]) == ("unchanged", "gate_empty")
-    assert (told["x-aligner-cache"], told["x-aligner-ms"]) == ("miss", "100")
+    assert (told["x-aligner-cache"], told["x-aligner-ms"]) == ("miss", "<=100")
 
 
 @pytest.mark.parametrize(
     ("ms", "coarse", "exact"),
     [
-        (0.0, "100", "0"),
-        (99.9, "100", "100"),
-        (100.0, "1000", "100"),
-        (231.2, "1000", "231"),
-        (2504.0, "10000", "2504"),
+        (0.0, "<=100", "0"),
+        (99.9, "<=100", "100"),
+        (100.0, "<=100", "100"),
+        (100.4, "<=200", "100"),
+        (231.2, "<=500", "231"),
+        (1504.0, "<=2000", "1504"),
+        (20001.0, "<=50000", "20001"),
     ],
 )
 def test_times_are_coarse_unless_the_policy_wants_them_exact(ms: float, coarse: str, exact: str) -> None:
