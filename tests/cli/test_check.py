@@ -607,7 +607,7 @@ def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Pa
     for model, said in (
         ("./gone", "does not exist; give a folder"),
         ("./empty", "it is no aligner folder"),
-        ("./model", "set template to one of"),
+        ("./model", "A plain chat model is none"),
         ("embedded", ""),
     ):
         file = tmp_path / "p.yaml"

@@ -159,14 +159,17 @@ def test_the_content_hash_tells_weights_head_template_and_quantisation_apart(
 def test_an_unknown_model_needs_a_template(full: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set template to one of hh-rlhf"):
         prepare(EngineSettings(full), tmp_path)
-    lookalike = full.rename(full.with_name("MetaAligner-UltraFeedback-7B"))
-    with pytest.raises(ConfigError, match="set template"):
-        prepare(EngineSettings(lookalike), tmp_path)
 
 
 def test_known_ids_set_their_template() -> None:
     known = sources.KNOWN_TEMPLATES["MetaAligner/MetaAligner-UltraFeedback-7B"]
     assert sources.template_of("MetaAligner/MetaAligner-UltraFeedback-7B", None, known) == "ultrafeedback"
+
+
+def test_a_folder_with_the_name_of_a_released_aligner_has_its_template(full: Path, tmp_path: Path) -> None:
+    folder = full.rename(tmp_path / "MetaAligner-HH-RLHF-1.1B")
+    assert sources.resolve(folder).template == "hh-rlhf"
+    sources.check_files(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", manifest.HEAD])

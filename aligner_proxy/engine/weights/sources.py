@@ -129,8 +129,10 @@ def is_hub_id(model: str | Path) -> bool:
 
 
 def known_template(model: str) -> str | None:
-    """The prompt template of a known hub id, ignoring the commit; None if the id is not known."""
-    return KNOWN_TEMPLATES.get(model.partition("@")[0])
+    """The prompt template of a known hub id, at any commit, or of a folder of that name; None for other models."""
+    name = model.partition("@")[0]
+    by_folder = {known.rpartition("/")[2]: template for known, template in KNOWN_TEMPLATES.items()}
+    return KNOWN_TEMPLATES.get(name) or by_folder.get(name)
 
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
@@ -197,8 +199,8 @@ def template_of(model: str, configured: str | None, default_template: str | None
     name = configured or default_template
     if name is None:
         raise ConfigError(
-            f"the prompt form of model {model!r} is not known here; "
-            f"set template to one of {', '.join(prompts.TEMPLATES)}"
+            f"the prompt form of model {model!r} is not known here; if it is an aligner, set template to one of "
+            f"{', '.join(prompts.TEMPLATES)}. A plain chat model is none: let it write as `editor` or `self_refine`"
         )
     return prompts.find_template(name).name
 
