@@ -26,10 +26,12 @@ MOST_OBJECTIVES = 32
 """Most different objectives in one request, since the engine reads the text once for each."""
 MOST_CHARS = 100_000
 """Most characters of the text."""
-SLOPE = 0.98
-SHIFT = 1.4
-"""The logistic curve from a score in nats to a probability: the embedded head's (models/evaluate/decisions.py). A score
-counts from the threshold, which harms few good sentences, so it lies below the log-odds of an even share of both."""
+OBJECTIVE_CURVE = (0.98, 1.4)
+QUESTION_CURVE = (1.74, 1.7)
+"""Slope and shift of the logistic curves from a score in nats to log-odds, for objectives and for questions in words:
+those of the embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all
+good sentences, so it lies below the log-odds among as many good ones as bad."""
+_QUESTION = "Question: "
 _MOST_OBJECTIVE_CHARS = 2_000
 _AT_ONCE = 4
 """Objectives against which one text is scored at a time."""
@@ -150,7 +152,8 @@ class OpenAIDecision(_QuestionPart):
                 entries = [{"value": value, "probability": share} for value, share in shares]
                 answers.append(answer | {"choice": best[0], "probabilities": entries, "confidence": best[1]})
             else:
-                answers.append(answer | {"probability": probability(scores[question.options[0].objective])})
+                objective = question.options[0].objective
+                answers.append(answer | {"probability": probability(scores[objective], objective)})
         usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -185,7 +188,8 @@ class SystemOneDecision(_QuestionPart):
                 best = max(shares, key=lambda label: shares[label])
                 answers[name] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
             else:
-                answers[name] = {"type": "noul", "noul": probability(scores[question.options[0].objective])}
+                objective = question.options[0].objective
+                answers[name] = {"type": "noul", "noul": probability(scores[objective], objective)}
         usage = {"input_tokens": tokens, "output_tokens": 0}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -212,7 +216,7 @@ class DecisionQuestion:
 
     def probabilities(self, scores: Mapping[str, float]) -> list[tuple[str | bool, float]]:
         """The options of a choice, each with its share of the odds."""
-        logits = [_logit(scores[option.objective]) for option in self.options]
+        logits = [_logit(scores[option.objective], option.objective) for option in self.options]
         odds = [exp(logit - max(logits)) for logit in logits]
         return [(option.value, one / sum(odds)) for option, one in zip(self.options, odds, strict=True)]
 
@@ -279,13 +283,14 @@ def highest_score(correction: Correction) -> float:
     return max(numbers)
 
 
-def probability(score: float) -> float:
-    """The probability that a text with this score goes against its objective."""
-    return 1 / (1 + exp(-_logit(score)))
+def probability(score: float, objective: str) -> float:
+    """The probability that a text with this score goes against the objective."""
+    return 1 / (1 + exp(-_logit(score, objective)))
 
 
-def _logit(score: float) -> float:
-    return max(-_STEEPEST, min(_STEEPEST, SLOPE * score + SHIFT))
+def _logit(score: float, objective: str) -> float:
+    slope, shift = QUESTION_CURVE if objective.startswith(_QUESTION) else OBJECTIVE_CURVE
+    return max(-_STEEPEST, min(_STEEPEST, slope * score + shift))
 
 
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
@@ -294,10 +299,15 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     against, fine = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
     if not against and not fine and (_NAME.fullmatch(words) or _WRITTEN_OUT.match(words)):
         return words
-    sentence = f'the answer to "{words}" is no' if words.endswith("?") else words
-    parts = (sentence, against and f"the text does not do this: {against}", fine and f"it may do this: {fine}")
+    # of several wordings these told texts of our own apart best
+    avoided = f"everything for which the answer is yes: {words}" if words.endswith("?") else words and f"this: {words}"
+    parts = (
+        avoided and f"the response should avoid {avoided}",
+        against and f"the response should avoid this: {against}",
+        fine and f"it may do this: {fine}",
+    )
     description = "; ".join(filter(None, parts))
-    return f"Question: {description}" if description else ""
+    return f"{_QUESTION}{description}" if description else ""
 
 
 def name_objective(label: str, description: JsonValue) -> str:

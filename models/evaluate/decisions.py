@@ -5,7 +5,7 @@
 The texts were written for this project (models/data/taught_kinds); no aligner was trained on them. Of each kind some
 sentences go against its objective and some are only near it; each stands alone or behind the beginning of a good
 answer. The slope and shift of the logistic curve are fitted on every second kind and measured on the others. Some kinds
-are also asked about by a question in words.
+are also asked about by a question in words, which gets a curve of its own.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def measure(scored: Sequence[Scored], slope: float, shift: float) -> dict[str, f
 
 
 async def run(aligner: Path) -> dict[str, object]:
-    """Score all cases, fit on every second kind, and report what the others give."""
+    """Score all cases, by objectives and by questions, and report what every second kind gives."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     await engine.start()
     hosts = [row.answer[:HOST_CHARS].rpartition(".")[0] + "." for row in neutral_answers()[:SENTENCES]]
@@ -119,16 +119,21 @@ async def run(aligner: Path) -> dict[str, object]:
         halves[number % 2].extend(
             [(await score(engine, kind.objective, text), violates) for text, violates in list_cases(kind, hosts)]
         )
-    by_question = [
-        (await score(engine, make_objective(QUESTIONS[kind.slug]), text), violates)
-        for kind in read_kinds(slugs=list(QUESTIONS))
-        for text, violates in list_cases(kind, hosts)
-    ]
+    by_question: tuple[list[Scored], list[Scored]] = ([], [])
+    for number, kind in enumerate(read_kinds(slugs=list(QUESTIONS))):
+        objective = make_objective(QUESTIONS[kind.slug])
+        by_question[number % 2].extend(
+            [(await score(engine, objective, text), violates) for text, violates in list_cases(kind, hosts)]
+        )
     await engine.aclose()
-    slope, shift = fit(halves[0])
-    result: dict[str, object] = {"slope": slope, "shift": shift, "fitted": measure(halves[0], slope, shift)}
-    result |= {"held_out": measure(halves[1], slope, shift), "as_they_are": measure(halves[1], 1.0, 0.0)}
-    return result | {"by_question": measure(by_question, slope, shift)}
+    return {"objectives": report_halves(*halves), "questions": report_halves(*by_question)}
+
+
+def report_halves(fitted: Sequence[Scored], held_out: Sequence[Scored]) -> dict[str, object]:
+    """The curve fitted on one half, and how good its probabilities are for the other."""
+    slope, shift = fit(fitted)
+    curve = {"slope": slope, "shift": shift, "fitted": measure(fitted, slope, shift)}
+    return curve | {"held_out": measure(held_out, slope, shift), "as_they_are": measure(held_out, 1.0, 0.0)}
 
 
 if __name__ == "__main__":

@@ -73,19 +73,22 @@ async def test_answer_decision_in_the_form_of_system_one() -> None:
 
 
 def test_probability_grows_with_the_score() -> None:
-    values = [probability(score) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
+    values = [probability(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
     assert values == sorted(set(values))
     assert 0 <= values[0] < 0.01 < 0.99 < values[-1] <= 1
+    # a question in words has a curve of its own
+    assert probability(0.0, make_objective("Is it rude?")) > probability(0.0, KIND)
 
 
 OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
     ("harmless", None, "harmless"),
     (f" {KIND}\n", None, KIND),
-    ("Is it rude?", None, 'Question: the answer to "Is it rude?" is no'),
-    (None, {"true": "insults", "false": None}, "Question: the text does not do this: insults"),
-    ("Rude?", {"true": "it insults", "false": "it jokes"}, 'Question: the answer to "Rude?" is no; '
-     "the text does not do this: it insults; it may do this: it jokes"),
-    ({"task": "rude"}, None, 'Question: {"task": "rude"}'),
+    ("Is it rude?", None, "Question: the response should avoid everything for which the answer is yes: Is it rude?"),
+    ("it is rude", None, "Question: the response should avoid this: it is rude"),
+    (None, {"true": "it insults", "false": None}, "Question: the response should avoid this: it insults"),
+    (None, {"true": "it insults", "false": "it jokes"}, "Question: the response should avoid this: it insults; "
+     "it may do this: it jokes"),
+    ({"task": "rude"}, None, 'Question: the response should avoid this: {"task": "rude"}'),
     ("", None, ""),
     (None, {}, ""),
 )  # fmt: skip
