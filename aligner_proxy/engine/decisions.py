@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Annotated, Any, Literal
@@ -332,19 +332,17 @@ def _read_state(state: JsonValue) -> tuple[tuple[Turn, ...], str]:
         question, answer = state["question"], state["answer"]
         if isinstance(question, str) and isinstance(answer, str):
             return ((Turn("user", question),) if question else ()), answer
-    return (), "\n\n".join(_list_texts([state]))
+    return (), "\n\n".join(_list_texts(state))
 
 
-def _list_texts(values: Iterable[JsonValue]) -> Iterator[str]:
+def _list_texts(state: JsonValue) -> Iterator[str]:
     """All texts of JSON in their order."""
-    waiting = [iter(values)]
+    waiting = [state]
     while waiting:
-        value = next(waiting[-1], waiting)
-        if value is waiting:
-            waiting.pop()
-        elif isinstance(value, str):
+        value = waiting.pop()
+        if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            waiting.append(iter(value))
+            waiting += reversed(value)
         elif isinstance(value, dict):
-            waiting.append(iter([*value, *value.values()]))
+            waiting += reversed([*value, *value.values()])

@@ -41,6 +41,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
     METAALIGNER,
+    NO_JUDGE,
     Exchange,
     IfNothingRemains,
     IncomingKind,
@@ -74,7 +75,10 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
 
 
 def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """The state for scoring texts of one kind: only the detector head runs, and the result gets its own record."""
+    """The state for scoring texts of one kind: only head and judge run, and the result gets its own record.
+
+    Texts of the request are scored by the head alone, because clients decide how many there are.
+    """
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
         scored_state.policy,
@@ -83,6 +87,7 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         corrector=METAALIGNER,
         plugin_rules=(),
         on_skip=state.policy.on_skip,
+        judge=NO_JUDGE if isinstance(kind, IncomingKind) else state.policy.judge,
     )
     return scored_state
 

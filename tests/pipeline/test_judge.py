@@ -364,3 +364,18 @@ async def test_a_policy_that_reads_twice_keeps_what_the_judge_cleared(way: str) 
     answer = "Take a brush. That fool paint drips. Paint it."
     outcome = await deliver(pipeline(ScriptedChat(judging(lambda _: False)))[0], way, answer, policy)
     assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_judge_clears_stays_in_a_second_reading(way: str) -> None:
+    """Where nothing unjudged goes out an edited answer is read again: there the judge is heard, too."""
+    answer = "Take a brush. That fool paint drips. Paint it. You fool. Then let it dry."
+    blocks = FailurePolicy(**dict.fromkeys(FailurePolicy.__dataclass_fields__, OnError.BLOCK))
+    policy = replace(POLICY, judge=replace(JUDGE, ask=AskAbout.FLAGGED), on_error=blocks, after_retry=OnError.BLOCK)
+    chat = ScriptedChat(judging(lambda text: "You" in text))
+    made, engine = pipeline(chat)
+    outcome = await deliver(made, way, answer, policy)
+    assert outcome.text == answer.replace("You fool.", "(by the aligner)")
+    assert len(engine.seen) > 1 or way != "whole", "it was read once"
+    failing = ScriptedChat(lambda _: EngineUnavailable("scripted"))
+    assert (await deliver(pipeline(failing)[0], way, answer, policy)).status is Status.FAILED
