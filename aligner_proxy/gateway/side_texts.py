@@ -41,7 +41,6 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
     METAALIGNER,
-    NO_JUDGE,
     Exchange,
     IfNothingRemains,
     IncomingKind,
@@ -87,8 +86,9 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         corrector=METAALIGNER,
         plugin_rules=(),
         on_skip=state.policy.on_skip,
-        judge=NO_JUDGE if isinstance(kind, IncomingKind) else state.policy.judge,
     )
+    if isinstance(kind, IncomingKind):
+        scored_state.policy = scored_state.policy.unjudged
     return scored_state
 
 

@@ -383,7 +383,7 @@ class Pipeline:
         return self.editors.add_editor(engine, policy)
 
     def _add_judge(self, engine: Engine, policy: Policy) -> Engine:
-        if not policy.judge or self.judges is None or policy.corrector != METAALIGNER:
+        if not policy.judges or self.judges is None or policy.corrector != METAALIGNER:
             return engine
         return JudgedEngine(engine, self.judges.open(policy))
 

@@ -583,3 +583,16 @@ def test_a_judge_is_shown_with_its_line_and_refused_where_litellm_does_not_have_
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
     assert result.exit_code != 0
     assert "policies.yaml:13: judge 'gpt-4oo' is no model group of the model_list" in result.output
+
+
+def test_a_judge_of_an_objective_is_shown_beside_it(folder: Path) -> None:
+    text = (folder / "policies.yaml").read_text()
+    own = "objectives:\n  concise: {text: 'Length: the response should be short', judge: {chat: GROUP}}\n"
+    (folder / "policies.yaml").write_text(text + own.replace("GROUP", "gpt-4o"))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code == 0
+    assert "concise (judge: gpt-4o)" in result.output
+    (folder / "policies.yaml").write_text(text + own.replace("GROUP", "gpt-4oo"))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert "policies.yaml:14: judge 'gpt-4oo' is no model group of the model_list" in result.output

@@ -22,7 +22,7 @@ from aligner_proxy.gateway.endpoints.judgement import Hooks
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
-from aligner_proxy.types import NO_JUDGE, Correction, Exchange, Objective
+from aligner_proxy.types import Correction, Exchange, Objective
 
 _CALL_TYPE = "decisions"
 
@@ -56,7 +56,7 @@ async def _ask_engine(
     pipeline: Pipeline, state: RequestState, form: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
     """The report on the questions, from the engine of the caller's policy."""
-    policy = replace(state.policy, score_only=True, judge=NO_JUDGE)
+    policy = replace(state.policy.unjudged, score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
     deadline = time.monotonic() + policy.deadline_s
