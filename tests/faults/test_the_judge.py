@@ -6,7 +6,7 @@ A judge that works flags one sentence that the head does not, so that each answe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,15 @@ careless = judging(lambda _: False)
 
 
 def then_honest(first: str | CorrectionError) -> Script:
-    """The script of a judge that fails once."""
-    replies: Iterator[str | CorrectionError] = iter([first])
-    return lambda messages: next(replies, None) or honest(messages)
+    """The script of a judge that fails once about the sentence which it would flag."""
+    failures = iter([first])
+
+    def script(messages: Messages) -> str | Reply | CorrectionError:
+        # a stream may ask about the others before
+        about_it = any("Seine" in text for text in marked(messages).values())
+        return next(failures, None) or honest(messages) if about_it else honest(messages)
+
+    return script
 
 
 def doubling(messages: Messages) -> str:
