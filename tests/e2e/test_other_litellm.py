@@ -23,9 +23,10 @@ DEPLOYMENT = SHARED
 class Other(Deployment):
     """A LiteLLM whose guardrail is a gateway of ours, with the settings of docs/guides/adapters.md."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, **streams: Any) -> None:
         super().__init__(())
         self._address = address
+        self._streams = streams or {"streaming_end_of_stream_only": True}
 
     def litellm(self, guarded: bool) -> dict[str, Any]:
         """LiteLLM's YAML."""
@@ -35,8 +36,8 @@ class Other(Deployment):
             "default_on": True,
             "api_base": self._address,
             "api_key": KEYS["strict"],
-            "streaming_end_of_stream_only": True,
             "streaming_transform_mode": "incremental_diff",
+            **self._streams,
         }
         return super().litellm(guarded) | {"guardrails": [{"guardrail_name": "aligner", "litellm_params": params}]}
 
@@ -87,6 +88,19 @@ def test_whole_answers_are_corrected(other: Gateway) -> None:
 def test_streams_of_chat_are_corrected(other: Gateway) -> None:
     assert other.chat_stream("rude").text() == RUDE.replace(INSULT, "")
     assert other.chat_stream("good").text() == GOOD
+
+
+def test_streams_are_corrected_while_they_come(
+    gateway: Gateway, folder: Path, upstream: str, engine: EngineProcess
+) -> None:
+    models = Other(gateway.address, streaming_end_of_stream_only=False, streaming_sampling_rate=1).model("gpt")
+    with serving(models, folder / "held", folder, upstream, engine) as client:
+        stream = client.chat_stream("rude")
+        assert stream.text() == RUDE.replace(INSULT, "")
+        pieces = [choice["delta"].get("content") for chunk in stream.chunks for choice in chunk["choices"]]
+        assert len([piece for piece in pieces if piece]) > 1, "it all came at the end"
+        assert client.chat_stream("good").text() == GOOD
+        assert client.chat("rude").json()["choices"][0]["message"]["content"] == RUDE.replace(INSULT, "")
 
 
 def test_its_decision_model_guardrail_asks_us(
