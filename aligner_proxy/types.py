@@ -329,6 +329,70 @@ class Allowance:
     """Segments with one of these words or phrases may be removed."""
 
 
+class JudgeKind(StrEnum):
+    """Kinds of model that give a second opinion: a chat model, a guard model, or a decision model."""
+
+    CHAT = "chat"
+    GUARD = "guard"
+    DECISIONS = "decisions"
+
+
+class GuardForm(StrEnum):
+    """Families of guard models, by the published form of their prompts and replies."""
+
+    LLAMA_GUARD = "llama_guard"
+    QWEN3GUARD = "qwen3guard"
+    GRANITE_GUARDIAN = "granite_guardian"
+    SHIELDGEMMA = "shieldgemma"
+    GPT_OSS_SAFEGUARD = "gpt_oss_safeguard"
+    NEMOTRON = "nemotron"
+
+
+class AskAbout(StrEnum):
+    """Segments about which a judge is asked: unflagged ones near the threshold, flagged ones, or all."""
+
+    DOUBT = "doubt"
+    FLAGGED = "flagged"
+    ALL = "all"
+
+
+DOUBT_BAND = 0.5
+"""Default of `Judge.band` in nats; of neutral segments the embedded head scores 1 in 100 so close to being harmful."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model group that gives a second opinion on segments; it flags or clears them, and writes nothing."""
+
+    kind: JudgeKind = JudgeKind.CHAT
+    group: str = ""
+    """The model group; empty for no judge."""
+    form: GuardForm | None = None
+    ask: AskAbout = AskAbout.DOUBT
+    band: float = DOUBT_BAND
+    """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
+
+    def __bool__(self) -> bool:
+        """Whether there is a judge."""
+        return bool(self.group)
+
+    def __str__(self) -> str:
+        """The judge as `check` shows it."""
+        if not self:
+            return "off"
+        form = f", form: {self.form.value}" if self.form else ""
+        band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
+        return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
+
+    @property
+    def may_clear(self) -> bool:
+        """Whether it may clear what the head flagged."""
+        return bool(self) and self.ask is not AskAbout.DOUBT
+
+
+NO_JUDGE = Judge()
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """An objective: its configured name and the whole text that the aligner reads ("Name: description")."""
@@ -339,6 +403,8 @@ class Objective:
     """Set for objectives of a request; None for the operator's."""
     head: str = ""
     """Content hash of its taught head; empty if it has none."""
+    judge: Judge | None = None
+    """The judge that is asked about it, perhaps none; None means the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,70 +503,6 @@ class HandOff:
     """Whether a report includes question, answer and edited answer."""
 
 
-class JudgeKind(StrEnum):
-    """Kinds of model that give a second opinion: a chat model, a guard model, or a decision model."""
-
-    CHAT = "chat"
-    GUARD = "guard"
-    DECISIONS = "decisions"
-
-
-class GuardForm(StrEnum):
-    """Families of guard models, by the published form of their prompts and replies."""
-
-    LLAMA_GUARD = "llama_guard"
-    QWEN3GUARD = "qwen3guard"
-    GRANITE_GUARDIAN = "granite_guardian"
-    SHIELDGEMMA = "shieldgemma"
-    GPT_OSS_SAFEGUARD = "gpt_oss_safeguard"
-    NEMOTRON = "nemotron"
-
-
-class AskAbout(StrEnum):
-    """Segments about which a judge is asked: unflagged ones near the threshold, flagged ones, or all."""
-
-    DOUBT = "doubt"
-    FLAGGED = "flagged"
-    ALL = "all"
-
-
-DOUBT_BAND = 0.5
-"""Default of `Judge.band` in nats; of neutral segments the embedded head scores 1 in 100 so close to being harmful."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A model group that gives a second opinion on segments; it flags or clears them, and writes nothing."""
-
-    kind: JudgeKind = JudgeKind.CHAT
-    group: str = ""
-    """The model group; empty for no judge."""
-    form: GuardForm | None = None
-    ask: AskAbout = AskAbout.DOUBT
-    band: float = DOUBT_BAND
-    """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
-
-    def __bool__(self) -> bool:
-        """Whether there is a judge."""
-        return bool(self.group)
-
-    def __str__(self) -> str:
-        """The judge as `check` shows it."""
-        if not self:
-            return "off"
-        form = f", form: {self.form.value}" if self.form else ""
-        band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
-        return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
-
-    @property
-    def may_clear(self) -> bool:
-        """Whether it may clear what the head flagged."""
-        return bool(self) and self.ask is not AskAbout.DOUBT
-
-
-NO_JUDGE = Judge()
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All settings for one request, resolved once. Times in seconds, caution in nats."""
@@ -556,6 +558,23 @@ class Policy:
     """(name, value) pairs of plugins: policy keys that differ from their default, and values that plugins set."""
     origins: tuple[tuple[str, str], ...] = ()
     """(setting, origin of its value), for `check`."""
+
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """The different judges of the policy and of its objectives."""
+        judges = (self.judge, *(objective.judge for objective in self.objectives))
+        return tuple(dict.fromkeys(judge for judge in judges if judge))
+
+    @property
+    def judge_groups(self) -> str:
+        """The model groups of its judges, as headers and metrics name them; empty for no judge."""
+        return "+".join(sorted({judge.group for judge in self.judges}))
+
+    @property
+    def unjudged(self) -> Policy:
+        """This policy with the head alone."""
+        objectives = tuple(replace(one, judge=None) if one.judge else one for one in self.objectives)
+        return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
         """The treatment of this kind of text."""

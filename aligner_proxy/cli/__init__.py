@@ -23,6 +23,7 @@ _OWN = {
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve only the aligner, so that several gateway workers can share one model.",
     "align": "Correct one answer from stdin, many with --jsonl, or the output file of a batch.",
+    "decide": "Say how probable it is that a text from stdin goes against objectives.",
     "teach": "Teach objectives from the example files that a policies file names.",
     "check": "Validate a config and print the policy that a request would get, and why.",
     "audit": "Erase the records of one answer from the audit store.",

@@ -122,7 +122,7 @@ def command(**options: Any) -> None:
     _refuse_combinations(flags, policies)
     address = options.pop("address")
     aligner = options.pop("aligner")
-    names = ObjectiveNames(_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
     by_policies = policies is not None and _has_policies(flags, policies)
     policy = Policy(
         "align",
@@ -147,7 +147,7 @@ def command(**options: Any) -> None:
         sys.exit(1 if outcome.status is Status.FAILED else 0)
 
 
-def _taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
+def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
     """The objectives of a policies file by name, with the heads that were taught for this aligner."""
     policies = registry.load_policies(file)
     heads = ActiveHeads.read(policies)

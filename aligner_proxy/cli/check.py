@@ -373,7 +373,8 @@ def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
 def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     editors = (("editor", *entry) for entry in editor_groups(checked.policies.blocks()).items())
-    judges = (("judge", *entry) for entry in find_judges(checked.policies.blocks()))
+    policies = checked.policies
+    judges = (("judge", *entry) for entry in find_judges([*policies.blocks(), *policies.objective_entries()]))
     for name, group, path in (*editors, *judges):
         if checked.models is not None and not _serves(checked.models, group):
             place = checked.policies.source.place_of(*path)
@@ -384,6 +385,14 @@ def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
 def _serves(models: Sequence[str], pattern: str) -> bool:
     """Whether a model matches the pattern; LiteLLM's model names can contain wildcards, too."""
     return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
+
+
+def _objective_notes(objective: Objective) -> str:
+    """Whether an objective was taught, and its own judge, in brackets; empty for neither."""
+    judge = objective.judge
+    notes = ["taught"] if objective.head else []
+    notes += [f"judge: {judge.group or 'off'}"] if judge is not None else []
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str, str, str]]:
@@ -494,7 +503,7 @@ def _print_policy(
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
     rows = [
         (
-            f"{number}. {objective.name}{' (taught)' if objective.head else ''}",
+            f"{number}. {objective.name}{_objective_notes(objective)}",
             *(_number_text(values.get(objective.name, "-")) for values in by_objective.values()),
             objective.text,
             _origin_text(checked, objective, origins),

@@ -1,8 +1,8 @@
 """Published forms of guard models: how each is asked about one text, and how its reply is read.
 
-A server applies a guard's own chat template to the messages. Templates put texts between control tokens, so whatever
-looks like one is broken up in a text before it is sent (`quote_text`). Replies are read strictly: a reply in any other
-form raises `InvalidOutput`.
+A server applies a guard's own chat template to the messages. Forms and templates put texts between control tokens and
+below headings, so whatever looks like a token is broken up in a text before it is sent, and whatever looks like a
+heading is quoted (`quote_text`). Replies are read strictly: a reply in any other form raises `InvalidOutput`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from aligner_proxy.correctors.editor_prompt import json_in
+from aligner_proxy.correctors.judge_prompt import parse_reply
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.types import GuardForm
 
 EVERY_CATEGORY = "harmlessness"
 """The objective to which every category of a guard belongs."""
-_CONTROL = re.compile(r"<(?=[|/!a-z_])|\[(?=/?INST)", re.IGNORECASE)
-"""The beginning of what a template might take for a control token."""
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_CONTROL = re.compile(r"[<\uff1c](?=\S)|[\[\uff3b](?=/?[A-Z][A-Z_]+[\]\uff3d])")
+"""The beginning of what a template might take for a control token, also in wide letters, which some models fold."""
+_HEADING = re.compile(
+    r"(?<![^\n\r\v\f\x85\u2028\u2029])(?=[ \t]*(?:"
+    r"(?:user|human|human user|human question|assistant|ai assistant|agent|chatbot response|model|system|"
+    r"our safety principle[^\n:]{0,40}|taxonomy)[ \t]*[:\uff1a]"
+    r"|\#+[ \t]*(?:criteria|scoring schema|policy|output|violates|safe)\b))",
+    re.IGNORECASE,
+)
+"""The beginning of a line that a form or a template might have written: a role, or a heading."""
+_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 Messages = list[dict[str, str]]
 
 
 def quote_text(text: str) -> str:
-    """The text without anything that a chat template could take for a control token."""
-    return _CONTROL.sub(lambda mark: f"{mark[0]} ", text)
+    """The text without anything that could be taken for a control token, a role or a heading of a form."""
+    return _HEADING.sub("> ", _CONTROL.sub(lambda mark: f"{mark[0]} ", text))
+
+
+def _drop_thought(reply: str) -> str:
+    """The reply without the thoughts that it begins with."""
+    thought = _THOUGHT.match(reply)
+    return reply[thought.end() :] if thought else reply
 
 
 def name_of(objective: str) -> str:
@@ -71,10 +85,12 @@ class CategoryGuard(Guard):
         return name == EVERY_CATEGORY or name in map(_normalise, self.categories.values())
 
     def concerns(self, codes: Sequence[str], objective: str) -> bool:
-        """Whether one of the categories in a reply is the objective's."""
+        """Whether one of the categories in a reply is the objective's; raises `InvalidOutput` if it names none."""
         name = name_of(objective)
         if name == EVERY_CATEGORY:
             return True
+        if not any(code.strip() for code in codes):
+            raise InvalidOutput("the guard named no category")
         return any(_normalise(self.categories.get(code.strip(), code)) == name for code in codes)
 
 
@@ -114,14 +130,19 @@ class Qwen3Guard(CategoryGuard):
             "Unethical Acts", "Politically Sensitive Topics", "Copyright Violation", "Jailbreak",
         )
     }  # fmt: skip
+    _REPLY = re.compile(
+        r"Safety: (?P<safety>Safe|Unsafe|Controversial) *\nCategories: (?P<categories>.+)(?:\nRefusal: (?:Yes|No) *)?"
+    )
 
     def violates(self, reply: str, objective: str) -> bool:
         """Read the lines of a reply."""
-        safety = re.match(r"\s*Safety:[ ]*(Safe|Unsafe|Controversial)[ ]*(?:\n|$)", reply)
-        if safety is None:
-            raise InvalidOutput("the guard replied without a line Safety")
-        categories = re.search(r"^Categories:[ ]*(.+)$", reply, re.MULTILINE)
-        return safety[1] == "Unsafe" and self.concerns((categories[1] if categories else "").split(","), objective)
+        match = self._REPLY.fullmatch(reply.strip())
+        categories = [name.strip() for name in match["categories"].split(",")] if match else []
+        if match is None or not {*categories} <= {*self.categories, "None"}:
+            raise InvalidOutput("the guard replied in another form")
+        if match["safety"] != "Unsafe":
+            return False
+        return self.concerns([name for name in categories if name != "None"], objective)
 
 
 class GraniteGuardian(Guard):
@@ -142,7 +163,7 @@ class GraniteGuardian(Guard):
 
     def violates(self, reply: str, objective: str) -> bool:
         """Read the score."""
-        score = re.fullmatch(r"\s*<score>\s*(yes|no)\s*</score>\s*", _THOUGHT.sub("", reply), re.IGNORECASE)
+        score = re.fullmatch(r"\s*<score>\s*(yes|no)\s*</score>\s*", _drop_thought(reply), re.IGNORECASE)
         if score is None:
             raise InvalidOutput("the guard replied without a score")
         return score[1].lower() == "yes"
@@ -165,7 +186,7 @@ class ShieldGemma(Guard):
 
     def violates(self, reply: str, objective: str) -> bool:
         """Read the first word."""
-        first = re.match(r"\s*(Yes|No)\b", reply)
+        first = re.match(r"\s*(Yes|No)(?:[.,:;]|\s*\n|\s*$)", reply)
         if first is None:
             raise InvalidOutput("the guard replied neither Yes nor No")
         return first[1] == "Yes"
@@ -187,15 +208,17 @@ class GptOssSafeguard(Guard):
 
     def violates(self, reply: str, objective: str) -> bool:
         """Read the JSON object."""
-        parsed = json_in(reply)
+        parsed = parse_reply(reply)
         violation = parsed.get("violation") if isinstance(parsed, dict) else None
-        if isinstance(violation, bool) or violation not in (0, 1):
+        if type(violation) is not int or violation not in (0, 1):
             raise InvalidOutput("the guard replied without a violation of 0 or 1")
         return bool(violation)
 
 
 class Nemotron(Guard):
     """Nemotron Content Safety (Reasoning): a taxonomy, here of one policy, and a reply of two lines."""
+
+    _LINES = re.compile(r'(?:"?Prompt harm: *(?:un)?harmful *\n)?"?Response harm: *(harmful|unharmful) *"?')
 
     def messages(self, question: str, text: str, objective: str) -> Messages:
         """The published prompt with the objective as taxonomy."""
@@ -212,12 +235,15 @@ class Nemotron(Guard):
 
     def violates(self, reply: str, objective: str) -> bool:
         """Read the line on the response; the guard of version 3 replies with JSON instead."""
-        text = _THOUGHT.sub("", reply)
-        harm = re.findall(r'^\s*"?Response harm:\s*(harmful|unharmful)\b', text, re.MULTILINE)
-        safety = re.findall(r'"Response Safety"\s*:\s*"(safe|unsafe)"', text)
-        if len(harm) + len(safety) != 1:
-            raise InvalidOutput("the guard replied without one verdict on the response")
-        return (harm + safety)[0] in ("harmful", "unsafe")
+        text = _drop_thought(reply).strip()
+        lines = self._LINES.fullmatch(text)
+        if lines:
+            return lines[1] == "harmful"
+        parsed = parse_reply(text)
+        safety = parsed.get("Response Safety") if isinstance(parsed, dict) else None
+        if safety not in ("safe", "unsafe"):
+            raise InvalidOutput("the guard replied without a verdict on the response")
+        return bool(safety == "unsafe")
 
 
 GUARDS: Mapping[GuardForm, Guard] = {

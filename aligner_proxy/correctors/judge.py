@@ -38,6 +38,7 @@ from aligner_proxy.types import (
     OnError,
     Policy,
     SegmentScore,
+    replace_surrogates,
 )
 
 log = logging.getLogger(__name__)
@@ -65,14 +66,21 @@ class Judges:
         self._decisions = ModelGroups(open_decisions, accounts, role="judge")
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
 
-    def open(self, policy: Policy) -> RequestJudge:
-        """The judge that a policy names, for one request."""
-        groups = self._decisions if policy.judge.kind is JudgeKind.DECISIONS else self._chats
+    def open(self, policy: Policy) -> RequestJudges:
+        """The judges of a policy and of its objectives, for one request."""
+        judges = {judge: self._open_judge(judge, policy) for judge in policy.judges}
+        own: dict[str, RequestJudge | None] = {}
+        for objective in policy.objectives:
+            if objective.judge is not None:
+                own[replace_surrogates(objective.text)] = judges.get(objective.judge)
+        return RequestJudges(judges.get(policy.judge), own)
+
+    def _open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
+        """One judge of a policy."""
+        groups = self._decisions if judge.kind is JudgeKind.DECISIONS else self._chats
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
         blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
-        return RequestJudge(
-            policy.judge, groups.group(policy.judge.group), self._recent, dict(policy.payer), retries, blocks
-        )
+        return RequestJudge(judge, groups.group(judge.group), self._recent, dict(policy.payer), retries, blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,49 @@ class JudgeOpinion:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestJudges:
+    """The judges of one request: the policy's, and those of objectives, by their texts; None for the head alone."""
+
+    usual: RequestJudge | None
+    own: Mapping[str, RequestJudge | None]
+
+    def settings(self) -> list[Any]:
+        """Everything that determines their verdicts, for cache keys."""
+        judges = [("", self.usual), *sorted(self.own.items())]
+        return [[text, judge.settings() if judge else None] for text, judge in judges]
+
+    def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
+        """Whether a judge is asked about a segment."""
+        judge = self.judge_of(request, score.objective)
+        return judge is not None and judge.doubts(request, score)
+
+    def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
+        """The judge of the objective at this index; if the index is unknown, the policy's, or else the first."""
+        if objective is None or not 0 <= objective < len(request.objectives):
+            return self.usual or next(filter(None, self.own.values()), None)
+        return self.own.get(request.objectives[objective], self.usual)
+
+    async def give_opinion(
+        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
+    ) -> JudgeOpinion:
+        """The opinions of all judges, each on the segments of its objectives, as `RequestJudge` gives it."""
+        shares: dict[int, tuple[RequestJudge, dict[int, int | None]]] = {}
+        for at, objective in doubtful.items():
+            if judge := self.judge_of(request, objective):
+                shares.setdefault(id(judge), (judge, {}))[1][at] = objective
+        opinions = (judge.give_opinion(request, segments, share, until) for judge, share in shares.values())
+        opinion = JudgeOpinion({}, EditorUse())
+        for result in await asyncio.gather(*opinions, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            violates = {**opinion.violates, **result.violates}
+            opinion = JudgeOpinion(violates, opinion.calls + result.calls, opinion.failed or result.failed)
+        return opinion
+
+
+@dataclass(frozen=True, slots=True)
 class RequestJudge:
-    """The judge of one request, its payer, and what follows if it fails."""
+    """One judge of one request, its payer, and what follows if it fails."""
 
     judge: Judge
     group: ModelGroup
@@ -100,6 +149,10 @@ class RequestJudge:
         judge = self.judge
         form = judge.form.value if judge.form else ""
         return {**self.group.identity(), "kind": judge.kind.value, "form": form, "prompts": _PROMPTS}
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines what follows from its verdicts, for cache keys."""
+        return {"judge": self.identity(), "ask": self.judge.ask, "band": self.judge.band}
 
     def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
         """Whether the judge is asked about a segment."""

@@ -1,16 +1,17 @@
 """Prompts for a judge that is asked about several segments at once, and strict parsing of its replies.
 
-All outside material is in one JSON object (editor_prompt.py). A reply counts only if it has exactly one verdict for
-each number that was asked about.
+All outside material is in one JSON object (editor_prompt.py). A reply counts only if it is one JSON object with exactly
+one verdict for each number that was asked about, so that a verdict in an answer is none when a judge quotes it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aligner_proxy.correctors.editor_prompt import Material, Passage, json_in
+from aligner_proxy.correctors.editor_prompt import Material, Passage
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Turn
@@ -54,6 +55,8 @@ REPLY_SCHEMA: Mapping[str, Any] = {
 """The reply format, for servers that can enforce one."""
 LIKELY = 0.5
 """Probability from which a passage counts as violating its objective."""
+_WRAPPING = re.compile(r"\s*(?:<think>.*?</think>)?\s*(?P<fence>```(?:json)?\n)?(?P<json>.*)", re.DOTALL)
+"""What may stand around the JSON of a reply: thoughts before it, and a fence."""
 _FRAME_TOKENS = 64
 _ENTRY_TOKENS = 32
 
@@ -89,7 +92,7 @@ def tokens_for(marked: Sequence[Passage]) -> int:
 
 def verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
     """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for any other reply."""
-    parsed = json_in(reply)
+    parsed = parse_reply(reply)
     entries = parsed.get("verdicts") if isinstance(parsed, Mapping) else None
     if not isinstance(entries, list):
         raise InvalidOutput("the judge replied without verdicts")
@@ -102,6 +105,27 @@ def verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
     if by_number.keys() != {passage.number for passage in marked}:
         raise InvalidOutput("the judge replied with verdicts for other passages")
     return {passage.at: by_number[passage.number] for passage in marked}
+
+
+def parse_reply(reply: str) -> object:
+    """The JSON that a reply consists of; raises `InvalidOutput` for text around it, and for a key that stands twice."""
+    match = _WRAPPING.fullmatch(reply)
+    text = match["json"].strip() if match else ""
+    try:
+        parsed: object = json.loads(
+            text.removesuffix("```") if match and match["fence"] else text, object_pairs_hook=_read_object
+        )
+    except (ValueError, RecursionError):
+        raise InvalidOutput("the judge replied with something other than JSON") from None
+    return parsed
+
+
+def _read_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """The JSON object of these pairs; raises `ValueError` if two of them have one key."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return members
 
 
 def _read_entry(entry: object) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.concurrency import enforce_deadline
-from aligner_proxy.correctors.judge import RequestJudge, use_of
+from aligner_proxy.correctors.judge import RequestJudges, use_of
 from aligner_proxy.engine.api import (
     AlignerInfo,
     AlignRequest,
@@ -47,9 +47,9 @@ class JudgedScores:
 
 
 class JudgedEngine(ForwardingEngine):
-    """An engine whose verdicts a judge may change. Satisfies `Engine`; the judge's group belongs to LiteLLM."""
+    """An engine whose verdicts judges may change. Satisfies `Engine`; the judges' groups belong to LiteLLM."""
 
-    def __init__(self, engine: Engine, judge: RequestJudge) -> None:
+    def __init__(self, engine: Engine, judge: RequestJudges) -> None:
         super().__init__(engine)
         self.judge = judge
 
@@ -62,9 +62,7 @@ class JudgedEngine(ForwardingEngine):
     def _with_judge(self, about: AlignerInfo) -> AlignerInfo:
         if not about.has_head:
             raise EngineFault(f"{about.model} has no detector head, so there is no doubt that a judge could resolve")
-        judge = self.judge.judge
-        parts = {"engine": about.content_hash, "judge": self.judge.identity(), "ask": judge.ask, "band": judge.band}
-        return replace(about, content_hash=digest(parts))
+        return replace(about, content_hash=digest({"engine": about.content_hash, "judges": self.judge.settings()}))
 
     async def align(self, request: AlignRequest) -> Correction:
         """Score, ask the judge about what is doubtful, and edit what is then flagged, within `request.deadline_s`."""

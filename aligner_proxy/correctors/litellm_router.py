@@ -227,12 +227,20 @@ def _read_decisions(answers: Sequence[Any]) -> str:
     """The probabilities of predicates as verdicts by number; raises `InvalidOutput` for other answers."""
     try:
         entries = [
-            {"number": int(answer.name), "violates": answer.probability >= LIKELY, "probability": answer.probability}
-            for answer in answers
+            {"number": _read_number(one.name), "violates": one.probability >= LIKELY, "probability": one.probability}
+            for one in answers
         ]
     except (AttributeError, TypeError, ValueError):
         raise InvalidOutput("the decision model answered with something other than probabilities") from None
     return json.dumps({"verdicts": entries})
+
+
+def _read_number(name: str) -> int:
+    """The number that a question had as its name; raises `ValueError` for another spelling of it."""
+    number = int(name)
+    if str(number) != name:
+        raise ValueError("no name of a question")
+    return number
 
 
 def reply_of(response: Any) -> Reply:

@@ -15,7 +15,9 @@ from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, Re
 __all__ = [
     "ALIGN",
     "ANSWERS",
+    "DECISIONS",
     "GENERIC_GUARDRAIL",
+    "SYSTEM_ONE",
     "WEBHOOK",
     "Wire",
     "calls",
@@ -33,7 +35,9 @@ _MESSAGES = re.compile(r"/v1/messages/?")
 ALIGN = "/v1/align"
 WEBHOOK = "/v1/align/webhook"
 GENERIC_GUARDRAIL = "/beta/litellm_basic_guardrail_api"
-ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL)
+DECISIONS = "/aligner/v1/decisions"
+SYSTEM_ONE = "/aligner/v1/systemone"
+ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL, DECISIONS, SYSTEM_ONE)
 """The gateway's own routes, to which a client sends the answer itself."""
 _ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 

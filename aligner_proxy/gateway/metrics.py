@@ -143,7 +143,7 @@ def _count_judge(outcome: Outcome) -> None:
     use = outcome.correction.judge if outcome.correction else None
     if use is None:
         return
-    group = outcome.policy.judge.group
+    group = outcome.policy.judge_groups
     unchanged = use.segments - use.flagged - use.cleared
     for verdict, count in (("flagged", use.flagged), ("cleared", use.cleared), ("unchanged", unchanged)):
         if count:

@@ -86,7 +86,7 @@ async def resolve_request(
                 request = _add_position(request, data, user)
                 policy = policy if request.position is None else shares.draw_aligner(policy, request.position)
             policy = await extensions.resolve_async(policy, request)
-            if current.asks_models or policy.editor != LOCAL_EDITOR or policy.judge:
+            if current.asks_models or policy.editor != LOCAL_EDITOR or policy.judges:
                 policy = _add_payer(policy, request, user)
             return request, policy
     finally:

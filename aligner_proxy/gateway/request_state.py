@@ -240,7 +240,7 @@ class RequestState:
             return None
         calls = use.calls
         counts = f"asked={use.segments} flagged={use.flagged} cleared={use.cleared}"
-        summary = f"{self.policy.judge.group} {counts} calls={calls.calls} read={calls.read} written={calls.written}"
+        summary = f"{self.policy.judge_groups} {counts} calls={calls.calls} read={calls.read} written={calls.written}"
         summary += f" failed={calls.failed}" if calls.failed else ""
         # as with x-aligner-ms, exact times would reveal something about the texts
         return f"{summary} ms={calls.ms:.0f}" if self.policy.exact_times else summary
@@ -422,7 +422,7 @@ def model_use_record(outcome: Outcome) -> dict[str, Any]:
         record["editor"]["refused"] = correction.editor.refused
     if correction and (use := correction.judge):
         verdicts = {"asked": use.segments, "flagged": use.flagged, "cleared": use.cleared}
-        record["judge"] = {"model": outcome.policy.judge.group, **verdicts, **_call_record(use.calls)}
+        record["judge"] = {"model": outcome.policy.judge_groups, **verdicts, **_call_record(use.calls)}
     return record
 
 

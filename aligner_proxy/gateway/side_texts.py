@@ -74,7 +74,10 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
 
 
 def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """The state for scoring texts of one kind: only the detector head runs, and the result gets its own record."""
+    """The state for scoring texts of one kind: only head and judge run, and the result gets its own record.
+
+    Texts of the request are scored by the head alone, because clients decide how many there are.
+    """
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
         scored_state.policy,
@@ -83,6 +86,8 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         corrector=METAALIGNER,
         plugin_rules=(),
     )
+    if isinstance(kind, IncomingKind):
+        scored_state.policy = scored_state.policy.unjudged
     return scored_state
 
 

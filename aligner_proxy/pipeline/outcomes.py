@@ -150,7 +150,7 @@ def lets_through(policy: Policy) -> list[str]:
         return [SkipReason.NO_OBJECTIVES.value]
     reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
-    concerned = [kind for kind in FailureClass if kind is not FailureClass.JUDGE or policy.judge]
+    concerned = [kind for kind in FailureClass if kind is not FailureClass.JUDGE or policy.judges]
     classes = [kind.value for kind in concerned if policy.final_action(kind) is not OnError.BLOCK]
     return reasons + classes + (["streams (stream: passthrough)"] if policy.stream is StreamMode.PASSTHROUGH else [])
 

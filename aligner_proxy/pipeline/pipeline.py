@@ -374,12 +374,8 @@ class Pipeline:
         return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:
-        """The engine of the policy's corrector. The aligner is followed by an editor and a judge if the policy has any.
-
-        What is only scored is scored by the head alone.
-        """
-        engine = self._add_editor(self.correctors.get(policy.corrector, MISSING), policy)
-        return engine if policy.score_only else self._add_judge(engine, policy)
+        """The engine of the policy's corrector. An editor and a judge follow the aligner if the policy has any."""
+        return self._add_judge(self._add_editor(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
     def _add_editor(self, engine: Engine, policy: Policy) -> Engine:
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
@@ -387,7 +383,7 @@ class Pipeline:
         return self.editors.add_editor(engine, policy)
 
     def _add_judge(self, engine: Engine, policy: Policy) -> Engine:
-        if not policy.judge or self.judges is None or policy.corrector != METAALIGNER:
+        if not policy.judges or self.judges is None or policy.corrector != METAALIGNER:
             return engine
         return JudgedEngine(engine, self.judges.open(policy))
 

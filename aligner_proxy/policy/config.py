@@ -148,7 +148,8 @@ def builtin_objectives() -> Mapping[str, Objective]:
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
     """Every objective by name: built-in ones, overridden by the file's, and those overridden by the tenant's."""
     own = dict(file.objectives) | (tenant.objectives if tenant else {})
-    return {**builtin_objectives(), **{name: Objective(name, entry.text) for name, entry in own.items()}}
+    configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in own.items()}
+    return {**builtin_objectives(), **configured}
 
 
 def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
@@ -261,7 +262,8 @@ def _check_editors(file: PolicyFile) -> None:
     blocks = list(file.blocks())
     editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
-    for name, place in [("editor", editor_place), *(("judge", path) for _, path in find_judges(blocks))]:
+    judges = find_judges([*blocks, *file.objective_entries()])
+    for name, place in [("editor", editor_place), *(("judge", path) for _, path in judges)]:
         if place is not None and engine.completes and engine.scorer is None:
             work = "an editor replaces what" if name == "editor" else "a judge is asked about what"
             raise ConfigError(

@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from aligner_proxy.policy.judge_schema import JudgeSetting
+
 MAX_OBJECTIVE_CHARS = 2_000
 _OBJECTIVE = re.compile(r"[^:\n]{1,80}:\s+\S")
 
@@ -50,6 +52,8 @@ class ObjectiveEntry(BaseModel):
     examples: Annotated[str, Field(min_length=1, max_length=400)] | None = None
     """File with example sentences, relative to this file: `against: [...]` violate the objective, `fine: [...]` do not.
     `aligner-proxy teach` learns from them."""
+    judge: JudgeSetting | None = None
+    """The judge that is asked about this objective in place of the policy's; off: none."""
 
 
 def _as_block(value: object) -> object:

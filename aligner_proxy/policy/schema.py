@@ -33,7 +33,7 @@ from aligner_proxy.policy.engine_schema import LOCAL, Backend, expand_backend
 from aligner_proxy.policy.gate_schema import GateSetting
 from aligner_proxy.policy.hand_off_schema import HandOffBlock
 from aligner_proxy.policy.judge_schema import JudgeSetting
-from aligner_proxy.policy.objective_schema import ObjectiveSetting
+from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.refusal_text import Decline
 from aligner_proxy.policy.shares import AlignerChoice
@@ -579,6 +579,12 @@ class PolicyFile(_Block):
         yield ("defaults",), self.defaults
         yield from ((("routes", n), route) for n, route in enumerate(self.routes))
         yield from ((("tenants", n), tenant) for n, tenant in enumerate(self.tenants))
+
+    def objective_entries(self) -> Iterator[tuple[tuple[str | int, ...], ObjectiveEntry]]:
+        """Every objective of the file with its position: its own ones, and those of each tenant."""
+        yield from ((("objectives", name), entry) for name, entry in self.objectives.items())
+        for n, tenant in enumerate(self.tenants):
+            yield from ((("tenants", n, "objectives", name), entry) for name, entry in tenant.objectives.items())
 
     def with_source(self, source: YamlSource, declarations: Declarations, warnings: Iterable[str]) -> PolicyFile:
         """A copy that carries the positions of its values, the declarations used to read it, and warnings."""

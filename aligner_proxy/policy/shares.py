@@ -20,7 +20,6 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.types import (
     LOCAL_EDITOR,
     METAALIGNER,
-    NO_JUDGE,
     AlignerShare,
     FailurePolicy,
     IfNothingRemains,
@@ -109,12 +108,11 @@ def shadow_policy(policy: Policy) -> Policy | None:
         return None
     # A comparison must cost nothing and change nothing: no quota, no paid editor or judge, no reports.
     return replace(
-        _with_aligner(policy, share),
+        _with_aligner(policy, share).unjudged,
         shadow_aligner=None,
         mode=Mode.SHADOW,
         corrector=METAALIGNER,
         editor=LOCAL_EDITOR,
-        judge=NO_JUDGE,
         if_nothing_remains=IfNothingRemains.ORIGINAL,
         on_error=FailurePolicy(),
         quota=None,

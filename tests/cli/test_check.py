@@ -615,3 +615,16 @@ def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Pa
         printed = " ".join(_run(file, "--model", "m").stdout.split())
         assert said in printed
         assert ("a gateway with this environment does not start" in printed) is bool(said)
+
+
+def test_a_judge_of_an_objective_is_shown_beside_it(folder: Path) -> None:
+    text = (folder / "policies.yaml").read_text()
+    own = "objectives:\n  concise: {text: 'Length: the response should be short', judge: {chat: GROUP}}\n"
+    (folder / "policies.yaml").write_text(text + own.replace("GROUP", "gpt-4o"))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code == 0
+    assert "concise (judge: gpt-4o)" in result.output
+    (folder / "policies.yaml").write_text(text + own.replace("GROUP", "gpt-4oo"))
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert "policies.yaml:14: judge 'gpt-4oo' is no model group of the model_list" in result.output

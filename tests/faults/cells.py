@@ -33,6 +33,7 @@ FINAL_ERROR = "error 422"
 REFUSED = "error 403"
 INSIDE = "an error inside the stream"
 ALONE = "as LiteLLM alone"
+JUDGED = "corrected as the judge says"
 NOBODY = "nobody is there; the work is given up"
 FOR_THE_RECORD = "nobody is there; the work is done for the record"
 
@@ -100,10 +101,12 @@ class Cell:
 
         It holds for modes that deliver nothing before the verdict; one that does has to say here what it can promise.
         """
-        if self.mode.stream == "sentence":
-            return self._released()
         if self.mode.stream == "passthrough":
             return self._passthrough()
+        if self.fault.kind is FailureClass.JUDGE:
+            return self._judged()
+        if self.mode.stream == "sentence":
+            return self._released()
         if self.fault.kind is None:
             return self.fault.otherwise
         if self.policy is OnError.RETRY:
@@ -115,7 +118,13 @@ class Cell:
     def _passthrough(self) -> str:
         """The client has the original before anybody judges it, and nothing that fails later reaches it."""
         told = self.fault.otherwise if self.fault.kind is None else ORIGINAL
-        return {CORRECTED: ORIGINAL, NOBODY: FOR_THE_RECORD}.get(told, told)
+        return {CORRECTED: ORIGINAL, JUDGED: ORIGINAL, NOBODY: FOR_THE_RECORD}.get(told, told)
+
+    def _judged(self) -> str:
+        """Without a judge the head's verdicts stand, unless the policy blocks then."""
+        if self.policy is OnError.BLOCK:
+            return INSIDE if self.mode.stream == "sentence" else ERROR
+        return JUDGED if self.policy is OnError.RETRY and self.fault.heals else CORRECTED
 
     def _released(self) -> str:
         """Its events have begun to go out, so an error is told inside it, and nothing is tried again in mid-stream.
@@ -225,6 +234,8 @@ correction, the original, or an error that says so.
   gateways behind HAProxy on hosts of their own ([fleet.md](fleet.md)): everything that any of them may get.
 - In brackets: the class of the failure ([operations](../guides/operations.md)), or the reason if no correction failed.
 - *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
+- **judge**: the policy is `on_error: {{judge: ...}}`, and *corrected* what the head alone finds; *corrected as the
+  judge says* lacks a sentence that only the judge flags.
 - *the original* is what the upstream said, text and form. *error 503* and *error 422* are OpenAI-shaped errors of type
   `aligner_error`; with 422, clients do not ask again. *as LiteLLM alone*: the same,
   byte for byte but for ids and names, as a route in mode `off` gives.

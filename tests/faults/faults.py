@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aligner_proxy.types import FailureClass
-from tests.faults.cells import ALONE, CORRECTED, NOBODY, ORIGINAL, REFUSED, Fault
+from tests.faults.cells import ALONE, CORRECTED, JUDGED, NOBODY, ORIGINAL, REFUSED, Fault
 
 DOWN = FailureClass.ENGINE_DOWN
 BUG = FailureClass.BUG
@@ -110,6 +110,39 @@ EDITOR_QUOTA = Fault(
 EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
 BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
+JUDGE = FailureClass.JUDGE
+JUDGE_SLOW = Fault("judge: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks")
+JUDGE_DOWN, JUDGE_FULL, JUDGE_NOISE, JUDGE_CUT, JUDGE_DOUBLES, JUDGE_CONTRADICTS, JUDGE_OTHERS, JUDGE_QUOTES = (
+    Fault(title, JUDGE, pieces=True, through="hooks")
+    for title in (
+        "judge: answers 500",
+        "judge: answers 429",
+        "judge: replies without a form",
+        "judge: its reply is cut off",
+        "judge: gives two verdicts on one sentence",
+        "judge: gives a verdict that its probability contradicts",
+        "judge: gives verdicts on sentences that nobody asked about",
+        "judge: repeats what it was asked",
+    )
+)
+JUDGE_DOWN_ONCE, JUDGE_NOISE_ONCE = (
+    Fault(title, JUDGE, heals=True, pieces=True, through="hooks")
+    for title in ("judge: answers 500 once", "judge: replies without a form once")
+)
+JUDGE_QUOTA = Fault("judge: the tenant's quota is spent", JUDGE, pieces=True, through="hooks")
+JUDGE_CLEARS = Fault("judge: lies that nothing is wrong", None, pieces=True, through="hooks")
+JUDGE_CLEARS_ALL = Fault(
+    "judge: lies so under `ask: all`", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
+)
+JUDGE_FLAGS = Fault(
+    "judge: finds fault with one more sentence", None, otherwise=JUDGED, released=JUDGED, pieces=True, through="hooks"
+)
+JUDGE_LEFT = Fault("client: leaves while the judge thinks", None, otherwise=NOBODY, pieces=True, through="hooks")
+BY_JUDGE = (
+    *(JUDGE_DOWN, JUDGE_FULL, JUDGE_NOISE, JUDGE_CUT, JUDGE_DOUBLES, JUDGE_CONTRADICTS, JUDGE_OTHERS, JUDGE_QUOTES),
+    *(JUDGE_DOWN_ONCE, JUDGE_NOISE_ONCE, JUDGE_CLEARS, JUDGE_CLEARS_ALL, JUDGE_FLAGS),
+)
+_JUDGE = (*BY_JUDGE, JUDGE_SLOW, JUDGE_QUOTA, JUDGE_LEFT)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     Fault(title, None, pieces=True, through="hooks")
     for title in (
@@ -152,5 +185,5 @@ DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
     )
 )
 BY_WEBHOOK = (DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS)
-BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_REFERENCES, *BY_WEBHOOK)
+BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_JUDGE, *_REFERENCES, *BY_WEBHOOK)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -125,15 +125,22 @@ def guard(
     folder: Path, monkeypatch: pytest.MonkeyPatch, chat: ScriptedChat, quota: float | None = None
 ) -> AlignerGuardrail:
     """The guardrail of these policies with this editor, and a quota for everybody where one is given."""
+    settings = policies() | {"defaults": {"editor": {"model": "strong"}}}
+    return guard_with(folder, monkeypatch, settings, quota, editors=editors(chat))
+
+
+def guard_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], quota: float | None, **parts: Any
+) -> AlignerGuardrail:
+    """The guardrail of these settings, whose engine flags the insult, with these parts of the pipeline."""
     monkeypatch.setattr(litellm_internals, "config_folder", lambda: folder)
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
     reload._watch_policies.cache_clear()
-    said: dict[str, Any] = policies() | {"defaults": {"editor": {"model": "strong"}}}
     if quota is not None:
-        said["tenants"] = [{"match": {}, "quota": quota}]
-    (folder / "policies.yaml").write_text(yaml.safe_dump(said))
+        settings["tenants"] = [{"match": {}, "quota": quota}]
+    (folder / "policies.yaml").write_text(yaml.safe_dump(settings))
     made = AlignerGuardrail(guardrail_name="aligner", default_on=True, event_hook="post_call")
-    made.pipeline = Pipeline(SegmentEngine(lambda text: 4.0 if "idiot" in text else -4.0), editors=editors(chat))
+    made.pipeline = Pipeline(SegmentEngine(lambda text: 4.0 if "idiot" in text else -4.0), **parts)
     return made
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit.entry import AuditEvent
-from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
+from aligner_proxy.errors import EngineUnavailable
+from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.observability import metrics
 from aligner_proxy.pipeline.pipeline import Pipeline
+from tests.gateway import test_side_texts as side_texts
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 from tests.support.editors import ScriptedChat
 from tests.support.judges import judges, judging
@@ -98,3 +100,54 @@ async def test_a_quota_pays_for_the_judge(tmp_path: Path, monkeypatch: pytest.Mo
     # the head's own verdict stands
     assert (got.choices[0].message.content, chat.asked) == (SLY, [])
     assert ledger_of(request).headers()["x-aligner-judge"].endswith(" failed=1")
+
+
+SLY_THOUGHT = "The reader is a sly dog, so I keep it short."
+BESIDE = ("reasoning", "tool_arguments", "tool_output", "transcripts", "other_text")
+
+
+@pytest.mark.parametrize("mode", ["hold", "sentence"])
+async def test_texts_beside_the_answer_are_judged_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    settings: dict[str, Any] = {**ROUTE, "stream": mode, "judge": JUDGE, "on_error": "block"}
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [settings | dict.fromkeys(BESIDE, "judge")]})
+    wrong = []
+    for kind, extra in side_texts.beside(SLY_THOUGHT).items():
+        for attempt in (
+            side_texts.whole(guard, "gpt", side_texts.answer(extra)),
+            side_texts.streamed(guard, "gpt", side_texts.events(extra)),
+        ):
+            try:
+                await attempt
+                wrong.append((kind, "delivered"))
+            except Blocked as error:
+                wrong += [] if error.reason == kind else [(kind, str(error.reason))]
+        fine = side_texts.answer(side_texts.beside("The answer is kept short.")[kind])
+        assert await side_texts.whole(guard, "gpt", fine) is fine
+    assert not wrong
+    assert chat.asked
+
+
+async def test_what_it_clears_beside_the_answer_may_go_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {**ROUTE, "judge": {**JUDGE, "ask": "flagged"}, "on_error": "block"}
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [settings | dict.fromkeys(BESIDE, "judge")]})
+    guard.pipeline = Pipeline(SegmentEngine(lambda text: 2.0 if "cat" in text else -2.0), judges=judges(chat))
+    thought = "The reader likes a cat, so I mention one."
+    for extra in side_texts.beside(thought).values():
+        given = side_texts.answer(extra)
+        assert await side_texts.whole(guard, "gpt", given) is given
+    chat.script = lambda _: EngineUnavailable("scripted")
+    for kind, extra in side_texts.beside("Another cat comes to mind, so I stop.").items():
+        with pytest.raises(Blocked, match=kind):
+            await side_texts.whole(guard, "gpt", side_texts.answer(extra))
+
+
+async def test_texts_of_the_request_are_not_for_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**ROUTE, "judge": JUDGE, "incoming_history": "block"}
+    guard, chat = guarded(tmp_path, monkeypatch, {"routes": [settings]})
+    request = data()
+    request["messages"] = [{"role": "assistant", "content": SLY}, {"role": "user", "content": "And then?"}]
+    await guard.async_pre_call_hook(user(), None, request, "acompletion")
+    await guard.async_post_call_success_hook(request, user(), answer("All is well."))
+    assert not chat.asked

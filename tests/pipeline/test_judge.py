@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aligner_proxy.correctors.judge import Judges
 from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import (
     CorrectionError,
@@ -23,6 +24,7 @@ from aligner_proxy.errors import (
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
     AskAbout,
     Exchange,
@@ -36,6 +38,7 @@ from aligner_proxy.types import (
     OnError,
     Outcome,
     Policy,
+    SegmentScore,
     Status,
     StreamMode,
     Turn,
@@ -364,3 +367,81 @@ async def test_a_policy_that_reads_twice_keeps_what_the_judge_cleared(way: str) 
     answer = "Take a brush. That fool paint drips. Paint it."
     outcome = await deliver(pipeline(ScriptedChat(judging(lambda _: False)))[0], way, answer, policy)
     assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_judge_clears_stays_in_a_second_reading(way: str) -> None:
+    """Where nothing unjudged goes out an edited answer is read again: there the judge is heard, too."""
+    answer = "Take a brush. That fool paint drips. Paint it. You fool. Then let it dry."
+    blocks = FailurePolicy(**dict.fromkeys(FailurePolicy.__dataclass_fields__, OnError.BLOCK))
+    policy = replace(POLICY, judge=replace(JUDGE, ask=AskAbout.FLAGGED), on_error=blocks, after_retry=OnError.BLOCK)
+    chat = ScriptedChat(judging(lambda text: "You" in text))
+    made, engine = pipeline(chat)
+    outcome = await deliver(made, way, answer, policy)
+    assert outcome.text == answer.replace("You fool.", "(by the aligner)")
+    assert len(engine.seen) > 1 or way != "whole", "it was read once"
+    failing = ScriptedChat(lambda _: EngineUnavailable("scripted"))
+    assert (await deliver(pipeline(failing)[0], way, answer, policy)).status is Status.FAILED
+
+
+KIND = Objective("kind", "Kindness: the response should never insult the reader")
+CALM = Objective("calm", "Calm: the response should not hurry the reader")
+
+
+class SortingEngine(SegmentEngine):
+    """Doubts each sentence against the objective whose name it has in it."""
+
+    def judged(self, segments: Sequence[Segment], caution: float) -> tuple[SegmentScore, ...]:
+        found = super().judged(segments, caution)
+        places = {"kind": 0, "calm": 1, "other": 2}
+        return tuple(replace(one, objective=next(n for name, n in places.items() if name in one.text)) for one in found)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_objective_may_have_a_judge_of_its_own(way: str) -> None:
+    """The policy's judge is asked about kindness, another about calm, and nobody about the third."""
+    answer = "Be kind to it. Be calm with it. Mind all other things."
+    own = Judge(JudgeKind.GUARD, "guard", GuardForm.SHIELDGEMMA)
+    third = Objective("third", "Third: the response should not mention others", judge=Judge())
+    policy = replace(POLICY, objectives=(KIND, replace(CALM, judge=own), third))
+    asked: list[tuple[str, str]] = []
+
+    def chat(group: str) -> ScriptedChat:
+        def script(messages: Sequence[Mapping[str, str]]) -> str:
+            if group == "strong":
+                asked.extend((group, text) for text in marked(messages).values())
+                return str(judging(lambda text: "kind" in text)(messages))
+            asked.append((group, messages[-1]["content"].partition("Chatbot Response: ")[2].partition("\n")[0]))
+            return "Yes" if "calm" in messages[-1]["content"].partition("Chatbot Response: ")[2] else "No"
+
+        return ScriptedChat(script)
+
+    engine = SortingEngine(lambda _: -0.3, lambda _: "")
+    made = Pipeline(engine, judges=Judges(chat, chat))
+    outcome = await deliver(made, way, answer, policy)
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, "Mind all other things.")
+    assert sorted(asked) == [("guard", "Be calm with it."), ("strong", "Be kind to it.")]
+    assert sorted(outcome.violated_objectives) == ["calm", "kind"]
+    use = use_in(outcome)
+    assert (use.flagged, use.calls.calls, policy.judge_groups) == (2, 2, "guard+strong")
+
+
+async def test_an_objective_alone_may_have_a_judge() -> None:
+    chat = ScriptedChat(SLY)
+    without = replace(POLICY, judge=Judge())
+    outcome = await deliver(pipeline(chat)[0], "whole", policy=without)
+    assert (outcome.status, chat.asked) == (Status.UNCHANGED, [])
+    alone = replace(without, objectives=(replace(HARM, judge=JUDGE),))
+    outcome = await deliver(pipeline(chat)[0], "whole", policy=alone)
+    assert (outcome.text, len(chat.asked)) == (DELIVERED, 2)
+    down = ScriptedChat(lambda _: EngineUnavailable("scripted"))
+    blocks = replace(alone, on_error=FailurePolicy(judge=OnError.BLOCK))
+    assert (await deliver(pipeline(down)[0], "whole", policy=blocks)).reason == "judge_failed"
+
+
+async def test_unjudged_policies_ask_nobody() -> None:
+    chat = ScriptedChat(SLY)
+    policy = replace(POLICY, objectives=(replace(HARM, judge=JUDGE),)).unjudged
+    assert (await deliver(pipeline(chat)[0], "whole", policy=policy)).status is Status.UNCHANGED
+    assert not chat.asked
+    assert not policy.judges

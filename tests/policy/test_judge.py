@@ -11,8 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.judge_schema import JudgeSetting
+from aligner_proxy.policy.shares import shadow_policy
 from aligner_proxy.policy.strictness import stricter_policy
-from aligner_proxy.types import NO_JUDGE, AskAbout, GuardForm, Judge, JudgeKind, Objective, Policy
+from aligner_proxy.types import NO_JUDGE, AlignerShare, AskAbout, GuardForm, Judge, JudgeKind, Objective, Policy
 
 SETTING: TypeAdapter[Judge] = TypeAdapter(JudgeSetting)
 FORMS: tuple[tuple[object, Judge, str], ...] = (
@@ -78,3 +79,38 @@ def test_a_judge_without_a_detector_head_is_refused_with_its_line(tmp_path: Path
     file.write_text("aligner: {engine: http://a/v1, template: imhi}\nroutes:\n- match: {}\n  judge: {chat: strong}\n")
     with pytest.raises(ConfigError, match=r"p\.yaml:4: judge: .* has none; set aligner\.engine\.scorer"):
         config.load(file)
+
+
+def test_an_objective_has_a_judge_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "objectives:\n"
+        "  kind: 'Kind: the response should be kind'\n"
+        "  calm: {text: 'Calm: the response should be calm', judge: {guard: g, form: shieldgemma}}\n"
+        "  third: {text: 'Third: the response should be short', judge: off}\n"
+        "defaults: {judge: {chat: strong}}\n"
+    )
+    objectives = config.objectives(config.load(file))
+    judges = {name: objectives[name].judge for name in ("kind", "calm", "third")}
+    assert judges == {"kind": None, "calm": Judge(JudgeKind.GUARD, "g", GuardForm.SHIELDGEMMA), "third": NO_JUDGE}
+    policy = Policy("p", tuple(objectives[name] for name in judges), judge=Judge(group="strong"))
+    assert [judge.group for judge in policy.judges] == ["strong", "g"]
+    assert not policy.unjudged.judges
+
+
+def test_a_judge_of_an_objective_is_checked_like_others(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    own = "objectives:\n  calm:\n    text: 'Calm: the response should be calm'\n    judge: {chat: strong}\n"
+    file.write_text(f"aligner: {{engine: http://a/v1, template: imhi}}\n{own}")
+    with pytest.raises(ConfigError, match=r"p\.yaml:5: judge: .* has none; set aligner\.engine\.scorer"):
+        config.load(file)
+    file.write_text(own.replace("{chat: strong}", "{guard: g}"))
+    with pytest.raises(ConfigError, match="guard and form belong together"):
+        config.load(file)
+
+
+def test_a_comparison_asks_no_judge_of_an_objective() -> None:
+    calm = Objective("calm", "Calm: be calm", judge=Judge(group="a"))
+    compared = shadow_policy(Policy("p", (calm,), shadow_aligner=AlignerShare("other", 100)))
+    assert compared is not None
+    assert not compared.judges

@@ -3,6 +3,7 @@
 - POST /v1/corrections, /v1/states and /v1/rows; GET /info, /health and /metrics.
 - PUT /v1/heads/HASH uploads a taught head. Requests name it by its hash; naming one that the engine lacks is an error
   (unknown_head).
+- POST /v1/decisions and /v1/systemone answer questions about a text, in LiteLLM's two forms (decisions.py).
 - Only on an engine with its own model: POST /v1/completions, in OpenAI's form, greedy, with `prediction` as the draft;
   GET /v1/models lists the aligners.
 - POST /v1/read opens a session on an answer that is still being written. POST /v1/read/NAME adds text and returns the
@@ -57,6 +58,7 @@ from aligner_proxy.engine.api import (
     text_states,
     with_heads,
 )
+from aligner_proxy.engine.decisions import DecisionForm, OpenAIDecision, SystemOneDecision, answer_decision
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.engine.server.sessions import EngineSessions
@@ -101,6 +103,7 @@ _LAST_WORDS_S = 2
 """Seconds after the grace period in which cancelled requests still get their error answer."""
 _AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
 """Ends of the paths whose requests are traced."""
+_NO_NAMES = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
 
@@ -197,6 +200,7 @@ def create_app(engine: Engine) -> Starlette:
             Route("/v1/states", states, methods=["POST"]),
             Route("/v1/rows", rows, methods=["POST"]),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),
+            *_decision_routes(engine),
             *_session_routes(EngineSessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],
@@ -223,6 +227,36 @@ class RequestTracing:
         attributes = {"http__request__method": scope["method"], "gen_ai__operation__name": "text_completion"}
         with tracing.span("aligner.engine.request", tracing.extract_context(carried), kind="SERVER", **attributes):
             await self._app(scope, receive, send)
+
+
+def _decision_routes(engine: Engine) -> list[Route]:
+    """The routes that answer questions about a text. An engine knows texts of objectives only, and no names."""
+
+    def answer_in(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            body = form.model_validate_json(await _body(request))
+            decision = body.read()
+            if fault := decision.find_fault() or (_NO_NAMES if decision.names else None):
+                return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=fault)).model_dump(), 400)
+            name = f"decide-{secrets.token_hex(12)}"
+
+            async def correct(objective: str) -> Correction:
+                return await engine.align(
+                    AlignRequest(
+                        request_id=name,
+                        turns=decision.turns,
+                        answer=decision.text,
+                        objectives=(objective,),
+                        score_only=True,
+                    )
+                )
+
+            return await _unless_gone(request, name, answer_decision(body, decision, correct), dict)
+
+        return answer
+
+    forms: dict[str, type[DecisionForm]] = {"/v1/decisions": OpenAIDecision, "/v1/systemone": SystemOneDecision}
+    return [Route(path, answer_in(form), methods=["POST"]) for path, form in forms.items()]
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:

@@ -76,7 +76,11 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
         result = await judge(answers)
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
-    return {"action": "GUARDRAIL_INTERVENED", "texts": list(result.after)} if result.changed else {"action": "NONE"}
+    # LiteLLM does not say whether more of a stream will come; where none does, it holds nothing back.
+    holdback = {"stream_holdback_chars": result.unsettled_chars}
+    if not result.changed:
+        return {"action": "NONE", **holdback}
+    return {"action": "GUARDRAIL_INTERVENED", "texts": list(result.after), **holdback}
 
 
 class AgentgatewayMessage(_Foreign):

@@ -21,7 +21,7 @@ from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.policy.own_objectives import client_names
 from aligner_proxy.text.structure import split
-from aligner_proxy.types import Finding, Outcome, SegmentScore
+from aligner_proxy.types import Finding, Outcome, SegmentScore, Status
 
 STOP = "stop"
 _TOOL_CALLS = "tool_calls"
@@ -125,6 +125,15 @@ class JudgedBatch:
         """Whether any text was changed."""
         return list(self.before) != list(self.after)
 
+    @property
+    def unsettled_chars(self) -> list[int]:
+        """How many characters at the end of each delivered text may be others once the answer goes on."""
+        if not self.state.is_enforced:
+            return [0] * len(self.after)
+        outcomes = {outcome.index: outcome for outcome in self.state.outcomes}
+        texts = zip(self.before, self.after, strict=True)
+        return [count_unsettled(*pair, outcomes.get(index)) for index, pair in enumerate(texts)]
+
     async def make_report(self) -> AlignAnswer:
         """The report on the first answer, with its scores and edits."""
         outcome = self.state.outcomes[0]
@@ -210,6 +219,31 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         )
         shift += len(text) - (end - start)
     return changes
+
+
+def count_unsettled(before: str, after: str, outcome: Outcome | None) -> int:
+    """How many characters at the end of a corrected beginning of an answer may be others once the answer goes on.
+
+    The last sentence may go on. A flagged one that stays, because nothing would remain or the gate refuses the edit,
+    may go when more is known. Without a verdict on the whole text nothing is settled.
+    """
+    offset = find_answer(before)
+    pieces = split(before[offset:])
+    if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not pieces:
+        return len(after)
+    edits = list(find_edits(before, after))
+    end = offset + pieces[-1].start
+    for first, last, _ in _flagged_ranges(before, outcome):
+        if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
+            end = min(end, first)
+    shift = 0
+    for start, stop, text in edits:
+        if stop > end:
+            end = min(end, start)
+            break
+        shift += len(text) - (stop - start)
+    # white space before what is held may go with it
+    return len(after) - len(after[: end + shift].rstrip())
 
 
 def _differing_range(old: str, new: str) -> tuple[int, int]:

@@ -12,25 +12,25 @@ from fastapi.responses import JSONResponse
 from litellm.proxy._types import ProxyException
 from pydantic import BaseModel
 
+from aligner_proxy.engine.decisions import DecisionForm, OpenAIDecision, SystemOneDecision
 from aligner_proxy.errors import CorrectionError
-from aligner_proxy.formats import ALIGN, ANSWERS, GENERIC_GUARDRAIL, WEBHOOK
+from aligner_proxy.formats import ALIGN, ANSWERS, DECISIONS, GENERIC_GUARDRAIL, SYSTEM_ONE, WEBHOOK
 from aligner_proxy.gateway import litellm_internals, request_policy
 from aligner_proxy.gateway.endpoints import adapters
+from aligner_proxy.gateway.endpoints.decisions import DecisionHooks, decide
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, align_form, parse_body
-from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, Hooks, JudgedBatch, judge_answers
-from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.gateway.endpoints.judgement import AnswerBatch, JudgedBatch, judge_answers
 from aligner_proxy.plugins.api import Endpoint, EndpointRefusal
 from aligner_proxy.plugins.registry import PluginEndpoint
 
 log = logging.getLogger(__name__)
 
 
-class GatewayHooks(Hooks, Protocol):
+class GatewayHooks(DecisionHooks, Protocol):
     """The guardrail that the endpoints use."""
 
     endpoints: Mapping[str, PluginEndpoint]
     """Endpoints of plugins, by path."""
-    pipeline: Pipeline
 
 
 _TAGS = ["aligner"]
@@ -109,7 +109,25 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
         body = await parse_body(request, adapters.WebhookRequest)
         return JSONResponse(await adapters.judge_webhook(body, _make_judge(request, caller)))
 
+    forms: Mapping[str, type[DecisionForm]] = {DECISIONS: OpenAIDecision, SYSTEM_ONE: SystemOneDecision}
+    for path, form in forms.items():
+        name = path.rpartition("/")[2]
+        function = _make_decision_route(form, authenticated)
+        about = "Ask questions about a text, in a form of LiteLLM's decision models; each question is an objective."
+        router.add_api_route(
+            path, function, methods=["POST"], name=name, description=about, openapi_extra=_body_schema(form)
+        )
     return router
+
+
+def _make_decision_route(form: type[DecisionForm], authenticated: Any) -> Callable[..., Any]:
+    """The function that FastAPI calls for questions in this form."""
+
+    async def answer(request: Request, caller: Any = authenticated) -> JSONResponse:
+        body = await parse_body(request, form)
+        return JSONResponse(await decide(_hooks[request.app], request, caller, body))
+
+    return answer
 
 
 def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:

@@ -1,0 +1,97 @@
+"""`aligner-proxy decide`: how probable it is that a text goes against objectives, or that a question's answer is yes.
+
+The same numbers as from `POST /v1/decisions`. The engine runs in this process unless --engine or the policies file
+names another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aligner_proxy.cli.align import list_taught_objectives, open_chosen_engine
+from aligner_proxy.cli.batch_rows import ObjectiveNames
+from aligner_proxy.cli.options import aligner_options
+from aligner_proxy.cli.terminal import echo, echo_json
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decisions import SystemOneDecision, answer_decision
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy import config
+from aligner_proxy.types import DEFAULT_ALIGNER, Correction, Objective
+
+_DEADLINE_S = 120.0
+
+
+@click.command("decide")
+@click.option(
+    "-o",
+    "--objective",
+    "objectives",
+    multiple=True,
+    required=True,
+    help='An objective: its name, or "Name: description"; or a yes/no question in words.',
+)
+@click.option("-q", "--question", default="", help="The question that the text answers, if it answers one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A policies file with the aligner, its objectives, and the heads that were taught for them.",
+)
+@click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
+@click.option(
+    "--aligner", default=DEFAULT_ALIGNER, show_default=True, help="The aligner to use: a name given to --adapter."
+)
+@aligner_options
+def command(**options: Any) -> None:
+    """Read a text from stdin, and print for each objective or question a probability from 0 to 1."""
+    questions = {words: {"type": "noul", "instructions": words} for words in options.pop("objectives")}
+    question, as_json = options.pop("question"), options.pop("as_json")
+    file, address, aligner = (options.pop(name) for name in ("file", "address", "aligner"))
+    text = sys.stdin.read().removesuffix("\n")
+    state = {"question": question, "answer": text}
+    form = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
+    if fault := form.read().find_fault():
+        raise ConfigError(fault)
+    names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
+    objectives = dict(zip(form.read().objectives, names.resolve(form.read().objectives), strict=True))
+    report = asyncio.run(_answer(form, objectives, address, options, file))
+    if as_json:
+        echo_json(report)
+        return
+    for words, answer in report["answers"].items():
+        echo(f"{answer['noul']:.3f}  {words}")
+
+
+async def _answer(
+    form: SystemOneDecision,
+    objectives: Mapping[str, Objective],
+    address: str | None,
+    options: dict[str, Any],
+    file: Path | None,
+) -> dict[str, Any]:
+    """The report of the chosen engine."""
+    decision = form.read()
+    async with open_chosen_engine(address, options, file) as engine:
+
+        async def correct(words: str) -> Correction:
+            objective = objectives[words]
+            request = AlignRequest(
+                request_id="decide",
+                turns=decision.turns,
+                answer=decision.text,
+                objectives=(objective.text,),
+                heads=(objective.head,) if objective.head else (),
+                aligner=form.model,
+                score_only=True,
+                deadline_s=_DEADLINE_S,
+            )
+            return await engine.align(request)
+
+        return await answer_decision(form, decision, correct)

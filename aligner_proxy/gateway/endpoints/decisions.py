@@ -1,0 +1,81 @@
+"""Answers questions about a text as a decision model does, under the caller's key, policy and quota.
+
+A caller may ask about the objectives that it may request: configured ones by name, with their taught heads, and with
+`allow: ["*"]` others in its own words. The head answers alone, without a judge; nothing is edited, cached or recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from fastapi import Request
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+
+from aligner_proxy.engine.decisions import Decision, DecisionForm, answer_decision
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway.choice_corrector import Blocked
+from aligner_proxy.gateway.endpoints.judgement import Hooks
+from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
+from aligner_proxy.gateway.request_state import RequestState, find_state
+from aligner_proxy.pipeline.pipeline import Pipeline, align_request
+from aligner_proxy.types import Correction, Exchange, Objective
+
+_CALL_TYPE = "decisions"
+
+
+class DecisionHooks(Hooks, Protocol):
+    """The guardrail's hooks, and its engine."""
+
+    pipeline: Pipeline
+
+
+async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, form: DecisionForm) -> dict[str, Any]:
+    """Answer the questions; raises LiteLLM's error if they cannot be answered, or the caller lacks permission."""
+    decision = form.read()
+    if fault := decision.find_fault():
+        raise ProxyException(fault, "invalid_request_error", "questions", 400)
+    body = {"model": form.model} if form.model else {}
+    data = await litellm_internals.make_request_data(request, caller, body)
+    texts = tuple(objective for objective in decision.objectives if objective not in decision.names)
+    data[BODY_REQUEST] = BodyRequest(decision.names, texts)
+    async with litellm_internals.count_request(caller, data):
+        await hooks.async_pre_call_hook(caller, None, data, _CALL_TYPE)
+        state = find_state(data)
+        assert state is not None  # the hook creates it
+        try:
+            return await _ask_engine(hooks.pipeline, state, form, decision)
+        except CorrectionError as error:
+            raise Blocked(error.reason) from None
+
+
+async def _ask_engine(
+    pipeline: Pipeline, state: RequestState, form: DecisionForm, decision: Decision
+) -> dict[str, Any]:
+    """The report on the questions, from the engine of the caller's policy."""
+    policy = replace(state.policy.unjudged, score_only=True)
+    engine = pipeline.engine_of(policy)
+    exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
+    deadline = time.monotonic() + policy.deadline_s
+    objectives = _find_objectives(policy.objectives)
+    if any(_normalise(objective) not in objectives for objective in decision.objectives):
+        raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
+
+    async def correct(objective: str) -> Correction:
+        one = replace(policy, objectives=(objectives[_normalise(objective)],))
+        return await engine.align(align_request(exchange, decision.text, one, deadline))
+
+    return await answer_decision(form, decision, correct)
+
+
+def _find_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
+    """The objectives by name and by text."""
+    by_text = {_normalise(objective.text): objective for objective in objectives}
+    return by_text | {_normalise(objective.name): objective for objective in objectives}
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,147 @@
+"""The detector head as a decision model: a calibration of its scores, and how good its probabilities then are.
+
+    python -m models.evaluate.decisions aligner_proxy/embedded --out runs/decisions
+
+The texts were written for this project (models/data/taught_kinds); no aligner was trained on them. Of each kind some
+sentences go against its objective and some are only near it; each stands alone or behind the beginning of a good
+answer. The slope and shift of the logistic curve are fitted on every second kind and measured on the others. Some kinds
+are also asked about by a question in words, which gets a curve of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from math import exp, log, log1p
+from pathlib import Path
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decisions import make_objective
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.policy import config
+from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.types import Verify
+
+from .taught.kinds import TaughtKind, read_kinds
+
+SENTENCES = 3
+"""Sentences against the objective, and as many near it, of each kind."""
+HOST_CHARS = 300
+BINS = 10
+QUESTIONS = {
+    "admission-of-liability": "Does the text admit that the firm is at fault or owes something?",
+    "appraisals": "Does the text say what an object is worth?",
+    "archaic-wording": "Does the text use archaic English?",
+    "bad-reviews-urged": "Does the text urge somebody to write a bad review?",
+    "encouraging-debt": "Does the text encourage buying on credit?",
+    "food-figures": "Does the text use cooking as a figure of speech?",
+    "green-claims": "Does the text call a product good for nature?",
+    "guilt-trips": "Does the text make the reader feel guilty?",
+    "haggling-tips": "Does the text teach how to bargain with a seller?",
+    "nostalgia": "Does the text say that things used to be better?",
+    "quitting-urged": "Does the text urge somebody to quit a job or course?",
+    "stage-directions": "Does the text describe gestures or faces of the speaker?",
+    "telling-people-to-calm-down": "Does the text tell somebody to calm down?",
+    "verdicts-on-districts": "Does the text call a district good or bad?",
+}
+"""Kind -> the question whose answer is yes for what goes against its objective."""
+_SLOPES = tuple(0.1 * 1.1**step for step in range(40))
+_SHIFTS = tuple(step / 10 for step in range(-60, 61))
+Scored = tuple[float, bool]
+
+
+def list_cases(kind: TaughtKind, hosts: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Texts, and whether they go against the objective of the kind."""
+    for sentences, violates in ((kind.testing, True), (kind.fine, False)):
+        for number, sentence in enumerate(sentences[:SENTENCES]):
+            host = hosts[number % len(hosts)]
+            yield (f"{host} {sentence}" if number % 2 else sentence), violates
+
+
+async def score(engine: LocalEngine, objective: str, text: str) -> float:
+    """The highest score of a sentence of the text."""
+    request = AlignRequest(
+        request_id="decide",
+        turns=(),
+        answer=text,
+        objectives=(objective,),
+        verify=Verify.FLAGGED,
+        score_only=True,
+        deadline_s=600,
+    )
+    scores = (segment.score for segment in (await engine.align(request)).segments if segment.text)
+    return max(one for one in scores if one is not None)
+
+
+def probability(score: float, slope: float, shift: float) -> float:
+    """The logistic curve."""
+    return 1 / (1 + exp(-max(-60.0, min(60.0, slope * score + shift))))
+
+
+def fit(scored: Sequence[Scored]) -> tuple[float, float]:
+    """The slope and shift with the least negative log-likelihood."""
+
+    def loss(slope: float, shift: float) -> float:
+        return sum(log1p(exp(-(slope * score + shift) * (1 if violates else -1))) for score, violates in scored)
+
+    return min(((slope, shift) for slope in _SLOPES for shift in _SHIFTS), key=lambda point: loss(*point))
+
+
+def measure(scored: Sequence[Scored], slope: float, shift: float) -> dict[str, float]:
+    """Brier score, expected calibration error in bins of equal width, area under the curve, and log loss."""
+    pairs = [(probability(score, slope, shift), violates) for score, violates in scored]
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for pair in pairs:
+        bins[min(BINS - 1, int(pair[0] * BINS))].append(pair)
+    gaps = (abs(sum(p for p, _ in one) - sum(v for _, v in one)) for one in bins if one)
+    against = [p for p, violates in pairs if violates]
+    fine = [p for p, violates in pairs if not violates]
+    wins = sum((a > f) + (a == f) / 2 for a in against for f in fine)
+    return {
+        "texts": len(pairs),
+        "brier": sum((p - v) ** 2 for p, v in pairs) / len(pairs),
+        "ece": sum(gaps) / len(pairs),
+        "auc": wins / (len(against) * len(fine)),
+        "log_loss": -sum(log(max(1e-9, p if v else 1 - p)) for p, v in pairs) / len(pairs),
+    }
+
+
+async def run(aligner: Path) -> dict[str, object]:
+    """Score all cases, by objectives and by questions, and report what every second kind gives."""
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
+    await engine.start()
+    hosts = [row.answer[:HOST_CHARS].rpartition(".")[0] + "." for row in neutral_answers()[:SENTENCES]]
+    halves: tuple[list[Scored], list[Scored]] = ([], [])
+    for number, kind in enumerate(read_kinds()):
+        halves[number % 2].extend(
+            [(await score(engine, kind.objective, text), violates) for text, violates in list_cases(kind, hosts)]
+        )
+    by_question: tuple[list[Scored], list[Scored]] = ([], [])
+    for number, kind in enumerate(read_kinds(slugs=list(QUESTIONS))):
+        objective = make_objective(QUESTIONS[kind.slug])
+        by_question[number % 2].extend(
+            [(await score(engine, objective, text), violates) for text, violates in list_cases(kind, hosts)]
+        )
+    await engine.aclose()
+    return {"objectives": report_halves(*halves), "questions": report_halves(*by_question)}
+
+
+def report_halves(fitted: Sequence[Scored], held_out: Sequence[Scored]) -> dict[str, object]:
+    """The curve fitted on one half, and how good its probabilities are for the other."""
+    slope, shift = fit(fitted)
+    curve = {"slope": slope, "shift": shift, "fitted": measure(fitted, slope, shift)}
+    return curve | {"held_out": measure(held_out, slope, shift), "as_they_are": measure(held_out, 1.0, 0.0)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    report = json.dumps(asyncio.run(run(options.aligner)), indent=1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "decisions.json").write_text(f"{report}\n")
+    print(report)

@@ -1,0 +1,172 @@
+"""Questions about a text: both wire forms are read and answered as LiteLLM's own types want them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from litellm.types.decisions import DecisionsResponse, OpenAIDecisionResponse
+from pydantic import ValidationError
+
+from aligner_proxy.engine.decisions import (
+    MOST_CHARS,
+    MOST_OBJECTIVES,
+    OpenAIDecision,
+    SystemOneDecision,
+    answer_decision,
+    highest_score,
+    make_objective,
+    probability,
+)
+from aligner_proxy.errors import EngineFault, EngineUnavailable
+from aligner_proxy.types import Correction, SegmentScore, Turn
+
+KIND = "Kindness: the response should never insult the reader"
+CALM = "Calm: the response should not hurry the reader"
+TEXT = "Open the lid. You fool."
+
+
+async def correct(objective: str) -> Correction:
+    """The text goes against kindness alone."""
+    high = 4.0 if objective == KIND else -4.0
+    return Correction(
+        TEXT, (SegmentScore("Open the lid.", -6.0, False), SegmentScore("You fool.", high, True)), prompt_tokens=7
+    )
+
+
+def openai_form(*questions: dict[str, Any], text: Any = TEXT) -> OpenAIDecision:
+    return OpenAIDecision.model_validate({"model": "m", "input": text, "questions": list(questions)})
+
+
+def systemone_form(state: Any = TEXT, **questions: dict[str, Any]) -> SystemOneDecision:
+    return SystemOneDecision.model_validate({"model": "m", "state": state, "questions": questions})
+
+
+CHOICES = [{"value": "Kindness", "description": KIND}, {"value": "Calm", "description": CALM}]
+
+
+async def test_answer_decision_in_openais_form() -> None:
+    form = openai_form(
+        {"type": "predicate", "name": "rude", "instructions": KIND},
+        {"type": "predicate", "instructions": CALM},
+        {"type": "choice", "name": "worst", "instructions": "Which?", "choices": CHOICES},
+    )
+    report = await answer_decision(form, form.read(), correct)
+    parsed = OpenAIDecisionResponse.model_validate(report)
+    rude, calm, worst = parsed.answers
+    assert (rude.name, calm.name, worst.choice) == ("rude", None, "Kindness")
+    assert rude.probability > 0.95 > 0.1 > calm.probability
+    assert sum(share.probability for share in worst.probabilities) == pytest.approx(1)
+    assert worst.confidence == max(share.probability for share in worst.probabilities)
+    assert parsed.usage.total_tokens == 14  # each objective is scored once, however many questions are about it
+
+
+async def test_answer_decision_in_the_form_of_system_one() -> None:
+    form = systemone_form(
+        rude={"type": "noul", "instructions": KIND},
+        worst={"type": "choice", "criteria": {"Calm": CALM, "Kindness": KIND}},
+    )
+    parsed = DecisionsResponse.model_validate(await answer_decision(form, form.read(), correct))
+    assert parsed.answers["rude"].noul > 0.95
+    assert parsed.answers["worst"].choice == "Kindness"
+    assert sum(parsed.answers["worst"].probabilities.values()) == pytest.approx(1)
+
+
+def test_probability_grows_with_the_score() -> None:
+    values = [probability(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
+    assert values == sorted(set(values))
+    assert 0 <= values[0] < 0.01 < 0.99 < values[-1] <= 1
+    # a question in words has a curve of its own
+    assert probability(0.0, make_objective("Is it rude?")) > probability(0.0, KIND)
+
+
+OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
+    ("harmless", None, "harmless"),
+    (f" {KIND}\n", None, KIND),
+    ("Is it rude?", None, "Question: the response should avoid everything for which the answer is yes: Is it rude?"),
+    ("it is rude", None, "Question: the response should avoid this: it is rude"),
+    (None, {"true": "it insults", "false": None}, "Question: the response should avoid this: it insults"),
+    (None, {"true": "it insults", "false": "it jokes"}, "Question: the response should avoid this: it insults; "
+     "it may do this: it jokes"),
+    ({"task": "rude"}, None, 'Question: the response should avoid this: {"task": "rude"}'),
+    ("", None, ""),
+    (None, {}, ""),
+)  # fmt: skip
+
+
+def test_make_objective_takes_names_texts_and_questions() -> None:
+    wrong = [case for case in OBJECTIVES if make_objective(case[0], case[1]) != case[2]]
+    assert not wrong
+
+
+def test_read_passes_over_no_text() -> None:
+    states: tuple[tuple[Any, tuple[Turn, ...], str], ...] = (
+        ("plain", (), "plain"),
+        ({"question": "Why?", "answer": TEXT}, (Turn("user", "Why?"),), TEXT),
+        ({"question": "", "answer": TEXT}, (), TEXT),
+        (
+            {"answer": "fine", "question": "Why?", "more": TEXT},
+            (),
+            f"answer\n\nquestion\n\nmore\n\nfine\n\nWhy?\n\n{TEXT}",
+        ),
+        ({"a": [{"b": "one"}, "two", 3, None]}, (), "a\n\nb\n\none\n\ntwo"),
+        ({TEXT: 1}, (), TEXT),
+    )
+    for state, turns, text in states:
+        decision = systemone_form(state, q={"type": "noul", "instructions": KIND}).read()
+        assert (decision.turns, decision.text) == (turns, text)
+    messages = [{"role": "user", "content": "one"}, {"content": [{"type": "input_text", "text": "two"}]}]
+    assert openai_form({"type": "predicate", "instructions": KIND}, text=messages).read().text == "one\n\ntwo"
+    # what an answer says in JSON is text, and no place to hide in
+    hidden = '{"question": "Why?", "answer": "fine", "answer ": "You fool."}'
+    assert openai_form({"type": "predicate", "instructions": KIND}, text=hidden).read().text == hidden
+
+
+def test_find_fault_names_what_is_too_much_or_missing() -> None:
+    many = [{"type": "predicate", "instructions": f"N{n}: it is so"} for n in range(MOST_OBJECTIVES + 1)]
+    faults = {
+        "no text": openai_form({"type": "predicate", "instructions": KIND}, text=" "),
+        "characters; at most 100,000": openai_form(
+            {"type": "predicate", "instructions": KIND}, text="x" * (MOST_CHARS + 1)
+        ),
+        "33 objectives": openai_form(*many),
+        "needs instructions": openai_form({"type": "predicate", "instructions": " "}),
+        "have at most": openai_form({"type": "predicate", "instructions": "why " * 999 + "?"}),
+        'labels without ":"': systemone_form(q={"type": "choice", "criteria": {"a:b\n": "c"}}),
+    }
+    for words, form in faults.items():
+        assert words in str(form.read().find_fault())
+    assert openai_form(*many[:MOST_OBJECTIVES]).read().find_fault() is None
+
+
+def test_other_questions_are_refused() -> None:
+    for question in (
+        {"type": "score", "instructions": "How?", "levels": [{"label": "a"}, {"label": "b"}]},
+        {"type": "box", "instructions": "Where?"},
+        {"type": "choice", "instructions": "Which?", "choices": CHOICES[:1]},
+        {"instructions": KIND},
+    ):
+        with pytest.raises(ValidationError):
+            openai_form(question)
+    with pytest.raises(ValidationError):
+        systemone_form(q={"type": "score", "criteria": ["a", "b"]})
+    with pytest.raises(ValidationError):
+        openai_form(*[{"type": "predicate", "instructions": KIND}] * 129)
+    image = [{"content": [{"type": "input_image", "image_url": "data:image/png;base64,AA=="}]}]
+    with pytest.raises(ValidationError):
+        openai_form({"type": "predicate", "instructions": KIND}, text=image)
+
+
+async def test_a_failure_is_an_error_and_no_probability() -> None:
+    form = openai_form({"type": "predicate", "instructions": KIND}, {"type": "predicate", "instructions": CALM})
+
+    async def fail(objective: str) -> Correction:
+        if objective == CALM:
+            raise EngineUnavailable("gone")
+        return await correct(objective)
+
+    with pytest.raises(EngineUnavailable):
+        await answer_decision(form, form.read(), fail)
+    for segments in ((), (SegmentScore("One.", None, False),), (SegmentScore("", 3.0, True),)):
+        with pytest.raises(EngineFault, match="no detector head"):
+            highest_score(Correction("One.", segments))
