@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
 from aligner_proxy.teaching.subjects import Subject
 
 if TYPE_CHECKING:
+    from aligner_proxy.teaching.neutral import Neutral
     from aligner_proxy.teaching.own_answers import RecordedAnswer
     from aligner_proxy.teaching.teach import FitReport
 
@@ -155,6 +157,10 @@ async def _teach_all(
     """
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    from aligner_proxy.teaching.teach import group_by_answers
+
+    # Of the whole file, so that objectives taught one by one learn the same as together.
+    sharing = group_by_answers(_readable_examples(policies))
     async with open_chosen_engine(address, options, path) as engine:
         results = []
         for number, task in enumerate(tasks, 1):
@@ -162,16 +168,24 @@ async def _teach_all(
                 # a bar shows nothing in a pipe, and this line stays
                 echo(f"teaching {task.subject.title} to {task.aligner} ({number} of {len(tasks)})", err=True)
             with Progress(*columns, console=console, transient=True, disable=report_progress is not None) as progress:
-                results.append(await _teach(task, policies, engine, progress, dry_run, report_progress))
+                results.append(await _teach(task, policies, sharing, engine, progress, dry_run, report_progress))
             if print_result is not None:
                 print_result(results[-1])
                 sys.stdout.flush()
         return results
 
 
+def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
+    """The texts and examples of all objectives of the file whose examples can be read."""
+    for subject in subjects.subjects(policies):
+        with contextlib.suppress(ConfigError):
+            yield subject.text, subject.read()
+
+
 async def _teach(
     task: _Task,
     policies: PolicyFile,
+    sharing: Mapping[tuple[Neutral, ...], Sequence[str]],
     engine: Engine,
     progress: Progress,
     dry_run: bool,
@@ -186,9 +200,8 @@ async def _teach(
     try:
         heads = with_heads(engine)
         about = (await engine.info()).find_aligner(task.aligner)
-        planned = plan_material(
-            subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
-        )
+        builtin = {name: objective.text for name, objective in builtin_objectives().items()}
+        planned = plan_material(subject, task.examples, builtin, sharing)
         bar = progress.add_task("reading", total=planned.prompts)
 
         def advance(count: int) -> None:
@@ -249,6 +262,7 @@ def _result_fields(result: _Result) -> dict[str, Any]:
         "fine": version.fine,
         "found": _share_fields(version.found),
         "false": _share_fields(version.false),
+        "near": _share_fields(lesson.near),
         "threshold": round(version.threshold, 3),
         "held_out_missed": [example.place for example in lesson.held_out_missed],
         "never_found": [example.place for example in lesson.never_found],
@@ -302,6 +316,7 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
         f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",
+        f"  near       {_percent_text(lesson.near)} of your sentences only mentioned: quoted, asked for, warned of",
         f"  threshold  {version.threshold:.2f} nats above the general operating point",
         *_example_lines("missed when held out", lesson.held_out_missed),
         *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),

@@ -23,6 +23,8 @@ from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching import fit
+from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.material import LessonPrompt, build_material
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable
@@ -120,6 +122,7 @@ def test_a_dry_run_says_the_same_and_keeps_nothing(file: Path, engine: tuple[str
     assert result.exit_code == 0
     assert f"would be taught no-feelings from {len(AGAINST)} examples, head " in result.stdout
     assert "sentences that were held out" in result.stdout
+    assert "of your sentences only mentioned" in result.stdout
     assert in_force(file) == [("not taught yet", "")]
     assert engine[1].heads == {}
 
@@ -142,6 +145,32 @@ def test_each_objective_is_reported_as_soon_as_it_is_taught(
     printed.clear()
     assert json.loads(run("teach", file, "--engine", engine[0], "--dry-run", "--json").stdout)["dry_run"]
     assert printed == []
+
+
+def test_neutral_answers_are_read_once_for_all_objectives_of_the_file(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    names = [f"no-feelings-{n}" for n in range(4)]
+    texts = [f"No {n}: the response should not claim that the assistant has {n} feelings" for n in range(4)]
+    pairs = zip(names, texts, strict=True)
+    objectives = {name: {"text": text, "examples": f"{name}.yaml"} for name, text in pairs}
+    file.write_text(yaml.safe_dump({"objectives": objectives}))
+    for name in names:
+        (file.parent / f"{name}.yaml").write_text(listed(AGAINST[:4]))
+    first = taught(run("teach", file, names[0], "--engine", engine[0], "--json"))
+    asked = engine[1].asked
+    all_of_them = taught(run("teach", file, "--engine", engine[0], "--json"))
+    assert [one["taught"] for one in (*first, *all_of_them)] == [True] * 5
+    assert asked > len(lesson_answers())
+    assert engine[1].asked - asked == 4 * (asked - len(_neutral_prompts()))
+    assert first[0]["head"] == all_of_them[0]["head"]
+
+
+def _neutral_prompts() -> list[LessonPrompt]:
+    """Those of any objective that stands in one prompt with others."""
+    examples = Examples(tuple(Example(text, "") for text in AGAINST[:4]))
+    [(_, prompts)] = build_material("A", examples, lesson_answers(), ["B"], ["C", "D"], sharing=["A", "E"]).neutral
+    return list(prompts)
 
 
 def test_a_language_without_neutral_answers_is_not_taught(file: Path, engine: tuple[str, TeachableEngine]) -> None:
