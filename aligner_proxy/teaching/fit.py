@@ -34,7 +34,7 @@ MOST_FALSE_UNSEEN = 0.02
 """Largest share of neutral segments that heads may flag which did not see their answers. Those heads learned from fewer
 answers than the final head, which flags one or two segments in a thousand in answers that are new to it
 (docs/lab/2026-11-25-taught-objectives.md)."""
-MOST_NEAR_UNSEEN = 0.2
+MOST_NEAR_UNSEEN = 0.3
 """Largest share of mentioned examples that heads may flag which saw neither them nor their examples."""
 _LEAST_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
@@ -150,11 +150,14 @@ def destandardise(
     return float(heads.priors[column] * scale), float(bias * scale), numbers.numpy().astype("<f2").tobytes()
 
 
-def highest_score(head: TaughtHead, answer: AnswerRows) -> float:
-    """The highest score that a taught head gives a segment of an answer that was read for it alone; else -inf."""
+def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:
+    """The highest score that a taught head gives a segment of an answer; minus infinity if it has no segments.
+
+    `index` is that of the head's objective in the prompt.
+    """
     if not answer.segments:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)
-    scores = torch.tensor(answer.general(0))[:, None]
+    scores = torch.tensor(answer.general(index))[:, None]
     TaughtColumns({0: LoadedHead.from_head(head, rows.device)}).judge(rows, scores)
     return float(scores.max())

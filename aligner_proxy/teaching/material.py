@@ -88,6 +88,11 @@ class LessonMaterial:
     examples: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
 
     @property
+    def company(self) -> PromptObjectives:
+        """The prompt that the objective shares with others; where there are none, that with the objective alone."""
+        return self.neutral[0][0]
+
+    @property
     def prompts(self) -> int:
         """The number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
@@ -160,7 +165,7 @@ def _example_prompts(
     """Insert every example into several answers, by turns with the objective alone and together with others."""
     rng = Random(examples.digest)
     groups: list[list[LessonPrompt]] = [[] for _ in together]
-    possible = usable_answers(answers, range(len(answers)))
+    possible = _shorter_hosts(answers)
     rng.shuffle(possible)
     turn = 0
     for kind, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
@@ -177,14 +182,21 @@ def _example_prompts(
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
 
 
+def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
+    """The shorter two thirds of the answers into which a text can be inserted, because long ones cost time."""
+    usable = usable_answers(answers, range(len(answers)))
+    usable.sort(key=lambda number: len(answers[number].question) + len(answers[number].answer))
+    return usable[: -(-2 * len(usable) // 3)]
+
+
 def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
-    """The texts to insert for each example: the example itself, as it is meant, and as it is only mentioned."""
+    """The texts to insert for each example: as it is, as somebody says it in earnest, and as it is only mentioned."""
     places = places_of(len(against))
     framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
     # Evenly spread ones: more near misses teach little, and each costs engine time.
     framed = framed[:: -(-len(framed) // _MOST_FRAMED) or 1]
     for number, example in enumerate(against):
-        assertions = _fill_frames(frames.assertions, example, number, places // 2) if number in framed else []
+        assertions = _fill_frames(frames.assertions, example, number, 1) if number in framed else []
         yield SegmentRole.AGAINST, number, [example.text] * places + assertions
         if number in framed:
             yield SegmentRole.NEAR, number, _fill_frames(frames.mentions, example, number, places)

@@ -7,12 +7,14 @@ answers are fitted on the same rows. The reported figures and the threshold come
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +36,7 @@ from aligner_proxy.teaching.material import (
 from aligner_proxy.teaching.near_misses import frames_of
 from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.own_answers import RecordedAnswer
-from aligner_proxy.teaching.rows import PromptObjectives, RowReader, RowsCache
+from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
 from aligner_proxy.teaching.subjects import Subject
 
@@ -284,15 +286,30 @@ async def teach_objective(
     )
 
 
-async def find_objections(
-    report: FitReport, reader: RowReader, answers: Sequence[RecordedAnswer]
+RowsOfRun = dict[tuple[Any, ...], list[AnswerRows]]
+"""Rows of the operator's own answers, by aligner, prompt and answers; kept in memory for one run only."""
+
+
+async def score_own_answers(
+    report: FitReport,
+    company: PromptObjectives,
+    reader: RowReader,
+    answers: Sequence[RecordedAnswer],
+    rows_of_run: RowsOfRun,
 ) -> list[tuple[RecordedAnswer, float]]:
-    """The operator's own answers that the head would flag, each with its highest score; highest first."""
-    read_again = await reader.read(PromptObjectives((report.subject.text,)), answers)
+    """The operator's own answers, each with the highest score that the head gives it; highest first.
+
+    They are read in the prompt `company`, once for all objectives in it. Above 0 an answer would be flagged.
+    """
+    key = (reader.content_hash, company.texts, *((answer.call_id, answer.choice) for answer in answers))
+    if key in rows_of_run:
+        reader.on_progress(len(answers))
+    else:
+        rows_of_run[key] = await reader.read(company, answers)
     head = TaughtHead.from_bytes(report.head)
-    worst = [fit.highest_score(head, rows) for rows in read_again]
-    flagged = [(answer, score) for answer, score in zip(answers, worst, strict=True) if score > 0]
-    return sorted(flagged, key=lambda pair: -pair[1])
+    highest = [fit.highest_score(head, rows, company.index) for rows in rows_of_run[key]]
+    scored = zip(answers, highest, strict=True)
+    return sorted((pair for pair in scored if math.isfinite(pair[1])), key=lambda pair: -pair[1])
 
 
 def _version(

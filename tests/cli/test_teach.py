@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,18 +252,48 @@ def test_own_answers_that_would_be_flagged_are_told_by_their_ids(
     file: Path, engine: tuple[str, TeachableEngine]
 ) -> None:
     file.write_text("audit: {enabled: true, file: audit.db}\n" + policies())
-    store = AuditStore(file.parent / "audit.db")
-    for number, answer in enumerate((ANSWER, CLEAN)):
-        exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
-        outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
-        store.add(make_entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
-    store.close()
+    _record(file, (ANSWER, CLEAN))
     [lesson] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
     assert (lesson["own_answers"], [one["call_id"] for one in lesson["own_flagged"]]) == (2, ["call-0"])
     shown = run("teach", file, "--engine", engine[0], "--dry-run").stdout
     assert "of your own last 2 answers that nobody objected to 1 would be flagged" in shown
     assert "call-0/0" in shown
     assert HELD_OUT[0] not in shown
+
+
+def _record(file: Path, answers: Sequence[str]) -> None:
+    store = AuditStore(file.parent / "audit.db")
+    for number, answer in enumerate(answers):
+        exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
+        outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
+        store.add(make_entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
+    store.close()
+
+
+def test_the_five_own_answers_nearest_to_the_line_are_listed_and_read_once_for_all(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    more = "objectives:\n  second-of-them: {text: 'Second: the response should not feel', examples: second.yaml}\n"
+    file.write_text(policies().replace("objectives:\n", more, 1))
+    (file.parent / "second.yaml").write_text(listed(AGAINST[:4]))
+    asked = []
+    for _ in range(2):
+        run("teach", file, "--engine", engine[0], "--dry-run", "--json")
+        asked.append(engine[1].asked)
+    file.write_text("audit: {enabled: true, file: audit.db}\n" + file.read_text())
+    answers = [f"{CLEAN} {sentence}" for sentence in (*AGAINST, *HELD_OUT, *FINE)]
+    _record(file, answers)
+    lessons = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
+    assert engine[1].asked - asked[1] == asked[1] - asked[0] + len(answers)
+    for lesson in lessons:
+        distances = [abs(one["score"]) for one in lesson["own_nearest"]]
+        assert len(distances) == 5
+        assert distances == sorted(distances)
+        farther = [abs(one["score"]) for one in lesson["own_flagged"] if one not in lesson["own_nearest"]]
+        assert min(farther) >= max(distances)
+    shown = run("teach", file, "second-of-them", "--engine", engine[0], "--dry-run").stdout
+    assert "nearest to the line; write those that are good under `good_answers`:" in shown
+    assert CLEAN not in shown
 
 
 @pytest.mark.parametrize(

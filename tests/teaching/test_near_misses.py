@@ -13,7 +13,7 @@ def test_every_language_of_the_neutral_answers_has_frames_of_both_sorts() -> Non
     for language in neutral_languages():
         frames = frames_of(language)
         assert len(set(frames.mentions)) >= 6, language
-        assert len(set(frames.assertions)) >= 3, language
+        assert len(set(frames.assertions)) >= 2, language
         assert all(frame.count("{}") == 1 for frame in (*frames.mentions, *frames.assertions)), language
 
 

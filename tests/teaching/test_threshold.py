@@ -50,8 +50,8 @@ def test_a_few_of_many_may_lie_above_it() -> None:
 
 def test_mentioned_examples_raise_it_as_far_neutral_segments_do() -> None:
     far = [-3.0] * 100
-    assert threshold(far, far, [2.0] * 5, [1.0, 9.0]) == 2.0
-    assert threshold(far, far, [2.0] + [-5.0] * 4, [1.0, 9.0]) == -1.0
+    assert threshold(far, far, [2.0] * 10, [1.0, 9.0]) == 2.0
+    assert threshold(far, far, [2.0] * 3 + [-5.0] * 7, [1.0, 9.0]) == -1.0
 
 
 def test_without_neutral_segments_it_is_zero() -> None:
