@@ -41,17 +41,17 @@ def test_between_neutral_segments_and_examples_that_are_all_higher_it_is_half_wa
 
 
 def test_a_few_of_many_may_lie_above_it() -> None:
-    neutral = [0.0] * 498 + [7.0] * 2
-    unseen = [0.0] * 490 + [3.0] * 10
+    neutral = [0.0] * 497 + [7.0] * 3
+    unseen = [0.0] * 485 + [3.0] * 15
     assert threshold(neutral, unseen, [], []) == 7.0
-    assert threshold([0.0] * 499 + [7.0], unseen, [], []) == 0.0
-    assert threshold([0.0] * 500, [0.0] * 489 + [3.0] * 11, [], []) == 3.0
+    assert threshold([0.0] * 498 + [7.0] * 2, unseen, [], []) == 0.0
+    assert threshold([0.0] * 500, [0.0] * 484 + [3.0] * 16, [], []) == 3.0
 
 
 def test_mentioned_examples_raise_it_as_far_neutral_segments_do() -> None:
     far = [-3.0] * 100
     assert threshold(far, far, [2.0] * 10, [1.0, 9.0]) == 2.0
-    assert threshold(far, far, [2.0] * 3 + [-5.0] * 7, [1.0, 9.0]) == -1.0
+    assert threshold(far, far, [2.0] * 4 + [-5.0] * 6, [1.0, 9.0]) == -1.0
 
 
 def test_without_neutral_segments_it_is_zero() -> None:
