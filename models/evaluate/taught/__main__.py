@@ -122,8 +122,8 @@ class Teacher:
     @property
     def prompts(self) -> int:
         """Examples in their neutral answers: so many answers are read for a head beside the neutral ones."""
-        # As they are, once in earnest, and as often mentioned.
-        return self.count * (2 * places_of(self.count) + 1)
+        # As they are, as often mentioned, and every second one said in earnest.
+        return 2 * self.count * places_of(self.count) + self.count // 2
 
     def knows(self, kind: TaughtKind) -> bool:
         """Whether the head of a kind is kept."""
