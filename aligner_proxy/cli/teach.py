@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,11 +42,14 @@ from aligner_proxy.teaching.store import Count, HeadStore, rows_folder
 from aligner_proxy.teaching.subjects import Subject
 
 if TYPE_CHECKING:
+    from aligner_proxy.teaching.neutral import Neutral
     from aligner_proxy.teaching.own_answers import RecordedAnswer
-    from aligner_proxy.teaching.teach import FitReport
+    from aligner_proxy.teaching.teach import FitReport, RowsOfRun
 
 _OWN_ANSWERS = 40
 """Recorded answers of the operator on which a new head is tried."""
+_NEAREST = 5
+"""Recorded answers nearest to the line that the report lists: to be marked as good ones, these teach most."""
 _SHOWN = 10
 """Examples or answers that the report lists of each kind."""
 
@@ -65,10 +69,19 @@ class _Result:
 
     task: _Task
     lesson: FitReport | None = None
-    objections: Sequence[tuple[RecordedAnswer, float]] | None = None
-    """The operator's recorded answers that the new head would flag, with scores; None if no answers are recorded."""
-    own: int = 0
+    own_answers: Sequence[tuple[RecordedAnswer, float]] = ()
+    """The operator's recorded answers with the new head's scores, highest first."""
     why: str | None = None
+
+    @property
+    def objections(self) -> list[tuple[RecordedAnswer, float]]:
+        """The recorded answers that the new head would flag."""
+        return [(answer, score) for answer, score in self.own_answers if score > 0]
+
+    @property
+    def nearest(self) -> list[tuple[RecordedAnswer, float]]:
+        """The recorded answers nearest to the line, on either side of it."""
+        return sorted(self.own_answers, key=lambda pair: abs(pair[1]))[:_NEAREST]
 
 
 @click.command("teach")
@@ -155,23 +168,39 @@ async def _teach_all(
     """
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    from aligner_proxy.teaching.teach import group_by_answers
+
+    # Of the whole file, so that objectives taught one by one learn the same as together.
+    sharing = group_by_answers(_readable_examples(policies))
     async with open_chosen_engine(address, options, path) as engine:
         results = []
+        rows_of_run: RowsOfRun = {}
         for number, task in enumerate(tasks, 1):
             if print_result is not None:
                 # a bar shows nothing in a pipe, and this line stays
                 echo(f"teaching {task.subject.title} to {task.aligner} ({number} of {len(tasks)})", err=True)
             with Progress(*columns, console=console, transient=True, disable=report_progress is not None) as progress:
-                results.append(await _teach(task, policies, engine, progress, dry_run, report_progress))
+                results.append(
+                    await _teach(task, policies, sharing, rows_of_run, engine, progress, dry_run, report_progress)
+                )
             if print_result is not None:
                 print_result(results[-1])
                 sys.stdout.flush()
         return results
 
 
+def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
+    """The texts and examples of all objectives of the file whose examples can be read."""
+    for subject in subjects.subjects(policies):
+        with contextlib.suppress(ConfigError):
+            yield subject.text, subject.read()
+
+
 async def _teach(
     task: _Task,
     policies: PolicyFile,
+    sharing: Mapping[tuple[Neutral, ...], Sequence[str]],
+    rows_of_run: RowsOfRun,
     engine: Engine,
     progress: Progress,
     dry_run: bool,
@@ -180,15 +209,14 @@ async def _teach(
     """Teach one objective and, unless `dry_run`, activate its head; after an error (in `why`) the old head stays."""
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import RowReader, RowsCache
-    from aligner_proxy.teaching.teach import find_objections, plan_material, teach_objective
+    from aligner_proxy.teaching.teach import plan_material, score_own_answers, teach_objective
 
     subject = task.subject
     try:
         heads = with_heads(engine)
         about = (await engine.info()).find_aligner(task.aligner)
-        planned = plan_material(
-            subject, task.examples, {name: objective.text for name, objective in builtin_objectives().items()}
-        )
+        builtin = {name: objective.text for name, objective in builtin_objectives().items()}
+        planned = plan_material(subject, task.examples, builtin, sharing)
         bar = progress.add_task("reading", total=planned.prompts)
 
         def advance(count: int) -> None:
@@ -200,7 +228,7 @@ async def _teach(
         learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
         own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(own))
-        objected = await find_objections(learned, reader, own) if own else None
+        scored = await score_own_answers(learned, planned.company, reader, own, rows_of_run)
         if not dry_run:
             # If the engine refuses the head, the store keeps the old one.
             await heads.put_head(learned.head)
@@ -211,7 +239,7 @@ async def _teach(
         return _Result(task, why=f"the audit store or the cache cannot be read ({type(error).__name__})")
     except AlignerProxyError as error:
         return _Result(task, why=str(error))
-    return _Result(task, learned, objected, len(own))
+    return _Result(task, learned, scored)
 
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
@@ -249,18 +277,22 @@ def _result_fields(result: _Result) -> dict[str, Any]:
         "fine": version.fine,
         "found": _share_fields(version.found),
         "false": _share_fields(version.false),
+        "near": _share_fields(lesson.near),
         "threshold": round(version.threshold, 3),
         "held_out_missed": [example.place for example in lesson.held_out_missed],
         "never_found": [example.place for example in lesson.never_found],
         "fine_flagged": [example.place for example in lesson.fine_flagged],
-        "own_answers": result.own,
-        "own_flagged": [
-            {"call_id": answer.call_id, "choice": answer.choice, "score": round(score, 2)}
-            for answer, score in result.objections or ()
-        ],
+        "own_answers": len(result.own_answers),
+        "own_flagged": list(map(_answer_fields, result.objections)),
+        "own_nearest": list(map(_answer_fields, result.nearest)),
         "advice": lesson.advice,
         "seconds": round(lesson.seconds, 1),
     }
+
+
+def _answer_fields(scored: tuple[RecordedAnswer, float]) -> dict[str, Any]:
+    answer, score = scored
+    return {"call_id": answer.call_id, "choice": answer.choice, "score": round(score, 2)}
 
 
 def _head_fields(result: _Result) -> dict[str, Any]:
@@ -302,11 +334,12 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
         f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",
+        f"  near       {_percent_text(lesson.near)} of your sentences only mentioned: quoted, asked for, warned of",
         f"  threshold  {version.threshold:.2f} nats above the general operating point",
         *_example_lines("missed when held out", lesson.held_out_missed),
         *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),
         *_example_lines("[yellow]flagged although fine[/]", lesson.fine_flagged),
-        *_objection_lines(result),
+        *_own_answer_lines(result),
         f"  {escape(lesson.advice)}",
     ]
     for line in lines:
@@ -321,13 +354,22 @@ def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
     return [f"  {label}:", *lines, *more]
 
 
-def _objection_lines(result: _Result) -> list[str]:
-    """Lines about the operator's own answers that would be flagged: ids and scores, no text."""
-    if result.objections is None:
+def _own_answer_lines(result: _Result) -> list[str]:
+    """Lines about the operator's own answers: which would be flagged, and which are nearest to the line; no text."""
+    if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
-    head = f"  of your own last {result.own} answers that nobody objected to {len(result.objections)} would be flagged"
-    lines = [
-        f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"
-        for answer, score in result.objections[:_SHOWN]
+    flagged = result.objections
+    head = (
+        f"  of your own last {len(result.own_answers)} answers that nobody objected to {len(flagged)} would be flagged"
+    )
+    return [
+        head + (":" if flagged else ""),
+        *map(_answer_line, flagged[:_SHOWN]),
+        "  nearest to the line; write those that are good under `good_answers`:",
+        *map(_answer_line, result.nearest),
     ]
-    return [head + (":" if lines else ""), *lines]
+
+
+def _answer_line(scored: tuple[RecordedAnswer, float]) -> str:
+    answer, score = scored
+    return f"    {escape(answer.call_id)}/{answer.choice} {score:+.1f} nats"

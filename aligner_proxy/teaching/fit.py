@@ -28,12 +28,15 @@ PRIOR_PENALTY = 1.0
 """Penalty for a prior other than 1, relative to a mean loss."""
 STEPS = 80
 """Maximum steps of the optimiser."""
-MOST_FALSE = 0.002
+MOST_FALSE = 0.004
 """Largest share of neutral segments that the head may flag."""
-MOST_FALSE_UNSEEN = 0.02
+MOST_FALSE_UNSEEN = 0.03
 """Largest share of neutral segments that heads may flag which did not see their answers. Those heads learned from fewer
-answers than the final head, which flags one or two segments in a thousand in answers that are new to it
-(docs/lab/2026-11-25-taught-objectives.md)."""
+answers than the final head, which flags about three segments in a thousand in answers that are new to it
+(docs/lab/2026-11-27-near-misses.md)."""
+MOST_NEAR_UNSEEN = 0.4
+"""Largest share of mentioned examples that heads may flag which saw neither them nor their examples: far more than of
+others, because such a head has never seen these words. A lower share lost more violations than it spared mentions."""
 _LEAST_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
 ROUNDING = 0.01
@@ -110,17 +113,22 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     return Heads(weights.detach(), priors.detach(), biases.detach())
 
 
-def threshold(neutral: Sequence[float], held_out: Sequence[float], against: Sequence[float]) -> float:
+def threshold(
+    neutral: Sequence[float], held_out: Sequence[float], near: Sequence[float], against: Sequence[float]
+) -> float:
     """The score above which a segment is flagged; 0 if there are no neutral segments.
 
-    `neutral` are the head's own scores, `held_out` those of heads that did not see these segments, and `against` the
-    held-out scores of the examples. At most `MOST_FALSE` of `neutral` and `MOST_FALSE_UNSEEN` of `held_out` lie above
-    the threshold. If all of `against` are higher, the threshold is half way to the lowest of them, because nothing is
-    known about scores in between.
+    `neutral` are the head's own scores, `held_out` those of heads that did not see these segments, `near` those of
+    heads that did not see these mentions of examples, and `against` the held-out scores of the examples. At most
+    `MOST_FALSE` of `neutral`, `MOST_FALSE_UNSEEN` of `held_out` and `MOST_NEAR_UNSEEN` of `near` lie above the
+    threshold. If all of `against` are higher, the threshold is half way to the lowest of them, because nothing is known
+    about scores in between.
     """
     if not neutral or not held_out:
         return 0.0
     least = _highest_but(held_out, MOST_FALSE_UNSEEN)
+    if near:
+        least = max(least, _highest_but(near, MOST_NEAR_UNSEEN))
     lowest = min(against, default=least)
     return max(_highest_but(neutral, MOST_FALSE), least, (least + lowest) / 2)
 
@@ -143,11 +151,14 @@ def destandardise(
     return float(heads.priors[column] * scale), float(bias * scale), numbers.numpy().astype("<f2").tobytes()
 
 
-def highest_score(head: TaughtHead, answer: AnswerRows) -> float:
-    """The highest score that a taught head gives a segment of an answer; minus infinity if it has no segments."""
-    if not answer.general:
+def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:
+    """The highest score that a taught head gives a segment of an answer; minus infinity if it has no segments.
+
+    `index` is that of the head's objective in the prompt.
+    """
+    if not answer.segments:
         return -math.inf
     rows = tensor_of(answer.rows, head.width)
-    scores = torch.tensor(answer.general)[:, None]
+    scores = torch.tensor(answer.general(index))[:, None]
     TaughtColumns({0: LoadedHead.from_head(head, rows.device)}).judge(rows, scores)
     return float(scores.max())

@@ -1,21 +1,24 @@
 """Material of a lesson: the prompts that the engine reads, and the label of each segment in them.
 
 Each neutral answer is read once: most with only the taught objective in the prompt, others together with more
-objectives. Some contain a sentence of another answer, so that the head does not mistake every unusual sentence for a
-violation. Every example is inserted into several neutral answers, with the objective alone and with others in turn. The
-segments around an example are neutral, too, and have a higher weight, because the state of a segment also depends on
-the text before it. The operator's good answers are read unchanged after their own questions, and count as neutral.
+objectives. Objectives of one policies file stand in one prompt instead, so that neutral answers are read once for all
+of them. Some contain a sentence of another answer, so that the head does not mistake every unusual sentence
+for a violation. Every example is inserted into several neutral answers, with the objective alone and with others in
+turn: as it is, as somebody says it in earnest, and only mentioned, as a near miss (`near_misses.py`). The segments
+around an example are neutral, too, and have a higher weight, because the state of a segment also depends on the text
+before it. The operator's good answers are read unchanged after their own questions, and count as neutral.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from aligner_proxy.teaching.examples import Examples
+from aligner_proxy.teaching.examples import Example, Examples
 from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_each, insert_text, insertion_places, usable_answers
+from aligner_proxy.teaching.near_misses import NO_FRAMES, Frames, can_be_framed, fill_frame
 from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader, RowsCache, sample_companions
 from aligner_proxy.text.structure import split
@@ -28,8 +31,12 @@ _ALONE_SHARE = 0.54
 """Share of the neutral answers that are read with the taught objective alone."""
 _FOREIGN_SHARE = 0.1
 """Share of the neutral answers into which a sentence of another one is inserted."""
-_PROMPTS = 32
-"""Approximate number of prompts with examples, even if there are few examples."""
+_MOST_TOGETHER = 16
+"""Most objectives in the prompt that they share."""
+_PROMPTS = 16
+"""Approximate number of prompts with examples as they are, even if there are few examples."""
+_MOST_FRAMED = 16
+"""Most examples that are also framed."""
 _FEWEST_PLACES = 2
 _MOST_PLACES = 8
 """Fewest and most answers into which one example is inserted."""
@@ -45,6 +52,8 @@ class SegmentRole(StrEnum):
     """A sentence of another neutral answer."""
     BESIDE = "beside"
     """A neutral segment in an answer that contains an example."""
+    NEAR = "near"
+    """An example that the answer only mentions."""
     AGAINST = "against"
     FINE = "fine"
 
@@ -79,25 +88,58 @@ class LessonMaterial:
     examples: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
 
     @property
+    def company(self) -> PromptObjectives:
+        """The prompt that the objective shares with others; where there are none, that with the objective alone."""
+        return self.neutral[0][0]
+
+    @property
     def prompts(self) -> int:
         """The number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
 
 
 def build_material(
-    text: str, examples: Examples, answers: Sequence[Neutral], usual: Sequence[str], further: Sequence[str]
+    text: str,
+    examples: Examples,
+    answers: Sequence[Neutral],
+    usual: Sequence[str],
+    further: Sequence[str],
+    frames: Frames = NO_FRAMES,
+    sharing: Sequence[str] = (),
 ) -> LessonMaterial:
-    """The prompts that teach an objective; deterministic for the same arguments."""
+    """The prompts that teach an objective; deterministic for the same arguments.
+
+    `sharing` are the texts of all objectives that are taught against these answers.
+    """
     order = Random(_SEED).sample(range(len(answers)), len(answers))
     together = sample_companions(text, usual, further, _COMPANIES, Random(text))
-    alone = int(len(order) * _ALONE_SHARE)
+    shared = _shared_prompt(text, sharing)
+    # With others in its prompt, an answer is read once for all of them, so none is read with one objective alone.
+    alone = 0 if shared else int(len(order) * _ALONE_SHARE)
     foreign = int(len(order) * _FOREIGN_SHARE)
-    groups = [(PromptObjectives((text,)), [_plain(n, answers) for n in order[:alone]])]
+    groups = [(shared or PromptObjectives((text,)), [_plain(n, answers) for n in order[:alone]])]
     groups[0][1].extend(_with_foreign(answers, usable_answers(answers, order[alone : alone + foreign])))
-    for n, company in enumerate(together):
-        groups.append((company, [_plain(number, answers) for number in order[alone + foreign + n :: _COMPANIES]]))
-    example_prompts = _example_prompts(examples, answers, [PromptObjectives((text,)), *together])
+    rest = order[alone + foreign :]
+    if shared:
+        groups[0][1].extend(_plain(number, answers) for number in rest)
+    else:
+        groups += [
+            (company, [_plain(number, answers) for number in rest[n::_COMPANIES]]) for n, company in enumerate(together)
+        ]
+    example_prompts = _example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
     return LessonMaterial(tuple((company, tuple(prompted)) for company, prompted in groups), example_prompts)
+
+
+def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
+    """The prompt in which an objective stands with the others; None if there are no others."""
+    texts = list(dict.fromkeys(sharing))
+    if len(texts) < 2 or text not in texts:
+        return None
+    prompts = -(-len(texts) // _MOST_TOGETHER)
+    first = texts.index(text) % prompts
+    # Every `prompts`th one, so that the prompts have equally many.
+    mine = texts[first::prompts]
+    return PromptObjectives(tuple(mine), mine.index(text))
 
 
 def _plain(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
@@ -118,32 +160,59 @@ def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[Le
 
 
 def _example_prompts(
-    examples: Examples, answers: Sequence[Neutral], together: Sequence[PromptObjectives]
+    examples: Examples, answers: Sequence[Neutral], frames: Frames, together: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]:
     """Insert every example into several answers, by turns with the objective alone and together with others."""
     rng = Random(examples.digest)
     groups: list[list[LessonPrompt]] = [[] for _ in together]
-    possible = usable_answers(answers, range(len(answers)))
+    possible = _shorter_hosts(answers)
     rng.shuffle(possible)
     turn = 0
-    for kind, first, examples_of_kind in (
-        (SegmentRole.AGAINST, 0, examples.against),
-        (SegmentRole.FINE, len(examples.against), examples.fine),
-    ):
-        for number, example in enumerate(examples_of_kind, first):
-            for n in range(places_of(len(examples_of_kind))):
-                # By turns over all examples, so that every answer is used about equally often.
-                host = possible[turn % len(possible)]
-                turn += 1
-                place = rng.choice(insertion_places(answers[host].answer))
-                # Group 0 is the prompt with the objective alone.
-                company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
-                groups[company].append(
-                    LessonPrompt(insert_text(example.text, host, answers[host], place), number, kind)
-                )
+    for kind, number, texts in (*_forms_of_against(examples.against, frames), *_forms_of_fine(examples)):
+        for n, text in enumerate(texts):
+            # By turns over all examples, so that every answer is used about equally often.
+            host = possible[turn % len(possible)]
+            turn += 1
+            place = rng.choice(insertion_places(answers[host].answer))
+            # Group 0 is the prompt with the objective alone.
+            company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
+            groups[company].append(LessonPrompt(insert_text(text, host, answers[host], place), number, kind))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
+
+
+def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
+    """The shorter two thirds of the answers into which a text can be inserted, because long ones cost time."""
+    usable = usable_answers(answers, range(len(answers)))
+    usable.sort(key=lambda number: len(answers[number].question) + len(answers[number].answer))
+    return usable[: -(-2 * len(usable) // 3)]
+
+
+def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
+    """The texts to insert for each example: as it is, as somebody says it in earnest, and as it is only mentioned."""
+    places = places_of(len(against))
+    framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
+    # Evenly spread ones: more near misses teach little, and each costs engine time.
+    framed = framed[:: -(-len(framed) // _MOST_FRAMED) or 1]
+    for number, example in enumerate(against):
+        # Of every second one: with more of them a head of four examples found fewer sentences that have no frame.
+        assertions = _fill_frames(frames.assertions, example, number, 1) if number in framed[::2] else []
+        yield SegmentRole.AGAINST, number, [example.text] * places + assertions
+        if number in framed:
+            yield SegmentRole.NEAR, number, _fill_frames(frames.mentions, example, number, places)
+
+
+def _forms_of_fine(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[str]]]:
+    places = places_of(len(examples.fine))
+    for number, example in enumerate(examples.fine, len(examples.against)):
+        yield SegmentRole.FINE, number, [example.text] * places
+
+
+def _fill_frames(frames: Sequence[str], example: Example, number: int, count: int) -> list[str]:
+    """The example in `count` of these frames, in others than the example before it."""
+    first = number * count
+    return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 
 
 def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
@@ -169,21 +238,28 @@ async def read_material(
     rows: list[bytes] = []
     for company, prompted in material.neutral:
         answers = await cache.read(reader, company, [prompt.augmented.neutral for prompt in prompted])
-        _add(prompted, answers, lines, rows)
+        _add(prompted, answers, company.index, lines, rows)
     for company, prompted in material.examples:
         answers = await reader.read(company, [prompt.augmented.neutral for prompt in prompted])
-        _add(prompted, answers, lines, rows)
+        _add(prompted, answers, company.index, lines, rows)
     return lines, b"".join(rows)
 
 
 def _add(
-    prompted: Sequence[LessonPrompt], answers: Sequence[AnswerRows], lines: list[LessonSegment], rows: list[bytes]
+    prompted: Sequence[LessonPrompt],
+    answers: Sequence[AnswerRows],
+    index: int,
+    lines: list[LessonSegment],
+    rows: list[bytes],
 ) -> None:
-    """Append the labelled segments and the rows of these answers to `lines` and `rows`."""
+    """Append the labelled segments and the rows of these answers to `lines` and `rows`.
+
+    `index` is that of the taught objective in their prompt.
+    """
     for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
-        for n, general in enumerate(answer.general):
+        for n, general in enumerate(answer.general(index)):
             # The segment itself or one of its neighbours is in the inserted text.
             near = any(inside[max(0, n - 1) : n + 2])
             lines.append(_line(prompt, inside[n], near, general))

@@ -2,7 +2,7 @@
 
 A prompt has only the taught objective or also others, because a state of the model depends on everything before it. The
 rows of neutral answers depend only on the aligner, the objectives and the answers. A cache on disk stores them, so that
-teaching an objective again reads only its examples.
+teaching an objective again reads only its examples, and objectives that stand in one prompt are read once for all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
 """The tenant to which the engine counts this work."""
 _MOST_FILES = 96
 """Files that the cache keeps."""
-_VERSION = 1
+_VERSION = 2
 """Version of the file format, a part of the hash in each file's name."""
 _NUMBER = 2
 """Bytes of a number in a row."""
@@ -78,11 +78,16 @@ def sample_companions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerRows:
-    """The result for one answer: its segments (start, end), their rows as 16-bit floats, the general head's scores."""
+    """The result for one answer: its segments (start, end), and their rows as 16-bit floats."""
 
     segments: tuple[tuple[int, int], ...]
     rows: bytes
-    general: tuple[float, ...]
+    scores: tuple[tuple[float, ...], ...]
+    """What the general head says of each segment, for each objective of the prompt."""
+
+    def general(self, index: int) -> list[float]:
+        """The general head's scores of the segments for one objective of the prompt."""
+        return [scores[index] for scores in self.scores]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +133,10 @@ class RowReader:
         if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
             raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
         self.on_progress(len(answers))
-        return [_answer_rows(rows, company.index, response.width) for rows in response.exchanges]
+        return [_answer_rows(rows, response.width) for rows in response.exchanges]
 
 
-def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:
+def _answer_rows(rows: ExchangeRows, width: int) -> AnswerRows:
     """Decode the rows of segments with text; the empty segment at the end of an answer is dropped."""
     data = base64.b64decode(rows.rows)
     size = width * _NUMBER
@@ -141,7 +146,7 @@ def _answer_rows(rows: ExchangeRows, index: int, width: int) -> AnswerRows:
     return AnswerRows(
         tuple(rows.segments[n] for n in with_text),
         b"".join(data[n * size : (n + 1) * size] for n in with_text),
-        tuple(rows.scores[n][index] for n in with_text),
+        tuple(tuple(rows.scores[n]) for n in with_text),
     )
 
 
@@ -174,7 +179,7 @@ class RowsCache:
         return rows
 
     def _path(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
-        parts = [_VERSION, reader.content_hash, company.texts, company.index, _digest(answers)]
+        parts = [_VERSION, reader.content_hash, company.texts, _digest(answers)]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
     def _make_room(self) -> None:
@@ -230,6 +235,6 @@ def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     for head in heads:
         end = at + width * len(head["segments"])
         spans = tuple((int(first), int(last)) for first, last in head["segments"])
-        result.append(AnswerRows(spans, rows[at:end], tuple(map(float, head["general"]))))
+        result.append(AnswerRows(spans, rows[at:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
         at = end
     return result

@@ -6,11 +6,15 @@ answers are fitted on the same rows. The reported figures and the threshold come
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +24,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.lesson_language import neutral_answers_for
+from aligner_proxy.teaching.lesson_language import NoNeutralAnswers, find_language, neutral_answers_for
 from aligner_proxy.teaching.material import (
     NEUTRAL_FOLDS,
     LessonMaterial,
@@ -29,8 +33,10 @@ from aligner_proxy.teaching.material import (
     build_material,
     read_material,
 )
+from aligner_proxy.teaching.near_misses import frames_of
+from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.own_answers import RecordedAnswer
-from aligner_proxy.teaching.rows import PromptObjectives, RowReader, RowsCache
+from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader, RowsCache
 from aligner_proxy.teaching.store import Count, Version
 from aligner_proxy.teaching.subjects import Subject
 
@@ -40,6 +46,7 @@ _COUNTS = {
     SegmentRole.NEUTRAL: 1.0,
     SegmentRole.FOREIGN: 2.0,
     SegmentRole.BESIDE: 2.0,
+    SegmentRole.NEAR: 1.0,
     SegmentRole.FINE: 1.0,
     SegmentRole.AGAINST: 1.0,
 }
@@ -83,6 +90,8 @@ class FitReport:
     """Fine examples and good answers that the head flags."""
     half: Count
     """Held-out examples found by heads that learned from only half of the other examples."""
+    near: Count
+    """Mentioned examples that are flagged by heads which saw neither them nor their examples."""
     seconds: float
 
     @property
@@ -167,6 +176,15 @@ class _FittedHeads:
         """Scores of all neutral segments by the final head, which learned from them."""
         return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.kind in _NEUTRAL]
 
+    @property
+    def unseen_near(self) -> list[float]:
+        """Scores of the mentioned examples, each by the head that saw neither the example nor its frames."""
+        return [
+            float(self.scores[n, self.columns["example", line.example % self.folds]])
+            for n, line in enumerate(self.lines)
+            if line.kind is SegmentRole.NEAR
+        ]
+
     def unseen_neutral(self, *kinds: SegmentRole) -> list[float]:
         """Scores of segments of these kinds, each by the head that did not see its answer."""
         return [
@@ -203,14 +221,30 @@ class _FittedHeads:
         return self.of_example(number, self.columns[kind, number % self.folds])
 
 
-def plan_material(subject: Subject, examples: Examples, builtin: dict[str, str]) -> LessonMaterial:
+def plan_material(
+    subject: Subject,
+    examples: Examples,
+    builtin: dict[str, str],
+    sharing: Mapping[tuple[Neutral, ...], Sequence[str]] = MappingProxyType({}),
+) -> LessonMaterial:
     """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
 
-    Raises `NoNeutralAnswers` if there is too little of it in the language of the examples.
+    `sharing` is that of `group_by_answers`. Raises `NoNeutralAnswers` if there is too little in the examples' language.
     """
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    return build_material(subject.text, examples, neutral_answers_for(examples), usual, further)
+    answers = neutral_answers_for(examples)
+    frames = frames_of(find_language(examples))
+    return build_material(subject.text, examples, answers, usual, further, frames, sharing.get(answers, ()))
+
+
+def group_by_answers(lessons: Iterable[tuple[str, Examples]]) -> dict[tuple[Neutral, ...], list[str]]:
+    """The objectives by their lessons' neutral answers: those with the same answers share the reading of them."""
+    groups: dict[tuple[Neutral, ...], list[str]] = {}
+    for text, examples in lessons:
+        with contextlib.suppress(NoNeutralAnswers):
+            groups.setdefault(neutral_answers_for(examples), []).append(text)
+    return groups
 
 
 async def teach_objective(
@@ -226,7 +260,8 @@ async def teach_objective(
     lines, data = await read_material(material, reader, cache)
     # A number of a row has 2 bytes.
     learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
-    shift = fit.threshold(learned.neutral, learned.unseen_neutral(*_NEUTRAL), learned.unseen_against) + fit.ROUNDING
+    far = learned.unseen_neutral(*_NEUTRAL)
+    shift = fit.threshold(learned.neutral, far, learned.unseen_near, learned.unseen_against) + fit.ROUNDING
     # Column 0 is the final head, which learned from everything.
     flags = [_is_mostly_flagged(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
@@ -246,19 +281,35 @@ async def teach_objective(
         never_found=tuple(e for e, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_flagged_fine(learned, examples, shift),
         half=_count_found(learned, shift, "half"),
+        near=Count(hits=sum(score > shift for score in learned.unseen_near), of=len(learned.unseen_near)),
         seconds=time.monotonic() - started,
     )
 
 
-async def find_objections(
-    report: FitReport, reader: RowReader, answers: Sequence[RecordedAnswer]
+RowsOfRun = dict[tuple[Any, ...], list[AnswerRows]]
+"""Rows of the operator's own answers, by aligner, prompt and answers; kept in memory for one run only."""
+
+
+async def score_own_answers(
+    report: FitReport,
+    company: PromptObjectives,
+    reader: RowReader,
+    answers: Sequence[RecordedAnswer],
+    rows_of_run: RowsOfRun,
 ) -> list[tuple[RecordedAnswer, float]]:
-    """The operator's own answers that the head would flag, each with its highest score; highest first."""
-    read_again = await reader.read(PromptObjectives((report.subject.text,)), answers)
+    """The operator's own answers, each with the highest score that the head gives it; highest first.
+
+    They are read in the prompt `company`, once for all objectives in it. Above 0 an answer would be flagged.
+    """
+    key = (reader.content_hash, company.texts, *((answer.call_id, answer.choice) for answer in answers))
+    if key in rows_of_run:
+        reader.on_progress(len(answers))
+    else:
+        rows_of_run[key] = await reader.read(company, answers)
     head = TaughtHead.from_bytes(report.head)
-    worst = [fit.highest_score(head, rows) for rows in read_again]
-    flagged = [(answer, score) for answer, score in zip(answers, worst, strict=True) if score > 0]
-    return sorted(flagged, key=lambda pair: -pair[1])
+    highest = [fit.highest_score(head, rows, company.index) for rows in rows_of_run[key]]
+    scored = zip(answers, highest, strict=True)
+    return sorted((pair for pair in scored if math.isfinite(pair[1])), key=lambda pair: -pair[1])
 
 
 def _version(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching import fit
+from aligner_proxy.teaching.examples import Example, Examples
+from aligner_proxy.teaching.material import LessonPrompt, build_material
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable
@@ -120,6 +122,7 @@ def test_a_dry_run_says_the_same_and_keeps_nothing(file: Path, engine: tuple[str
     assert result.exit_code == 0
     assert f"would be taught no-feelings from {len(AGAINST)} examples, head " in result.stdout
     assert "sentences that were held out" in result.stdout
+    assert "of your sentences only mentioned" in result.stdout
     assert in_force(file) == [("not taught yet", "")]
     assert engine[1].heads == {}
 
@@ -142,6 +145,32 @@ def test_each_objective_is_reported_as_soon_as_it_is_taught(
     printed.clear()
     assert json.loads(run("teach", file, "--engine", engine[0], "--dry-run", "--json").stdout)["dry_run"]
     assert printed == []
+
+
+def test_neutral_answers_are_read_once_for_all_objectives_of_the_file(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    names = [f"no-feelings-{n}" for n in range(4)]
+    texts = [f"No {n}: the response should not claim that the assistant has {n} feelings" for n in range(4)]
+    pairs = zip(names, texts, strict=True)
+    objectives = {name: {"text": text, "examples": f"{name}.yaml"} for name, text in pairs}
+    file.write_text(yaml.safe_dump({"objectives": objectives}))
+    for name in names:
+        (file.parent / f"{name}.yaml").write_text(listed(AGAINST[:4]))
+    first = taught(run("teach", file, names[0], "--engine", engine[0], "--json"))
+    asked = engine[1].asked
+    all_of_them = taught(run("teach", file, "--engine", engine[0], "--json"))
+    assert [one["taught"] for one in (*first, *all_of_them)] == [True] * 5
+    assert asked > len(lesson_answers())
+    assert engine[1].asked - asked == 4 * (asked - len(_neutral_prompts()))
+    assert first[0]["head"] == all_of_them[0]["head"]
+
+
+def _neutral_prompts() -> list[LessonPrompt]:
+    """Those of any objective that stands in one prompt with others."""
+    examples = Examples(tuple(Example(text, "") for text in AGAINST[:4]))
+    [(_, prompts)] = build_material("A", examples, lesson_answers(), ["B"], ["C", "D"], sharing=["A", "E"]).neutral
+    return list(prompts)
 
 
 def test_a_language_without_neutral_answers_is_not_taught(file: Path, engine: tuple[str, TeachableEngine]) -> None:
@@ -223,18 +252,48 @@ def test_own_answers_that_would_be_flagged_are_told_by_their_ids(
     file: Path, engine: tuple[str, TeachableEngine]
 ) -> None:
     file.write_text("audit: {enabled: true, file: audit.db}\n" + policies())
-    store = AuditStore(file.parent / "audit.db")
-    for number, answer in enumerate((ANSWER, CLEAN)):
-        exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
-        outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
-        store.add(make_entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
-    store.close()
+    _record(file, (ANSWER, CLEAN))
     [lesson] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
     assert (lesson["own_answers"], [one["call_id"] for one in lesson["own_flagged"]]) == (2, ["call-0"])
     shown = run("teach", file, "--engine", engine[0], "--dry-run").stdout
     assert "of your own last 2 answers that nobody objected to 1 would be flagged" in shown
     assert "call-0/0" in shown
     assert HELD_OUT[0] not in shown
+
+
+def _record(file: Path, answers: Sequence[str]) -> None:
+    store = AuditStore(file.parent / "audit.db")
+    for number, answer in enumerate(answers):
+        exchange = Exchange(f"call-{number}", 0, (Turn("user", "When?"),), answer)
+        outcome = Outcome(Status.UNCHANGED, None, answer, Policy("p"), correction=Correction(answer), edited=answer)
+        store.add(make_entry(AuditEvent(1000.0, None, RequestFacts("gpt"), exchange, outcome)))
+    store.close()
+
+
+def test_the_five_own_answers_nearest_to_the_line_are_listed_and_read_once_for_all(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    more = "objectives:\n  second-of-them: {text: 'Second: the response should not feel', examples: second.yaml}\n"
+    file.write_text(policies().replace("objectives:\n", more, 1))
+    (file.parent / "second.yaml").write_text(listed(AGAINST[:4]))
+    asked = []
+    for _ in range(2):
+        run("teach", file, "--engine", engine[0], "--dry-run", "--json")
+        asked.append(engine[1].asked)
+    file.write_text("audit: {enabled: true, file: audit.db}\n" + file.read_text())
+    answers = [f"{CLEAN} {sentence}" for sentence in (*AGAINST, *HELD_OUT, *FINE)]
+    _record(file, answers)
+    lessons = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
+    assert engine[1].asked - asked[1] == asked[1] - asked[0] + len(answers)
+    for lesson in lessons:
+        distances = [abs(one["score"]) for one in lesson["own_nearest"]]
+        assert len(distances) == 5
+        assert distances == sorted(distances)
+        farther = [abs(one["score"]) for one in lesson["own_flagged"] if one not in lesson["own_nearest"]]
+        assert min(farther) >= max(distances)
+    shown = run("teach", file, "second-of-them", "--engine", engine[0], "--dry-run").stdout
+    assert "nearest to the line; write those that are good under `good_answers`:" in shown
+    assert CLEAN not in shown
 
 
 @pytest.mark.parametrize(
