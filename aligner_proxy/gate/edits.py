@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.judged_words import is_pruned
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.structure import Segment, join, split
@@ -296,7 +297,8 @@ class Part:
     fate: SegmentStatus
     index: int
     remains: str = ""
-    """What stays of a removed segment: the marker of an item that continues, its title, or other cells of a row."""
+    """What stays of a removed segment: the marker of an item that continues, its title, the other cells of a row, the
+    marks around words that are gone."""
 
 
 def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
@@ -324,6 +326,9 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
     # an item of which only its title was kept counts as removed, so its other facts may go
     if not new or (title and [title] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, title)
+    # nor is it rewriting when cells, elements or comments are gone and the marks around them stay
+    if len(new) == 1 and is_pruned(old, new[0]):
+        return Part(old, SegmentStatus.REMOVED, index, new[0])
     return Part(old, SegmentStatus.REWRITTEN, index)
 
 

@@ -78,9 +78,9 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
 
 @pytest.mark.parametrize("insult", INSULTS)
 def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str) -> None:
-    """Folded first, cut afterwards."""
+    """Folded first, cut afterwards. The row of a table is a segment however long it is."""
     for before in range(60, 84):
-        answer = "and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
+        answer = "| and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
         made = correct_alone(detector(), tiny.request(answer))
         assert [segment.flagged for segment in made.segments] == [True]
 
