@@ -40,6 +40,10 @@ twelve examples, with neither enforcement nor a second reading. *Found*: nothing
 comment sign its other half. An arrow leads from the figure before cells, elements and comments were judged by their
 words, and run-on text was divided, to the figure since. Made by
 `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
+
+**The price** is in the column of harmless sentences: 30 answers of 1,224 were touched, now 142. In 94 of these the
+sentence is touched as a plain sentence, too, and its form had hidden it from the detector; 105 are of `rivals`, taught
+by twelve examples, and six sentences make them all. Released sentence by sentence, the insults give the same figures.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")

@@ -417,7 +417,7 @@ class AnswerEditor:
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
-        """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear would stay."""
+        """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear stays."""
         members = hole.run.segments
         if not any(removable_words(segment.text) for segment in members):
             return ""
@@ -435,7 +435,7 @@ class AnswerEditor:
         return pruned if is_clear else ""
 
     def _find_flagged_words(self, prompt: Fitted, segment: Segment, moved: int) -> Generator[Ask, Step, list[Place]]:
-        """The `removable_words` of a segment that are flagged; in the prompt it lies `moved` characters further."""
+        """The flagged `removable_words` of a segment, which lies `moved` characters further in the prompt."""
         places = judged_words(segment.text)
         if not places:
             return []
