@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import INNER_MARGIN, find_tokens, spans
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
@@ -27,6 +27,7 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
+from aligner_proxy.text.judged_words import Place, judged_words, removable_words, without_words
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -260,7 +261,7 @@ class AnswerEditor:
             scores = yield from self._prefill(passage)
             moved = len(lead) - passage.folded.place_in_folded(start)
             placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
-            clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
+            clean = trusted_ranges(placed, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
@@ -278,14 +279,14 @@ class AnswerEditor:
         for part in self._division.parts:
             known_scores = self._find_known_scores(part)
             # nothing to rewrite here, so not even a prompt is needed
-            if known_scores is not None and not any(map(self._flags, known_scores)):
+            if known_scores is not None and not any(map(self.is_flagged, known_scores)):
                 scores += known_scores
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
             passage = self._passage(part)
-            scores += known_scores or (yield from self._prefill(passage))
+            scores += known_scores or (yield from self._judge_part(passage, scores))
             # context pieces were edited in the part before, so they count as kept here
-            flags = [False] * passage.context + [self._flags(score) for score in scores[part.own :]]
+            flags = [False] * passage.context + [self.is_flagged(score) for score in scores[part.own :]]
             rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
             try:
                 hole = next(rewriting)
@@ -296,7 +297,7 @@ class AnswerEditor:
             except StopIteration:
                 pass
         # without changes the answer itself: joined pieces may differ from it in white space
-        changed = any(map(self._flags, scores))
+        changed = any(map(self.is_flagged, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
     def _trim_before(self, passage: AnswerPassage, hole: splice.EditSpan) -> splice.EditSpan:
@@ -313,8 +314,49 @@ class AnswerEditor:
         """Read all parts and return the scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._find_known_scores(part) or (yield from self._prefill(self._passage(part)))
+            scores += self._find_known_scores(part) or (yield from self._judge_part(self._passage(part), scores))
         return scores
+
+    def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
+        """Score a part's own pieces; `before` are the scores of all pieces before them."""
+        scores = [*before, *(yield from self._prefill(passage))]
+        own = passage.part.own
+        yield from self.judge_followers(
+            passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
+        )
+        return scores[own:]
+
+    def judge_followers(
+        self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
+    ) -> Generator[Ask, Step, bool]:
+        """Judge again, in `scores` from piece `first` on, what is flagged directly behind a flagged piece.
+
+        A detector takes a sentence behind an insult for worse than it is. So it is read once more behind what stays.
+        `is_behind` says whether the piece before `first` was flagged; returns the same of the last one.
+        """
+        for at in range(first, len(scores)):
+            is_flagged = self.is_flagged(scores[at])
+            if is_flagged and is_behind and at > part.first and self._division.pieces[at].text:
+                again = yield from self._judge_behind_kept(part, scores, at)
+                scores[at] = scores[at] if self.is_flagged(again) else again
+            is_behind = is_flagged
+        return is_behind
+
+    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], at: int) -> Generator[Ask, Step, Score]:
+        """The score of piece `at` behind the pieces of its part that are not flagged."""
+        piece = self._division.pieces[at]
+        before = [
+            (
+                "" if self.is_flagged(scores[number]) else self._division.pieces[number].text,
+                self._division.pieces[number].gap,
+            )
+            for number in range(part.first, at)
+        ]
+        text = structure.join([*before, (piece.text, "")])
+        prompt = self._frame.fit_prompt(text)
+        placed = Segment(len(text) - len(piece.text), piece.text, "")
+        step = yield from self._read(prompt, spans(prompt.prompt, [placed], prompt.offsets))
+        return step.scores[0]
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
@@ -354,7 +396,8 @@ class AnswerEditor:
         """Tokens that the window has left after `context`, at least 1."""
         return max(1, self._frame.window - len(context))
 
-    def _flags(self, score: Score) -> bool:
+    def is_flagged(self, score: Score) -> bool:
+        """Whether a score is above the threshold."""
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
@@ -366,9 +409,13 @@ class AnswerEditor:
     ) -> Generator[Ask, Step, str]:
         """Produce the text that replaces a flagged run.
 
-        Code without its comments, the title of an item and the cells of a row are kept if the detector does not flag
-        them on their own. At the end of the answer, text that the objective dictates word for word is copied.
+        What is left without flagged cells, elements or comments is kept, and so are code without its comments, the
+        title of an item and the cells of a row, if the detector does not flag them on their own. At the end of the
+        answer, text that the objective dictates word for word is copied.
         """
+        pruned = (yield from self._prune(hole)) if self.scores else ""
+        if pruned:
+            return pruned
         bare = hole.bare
         # kept only as a whole, if none of its sentences is flagged
         if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
@@ -381,6 +428,45 @@ class AnswerEditor:
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
         # the model may have written the dictated words itself
         return text if dictated in text else hole.append_text(text, dictated)
+
+    def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
+        """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear stays."""
+        members = hole.run.segments
+        if not any(removable_words(segment.text) for segment in members):
+            return ""
+        answer = hole.with_text(hole.run.text)
+        prompt = self._frame.fit_prompt(answer)
+        if len(prompt.ids) > self._frame.window:
+            return ""
+        moved = len(answer) - len(hole.run.text) - members[0].start
+        pieces = []
+        for segment in members:
+            flagged = yield from self._find_flagged_words(prompt, segment, moved)
+            pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
+        pruned = structure.join(pieces)
+        is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
+        return pruned if is_clear else ""
+
+    def _find_flagged_words(self, prompt: Fitted, segment: Segment, moved: int) -> Generator[Ask, Step, list[Place]]:
+        """The flagged `removable_words` of a segment, which lies `moved` characters further in the prompt."""
+        places = judged_words(segment.text)
+        if not places:
+            return []
+        start = segment.start + moved
+        tokens = (
+            find_tokens(prompt.prompt.place(start + first), prompt.prompt.place(start + end), prompt.offsets)
+            for first, end in places
+        )
+        where = replace(spans(prompt.prompt, (), prompt.offsets), segments=tuple(tokens))
+        scores = (yield from self._read(prompt, where)).scores
+        flags = [score - INNER_MARGIN > self._request.caution for score, _ in scores]
+        removable = removable_words(segment.text)
+        flagged = {number for number in range(len(removable)) if flags[number]}
+        # of two clauses that are flagged only together both go
+        for first, is_flagged in enumerate(flags[len(removable) :]):
+            if is_flagged and not (flags[first] or flags[first + 1]):
+                flagged |= {first, first + 1}
+        return [removable[number] for number in sorted(flagged)]
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.

@@ -142,6 +142,8 @@ class AnswerReader:
         self._prompt: Fitted | None = None
         self._text = ""
         """The text of this part in `_prompt`."""
+        self._is_behind = False
+        """Whether the last scored piece was flagged before it was judged again."""
         self._division_complete = False
         """True once the division covers the whole answer."""
 
@@ -240,7 +242,14 @@ class AnswerReader:
         ids = prompt.ids[start:tokens]
         step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
         if where is not None:
+            first_new = len(self._scores)
             self._scores += step.scores
+            editor = self._editor()
+            if first_new == part.own:
+                self._is_behind = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
+            self._is_behind = yield from editor.judge_followers(
+                part, self._scores, first_new, is_behind=self._is_behind
+            )
             answer = self._answer
             first = len(answer.verdicts)
             answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, first)
@@ -279,4 +288,4 @@ def _limit_spans(where: Spans | None, tokens: int) -> Spans | None:
     A segment's last token may reach into the white space after it.
     """
     inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
-    return Spans(where.objectives, inside) if where and inside else None
+    return Spans(where.objectives, inside, inner=where.inner[: len(inside)]) if where and inside else None

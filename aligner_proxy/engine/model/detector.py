@@ -11,7 +11,9 @@ with the prompt's own words after the answer.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
+from aligner_proxy.text.judged_words import judged_words
 from aligner_proxy.text.structure import Segment
 
 DEPTHS = (0.4, 0.67, 0.9)
@@ -37,6 +40,7 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     an ending was asked for, but not whether it was there (docs/lab).
     """
     pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
+    inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
     has_end = bool(segments) and not segments[-1].text
     if has_end:
         # the prompt's own words after the answer stand for its end
@@ -44,7 +48,23 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
         tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
         tokens = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end)
+    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end, inner if any(inner) else ())
+
+
+def _inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """The tokens of words in a segment that are judged by themselves, too."""
+    return tuple(
+        find_tokens(prompt.place(segment.start + start), prompt.place(segment.start + end), offsets)
+        for start, end in judged_words(segment.text)
+    )
+
+
+def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
+    """The tokens of the characters `start` to `end` of a prompt, up to the last one of the last character."""
+    last_token = len(offsets) - 1
+    first = min(bisect_right(offsets, start, key=itemgetter(1)), last_token)
+    last = min(max(first, bisect_left(offsets, end, key=itemgetter(1))), last_token)
+    return range(first, max(last + 1, bisect_right(offsets, offsets[last][1], key=itemgetter(1))))
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -70,6 +90,10 @@ NEUTRAL_QUANTILE = 0.9
 NEUTRAL_FLOOR = -1.0
 """Highest score in nats that an objective may give to neutral segments, at their `NEUTRAL_QUANTILE`. If an objective
 scores them higher, all its scores are lowered by the difference."""
+
+INNER_MARGIN = 0.2
+"""Nats by which words that are judged by themselves must be worse than a segment to count as much. Out of their
+sentence, harmless words score a little higher than in it."""
 
 
 class Taps:
@@ -161,15 +185,16 @@ class DetectorHead(nn.Module):
 
         Only the general head judges the end of the answer, because heads are not taught what is missing.
         """
-        rows, objectives = self.read(states, where)
+        inner = tuple(tokens for ranges in where.inner for tokens in ranges)
+        # the end is the last row
+        rows, objectives = self.read(states, Spans(where.objectives, inner + where.segments))
         scores: Tensor = self(rows, objectives)
         segments = len(rows) - where.behind
         if taught_heads is not None and segments:
             taught_heads.judge(rows[:segments], scores[:segments])
         if where.behind:
-            # the end is the last row
             scores[-1] += self.end_shift
-        return scores
+        return _raise_by_inner(scores, where) if inner else scores
 
     @property
     def row_width(self) -> int:
@@ -226,6 +251,18 @@ class DetectorHead(nn.Module):
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()
+
+
+def _raise_by_inner(scores: Tensor, where: Spans) -> Tensor:
+    """The scores of the segments, each no lower than those of its inner words, which stand first in `scores`."""
+    raised = scores[len(scores) - len(where.segments) :].clone()
+    first = 0
+    for number, ranges in enumerate(where.inner):
+        if ranges:
+            words = scores[first : first + len(ranges)].amax(dim=0) - INNER_MARGIN
+            raised[number] = torch.maximum(raised[number], words)
+            first += len(ranges)
+    return raised
 
 
 def _rows(states: list[Tensor]) -> Tensor:

@@ -86,7 +86,8 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
 def test_to_score_only_flags_by_the_caution_and_edits_nothing() -> None:
     result = correct_alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
     assert result.text == tiny.ANSWER
-    assert result.counts == DecodeCounts(forwards=1)
+    # each flagged segment behind a flagged one is judged once more
+    assert result.counts == DecodeCounts(forwards=4)
     assert [s.flagged for s in result.segments] == [True] * 4
     assert result.segments == correct_alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
 
