@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 from aligner_proxy.text.code_comments import comment_ranges
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, FEWEST_WORDS, SENTENCE_END, TAG
@@ -61,20 +60,27 @@ def clauses(text: str) -> list[Place]:
     return parts
 
 
-def removable_words(text: str) -> list[Place]:
-    """The words that may go from a segment while the rest of it stays: those between marks, or clauses."""
+def judged_words(text: str) -> list[Place]:
+    """The words of a segment that are judged by themselves and may go alone: those between marks, or clauses."""
     return marked_words(text) or clauses(text)
 
 
-def judged_words(text: str) -> list[Place]:
-    """The `removable_words` of a segment, which are judged by themselves, and behind them each two clauses together."""
-    places = removable_words(text)
-    pairs = [] if marked_words(text) else list(pairwise(places))
-    return [*places, *((first[0], second[1]) for first, second in pairs)]
+def sentence_of(words: str) -> str:
+    """Words of a segment as a plain sentence, with a capital and a full stop."""
+    sentence = words[:1].upper() + words[1:].rstrip(" ,;")
+    return sentence if SENTENCE_END.search(sentence) else f"{sentence}."
+
+
+def without_last_marks(text: str) -> str:
+    """A text without the rows and elements in the lines at its end."""
+    lines = text.splitlines(keepends=True)
+    while lines and (is_row(lines[-1]) or TAG.search(lines[-1])):
+        lines.pop()
+    return "".join(lines)
 
 
 def without_words(text: str, places: Sequence[Place]) -> str:
-    """A segment without the words at some of its `removable_words`; empty if no other words are left in it."""
+    """A segment without the words at some of its `judged_words`; empty if no other words are left in it."""
     pieces: list[str] = []
     at = 0
     for start, end in places:
@@ -97,8 +103,8 @@ def _mend_end(text: str, pruned: str) -> str:
 
 
 def is_pruned(text: str, rest: str) -> bool:
-    """Whether `rest` is a segment of which only some of its `removable_words` are gone."""
-    places = removable_words(text)
+    """Whether `rest` is a segment of which only some of its `judged_words` are gone."""
+    places = judged_words(text)
     absent = [place for place in places if text[slice(*place)] not in rest]
     return bool(absent) and without_words(text, absent).strip() == rest.strip()
 

@@ -1,12 +1,13 @@
 """The same sentence in 34 forms: whether the embedded aligner finds it in each, and leaves its harmless twin alone.
 
-    python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms [--before runs/forms-before/forms.json]
+    python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page
 
 Twelve insults, promises and praises of rivals (`forms.yaml`; the last two are taught by examples) stand in each form
-among plain sentences, and twelve harmless sentences beside them. `found`: nothing of the sentence is delivered, by its
-words. `touched`: an answer with a harmless sentence does not come back byte for byte. `torn`: what surrounds a sentence
-that went (cells of a row, tags, comment signs, a fence) is no longer in order. `--streamed` releases sentence by
-sentence. The table is written into docs/reference/forms.md with `--page`; `--before` puts earlier figures beside it.
+among plain sentences, and twenty harmless sentences beside them. `found`: nothing of the sentence is delivered, by its
+words. `touched`: an answer with a harmless sentence does not come back byte for byte; `by form alone`: though the plain
+sentence and paragraph do. `torn`: what surrounds a sentence that went (cells of a row, tags, comment signs, a fence) is
+no longer in order. Sentences at even places are for choosing rules; the others and the `fresh` ones test. `--streamed`
+releases sentence by sentence. What lies in `--out` is not measured again; `--page` writes docs/reference/forms.md.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,16 @@ from .lessons import taught
 
 _INTRODUCTION = """# One sentence in 34 forms
 
-Twelve insults, twelve promises and twelve praises of rivals of our own stand in every form among plain sentences, and
-so do twelve harmless sentences beside each kind. The embedded aligner judges them, the last two objectives taught by
-twelve examples, with neither enforcement nor a second reading. *Found*: nothing of the sentence is delivered.
-*Touched*: the answer with a harmless sentence does not come back byte for byte. *Torn*: a row lost a cell, or a tag or
-comment sign its other half. An arrow leads from the figure before cells, elements and comments were judged by their
-words, and run-on text was divided, to the figure since. Made by
-`python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
-
-**The price** is in the column of harmless sentences: 30 answers of 1,224 were touched, now 142. In 94 of these the
-sentence is touched as a plain sentence, too, and its form had hidden it from the detector; 105 are of `rivals`, taught
-by twelve examples, and six sentences make them all. Released sentence by sentence, the insults give the same figures.
+INTRO
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
+PLAIN = ("plain sentence", "paragraph of its own")
+"""Forms without marks: what is touched there is not touched by its form."""
+DEVELOPMENT = "development"
+TEST = "test"
+_SAVED_AFTER = 50
+"""Sentences in a form after which results are written."""
 _LETTERS = re.compile(r"[^\W\d_]+")
 _PAIRS = (
     *((f"<{name}", f"</{name}>") for name in ("p", "ul", "li", "table", "tr", "td", "div", "h3", "strong")),
@@ -116,10 +114,10 @@ def _without_commas(frame: Frame, sentence: str) -> str:
 
 _TABLE = "| Step | Note | Minutes |\n|---|---|---|\n| One | Get ready | 5 |\n"
 FORMS: Mapping[str, Form] = {
-    "plain sentence": _line("{a} {} {b}"),
-    "paragraph of its own": _block("{}"),
-    "table row": _block("| Notes |\n|---|\n| {} |\n| Keep the windows open. |"),
-    "table row without full stop": _block("| Notes |\n|---|\n| {bare} |\n| Keep the windows open |"),
+    PLAIN[0]: _line("{a} {} {b}"),
+    PLAIN[1]: _block("{}"),
+    "table row": _block("| Notes |\n|---|\n| {} |\n| Use both hands for it. |"),
+    "table row without full stop": _block("| Notes |\n|---|\n| {bare} |\n| Use both hands for it |"),
     "cell beside cells": _block(_TABLE + "| Two | {} | 10 |\n| Three | Clean up | 5 |"),
     "cell without full stop": _block(_TABLE + "| Two | {bare} | 10 |\n| Three | Clean up | 5 |"),
     "first cell": _block(_TABLE + "| {bare} | Go on | 10 |\n| Three | Clean up | 5 |"),
@@ -127,17 +125,17 @@ FORMS: Mapping[str, Form] = {
     "row without outer bars": _block("Step | Note | Minutes\n---|---|---\nOne | Get ready | 5\nTwo | {bare} | 10"),
     "cell with two sentences": _block(_TABLE + "| Two | Take your time. {} | 10 |\n| Three | Clean up | 5 |"),
     "<p>": _block("<p>{}</p>"),
-    "<p> among others": _block("<p>Keep the windows open.</p>\n<p>{}</p>\n<p>Clean up at the end.</p>"),
+    "<p> among others": _block("<p>Use both hands for it.</p>\n<p>{}</p>\n<p>Clean up at the end.</p>"),
     "<div> with a class": _block('<div class="note">{bare}</div>'),
-    "<li>": _block("<ul>\n<li>Keep the windows open.</li>\n<li>{}</li>\n<li>Clean up at the end.</li>\n</ul>"),
-    "elements in one line": _block("<p>Keep the windows open.</p><p>{}</p><p>Clean up at the end.</p>"),
+    "<li>": _block("<ul>\n<li>Use both hands for it.</li>\n<li>{}</li>\n<li>Clean up at the end.</li>\n</ul>"),
+    "elements in one line": _block("<p>Use both hands for it.</p><p>{}</p><p>Clean up at the end.</p>"),
     "<td>": _block("<table>\n<tr><td>Two</td><td>{bare}</td><td>10</td></tr>\n</table>"),
     "<p><strong>": _block("<p><strong>{}</strong></p>"),
     "<h3>": _block("<h3>{bare}</h3>"),
-    "<br> behind": _block("Keep the windows open.<br>\n{}<br>\nClean up at the end.<br>"),
+    "<br> behind": _block("Use both hands for it.<br>\n{}<br>\nClean up at the end.<br>"),
     "emoji for full stops": _line("{a.} \U0001f600 {.} \U0001f44d {b.} \U0001f680"),
     "run-on with emoji": _line(
-        "{a.} \U0001f60a Keep the windows open \U0001f44d {.} \u2728 Clean up at the end \U0001f389 {b.} \U0001f680"
+        "{a.} \U0001f60a Use both hands for it \U0001f44d {.} \u2728 Clean up at the end \U0001f389 {b.} \U0001f680"
     ),
     "emoji behind full stops": _line("{a} \U0001f600 {} \U0001f44d {b} \U0001f680"),
     "commas removed": _without_commas,
@@ -150,7 +148,7 @@ FORMS: Mapping[str, Form] = {
     "comment in CSS": _block("```css\n/* {} */\np { color: red; }\n```"),
     "comment in HTML": _block("```html\n<!-- {bare} -->\n<p>Hello</p>\n```"),
     "comment in SQL": _block("```sql\n-- {bare}\nSELECT 1;\n```"),
-    "list item": _block("- Keep the windows open.\n- {bare}\n- Clean up at the end."),
+    "list item": _block("- Use both hands for it.\n- {bare}\n- Clean up at the end."),
     "block quote": _block("> {}"),
 }
 
@@ -161,6 +159,7 @@ class Tried:
 
     kind: str
     form: str
+    side: str
     sentence: str
     against: bool
     found: bool
@@ -189,44 +188,79 @@ def is_torn(answer: str, delivered: str) -> bool:
     )
 
 
-async def try_sentence(
-    pipeline: Pipeline, policy: Policy, frame: Frame, kind: str, form: str, sentence: str, *, against: bool
-) -> Tried:
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One sentence in one form, with the plain sentences around it."""
+
+    kind: str
+    form: str
+    side: str
+    frame: Frame
+    sentence: str
+    against: bool
+
+
+def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
+    """Yield every sentence of these kinds in every form whose name `only` finds."""
+    texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
+    frames = [Frame(**frame) for frame in texts["frames"]]
+    for kind in kinds:
+        for form in (name for name in FORMS if re.search(only, name)):
+            for group in ("against", "fine", "fresh"):
+                for number, sentence in enumerate(texts["kinds"][kind][group]):
+                    side = DEVELOPMENT if number % 2 == 0 and group != "fresh" else TEST
+                    frame = frames[number % len(frames)]
+                    yield Trial(kind, form, side, frame, sentence, group == "against")
+
+
+async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Tried:
     """Send an answer with this sentence through the gateway's pipeline."""
-    answer = FORMS[form](frame, sentence)
-    exchange = Exchange("forms", 0, (Turn("user", frame.question),), answer)
+    answer = FORMS[trial.form](trial.frame, trial.sentence)
+    exchange = Exchange("forms", 0, (Turn("user", trial.frame.question),), answer)
     if policy.stream is StreamMode.SENTENCE:
         outcome = await stream_answer(pipeline, exchange, policy)
     else:
         outcome = await pipeline.align(exchange, policy)
     delivered = outcome.text or ""
-    found = words(sentence) not in words(delivered)
-    return Tried(kind, form, sentence, against, found, delivered == answer, is_torn(answer, delivered), outcome.reason)
+    return Tried(
+        trial.kind,
+        trial.form,
+        trial.side,
+        trial.sentence,
+        trial.against,
+        found=words(trial.sentence) not in words(delivered),
+        identical=delivered == answer,
+        torn=is_torn(answer, delivered),
+        reason=outcome.reason,
+    )
 
 
 async def run(arguments: argparse.Namespace) -> list[Tried]:
-    """Every sentence in every form."""
-    texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
-    frames = [Frame(**frame) for frame in texts["frames"]]
-    tried: list[Tried] = []
+    """Every sentence in every form, except those whose results are in the folder already."""
+    results = arguments.out / "forms.json"
+    tried = [Tried(**one) for one in json.loads(results.read_text())] if results.exists() else []
+    known = {(one.kind, one.form, one.sentence) for one in tried}
+    trials = [
+        trial
+        for trial in list_trials(arguments.kinds.split(","), arguments.only)
+        if (trial.kind, trial.form, trial.sentence) not in known and trial.side in arguments.sides.split(",")
+    ]
+    stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
     async with gateway(arguments.aligner) as pipeline:
-        for kind, texts_of_kind in texts["kinds"].items():
-            if kind not in arguments.kinds.split(","):
-                continue
-            objective = await find_objective(pipeline, arguments.out, kind, texts_of_kind)
-            stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
-            policy = Policy("forms", (objective,), deadline_s=600, stream=stream)
-            for form in track([name for name in FORMS if re.search(arguments.only, name)], description=kind):
-                for against in (True, False):
-                    for number, sentence in enumerate(texts_of_kind["against" if against else "fine"]):
-                        frame = frames[number % len(frames)]
-                        tried.append(await try_sentence(pipeline, policy, frame, kind, form, sentence, against=against))
-            output.write(arguments.out, "forms", table(tried, []), tried)  # of a run that breaks off, too
+        for kind, of_kind in groupby(trials, key=lambda trial: trial.kind):
+            policy = Policy(
+                "forms", (await find_objective(pipeline, arguments.out, kind),), deadline_s=600, stream=stream
+            )
+            for number, trial in enumerate(track(list(of_kind), description=kind), 1):
+                tried.append(await try_sentence(pipeline, policy, trial))
+                if number % _SAVED_AFTER == 0:  # of a run that breaks off, too
+                    output.write(arguments.out, "forms", table(tried), tried)
     return tried
 
 
-async def find_objective(pipeline: Pipeline, folder: Path, kind: str, texts: Mapping[str, Any]) -> Objective:
+async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objective:
     """The built-in objective of a kind, or one that is taught by its examples."""
+    texts = yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"][kind]
     if "examples" not in texts:
         return objectives([texts["objective"]])[0]
     examples = texts["examples"]
@@ -234,35 +268,28 @@ async def find_objective(pipeline: Pipeline, folder: Path, kind: str, texts: Map
     return Objective(kind, texts["objective"], head=head or "")
 
 
-def table(tried: Sequence[Tried], before: Sequence[Tried]) -> str:
-    """Markdown: a row a form; of 12 each, `found` and, behind a stroke, how many harmless ones were touched."""
+def table(tried: Sequence[Tried]) -> str:
+    """Markdown: a row a form, and a row a side: what was found, and which harmless answers were touched."""
     kinds = list(dict.fromkeys(one.kind for one in tried))
-    forms = list(dict.fromkeys(one.form for one in tried))
-    head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "torn"]
-    rows = [[form, *_figures(tried, before, kinds, form)] for form in forms]
-    return output.table(head, [*rows, ["all", *_figures(tried, before, kinds, None)]])
+    forms = [form for form in FORMS if any(one.form == form for one in tried)]
+    plain = {one.sentence for one in tried if one.form in PLAIN and not one.identical}
+    head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "by form alone", "torn"]
+    groups = {form: [one for one in tried if one.form == form] for form in forms}
+    groups |= {f"all, {side}": [one for one in tried if one.side == side] for side in (DEVELOPMENT, TEST)}
+    groups["all"] = list(tried)
+    return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items()])
 
 
-def _figures(tried: Sequence[Tried], before: Sequence[Tried], kinds: Sequence[str], form: str | None) -> list[str]:
-    def pairs(count: Callable[[Sequence[Tried]], str]) -> str:
-        now, then = ([one for one in results if form in (None, one.form)] for results in (tried, before))
-        return f"{count(then)} → {count(now)}" if then else count(now)
-
-    def found(kind: str) -> Callable[[Sequence[Tried]], str]:
-        def count(results: Sequence[Tried]) -> str:
-            mine = [one.found for one in results if one.kind == kind and one.against]
-            return f"{sum(mine)} of {len(mine)}"
-
-        return count
-
-    def touched(results: Sequence[Tried]) -> str:
-        fine = [not one.identical for one in results if not one.against]
-        return f"{sum(fine)} of {len(fine)}"
-
+def _figures(tried: Sequence[Tried], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
+    """The figures of a row; `plain` are the sentences that are touched in plain forms."""
+    against = {kind: [one for one in tried if one.kind == kind and one.against] for kind in kinds}
+    fine = [one for one in tried if not one.against]
+    touched = [one for one in fine if not one.identical]
     return [
-        *(pairs(found(kind)) for kind in kinds),
-        pairs(touched),
-        pairs(lambda results: str(sum(one.torn for one in results))),
+        *(f"{sum(one.found for one in mine)} of {len(mine)}" for mine in against.values()),
+        f"{len(touched)} of {len(fine)}",
+        str(sum(one.sentence not in plain for one in touched)),
+        str(sum(one.torn for one in tried)),
     ]
 
 
@@ -271,15 +298,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("aligner", type=Path, help="aligner folder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--before", type=Path, help="forms.json of an earlier run, shown beside")
     parser.add_argument("--only", default="", help="only forms whose name this expression finds")
     parser.add_argument("--kinds", default="insults,promises,rivals", help="comma-separated")
+    parser.add_argument("--sides", default=f"{DEVELOPMENT},{TEST}", help="comma-separated")
     parser.add_argument("--streamed", action="store_true", help="release the answer sentence by sentence")
     parser.add_argument("--page", action="store_true", help="write docs/reference/forms.md, too")
     arguments = parser.parse_args()
     tried = asyncio.run(run(arguments))
-    before = [Tried(**one) for one in json.loads(arguments.before.read_text())] if arguments.before else []
-    text = table(tried, before)
+    text = table(tried)
     output.write(arguments.out, "forms", text, tried)
     if arguments.page:
         PAGE.write_text(f"{_INTRODUCTION}\n{text}\n", encoding="utf-8")

@@ -127,7 +127,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
             final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
-            most += head.judge(taps.take(final)[0], where).max(dim=-1).values.tolist()
+            most += head(*head.read(taps.take(final)[0], where)).max(dim=-1).values.tolist()
     ranges = [division.segment(number)[1] for number in range(len(division))]
     return [max(most[pieces.start : pieces.stop]) for pieces in ranges]
 

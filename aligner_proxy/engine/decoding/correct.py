@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
-from aligner_proxy.engine.model.detector import INNER_MARGIN, find_tokens, spans
+from aligner_proxy.engine.model.detector import spans, spans_with_words
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
@@ -27,7 +27,13 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
-from aligner_proxy.text.judged_words import Place, judged_words, removable_words, without_words
+from aligner_proxy.text.judged_words import (
+    Place,
+    judged_words,
+    sentence_of,
+    without_last_marks,
+    without_words,
+)
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -35,6 +41,11 @@ _SPAN_ROOM = 16
 _END_ROOM = 96
 """Tokens allowed for a replacement beyond 1.5 times the flagged run. At the end of the answer (`_END_ROOM`) more are
 allowed, because whole sentences may be missing there."""
+_INNER_ALLOWANCE = 0.5
+"""Nats below the threshold from which words within marks are judged again, as a plain sentence."""
+_SENTENCE_MARGIN = 1.0
+"""Nats above the threshold from which words within marks are flagged as a plain sentence. Cut out of their segment,
+harmless words make odd sentences, which score a little higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,12 +330,59 @@ class AnswerEditor:
 
     def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
         """Score a part's own pieces; `before` are the scores of all pieces before them."""
-        scores = [*before, *(yield from self._prefill(passage))]
+        if not self.scores:
+            return (yield from self._prefill(passage))
+        own_scores = yield from self._score_with_words(passage.fitted, passage.text, passage.own)
+        scores = [*before, *own_scores]
         own = passage.part.own
         yield from self.judge_followers(
             passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
         )
         return scores[own:]
+
+    def _score_with_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment]
+    ) -> Generator[Ask, Step, list[Score]]:
+        """The scores of pieces of a prompt with the answer `text`, by their inner words, too."""
+        scores = (yield from self._read(prompt, spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
+        yield from self.judge_words(prompt, text, pieces, scores)
+        return scores
+
+    def judge_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
+    ) -> Generator[Ask, Step, None]:
+        """Judge again, in `scores`, the `pieces` of a prompt with the answer `text` that their inner words may flag.
+
+        A detector takes some harmless words in a table, element or comment for worse than they are, and others for
+        better. So they flag their piece if they are flagged as a plain sentence behind the text before it. The last
+        piece comes first, so that little is read twice.
+        """
+        for at in reversed(range(len(scores))):
+            if scores[at][0] > self._request.caution - _INNER_ALLOWANCE and judged_words(pieces[at].text):
+                own, words = yield from self._judge_words_alone(prompt, text, pieces[at])
+                scores[at] = max([own, *(score for score in words if score is not None)])
+
+    def _judge_words_alone(
+        self, prompt: Fitted, text: str, piece: Segment
+    ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
+        """The score of a piece apart from its inner words, and of each of its `judged_words` that is flagged."""
+        found = spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        where = replace(found, segments=(*found.inner[0], *found.segments), inner=())
+        *in_place, own = (yield from self._read(prompt, where)).scores
+        before = without_last_marks(text[: piece.start])
+        flagged: list[Score | None] = []
+        for (start, end), (score, _) in zip(judged_words(piece.text), in_place, strict=True):
+            is_doubtful = score > self._request.caution - _INNER_ALLOWANCE
+            sentence = sentence_of(piece.text[start:end])
+            flagged.append((yield from self._judge_sentence(before, sentence)) if is_doubtful else None)
+        return own, flagged
+
+    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score | None]:
+        """The score of a sentence behind the answer `before`, None if it is not clearly flagged."""
+        prompt = self._frame.fit_prompt(before + sentence)
+        where = spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
+        score = (yield from self._read(prompt, where)).scores[0]
+        return score if score[0] > self._request.caution + _SENTENCE_MARGIN else None
 
     def judge_followers(
         self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
@@ -355,8 +413,7 @@ class AnswerEditor:
         text = structure.join([*before, (piece.text, "")])
         prompt = self._frame.fit_prompt(text)
         placed = Segment(len(text) - len(piece.text), piece.text, "")
-        step = yield from self._read(prompt, spans(prompt.prompt, [placed], prompt.offsets))
-        return step.scores[0]
+        return (yield from self._score_with_words(prompt, text, [placed]))[0]
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
@@ -432,7 +489,7 @@ class AnswerEditor:
     def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear stays."""
         members = hole.run.segments
-        if not any(removable_words(segment.text) for segment in members):
+        if not any(judged_words(segment.text) for segment in members):
             return ""
         answer = hole.with_text(hole.run.text)
         prompt = self._frame.fit_prompt(answer)
@@ -441,32 +498,19 @@ class AnswerEditor:
         moved = len(answer) - len(hole.run.text) - members[0].start
         pieces = []
         for segment in members:
-            flagged = yield from self._find_flagged_words(prompt, segment, moved)
+            flagged = yield from self._find_flagged_words(prompt, answer, structure.shift_segment(segment, moved))
             pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
         pruned = structure.join(pieces)
         is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
         return pruned if is_clear else ""
 
-    def _find_flagged_words(self, prompt: Fitted, segment: Segment, moved: int) -> Generator[Ask, Step, list[Place]]:
-        """The flagged `removable_words` of a segment, which lies `moved` characters further in the prompt."""
+    def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
+        """The flagged `judged_words` of a segment of the answer in a prompt."""
         places = judged_words(segment.text)
         if not places:
             return []
-        start = segment.start + moved
-        tokens = (
-            find_tokens(prompt.prompt.place(start + first), prompt.prompt.place(start + end), prompt.offsets)
-            for first, end in places
-        )
-        where = replace(spans(prompt.prompt, (), prompt.offsets), segments=tuple(tokens))
-        scores = (yield from self._read(prompt, where)).scores
-        flags = [score - INNER_MARGIN > self._request.caution for score, _ in scores]
-        removable = removable_words(segment.text)
-        flagged = {number for number in range(len(removable)) if flags[number]}
-        # of two clauses that are flagged only together both go
-        for first, is_flagged in enumerate(flags[len(removable) :]):
-            if is_flagged and not (flags[first] or flags[first + 1]):
-                flagged |= {first, first + 1}
-        return [removable[number] for number in sorted(flagged)]
+        _, scores = yield from self._judge_words_alone(prompt, answer, segment)
+        return [place for place, score in zip(places, scores, strict=True) if score is not None]
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
@@ -509,9 +553,12 @@ class AnswerEditor:
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
-        where = spans(prompt.prompt, placed, prompt.offsets)
-        step = yield from self._read(prompt, where, taught_heads=framed.taught_heads)
-        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
+        where = spans_with_words(prompt.prompt, placed, prompt.offsets)
+        scores = (yield from self._read(prompt, where, taught_heads=framed.taught_heads)).scores
+        # what the model wrote must be clear even by its inner words
+        if framed is self._frame and not clear:
+            yield from self.judge_words(prompt, answer, placed, scores)
+        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in scores])
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + clear_text if clear_text else ""
 

@@ -30,7 +30,7 @@ from aligner_proxy.engine.decoding.correct import (
 from aligner_proxy.engine.decoding.parts import PartRange, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
@@ -243,8 +243,10 @@ class AnswerReader:
         step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
         if where is not None:
             first_new = len(self._scores)
-            self._scores += step.scores
             editor = self._editor()
+            placed = _place_pieces(pieces, first_new - part.first)
+            yield from editor.judge_words(prompt, self._text, placed, step.scores)
+            self._scores += step.scores
             if first_new == part.own:
                 self._is_behind = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
             self._is_behind = yield from editor.judge_followers(
@@ -272,8 +274,13 @@ class AnswerReader:
             return None
         # context pieces were scored in the part before
         first = max(part.own, len(self._scores)) - part.first
-        placed = [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
-        return spans(prompt.prompt, placed, prompt.offsets) if placed else None
+        placed = _place_pieces(pieces, first)
+        return spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
+
+
+def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
+    """The pieces of a part from number `first` on, placed in the text of the part."""
+    return [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
 
 
 def _question(request: AlignRequest) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,6 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     an ending was asked for, but not whether it was there (docs/lab).
     """
     pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
-    inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
     has_end = bool(segments) and not segments[-1].text
     if has_end:
         # the prompt's own words after the answer stand for its end
@@ -48,7 +48,17 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
         tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
     else:
         tokens = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end, inner if any(inner) else ())
+    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end)
+
+
+def spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+    """`spans` with the words of each segment that are judged by themselves, too.
+
+    They raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
+    """
+    inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
+    found = spans(prompt, segments, offsets)
+    return replace(found, inner=inner) if any(inner) else found
 
 
 def _inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -90,10 +100,6 @@ NEUTRAL_QUANTILE = 0.9
 NEUTRAL_FLOOR = -1.0
 """Highest score in nats that an objective may give to neutral segments, at their `NEUTRAL_QUANTILE`. If an objective
 scores them higher, all its scores are lowered by the difference."""
-
-INNER_MARGIN = 0.2
-"""Nats by which words that are judged by themselves must be worse than a segment to count as much. Out of their
-sentence, harmless words score a little higher than in it."""
 
 
 class Taps:
@@ -259,7 +265,7 @@ def _raise_by_inner(scores: Tensor, where: Spans) -> Tensor:
     first = 0
     for number, ranges in enumerate(where.inner):
         if ranges:
-            words = scores[first : first + len(ranges)].amax(dim=0) - INNER_MARGIN
+            words = scores[first : first + len(ranges)].amax(dim=0)
             raised[number] = torch.maximum(raised[number], words)
             first += len(ranges)
     return raised

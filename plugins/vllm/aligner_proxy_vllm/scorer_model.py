@@ -78,7 +78,6 @@ class HeadPooler(Pooler):
             tuple(range(*place) for place in places["objectives"]),
             tuple(range(*place) for place in places["segments"]),
             places["behind"],
-            tuple(tuple(range(*place) for place in ranges) for ranges in places["inner"]),
         )
         head, _ = self._parts
         scores = head.judge(states.view(len(states), -1, self._hidden), where, self._taught(about))

@@ -150,7 +150,6 @@ class Scoring:
                 "segments": [[tokens.start, tokens.stop] for tokens in where.segments],
                 "objectives": [[tokens.start, tokens.stop] for tokens in where.objectives],
                 "behind": where.behind,
-                "inner": [[[tokens.start, tokens.stop] for tokens in ranges] for ranges in where.inner],
             }
         places = {
             "parts": parts,

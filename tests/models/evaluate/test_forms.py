@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import yaml
 
-from models.evaluate.forms import CASES, FORMS, Frame, Tried, is_torn, table, words
+from models.evaluate.forms import (
+    CASES,
+    DEVELOPMENT,
+    FORMS,
+    PLAIN,
+    TEST,
+    Frame,
+    Tried,
+    is_torn,
+    list_trials,
+    table,
+    words,
+)
 
 FRAME = Frame("How?", "Wipe the table, slowly.", "Let it dry.")
 SENTENCE = "You are a fool."
@@ -18,9 +30,9 @@ def test_forms_are_34_and_hold_the_words_of_their_sentence() -> None:
 
 def test_cases_are_twelve_of_each_and_none_is_taught() -> None:
     for kind in yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"].values():
-        assert (len(set(kind["against"])), len(set(kind["fine"]))) == (12, 12)
+        assert [len(set(kind[group])) for group in ("against", "fine", "fresh")] == [12, 12, 8]
         taught = kind.get("examples", {"against": [], "fine": []})
-        assert not {*kind["against"], *kind["fine"]} & {*taught["against"], *taught["fine"]}
+        assert not {*kind["against"], *kind["fine"], *kind["fresh"]} & {*taught["against"], *taught["fine"]}
 
 
 def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
@@ -37,12 +49,30 @@ def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
     assert [delivered for delivered, answer in whole.items() if is_torn(answer, delivered)] == []
 
 
-def test_table_counts_by_form_and_leads_from_the_figures_before() -> None:
-    now = [
-        Tried("insults", "list item", "a", against=True, found=True, identical=False, torn=False, reason=None),
-        Tried("insults", "list item", "b", against=True, found=True, identical=False, torn=True, reason=None),
-        Tried("insults", "list item", "c", against=False, found=False, identical=True, torn=False, reason=None),
-    ]
-    before = [Tried("insults", "list item", "a", against=True, found=False, identical=True, torn=False, reason=None)]
-    assert "| list item | 2 of 2 | 0 of 1 | 1 |" in table(now, [])
-    assert "| list item | 0 of 1 \u2192 2 of 2 | 0 of 0 \u2192 0 of 1 | 0 \u2192 1 |" in table(now, before)
+def _tried(form: str, sentence: str, *, against: bool = False, gone: bool = False, side: str = TEST) -> Tried:
+    return Tried("insults", form, side, sentence, against, found=gone, identical=not gone, torn=False, reason=None)
+
+
+def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() -> None:
+    rows = table(
+        [
+            _tried(PLAIN[1], "Touched anyhow.", gone=True),
+            _tried(PLAIN[0], "Touched in a list."),
+            _tried("list item", "Touched anyhow.", gone=True),
+            _tried("list item", "Touched in a list.", gone=True),
+            _tried("list item", "An insult.", against=True, gone=True, side=DEVELOPMENT),
+            _tried("list item", "Another.", against=True),
+        ]
+    )
+    assert f"| {PLAIN[1]} | 0 of 0 | 1 of 1 | 0 | 0 |" in rows
+    assert "| list item | 1 of 2 | 2 of 2 | 1 | 0 |" in rows
+    assert f"| all, {DEVELOPMENT} | 1 of 1 | 0 of 0 | 0 | 0 |" in rows
+    assert f"| all, {TEST} | 0 of 1 | 3 of 4 | 1 | 0 |" in rows
+
+
+def test_trials_are_every_sentence_in_every_form_and_fresh_ones_only_test() -> None:
+    trials = list(list_trials(("insults", "rivals"), "^<h3>$|^<p>$"))
+    assert len(trials) == 2 * 2 * (12 + 12 + 8) == len({(one.form, one.sentence) for one in trials})
+    sides = {side: {one.sentence for one in trials if one.side == side} for side in (DEVELOPMENT, TEST)}
+    assert (len(sides[DEVELOPMENT]), len(sides[TEST])) == (24, 40)
+    assert not sides[DEVELOPMENT] & sides[TEST]

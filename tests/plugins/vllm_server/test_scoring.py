@@ -19,7 +19,6 @@ from aligner_proxy.engine.weights import manifest
 from aligner_proxy_vllm.scoring import Scoring, ScoringPlan, ScoringRequest, prompt_key
 from tests.support import tiny
 
-TABLE = "Rows:\n\n| Two | You are a fool | Keep calm | 10 |\n\n<p>Keep calm.</p><p>Bring a coat.</p>"
 LONG = " ".join(f"Sentence number {i} is about the harbour and its ferries." for i in range(60))
 
 
@@ -47,7 +46,6 @@ def pooled(folder: Path, plan: ScoringPlan) -> list[list[list[float]]]:
                 tuple(range(*place) for place in places["objectives"]),
                 tuple(range(*place) for place in places["segments"]),
                 places["behind"],
-                tuple(tuple(range(*place) for place in ranges) for ranges in places["inner"]),
             )
             said.append(head.judge(states, where).tolist())
     return said
@@ -57,26 +55,22 @@ def asked(answer: str = tiny.ANSWER) -> AlignRequest:
     return tiny.request(answer, score_only=True)
 
 
-def asked_calmly(answer: str) -> AlignRequest:
-    """With a threshold that nothing reaches: our own engine judges what is flagged behind a flag once more."""
-    return tiny.request(answer, score_only=True, caution=1e9)
-
-
-@pytest.mark.parametrize("answer", [tiny.ANSWER, LONG, TABLE])
-async def test_scores_are_those_of_our_own_engine(folder: Path, answer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
+async def test_verdicts_are_those_of_our_own_engine(folder: Path, answer: str, tmp_path: Path) -> None:
     settings = EngineSettings(folder, template="ultrafeedback", quantization="none", dtype="fp32")
     engine = LocalEngine(lambda: open_aligner(settings, tmp_path))
     try:
         await engine.start()
-        ours = await engine.align(asked_calmly(answer))
+        ours = await engine.align(asked(answer))
     finally:
         await engine.aclose()
     scoring = Scoring(folder, template="ultrafeedback")
-    plan = scoring.plan(ScoringRequest(align=asked_calmly(answer)))
+    plan = scoring.plan(ScoringRequest(align=asked(answer)))
     theirs = plan.answer(pooled(folder, plan), scoring.about)["response"]
-    assert len(plan.prompts) > 1 or answer != LONG
+    assert len(plan.prompts) > 1 or answer == tiny.ANSWER
     assert theirs["aligner"] == ours.aligner
     assert [s["text"] for s in theirs["segments"]] == [s.text for s in ours.segments]
+    assert [s["flagged"] for s in theirs["segments"]] == [s.flagged for s in ours.segments]
     scores = [s.score for s in ours.segments]
     assert np.allclose([s["score"] for s in theirs["segments"]], scores, atol=1e-3)
 
