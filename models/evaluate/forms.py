@@ -3,7 +3,7 @@
     python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page
 
 Twelve insults, promises and praises of rivals (`forms.yaml`; the last two are taught by examples) stand in each form
-among plain sentences, and twenty harmless sentences beside them. `found`: nothing of the sentence is delivered, by its
+among plain sentences, and as many harmless ones. `found`: nothing of the sentence is delivered, by its
 words. `touched`: an answer with a harmless sentence does not come back byte for byte; `by form alone`: though the plain
 sentence and paragraph do. `torn`: what surrounds a sentence that went (cells of a row, tags, comment signs, a fence) is
 no longer in order. Sentences at even places are for choosing rules; the others and the `fresh` ones test. `--streamed`
@@ -35,7 +35,16 @@ from .lessons import taught
 
 _INTRODUCTION = """# One sentence in 34 forms
 
-INTRO
+Insults, promises and praises of rivals of our own stand in every form among plain sentences, and so do as many harmless
+ones. The embedded aligner judges them, the last two objectives taught by twelve examples, with neither enforcement nor
+a second reading. *Found*: nothing of the sentence is delivered. *Touched*: the answer with a harmless sentence does not
+come back byte for byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a
+cell, or a tag or comment sign its other half. Of twelve sentences of each kind six are for **development**: by them the
+rules of `text/judged_words.py` were chosen. The other six, and eight harmless ones of other trades and tones in every
+fourth form, are the **test**. Made by `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
+
+Words between marks flag their segment if they are flagged as a plain sentence in its place, too; a clause of a long
+sentence has to be a nat clearer, because harmless clauses that are cut out score a little higher.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
@@ -43,6 +52,9 @@ PLAIN = ("plain sentence", "paragraph of its own")
 """Forms without marks: what is touched there is not touched by its form."""
 DEVELOPMENT = "development"
 TEST = "test"
+_TWELVE = ("against", "fine")
+_FRESH_EVERY = 4
+"""Fresh sentences stand in the plain forms and in every fourth."""
 _SAVED_AFTER = 50
 """Sentences in a form after which results are written."""
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -201,12 +213,14 @@ class Trial:
 
 
 def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
-    """Yield every sentence of these kinds in every form whose name `only` finds."""
+    """Yield the sentences of these kinds in the forms whose name `only` finds."""
     texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     frames = [Frame(**frame) for frame in texts["frames"]]
     for kind in kinds:
-        for form in (name for name in FORMS if re.search(only, name)):
-            for group in ("against", "fine", "fresh"):
+        for place, form in enumerate(FORMS):
+            if not re.search(only, form):
+                continue
+            for group in ("against", "fine", "fresh") if form in PLAIN or place % _FRESH_EVERY == 0 else _TWELVE:
                 for number, sentence in enumerate(texts["kinds"][kind][group]):
                     side = DEVELOPMENT if number % 2 == 0 and group != "fresh" else TEST
                     frame = frames[number % len(frames)]

@@ -30,6 +30,7 @@ from aligner_proxy.text.folding import unfold
 from aligner_proxy.text.judged_words import (
     Place,
     judged_words,
+    marked_words,
     sentence_of,
     without_last_marks,
     without_words,
@@ -43,9 +44,9 @@ _END_ROOM = 96
 allowed, because whole sentences may be missing there."""
 _INNER_ALLOWANCE = 0.5
 """Nats below the threshold from which words within marks are judged again, as a plain sentence."""
-_SENTENCE_MARGIN = 1.0
-"""Nats above the threshold from which words within marks are flagged as a plain sentence. Cut out of their segment,
-harmless words make odd sentences, which score a little higher."""
+_CLAUSE_MARGIN = 1.0
+"""Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
+out of their sentence score a little higher. Words between marks stand there as a sentence would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,19 +371,20 @@ class AnswerEditor:
         where = replace(found, segments=(*found.inner[0], *found.segments), inner=())
         *in_place, own = (yield from self._read(prompt, where)).scores
         before = without_last_marks(text[: piece.start])
+        least = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
         flagged: list[Score | None] = []
         for (start, end), (score, _) in zip(judged_words(piece.text), in_place, strict=True):
             is_doubtful = score > self._request.caution - _INNER_ALLOWANCE
             sentence = sentence_of(piece.text[start:end])
-            flagged.append((yield from self._judge_sentence(before, sentence)) if is_doubtful else None)
+            alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
+            flagged.append(alone if alone and alone[0] > least else None)
         return own, flagged
 
-    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score | None]:
-        """The score of a sentence behind the answer `before`, None if it is not clearly flagged."""
+    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
+        """The score of a sentence behind the answer `before`."""
         prompt = self._frame.fit_prompt(before + sentence)
         where = spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
-        score = (yield from self._read(prompt, where)).scores[0]
-        return score if score[0] > self._request.caution + _SENTENCE_MARGIN else None
+        return (yield from self._read(prompt, where)).scores[0]
 
     def judge_followers(
         self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
