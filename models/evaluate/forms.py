@@ -290,8 +290,7 @@ def table(tried: Sequence[Tried]) -> str:
     head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "by form alone", "torn"]
     groups = {form: [one for one in tried if one.form == form] for form in forms}
     groups |= {f"all, {side}": [one for one in tried if one.side == side] for side in (DEVELOPMENT, TEST)}
-    groups["all"] = list(tried)
-    return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items()])
+    return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items() if group])
 
 
 def _figures(tried: Sequence[Tried], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
