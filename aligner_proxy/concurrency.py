@@ -43,6 +43,12 @@ async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(task)
 
 
+def is_being_cancelled() -> bool:
+    """Whether the present task itself is being cancelled, and not only the work that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
     """Run `work` in a thread if it processes enough characters to stall the loop, else directly."""
     return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)

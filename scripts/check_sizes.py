@@ -1,11 +1,14 @@
 """Checks that no linter makes: sizes, names of modules, and reasons for broad excepts; `make lint` runs it.
 
-Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps) and large folders are only reported.
+Sizes are those of functions, of classes (`attributes_allowed.json` lists the ones still too large) and of folders.
+Errors end it with status 1. Packed assignments (`a, b = x, y` that are not swaps), wide records and large folders
+are only reported.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,6 +19,10 @@ CHECKED = ("aligner_proxy", "models", "bench", "demo", "plugins", "scripts", "te
 SHORT_FUNCTIONS = ("aligner_proxy", "models", "plugins")
 FEW_MODULES = ("aligner_proxy", "models")
 FUNCTION_LINES = 60
+FEW_ATTRIBUTES = ("aligner_proxy", "plugins")
+CLASS_ATTRIBUTES = 12
+LARGE_CLASSES = Path(__file__).with_name("attributes_allowed.json")
+"""The classes that have more, each with its number: the list may only shrink."""
 FOLDER_MODULES = 20
 PACKED_PER_1000 = 1.0
 MEANINGLESS = {"utils", "helpers", "common", "misc", "manager", "handler"}
@@ -41,6 +48,60 @@ def long_functions() -> Iterator[str]:
                 straight = path.parts[0] == "models" and node.name == "main"
                 if lines > FUNCTION_LINES and not straight:
                     yield f"{path}:{node.lineno}: {node.name} has {lines} lines, more than {FUNCTION_LINES}: divide it"
+
+
+def large_classes(*, records: bool) -> dict[str, int]:
+    """The number of attributes of each class that has more than `CLASS_ATTRIBUTES`, by its place.
+
+    Either of the `records`, or of all other classes.
+    """
+    counts = {
+        f"{path}:{node.name}": count_attributes(node)
+        for path, tree in trees(*FEW_ATTRIBUTES)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and is_record(node) is records
+    }
+    return {place: count for place, count in counts.items() if count > CLASS_ATTRIBUTES}
+
+
+def count_attributes(node: ast.ClassDef) -> int:
+    """Count what an instance has by this class: its annotated fields, and all that its methods assign to `self`."""
+    names = set()
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and "ClassVar" not in ast.unparse(statement.annotation):
+            names.add(ast.unparse(statement.target))
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and ast.unparse(inner.value) == "self":
+            names.add(inner.attr)
+    return len(names)
+
+
+def is_record(node: ast.ClassDef) -> bool:
+    """Whether instances are values: a frozen dataclass, or a model of pydantic, which no `__init__` fills."""
+    if node.decorator_list:
+        return any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return bool(node.bases) and all(getattr(method, "name", "") != "__init__" for method in node.body)
+
+
+def grown_classes() -> Iterator[str]:
+    """Classes with more attributes than they are allowed, and allowances that are no longer needed."""
+    allowed: dict[str, int] = json.loads(LARGE_CLASSES.read_text(encoding="utf-8"))
+    large = large_classes(records=False)
+    for place in sorted({*large, *allowed}):
+        limit = allowed.get(place, CLASS_ATTRIBUTES)
+        attributes = large.get(place, CLASS_ATTRIBUTES)
+        if attributes > limit:
+            yield f"{place} has {attributes} attributes, more than {limit}: make a class of the topic in it"
+        elif attributes < limit:
+            yield f"{place} has fewer attributes than {limit}: lower or delete its number in {LARGE_CLASSES.name}"
+
+
+def large_records() -> Iterator[str]:
+    """How many records are wide; they are as wide as what they describe."""
+    wide = sorted(large_classes(records=True).items(), key=lambda item: -item[1])
+    if wide:
+        names = ", ".join(f"{place.partition(':')[2]} {count}" for place, count in wide)
+        yield f"{len(wide)} records have more than {CLASS_ATTRIBUTES} fields: {names}"
 
 
 def meaningless_names() -> Iterator[str]:
@@ -99,8 +160,8 @@ def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
 
 def main() -> int:
     """Print all findings; return 1 if there are errors."""
-    errors = [*long_functions(), *meaningless_names(), *broad_excepts()]
-    for remark in [*large_folders(), *packed_assignments()]:
+    errors = [*long_functions(), *grown_classes(), *meaningless_names(), *broad_excepts()]
+    for remark in [*large_records(), *large_folders(), *packed_assignments()]:
         print(f"note: {remark}")
     for error in errors:
         print(error)

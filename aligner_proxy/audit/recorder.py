@@ -103,6 +103,48 @@ class _QueuedEntry:
             self.completion.set_exception(error)
 
 
+class _StoreWriter:
+    """Makes rows of queued entries, and writes them to a store that it opens when there is something to write."""
+
+    def __init__(self, open_store: Callable[[], AuditStore], redact: Redact | None) -> None:
+        self._open = open_store
+        self._redact = redact
+        self._store: AuditStore | None = None
+        # Whether entries are being lost; only changes are logged.
+        self._losing = False
+
+    def write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
+        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost."""
+        if self._store is None:
+            self._store = self._open()
+        rows: dict[_QueuedEntry, Row] = {}
+        for item in batch:
+            try:
+                with Boundary():  # redaction is the operator's code, and its error messages may contain text
+                    rows[item] = self._store.row(make_entry(item.event, self._redact))
+            except CorrectionError as error:
+                self._log_loss(str(error))
+        items = list(rows)
+        unstorable = {items[position] for position in self._store.insert(list(rows.values()))}
+        if unstorable:
+            self._log_loss("a row that the store cannot hold")
+        unwritable = set(batch) - set(rows) | unstorable
+        self._losing = bool(unwritable)
+        return unwritable
+
+    def close(self) -> None:
+        """Close the store; the next write opens it again."""
+        store = self._store
+        self._store = None
+        if store is not None:
+            store.close()
+
+    def _log_loss(self, reason: str) -> None:
+        if not self._losing:
+            log.error("audit: entries are lost (%s)", reason)
+        self._losing = True
+
+
 class Recorder:
     """Writer to the audit store. `open_store` opens the store; `retention` deletes old entries from it."""
 
@@ -117,8 +159,7 @@ class Recorder:
     ) -> None:
         self.required = required
         """Whether an answer may be delivered only when its entry is on disk."""
-        self._open = open_store
-        self._redact = redact
+        self._writer = _StoreWriter(open_store, redact)
         self._retention = retention
         self._longest_pause_s = limits.longest_pause_s
         self._budget = MemoryBudget(limits)
@@ -128,11 +169,9 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._closing_at: float | None = None
-        self._store: AuditStore | None = None
         self._failing_since: float | None = None
-        # Whether entries are being dropped or lost; only changes are logged.
+        # Whether entries are being dropped; only changes are logged.
         self._dropping = False
-        self._losing = False
 
     def note(self, event: AuditEvent) -> None:
         """Queue an event for writing."""
@@ -190,7 +229,7 @@ class Recorder:
         pause = _FIRST_PAUSE_S
         while batch := self._next_batch():
             try:
-                unwritable = self._write(batch)
+                unwritable = self._writer.write(batch)
             except Exception as error:  # noqa: BLE001 - the thread must survive; the batch is tried again
                 self._handle_failure(error)
                 # While closing the wait ends at once; a short pause keeps the last attempts from spinning.
@@ -200,7 +239,7 @@ class Recorder:
             else:
                 self._finish_batch(batch, unwritable)
                 pause = _FIRST_PAUSE_S
-        self._close_store()
+        self._writer.close()
 
     def _next_batch(self) -> list[_QueuedEntry]:
         """Wait for queued items and return the first batch; empty when the recorder is closed."""
@@ -216,28 +255,6 @@ class Recorder:
                 batch.append(item)
         return batch
 
-    def _write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
-        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost."""
-        if self._store is None:
-            self._store = self._open()
-        rows: dict[_QueuedEntry, Row] = {}
-        for item in batch:
-            try:
-                with Boundary():  # redaction is the operator's code, and its error messages may contain text
-                    rows[item] = self._store.row(make_entry(item.event, self._redact))
-            except CorrectionError as error:
-                self._log_loss(str(error))
-        items = list(rows)
-        unstorable = {items[position] for position in self._store.insert(list(rows.values()))}
-        if unstorable:
-            self._log_loss("a row that the store cannot hold")
-        return set(batch) - set(rows) | unstorable
-
-    def _log_loss(self, reason: str) -> None:
-        if not self._losing:
-            log.error("audit: entries are lost (%s)", reason)
-        self._losing = True
-
     def _finish_batch(self, batch: Collection[_QueuedEntry], unwritable: Collection[_QueuedEntry]) -> None:
         """Count a batch, complete its waiting answers, and remove it from the queue."""
         count_entries("written", len(batch) - len(unwritable))
@@ -245,7 +262,6 @@ class Recorder:
         for item in batch:
             self._budget.give_back(item.size)
             item.settle(NotRecorded("no audit entry can be made for this answer") if item in unwritable else None)
-        self._losing = bool(unwritable)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
@@ -258,7 +274,7 @@ class Recorder:
 
     def _handle_failure(self, error: Exception) -> None:
         """Close the store and keep the queue for the next attempt, but give up entries that have waited too long."""
-        self._close_store()
+        self._writer.close()
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
@@ -281,12 +297,6 @@ class Recorder:
         for item in hopeless_items:
             self._budget.give_back(item.size)
             item.settle(NotRecorded("the audit store cannot be written"))
-
-    def _close_store(self) -> None:
-        store = self._store
-        self._store = None
-        if store is not None:
-            store.close()
 
 
 _OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()

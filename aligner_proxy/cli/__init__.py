@@ -19,6 +19,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins.commands import Command, plugin_commands
 
 _OWN = {
+    "init": "Write the configuration of a new gateway into a folder.",
     "serve": "Start the aligner engine and the LiteLLM proxy with the guardrail.",
     "engine": "Serve only the aligner, so that several gateway workers can share one model.",
     "align": "Correct one answer from stdin, many with --jsonl, or the output file of a batch.",
@@ -49,6 +50,8 @@ class LazyGroup(click.Group):
         return list(all_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        # A command that imports LiteLLM would else ask the internet, and wait for seconds where there is none.
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         command = all_commands().get(cmd_name)
         return None if command is None else cast(click.Command, importlib.import_module(command.module).command)
 
@@ -93,5 +96,3 @@ def main() -> None:
 
     Prices of models are those that LiteLLM brings; LITELLM_LOCAL_MODEL_COST_MAP=False gets today's from the internet.
     """
-    # Importing LiteLLM would else ask the internet, and wait for seconds where there is none.
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

@@ -25,9 +25,10 @@ from rich.markup import escape
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.cli.diff import make_table
+from aligner_proxy.cli.options import check_local_aligner
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
-from aligner_proxy.errors import ConfigError
+from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.gateway import active_policies, litellm_internals
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
@@ -50,9 +51,9 @@ from aligner_proxy.policy.judge_schema import find_judges
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.litellm_config import find_policies, is_litellm, model_groups, resolve_policies_file
 from aligner_proxy.policy.losses import refuse_losses
-from aligner_proxy.policy.resolver import PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
+from aligner_proxy.policy.resolver import NO_ROUTE, PRECEDENCE, PolicyResolver, RequestFacts, entry_name, route_matches
 from aligner_proxy.policy.schema import PolicyFile, Trust, plugin_kind
-from aligner_proxy.policy.yaml_file import read_yaml, suggest_name
+from aligner_proxy.policy.yaml_file import BUILT_IN, read_yaml, suggest_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
@@ -61,6 +62,8 @@ from aligner_proxy.types import BREVITY_OBJECTIVES, Exchange, GateRule, Judge, O
 
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
+_MOST_REASONS = 6
+"""Most reasons of a route that are printed one by one."""
 _SOON = timedelta(days=14)
 """How long before its end a key is warned about."""
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
@@ -127,6 +130,7 @@ class _CheckCommand(click.Command):
 )
 @click.option("--running", is_flag=True, help="As --against, but compare with the policies that `serve` uses here.")
 @click.option("--allow-less", is_flag=True, help="Only warn if tenants lose enforced objectives by FILE.")
+@click.option("--all", "in_full", is_flag=True, help="Print settings that have their default, and every reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def command(
     file: Path,
@@ -143,6 +147,7 @@ def command(
     against: Path | None,
     running: bool,
     allow_less: bool,
+    in_full: bool,
     as_json: bool,
     **fields_of_plugins: str | None,
 ) -> None:
@@ -170,8 +175,8 @@ def command(
         more = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains, "valid": not checked.faults}
         echo_json(_as_json(checked, policy, warnings) | more, indent=2)
     else:
-        _print_policy(Terminal(), checked, policy, key_settings)
-        _print_notes(Terminal(), gaps, remains, warnings)
+        _print_policy(Terminal(), checked, policy, key_settings, in_full=in_full)
+        _print_notes(Terminal(), gaps, remains, warnings, in_full=in_full)
     sys.exit(1 if checked.faults else 0)
 
 
@@ -223,7 +228,8 @@ def _read_config(file: Path) -> _CheckedConfig:
     if not litellm:
         return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)
-    gaps = (*entry, *litellm_config.find_uncovered(data, source))
+    unset = litellm_config.find_unset_variables(data, source)
+    gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset)
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
     unserved = next(_unserved_editors(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
@@ -298,10 +304,10 @@ def _brevity_warnings(policy: Policy) -> Iterator[str]:
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
-    for needed in (writer.make_recorder, check_hand_offs, check_local_engine):
+    for needed in (writer.make_recorder, check_hand_offs, check_local_engine, check_local_aligner):
         try:
             needed(policies)
-        except ConfigError as error:
+        except (ConfigError, WeightsError) as error:
             yield f"{error}; a gateway with this environment does not start"
 
 
@@ -448,7 +454,19 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
     )
 
 
-def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None) -> None:
+def _print_settings(console: Console, checked: _CheckedConfig, policy: Policy, *, in_full: bool) -> None:
+    """Print the settings; unless `in_full`, those with their default only as a number."""
+    rows = _setting_rows(checked.resolver.settings(policy), policy)
+    shown = [row for row in rows if in_full or not row[2].startswith(BUILT_IN)]
+    if shown:
+        console.print(make_table(("setting", "value", "from"), shown))
+    if len(shown) < len(rows):
+        console.print(f"[dim]{len(rows) - len(shown)} settings have their default; --all prints them[/]")
+
+
+def _print_policy(
+    console: Console, checked: _CheckedConfig, policy: Policy, key: Mapping[str, Any] | None, *, in_full: bool
+) -> None:
     """Print the policy as tables: settings, objectives, taught heads and their origins."""
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
@@ -470,7 +488,7 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
         console.print(
             make_table(("key of the file", "value"), [(name, _list_text(value)) for name, value in key.items()])
         )
-    console.print(make_table(("setting", "value", "from"), _setting_rows(checked.resolver.settings(policy), policy)))
+    _print_settings(console, checked, policy, in_full=in_full)
     origins = dict(policy.origins)
     # Columns with plugins' values for each objective, for example its weight.
     by_objective = {k: v for k, v in checked.extensions.record(policy).items() if isinstance(v, Mapping)}
@@ -496,15 +514,29 @@ def _print_policy(console: Console, checked: _CheckedConfig, policy: Policy, key
 
 
 def _print_notes(
-    console: Console, gaps: Mapping[str, Sequence[str]], remains: Mapping[str, str], warnings: Sequence[str]
+    console: Console,
+    gaps: Mapping[str, Sequence[str]],
+    remains: Mapping[str, str],
+    warnings: Sequence[str],
+    *,
+    in_full: bool,
 ) -> None:
-    """Print for each route what lets an original through and what stands for an answer that is all flagged, then the
+    """Print for each route when the original goes out and what stands for an answer that is all flagged, then the
     warnings."""
-    for name, reasons in gaps.items():
-        console.print(f"{escape(name)} lets an original through on: {', '.join(reasons) or 'nothing'}", soft_wrap=True)
-        console.print(f"{escape(name)} delivers where nothing remains: {remains[name]}", soft_wrap=True)
+    rows = [
+        (name if name != NO_ROUTE else "(no route matches)", _reasons_text(reasons, in_full=in_full), remains[name])
+        for name, reasons in gaps.items()
+    ]
+    console.print(make_table(("route", "the original goes out uncorrected", "if nothing would remain"), rows))
     for warning in warnings:
         console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+
+
+def _reasons_text(reasons: Sequence[str], *, in_full: bool) -> str:
+    """Reasons for which an original goes out; unless `in_full`, many of them only as a number."""
+    if len(reasons) > _MOST_REASONS and not in_full:
+        return f"wherever it cannot be judged or corrected ({len(reasons)} reasons; --all prints them)"
+    return f"on {', '.join(reasons)}" if reasons else "never"
 
 
 def _languages(checked: _CheckedConfig, policy: Policy) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.observability import logs
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import DEFAULT_ALIGNER
 
@@ -135,6 +137,16 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
     return EngineSettings(**from_file | {name: value for name, value in options.items() if value is not None})
 
 
+def check_local_aligner(file: PolicyFile) -> None:
+    """Raise for a model of this file that a local engine could not open, by the names of its files. No torch."""
+    if not config.engine_backend(file).local:
+        return
+    from aligner_proxy.engine.weights import sources
+
+    for model in (config.aligner_model(file), *config.aligner_adapters(file).values()):
+        sources.check_files(model, file.aligner.template)
+
+
 def _refuse_unpinned(models: dict[str, Any]) -> None:
     from aligner_proxy.engine.weights import sources
 
@@ -183,6 +195,8 @@ def silence_libraries() -> None:
 
     chatter.set_verbosity_error()  # type: ignore[no-untyped-call]
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # of the readers of model files, which draw bars into logs
 
 
 def log_option(function: F) -> F:

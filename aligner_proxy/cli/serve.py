@@ -29,7 +29,7 @@ import click
 from aligner_proxy import extras
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import open_files
-from aligner_proxy.cli.options import connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.cli.options import check_local_aligner, connection_options, log_option, log_to_stderr, take_limits
 from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
@@ -236,6 +236,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     check_guardrail(path, loaded)
     open_shared_server(loaded)
     config.check_local_engine(loaded)
+    check_local_aligner(loaded)
     engine = config.engine_backend(loaded)
     check_engine(path, loaded, engine)
     return ServePlan(path, policies.absolute(), loaded, engine, engine.local, host, port, workers)
@@ -254,9 +255,10 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about it."""
+    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about the file."""
     data, source = read_yaml(litellm_file)
-    for warning in guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry):
+    entries = guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry)
+    for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
         log.warning("%s", warning)
 
 
@@ -305,6 +307,8 @@ def litellm_environment(plan: ServePlan) -> dict[str, str]:
         ours["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
     if plan.log is not None:
         ours[config.LOG] = plan.log
+    if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
+        ours[config.CHECK_KEYS] = "1"
     return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from aligner_proxy.concurrency import is_being_cancelled
 from aligner_proxy.engine.api import (
     MAX_PLACES,
     AlignerInfo,
@@ -149,7 +150,7 @@ class FairAdmission:
             done = await working
         except asyncio.CancelledError:
             # cancelled to make room for other work, not by our caller
-            if ticket.gave_way() and not _is_cancelling():
+            if ticket.gave_way() and not is_being_cancelled():
                 raise self._shed_error() from None
             raise
         else:
@@ -408,9 +409,3 @@ class _AdmittedSession(ForwardingSession):
     async def aclose(self) -> None:
         """Free the slot and close the session."""
         await self._admission.let_go(self._ticket, self._quota)
-
-
-def _is_cancelling() -> bool:
-    """Whether this task itself is being cancelled, and not only the work that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -8,7 +8,8 @@ Preparation (merging the adapter, quantising) takes a while. It happens the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.taught_head import TaughtHead, unpack
 from aligner_proxy.engine.weights import manifest, memory, sources
 from aligner_proxy.engine.weights.store import Prepared, WeightStore
-from aligner_proxy.errors import MalformedHead, WeightsError
+from aligner_proxy.errors import AlignerProxyError, MalformedHead, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 Progress = Callable[[str], None]
@@ -57,9 +58,30 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
     """Load an aligner, preparing its weights first if needed. Raises `WeightsError` or `ConfigError`."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if settings.adapters:
-        return _open_together(settings, home, progress)
-    prepared, folder = prepare(settings, home, progress)
+    with _name_failures(settings, home):
+        return _open_together(settings, home, progress) if settings.adapters else _open_alone(settings, home, progress)
+
+
+@contextlib.contextmanager
+def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
+    """Raise a `WeightsError` that names the model and the fix for whatever the libraries raise."""
+    try:
+        yield
+    except AlignerProxyError:
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise WeightsError(f"{settings.model}: not enough memory to load it; take a smaller model, or nf4") from None
+    except Exception as error:
+        if "No space left" in str(error):
+            text = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
+        else:
+            first_line = str(error).partition("\n")[0]
+            text = f"it cannot be loaded ({type(error).__name__}: {first_line}); fetch or export it again"
+        raise WeightsError(f"{settings.model}: {text}") from error
+
+
+def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
+    prepared, folder = _prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings, progress=progress)
     runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
@@ -109,6 +131,11 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
 
 def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> tuple[Prepared, Path]:
     """Return the prepared weights and their folder, preparing them now if they are not in the store."""
+    with _name_failures(settings, home):
+        return _prepare(settings, home, progress)
+
+
+def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _recall_prepared(store, settings)):
         return stored
@@ -132,21 +159,28 @@ def _store_weights(
         return prepared, source.base.folder
     folder = store.find(prepared)
     if folder is None:
-        _check_preparation(source)
+        _check_preparation(source, store)
         progress("merging and quantising, this happens once")
         folder = store.make(prepared, partial(_fill, source, settings.quantization))
     return prepared, folder
 
 
-def _check_preparation(source: sources.ModelSource) -> None:
-    """Raise `WeightsError` if memory is too small to prepare this model.
+def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
+    """Raise `WeightsError` if the model has no tokenizer, or memory or disk are too small to prepare it.
 
-    A base inside a GGUF file has no config with sizes and is not checked: it is small enough to come in a package.
+    A base inside a GGUF file holds its tokenizer, has no config with sizes, and is small enough to come in a package.
     """
-    sizes = memory.shape(source.base.folder)
+    folder = source.base.folder
+    if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
+        raise WeightsError(f"{folder} has no tokenizer; copy {manifest.TOKENIZERS[0]} of its base model into it")
+    sizes = memory.shape(folder)
+    if sizes is None:
+        return
+    merges = source.adapter is not None
     free_bytes = memory.available()
-    if sizes is not None and free_bytes is not None:
-        memory.check_preparation(sizes, source.adapter is not None, free_bytes)
+    if free_bytes is not None:
+        memory.check_preparation(sizes, merges, free_bytes)
+    store.check_room(sizes.weights("nf4", 2) + (sizes.weights("none", 4) if merges else 0))
 
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:

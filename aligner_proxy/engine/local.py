@@ -36,7 +36,7 @@ from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.decoding.states import states
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.metrics import Phases
-from aligner_proxy.engine.scheduling.scheduler import Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, HeadRefused, MalformedHead
@@ -255,11 +255,11 @@ class LocalEngine:
         sequence = Sequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
-        job = Job(name, work(sequence), submitted.finish, submitted.deadline, tenant, sequence=sequence, phases=phases)
-        job.abandoned = submitted.abandoned.is_set
+        client = JobClient(submitted.deadline, tenant, submitted.abandoned.is_set)
         if answer is not None:
-            job.awake = answer.waits
-            job.reads_ahead = answer.is_read_ahead
+            client.awake = answer.waits
+            client.reads_ahead = answer.is_read_ahead
+        job = Job(name, work(sequence), submitted.finish, client, sequence=sequence, phases=phases)
         self._live.add(submitted)
         self._inbox.put(job)
         return submitted

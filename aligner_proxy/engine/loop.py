@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import NOTHING, Ask, Sequence, Step
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction
@@ -142,7 +142,7 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     work = correct(named_aligner, request, sequence)
     deadline = time.monotonic() + request.deadline_s
     loop = Loop(aligner)
-    loop.add(Job(request.request_id, work, ends.append, deadline, sequence=sequence))
+    loop.add(Job(request.request_id, work, ends.append, JobClient(deadline), sequence=sequence))
     while not ends:
         loop.step()
     end = ends[0]

@@ -19,8 +19,7 @@ Place = tuple[object, ...]
 """Identifies a call in a stream. Its first part is what an event ends: a choice, a block or an item."""
 _GRAMMAR = "grammar"
 _DELTA_SUFFIX = ".delta"
-_FREE_CALL = "custom_tool_call"
-_FIELDS = {"function_call": "arguments", _FREE_CALL: "input"}
+_FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
 """By type of an item of Responses, the field with its arguments."""
 _EVENT_FIELDS = {"response.function_call_arguments": "arguments", "response.custom_tool_call_input": "input"}
 """By type of an event of Responses, without what follows the last dot, the field with all arguments."""
@@ -187,11 +186,8 @@ class ResponsesCalls:
 
 
 def _walk_item(place: Place, item: Any, edit: Edit) -> Any:
-    kind = kind_of(item)
-    field = _FIELDS.get(kind)
-    if field is None:
-        return item
-    return _edit_field(item, field, place, edit, is_free=kind == _FREE_CALL)
+    field = _FIELDS.get(kind_of(item))
+    return item if field is None else _edit_field(item, field, place, edit)
 
 
 def _walk_list(value: Any, name: str, walk: Callable[[int, Any], Any]) -> Any:

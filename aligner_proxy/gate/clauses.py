@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from aligner_proxy.text.reading_form import ENGLISH_JOINING_WORDS
+
 _FEWEST_WORDS = 2
 """Fewest words of a clause by which an edit can be seen to have left it."""
 # Words of several languages that join clauses, and are no other word of any of them (Dutch `of` is left out).
 _JOINING_WORDS = (
-    r"and|but|or|so|yet|because|although|though|while|whereas|unless|which|who|whose|if|as|that|"
+    rf"{ENGLISH_JOINING_WORDS}|whose|"
     r"und|aber|oder|weil|obwohl|während|falls|wenn|dass|et|mais|ou|donc|parce|quoique|tandis|qui|"
     r"y|pero|porque|aunque|mientras|que|e|perché|che|maar|omdat"
 )

@@ -61,8 +61,8 @@ class CallArguments:
         cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, side: SideTexts
     ) -> CallArguments | None:
         """Create it for a request; None if its answers hold no calls."""
-        form = formats.calls(state.route)
-        wire = formats.wire(state.route)
+        form = formats.calls(state.arrival.route)
+        wire = formats.wire(state.arrival.route)
         if form is None or wire is None:
             return None
         return cls(form, data, state, wire.first_exchange(data, 0), corrector_of, side)
@@ -79,7 +79,7 @@ class CallArguments:
             texts = DeliveredTexts(exchanges, removed=self.copies.removed)
             try:
                 edited = self.form.replace(response, lambda call: self.new_text(call.text))
-                edited = second_copies.drop_from_body(self.state.route, self.data, edited, texts)
+                edited = second_copies.drop_from_body(self.state.arrival.route, self.data, edited, texts)
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
                 return response

@@ -103,7 +103,7 @@ class ChoiceCorrector:
             ]
         else:
             work = [each for answer in _split_answers(exchanges) for each in self._work_on(answer, session_of)]
-            with tracing.span("aligner.correct", state.trace, aligner__call_id=state.call_id):
+            with tracing.span("aligner.correct", state.arrival.trace, aligner__call_id=state.call_id):
                 # A single choice needs no task of its own.
                 outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
         state.settle(outcomes)
@@ -197,11 +197,13 @@ class ChoiceCorrector:
         """Judge an answer with the shadow aligner and record the result in a separate audit entry."""
         outcome = await self.pipeline.align(exchange, policy)
         state = self._state
-        if outcome.status is not Status.SKIPPED and state.facts is not None and self._auditor is not None:
+        if outcome.status is not Status.SKIPPED and state.arrival.facts is not None and self._auditor is not None:
             record = state.policy_record(policy)
-            aligner_id = f"{state.aligner_id}{BESIDE_ID}"
-            route = f"{state.route}#beside"
-            self._auditor.note(AuditEvent(time.time(), route, state.facts, exchange, outcome, record, aligner_id))
+            aligner_id = f"{state.arrival.aligner_id}{BESIDE_ID}"
+            route = f"{state.arrival.route}#beside"
+            self._auditor.note(
+                AuditEvent(time.time(), route, state.arrival.facts, exchange, outcome, record, aligner_id)
+            )
         return outcome
 
     @property
@@ -237,13 +239,15 @@ class ChoiceCorrector:
         state = self._state
         if outcome.status is Status.SKIPPED:
             return None
-        state.extensions.observe(outcome)
+        state.arrival.extensions.observe(outcome)
         if outcome.policy.hand_off is not None and self._hand_offs is not None:
-            self._hand_offs.offer(exchange, outcome, state.aligner_id)
-        if state.facts is None:
+            self._hand_offs.offer(exchange, outcome, state.arrival.aligner_id)
+        if state.arrival.facts is None:
             return None
         record = state.policy_record(outcome.policy) | model_use_record(outcome)
-        return AuditEvent(time.time(), state.route, state.facts, exchange, outcome, record, state.aligner_id)
+        return AuditEvent(
+            time.time(), state.arrival.route, state.arrival.facts, exchange, outcome, record, state.arrival.aligner_id
+        )
 
 
 def _split_answers(exchanges: Sequence[Exchange]) -> Iterator[Sequence[Exchange]]:

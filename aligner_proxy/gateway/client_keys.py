@@ -22,8 +22,17 @@ from aligner_proxy.policy.litellm_config import find_policies
 log = logging.getLogger(__name__)
 
 
+_KEY_CHECK = "aligner_proxy.auth.user_api_key_auth"
+
+
 class KeysUnreadable(AlignerProxyError):
     """No keys file has been readable since the start, so no client can be authenticated."""
+
+
+def install() -> None:
+    """Let the running proxy check keys by `auth`, if `serve` found nothing else that does."""
+    if config.checks_keys():
+        litellm_internals.use_key_check(_KEY_CHECK)
 
 
 def key_digest(key: str) -> str:

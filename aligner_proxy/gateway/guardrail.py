@@ -32,6 +32,7 @@ from aligner_proxy.formats import json_body, sse
 from aligner_proxy.formats.base import is_plain
 from aligner_proxy.gateway import (
     body_limits,
+    client_keys,
     duplicate_models,
     gc_workaround,
     label_bounds,
@@ -53,7 +54,7 @@ from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.incoming_texts import IncomingTexts
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import RequestState, find_state, store_state, without_state
+from aligner_proxy.gateway.request_state import Arrival, RequestState, find_state, store_state, without_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts, withhold_error
@@ -145,6 +146,7 @@ class AlignerGuardrail(CustomGuardrail):
         )
         litellm_internals.count_in_readiness(ready.reason)
         body_limits.install()
+        client_keys.install()
         litellm_internals.watch_clients()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         litellm_internals.count_tokens_off_loop()
@@ -299,7 +301,7 @@ class AlignerGuardrail(CustomGuardrail):
         if state.skip:
             self._skip_choices(data, state, SkipReason(state.skip), formats.count_choices(response))
             return ()
-        wire = formats.wire(state.route)
+        wire = formats.wire(state.arrival.route)
         exchanges = wire.exchanges(data, response) if wire else ()
         if not exchanges:
             self._skip_choices(data, state, SkipReason.EMPTY if wire else SkipReason.ENDPOINT)
@@ -314,7 +316,7 @@ class AlignerGuardrail(CustomGuardrail):
         outcomes: Sequence[Outcome],
     ) -> Any:
         """The corrected response; the original if that cannot be made and the policy does not block."""
-        wire = formats.wire(state.route)
+        wire = formats.wire(state.arrival.route)
         if wire is None:
             return response
         try:
@@ -323,7 +325,7 @@ class AlignerGuardrail(CustomGuardrail):
                 return edited
             texts = second_copies.DeliveredTexts(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations
-            return await asyncio.to_thread(second_copies.drop_from_body, state.route, data, edited, texts)
+            return await asyncio.to_thread(second_copies.drop_from_body, state.arrival.route, data, edited, texts)
         except NotPutIn:
             metrics.record_not_applied(state)
             reason: str | None = pipeline_outcomes.INTERNAL
@@ -352,7 +354,7 @@ class AlignerGuardrail(CustomGuardrail):
         await state.wait_for_selection()
         thoughts = self._open_reasoning(request_data, state)
         response = thoughts.wrap_stream(response) if thoughts else response
-        wire = formats.wire(state.route)
+        wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or state.is_settled:
             # with `mode: off`, the client gets what LiteLLM alone would send, byte for byte
             commented = wire is not None and state.skip != SkipReason.MODE_OFF
@@ -433,28 +435,21 @@ class AlignerGuardrail(CustomGuardrail):
         """Resolve the policy and the reason to skip, if any; raises `Blocked` if the policy forbids to skip for it."""
         call_id = str(data.get("litellm_call_id") or "")
         route = user.request_route
-        extensions = self.pipeline.extensions
         wire = formats.wire(route)
         if wire is None:
-            return RequestState(call_id, _NO_POLICY, self._model, route, skip=SkipReason.ENDPOINT.value)
+            return RequestState(call_id, _NO_POLICY, self._model, Arrival(route), skip=SkipReason.ENDPOINT.value)
         request, policy = await self._resolve_policy(data, user)
         skip = self._skip_reason(policy, sampled=is_sampled(policy.sample))
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
-        trace = tracing.context_of(user.parent_otel_span)
-        model = self._aligner_of(policy)
-        versions = self._policies.current.head_versions
-        state = RequestState(
-            call_id,
-            policy,
-            model,
+        arrival = Arrival(
             route,
             facts=request,
-            skip=skip,
-            extensions=extensions,
-            heads_in_force=versions,
-            trace=trace,
+            extensions=self.pipeline.extensions,
+            heads_in_force=self._policies.current.head_versions,
+            trace=tracing.context_of(user.parent_otel_span),
         )
+        state = RequestState(call_id, policy, self._aligner_of(policy), arrival, skip=skip)
         self._start_selection(data, state)
         return state
 
@@ -471,18 +466,20 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _start_selection(self, data: dict[str, Any], state: RequestState) -> None:
         """Start choosing the objectives if the policy leaves the choice to a plugin."""
-        wire = formats.wire(state.route)
-        if wire is not None and state.skip is None and state.extensions.selects(state.policy):
+        wire = formats.wire(state.arrival.route)
+        if wire is not None and state.skip is None and state.arrival.extensions.selects(state.policy):
             work = self.pipeline.select_objectives(wire.first_exchange(data, 0), state.policy)
             state.selecting = RunningSelection(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter policy if a different model group answers than the requested one."""
         group = routing.answering_group(data, response)
-        if group is None or group == state.answered_by or state.facts is None or state.is_settled:
+        if group is None or group == state.answered_by or state.arrival.facts is None or state.is_settled:
             return
         state.answered_by = group
-        policy = request_policy.resolve_answer(self._policies, state.extensions, state.facts, state.policy, group)
+        policy = request_policy.resolve_answer(
+            self._policies, state.arrival.extensions, state.arrival.facts, state.policy, group
+        )
         if policy is None:
             return
         # A request that was drawn before is not drawn again; one that was not may be in the new policy's sample.

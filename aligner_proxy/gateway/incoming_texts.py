@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from litellm.proxy._types import ProxyException
@@ -20,7 +20,7 @@ from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.choice_corrector import RETRY_AFTER_S
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.side_texts import JUDGE_ALL, CorrectorOf, is_clean, scoring_state
+from aligner_proxy.gateway.side_texts import CorrectorOf, is_clean, scoring_state
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.types import Exchange, IncomingTreatment, Mode, Outcome, Status
 
@@ -54,6 +54,7 @@ class IncomingTexts:
         self._data = data
         self._state = state
         self._corrector_of = corrector_of
+        self.labels: list[str] = []
         self._report: asyncio.Task[None] | None = None
 
     def __deepcopy__(self, memo: object) -> IncomingTexts:
@@ -97,16 +98,14 @@ class IncomingTexts:
             for text, outcome in zip(texts, outcomes, strict=True)
             if not is_clean(outcome, self._state.policy)
         ]
-        self._state.incoming_labels += [doubtful_text.label for doubtful_text in doubtful_texts]
+        self.labels += [doubtful_text.label for doubtful_text in doubtful_texts]
         for doubtful_text in doubtful_texts:
             metrics.record_incoming_text(self._state, doubtful_text.text.kind, is_flagged=doubtful_text.is_flagged)
         return doubtful_texts
 
     async def _score(self, text: IncomingText, *, unstored: bool) -> Outcome:
-        scored_state = scoring_state(self._state, text.kind)
-        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
         exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
-        return await self._corrector_of(scored_state).correct_one(exchange)
+        return await self._corrector_of(scoring_state(self._state, text.kind)).correct_one(exchange)
 
     def _refuse(self, doubtful: _DoubtfulText) -> None:
         """Raise LiteLLM's error for a flagged text, and for an unjudged one if the policy blocks these."""

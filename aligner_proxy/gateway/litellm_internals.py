@@ -26,6 +26,7 @@ from fastapi import HTTPException, Request
 from litellm.litellm_core_utils.served_output_texts import record_served_output_texts, served_stream_output_texts
 from litellm.proxy._types import LiteLLMRoutes, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import get_request_route, iter_request_fallback_targets
+from litellm.proxy.types_utils.utils import get_instance_fn
 from litellm.types.guardrails import GuardrailEventHooks, LitellmParams
 from litellm.types.guardrails import Mode as ModeByTag
 from litellm.types.utils import ModelResponseStream
@@ -60,6 +61,13 @@ def proxy_module() -> Any:
     from litellm.proxy import proxy_server
 
     return proxy_server
+
+
+def use_key_check(address: str) -> None:
+    """Let the running proxy check keys by this function, as `custom_auth` does, unless its file names another one."""
+    if proxy_application() is not None:
+        proxy = proxy_module()
+        proxy.user_custom_auth = proxy.user_custom_auth or get_instance_fn(address)
 
 
 def config_folder() -> Path:

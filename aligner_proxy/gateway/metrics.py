@@ -57,8 +57,10 @@ def record_incoming_text(state: RequestState, kind: IncomingKind, *, is_flagged:
 
 def record_upstream_end(state: RequestState) -> None:
     """Record the duration of the upstream stage, which ends when the answer is complete or will not come."""
-    seconds = time.monotonic() - state.opened_at
-    record_stage("upstream", seconds, state.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name)
+    seconds = time.monotonic() - state.arrival.opened_at
+    record_stage(
+        "upstream", seconds, state.arrival.trace, aligner__call_id=state.call_id, aligner__policy=state.policy.name
+    )
 
 
 def record_stream_shed(state: RequestState) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy import formats
@@ -48,11 +48,14 @@ def reasoning_treatment(state: RequestState) -> SideTreatment:
 
 def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
     """The handler of a request's reasoning; None if reasoning passes unchanged here."""
-    form = formats.reasoning(state.route)
-    wire = formats.wire(state.route)
+    form = formats.reasoning(state.arrival.route)
+    wire = formats.wire(state.arrival.route)
     if form is None or wire is None or reasoning_treatment(state) is SideTreatment.PASS:
         return None
-    corrector = corrector_of(scoring_state(state, SideKind.REASONING))
+    scored_state = scoring_state(state, SideKind.REASONING)
+    # For the record reasoning is skipped as an answer would be.
+    scored_state.policy = replace(scored_state.policy, on_skip=state.policy.on_skip)
+    corrector = corrector_of(scored_state)
     return Reasoning(form, data, state, wire.first_exchange(data, 0), corrector)
 
 

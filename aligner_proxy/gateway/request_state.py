@@ -34,8 +34,8 @@ _RANK = (
 
 _STATE = "aligner_proxy_state"
 """Name of the state in a request's metadata."""
-_COARSEST_DIGITS = 2
-"""Fewest digits of a rounded time; times below 100 ms are reported as 100."""
+_LEAST_BOUND_MS = 100
+"""The first of the bounds 100, 200, 500, 1000, 2000 ... that a time is reported below."""
 
 
 @dataclass(slots=True)
@@ -85,27 +85,19 @@ class IncomingJudgement(Protocol):
         """Wait until everything is judged."""
         ...
 
+    @property
+    def labels(self) -> Sequence[str]:
+        """The messages that were flagged or could not be judged, each with the objectives or the reason."""
+        ...
 
-@dataclass(slots=True, repr=False)
-class RequestState:
-    """State of one request; client metadata is JSON, so it can never be an instance of this class."""
 
-    call_id: str
-    policy: Policy
-    model: str
-    """The configured name of the aligner."""
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What is known once a request has arrived, and does not change while it is answered."""
+
     route: str | None = None
-    stream: bool = False
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
-    answered_by: str | None = None
-    """The model group that answers; None if LiteLLM has not said yet."""
-    skip: str | None = None
-    """Reason, known before the answer, why no choice will be judged; None if choices are judged."""
-    is_settled: bool = False
-    """Whether the outcomes are final; later hooks for this call then do nothing."""
-    selecting: RunningSelection | None = None
-    """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
     extensions: Extensions = NO_EXTENSIONS
     """Extensions, which add to headers, comments and records."""
     heads_in_force: Mapping[str, Version] = field(default_factory=dict)
@@ -116,13 +108,34 @@ class RequestState:
     """Id of this request's audit entries; it is random and cannot be guessed, while clients may choose call ids."""
     opened_at: float = field(default_factory=time.monotonic)
     """Time at which the request went to the upstream, in monotonic seconds."""
+
+    def versions_used(self, policy: Policy) -> Mapping[str, Version]:
+        """The taught heads in force that a policy's objectives use, by objective."""
+        return taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
+
+
+@dataclass(slots=True, repr=False)
+class RequestState:
+    """State of one request; client metadata is JSON, so it can never be an instance of this class."""
+
+    call_id: str
+    policy: Policy
+    model: str
+    """The configured name of the aligner."""
+    arrival: Arrival = field(default_factory=Arrival)
+    answered_by: str | None = None
+    """The model group that answers; None if LiteLLM has not said yet."""
+    skip: str | None = None
+    """Reason, known before the answer, why no choice will be judged; None if choices are judged."""
+    is_settled: bool = False
+    """Whether the outcomes are final; later hooks for this call then do nothing."""
+    selecting: RunningSelection | None = None
+    """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
     outcomes: list[Outcome] = field(default_factory=list)
     reasoning: list[Outcome] = field(default_factory=list)
     """Outcomes of scored reasoning, by choice."""
     incoming: IncomingJudgement | None = None
     """The judgement of texts of the request; None if the policy looks at none, or before it began."""
-    incoming_labels: list[str] = field(default_factory=list)
-    """The messages of the request that were flagged or could not be judged, each with the objectives or the reason."""
     arguments: list[Outcome] = field(default_factory=list)
     """Outcomes of the arguments of tool calls that were to be corrected, by call."""
 
@@ -176,30 +189,34 @@ class RequestState:
     @property
     def public_id(self) -> str | None:
         """The id in headers and comments; None for skipped answers whose calls were not judged, either."""
-        return None if self.status is Status.SKIPPED and not self.arguments else self.aligner_id
+        return None if self.status is Status.SKIPPED and not self.arguments else self.arrival.aligner_id
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
         hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         # Ours come last, so that no plugin replaces one.
-        pairs = self.extensions.headers(self.policy, self.outcomes) | {
+        pairs = self.arrival.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
             "status": self.status.value,
             "reason": self.reason,
             "choice": str(self._decisive_outcome().index) if len(self.outcomes) > 1 else "",
             "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught_summary(taught_versions(self.policy, self.heads_in_force)) if self.heads_in_force else "",
+            "taught": _taught_summary(self.arrival.versions_used(self.policy)),
             "policy": self.policy.name,
             "model": self.corrector,
             "reasoning": _reasoning_summary(self.reasoning),
-            "incoming": ",".join(self.incoming_labels),
+            "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": None if hit is None else "hit" if hit else "miss",
-            "ms": self.added_ms(),
+            "ms": self._added_ms_text(),
             "editor": self._editor_summary(),
             "judge": self._judge_summary(),
         }
         return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
+
+    def _incoming_summary(self) -> str:
+        """The doubtful messages of the request; empty if there are none."""
+        return ",".join(self.incoming.labels) if self.incoming is not None else ""
 
     def _editor_summary(self) -> str | None:
         """The editor with its calls and tokens, for a header; None if no editor was called."""
@@ -228,13 +245,23 @@ class RequestState:
         # as with x-aligner-ms, exact times would reveal something about the texts
         return f"{summary} ms={calls.ms:.0f}" if self.policy.exact_times else summary
 
-    def added_ms(self) -> str | None:
-        """Milliseconds of the slowest choice, rounded up to a power of ten unless the policy sets `exact_times`."""
+    def added_ms(self) -> float | None:
+        """Milliseconds of the slowest choice; unless the policy sets `exact_times`, a bound that they do not exceed.
+
+        Exact times would reveal something about the texts.
+        """
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
-            return None if slowest is None else f"{slowest:.0f}"
-        # Exact times would reveal something about the texts.
-        return str(10 ** max(_COARSEST_DIGITS, len(str(int(slowest)))))
+            return slowest
+        bound = _LEAST_BOUND_MS
+        while slowest > bound:
+            bound = bound * 5 // 2 if str(bound).startswith("2") else bound * 2
+        return bound
+
+    def _added_ms_text(self) -> str | None:
+        """The same for a header: `<=` says that it is a bound."""
+        ms = self.added_ms()
+        return None if ms is None else f"{ms:.0f}" if self.policy.exact_times else f"<={ms:.0f}"
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """SSE comments for the end of a stream, which every parser ignores; the last one contains the status."""
@@ -244,12 +271,14 @@ class RequestState:
             fields.append(f"reason={self.reason}")
         if self.reasoning:
             fields.append(f"reasoning={_reasoning_summary(self.reasoning)}")
-        if self.incoming_labels:
-            fields.append("incoming=" + ",".join(self.incoming_labels))
+        if incoming := self._incoming_summary():
+            fields.append(f"incoming={incoming}")
         if self.arguments:
             fields.append("tool_arguments=" + ",".join(map(_status_text, self.arguments)))
         fields += self._use_fields()
-        fields += [f"{name}={value}" for name, value in self.extensions.trailer(self.policy, self.outcomes).items()]
+        fields += [
+            f"{name}={value}" for name, value in self.arrival.extensions.trailer(self.policy, self.outcomes).items()
+        ]
         if len(self.outcomes) > 1:  # else `status` says it already
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
         if self.public_id:
@@ -269,12 +298,11 @@ class RequestState:
 
     def policy_record(self, policy: Policy) -> dict[str, Any]:
         """Facts recorded with a policy in addition to its settings: plugins' records, and the taught heads it uses."""
-        in_force = taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
         heads_record = {
             name: {"head": version.head[:16], "examples": version.against + version.fine, "at": round(version.at)}
-            for name, version in in_force.items()
+            for name, version in self.arrival.versions_used(policy).items()
         }
-        return self.extensions.record(policy) | ({"taught": heads_record} if heads_record else {})
+        return self.arrival.extensions.record(policy) | ({"taught": heads_record} if heads_record else {})
 
     def record(self) -> dict[str, Any]:
         """The data for LiteLLM's guardrail record: ids, names, lengths and counts."""

@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import HTTPException
@@ -82,7 +82,6 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         score_only=True,
         corrector=METAALIGNER,
         plugin_rules=(),
-        on_skip=state.policy.on_skip,
     )
     return scored_state
 
@@ -99,12 +98,12 @@ def correcting_state(state: RequestState, kind: SideKind | IncomingKind) -> Requ
         extensions=(),
         on_skip=JUDGE_ALL,
     )
+    arrival = state.arrival
     # Entries of these texts must not be taken for the answer's entries, which have the same choice numbers.
     return replace(
         state,
         policy=policy,
-        route=f"{state.route}#{name}",
-        aligner_id=f"{state.aligner_id}{SIDE_IDS[kind]}",
+        arrival=replace(arrival, route=f"{arrival.route}#{name}", aligner_id=f"{arrival.aligner_id}{SIDE_IDS[kind]}"),
         outcomes=[],
         reasoning=[],
     )
@@ -152,28 +151,34 @@ async def withhold_error(state: RequestState, side: SideTexts | None, error: Exc
     return await side.silence(error) if side is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class SideTextJudge:
+    """Scores side texts of one response, as answers to its request."""
+
+    data: Mapping[str, Any]
+    state: RequestState
+    opening: Exchange
+    """The conversation to which they are answers."""
+    corrector_of: CorrectorOf
+    source: object = None
+    """The response or stream, with which LiteLLM stores the upstream's headers."""
+
+    async def score(self, kind: SideKind, text: str) -> Outcome:
+        """The outcome of a text."""
+        corrector = self.corrector_of(scoring_state(self.state, kind))
+        unstored = no_store(self.data, self.source)
+        return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=unstored))
+
+
 class SideTexts:
     """Side texts of one response: `read` collects them, and `settle` raises `Blocked` if they block the answer."""
 
-    def __init__(
-        self,
-        data: Mapping[str, Any],
-        state: RequestState,
-        opening: Exchange,
-        corrector_of: CorrectorOf,
-        *,
-        source: object = None,
-        streamed: bool = False,
-    ) -> None:
-        self._data = data
-        self._source = source
-        """The response or stream, with which LiteLLM stores the upstream's headers."""
-        self._state = state
-        self._opening = opening
-        self._corrector_of = corrector_of
+    def __init__(self, judge: SideTextJudge, *, streamed: bool = False) -> None:
+        self._judge = judge
+        self._state = judge.state
         self._reader = SideTextReader(streamed=streamed)
         self._streamed = streamed
-        self._kinds = _KindTreatments(state.policy)
+        self._kinds = _KindTreatments(judge.state.policy)
         self._body: object = None
         """The body that was last read."""
         self._tagged_reasoning: Sequence[str] = ()
@@ -201,24 +206,18 @@ class SideTexts:
     ) -> SideTexts | None:
         """Create the collector for a request; None if its policy lets every kind pass or the request is not judged."""
         policy = state.policy
-        wire = formats.wire(state.route)
+        wire = formats.wire(state.arrival.route)
         if wire is None or state.skip or policy.mode is not Mode.ENFORCE:
             return None
         kinds = _KindTreatments(policy)
         if not (kinds.dropped or kinds.looked_at):
             return None
-        return cls(data, state, wire.first_exchange(data, 0), corrector_of, source=source, streamed=streamed)
+        judge = SideTextJudge(data, state, wire.first_exchange(data, 0), corrector_of, source)
+        return cls(judge, streamed=streamed)
 
     def reopen(self) -> SideTexts:
         """A new collector for the same stream, to be read again from its beginning."""
-        reopened = SideTexts(
-            self._data,
-            self._state,
-            self._opening,
-            self._corrector_of,
-            source=self._source,
-            streamed=self._streamed,
-        )
+        reopened = SideTexts(self._judge, streamed=self._streamed)
         # shared, since what was noted here of the stream's calls holds for it, too
         reopened._clean = self._clean
         reopened._unjudged = self._unjudged
@@ -304,7 +303,7 @@ class SideTexts:
                 uncovered.setdefault(text.kind, []).append(uncovered_text)
         # One judgement per kind, however many fields an upstream fills.
         for kind, parts in uncovered.items():
-            await self._judge(kind, _BETWEEN.join(dict.fromkeys(parts)))
+            await self._judge_text(kind, _BETWEEN.join(dict.fromkeys(parts)))
             # A text that repeats one of these later is not judged again.
             self._clean += parts
         for text in texts:
@@ -379,21 +378,16 @@ class SideTexts:
     def _own_strings(self, name: str) -> frozenset[str]:
         """The strings of a field of the request, which are read once."""
         if name not in self._echoes:
-            self._echoes[name] = frozenset(echoed_texts(self._data, [name]))
+            self._echoes[name] = frozenset(echoed_texts(self._judge.data, [name]))
         return self._echoes[name]
 
-    async def _judge(self, kind: SideKind, text: str) -> None:
+    async def _judge_text(self, kind: SideKind, text: str) -> None:
         """Score a text; raises `Blocked` if it may not be delivered."""
         state = self._state
         if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
             self.refuse(kind)
             return
-        scored_state = scoring_state(state, kind)
-        scored_state.policy = replace(scored_state.policy, on_skip=JUDGE_ALL)
-        corrector = self._corrector_of(scored_state)
-        unstored = no_store(self._data, self._source)
-        exchange = make_side_exchange(self._opening, 0, text, no_store=unstored)
-        outcome = await corrector.correct_one(exchange)
+        outcome = await self._judge.score(kind, text)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]
         if not is_clean(outcome, state.policy):

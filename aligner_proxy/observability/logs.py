@@ -6,8 +6,10 @@ logger `aligner_proxy.outcome` are JSON already and become fields of the line.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import re
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -17,6 +19,9 @@ _STACKS = ("exc_info", "exc_text", "stack_info")
 """Fields of a record that would write an exception with its message."""
 _NOISY = ("httpx", "httpcore", "uvicorn.error")
 """Loggers that write a line for each connection at INFO."""
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class JsonLine(logging.Formatter):
@@ -67,6 +72,29 @@ def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
     return {"error": record.exc_info[0].__name__, "place": place}
 
 
+class PrintedLines(io.TextIOBase):
+    """A text stream that writes each line printed to it as a JSON line to stderr; banners of signs are left out."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handler = make_handler("json")
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Write the lines that end in this text, without colours."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            words = _COLOUR.sub("", line).strip(" #")
+            if any(map(str.isalnum, words)):
+                record = {"name": self._name, "levelno": logging.INFO, "levelname": "INFO", "msg": "%s"}
+                self._handler.handle(logging.makeLogRecord({**record, "args": (words,)}))
+        return len(text)
+
+    def writable(self) -> bool:
+        """Always True."""
+        return True
+
+
 def make_handler(form: str) -> logging.Handler:
     """Create a handler that writes lines in this format to stderr, where service managers expect them."""
     stderr = logging.StreamHandler(sys.stderr)
@@ -89,3 +117,17 @@ def configure_own_logging(form: str) -> None:
         ours.addHandler(make_handler(form))
         ours.setLevel(logging.INFO)
         ours.propagate = False  # LiteLLM's handlers would write each line once more
+    if form == "json":
+        unify_json_lines()
+
+
+def unify_json_lines() -> None:
+    """Write what the other loggers of this process say to a terminal as our JSON lines, too."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [handler for each in loggers if isinstance(each, logging.Logger) for handler in each.handlers]
+    for handler in handlers:
+        # a file belongs to whoever opened it
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setFormatter(JsonLine())
+            if isinstance(handler.stream, PrintedLines):
+                handler.setStream(sys.stderr)

@@ -310,7 +310,7 @@ class AnswerPart:
         if verdicts is None:
             return False
         is_end = state.cut.has_ended and not state.is_part
-        state.verdicts.accept(verdicts, state.cut.segments, state.decided, is_end=is_end)
+        state.verdicts.accept(verdicts, state.cut.segments, state.cut.decided, is_end=is_end)
         return True
 
     async def _settle(self) -> bool:

@@ -36,14 +36,17 @@ class AnswerFacts:
 
 
 class GrowingSegments:
-    """A text that grows and is cut into segments."""
+    """A text that grows and is cut into segments, the first of which are decided."""
 
     def __init__(self) -> None:
         self.text = ""
         self.segments: list[Segment] = []
         self.has_ended = False
         self.ended_at = 0.0
+        self.decided = 0
+        """Number of decided segments."""
         self._cutter = Cutter()
+        self._calls = CallReader()
 
     @property
     def length(self) -> int:
@@ -59,6 +62,10 @@ class GrowingSegments:
         self.has_ended = True
         self.ended_at = time.perf_counter()
         self.segments += self._cutter.end()
+
+    def begins_call(self) -> bool:
+        """Whether a call for a program begins in the text so far."""
+        return self._calls.read(self.text, self.segments)
 
 
 class SegmentVerdicts:
@@ -134,12 +141,9 @@ class PartState:
         self.is_part = is_part
         """Whether it begins in the middle of an answer, or more of the answer follows."""
         self.cut = GrowingSegments()
-        self._calls = CallReader()
         self.verdicts = SegmentVerdicts()
         self.delivery = ReplacementMap()
         """The output for the decided text."""
-        self.decided = 0
-        """Number of decided segments."""
         self.tally = EditTally()
         self.stop: Stop | None = None
         """Why the part was given up; None if it was not."""
@@ -171,7 +175,7 @@ class PartState:
     def _has_call(self) -> bool:
         """Whether a call for a program begins in the text so far; not read if the policy judges such answers."""
         is_judged = self.policy.on_skip.tool_calls is OnSkip.JUDGE
-        return not is_judged and self._calls.read(self.cut.text, self.cut.segments)
+        return not is_judged and self.cut.begins_call()
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer for stages. After the first output and before the final call, it uses the latest known facts."""

@@ -189,7 +189,7 @@ class GrowingReading:
         more = self._copies(state, known_count)
         more |= await self._flag_echoes(state, _fresh(state, known_count, more))
         more |= await self._flag_followers(state, _fresh(state, known_count, more), more)
-        if limit > state.decided:
+        if limit > state.cut.decided:
             more |= await self._flag_windows(state, more)
         for verdict in more.values():
             self._flagged.setdefault(copy_key(verdict.text), verdict)
@@ -236,7 +236,7 @@ class GrowingReading:
         segments = state.cut.segments
         text = state.delivery.render(0, state.delivery.end, state.cut.text)
         starts: dict[int, int] = {}
-        for number in range(state.decided, len(verdicts)):
+        for number in range(state.cut.decided, len(verdicts)):
             if not (verdicts[number].flagged or number in more):
                 starts[number] = len(text)
                 text += segments[number].text + segments[number].gap
@@ -253,7 +253,7 @@ class GrowingReading:
         """Undecided segments that are flagged in their reading form."""
         verdicts = state.verdicts.all
         segments = state.cut.segments
-        undecided = range(state.decided, len(verdicts))
+        undecided = range(state.cut.decided, len(verdicts))
         begin = segments[undecided.start].start
         text = state.cut.text[: segments[undecided.stop - 1].end]
         windows = await run_off_loop(len(text) - begin, partial(reading_windows, text[begin:]))
@@ -278,7 +278,7 @@ def _releasable(state: PartState) -> int:
     segments = state.cut.segments
     limit = len(state.verdicts.all)
     words_behind = 0
-    while limit > state.decided and words_behind < WINDOW_WORDS and not _ENDS.search(segments[limit - 1].text):
+    while limit > state.cut.decided and words_behind < WINDOW_WORDS and not _ENDS.search(segments[limit - 1].text):
         limit -= 1
         words_behind += len(segments[limit].text.split())
     return limit

@@ -58,7 +58,7 @@ class SegmentRelease:
     async def release(self, releasable: int) -> None:
         """Release new unflagged segments, and the flagged runs before them; each segment is examined once."""
         state = self._state
-        if state.cut.has_ended and state.decided < len(state.cut.segments):
+        if state.cut.has_ended and state.cut.decided < len(state.cut.segments):
             self._looked_at = min(self._looked_at, len(state.cut.segments) - 1)  # the last one has no next to wait for
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
@@ -91,12 +91,12 @@ class SegmentRelease:
         if self._first_flagged is not None:
             await self._edit(self._first_flagged, number, waits=waits)
             self._first_flagged = None
-            state.decided = number
+            state.cut.decided = number
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
             # An addition needs a character to replace, so the last one is held back.
             await self._put(segments[number].end - is_last)
-            state.decided = number + 1
+            state.cut.decided = number + 1
 
     def _waits(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
@@ -229,7 +229,7 @@ class SegmentRelease:
             return {}
         closed_chars = self._closed_answer.chars
         self._edits = {edit: parts for edit, parts in self._edits.items() if edit.end > closed_chars}
-        settled_edits = Settled(state.decided, dict(self._edits), self._closed_answer)
+        settled_edits = Settled(state.cut.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             refusal, followed = await judge_next_in_thread(
                 state.cut.text[:end], edit, state.verdicts_up_to(end), settled_edits, state.policy

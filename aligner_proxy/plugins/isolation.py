@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TypeVar
 
+from aligner_proxy.concurrency import is_being_cancelled
 from aligner_proxy.errors import PluginFault, PluginStuck
 from aligner_proxy.plugins.extensions import InlineRunner, Work
 
@@ -38,7 +39,7 @@ class ThreadRunner:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             # our caller was cancelled; otherwise the plugin itself raised it
-            if _is_cancelled():
+            if is_being_cancelled():
                 self._probe(loop)
                 raise
             raise PluginFault("a plugin raised CancelledError") from None
@@ -71,9 +72,3 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
-
-
-def _is_cancelled() -> bool:
-    """Whether the present task itself is cancelled, rather than only the work it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

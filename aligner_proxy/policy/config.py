@@ -3,6 +3,7 @@
 ALIGNER_PROXY_ENGINE (engine address), ALIGNER_PROXY_KEYS (keys file), ALIGNER_PROXY_HOME (cache and weights folder)
 and ALIGNER_PROXY_POLICIES (policies file) override the file. ALIGNER_PROXY_SOCKET is the socket of the engine `local`,
 ALIGNER_PROXY_IN_FORCE the file in which `serve` stores the active policies,
+ALIGNER_PROXY_CHECK_KEYS says that no database knows keys,
 ALIGNER_PROXY_LOG the format of log lines, OTEL_EXPORTER_OTLP_ENDPOINT the address for the engine's traces.
 ALIGNER_PROXY_PLUGINS=off disables third-party plugins. `aligner.engine.key_env`, `audit.key_env`,
 `audit.database_env`, `cache.redis_env` and `cache.key_env` may each name one more variable.
@@ -67,6 +68,7 @@ _POLICIES = "ALIGNER_PROXY_POLICIES"
 _PLUGINS = "ALIGNER_PROXY_PLUGINS"
 _ENGINE_ENV = "ALIGNER_PROXY_ENGINE_ENV"
 IN_FORCE = "ALIGNER_PROXY_IN_FORCE"
+CHECK_KEYS = "ALIGNER_PROXY_CHECK_KEYS"
 LOG = "ALIGNER_PROXY_LOG"
 LOG_FORMS = ("text", "json")
 # The longest path of a unix socket: sockaddr_un has 104 bytes on macOS and 108 on Linux, including the final zero.
@@ -387,8 +389,11 @@ def known_keys(file: PolicyFile) -> dict[str, KeyEntry]:
 
 
 def home_folder() -> Path:
-    """The folder for caches and weights."""
-    return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+    """The folder for caches and weights; raises `ConfigError` where neither it nor a home is known."""
+    try:
+        return _env_path(_HOME) or Path.home() / ".cache" / "aligner-proxy"
+    except RuntimeError:
+        raise ConfigError(f"this user has no home folder; set {_HOME} to a folder of its own") from None
 
 
 def cache_dir(file: PolicyFile) -> Path:
@@ -482,6 +487,11 @@ def _make_private(folder: Path) -> None:
         raise ConfigError(f"{folder} belongs to another user; remove it or set {_HOME} to a folder of your own")
     if status.st_mode & 0o077:
         folder.chmod(0o700)
+
+
+def checks_keys() -> bool:
+    """Whether the gateway's own check of keys is to be used, because LiteLLM has none: `serve` finds that out."""
+    return _env(CHECK_KEYS) is not None
 
 
 def log_form() -> str | None:

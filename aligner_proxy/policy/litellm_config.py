@@ -30,6 +30,8 @@ _SECTIONS = {
 MASTER_KEY = "LITELLM_MASTER_KEY"
 _REFERENCE = "os.environ/"
 _PERMIT_WEAK = "dangerously_permit_weak_or_unset_master_key"
+_KEY_CHECKS = ("custom_auth", "database_url", "enable_jwt_auth", "enable_oauth2_auth", "enable_oauth2_proxy_auth")
+"""Settings by which LiteLLM knows further keys."""
 _SHORTEST_KEY = 12
 """Least characters of a master key."""
 _NEW_KEY = f'{MASTER_KEY}="sk-$(openssl rand -hex 32)"'
@@ -125,6 +127,34 @@ def _permits_weak_key(settings: dict[str, Any]) -> bool:
 
 
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
+
+
+def needs_key_check(data: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM has nothing that knows keys, so that any key but the master key would be an error of its own."""
+    settings = data.get("general_settings") or {}
+    is_known_here = "include" in data or _permits_weak_key(settings)
+    return not (is_known_here or os.environ.get("DATABASE_URL") or any(settings.get(name) for name in _KEY_CHECKS))
+
+
+def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[str]:
+    """One warning for each variable that a LiteLLM YAML refers to and the environment does not have."""
+    from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
+
+    known = {**dotenv_values(".env"), **(data.get("environment_variables") or {}), **os.environ}
+    missing = {name: path for path, name in _references(data) if not known.get(name)}
+    return [
+        f"{source.place_of(*path)}: the variable {name} is not set; export it before the gateway starts"
+        for name, path in missing.items()
+    ]
+
+
+def _references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every `os.environ/NAME` below a value: (key path, NAME)."""
+    if isinstance(value, str) and value.startswith(_REFERENCE):
+        yield path, value.removeprefix(_REFERENCE)
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from _references(part, (*path, key))
 
 
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:

@@ -116,6 +116,11 @@ class Declarations:
     """Distributions whose plugins are installed."""
 
     @cached_property
+    def grants(self) -> tuple[PolicyKey, ...]:
+        """The declared keys that are grants."""
+        return tuple(key for key in self.keys if key.grant)
+
+    @cached_property
     def missing_correctors(self) -> Mapping[str, str]:
         """Known correctors without an installed plugin -> the distribution that offers them."""
         return {kind: owner for kind, owner in CORRECTORS_OF_PLUGINS.items() if kind not in self.correctors}

@@ -83,6 +83,8 @@ PRECEDENCE = (
     "routes and tenants: the first match in file order",
     "metadata of teams and keys loosens nothing, unless `trust` says that its word counts",
 )
+NO_ROUTE = "no route"
+"""Stands for a route where none matches."""
 _Entry = TypeVar("_Entry", Route, Tenant)
 # Limits of the policy cache, because clients choose model names freely and could fill the memory.
 # Policies that are kept, and characters of the longest model name whose policy is kept.
@@ -215,22 +217,97 @@ class _Layer:
         return self.label if self.path is None else f"{source.place_of(*self.path, *key)} ({self.label})"
 
 
+class _MetadataReader:
+    """Reads the settings in the metadata of teams and keys, which only what the policies file loads can change."""
+
+    def __init__(self, policy_file: PolicyFile) -> None:
+        self._file = policy_file
+        self._grants_model = grants_model(policy_file.declarations)
+        self._correctors = {METAALIGNER, *corrector_names(policy_file)}
+        self._rules = frozenset(rule_names(policy_file))
+
+    def layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
+        """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
+        metadata = (
+            ("team metadata", facts.team_settings, self._file.trust.team_metadata),
+            ("key metadata", facts.key_settings, self._file.trust.key_metadata),
+        )
+        return [
+            self._make_layer(raw, label, f"{facts.namespace}: {label}", trusted, configured)
+            for label, raw, trusted in metadata
+            if raw is not None
+        ]
+
+    def _make_layer(
+        self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
+    ) -> _Layer:
+        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
+        values = self._parse_grants(raw, source, configured)
+        if not trusted:
+            # `allow` stays even if not trusted: it can shorten the list before it, see `_allowed_objectives`.
+            set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
+            ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
+            for name in ignored:
+                _warn_not_trusted(source, name)
+            values = values.model_copy(update=dict.fromkeys(ignored))
+        return _Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
+
+    def _grant_names(self) -> Iterator[str]:
+        """The keys that are grants, including those of plugins."""
+        yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
+        yield from (key.name for key in self._file.declarations.grants)
+
+    def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
+        """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
+        if not isinstance(raw, Mapping):
+            _warn_invalid(label, "aligner")
+            return self._grants_model()
+        current, changes = rename_deprecated(
+            {str(key): value for key, value in raw.items()}, self._file.declarations.current_names
+        )
+        for change in changes:
+            _warn(label, str(change))
+        return self._grants_model.model_validate(dict(self._valid_settings(current, label, configured)))
+
+    def _valid_settings(
+        self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
+        for key, value in raw.items():
+            try:
+                checked = getattr(self._grants_model.model_validate({key: value}), key)
+            except ValidationError:
+                _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
+                continue
+            if not self._is_loaded(key, checked):
+                _warn_invalid(label, key)
+                continue
+            if key in _OBJECTIVE_LISTS:
+                names = tuple(name for name in checked if name in configured or (name == "*" and key == "allow"))
+                if names != checked:
+                    _warn_invalid(label, key)
+                checked = names
+            yield key, checked
+
+    def _is_loaded(self, key: str, value: Any) -> bool:
+        """Whether a corrector, rule or file in metadata is loaded; only those that the policies file names are."""
+        if key == "corrector":
+            return value in self._correctors
+        if isinstance(value, Standard):
+            return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
+        return key != "plugin_rules" or self._rules.issuperset(value or ())
+
+
 class PolicyResolver:
     """Resolver of policies from one policies file, with a cache for requests without settings of their own."""
 
     def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = find_no_head) -> None:
         self._file = policy_file
-        self._trust = policy_file.trust
+        self._metadata = _MetadataReader(policy_file)
         self._file_objectives = objectives(policy_file)
         self._tenant_objectives = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
         self._head_of = head_of
-        declared = policy_file.declarations.keys
-        self._keys = {key.name: key for key in declared if not key.grant}
-        self._grants_of_plugins = [key for key in declared if key.grant]
-        self._grants_model = grants_model(policy_file.declarations)
-        self._current_names = policy_file.declarations.current_names
-        self._correctors = {METAALIGNER, *corrector_names(policy_file)}
-        self._rules = frozenset(rule_names(policy_file))
+        self._keys = {key.name: key for key in policy_file.declarations.keys if not key.grant}
         standards = [standard for _, _, standard in policy_file.standards()]
         self.header_names = tuple(dict.fromkeys(name for standard in standards for name in standard.header_names))
         """The request headers that plugins' keys name; metadata cannot add headers."""
@@ -283,7 +360,7 @@ class PolicyResolver:
             (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
             for n, route in enumerate(self._file.routes)
         ]
-        return [*policies, ("no route", self._first_match(plain, lambda _: False))]
+        return [*policies, (NO_ROUTE, self._first_match(plain, lambda _: False))]
 
     def active_settings(self) -> Iterator[Policy]:
         """The settings of every combination of a route (or none) and a tenant of the file (or none).
@@ -339,10 +416,12 @@ class PolicyResolver:
     def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy from file and metadata with the first route for which `applies` is true (default: it matches)."""
         route = _first_layer(self._file.routes, applies or partial(self._applies, facts))
-        tenant = _first_layer(self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._trust.aliases))
+        tenant = _first_layer(
+            self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._file.trust.aliases)
+        )
         configured = self._objectives_of(tenant)
         facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
-        grants = [*tenant, *self._metadata_layers(facts, configured)]
+        grants = [*tenant, *self._metadata.layers(facts, configured)]
         objectives, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
         settings, origins = self._merge_layers(
             [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
@@ -425,7 +504,7 @@ class PolicyResolver:
         """Plugins' grants with a value other than the default, and the origin of each grant; the last layer wins."""
         values: dict[str, tuple[PolicyKey, Any]] = {}
         origins: dict[str, str] = {}
-        for key in self._grants_of_plugins:
+        for key in self._file.declarations.grants:
             for layer in grants:
                 value = getattr(layer.values, key.name, None)
                 if value is not None:
@@ -433,75 +512,6 @@ class PolicyResolver:
                     origins[key.name] = layer.origin(self._file.source, key.name)
         differing = ((name, value) for name, (key, value) in values.items() if value != key.default)
         return tuple(differing), tuple(origins.items())
-
-    def _metadata_layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
-        """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
-        metadata = (
-            ("team metadata", facts.team_settings, self._trust.team_metadata),
-            ("key metadata", facts.key_settings, self._trust.key_metadata),
-        )
-        return [
-            self._make_metadata_layer(raw, label, f"{facts.namespace}: {label}", trusted, configured)
-            for label, raw, trusted in metadata
-            if raw is not None
-        ]
-
-    def _make_metadata_layer(
-        self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
-    ) -> _Layer:
-        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
-        values = self._parse_grants(raw, source, configured)
-        if not trusted:
-            # `allow` stays even if not trusted: it can shorten the list before it, see `_allowed_objectives`.
-            set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
-            ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
-            for name in ignored:
-                _warn_not_trusted(source, name)
-            values = values.model_copy(update=dict.fromkeys(ignored))
-        return _Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
-
-    def _grant_names(self) -> Iterator[str]:
-        """The keys that are grants, including those of plugins."""
-        yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
-        yield from (key.name for key in self._grants_of_plugins)
-
-    def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
-        """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
-        if not isinstance(raw, Mapping):
-            _warn_invalid(label, "aligner")
-            return self._grants_model()
-        current, changes = rename_deprecated({str(key): value for key, value in raw.items()}, self._current_names)
-        for change in changes:
-            _warn(label, str(change))
-        return self._grants_model.model_validate(dict(self._valid_settings(current, label, configured)))
-
-    def _valid_settings(
-        self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
-        for key, value in raw.items():
-            try:
-                checked = getattr(self._grants_model.model_validate({key: value}), key)
-            except ValidationError:
-                _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
-                continue
-            if not self._is_loaded(key, checked):
-                _warn_invalid(label, key)
-                continue
-            if key in _OBJECTIVE_LISTS:
-                names = tuple(name for name in checked if name in configured or (name == "*" and key == "allow"))
-                if names != checked:
-                    _warn_invalid(label, key)
-                checked = names
-            yield key, checked
-
-    def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether a corrector, rule or file in metadata is loaded; only those that the policies file names are."""
-        if key == "corrector":
-            return value in self._correctors
-        if isinstance(value, Standard):
-            return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
-        return key != "plugin_rules" or self._rules.issuperset(value or ())
 
     def _merge_layers(
         self, layers: Sequence[_Layer], *, judges_harm: bool

@@ -243,7 +243,7 @@ class PolicySettings(_Block):
     debug_trailer: Annotated[bool, Field(strict=True)] | None = None
     """true: a stream ends with a comment that reports what was flagged and how long it took, without any text."""
     exact_times: Annotated[bool, Field(strict=True)] | None = None
-    """true: x-aligner-ms is exact; false: a power of ten, because exact times would reveal something about the
+    """true: x-aligner-ms is exact; false: a bound (`<=200`), because exact times would reveal something about the
     texts."""
     deadline_s: Annotated[float, Field(gt=0, le=600, strict=True)] | None = None
     """Seconds that a correction may take, including retries, before on_error applies."""

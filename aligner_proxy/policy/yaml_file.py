@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import glob
 import math
 import os
 import re
@@ -326,10 +327,16 @@ def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Call
     return after
 
 
+_KEPT_BACKUPS = 10
+"""Copies of a file before its latest changes that are kept."""
+_TIME_GLOB = "[0-9]" * 8 + "T" + "[0-9]" * 6
+
+
 def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
     """Replace a file atomically and keep its permissions; raises `ConfigError` if it no longer contains `before`.
 
-    With `backup`, the old file is copied next to it under a name with the time; returns the path of that copy.
+    With `backup`, the old file is copied next to it under a name with the time, of which the latest ones are kept;
+    returns the path of that copy.
     """
     backup_path = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
     name = None
@@ -347,6 +354,9 @@ def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -
             shutil.copy2(path, backup_path)
         os.replace(name, path)
         name = None  # nothing is left to remove
+        # the names sort by time
+        for old in sorted(path.parent.glob(f"{glob.escape(path.name)}.{_TIME_GLOB}.bak"))[:-_KEPT_BACKUPS]:
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
     finally:

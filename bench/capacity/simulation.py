@@ -17,7 +17,7 @@ from unittest import mock
 from aligner_proxy.engine.scheduling import metrics, scheduler
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
-from aligner_proxy.engine.scheduling.scheduler import Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.types import Correction
 
@@ -162,6 +162,6 @@ def _come(
             found.failed += 1
 
     sequence = Sequence()
-    job = Job(str(number), replayed(asks, number, sequence), ended, at + deadline_s, sequence=sequence)
+    job = Job(str(number), replayed(asks, number, sequence), ended, JobClient(at + deadline_s), sequence=sequence)
     job.advance()
     engine.scheduler.add(job)

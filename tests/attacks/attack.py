@@ -17,6 +17,8 @@ Written by `python -m tests.attacks > docs/reference/attacks.md` from the rows o
 that really tries it, against the pipeline, the guardrail, the engine's server, the configuration, or the real proxy
 (`tests/e2e/`). A test fails when this table is not theirs. What is not stopped stands in THREATS.md.
 """
+THROUGH_THE_PROXY = ("attacks", "declining", "other_guardrails", "silence", "stream_modes", "think_tags")
+"""Files of tests/e2e/ that have rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ def rows(*attacks: tuple[Any, ...]) -> list[Any]:
 def every() -> list[tuple[str, Attack]]:
     """All rows with the file that tries them, in order."""
     found: list[tuple[str, Attack]] = []
-    for path in [*sorted(HERE.glob("test_*.py")), HERE.parent / "e2e" / "test_attacks.py"]:
+    live = [HERE.parent / "e2e" / f"test_{name}.py" for name in THROUGH_THE_PROXY]
+    for path in [*sorted(HERE.glob("test_*.py")), *live]:
         module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
         for value in vars(module).values():
             if isinstance(value, list):

@@ -29,7 +29,7 @@ from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
-from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.engine.server import app
 from aligner_proxy.errors import CorrectionError, EngineOverloaded
@@ -254,14 +254,13 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
             answer = PartialAnswer(tiny.request(""))
             answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
             work = read(made, answer, sequence)
-            job = Job(str(number), work, print, tenant="hostile", awake=answer.waits, sequence=sequence)
-            job.reads_ahead = answer.is_read_ahead
-            loop.add(job)
+            client = JobClient(tenant="hostile", awake=answer.waits, reads_ahead=answer.is_read_ahead)
+            loop.add(Job(str(number), work, print, client, sequence=sequence))
         loop.step()
         ends: list[Any] = []
         sequence = Sequence(0, "another")
         work = correct(made, request, sequence)
-        loop.add(Job("c", work, ends.append, tenant="another", sequence=sequence))
+        loop.add(Job("c", work, ends.append, JobClient(tenant="another"), sequence=sequence))
         count = 0
         while not ends:
             loop.step()

@@ -146,9 +146,23 @@ def test_each_route_shows_what_lets_an_original_through(tmp_path: Path) -> None:
     )
     gaps = json.loads(_run(tmp_path / "p.yaml", "--team", "acme", "--json").stdout)["lets_through"]
     assert gaps == {"support": ["logprobs"], "route-2": ["mode off"], "no route": []}
-    shown = _run(tmp_path / "p.yaml", "--team", "acme").stdout
-    assert "support lets an original through on: logprobs" in shown
-    assert "no route lets an original through on: nothing" in shown
+    shown = [" ".join(line.split()) for line in _run(tmp_path / "p.yaml", "--team", "acme").stdout.splitlines()]
+    assert any(line.startswith("│ support │ on logprobs │") for line in shown), shown
+    assert any(line.startswith("│ (no route matches) │ never │") for line in shown), shown
+    (tmp_path / "p.yaml").write_text("routes:\n- {match: {}, objectives: [harmless]}\n")
+    assert "wherever it cannot" in (short := _run(tmp_path / "p.yaml").stdout)
+    assert "upstream_error" not in short
+    assert "upstream_error" in _run(tmp_path / "p.yaml", "--all").stdout
+
+
+def test_settings_that_have_their_default_are_printed_where_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("defaults: {caution: 1}\nroutes:\n- {match: {}, objectives: [harmless]}\n")
+    short, whole = (_run(tmp_path / "p.yaml", *more).stdout for more in ((), ("--all",)))
+    assert "caution" in short
+    assert "max_answer_chars" not in short
+    assert "settings have their default; --all prints them" in short
+    assert "max_answer_chars" in whole
+    assert "--all" not in whole
 
 
 def test_each_route_shows_what_is_delivered_where_nothing_remains(tmp_path: Path) -> None:
@@ -171,7 +185,8 @@ def test_each_route_shows_what_is_delivered_where_nothing_remains(tmp_path: Path
         "route-6": "the original",
         "no route": "the original",
     }
-    assert "route-4 delivers where nothing remains: a refusal text" in _run(tmp_path / "p.yaml").stdout
+    shown = [" ".join(line.split()) for line in _run(tmp_path / "p.yaml").stdout.splitlines()]
+    assert any(line.startswith("│ route-4 ") and line.endswith(" a refusal text │") for line in shown), shown
 
 
 @pytest.mark.parametrize("metadata", ["{", "[]", "6"])
@@ -583,3 +598,20 @@ def test_a_judge_is_shown_with_its_line_and_refused_where_litellm_does_not_have_
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
     assert result.exit_code != 0
     assert "policies.yaml:13: judge 'gpt-4oo' is no model group of the model_list" in result.output
+
+
+def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for model, said in (
+        ("./gone", "does not exist; give a folder"),
+        ("./empty", "it is no aligner folder"),
+        ("./model", "A plain chat model is none"),
+        ("embedded", ""),
+    ):
+        file = tmp_path / "p.yaml"
+        file.write_text(f"aligner: {{model: {model}}}\nroutes:\n- {{match: {{}}, objectives: [harmless]}}\n")
+        printed = " ".join(_run(file, "--model", "m").stdout.split())
+        assert said in printed
+        assert ("a gateway with this environment does not start" in printed) is bool(said)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -33,6 +35,7 @@ print("torch._inductor.compile_fx" in sys.modules)
 def test_what_the_library_keeps_of_shapes_is_bounded_and_a_user_s_own_bound_stands() -> None:
     """Read by the library itself when it first multiplies; the soak tells whether memory stays."""
     program = """
+import importlib
 import os
 from aligner_proxy.cli.options import prepare_for_torch
 prepare_for_torch()
@@ -46,11 +49,20 @@ print(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPAC
 
 def test_every_command_takes_the_prices_that_litellm_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "LITELLM_LOCAL_MODEL_COST_MAP"
+    at_import: list[str | None] = []
+    import_module = importlib.import_module
+
+    def note_and_import(module: str) -> Any:
+        at_import.append(os.environ.get(name))
+        return import_module(module)
+
+    monkeypatch.setattr(importlib, "import_module", note_and_import)
     for before, after in ((None, "True"), ("False", "False")):
         monkeypatch.delenv(name, raising=False)
         if before is not None:
             monkeypatch.setenv(name, before)
         CliRunner().invoke(main, ["check", "nowhere.yaml"])
-        assert os.environ[name] == after
+        # some commands import LiteLLM when they are imported
+        assert at_import[-1] == os.environ[name] == after
     assert name in CliRunner().invoke(main, ["--help"]).stdout
     monkeypatch.undo()

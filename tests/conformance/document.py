@@ -21,7 +21,8 @@ ordinary tests fail when it is not what they see.
 - **only the text differs**: the texts are the corrected ones and nothing else in the response, or in any event of the
   stream, is another (ids and times that LiteLLM makes up anew are left out of the comparison). The defect stands in no
   event of a stream.
-- **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment).
+- **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment, which
+  stands directly before an event; with `mode: off` there is none). No event of any stream is without data.
 - **stream**: one that is held, the default; **stream, released**: segment by segment (`stream: sentence`), tried on one
   upstream of each endpoint. What shows itself behind an edit that went out is told in docs/guides/streams.md.
 - **became** is what `x-aligner-status` and `x-aligner-reason`, or the comment that ends a stream, tell the client; `-`:

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
-from tests.conformance.features import CHAT, MESSAGES, RESPONSES, TEXT, THOUGHTS_DROPPED, Cell
+from tests.conformance.features import CHAT, MESSAGES, MODE_OFF, RESPONSES, TEXT, THOUGHTS_DROPPED, Cell
 from tests.e2e.clients import Gateway, Streamed, made_up
 from tests.e2e.scripted_engine import INSULT
 from tests.fuzz.observed import events, frozen, only_texts_differ
-from tests.support.comments import drop_comments
+from tests.support.comments import drop_comments, events_without_data
 
 BYTES = "byte for byte LiteLLM's"
 TEXT_ONLY = "only the text differs"
@@ -47,6 +47,8 @@ def compared(ours: httpx.Response, theirs: httpx.Response, cell: Cell) -> str:
     if ours.status_code != httpx.codes.OK:
         assert made_up(ours.text) == made_up(theirs.text)
         return SAME_ERROR
+    if cell.stream:
+        assert events_without_data(ours.text) == [], "a strict reader takes a comment for an event"
     if _untouched(ours, cell) == _untouched(theirs, cell):
         return BYTES
     mine = _told(ours, cell)
@@ -65,8 +67,9 @@ def compared(ours: httpx.Response, theirs: httpx.Response, cell: Cell) -> str:
 
 
 def _untouched(got: httpx.Response, cell: Cell) -> str:
-    """The response without what LiteLLM makes up anew, a stream without comments."""
-    return made_up(drop_comments(got.text) if cell.stream else got.text)
+    """The response without what LiteLLM makes up anew, a stream without comments; off, there must be none."""
+    has_comments = cell.stream and cell.expect != MODE_OFF
+    return made_up(drop_comments(got.text) if has_comments else got.text)
 
 
 def _told(got: httpx.Response, cell: Cell) -> Any:

@@ -18,6 +18,7 @@ THOUGHTS_JUDGED = "corrected, reasoning judged"
 THOUGHTS_DROPPED = "corrected, reasoning dropped"
 PARTLY_JUDGED = "corrected, the rest not judged"
 ERROR = "error"
+MODE_OFF = "mode_off"
 FAMILIES = {
     "gpt": "OpenAI",
     "claude": "Anthropic",
@@ -237,7 +238,7 @@ FEATURES = (
     Feature("too long for the route", "huge", "too_long", only=ROUTE, streams=WHOLE, model="brief"),
     Feature("too long to be held as a whole", "huge", UNCHANGED, only=ROUTE, streams=STREAMED, model="brief"),
     Feature("frames cut anywhere", "torn", CORRECTED, streams=STREAMED),
-    Feature("mode: off", "rude", "mode_off", only=dict.fromkeys(UPSTREAMS, ("gpt",)), model="off"),
+    Feature("mode: off", "rude", MODE_OFF, only=dict.fromkeys(UPSTREAMS, ("gpt",)), model="off"),
     Feature("mode: shadow", "rude", SHADOW, only=dict.fromkeys(UPSTREAMS, ("gpt",)), model="shadowed"),
     Feature("upstream answers 500", "fail", ERROR),
     Feature("upstream breaks off", "break", "upstream_error", streams=STREAMED),

@@ -20,7 +20,7 @@ import yaml
 
 from aligner_proxy.cli import main, serve
 from aligner_proxy.engine.server.app import serve as serve_engine
-from aligner_proxy.gateway.process import supervisor
+from aligner_proxy.gateway.process import memory_limit, supervisor
 from aligner_proxy.policy import config, litellm_config
 from aligner_proxy.policy.litellm_config import find_policies
 
@@ -209,6 +209,23 @@ def test_compose_commands_exist_and_ports_agree() -> None:
         assert (cmd, program) == ("CMD", "aligner-proxy")
         asked = parsed(arguments)
         assert str(port) in f"{asked['port']} {asked['engine']}"
+
+
+def test_a_gateway_is_replaced_before_the_memory_limit_kills_it() -> None:
+    """While LiteLLM is replaced, the old and the new process run side by side."""
+    compose = COMPOSE["services"]["gateway"]
+    pod = container("gateway")
+    limits = {
+        "compose": (parsed(compose["command"])["worker_mb"], compose["mem_limit"].replace("g", "Gi")),
+        "kubernetes": (parsed(pod["args"])["worker_mb"], pod["resources"]["limits"]["memory"]),
+    }
+    least = memory_limit.LEAST_MB
+    wrong = {
+        name: (worker_mb, limit)
+        for name, (worker_mb, limit) in limits.items()
+        if worker_mb < least or 2 * worker_mb > 1024 * int(limit.removesuffix("Gi"))
+    }
+    assert wrong == {}
 
 
 def test_compose_keeps_the_engine_to_itself() -> None:

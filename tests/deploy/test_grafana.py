@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -78,6 +79,41 @@ def expressions() -> Iterator[str]:
     """Every query of every panel."""
     for panel in DASHBOARD["panels"]:
         yield from (target["expr"] for target in panel.get("targets", ()))
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Every alert rule."""
+    rules = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def test_every_alert_asks_for_metrics_and_labels_that_exist(existing: dict[str, set[str]]) -> None:
+    unknown = []
+    for rule in alerts():
+        labels = set(re.findall(r"(\w+)=", rule["expr"])) | {
+            label.strip() for group in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in group.split(",")
+        }
+        names = METRIC.findall(rule["expr"])
+        known = set().union(*(existing.get(name, set()) for name in names)) | FROM_SCRAPING
+        if not names or not {*names} <= set(existing) or not labels <= known:
+            unknown.append((rule["alert"], names, labels))
+        said = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        # a label that the expression does not keep would be empty
+        if not said <= labels:
+            unknown.append((rule["alert"], "summary", said))
+    assert unknown == []
+    assert len(alerts()) >= 5
+
+
+def test_prometheus_scrapes_both_processes_where_compose_has_them() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text())
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    targets = [
+        target for job in scraped["scrape_configs"] for one in job["static_configs"] for target in one["targets"]
+    ]
+    commands = {name: service["command"] for name, service in services.items()}
+    assert targets == [f"{name}:{commands[name][commands[name].index('--port') + 1]}" for name in ("gateway", "engine")]
+    assert scraped["rule_files"] == ["alerts.yaml"]
 
 
 def test_every_query_asks_for_metrics_and_labels_that_exist(existing: dict[str, set[str]]) -> None:

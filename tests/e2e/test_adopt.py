@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,13 @@ def folder_of_ones_own(tmp_path: Path) -> Path:
 @pytest.fixture
 def shell(folder_of_ones_own: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
     """A shell in that folder. The gateway's own words go to a file: it would talk into other commands."""
-    home = folder_of_ones_own
+    with open_shell(folder_of_ones_own, upstream, engine) as terminal:
+        yield terminal
+
+
+@contextmanager
+def open_shell(home: Path, upstream: str, engine: EngineProcess) -> Iterator[Shell]:
+    """A shell in a folder, with a scripted provider and engine; what it started ends with it."""
     env = {
         **os.environ,
         "PATH": f"{home / 'bin'}:{os.environ['PATH']}",

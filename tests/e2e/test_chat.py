@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_an_answer_is_corrected_and_says_so(gateway: Any) -> None:
     got = gateway.chat("rude and first")
     assert got.json()["choices"][0]["message"]["content"] == KIND
     headers = {name: value for name, value in got.headers.items() if name.startswith("x-aligner")}
-    assert float(headers.pop("x-aligner-ms")) >= 0
+    assert re.fullmatch(r"<=[125]0+", headers.pop("x-aligner-ms"))
     assert len(headers.pop("x-aligner-id")) == 32
     assert headers == {
         "x-aligner-status": "corrected",

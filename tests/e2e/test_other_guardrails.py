@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.attack import Attack, rows
 from tests.e2e.deployment import CLAUDE, Deployment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -22,30 +23,58 @@ KIND = "The capital of France is Paris. It lies on the Seine."
 RUDE = "The capital of France is Paris. You are an idiot for asking. It lies on the Seine."
 
 
+BEHIND = rows(
+    *(
+        (
+            f"live-guardrail-behind-{model}-{answer}",
+            "upstream",
+            f"{what}, on a route `{model}`, before a guardrail of LiteLLM that reads chunks",
+            "that guardrail reads what LiteLLM would give it, and the client gets the right text",
+            (model, answer),
+        )
+        for model in ("held", "released", "off")
+        for answer, what in {"rude": "insults somebody in a stream", "late": "is silent for seconds"}.items()
+        # what is off is byte for byte the upstream's: neither a correction nor a heartbeat
+        if (model, answer) != ("off", "late")
+    ),
+    (
+        "live-guardrail-behind-messages",
+        "upstream",
+        "insults somebody in a stream of messages, before the same guardrail",
+        "that guardrail reads what LiteLLM would give it, and the client gets the right text",
+        ("held-claude", "rude"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def streams(gateway: Any) -> dict[str, Any]:
+    """What the client gets of each row; some wait for seconds."""
+
+    def ask(row: Any) -> Any:
+        model, answer = row.values[0].payload
+        return (
+            gateway.message_stream(answer, model=model)
+            if "claude" in model
+            else gateway.chat_stream(answer, model=model)
+        )
+
+    with ThreadPoolExecutor(len(BEHIND)) as pool:
+        return dict(zip([row.values[0].id for row in BEHIND], pool.map(ask, BEHIND), strict=True))
+
+
+@pytest.mark.parametrize("attack", BEHIND)
+def test_a_guardrail_that_reads_chunks_reads_ours(streams: dict[str, Any], attack: Attack) -> None:
+    model, _ = attack.payload
+    stream = streams[attack.id]
+    is_message = "claude" in model
+    (text,) = stream.parts("content_block_delta", "index", "text") if is_message else (stream.text(),)
+    is_off = model == "off"
+    assert (stream.status_code, text) == (200, RUDE if is_off else KIND), stream.raw
+    assert stream.comments == ([] if is_off else [": aligner status=corrected"])
+
+
 @pytest.mark.parametrize("model", ["held", "released"])
-def test_a_guardrail_that_reads_chunks_reads_ours(gateway: Any, model: str) -> None:
+def test_it_reads_whole_answers_too(gateway: Any, model: str) -> None:
     whole = gateway.chat("rude", model=model)
     assert whole.json()["choices"][0]["message"]["content"] == KIND
-    stream = gateway.chat_stream("rude", model=model)
-    assert (stream.status_code, stream.text()) == (200, KIND), stream.raw
-    assert stream.comments == [": aligner status=corrected"]
-
-
-def test_a_guardrail_that_reads_chunks_reads_heartbeats(gateway: Any) -> None:
-    with ThreadPoolExecutor(2) as pool:  # both wait for seconds
-        streams = list(pool.map(lambda model: gateway.chat_stream("late", model=model), ("held", "released")))
-    for stream in streams:
-        assert (stream.status_code, stream.text()) == (200, KIND), stream.raw
-        assert stream.comments == [": aligner status=corrected"]
-
-
-def test_with_mode_off_it_reads_the_upstreams(gateway: Any) -> None:
-    stream = gateway.chat_stream("rude", model="off")
-    assert (stream.status_code, stream.text(), stream.comments) == (200, RUDE, [])
-
-
-def test_it_reads_messages_too(gateway: Any) -> None:
-    stream = gateway.message_stream("rude", model="held-claude")
-    assert stream.status_code == 200
-    assert stream.parts("content_block_delta", "index", "text") == [KIND]
-    assert stream.comments == [": aligner status=corrected"]

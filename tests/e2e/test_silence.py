@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.attack import Attack, rows
 from tests.e2e.clients import MASTER_KEY
 from tests.e2e.scripted_answers import LATE_S
 from tests.e2e.shared import SHARED, STEADY_S
-from tests.e2e.test_stream_modes import KIND, WAYS, asked, spoken, streamed
+from tests.e2e.test_stream_modes import KIND, SOURCES, WAYS, asked, spoken, streamed
+from tests.support.comments import events_without_data
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -76,36 +78,57 @@ CLIENTS: dict[str, Callable[[Any, str], str]] = {
 }
 
 
-def silences(gateway: Any, endpoint: str, model: str) -> tuple[list[float], str]:
-    """Seconds before each event, counted from the request; and the text."""
+def silences(gateway: Any, endpoint: str, model: str) -> tuple[list[float], str, str]:
+    """Seconds before each event, counted from the request; the text; and the whole stream."""
     path, body = asked(endpoint, model, "late")
-    times, text = [time.monotonic()], ""
+    times, text, lines = [time.monotonic()], "", []
     with gateway.http.stream("POST", path, json=body) as response:
         for line in response.iter_lines():
+            lines.append(line)
             if line.startswith("data: "):
                 times.append(time.monotonic())
                 text += "" if line == "data: [DONE]" else spoken(json.loads(line[6:]))
-    return [after - before for before, after in itertools.pairwise(times)], text
+    return [after - before for before, after in itertools.pairwise(times)], text, "\n".join([*lines, ""])
+
+
+SILENT = rows(
+    *(
+        (
+            f"live-silent-{endpoint}{kind}-{mode}",
+            "upstream",
+            f"opens a stream, is silent for seconds, and once more in its text ({SOURCES[kind]}, "
+            f"read as {endpoint}, `stream: {stream}`)",
+            "no silence is longer than 1.5 times `keepalive_s`, and no event is without data",
+            (mode, endpoint, kind),
+        )
+        for mode, stream in {"steady": "hold", "stepwise": "sentence"}.items()
+        for endpoint, kind in WAYS
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def waits(gateway: Any, plain: Any) -> dict[str, tuple[Any, Any]]:
+    """The silences of every row with the guardrail and without, all at once: each takes seconds."""
+
+    def measure(proxy: Any, row: Any) -> tuple[list[float], str, str]:
+        mode, endpoint, kind = row.values[0].payload
+        streamed(proxy, endpoint, mode + kind, "good")  # what is used for the first time takes seconds
+        return silences(proxy, endpoint, mode + kind)
+
+    with ThreadPoolExecutor(len(WAYS)) as pool:
+        ours, theirs = (list(pool.map(partial(measure, proxy), SILENT)) for proxy in (gateway, plain))
+    return {row.values[0].id: pair for row, pair in zip(SILENT, zip(ours, theirs, strict=True), strict=True)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["steady", "stepwise"])
-def test_no_client_is_without_an_event_for_long(gateway: Any, plain: Any, mode: str) -> None:
+@pytest.mark.parametrize("attack", SILENT)
+def test_no_client_is_without_an_event_for_long(waits: dict[str, Any], attack: Attack) -> None:
     """Before LiteLLM has made anything of what the upstream sends, there is nothing to make an event of."""
-
-    def measure(proxy: Any, way: tuple[str, str]) -> tuple[list[float], str]:
-        streamed(proxy, way[0], mode + way[1], "good")  # what is used for the first time takes seconds
-        return silences(proxy, way[0], mode + way[1])
-
-    with ThreadPoolExecutor(len(WAYS)) as pool:
-        ours, theirs = (list(pool.map(partial(measure, proxy), WAYS)) for proxy in (gateway, plain))
-    assert [text for _, text in ours] == [KIND] * len(WAYS)
-    too_long = [
-        (way, first, max(later))
-        for way, ((first, *later), _), ((bare, *_), _) in zip(WAYS, ours, theirs, strict=True)
-        if first > bare + LONGEST_S or max(later) > LONGEST_S
-    ]
-    assert too_long == []
+    ((first, *later), text, raw), ((bare, *_), _, _) = waits[attack.id]
+    assert (text, events_without_data(raw)) == (KIND, [])
+    assert first <= bare + LONGEST_S
+    assert max(later) <= LONGEST_S
 
 
 def test_the_official_clients_read_through_heartbeats(gateway: Any) -> None:

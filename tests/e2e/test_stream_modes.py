@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from aligner_proxy.engine import wire
+from tests.attacks.attack import Attack, rows
+from tests.e2e.clients import made_up
 from tests.e2e.shared import SHARED
-from tests.support.comments import without_id
+from tests.support.comments import events_without_data, without_id
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = SHARED
@@ -33,6 +35,27 @@ WAYS = [
     ("responses", ""),
     ("responses", "-claude"),
 ]
+SOURCES = {"": "OpenAI", "-claude": "Anthropic", "-instruct": "text completions"}
+"""Whose answers these models give."""
+STRICTLY_READ = rows(
+    *(
+        (
+            f"live-strict-{endpoint}{kind}-{mode}",
+            "upstream",
+            f"insults somebody, or breaks off, in a stream that a strict client reads ({SOURCES[kind]}, "
+            f"read as {endpoint}, {way})",
+            "no event is without data: comments stand directly before events; `mode: off` has none",
+            (mode, endpoint, kind),
+        )
+        for mode, way in {
+            "quick": "`stream: hold`",
+            "sentence": "`stream: sentence`",
+            "live": "`stream: passthrough`",
+            "off": "`mode: off`",
+        }.items()
+        for endpoint, kind in WAYS
+    )
+)
 
 
 def asked(endpoint: str, model: str, said: str, **more: Any) -> tuple[str, dict[str, Any]]:
@@ -87,8 +110,6 @@ def test_every_endpoint_in_every_mode(
     got, raw, comments = streamed(gateway, endpoint, mode + kind, "rude")
     assert got == text
     assert comments == [f": aligner status={status}"]
-    # to a strict reader, a blank line ends an event, and an event has data
-    assert all("data:" in event for event in raw.split("\n\n") if event)
     assert ("idiot" in got) is (mode == "live")
     if endpoint == "responses":
         events = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: {")]
@@ -98,6 +119,17 @@ def test_every_endpoint_in_every_mode(
             part["text"] for item in last["output"] for part in item.get("content", ()) if item["type"] == "message"
         ]
         assert wholes == said == [text]
+
+
+@pytest.mark.parametrize("attack", STRICTLY_READ)
+def test_no_event_is_without_data(gateway: Any, plain: Any, attack: Attack) -> None:
+    mode, endpoint, kind = attack.payload
+    for said in ("rude", "break"):
+        _, raw, comments = streamed(gateway, endpoint, mode + kind, said)
+        assert events_without_data(raw) == []
+        assert bool(comments) is (mode != "off"), said
+        if mode == "off":
+            assert made_up(raw) == made_up(streamed(plain, endpoint, mode + kind, said)[1])
 
 
 def test_answers_that_were_read_for_nothing_leave_no_place_taken(gateway: Any) -> None:
@@ -217,7 +249,18 @@ def test_the_metrics_tell_how_late_a_stream_is(gateway: Any) -> None:
     assert 'aligner_last_token_added_seconds_count{stream="sentence"}' in metrics
 
 
-def test_no_insult_passes_behind_white_space_under_load(gateway: Any) -> None:
+BLANK = rows(
+    (
+        "live-blank-beginnings",
+        "upstream",
+        "begins many streams at once with 120 blanks and an insult, in three formats, `stream: hold` and `sentence`",
+        "no insult: each is corrected, or an error",
+    )
+)
+
+
+@pytest.mark.parametrize("attack", BLANK)
+def test_no_insult_passes_behind_white_space_under_load(gateway: Any, attack: Attack) -> None:
     """Many streams at once, so that parts end at any moment; what cannot be judged is an error there."""
     ways = [(endpoint, f"calls-{mode}") for mode in ("hold", "sentence") for endpoint in ("chat", "responses")]
     ways += [("messages", f"calls-{mode}-claude") for mode in ("hold", "sentence")]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.attacks.attack import Attack, rows
 from tests.e2e.clients import Gateway
 from tests.e2e.deployment import CHAT_ONLY, CLAUDE, INSTRUCT, OPENAI, VLLM, Deployment
 from tests.e2e.scripted_answers import THOUGHT
@@ -70,44 +71,60 @@ def _messages(proxy: Gateway, script: str, model: str) -> tuple[str, str, Any]:
     return next(block["text"] for block in content if block["type"] == "text"), text, stream
 
 
+ENDPOINTS: dict[str, Callable[[Gateway, str, str], tuple[str, str, Any]]] = {
+    "chat": _chat,
+    "text": _text,
+    "responses": _responses,
+    "messages": _messages,
+}
 # (endpoint, upstream, script, whether whole answers still hold the tags, white space before the answer)
-ASKED: list[tuple[Callable[[Gateway, str, str], tuple[str, str, Any]], str, str, bool, str]] = [
-    (_chat, "gpt", "thinks", False, "\n\n"),
-    (_chat, "vllm", "thinks", False, "\n\n"),
-    (_chat, "claude", "thinks", True, "\n\n"),
-    (_chat, "merging", "reasoning", False, ""),
-    (_text, "instruct", "thinks", True, "\n\n"),
-    (_responses, "gpt", "thinks", True, "\n\n"),
-    (_responses, "chatonly", "thinks", False, "\n\n"),
-    (_messages, "claude", "thinks", True, "\n\n"),
-    (_messages, "vllm", "thinks", False, "\n\n"),
+ASKED = [
+    ("chat", "gpt", "thinks", False, "\n\n"),
+    ("chat", "vllm", "thinks", False, "\n\n"),
+    ("chat", "claude", "thinks", True, "\n\n"),
+    ("chat", "merging", "reasoning", False, ""),
+    ("text", "instruct", "thinks", True, "\n\n"),
+    ("responses", "gpt", "thinks", True, "\n\n"),
+    ("responses", "chatonly", "thinks", False, "\n\n"),
+    ("messages", "claude", "thinks", True, "\n\n"),
+    ("messages", "vllm", "thinks", False, "\n\n"),
 ]
+TAGGED_ANSWERS = rows(
+    *(
+        (
+            f"live-tags-{case[0]}-{case[1]}",
+            "upstream",
+            f"reasons between tags in the text, with an insult in both ({case[1]}, read as {case[0]})",
+            "the answer alone is corrected; judged reasoning is reported, and with `reasoning: drop` it is gone",
+            case,
+        )
+        for case in ASKED
+    )
+)
 
 
-@pytest.mark.parametrize(("ask", "model", "script", "is_tagged", "gap"), ASKED)
-def test_the_answer_alone_is_corrected(
-    gateway: Gateway, ask: Any, model: str, script: str, is_tagged: bool, gap: str
-) -> None:
+@pytest.mark.parametrize("attack", TAGGED_ANSWERS)
+def test_the_answer_alone_is_corrected(gateway: Gateway, attack: Attack) -> None:
+    endpoint, model, script, is_tagged, gap = attack.payload
     for case in ("held", "released", "judged"):
-        whole, streamed, stream = ask(gateway, script, f"{case}-{model}")
+        whole, streamed, stream = ENDPOINTS[endpoint](gateway, script, f"{case}-{model}")
         assert whole == (TAGGED if is_tagged else "") + gap + KIND
         assert streamed == TAGGED + gap + KIND
         expected = ": aligner status=corrected" + (" reasoning=1/1:kind" if case == "judged" else "")
         assert stream.comments == [expected]
 
 
-@pytest.mark.parametrize(("ask", "model", "script", "_is_tagged", "gap"), ASKED)
-def test_drop_leaves_the_answer_alone(
-    gateway: Gateway, ask: Any, model: str, script: str, _is_tagged: bool, gap: str
-) -> None:
+@pytest.mark.parametrize("attack", TAGGED_ANSWERS)
+def test_drop_leaves_the_answer_alone(gateway: Gateway, attack: Attack) -> None:
+    endpoint, model, script, _, gap = attack.payload
     for case in ("dropped", "dropped-released"):
-        whole, streamed, stream = ask(gateway, script, f"{case}-{model}")
+        whole, streamed, stream = ENDPOINTS[endpoint](gateway, script, f"{case}-{model}")
         assert whole == streamed == gap + KIND
         assert "think" not in stream.raw
 
 
 @pytest.mark.parametrize(
-    ("ask", "model"), [(ask, upstream) for ask, upstream, script, _, _ in ASKED if script == "thinks"]
+    ("ask", "model"), [(ENDPOINTS[endpoint], model) for endpoint, model, script, *_ in ASKED if script == "thinks"]
 )
 def test_a_stream_whose_answer_stays_is_litellms_to_the_byte(
     gateway: Gateway, plain: Gateway, ask: Any, model: str

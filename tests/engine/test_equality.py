@@ -24,7 +24,7 @@ from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, genera
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import spans
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
-from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn
@@ -115,7 +115,7 @@ def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) 
 def scores(made: Aligner, request: AlignRequest) -> list[float]:
     """Of all segments, from one forward of the library over the whole prompt; of a long answer, over each part."""
     chosen = made.find_aligner(request.aligner)
-    head = made.runner._heads[chosen.adapter]
+    head = made.runner._heads[chosen.adapter].detector
     assert head is not None
     framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
@@ -193,7 +193,7 @@ def score_alike(
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
                 ahead = grows.is_read_ahead
-                loop.add(Job(str(i), work, finish, awake=grows.waits, reads_ahead=ahead, sequence=sequence))
+                loop.add(Job(str(i), work, finish, JobClient(awake=grows.waits, reads_ahead=ahead), sequence=sequence))
         drive(loop, rng, partial(write_on, growing, requests))
         for i, request in enumerate(requests):
             assert [s.score for s in ends[i].segments] == pytest.approx(scores(made, request), abs=1e-4), (seed, i)

@@ -159,14 +159,17 @@ def test_the_content_hash_tells_weights_head_template_and_quantisation_apart(
 def test_an_unknown_model_needs_a_template(full: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set template to one of hh-rlhf"):
         prepare(EngineSettings(full), tmp_path)
-    lookalike = full.rename(full.with_name("MetaAligner-UltraFeedback-7B"))
-    with pytest.raises(ConfigError, match="set template"):
-        prepare(EngineSettings(lookalike), tmp_path)
 
 
 def test_known_ids_set_their_template() -> None:
     known = sources.KNOWN_TEMPLATES["MetaAligner/MetaAligner-UltraFeedback-7B"]
     assert sources.template_of("MetaAligner/MetaAligner-UltraFeedback-7B", None, known) == "ultrafeedback"
+
+
+def test_a_folder_with_the_name_of_a_released_aligner_has_its_template(full: Path, tmp_path: Path) -> None:
+    folder = full.rename(tmp_path / "MetaAligner-HH-RLHF-1.1B")
+    assert sources.resolve(folder).template == "hh-rlhf"
+    sources.check_files(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", manifest.HEAD])
@@ -436,3 +439,45 @@ def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, 
     (full / manifest.MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
         sources.resolve_all(adapter, None, {"whole": full})
+
+
+def test_a_model_without_a_tokenizer_is_refused_before_it_is_prepared(full: Path, tmp_path: Path) -> None:
+    for file in full.glob("tokenizer*"):
+        file.unlink()
+    said: list[str] = []
+    with pytest.raises(WeightsError, match=r"has no tokenizer; copy tokenizer\.json"):
+        open_aligner(EngineSettings(full, "ultrafeedback"), tmp_path / "home", said.append)
+    assert said == ["reading the files"]
+
+
+def test_a_disk_that_is_too_small_is_named_before_weights_are_prepared(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1024))
+    with pytest.raises(WeightsError, match=r"the disk of .* is too small: .* there are 0.0 GB; make room") as raised:
+        open_aligner(EngineSettings(adapter), tmp_path / "home")
+    assert str(tmp_path / "home") in str(raised.value)
+
+
+def test_whatever_keeps_a_model_from_loading_is_one_sentence(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = []
+    for error, said in (
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+        (OSError(28, "No space left on device"), "is full; make room"),
+        (RuntimeError("size mismatch for layers.0\nsecond line"), "RuntimeError: size mismatch for layers.0"),
+        (ImportError("no module named odd"), "ImportError: no module named odd"),
+    ):
+
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(quantise, "fill", fail)
+        with pytest.raises(WeightsError) as raised:
+            open_aligner(EngineSettings(full, "ultrafeedback"), tmp_path / "home")
+        if said not in (text := str(raised.value)) or "\n" in text or str(full) not in text:
+            wrong.append((said, text))
+    assert wrong == []

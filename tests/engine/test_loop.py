@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.loop import Loop, _share, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.scheduler import Feed, Job
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction, Turn, Verify
@@ -28,7 +28,7 @@ from tests.support.sampling import examples
 def aligner(seed: int = 0, *, tokens: int = 4096) -> Aligner:
     """A tiny aligner with a KV cache of its own."""
     made = tiny.runner(seed)
-    head = made._heads[0]
+    head = made._heads[0].detector
     return replace(tiny.aligner(seed), runner=ModelRunner(tiny.model(seed), made.tokenizer, head, tokens))
 
 
@@ -60,7 +60,9 @@ def together(made: Aligner, requests: list[AlignRequest], budget: int, most: int
         def finish(end: Correction | CorrectionError, name: str = name) -> None:
             ends[name] = end
 
-        loop.add(Job(name, correct(chosen, request, sequence), finish, time.monotonic() + 600, sequence=sequence))
+        loop.add(
+            Job(name, correct(chosen, request, sequence), finish, JobClient(time.monotonic() + 600), sequence=sequence)
+        )
     while loop.busy:
         loop.step()
     loop.scheduler.check()

@@ -12,7 +12,7 @@ import pytest
 from aligner_proxy.engine.scheduling import metrics, scheduler
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
-from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineOverloaded
 from aligner_proxy.types import Correction
@@ -75,7 +75,7 @@ class Machine:
         """One request."""
         sequence = Sequence()
         work = correction(self.rng, sequence)
-        job = Job(str(next(self.names)), work, self.ended, at + DEADLINE_S, sequence=sequence)
+        job = Job(str(next(self.names)), work, self.ended, JobClient(at + DEADLINE_S), sequence=sequence)
         assert job.advance() is None
         self.scheduler.add(job)
 
@@ -132,7 +132,7 @@ def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clo
     sequence = Sequence()
     ends = []
     job = Job("read along", correction(machine.rng, sequence), ends.append, sequence=sequence)
-    job.phases.unwanted, job.abandoned = True, lambda: clock.now > 60
+    job.phases.unwanted, job.client.abandoned = True, lambda: clock.now > 60
     job.advance()
     machine.scheduler.add(job)
     (feed,) = machine.scheduler.schedule(clock.now)

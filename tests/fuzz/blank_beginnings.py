@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import random
 import sys
 import tempfile
@@ -23,8 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
 from litellm.exceptions import APIConnectionError
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.types.utils import TextCompletionResponse
@@ -38,13 +35,13 @@ from aligner_proxy.errors import (
     QuotaSpent,
     SessionLost,
 )
-from aligner_proxy.gateway import litellm_internals, reload, request_state
+from aligner_proxy.gateway import request_state
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Outcome, SegmentScore
-from tests.fuzz.enforced import acceptable, texts
+from tests.fuzz.enforced import acceptable, quiet_gateway, texts
 from tests.fuzz.hostile import INSULT, defective
 from tests.support.scripted import ScriptedSession, SegmentEngine
 from tests.support.stream_fixtures import chunk, message_items, response_items
@@ -238,15 +235,9 @@ def _thank(_: str) -> str:
 class Blanks:
     """The guardrail under the policies, and one event loop."""
 
-    def __init__(self, folder: Path) -> None:
-        objective = "Kindness: the response should never insult the reader"
-        routes = [{"match": {"model": name}, "name": name, **more} for name, more in ROUTES.items()]
-        tenants = [{"match": {"team": name}, **more} for name, more in TENANTS.items()]
-        file = {"objectives": {"kind": objective}, "routes": routes, "tenants": tenants}
-        (folder / "policies.yaml").write_text(yaml.safe_dump(file))
-        reload._watch_policies.cache_clear()
-        self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
-        self.runner = asyncio.Runner()
+    def __init__(self, guard: AlignerGuardrail, runner: asyncio.Runner) -> None:
+        self.guard = guard
+        self.runner = runner
         self.seen: Counter[str] = Counter()
 
     def check(self, schedule: Schedule) -> None:
@@ -332,18 +323,12 @@ def run(blanks: Blanks, seeds: Iterable[int]) -> dict[int, str]:
 @contextlib.contextmanager
 def playing(folder: Path) -> Iterator[Blanks]:
     """The guardrail with its files in `folder`, and a quiet log."""
-    logger = logging.getLogger("aligner_proxy")
-    level = logger.level
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(litellm_internals, "config_folder", lambda: folder)
-        patch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-        logger.setLevel(logging.CRITICAL)
-        blanks = Blanks(folder)
-        try:
-            yield blanks
-        finally:
-            blanks.runner.close()
-            logger.setLevel(level)
+    objective = "Kindness: the response should never insult the reader"
+    routes = [{"match": {"model": name}, "name": name, **more} for name, more in ROUTES.items()]
+    tenants = [{"match": {"team": name}, **more} for name, more in TENANTS.items()]
+    file = {"objectives": {"kind": objective}, "routes": routes, "tenants": tenants}
+    with quiet_gateway(folder, file) as guard, asyncio.Runner() as runner:
+        yield Blanks(guard, runner)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,16 +119,16 @@ class FailingEngine:
 class Enforced:
     """The guardrail under the policies, one event loop, and what became of the cases."""
 
-    def __init__(self, folder: Path, engine: Engine, enforced: str | None, leaks: Callable[[str], bool]) -> None:
-        (folder / "policies.yaml").write_text(yaml.safe_dump(policies(enforced)))
-        reload._watch_policies.cache_clear()
-        self.guard = AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
+    def __init__(
+        self, guard: AlignerGuardrail, runner: asyncio.Runner, engine: Engine, leaks: Callable[[str], bool]
+    ) -> None:
+        self.guard = guard
+        self.runner = runner
         self.engine = FailingEngine(engine)
         self._leaks = leaks
         self.outcomes: tuple[str, ...] = ()
         """Of the last case."""
         self.guard.pipeline = Pipeline(self.engine, extensions=self.guard.pipeline.extensions)
-        self.runner = asyncio.Runner()
         self.seen: Counter[str] = Counter()
         """Outcomes, and refusals without one."""
 
@@ -246,6 +246,23 @@ def run(enforced: Enforced, cases: Iterable[Case], tried: Counter[str], failed: 
 
 
 @contextlib.contextmanager
+def quiet_gateway(folder: Path, policies_file: Mapping[str, Any]) -> Iterator[AlignerGuardrail]:
+    """A guardrail with these policies and its files in `folder`, and a quiet log."""
+    logger = logging.getLogger("aligner_proxy")
+    level = logger.level
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(litellm_internals, "config_folder", lambda: folder)
+        patch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
+        logger.setLevel(logging.CRITICAL)
+        (folder / "policies.yaml").write_text(yaml.safe_dump(policies_file))
+        reload._watch_policies.cache_clear()
+        try:
+            yield AlignerGuardrail(guardrail_name="aligner", event_hook="post_call", default_on=True)
+        finally:
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
 def enforcing(
     folder: Path,
     engine: Engine | None = None,
@@ -256,18 +273,8 @@ def enforcing(
 
     `leaks` says of a text that a client can read whether it should not have got it.
     """
-    logger = logging.getLogger("aligner_proxy")
-    level = logger.level
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(litellm_internals, "config_folder", lambda: folder)
-        patch.setenv("ALIGNER_PROXY_HOME", str(folder / "home"))
-        logger.setLevel(logging.CRITICAL)
-        made = Enforced(folder, engine or SegmentEngine(_score), enforced, leaks)
-        try:
-            yield made
-        finally:
-            made.runner.close()
-            logger.setLevel(level)
+    with quiet_gateway(folder, policies(enforced)) as guard, asyncio.Runner() as runner:
+        yield Enforced(guard, runner, engine or SegmentEngine(_score), leaks)
 
 
 def main() -> int:

@@ -66,8 +66,8 @@ async def test_the_choices_of_one_answer_share_it(guard: AlignerGuardrail, tmp_p
     await guard.async_post_call_success_hook(request, user(), answer("It is so. You fool.", "It is so."))
     found = await entries(guard, tmp_path)
     assert sorted((entry.aligner_id, entry.choice) for entry in found) == [
-        (ledger_of(request).aligner_id, 0),
-        (ledger_of(request).aligner_id, 1),
+        (ledger_of(request).arrival.aligner_id, 0),
+        (ledger_of(request).arrival.aligner_id, 1),
     ]
 
 

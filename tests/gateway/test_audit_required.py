@@ -15,7 +15,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from tests.gateway.test_guardrail import POLICIES, answer, build, data, ledger_of, user
-from tests.support.stream_fixtures import chat_items
+from tests.support.stream_fixtures import chat_items, flow
 
 RUDE = "It is so. You fool."
 
@@ -78,12 +78,10 @@ async def test_nothing_of_a_stream_goes_out_without_its_entry(
     guard = guard_of(tmp_path, monkeypatch)
     items: list[Any] = []
 
-    async def flow() -> Any:
-        for item in chat_items(["It is", " so. ", "You fool."]):
-            yield item
-
     async def play() -> None:
-        async for item in guard.async_post_call_streaming_iterator_hook(who(stream=mode), flow(), data()):
+        async for item in guard.async_post_call_streaming_iterator_hook(
+            who(stream=mode), flow(chat_items(["It is", " so. ", "You fool."])), data()
+        ):
             items.append(item)
 
     with pytest.raises(Blocked, match="audit_unwritten"):

@@ -23,7 +23,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, events, kind, response_event
+from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
 FINE = "The harbour opens at nine on workdays."
 RUDE = "Only a perfect fool would ask for more than that."
@@ -299,15 +299,8 @@ async def streamed(
     guard: AlignerGuardrail, form: Format, model: str, items: list[Any], **fields: Any
 ) -> tuple[list[Any], dict[str, Any], str]:
     """The items that go out, the request, and the closing comment."""
-
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
     request = request_for(form, model, **fields)
-    stream = guard.async_post_call_streaming_iterator_hook(user(form.path), upstream(), request)
+    stream = guard.async_post_call_streaming_iterator_hook(user(form.path), flow(items), request)
     got = [item async for item in stream]
     comments = [item for item in got if isinstance(item, bytes) and item.startswith(b": aligner")]
     return [item for item in got if item not in comments], request, b"".join(comments).decode()
@@ -567,13 +560,13 @@ async def test_each_call_has_a_record_of_its_own(guard: AlignerGuardrail) -> Non
         (call,) = [event for event in kept if event.endpoint == f"{form.path}#tool_arguments"]
         assert (call.outcome.status, call.outcome.policy.name) == (Status.CORRECTED, "hold/tool_arguments")
         assert call.outcome.violated_objectives == ["kind"]
-        assert call.aligner_id == f"{ledger_of(request).aligner_id}-tool_arguments"
+        assert call.aligner_id == f"{ledger_of(request).arrival.aligner_id}-tool_arguments"
     # an answer that only calls is skipped, but its calls have records
     body = chat_body(GIVEN)
     body.choices[0].message.content = None
     _, request = await whole(guard, FORMATS[0], "hold", body)
     headers = ledger_of(request).headers()
-    assert (headers["x-aligner-status"], headers["x-aligner-id"]) == ("skipped", ledger_of(request).aligner_id)
+    assert (headers["x-aligner-status"], headers["x-aligner-id"]) == ("skipped", ledger_of(request).arrival.aligner_id)
 
 
 async def test_text_before_a_call_does_not_wait_for_it(guard: AlignerGuardrail) -> None:

@@ -16,7 +16,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import ScriptedEngine, SegmentEngine
-from tests.support.stream_fixtures import chat_text
+from tests.support.stream_fixtures import chat_text, flow
 
 FILE = {
     "objectives": {"kind": "Kindness: the response should never insult the reader"},
@@ -149,13 +149,11 @@ async def test_streams_are_corrected_whatever_stands_beside_the_text(
     if "tool_calls" in message:
         message = {"tool_calls": [{**TOOL, "index": 0}]}
 
-    async def upstream() -> Any:
-        for item in chunks(message, choice, CONTENTS[content]):
-            yield item
-
     request = data(mode) | ({"response_format": {"type": form}} if form else {})
     items: list[Any] = []
-    stream = guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)
+    stream = guard.async_post_call_streaming_iterator_hook(
+        user(), flow(chunks(message, choice, CONTENTS[content])), request
+    )
     if form and content != "JSON":  # no text can be edited so that it meets a form which it does not meet
         with pytest.raises(Blocked, match="gate_json_schema"):
             items += [item async for item in stream]

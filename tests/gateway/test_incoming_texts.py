@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Status
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
 from tests.gateway.test_side_texts import CountingEngine
-from tests.support.stream_fixtures import chat_items
+from tests.support.stream_fixtures import chat_items, flow
 
 FINE = "The harbour opens at nine on workdays."
 RUDE = "Only a perfect fool would ask for more than that."
@@ -174,17 +173,16 @@ async def test_report_names_message_and_objective(guard: AlignerGuardrail) -> No
 
 
 async def test_a_stream_names_them_in_its_comment(guard: AlignerGuardrail) -> None:
-    async def upstream() -> AsyncIterator[Any]:
-        for item in chat_items([FINE]):
-            yield item
-
     path = "/v1/chat/completions"
     request = request_to("report", chat(RUDE, ASKED))
     await ask(guard, path, request)
-    assert (await guard.async_post_call_response_headers_hook(request, user(path), upstream()) or {})[
+    assert (await guard.async_post_call_response_headers_hook(request, user(path), flow(chat_items([FINE]))) or {})[
         "x-aligner-incoming"
     ] == "tool_results@3:kind"
-    got = [item async for item in guard.async_post_call_streaming_iterator_hook(user(path), upstream(), request)]
+    got = [
+        item
+        async for item in guard.async_post_call_streaming_iterator_hook(user(path), flow(chat_items([FINE])), request)
+    ]
     assert b"incoming=tool_results@3:kind" in got[-1]
 
 

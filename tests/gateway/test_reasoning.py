@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text
+from tests.support.stream_fixtures import chat_text, flow
 
 INSULT = "The reader is a fool."
 RUDE = "So it is. You fool."
@@ -71,13 +70,8 @@ def stated(request: dict[str, Any]) -> RequestState:
 
 async def streamed(guard: AlignerGuardrail, model: str, items: list[Any] = CHUNKS) -> tuple[list[Any], str]:
     """What goes out, and the closing comment."""
-
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            yield item
-
     request = data(model)
-    told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)]
+    told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)]
     comment = told.pop()
     assert isinstance(comment, bytes)
     return told, comment.decode()
@@ -125,6 +119,16 @@ async def test_judge_scores_it_and_edits_nothing(guard: AlignerGuardrail) -> Non
         assert (choice.message.content, thought(choice.message)) == ("So it is.", THOUGHT)
     assert state.headers()["x-aligner-reasoning"] == "1/2:kind,1/2:kind"
     assert (state.status.value, len(state.outcomes)) == ("corrected", 2)
+
+
+async def test_judge_skips_reasoning_of_a_form_that_answers_are_skipped_for(guard: AlignerGuardrail) -> None:
+    note = '{"note": "You are a fool."}'
+    message = {"role": "assistant", "content": RUDE, "reasoning_content": note}
+    _, state = await whole(guard, "judge", ModelResponse(choices=[{"finish_reason": "stop", "message": message}]))
+    assert state.headers()["x-aligner-reasoning"] == "skipped/structured_output"
+    for model in ("judge", "judge-sentences"):
+        items = [chunk(reasoning_content=note), chunk(content="So it is."), chunk("stop")]
+        assert "reasoning=skipped/structured_output" in (await streamed(guard, model, items))[1]
 
 
 async def test_judge_keeps_a_record_of_its_own(guard: AlignerGuardrail) -> None:
@@ -192,12 +196,8 @@ async def test_a_stream_in_which_reasoning_can_no_longer_be_found(guard: Aligner
 
 
 async def test_a_client_that_leaves_ends_the_scoring(guard: AlignerGuardrail) -> None:
-    async def upstream() -> AsyncIterator[Any]:
-        for item in CHUNKS:
-            yield item
-
     request = data("judge")
-    source = guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)
+    source = guard.async_post_call_streaming_iterator_hook(user(), flow(CHUNKS), request)
     await anext(source)
     await source.aclose()
 

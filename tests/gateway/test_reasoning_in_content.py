@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.comments import take_comment
 from tests.support.sampling import examples
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import FORMATS, Format, Items, chat_text, chunk
+from tests.support.stream_fixtures import FORMATS, Format, Items, chat_text, chunk, flow
 
 THOUGHT = "The reader is a fool. I will say so."
 TAGGED = f"<think>{THOUGHT}</think>"
@@ -97,12 +97,8 @@ class Hooks:
         """The text that a client gets in a stream, the items that it gets, and those of the upstream."""
         items = form.tell(pieces)
 
-        async def upstream() -> AsyncIterator[Any]:
-            for item in items:
-                yield item
-
         request = data(model) | {"prompt": "What?"}
-        source = self.guard.async_post_call_streaming_iterator_hook(user(PATHS[form.name]), upstream(), request)
+        source = self.guard.async_post_call_streaming_iterator_hook(user(PATHS[form.name]), flow(items), request)
         sent = [item async for item in source]
         comment = take_comment(sent).decode()
         self.reported = comment.partition(" reasoning=")[2].split()[0] if " reasoning=" in comment else None
@@ -298,11 +294,7 @@ async def play_choices(hooks: Hooks, model: str, pieces: Sequence[tuple[int, str
     """What goes out of a chat stream of three choices, without the comment, and what came."""
     items = [*(chunk(piece, index) for index, piece in pieces), *(chunk(index=index, why="stop") for index in range(3))]
 
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            yield item
-
-    source = hooks.guard.async_post_call_streaming_iterator_hook(user(), upstream(), data(model))
+    source = hooks.guard.async_post_call_streaming_iterator_hook(user(), flow(items), data(model))
     sent = [item async for item in source]
     take_comment(sent)
     return sent, items

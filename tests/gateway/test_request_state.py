@@ -29,7 +29,7 @@ def outcome(status: Status, reason: str | None = None, index: int = 0, hit: bool
 def test_before_the_answer() -> None:
     state = ledger()
     assert state.headers() == {
-        "x-aligner-id": state.aligner_id,
+        "x-aligner-id": state.arrival.aligner_id,
         "x-aligner-status": "pending",
         "x-aligner-objectives": "kind,concise",
         "x-aligner-policy": "p",
@@ -40,17 +40,19 @@ def test_before_the_answer() -> None:
 def test_after_the_answer() -> None:
     told = ledger(outcome(Status.UNCHANGED, "gate_empty", hit=False)).headers()
     assert (told["x-aligner-status"], told["x-aligner-reason"]) == ("unchanged", "gate_empty")
-    assert (told["x-aligner-cache"], told["x-aligner-ms"]) == ("miss", "100")
+    assert (told["x-aligner-cache"], told["x-aligner-ms"]) == ("miss", "<=100")
 
 
 @pytest.mark.parametrize(
     ("ms", "coarse", "exact"),
     [
-        (0.0, "100", "0"),
-        (99.9, "100", "100"),
-        (100.0, "1000", "100"),
-        (231.2, "1000", "231"),
-        (2504.0, "10000", "2504"),
+        (0.0, "<=100", "0"),
+        (99.9, "<=100", "100"),
+        (100.0, "<=100", "100"),
+        (100.4, "<=200", "100"),
+        (231.2, "<=500", "231"),
+        (1504.0, "<=2000", "1504"),
+        (20001.0, "<=50000", "20001"),
     ],
 )
 def test_times_are_coarse_unless_the_policy_wants_them_exact(ms: float, coarse: str, exact: str) -> None:
@@ -88,20 +90,20 @@ def test_the_cache_is_a_hit_only_if_all_were() -> None:
 
 def test_the_comment() -> None:
     one = ledger(outcome(Status.CORRECTED))
-    assert one.comment() == f": aligner status=corrected id={one.aligner_id}\n\n".encode()
+    assert one.comment() == f": aligner status=corrected id={one.arrival.aligner_id}\n\n".encode()
     two = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.CORRECTED, index=1))
-    told = f"status=corrected choices=skipped/tool_calls,corrected id={two.aligner_id}"
+    told = f"status=corrected choices=skipped/tool_calls,corrected id={two.arrival.aligner_id}"
     assert two.comment() == f": aligner {told}\n\n".encode()
 
 
 def test_the_id_is_told_of_what_was_looked_at_and_no_other_request_has_it() -> None:
     one = ledger(outcome(Status.UNCHANGED))
-    assert one.headers()["x-aligner-id"] == one.aligner_id != ledger().aligner_id
+    assert one.headers()["x-aligner-id"] == one.arrival.aligner_id != ledger().arrival.aligner_id
     skipped = ledger(outcome(Status.SKIPPED, "refusal"))
     assert "x-aligner-id" not in skipped.headers()
     assert b"id=" not in skipped.comment()
     partly = ledger(outcome(Status.SKIPPED, "tool_calls"), outcome(Status.SHADOW, index=1))
-    assert partly.headers()["x-aligner-id"] == partly.aligner_id
+    assert partly.headers()["x-aligner-id"] == partly.arrival.aligner_id
 
 
 def test_the_record_counts_and_quotes_nothing() -> None:

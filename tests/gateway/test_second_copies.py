@@ -22,7 +22,7 @@ from tests.gateway.test_guardrail import build
 from tests.support.comments import take_comment
 from tests.support.planted_copies import FIRST, LAST, REMOVED, ROUTES, Case, cut_text, holds_copy, make_case
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk
+from tests.support.stream_fixtures import chat_text, chunk, flow
 
 BLOCK = 250
 """Cases of one test."""
@@ -73,11 +73,7 @@ async def deliver_stream(guard: AlignerGuardrail, case: Case, model: str) -> tup
     data = request(case, model)
     user = UserAPIKeyAuth(request_route=ROUTES[case.format])
 
-    async def upstream() -> Any:
-        for item in case.items:
-            yield item
-
-    items = [item async for item in guard.async_post_call_streaming_iterator_hook(user, upstream(), data)]
+    items = [item async for item in guard.async_post_call_streaming_iterator_hook(user, flow(case.items), data)]
     take_comment(items)
     return status_of(data), items
 

@@ -22,7 +22,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, SideKind
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk
+from tests.support.stream_fixtures import chat_text, chunk, flow
 
 RUDE = "Only a fool would ask that."
 PLAIN = "The harbour opens at nine."
@@ -110,14 +110,8 @@ async def whole(guard: AlignerGuardrail, model: str, response: Any, **asked: Any
 
 
 async def streamed(guard: AlignerGuardrail, model: str, items: list[Any]) -> list[Any]:
-    async def upstream() -> AsyncIterator[Any]:
-        for item in items:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
     request = data(model)
-    return [item async for item in guard.async_post_call_streaming_iterator_hook(user(), upstream(), request)]
+    return [item async for item in guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)]
 
 
 def events(extra: dict[str, Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from aligner_proxy.gateway.process import auto_training
 from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
 from aligner_proxy.gateway.reload import Policies
-from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.request_state import Arrival, RequestState
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.store import WHOLE_FILE, Count, HeadStore, Version
 from tests.support.teachable import TeachableEngine
@@ -73,11 +73,14 @@ def test_headers_and_records_say_what_is_taught(file: Path) -> None:
     version = keep(file)
     active = Policies(file).current
     policy = active.resolver.resolve(RequestFacts("gpt"))
-    state = RequestState("c", policy, "embedded", heads_in_force=active.head_versions)
+    state = RequestState("c", policy, "embedded", Arrival(heads_in_force=active.head_versions))
     assert state.headers()["x-aligner-taught"] == f"no-feelings=6@{version.day}"
     assert state.record()["taught"] == {"no-feelings": {"head": version.head[:16], "examples": 7, "at": 1_795_000_000}}
     plain = RequestState(
-        "c", untaught.resolver.resolve(RequestFacts("gpt")), "embedded", heads_in_force=untaught.head_versions
+        "c",
+        untaught.resolver.resolve(RequestFacts("gpt")),
+        "embedded",
+        Arrival(heads_in_force=untaught.head_versions),
     )
     assert "x-aligner-taught" not in plain.headers()
     assert "taught" not in plain.record()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +134,25 @@ def test_no_log_call_is_given_anything_that_could_hold_text() -> None:
             allowed = {"error"} if path.parent.name == "cli" else set()
             assert not ({told(one) for one in arguments} & TELLING) - allowed, place
     assert seen > 15
+
+
+def test_what_a_library_logs_and_prints_is_json_of_the_same_form(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = logging.getLogger("a_library")
+    printed = logs.PrintedLines("a_library")
+    # as a library that logs to what it takes for the terminal
+    handlers = [logging.StreamHandler(printed), logging.StreamHandler(sys.stderr)]
+    monkeypatch.setattr(library, "handlers", handlers)
+    monkeypatch.setattr(library, "propagate", False)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    logs.unify_json_lines()
+    library.warning("port %d is open", 4000)
+    print("\x1b[32mmodels: a,\x1b[0m b\n ██╗ ╚═╝\n\n# not ended", file=printed)
+    print(" yet", end="", file=printed)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["logger"], line["level"], line["message"]) for line in lines] == [
+        *[("a_library", "warning", "port 4000 is open")] * 2,
+        ("a_library", "info", "models: a, b"),
+        ("a_library", "info", "not ended"),
+    ]

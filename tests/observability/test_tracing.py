@@ -15,7 +15,7 @@ from opentelemetry import trace
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.gateway import metrics
-from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.request_state import Arrival, RequestState
 from aligner_proxy.observability import tracing
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Objective, Policy, Turn
@@ -70,7 +70,7 @@ async def settled(path: Path, *, read: bool = False) -> None:
     engine = LocalEngine(tiny.aligner)
     asked = Exchange("call-1", 0, (Turn("user", "When does the harbour open?"),), tiny.ANSWER)
     with tracing.span("litellm", kind="SERVER"):
-        ledger = RequestState("call-1", POLICY, "tiny", trace=tracing.current_context())
+        ledger = RequestState("call-1", POLICY, "tiny", Arrival(trace=tracing.current_context()))
     async with serving(engine, path) as client:
         await engine.start()
         pipeline = Pipeline(client)
@@ -80,7 +80,7 @@ async def settled(path: Path, *, read: bool = False) -> None:
                 await reading.feed(tiny.ANSWER[i : i + 30])
                 await asyncio.sleep(0.02)
         metrics.record_upstream_end(ledger)
-        with tracing.span("aligner.correct", ledger.trace):
+        with tracing.span("aligner.correct", ledger.arrival.trace):
             await correct_one(pipeline, asked, POLICY, reading)
     await engine.aclose()
 

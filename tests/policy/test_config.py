@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import tempfile
 from pathlib import Path
@@ -386,3 +387,11 @@ def test_the_example_policies_use_no_objective_that_edits_good_answers() -> None
         names = {name for route in file.routes for name in route.objectives}
         names |= {name for tenant in file.tenants for name in (*tenant.enforce, *(tenant.allow or ()))}
         assert names <= {"harmless", "helpful", "*", *file.objectives}, path
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALIGNER_PROXY_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    with pytest.raises(ConfigError, match="set ALIGNER_PROXY_HOME to a folder of its own"):
+        config.home_folder()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.policy.yaml_file import BUILT_IN, dotted_path, quote_name, read_yaml, suggest_name
+from aligner_proxy.policy.yaml_file import BUILT_IN, dotted_path, quote_name, read_yaml, replace_file, suggest_name
 
 
 def _write(tmp_path: Path, text: str | bytes) -> Path:
@@ -82,3 +83,15 @@ def test_words_for_messages() -> None:
     assert suggest_name("zzz", ["b", "a"]) == "known: a, b"
     assert len(quote_name("x" * 1_000_000)) == 82
     assert quote_name("a\nb") == r"'a\nb'"
+
+
+def test_the_latest_backups_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "policies.yaml"
+    path.write_text("0")
+    (tmp_path / "policies.yaml.mine.bak").write_text("somebody's own")
+    for number in range(15):
+        monkeypatch.setattr(time, "strftime", lambda *_, number=number: f"20261127T1200{number:02}")
+        replace_file(path, str(number), str(number + 1), backup=True)
+    backups = sorted(file.read_text() for file in tmp_path.glob("policies.yaml.2026*.bak"))
+    assert backups == sorted(map(str, range(5, 15)))
+    assert (tmp_path / "policies.yaml.mine.bak").exists()

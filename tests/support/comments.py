@@ -27,6 +27,12 @@ def drop_comments(stream: str) -> str:
     return "\n\n".join(frame for frame in frames if frame)
 
 
+def events_without_data(raw: str) -> list[str]:
+    """What a strict reader takes for an event, because a blank line ends it, and what has no data."""
+    *events, _ = raw.split("\n\n")
+    return [event for event in events if event and "data:" not in event]
+
+
 def take_comment(items: list[Any]) -> bytes:
     """Take the status out of a stream's items: the last of them, or the one before the event that ends the stream."""
     at = next(at for at in (-1, -2) if isinstance(items[at], bytes) and items[at].startswith(b": aligner"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,6 +63,14 @@ def replayed(wire: Wire, items: Sequence[object], outcomes: Sequence[Outcome]) -
         )
         for event in events
     ]
+
+
+async def flow(items: Iterable[Any]) -> AsyncIterator[Any]:
+    """The stream of an upstream that sends these; an error among them breaks it."""
+    for item in items:
+        if isinstance(item, BaseException):
+            raise item
+        yield item
 
 
 def chunk(content: str | None = None, index: int = 0, why: str | None = None, **delta: Any) -> ModelResponseStream:

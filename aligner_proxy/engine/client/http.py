@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import socket
 import time
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -362,6 +362,61 @@ class HttpEngine:
         return error
 
 
+class _Outbox:
+    """Text that waits to be sent, and the task that sends it."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._has_ended = False
+        self._end_sent = False
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, text: str, send_on: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Add text. If nothing is being sent, start `send_on`, which sends until there is no more.
+
+        It is not stored: it belongs to a session, whose texts would then stay until garbage is collected.
+        """
+        self._text += text
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(send_on())
+
+    def end(self) -> None:
+        """Note that no more text will come, which is to be sent, too."""
+        self._has_ended = True
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is text to send, or its end."""
+        return bool(self._text) or self._has_ended > self._end_sent
+
+    def take(self, known_count: int) -> TextChunk:
+        """All that waits, for an engine of which `known_count` verdicts are known."""
+        chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
+        self._text = ""
+        self._end_sent = self._has_ended
+        return chunk
+
+    def clear(self) -> None:
+        """Give up the text that waits."""
+        self._text = ""
+
+    async def wait_until_sent(self, until: float) -> None:
+        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `until`."""
+        if self._task is None:
+            return
+        await asyncio.wait({self._task}, timeout=max(0.0, until - time.monotonic()))
+        if not self._task.done():
+            raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
+
+    async def stop(self) -> None:
+        """Stop sending."""
+        task = self._task
+        self._task = None
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
 class HttpSession:
     """A session on a remote engine, fed in the background.
 
@@ -373,30 +428,25 @@ class HttpSession:
         self._request = request
         self._opening: asyncio.Task[str] | None = None
         self._name: str | None = None
-        self._unsent = ""
+        self._outbox = _Outbox()
         # `feed` and `wait_for_verdicts` each get all verdicts, so what each has is counted apart
         self._verdicts: tuple[SegmentScore, ...] = ()
         self._received_verdicts: tuple[SegmentScore, ...] = ()
         self._broken = False
         self._ending = False
-        self._text_ended = False
-        self._end_sent = False
         self._opening_over = asyncio.Event()
         self._failure: CorrectionError | None = None
-        self._pump: asyncio.Task[None] | None = None
         self._time = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text, which is sent in the background, and return the verdicts received so far."""
         if not self._broken:
-            self._unsent += text
-            if self._pump is None or self._pump.done():
-                self._pump = asyncio.create_task(self._send_on())
+            self._outbox.add(text, self._send_on)
         return self._verdicts
 
     async def end(self) -> None:
         """Say that no more text will come; this is sent in the background, too."""
-        self._text_ended = True
+        self._outbox.end()
         await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
@@ -422,7 +472,7 @@ class HttpSession:
         self._ending = True
         until = time.monotonic() + request.deadline_s
         try:
-            await self._wait_until_sent(until)
+            await self._outbox.wait_until_sent(until)
             if self._name is not None and not self._broken:
                 path = f"/v1/read/{self._name}/finish"
                 self._name = None  # the engine ends the session whether or not this succeeds
@@ -448,22 +498,10 @@ class HttpSession:
             raise self._failure or SessionLost("the engine does not read this answer")
         return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
 
-    async def _wait_until_sent(self, until: float) -> None:
-        """Wait until all text is sent; raises `DeadlineExceeded` if that is not before `until`."""
-        if self._pump is None:
-            return
-        await asyncio.wait({self._pump}, timeout=max(0.0, until - time.monotonic()))
-        if not self._pump.done():
-            raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
-
     async def _stop(self) -> None:
         """Stop sending, and close the session on the engine unless it was asked to finish it."""
-        pump = self._pump
-        self._pump = None
         try:
-            if pump is not None and not pump.done():
-                pump.cancel()
-                await asyncio.wait({pump})
+            await self._outbox.stop()
         finally:
             opening = self._opening
             self._opening = None
@@ -494,17 +532,15 @@ class HttpSession:
                 self._name = await asyncio.shield(self._opening)
                 self._opening_over.set()
             # also without text if the end is still to be said
-            while self._unsent or self._text_ended > self._end_sent:
+            while self._outbox.has_more:
                 await self._time.pause()
-                more = TextChunk(text=self._unsent, ended=self._text_ended, known=len(self._verdicts))
-                self._unsent = ""
-                self._end_sent = self._text_ended
+                more = self._outbox.take(len(self._verdicts))
                 content = await self._engine.send("POST", f"/v1/read/{self._name}", more.model_dump_json().encode())
                 with translate_parse_errors("the engine sent something that is no verdict"):
                     self._verdicts += VERDICTS.validate_json(content)
         except (CorrectionError, ValueError) as error:
             self._broken = True
-            self._unsent = ""
+            self._outbox.clear()
             self._failure = error if isinstance(error, CorrectionError) else None
             self._opening_over.set()  # requests that wait for the session now fail
 

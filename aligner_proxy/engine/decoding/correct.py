@@ -367,8 +367,8 @@ class AnswerEditor:
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
         """The score of a piece apart from its inner words, and of each of its `judged_words` that is flagged."""
-        found = spans_with_words(prompt.prompt, [piece], prompt.offsets)
-        where = replace(found, segments=(*found.inner[0], *found.segments), inner=())
+        marked = spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        where = replace(marked, segments=(*marked.inner[0], *marked.segments), inner=())
         *in_place, own = (yield from self._read(prompt, where)).scores
         before = without_last_marks(text[: piece.start])
         least = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)

@@ -220,7 +220,6 @@ class Stack:
         self._norm: Tensor = base.norm.weight
         self._output: nn.Module = model.get_output_embeddings()
         self._scale = float(base.layers[0].self_attn.scaling)
-        self._dtype: torch.dtype = model.dtype
         self._layers = [self._read_layer(layer) for layer in base.layers]
         places = torch.arange(positions, device=model.device)
         # in fp32 whatever the model's type: `rotary_emb` gives its angles in the type of its first argument
@@ -282,11 +281,11 @@ class Stack:
                 step,
                 keys,
                 values,
-                self._dtype,
+                self.hidden.dtype,
             )
             attended = kernels.attend(queries, keys, values, step, self._scale)
             normed = kernels.normalise(residual, layer.output(attended), layer.second_norm, layer.epsilon)
-            parts = layer.down(kernels.gate(layer.gates(normed), self._dtype))
+            parts = layer.down(kernels.gate(layer.gates(normed), self.hidden.dtype))
         hidden = kernels.normalise(residual, parts, self._norm, self._layers[-1].epsilon, self.hidden[: step.rows])
         self._keep_states(len(layers) - 1, step, residual)
         if self._states is not None:

@@ -57,8 +57,8 @@ def spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Seque
     They raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
     """
     inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
-    found = spans(prompt, segments, offsets)
-    return replace(found, inner=inner) if any(inner) else found
+    where = spans(prompt, segments, offsets)
+    return replace(where, inner=inner) if any(inner) else where
 
 
 def _inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:

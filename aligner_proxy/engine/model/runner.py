@@ -7,7 +7,7 @@ model chooses after each requested position. `scores` and `rows` use the states 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,9 @@ from aligner_proxy.engine.gpu.stack import Kernels, Stack, find_obstacle
 from aligner_proxy.engine.gpu.step import BUCKETS, StepInput
 from aligner_proxy.engine.model import attention, cpu_kernels, encoder
 from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KVStore
-from aligner_proxy.engine.model.detector import DetectorHead, Taps
+from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import Adapter, Adapters
+from aligner_proxy.engine.model.tapped_states import TappedStates
 from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
@@ -60,6 +61,14 @@ class AdapterWeights:
     taught_heads: Sequence[TaughtHead] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _AlignerHeads:
+    """The heads of one aligner: its detector head, and the taught ones that it comes with, by objective."""
+
+    detector: DetectorHead | None
+    taught_heads: Mapping[str, LoadedHead]
+
+
 class ModelRunner:
     """Runs one causal language model with its detector head, and adapters over the same model with their own heads."""
 
@@ -74,16 +83,15 @@ class ModelRunner:
     ) -> None:
         model.train(mode=False)
         self._model = model
-        self._output: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
         self._heads = [
-            detector.to(model.device) if detector else None for detector in (head, *(other.head for other in others))
+            _AlignerHeads(
+                detector.to(model.device) if detector else None,
+                {each.objective: LoadedHead.from_head(each, model.device) for each in shipped},
+            )
+            for detector, shipped in ((head, taught_heads), *((other.head, other.taught_heads) for other in others))
         ]
         self.shelf = HeadShelf(model.device)
-        self._shipped = [
-            {head.objective: LoadedHead.from_head(head, model.device) for head in heads}
-            for heads in (taught_heads, *(other.taught_heads for other in others))
-        ]
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
         # sequences that shared the last step
@@ -95,19 +103,8 @@ class ModelRunner:
         slots = self.pool.count * BLOCK
         # one block more, for the padding of recorded forwards
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
-        self._taps: Taps | None = None
-        self._states: Tensor | None = None
-        layers = sorted({layer for detector in self._heads if detector for layer in detector.layers.tolist()})
-        if layers:
-            self._taps = Taps(model.base_model, layers)
-            shape = (slots + BLOCK, len(layers) + 1, model.config.hidden_size)
-            self._states = torch.empty(shape, dtype=model.dtype, device=model.device)
-        self._tapped_layers = layers
+        self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
         self._recorded: RecordedForwards | None = None
-        # For each head, the indices of its layers among those stored for all heads; the final norm's output is last.
-        self._layers_of_head = [
-            [layers.index(i) for i in detector.layers.tolist()] + [-1] if detector else [] for detector in self._heads
-        ]
 
     @property
     def device(self) -> str:
@@ -155,7 +152,9 @@ class ModelRunner:
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
         with self._crew.time_forward(len(ids)), self._adapters.assign_rows(adapters):
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
-            self._keep(hidden, slots, feeds)
+            # detector heads read prompts only
+            if any(feed.start < feed.job.prompt for feed in feeds):
+                self._states.keep(slots, hidden)
             return self._choose(hidden, feeds)
 
     # not `inference_mode`: the joined weights outlive this, and adapters may be merged into them
@@ -174,7 +173,7 @@ class ModelRunner:
         # no sequence is longer than the whole cache
         positions = min(self.positions, padding_slot)
         device = self._model.device
-        stack = Stack(self._model, kernels, self._store.tensors, positions, self._tapped_layers, self._states)
+        stack = Stack(self._model, kernels, self._store.tensors, positions, self._states.layers, self._states.tensor)
         step_input = StepInput(positions, config.num_attention_heads, config.num_key_value_heads, padding_slot, device)
         recorded = RecordedForwards(stack, step_input, record, self.step_tokens)
         states = recorded.run_layers(sample, _COMPARED_LAYERS).float()
@@ -233,8 +232,8 @@ class ModelRunner:
     @torch.inference_mode()
     def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         """The detector's score of every segment of a prompt that has been fed: (log-odds, index of the objective)."""
-        head = self._heads[feed.job.sequence.adapter]
-        if head is None or self._states is None:
+        head = self._heads[feed.job.sequence.adapter].detector
+        if head is None:
             return []
         taught_heads = feed.job.ask.taught_heads if feed.job.ask else None
         most = head.judge(self._read_states(feed), spans, taught_heads).max(dim=-1)
@@ -243,8 +242,8 @@ class ModelRunner:
     @torch.inference_mode()
     def rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
         """The general head's row and scores of every segment of a prompt that has been fed."""
-        head = self._heads[feed.job.sequence.adapter]
-        if head is None or self._states is None:
+        head = self._heads[feed.job.sequence.adapter].detector
+        if head is None:
             return []
         rows, objectives = head.read(self._read_states(feed), spans)
         # rows are sent in 16 bits, little-endian on every machine
@@ -254,7 +253,7 @@ class ModelRunner:
 
     def row_width(self, adapter: int = 0) -> int:
         """Numbers in the row that represents a segment; 0 for an aligner without a head."""
-        head = self._heads[adapter]
+        head = self._heads[adapter].detector
         return head.row_width if head else 0
 
     def find_taught_heads(
@@ -264,25 +263,24 @@ class ModelRunner:
 
         `names` are the heads' hashes in the request, one per objective. Raises `UnknownHead` and `HeadRefused`.
         """
-        shipped = self._shipped[adapter]
+        own_heads = self._heads[adapter]
         # taught heads read the rows of the detector head, so without one there are none
-        if self._heads[adapter] is None or not (shipped or any(names)):
+        if own_heads.detector is None or not (own_heads.taught_heads or any(names)):
             return None
-        heads = select_heads(self.shelf, shipped, aligner, objectives, names)
+        heads = select_heads(self.shelf, own_heads.taught_heads, aligner, objectives, names)
         return TaughtColumns(heads) if heads else None
 
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:
         """Texts of the objectives for which this aligner comes with a taught head."""
-        return tuple(self._shipped[adapter])
+        return tuple(self._heads[adapter].taught_heads)
 
     def _read_states(self, feed: Feed) -> Tensor:
         """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
-        assert self._states is not None
-        return self._states[self._context(feed)][:, self._layers_of_head[feed.job.sequence.adapter]]
+        return self._states.read(self._context(feed), feed.job.sequence.adapter)
 
     def ends(self, adapter: int = 0) -> bool:
         """Whether this aligner's head also judges the end of the answer."""
-        head = self._heads[adapter]
+        head = self._heads[adapter].detector
         return head is not None and bool(head.ends)
 
     @property
@@ -339,12 +337,6 @@ class ModelRunner:
     def _slots(self, feeds: Sequence[Feed]) -> Tensor:
         return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
 
-    def _keep(self, hidden: Tensor, slots: Tensor, feeds: Sequence[Feed]) -> None:
-        """Store the states that detector heads read; does nothing in a step without prompt tokens."""
-        if self._states is None or self._taps is None or not any(feed.start < feed.job.prompt for feed in feeds):
-            return
-        self._states.index_copy_(0, slots, self._taps.take(hidden[None])[0])
-
     def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Choose the greedy tokens at the requested positions; logits are computed for these only."""
         first = 0
@@ -354,7 +346,8 @@ class ModelRunner:
             first += feed.stop - feed.start
         if not rows:
             return [[] for _ in feeds]
-        logits = cpu_kernels.logits(self._output, hidden[rows])
+        output: nn.Module = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        logits = cpu_kernels.logits(output, hidden[rows])
         tokens = []
         at = 0
         for feed in feeds:

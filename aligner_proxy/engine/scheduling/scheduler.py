@@ -28,7 +28,7 @@ from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, CostCurve
 from aligner_proxy.engine.scheduling.metrics import Phases, count_refusal
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
-from aligner_proxy.engine.scheduling.shares import GuaranteedShare, Shares, by_size
+from aligner_proxy.engine.scheduling.shares import LongWork, Shares
 from aligner_proxy.engine.weights.memory import STEP_TOKENS
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import DecodeCounts
@@ -50,8 +50,6 @@ _FEWEST = 4
 """The same for tenants that have had more than another tenant in the step."""
 _SLOWER_THAN_ONE = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
-_BACK_S = 5.0
-"""Seconds within which a tenant with little work is expected to come back."""
 _WOKEN = 8
 """Most read-ahead answers that continue in one step, because each has its new text tokenised before the step begins."""
 _BESIDE = 1.2
@@ -81,21 +79,29 @@ class ServiceTime:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One admitted request. `finish` is called once, with the result or the error; times are monotonic."""
+class JobClient:
+    """For whom a job is done: what the scheduler must know of that side. Another thread may change the answers."""
 
-    name: str
-    work: Work
-    finish: Finish
     deadline: float = float("inf")
+    """In monotonic seconds."""
     tenant: str = ""
     abandoned: Callable[[], bool] = lambda: False
     awake: Callable[[], bool] = lambda: False
     """For work that waits for text: returns whether new text has come."""
     reads_ahead: Callable[[], bool] = lambda: False
-    """Returns whether no client waits for the job yet; another thread may change this at any time."""
+    """Returns whether nobody waits for the job yet."""
     ahead: bool = False
     """The value of `reads_ahead` at the beginning of this step."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One admitted request. `finish` is called once, with the result or the error."""
+
+    name: str
+    work: Work
+    finish: Finish
+    client: JobClient = field(default_factory=JobClient)
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
     prompt: int = 0
@@ -164,11 +170,7 @@ class Scheduler:
         self.pace = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
         """Shares by whether a job is only read ahead: False for jobs that clients wait for, True for read-ahead."""
-        self.guaranteed = GuaranteedShare(costs, budget)
-        self._long: frozenset[str] = frozenset()
-        """Tenants with long work, which yield to others in this step."""
-        self._shared_until = float("-inf")
-        """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
+        self.long_work = LongWork(costs, budget)
         self._idle = False
         """True if nothing could be fed in the last step."""
 
@@ -183,16 +185,17 @@ class Scheduler:
         May admit waiting jobs and push out running ones.
         """
         for job in (*self.running, *self.waiting):
-            job.ahead = job.reads_ahead()
+            job.client.ahead = job.client.reads_ahead()
         self._sweep(now)
         self._free_place()
         feeds: list[Feed] = []
-        self._long = long = self._with_long_work(now)
+        self._see_long_work(now)
+        long = self.long_work.yielding
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_count_remaining):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
-            if not job.ahead and job.tenant not in long and job.sequence.remaining <= _SHORT:
+            if not job.client.ahead and job.client.tenant not in long and job.sequence.remaining <= _SHORT:
                 own_tokens = self._feed(job, feeds, self._budget(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
                 # more if it had to read a part of its prompt again, see `_own`
@@ -211,28 +214,22 @@ class Scheduler:
         # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
-    def _with_long_work(self, now: float) -> frozenset[str]:
-        """Tenants with long work, if it must yield to a tenant with little work that is here or was a moment ago."""
+    def _see_long_work(self, now: float) -> None:
+        """Let it be decided whose long work yields in this step."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
             # only work that a client waits for and that can go on now
-            if not job.ahead and not job.parked:
-                sizes[job.tenant] += len(job.sequence.ids)
-        little, long = by_size(sizes)
-        if little and long:
-            self._shared_until = now + _BACK_S
-        # long work that is owed a full step does not yield in this one
-        if now >= self._shared_until or self.guaranteed.overdue():
-            return frozenset()
-        return long
+            if not job.client.ahead and not job.parked:
+                sizes[job.client.tenant] += len(job.sequence.ids)
+        self.long_work.see(sizes, now)
 
     def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
         """Feed long work: its guaranteed part next to other work, or a short step if alone; charge the tokens."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         soon = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
-        room = self.guaranteed.room(fed_tokens) if fed_tokens else soon
+        room = self.long_work.room(fed_tokens) if fed_tokens else soon
         given_tokens = self._feed_fairly(rows, feeds, self.shares[False], room)
-        self.guaranteed.took(fed_tokens, given_tokens)
+        self.long_work.took(fed_tokens, given_tokens)
 
     def _feed_fairly(
         self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
@@ -265,13 +262,13 @@ class Scheduler:
         # in most steps all running jobs are busy, so nothing is left to sort
         reading = sorted((job for job in self.running if id(job) not in busy), key=_count_remaining)
         for job in (*reading, *self.waiting):
-            if job.ahead == ahead and not job.parked:
-                rows.setdefault(job.tenant, deque()).append(job)
+            if job.client.ahead == ahead and not job.parked:
+                rows.setdefault(job.client.tenant, deque()).append(job)
         return rows
 
     def _let_in(self, job: Job, feeds: list[Feed]) -> bool:
         """Admit a waiting job if a slot and blocks are free; return whether it was admitted."""
-        return self._active(ahead=job.ahead) < self.most and self._admit(job, feeds)
+        return self._active(ahead=job.client.ahead) < self.most and self._admit(job, feeds)
 
     def _free_place(self) -> None:
         """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
@@ -281,16 +278,16 @@ class Scheduler:
         waiting = [job for job in self.waiting if not _is_unwanted(job)]
         if len(active) < self.most or not waiting:
             return
-        places = Counter(job.tenant for job in active)
+        places = Counter(job.client.tenant for job in active)
         most, count = places.most_common(1)[0]
         # with a difference of one, both would only change places, again and again
-        if count >= min(places[job.tenant] for job in waiting) + 2:
-            self._push_out(next(job for job in reversed(active) if job.tenant == most))
+        if count >= min(places[job.client.tenant] for job in waiting) + 2:
+            self._push_out(next(job for job in reversed(active) if job.client.tenant == most))
 
     def find_woken_jobs(self) -> list[Job]:
         """Parked jobs for which new text has come: all that clients wait for, and a few of the others."""
-        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.awake()]
-        awaited = [job for job in woken if not job.reads_ahead()]
+        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.client.awake()]
+        awaited = [job for job in woken if not job.client.reads_ahead()]
         ahead = [job for job in woken if job not in awaited]
         # those that continued least often come first, so that each gets its turn
         return [*awaited, *sorted(ahead, key=lambda job: job.woken)[:_WOKEN]]
@@ -300,7 +297,7 @@ class Scheduler:
         """Whether a job can use the model now; False if only read-ahead jobs are left and they wait for blocks."""
         active = (job for job in (*self.running, *self.waiting) if not job.parked)
         # any job will do, unless nothing could be fed in the last step
-        return any(not self._idle or not job.reads_ahead() for job in active)
+        return any(not self._idle or not job.client.reads_ahead() for job in active)
 
     def settle(self, feed: Feed, tokens: list[int]) -> bool:
         """Record that a feed was run and publish its prompt blocks; return True if its job's ask is complete."""
@@ -358,9 +355,9 @@ class Scheduler:
     def _sweep(self, now: float) -> None:
         """Drop jobs that were abandoned, whose deadline has passed, or that cannot be ready in time."""
         for job in [*self.running, *self.waiting]:
-            if job.abandoned():
+            if job.client.abandoned():
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
-            elif now > job.deadline:
+            elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
             elif job.phases.started is None and self._too_late(job, now):
                 count_refusal(EngineOverloaded.reason)
@@ -368,11 +365,11 @@ class Scheduler:
 
     def _too_late(self, job: Job, now: float) -> bool:
         """Whether a job that has not started would miss its deadline; False if no other job is active: it may try."""
-        return self.pace.misses(job.deadline, now) and bool(self._active())
+        return self.pace.misses(job.client.deadline, now) and bool(self._active())
 
     def _active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
-        return sum(not job.parked and (ahead or not job.ahead) for job in self.running)
+        return sum(not job.parked and (ahead or not job.client.ahead) for job in self.running)
 
     def _admit(self, job: Job, feeds: list[Feed]) -> bool:
         """Start a waiting job if there are blocks for all its tokens; return whether it runs.
@@ -441,7 +438,7 @@ class Scheduler:
         had = self.shares[False].count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
         room = self._budget(sum(sizes), sum(size for size in sizes if size <= _SHORT))
-        less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.tenant) < had(tenant))
+        less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
         if not less:
             return room
         more = sum(sizes) - less
@@ -475,7 +472,7 @@ class Scheduler:
 
     def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
         """The job admitted last after `job` that is not in this step; None if there is none or `job` is read-ahead."""
-        if job.ahead:
+        if job.client.ahead:
             return None
         busy = {id(feed.job) for feed in feeds}
         later = self.running[self.running.index(job) + 1 :]
@@ -492,17 +489,19 @@ class Scheduler:
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
         spare = [other for other in others if _is_unwanted(other)]
-        if not spare and not job.ahead and job.tenant not in self._long:
-            spare = [other for other in others if other.tenant in self._long]
+        if not spare and not job.client.ahead and job.client.tenant not in self.long_work.yielding:
+            spare = [other for other in others if other.client.tenant in self.long_work.yielding]
         if not spare:
             return None
         blocks_by_tenant: Counter[str] = Counter()
         for other in spare:
-            blocks_by_tenant[other.tenant] += len(other.sequence.blocks)
+            blocks_by_tenant[other.client.tenant] += len(other.sequence.blocks)
         most = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
-        if job.ahead and (most == job.tenant or blocks_by_tenant[most] <= blocks_by_tenant[job.tenant] + missing):
+        if job.client.ahead and (
+            most == job.client.tenant or blocks_by_tenant[most] <= blocks_by_tenant[job.client.tenant] + missing
+        ):
             return None
-        return next(other for other in reversed(spare) if other.tenant == most)
+        return next(other for other in reversed(spare) if other.client.tenant == most)
 
     def _push_out(self, job: Job) -> None:
         self.running.remove(job)
@@ -527,4 +526,4 @@ def _count_remaining(job: Job) -> int:
 
 def _is_unwanted(job: Job) -> bool:
     """Whether no client waits for the job now."""
-    return job.parked or job.ahead
+    return job.parked or job.client.ahead

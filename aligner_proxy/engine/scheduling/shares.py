@@ -25,6 +25,8 @@ _LONG = 3072
 """A tenant whose requests have more than this many tokens together has long work."""
 _PART = 0.125
 """Time for long work per unit of time for tenants with little work; its true cost may be twice the curve's."""
+_BACK_S = 5.0
+"""Seconds within which a tenant with little work is expected to come back."""
 _CHUNK = 32
 """Fewest tokens of long work to feed at once, because fewer cost nearly as much."""
 
@@ -58,20 +60,31 @@ class Shares:
         return self._given_tokens.get(tenant, 0)
 
 
-def by_size(tokens: Mapping[str, int]) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the tenants with little work and those with long work, by the tokens of their requests."""
-    little = frozenset(tenant for tenant, size in tokens.items() if size <= _LITTLE)
-    long = frozenset(tenant for tenant, size in tokens.items() if size > _LONG)
-    return little, long
+class LongWork:
+    """Which tenants' long work yields to tenants with little work, and the part of the time that it gets meanwhile.
 
-
-class GuaranteedShare:
-    """The part of the time that long work gets next to tenants with little work; times come from the cost curve."""
+    Times come from the cost curve.
+    """
 
     def __init__(self, costs: CostCurve, budget: int) -> None:
+        self.yielding: frozenset[str] = frozenset()
+        """Tenants with long work, which yield to others in this step."""
         self._costs = costs
         self._budget = budget
         self._due = 0.0
+        self._until = float("-inf")
+        """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
+
+    def see(self, sizes: Mapping[str, int], now: float) -> None:
+        """Decide who yields in this step, by the tokens of each tenant's requests.
+
+        Long work yields while a tenant with little work is here or was a moment ago.
+        """
+        long = frozenset(tenant for tenant, size in sizes.items() if size > _LONG)
+        if long and any(size <= _LITTLE for size in sizes.values()):
+            self._until = now + _BACK_S
+        # long work that is owed a full step does not yield in this one
+        self.yielding = frozenset() if now >= self._until or self._overdue() else long
 
     def room(self, fed_tokens: int) -> int:
         """Add this step's time to the debt to long work, and return how many tokens of it to feed in the step.
@@ -79,7 +92,7 @@ class GuaranteedShare:
         `fed_tokens` are the other tokens in the step. The result is 0 until the debt covers at least `_CHUNK` tokens.
         """
         cost = self._costs.estimate_cost(fed_tokens)
-        # at most a full step is owed; `overdue` then lets long work share a step equally
+        # at most a full step is owed; `see` then lets long work share a step equally
         self._due = min(self._due + _PART * cost, self._costs.estimate_cost(self._budget))
         room = self._costs.count_further_tokens(fed_tokens, 1 + self._due / cost, max(0, self._budget - fed_tokens))
         return room if room >= _CHUNK else 0
@@ -91,7 +104,7 @@ class GuaranteedShare:
             self._due - (self._costs.estimate_cost(fed_tokens + given_tokens) - self._costs.estimate_cost(fed_tokens)),
         )
 
-    def overdue(self) -> bool:
+    def _overdue(self) -> bool:
         """True if long work is owed a full step's time; it then shares the next step equally. Resets that debt."""
         if self._due < self._costs.estimate_cost(self._budget):
             return False

@@ -76,7 +76,6 @@ from aligner_proxy.engine.wire import (
     refusal,
 )
 from aligner_proxy.errors import (
-    AlignerProxyError,
     AnswerTooLong,
     ClientGone,
     CorrectionError,
@@ -345,12 +344,12 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
 
 
 async def _start(engine: Startable, server: uvicorn.Server) -> None:
-    """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
+    """Load the aligner and log that it is ready; if that fails, for whatever reason, stop the server and raise it."""
+    about = None
     try:
         about = await engine.start()
-    except AlignerProxyError:
-        server.should_exit = True
-        raise
+    finally:
+        server.should_exit |= about is None
     logger.info("ready: %s %s on %s, %s", about.model, about.content_hash[:12], about.device, about.quantization)
 
 

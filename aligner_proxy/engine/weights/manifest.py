@@ -27,6 +27,8 @@ TAUGHT = "taught.bin"
 ADAPTER = "adapter_config.json"
 """Present in the folder of an adapter."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""Files of which a model folder has at least one."""
 _WEIGHT_SUFFIXES = frozenset({".safetensors", ".json", ".model", ".bin"})
 """Endings of the files that a model is loaded from; others, such as a card, have no hash."""
 

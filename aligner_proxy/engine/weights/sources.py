@@ -96,6 +96,15 @@ def resolve(model: str | Path, template: str | None = None) -> ModelSource:
     return _hub(str(model), template)
 
 
+def check_files(model: str | Path, template: str | None = None) -> None:
+    """Raise what `resolve` would raise about a folder by the names of its files; reads no weights, and no hub id."""
+    if is_embedded(model):
+        _find_parts(embedded_folder(), EMBEDDED, template)
+    elif not is_hub_id(model):
+        folder = Path(model).expanduser()
+        _find_parts(folder, folder.name, template)
+
+
 def is_embedded(model: str | Path) -> bool:
     """Whether `model` is the embedded aligner, by its name or by its former path."""
     # a folder that exists at the former path is meant itself
@@ -120,8 +129,10 @@ def is_hub_id(model: str | Path) -> bool:
 
 
 def known_template(model: str) -> str | None:
-    """The prompt template of a known hub id, ignoring the commit; None if the id is not known."""
-    return KNOWN_TEMPLATES.get(model.partition("@")[0])
+    """The prompt template of a known hub id, at any commit, or of a folder of that name; None for other models."""
+    name = model.partition("@")[0]
+    by_folder = {known.rpartition("/")[2]: template for known, template in KNOWN_TEMPLATES.items()}
+    return KNOWN_TEMPLATES.get(name) or by_folder.get(name)
 
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
@@ -188,35 +199,46 @@ def template_of(model: str, configured: str | None, default_template: str | None
     name = configured or default_template
     if name is None:
         raise ConfigError(
-            f"the prompt form of model {model!r} is not known here; "
-            f"set template to one of {', '.join(prompts.TEMPLATES)}"
+            f"the prompt form of model {model!r} is not known here; if it is an aligner, set template to one of "
+            f"{', '.join(prompts.TEMPLATES)}. A plain chat model is none: let it write as `editor` or `self_refine`"
         )
     return prompts.find_template(name).name
 
 
-def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
-    """Check an aligner folder and describe it; `label` is its name in reports, `name` that for `pull`."""
+def _find_parts(
+    folder: Path, label: str, template: str | None
+) -> tuple[manifest.Manifest | None, manifest.Base | None, str]:
+    """The manifest of an aligner folder, the base if it holds an adapter, and the template, by the names of its files.
+
+    `label` is its name in reports.
+    """
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
     described = manifest.read(folder)
-    default_template = described.template if described else known_template(label)
-    if described:
-        manifest.verify_all(folder, described.files, "copy or export the aligner again")
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
     if adapter is None and not (folder / manifest.MODEL).exists():
         raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
-    if adapter and (described is None or described.base is None):
+    base = described.base if adapter and described else None
+    if adapter and base is None:
         raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
+    return described, base, template_of(label, template, described.template if described else known_template(label))
+
+
+def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
+    """Check an aligner folder and describe it; `label` is its name in reports, `name` that for `pull`."""
+    described, adapter_base, template_name = _find_parts(folder, label, template)
+    if described:
+        manifest.verify_all(folder, described.files, "copy or export the aligner again")
     identity = manifest.hashes(folder)
-    base = _base(described.base, name) if adapter and described and described.base else Weights(folder, None, {})
+    base = _base(adapter_base, name) if adapter_base else Weights(folder, None, {})
     head = folder / manifest.HEAD
     taught_heads = folder / manifest.TAUGHT
     return ModelSource(
         model=label,
         base=base,
-        adapter=adapter,
+        adapter=folder if adapter_base else None,
         head=head if head.exists() else None,
-        template=template_of(label, template, default_template),
+        template=template_name,
         window=described.window if described else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
         taught_heads=taught_heads if taught_heads.exists() else None,

@@ -55,6 +55,17 @@ class WeightStore:
         """The file next to that folder with the measured costs of forward passes, by machine."""
         return self.root / f"{self.folder(prepared).name}.costs.json"
 
+    def check_room(self, need_bytes: float) -> None:
+        """Raise `WeightsError` if the disk has less than `need_bytes` free for weights that are to be prepared."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(self.root).free
+        if free_bytes < need_bytes:
+            raise WeightsError(
+                f"the disk of {self.root} is too small: preparing the weights, which happens once, needs "
+                f"{need_bytes / 2**30:.1f} GB and there are {free_bytes / 2**30:.1f} GB; make room on it, or set "
+                "ALIGNER_PROXY_HOME to a folder elsewhere"
+            )
+
     def find(self, prepared: Prepared) -> Path | None:
         """Check the folder of these weights against its hashes and return it; None if they are not prepared yet."""
         folder = self.folder(prepared)

@@ -112,7 +112,7 @@ class AlignAnswer(_Body):
     segments: tuple[AlignSegment, ...] = ()
     edits: tuple[TextEdit, ...] = ()
     ms: float | None = None
-    """Milliseconds that the correction took, rounded up to a power of ten unless the policy sets `exact_times`."""
+    """Milliseconds that the correction took; a bound (100, 200, 500, 1000 ...) unless the policy sets `exact_times`."""
 
 
 _Form = TypeVar("_Form", bound=BaseModel)

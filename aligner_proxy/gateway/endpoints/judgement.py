@@ -130,7 +130,6 @@ class JudgedBatch:
         outcome = self.state.outcomes[0]
         before, after = self.before[0], self.after[0]
         changes = await run_off_loop(len(before), partial(list_changes, before, after, outcome))
-        ms = self.state.added_ms()
         return AlignAnswer(
             id=self.state.call_id,
             aligner_id=self.state.public_id,
@@ -140,7 +139,7 @@ class JudgedBatch:
             reason=outcome.reason,
             segments=tuple(_align_segments(outcome)),
             edits=tuple(changes),
-            ms=None if ms is None else float(ms),
+            ms=self.state.added_ms(),
         )
 
 

@@ -24,6 +24,8 @@ from uvicorn.supervisors import Multiprocess
 from aligner_proxy import connections
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.gateway.process.die_with_parent import tether
+from aligner_proxy.observability import logs
+from aligner_proxy.policy import config
 
 
 def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
@@ -43,20 +45,29 @@ class _TetheredConfig(uvicorn.Config):
         if os.getpid() != self._starter:
             tether(self._starter)
         super().configure_logging()
+        _unify_logs()
 
 
 def serve(
     listeners: list[socket.socket], limits: ConnectionLimits, app: str, *, workers: int, **arguments: Any
 ) -> None:
     """Replacement of `uvicorn.run` that uses these sockets and limits."""
-    config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
-    if config.workers > 1:
-        Multiprocess(config, listeners).run()
+    server_config = _TetheredConfig(app, workers=workers, **{**arguments, **connections.uvicorn_settings(limits)})
+    if server_config.workers > 1:
+        Multiprocess(server_config, listeners).run()
         return
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config)
     server.run(listeners)
     if not server.started:  # as in `uvicorn.run`
         sys.exit(STARTUP_FAILURE)
+
+
+def _unify_logs() -> None:
+    """With `--log json`, let uvicorn and LiteLLM write lines of our form, also what LiteLLM prints."""
+    if config.log_form() == "json":
+        logs.unify_json_lines()
+        if not isinstance(sys.stdout, logs.PrintedLines):
+            sys.stdout = logs.PrintedLines("litellm")
 
 
 def main(arguments: list[str]) -> None:
@@ -65,6 +76,7 @@ def main(arguments: list[str]) -> None:
     listeners = [socket.socket(fileno=descriptor) for descriptor in decoded["sockets"]]
     uvicorn.run = partial(serve, listeners, ConnectionLimits(**decoded["limits"]))
     sys.argv = ["litellm", *arguments[1:]]
+    _unify_logs()
     from litellm import run_server  # takes seconds, and this module is imported by every worker
 
     run_server()

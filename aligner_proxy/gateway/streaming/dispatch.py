@@ -62,7 +62,7 @@ async def stream(
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     # The comment is the last item, so everything served is known now.
-                    if item is queue.comment:
+                    if item is queue.client.comment:
                         litellm_internals.log_served_texts(data, queue.client.served_items.items)
                     yield item
     finally:

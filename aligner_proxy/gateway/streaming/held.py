@@ -211,7 +211,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed."""
         request = self._request
-        form = formats.reasoning(request.ledger.route) if without_reasoning else None
+        form = formats.reasoning(request.ledger.arrival.route) if without_reasoning else None
         reasoning = form.open_stream(request.data, drop=True) if form is not None else None
         copies = StreamCopies(request.data, answers.removed)
         for item in self._opening.delivered:

@@ -78,6 +78,8 @@ class ClientSide:
         """Monotonic time at which a heartbeat is due; None for never."""
         self.has_waited = False
         """Whether a heartbeat was due before."""
+        self.comment: bytes | None = None
+        """The final comment, set when it is delivered."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -130,8 +132,6 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self.broken: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
         self.client = ClientSide(ledger)
-        self.comment: bytes | None = None
-        """The final comment, set when it is delivered."""
 
     async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items of the stream. If the upstream breaks off, deliver what arrived, then raise its error.
@@ -154,8 +154,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await run_to_end(self._close(finished=finished))
         # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
-            self.comment = self._request.ledger.comment(self.client.timeline)
-            yield self.comment
+            self.client.comment = self._request.ledger.comment(self.client.timeline)
+            yield self.client.comment
         for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:

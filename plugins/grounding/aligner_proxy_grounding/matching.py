@@ -103,6 +103,30 @@ class FactCandidate:
         return Match(finding, self.statement, self.certainty)
 
 
+class PageWords:
+    """The words of some pages with their weights: rare ones weigh more."""
+
+    def __init__(self, pages: Sequence[ReferencePage]) -> None:
+        self._counts: dict[str, int] = {}
+        for page in pages:
+            for word, count in page.word_counts.items():
+                self._counts[word] = self._counts.get(word, 0) + count
+        sentences = sum(page.sentences for page in pages)
+        self._weights = {word: weight_of(word, self._counts, sentences) for word in {*self._counts, *GENERIC}}
+        # no page contains "", so this is the weight of any unknown word
+        self._of_unknown = weight_of("", self._counts, sentences)
+        self._kin = {group for word in self._counts for group in kin_of(word)}
+
+    def weight(self, word: str, kind: FactKind) -> float:
+        """The weight of a word beside a fact of this kind."""
+        weight = self._weights.get(word, self._of_unknown)
+        return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
+
+    def vocabulary(self, kind: FactKind) -> Vocabulary:
+        """The words and weights for facts of one kind."""
+        return Vocabulary(lambda word: self.weight(word, kind), self._counts.keys(), self._kin)
+
+
 class Matcher:
     """Finds the statements of some pages that are about the facts of an answer."""
 
@@ -114,18 +138,8 @@ class Matcher:
             all(page.conventions.pounds_weigh for page in pages), orders.pop() if len(orders) == 1 else None
         )
         self.procedures = tuple(procedure for page in pages for procedure in page.procedures)
-        self._word_counts: dict[str, int] = {}
-        for page in pages:
-            for word, count in page.word_counts.items():
-                self._word_counts[word] = self._word_counts.get(word, 0) + count
-        self._sentences = sum(page.sentences for page in pages)
-        self._weights = {
-            word: weight_of(word, self._word_counts, self._sentences) for word in {*self._word_counts, *GENERIC}
-        }
-        # no page contains "", so this is the weight of any unknown word
-        self._of_unknown = weight_of("", self._word_counts, self._sentences)
-        self._kin = {group for word in self._word_counts for group in kin_of(word)}
-        self.vocabularies = {kind: self._vocabulary(kind) for kind in FactKind}
+        self._words = PageWords(pages)
+        self.vocabularies = {kind: self._words.vocabulary(kind) for kind in FactKind}
         self._hosts: set[str] = set()
         """The hosts of web and mail addresses on the pages."""
         self._by_kind: dict[FactKind, list[Statement]] = {}
@@ -242,7 +256,7 @@ class Matcher:
         shared: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
             own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
-            weight = self._weight(word, kind) * own
+            weight = self._words.weight(word, kind) * own
             for number, among in self._at.get((kind, word), ()):
                 shared[number] = shared.get(number, 0.0) + weight * among
         size = self._size(subject.topic, kind)
@@ -311,14 +325,7 @@ class Matcher:
 
     def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
         """Weight of the words that a sentence is about, plus 1."""
-        return 1.0 + sum(self._weight(word, kind) * weight * weight for word, weight in about.items())
-
-    def _vocabulary(self, kind: FactKind) -> Vocabulary:
-        return Vocabulary(lambda word: self._weight(word, kind), self._word_counts.keys(), self._kin)
-
-    def _weight(self, word: str, kind: FactKind) -> float:
-        weight = self._weights.get(word, self._of_unknown)
-        return weight * OF_THE_KIND if word in _OF_KIND.get(kind, ()) else weight
+        return 1.0 + sum(self._words.weight(word, kind) * weight * weight for word, weight in about.items())
 
 
 def _host(fact: Fact) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.text.structure import Segment, split
@@ -116,6 +116,15 @@ class AnswerSentence:
     """Paragraphs of the references that confirm one of its facts."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClientTexts:
+    """What the client wrote: all of it, the facts in it, and the words of its question with their weight."""
+
+    text: str = ""
+    facts: Sequence[Fact] = ()
+    question_words: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Grounder:
     """Checks one answer against its references, sentence by sentence."""
@@ -125,10 +134,7 @@ class Grounder:
     """Whether an editor will decide unsettled facts; then more facts count as unsettled."""
     replace_from: float = REPLACE_FACTS_FROM
     """Least certainty of a contradiction for the fact to be replaced."""
-    _own: list[Fact] = field(default_factory=list)
-    """Facts that the client gave."""
-    _client_text: str = ""
-    _question_words: dict[str, float] = field(default_factory=dict)
+    _client: ClientTexts = ClientTexts()
     _before: list[str] = field(default_factory=list)
     _terms: list[Fact] = field(default_factory=list)
     """Facts of the answer so far."""
@@ -151,12 +157,10 @@ class Grounder:
         replace_from: float = REPLACE_FACTS_FROM,
     ) -> Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
-        grounder = cls(matcher, doubts, replace_from)
-        grounder._client_text = client_text or question
-        for sentence in split(grounder._client_text):
-            grounder._own += read_facts(sentence.text, matcher.conventions)
-        grounder._question_words = dict.fromkeys(words(question), _QUESTION)
-        return grounder
+        text = client_text or question
+        facts = [fact for sentence in split(text) for fact in read_facts(sentence.text, matcher.conventions)]
+        client = ClientTexts(text, facts, dict.fromkeys(words(question), _QUESTION))
+        return cls(matcher, doubts, replace_from, client)
 
     def copy_with_doubts(self) -> Grounder:
         """A copy of this grounder with `doubts`, to look ahead at the next sentences.
@@ -166,7 +170,6 @@ class Grounder:
         return replace(
             self,
             doubts=True,
-            _own=[*self._own],
             _terms=[*self._terms],
             _words={*self._words},
             _repeat_counts=Counter(self._repeat_counts),
@@ -215,7 +218,7 @@ class Grounder:
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
         self._terms += facts
-        around = dict(self._question_words)
+        around = dict(self._client.question_words)
         for back, sentence in enumerate(reversed(self._before)):
             for word in words(sentence):
                 around[word] = max(_BACK / (back + 1), around.get(word, 0.0))
@@ -223,7 +226,7 @@ class Grounder:
             around[word] = _QUESTION
         self._words |= set(words(text))
         answer_words = frozenset(self._words)
-        question_words = self._question_words.keys()
+        question_words = self._client.question_words.keys()
         subjects = [
             FactSubject(
                 about,
@@ -231,7 +234,7 @@ class Grounder:
                 near,
                 question_words,
                 answer_words,
-                [*(other for other in facts if other is not fact), *self._own],
+                [*(other for other in facts if other is not fact), *self._client.facts],
             )
             for fact, about, near in zip(facts, topics(text, facts), neighbours(text, facts), strict=True)
         ]
@@ -305,10 +308,10 @@ class Grounder:
 
     def is_left_alone(self, sentence: AnswerSentence, fact: Fact) -> bool:
         """Whether a fact must not be checked: given by the client, quoted, negated, or a computed result."""
-        if any(fact.same_form(own) and fact.agrees(own) for own in self._own):
+        if any(fact.same_form(own) and fact.agrees(own) for own in self._client.facts):
             return True
         # the client may have written the number with another noun or without one
-        if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._own):
+        if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._client.facts):
             return True
         text = sentence.text
         # "Altogether that makes 24 euros" is computed for this client; "as you wrote, '9 euros'" quotes somebody.
@@ -319,16 +322,18 @@ class Grounder:
             return True
         if _DENIED.search(text, 0, fact.start):
             return True
-        if is_length_of_word(fact, self._client_text):
+        if is_length_of_word(fact, self._client.text):
             return True
-        return is_result(fact, [*self._own, *self._terms]) or is_clients_result(fact, self._own, self._terms)
+        return is_result(fact, [*self._client.facts, *self._terms]) or is_clients_result(
+            fact, self._client.facts, self._terms
+        )
 
     def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
         """Whether a fact follows from the references: it is a multiple, or a time so many minutes from another one."""
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
         beside = [term for term in sentence.facts if term is not fact]
-        terms = [*self._own, *beside]
+        terms = [*self._client.facts, *beside]
         text = f"{sentence.before} {sentence.text}"
         near = self.matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
         if any(is_multiple(fact, statement.fact, terms, text) for _, statement in near):

@@ -22,7 +22,7 @@ from aligner_proxy.engine.decoding.incremental import (
 )
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
-from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
@@ -73,7 +73,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
         return run(feeds)
 
     made.runner.run = counting
-    loop.add(Job("r1", read(made, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    loop.add(Job("r1", read(made, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
     for chunk in chunks:
         growing.add(chunk)
         while loop.busy and not ends:

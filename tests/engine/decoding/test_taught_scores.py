@@ -19,7 +19,7 @@ from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.scheduler import Job
+from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
@@ -261,7 +261,7 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     begun = request.model_copy(update={"answer": ""})
     growing, sequence = PartialAnswer(begun), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
     for chunk in cut(rng, request.answer):
         growing.add(chunk)
         while loop.busy and not ends:
@@ -281,7 +281,7 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     ends: list[Any] = []
     growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, awake=growing.waits, sequence=sequence))
+    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
     growing.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()
@@ -307,7 +307,7 @@ def test_heads_share_the_blocks_of_their_prompts() -> None:
 def test_heads_that_an_aligner_came_with_judge_objectives_of_exactly_their_text() -> None:
     loaded = aligner()
     loud = head(aligner="", prior=0.0, bias=50.0)
-    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0], taught_heads=(loud,))
+    runner = ModelRunner(tiny.model(), loaded.runner.tokenizer, loaded.runner._heads[0].detector, taught_heads=(loud,))
     assert runner.list_shipped_objectives() == (OBJECTIVE,)
     with_loud = replace(loaded, runner=runner)
     assert scores(correct_alone(with_loud, tiny.request(score_only=True))) == [50.0] * 4

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
-from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import CorrectionError, EngineFault
 from aligner_proxy.types import Correction
@@ -72,7 +72,7 @@ def expected(prompt: list[int], turns: int) -> str:
 
 def add(scheduler: Scheduler, prompt: list[int], turns: int, finish: Any, **settings: Any) -> Job:
     sequence = Sequence()
-    job = Job(str(prompt), walk(prompt, turns, sequence), finish, sequence=sequence, **settings)
+    job = Job(str(prompt), walk(prompt, turns, sequence), finish, JobClient(**settings), sequence=sequence)
     assert job.advance() is None
     scheduler.add(job)
     return job
@@ -132,7 +132,7 @@ def test_a_tenant_with_many_requests_does_not_keep_another_waiting() -> None:
         add(scheduler, [i], 3, lambda _: None, tenant="many")
     add(scheduler, [6], 3, lambda _: None, tenant="few")
     scheduler.schedule(0.0)
-    assert [job.tenant for job in scheduler.running] == ["many", "few"]
+    assert [job.client.tenant for job in scheduler.running] == ["many", "few"]
 
 
 def test_who_decodes_is_not_kept_waiting_by_a_long_prompt() -> None:
@@ -179,7 +179,7 @@ def sizes(feeds: list[Feed]) -> dict[str, int]:
     """Tokens of a step by tenant."""
     found = Counter[str]()
     for feed in feeds:
-        found[feed.job.tenant] += feed.stop - feed.start
+        found[feed.job.client.tenant] += feed.stop - feed.start
     return dict(found)
 
 
@@ -227,7 +227,7 @@ def test_a_reading_that_a_client_waits_for_is_read_like_any_other() -> None:
     cache = Cache(scheduler.pool)
     step(scheduler, cache)
     awaited[0] = True
-    assert step(scheduler, cache) == {made.tenant: 256}
+    assert step(scheduler, cache) == {made.client.tenant: 256}
 
 
 def test_blocks_of_what_is_only_read_ahead_go_to_who_is_waited_for() -> None:
@@ -251,7 +251,7 @@ def test_what_is_only_read_ahead_takes_no_block_from_a_tenant_that_has_fewer() -
     step(scheduler, cache)
     reading(scheduler, 60, "many")
     assert "many" not in step(scheduler, cache) or scheduler.totals.preempted == 0
-    assert {job.tenant for job in scheduler.running} == {"few", "many"}
+    assert {job.client.tenant for job in scheduler.running} == {"few", "many"}
     scheduler.check()
 
 
@@ -333,7 +333,7 @@ def test_a_tenant_without_a_place_gets_one_of_those_of_the_tenant_that_has_most(
     assert len(scheduler.running) == 4
     add(scheduler, [5, 6] * 16, 1, lambda _: None, tenant="few")
     assert step(scheduler, cache)["few"] == 32
-    assert Counter(job.tenant for job in scheduler.running) == {"many": 3, "few": 1}
+    assert Counter(job.client.tenant for job in scheduler.running) == {"many": 3, "few": 1}
     scheduler.check()
 
 
@@ -342,13 +342,13 @@ def test_of_many_readings_a_few_go_on_in_one_step() -> None:
     jobs = [reading(scheduler, 5) for _ in range(20)]
     for job in jobs:
         job.ask = Ask([])
-        job.awake = lambda: True
+        job.client.awake = lambda: True
     first = scheduler.find_woken_jobs()
     assert len(first) == 8
     for job in first:
         job.woken += 1
     assert not set(map(id, first)) & set(map(id, scheduler.find_woken_jobs()))
-    jobs[-1].reads_ahead = lambda: False
+    jobs[-1].client.reads_ahead = lambda: False
     assert scheduler.find_woken_jobs()[0] is jobs[-1]
 
 
@@ -407,7 +407,7 @@ def test_long_work_goes_on_where_others_always_have_a_little_to_do() -> None:
     scheduler, cache = long_beside_little()
     given = Counter[str]()
     for number in range(60):
-        while sum(len(job.sequence.ids) for job in scheduler.waiting if job.tenant != "long") < 300:
+        while sum(len(job.sequence.ids) for job in scheduler.waiting if job.client.tenant != "long") < 300:
             add(scheduler, [6] * 256, 0, lambda _: None, tenant=f"little {number} {len(scheduler.waiting)}")
         given.update(step_to_end(scheduler, cache))
     assert given["long"] >= 0.05 * sum(given.values())

@@ -13,7 +13,7 @@ import pytest
 
 from aligner_proxy.engine.scheduling.blocks import BlockPool
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
-from aligner_proxy.engine.scheduling.scheduler import Feed, Job, Scheduler
+from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable
 from aligner_proxy.types import Correction, DecodeCounts
@@ -91,7 +91,7 @@ class World:
         finish: Callable[[Any], None] = self.ends[owner].append
         made = work(owner, prompt, turns, its_own, sequence)
         job = Job(
-            str(owner), made, finish, deadline, str(owner % 3), abandoned=lambda: owner in self.gone, sequence=sequence
+            str(owner), made, finish, JobClient(deadline, str(owner % 3), lambda: owner in self.gone), sequence=sequence
         )
         assert job.advance() is None
         self.scheduler.add(job)

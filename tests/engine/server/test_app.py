@@ -582,3 +582,12 @@ async def test_a_completion_stops_where_it_is_told_and_says_where(path: Path) ->
         about = await engine.info()
         assert (model["id"], model["root"], model["max_model_len"]) == ("tiny", about.content_hash, about.window)
     await engine.aclose()
+
+
+async def test_an_engine_that_cannot_load_ends_whatever_the_reason(path: Path) -> None:
+    def fail() -> Any:
+        raise RuntimeError("an odd failure")
+
+    with sockets.unix(path) as listener, pytest.raises(RuntimeError, match="an odd failure"):
+        async with asyncio.timeout(20):
+            await app._serve(LocalAdmission(LocalEngine(fail), seats=1), listener, 0, ConnectionLimits())

@@ -28,6 +28,7 @@ from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.comments import take_comment, without_id
+from tests.support.stream_fixtures import flow
 
 POLICY = Policy("p")
 
@@ -55,13 +56,6 @@ class Corrector:
 def stream_of(wire: Wire, data: dict[str, Any], ledger: RequestState, correct: Any) -> HeldStream:
     kind = LiveStream if ledger.policy.mode is Mode.SHADOW else HeldStream
     return kind(wire, data, ledger, cast("ChoiceCorrector", Corrector(correct)))
-
-
-async def flow(items: Sequence[object], error: BaseException | None = None) -> AsyncIterator[object]:
-    for item in items:
-        yield item
-    if error is not None:
-        raise error
 
 
 def held(
@@ -134,7 +128,7 @@ async def test_a_broken_upstream_delivers_what_came_and_breaks(error: Exception)
     items = [chunk("a"), chunk("b", 1)]
     got = list[object]()
     with pytest.raises(type(error)) as caught:
-        await into(got, stream.play(flow(items, error)))
+        await into(got, stream.play(flow(items if error is None else [*items, error])))
     assert caught.value is error
     assert got[:2] == items
     choices = b"choices=skipped/upstream_error,skipped/upstream_error"
@@ -146,7 +140,7 @@ async def test_a_broken_upstream_delivers_what_came_and_breaks(error: Exception)
 async def test_a_stream_that_never_began_is_the_upstreams_error_alone() -> None:
     stream, ledger, _ = held()
     with pytest.raises(httpx.ConnectError):
-        await played(stream, flow([], httpx.ConnectError("no")))
+        await played(stream, flow([httpx.ConnectError("no")]))
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "upstream_error")
 
 
@@ -334,7 +328,7 @@ async def test_a_stream_that_ends_inside_an_event_gets_no_comment() -> None:
     stream, ledger, _ = held(wire=messages)
     got: list[object] = []
     with pytest.raises(httpx.ReadError):
-        await into(got, stream.play(flow([TOLD[:-300]], httpx.ReadError("gone"))))
+        await into(got, stream.play(flow([TOLD[:-300], httpx.ReadError("gone")])))
     assert got == [TOLD[:-300]]
     assert (ledger.status, ledger.reason) == (Status.SKIPPED, "upstream_error")
     stream, _, _ = held(wire=messages)

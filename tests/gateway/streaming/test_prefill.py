@@ -17,6 +17,7 @@ from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, SkipReason, Status, Turn
 from tests.support.scripted import ScriptedEngine
+from tests.support.stream_fixtures import flow
 
 POLICY = Policy("p", objectives=(Objective("harmless", "Harmlessness: no harm"),))
 DATA = {"messages": [{"role": "user", "content": "When does the harbour open?"}]}
@@ -88,12 +89,7 @@ def held(engine: ReadingEngine, data: dict[str, Any] | None = None) -> HeldStrea
 
 async def played(stream: HeldStream, *items: object) -> list[Any]:
     """What was taken."""
-
-    async def source() -> AsyncIterator[object]:
-        for item in items:
-            yield item
-
-    assert [item async for item in stream.play(source())][: len(items)] == list(items)
+    assert [item async for item in stream.play(flow(items))][: len(items)] == list(items)
     made: Any = stream._request.corrector
     return list(made.taken)
 

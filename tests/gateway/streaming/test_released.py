@@ -133,7 +133,7 @@ def test_any_cutting_comes_out_as_the_whole_answer_would(pieces: list[str], seed
     items = form.tell(cut(seed, answer))
     made, ledger = stream(SegmentEngine(score, milder), form.wire)
     got = asyncio.run(played(made, flow(items)))
-    assert take_comment(got) is made.comment
+    assert take_comment(got) is made.client.comment
     if expected.dropped or ledger.outcomes[0].dropped:  # the gate saw another beginning of the answer each time
         return in_order([s.text for s in split(answer) if score(s.text) < 0], form.read(got))
     assert form.read(got).rstrip() == (expected.text or "").rstrip()
@@ -161,7 +161,7 @@ async def test_letters_cut_in_half_come_out_whole(form: Format, size: int, rude:
     answer = f"It is \U0001f600\U0001f600 so. {rude}Bring a \U0001f9e5 coat! \U0001f600"
     made, ledger = stream(SegmentEngine(score, milder), form.wire)
     got = await played(made, flow(form.tell(halve(answer, size))))
-    assert take_comment(got) is made.comment
+    assert take_comment(got) is made.client.comment
     assert join_surrogates(form.read(got)) == answer.replace(rude, "")
     assert ledger.status is (Status.CORRECTED if rude else Status.UNCHANGED)
 

@@ -17,6 +17,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.gateway.test_guardrail import answer, build, chunk, data, ledger_of, opened, user
 from tests.support.comments import without_id
 from tests.support.scripted import ScriptedEngine
+from tests.support.stream_fixtures import flow
 
 RULES: dict[str, Any] = {
     "objectives": {"kind": "Kindness: the response should never insult the reader"},
@@ -80,13 +81,7 @@ async def test_objectives_are_those_of_the_group_that_answered(guard: AlignerGua
 
 
 async def _streamed(guard: AlignerGuardrail, request: dict[str, Any], items: Sequence[Any]) -> list[Any]:
-    async def flow() -> AsyncIterator[Any]:
-        for item in items:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
-    stream = guard.async_post_call_streaming_iterator_hook(user(), flow(), request)
+    stream = guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)
     return [item async for item in stream]
 
 

@@ -1,0 +1,39 @@
+"""The states that detector heads read: outputs of some layers at every slot of the KV cache, stored with prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligner_proxy.engine.model.detector import DetectorHead, Taps
+
+
+class TappedStates:
+    """Stores the layers' outputs that any of the heads reads; nothing is stored if there are no heads."""
+
+    def __init__(self, model: Any, heads: Sequence[DetectorHead | None], slots: int) -> None:
+        layers = sorted({layer for head in heads if head for layer in head.layers.tolist()})
+        self.layers = layers
+        self.tensor: Tensor | None = None
+        """States [slots, layers + 1, hidden size]; the last are those after the final norm."""
+        if layers:
+            self._taps = Taps(model.base_model, layers)
+            shape = (slots, len(layers) + 1, model.config.hidden_size)
+            self.tensor = torch.empty(shape, dtype=model.dtype, device=model.device)
+        # For each head, the indices of its layers among those stored for all heads; the final norm's output is last.
+        self._layers_of_head = [
+            [layers.index(i) for i in head.layers.tolist()] + [-1] if head else [] for head in heads
+        ]
+
+    def keep(self, slots: Tensor, hidden: Tensor) -> None:
+        """Store the states of the last pass at these slots; `hidden` are those after the final norm."""
+        if self.tensor is not None:
+            self.tensor.index_copy_(0, slots, self._taps.take(hidden[None])[0])
+
+    def read(self, slots: Tensor, head: int) -> Tensor:
+        """The stored states of these slots at the layers of one head."""
+        assert self.tensor is not None
+        return self.tensor[slots][:, self._layers_of_head[head]]
