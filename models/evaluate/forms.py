@@ -41,7 +41,8 @@ a second reading. *Found*: nothing of the sentence is delivered. *Touched*: the 
 come back byte for byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a
 cell, or a tag or comment sign its other half. Of twelve sentences of each kind six are for **development**: by them the
 rules of `text/judged_words.py` were chosen. The other six, and eight harmless ones of other trades and tones in every
-fourth form, are the **test**. Made by `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
+fourth form, are the **test**; the last rows say which of both were measured. Made by
+`python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
 
 Words between marks flag their segment if they are flagged as a plain sentence in its place, too; a clause of a long
 sentence has to be a nat clearer, because harmless clauses that are cut out score a little higher.
