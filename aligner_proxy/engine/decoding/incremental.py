@@ -136,7 +136,6 @@ class AnswerReader:
         self._division = self._frame.division()
         self._scores: list[Score] = []
         """Scores of the first pieces."""
-        self._judges = scores_segments(aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
         self._part = 0
         """Index of the part that is being read."""
         self._prompt: Fitted | None = None
@@ -146,6 +145,11 @@ class AnswerReader:
         """Whether the last scored piece was flagged before it was judged again."""
         self._division_complete = False
         """True once the division covers the whole answer."""
+
+    @property
+    def _judges(self) -> bool:
+        """Whether pieces are scored while the answer grows."""
+        return scores_segments(self._aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
 
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
