@@ -41,7 +41,8 @@ after an answer. 7: an answer can be scored without being edited; hidden states 
 weights. 8: a request says which objectives are the operator's; each verdict is sent once. 9: a request names the taught
 heads of its objectives; heads can be uploaded and rows of segments read. 10: corrections are at /v1/corrections
 (/v1/align is the gateway's); an aligner names its languages. 11: a request says how many places (request slots) its
-tenant has in all gateways. 12: a request says what may be written in place of flagged segments."""
+tenant has in all gateways. 12: a request says what may be written in place of flagged segments; sentences end at other
+places, and both sides must divide an answer alike."""
 HEADER = "x-aligner-wire"
 RELEASE = "x-aligner-release"
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}

@@ -26,6 +26,7 @@ from aligner_proxy.gate.clauses import left_clauses
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.judged_words import is_pruned
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.pairs import OpenHalves, open_halves
@@ -299,7 +300,8 @@ class Part:
     fate: SegmentStatus
     index: int
     remains: str = ""
-    """What stays of a removed segment: the marker of an item that continues, its title, or other cells of a row."""
+    """What stays of a removed segment: the marker of an item that continues, its title, the other cells of a row, the
+    marks around words that are gone."""
     left_clauses: str = ""
     """The clauses of a rewritten segment that stay word for word; empty if none does."""
 
@@ -334,6 +336,9 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], fre
     # an item of which only its title was kept counts as removed, so its other facts may go
     if not new or (title and [title] == [text.strip() for text in new]):
         return Part(old, SegmentStatus.REMOVED, index, title)
+    # nor is it rewriting when cells, elements or comments are gone and the marks around them stay
+    if len(new) == 1 and is_pruned(old, new[0]):
+        return Part(old, SegmentStatus.REMOVED, index, new[0])
     return Part(old, SegmentStatus.REWRITTEN, index, left_clauses=left_clauses(old, " ".join(new)))
 
 

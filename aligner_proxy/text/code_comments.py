@@ -1,4 +1,4 @@
-"""Removal of comments from code, and whether two pieces of code differ only in their comments.
+"""Comments in code: where they stand, code without them, and whether two pieces of code differ only in their comments.
 
 The language is the one that the code block names. If it names no known language, only lines that begin with a comment
 sign count as comments.
@@ -7,6 +7,7 @@ sign count as comments.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
@@ -19,6 +20,8 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
+_COMMENT_WORDS = re.compile(r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->)?[ \t]*$", re.MULTILINE)
+"""One line of a comment, with its signs around the words."""
 _NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
 """Token types that lexers class as comments although a program needs them."""
 
@@ -33,6 +36,27 @@ def without_comments(block: str) -> str | None:
     if bare == code or not bare.strip():
         return None
     return match["head"] + bare.strip("\n") + (match["foot"] or "")
+
+
+def comment_ranges(block: str) -> list[tuple[int, int]]:
+    """The places of the words in each line of a code block's comments, without the signs of a comment."""
+    match = _BLOCK.fullmatch(block)
+    if match is None:
+        return []
+    code = match["code"]
+    lexer = _lexer(match["language"])
+    if lexer is None:
+        comments = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
+    else:
+        tokens = lexer.get_tokens_unprocessed(code)
+        comments = [(at, at + len(text)) for at, kind, text in tokens if _is_remark(kind)]
+    begin = match.start("code")
+    return [
+        (begin + start + line.start("words"), begin + start + line.end("words"))
+        for start, end in comments
+        for line in _COMMENT_WORDS.finditer(code[start:end])
+        if line["words"]
+    ]
 
 
 def same_code(block: str, other: str) -> bool:
@@ -52,10 +76,14 @@ def _strip_comments(code: str, language: str) -> str:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
-        remark = kind in Comment and not any(kind in needed for needed in _NO_REMARK)
         # some lexers take the line break for a part of the comment
-        pieces.append("\n" * text.endswith("\n") if remark else text)
+        pieces.append("\n" * text.endswith("\n") if _is_remark(kind) else text)
     return "\n".join(_drop_empty_lines(code.split("\n"), "".join(pieces)))
+
+
+def _is_remark(kind: Any) -> bool:
+    """Whether a token of this type is a comment that no program needs."""
+    return kind in Comment and not any(kind in needed for needed in _NO_REMARK)
 
 
 def _drop_empty_lines(before: list[str], bare: str) -> list[str]:

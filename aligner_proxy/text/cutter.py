@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import re
 
-from aligner_proxy.text.structure import LONGEST_ABBREVIATION, Segment, is_abbreviation, sentence_starts
+from aligner_proxy.text import sentence_ends
+from aligner_proxy.text.abbreviations import LONGEST_ABBREVIATION
+from aligner_proxy.text.sentence_ends import RunOn
+from aligner_proxy.text.structure import Segment, is_abbreviated, sentence_starts
 
-_WIDE = frozenset("\u3002\uff01\uff1f")
-_MARKS = frozenset(".!?\u2026") | _WIDE
-_CLOSING = frozenset("\"'\u201d\u2019)]*_")
+_WIDE = frozenset(sentence_ends.WIDE)
+_MARKS = frozenset(sentence_ends.MARKS)
+_CLOSING = frozenset(sentence_ends.CLOSING)
+_JOINERS = frozenset(sentence_ends.JOINERS)
+_PICTURE = re.compile(f"[{sentence_ends.PICTURES}]")
 _BULLETS = frozenset("-*+")
-_PLAIN = re.compile(rf"[^\n{re.escape(''.join(sorted(_MARKS)))}]+")
+_PLAIN = re.compile(rf"[^\n{re.escape(sentence_ends.MARKS)}{sentence_ends.PICTURES}]+")
+_STRETCH = re.compile(r"\s+|\S+")
 _WITHIN_CODE = re.compile(r"[^\n]+")
 _FENCE_CHARS = frozenset("`~")
 _FENCE_LENGTH = 3
 _RECENT = LONGEST_ABBREVIATION + 1
-"""Characters of a line that are kept, since an abbreviation is also recognised by the character before it."""
+_WORD_CHARS = 32
+"""Characters of a word that are kept, besides its last one."""
+Start = tuple[int, int]
+"""End of a sentence, and where the next one begins."""
 
 
 class _ListNumber:
@@ -81,70 +90,189 @@ class _Fence:
         return bare and self.char == opening.char and self.length >= opening.length
 
 
+class _SentenceWords:
+    """The words of the present sentence of a line, which is divided when there are too many."""
+
+    def __init__(self) -> None:
+        self._run_on = RunOn()
+        self._word = ""
+        """The present word; of a long one, the beginning and the last character."""
+        self._start = 0
+        self._end = 0
+
+    def begin(self) -> None:
+        """Begin a sentence."""
+        self._run_on = RunOn()
+        self._word = ""
+
+    def divide(self, offset: int) -> Start | None:
+        """Where the sentence is divided if a word begins at `offset`."""
+        return None if self._word else self._run_on.divide(offset)
+
+    def add(self, text: str, offset: int) -> None:
+        """Add characters that are all white space, or none."""
+        if not text.isspace():
+            self._start = self._start if self._word else offset
+            self._end = offset + len(text)
+            word = self._word + text
+            self._word = word if len(word) <= _WORD_CHARS else word[: _WORD_CHARS - 1] + word[-1]
+        elif self._word:
+            self._run_on.add(self._start, self._end, self._word)
+            self._word = ""
+
+
 class _ProseLine:
     """One line of prose as far as it has come; finds the beginnings of its sentences."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int) -> None:
         self.fence = _Fence()
+        self.has_begun = False
+        """Whether any character of the line has been processed."""
         self._number = _ListNumber()
+        self._is_row: bool | None = None
+        """Whether this is the row of a table, which is not divided; None before its first sign."""
+        self._words = _SentenceWords()
         self._recent = ""
         """The last characters, for recognising abbreviations."""
+        self._start = start
+        """Where the present sentence begins."""
+        self._length = start
+        """Offset behind the last character."""
+        self._end = start
+        """Offset behind the last character other than white space."""
         self._in_run = False
         """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
         self._wide = False
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
+        self._picture: str | None = None
+        """The sentence before a picture that may end it."""
+        self._is_spaced = False
+        """Whether white space follows that picture."""
+        self._abbreviated: str | None = None
+        """The sentence up to an abbreviation that may end it; the next word decides."""
+        self._next_word = ""
+        """That word as far as it has come."""
         self._is_settled = False
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
-    def has_begun(self) -> bool:
-        """Whether any character of a line of prose has been processed."""
-        return bool(self._recent)
-
-    @property
     def awaits_mark(self) -> bool:
-        """Whether nothing matters until the next sentence mark or the end of the line."""
-        return self._is_settled and not (self._in_run or self._sentence_ended)
+        """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
+        undecided = self._in_run or self._sentence_ended or self._picture is not None or self._abbreviated is not None
+        return self._is_settled and not undecided
 
-    def passes(self, plain: str) -> None:
-        """Process characters of a settled line that contain no sentence mark."""
-        self._recent = (self._recent + plain[-_RECENT:])[-_RECENT:]
+    def passes(self, plain: str, offset: int) -> list[Start]:
+        """Process characters of a settled line that hold no mark and no picture; return where sentences begin."""
+        starts: list[Start] = []
+        for match in _STRETCH.finditer(plain):
+            place = self._add(match.group(), offset + match.start())
+            starts += [] if place is None else [place]
+        return starts
 
-    def takes(self, char: str) -> bool:
-        """Process the next character; return whether a sentence begins with it."""
-        begins = not self.fence.valid and self._begins(char)
+    def takes(self, char: str, offset: int) -> Start | None:
+        """Process the next character of the line; return the beginning of a sentence that it decides, if any."""
+        if self._abbreviated is None or not (self._next_word or not char.isspace()):
+            return self._process(char, offset, begins=self._begins(char, offset))
+        self._next_word += char
+        begins = sentence_ends.ends_abbreviated(self._abbreviated, self._next_word)
+        if begins is None:
+            return None
+        word = self._next_word
+        first = offset + 1 - len(word)
+        self._abbreviated = None
+        self._next_word = ""
+        self._begins(word[0], first)
+        start = self._process(word[0], first, begins=begins)
+        for at, later in enumerate(word[1:], first + 1):
+            # no sentence begins within a word
+            self._process(later, at, begins=self._begins(later, at))
+        return start
+
+    def _process(self, char: str, offset: int, *, begins: bool) -> Start | None:
+        """Take note of a character, with which a sentence begins or not; return where one begins."""
+        start = (self._end, offset) if begins and not self.fence.valid else None
+        if start is not None:
+            self._start = offset
+            self._words.begin()
+        before = self._recent[-1:]
+        place = self._add(char, offset)
+        # the first picture of several
+        if self._picture is None and _PICTURE.match(char) and not (_PICTURE.match(before) or before in _JOINERS):
+            self._picture = self._sentence(offset)
+            self._is_spaced = False
         if not self._is_settled:
             self.fence.takes(char)
             self._number.takes(char)
             self._is_settled = self.fence.state == "text" and self._number.state == "other"
-        self._recent = (self._recent + char)[-_RECENT:]
-        return begins
+        self.has_begun = True
+        return start or place
 
-    def _begins(self, char: str) -> bool:
+    def _add(self, text: str, offset: int) -> Start | None:
+        """Add characters that are all white space or none; return where the sentence is divided before them."""
+        place = None
+        if not text.isspace():
+            if self._is_row is None:
+                self._is_row = text[0] == "|"
+            if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
+                self._start = place[1]
+            self._end = offset + len(text)
+        self._words.add(text, offset)
+        self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
+        self._length = offset + len(text)
+        return place
+
+    def _begins(self, char: str, offset: int) -> bool:
         """Whether a sentence begins with this character; notes whether one has ended before it."""
         space = char.isspace()
+        pictured = self._ends_with_picture(char)
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
         else:
             # A full-width mark ends a sentence even without white space after it.
-            if (self._wide or (self._in_run and space)) and not self._is_abbreviated():
-                self._sentence_ended = True
+            if self._wide or (self._in_run and space):
+                self._end_sentence(offset)
             self._in_run = False
         self._wide = char in _WIDE
-        begins = self._sentence_ended and not space and not char.islower()
+        begins = pictured or (self._sentence_ended and not space and not char.islower())
         self._sentence_ended &= space
         return begins
 
-    def _is_abbreviated(self) -> bool:
-        return self._number.state == "stop" or is_abbreviation(self._recent, len(self._recent))
+    def _end_sentence(self, offset: int) -> None:
+        """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
+        if self._number.state == "stop":
+            return
+        sentence = self._sentence(offset)
+        if is_abbreviated(sentence):
+            self._abbreviated = sentence
+        else:
+            self._sentence_ended = True
+
+    def _ends_with_picture(self, char: str) -> bool:
+        """Whether a picture has ended a sentence, and this character begins the next."""
+        if self._picture is None:
+            return False
+        if char.isspace():
+            self._is_spaced = True
+            return False
+        if not self._is_spaced and (char in _JOINERS or _PICTURE.match(char)):
+            return False
+        begins = sentence_ends.ends_with_picture(self._picture, char, spaced=self._is_spaced)
+        self._picture = None
+        return begins
+
+    def _sentence(self, offset: int) -> str:
+        """The end of the present sentence before `offset`."""
+        recent = self._recent[: len(self._recent) - (self._length - offset)]
+        size = min(LONGEST_ABBREVIATION, offset - self._start)
+        return recent[-size:] if size else ""
 
 
 class Cutter:
     """Cuts a growing text. A segment is finished as soon as the next one has begun."""
 
     def __init__(self) -> None:
-        self._line = _ProseLine()
+        self._line = _ProseLine(0)
         self._open_fence: _Fence | None = None
         """The opening marker of the present code block; None outside of code."""
         self._length = 0
@@ -171,8 +299,11 @@ class Cutter:
                 continue
             plain = self._plain(more, at)
             if plain is not None:
+                in_code = self._open_fence is not None
+                starts = [] if in_code else self._line.passes(plain.group(), self._length + at)
                 self._touch(plain.group(), self._length + at)
-                self._line.passes(plain.group())
+                for start in starts:
+                    self._divide(start)
                 at = plain.end()
             else:
                 self._take(more[at], self._length + at)
@@ -201,8 +332,8 @@ class Cutter:
         """Process one character that may matter."""
         if self._open_fence is not None:
             self._line.fence.takes(char)
-        elif self._line.takes(char):
-            self._begin(offset)
+        elif (start := self._line.takes(char, offset)) is not None:
+            self._divide(start)
         self._touch(char, offset)
         if char == "\n":
             self._end_line(offset + 1)
@@ -221,17 +352,28 @@ class Cutter:
             self._touch(line[start:next_start], self._length + at + start)
             self._begin(self._length + at + next_start)
             start = next_start
+        self._line = _ProseLine(self._length + end)
         return end
 
     def _end_line(self, behind: int) -> None:
         """End the line; in prose, or with the line that closes a code block, the piece ends too."""
         fence = self._line.fence
-        self._line = _ProseLine()
+        self._line = _ProseLine(behind)
         if self._open_fence is None and fence.valid:
             self._open_fence = fence
         elif self._open_fence is None or fence.closes(self._open_fence):
             self._open_fence = None
             self._begin(behind)
+
+    def _divide(self, place: Start) -> None:
+        """Begin a piece at a place that may lie before the characters that came last."""
+        end, offset = place
+        if self._body is None or self._body <= offset:
+            self._begin(offset)
+        else:
+            self._finished.append((self._start, end, offset))
+            self._is_first = False
+            self._start = offset
 
     def _begin(self, offset: int) -> None:
         """Begin a piece at this offset."""

@@ -18,7 +18,7 @@ from itertools import groupby, pairwise
 
 from aligner_proxy.text.fragments import core
 from aligner_proxy.text.mapped import MappedText
-from aligner_proxy.text.structure import split
+from aligner_proxy.text.structure import Segment, split
 
 WINDOW_WORDS = 40
 STEP_WORDS = 25
@@ -60,7 +60,7 @@ _STRING = re.compile(r"\"(?P<value>(?:[^\"\\\n]|\\.){0,4000})\"(?P<key>[ \t]*:)?
 _COMMENT = re.compile(r"(?:^|(?<=[\s;{}(),]))(?:#+|//+|--|/\*+|\*+|<!--|%+|;+|\"\"\"|''')[ \t]?(?P<words>[^\n]*)")
 _COMMENT_ENDS = ("*/", "-->", '"""', "'''")
 _CODE_STRING = re.compile(r"\"(?P<double>[^\"\n]{12,400})\"|'(?P<single>[^'\n]{12,400})'")
-_CELL = re.compile(r"(?:\\.|[^|\\\n])+")
+CELL = re.compile(r"(?:\\.|[^|\\\n])+")
 _LINK = re.compile(
     r"!?\[(?P<label>[^\[\]\n]{1,400})\](?:\([^()\s]{0,500}(?:[ \t][^()\n]{0,200})?\)|\[[^\[\]\n]{0,100}\]|:(?=[ \t]))"
 )
@@ -71,7 +71,7 @@ _BLOCK_TAG = re.compile(
     re.IGNORECASE,
 )
 _SPACE_TAG = re.compile(r"</?(?:td|th|br|option|button)(?:\s[^<>]{0,300})?/?>", re.IGNORECASE)
-_TAG = re.compile(r"</?[A-Za-z][\w-]{0,20}(?:\s[^<>]{0,300})?/?>|<!--|-->")
+TAG = re.compile(r"</?[A-Za-z][\w-]{0,20}(?:\s[^<>]{0,300})?/?>|<!--|-->")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,14});")
 _TEX = re.compile(r"\\(?:[A-Za-z]{2,20}\*?\{|[(\[]|begin\{)")
 _TEX_SPACE = re.compile(r"\\(?:[,;:! ~\\]|(?:q?quad|newline|hspace\{[^{}]{0,20}\})(?![A-Za-z]))|~|\$\$?|&|\\[()\[\]]")
@@ -80,7 +80,7 @@ _TICKS = re.compile(r"`+")
 _STARS = re.compile(r"(?<=\S)[*~]{1,3}|[*~]{1,3}(?=\S)|(?<![^\W_])_{1,3}(?=\S)|(?<=\S)_{1,3}(?![^\W_])")
 _EMPHASIS = re.compile(r"(?<![\w*~`])[*_~`]+|[*_~`]+(?![\w*~`])")
 _GAPS = re.compile(r"[ \t\u00a0]{2,}|\u00a0")
-_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:][\"'\u201d\u2019)\]*_]*\s*$")
+SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:][\"'\u201d\u2019)\]*_]*\s*$")
 _SAYING = re.compile(
     r"\"(?=\S)(?P<plain>[^\"\n]{8,600})(?<=\S)\"|\u201c(?P<curved>[^\u201c\u201d\n]{8,600})\u201d"
     r"|\u201e(?P<low>[^\u201c-\u201e\n]{8,600})[\u201c\u201d]|\u00ab\s?(?P<angled>[^\u00ab\u00bb\n]{8,600}?)\s?\u00bb"
@@ -88,7 +88,7 @@ _SAYING = re.compile(
 )
 ENGLISH_JOINING_WORDS = "and|but|or|so|yet|because|although|though|while|whereas|unless|which|who|if|as|that"
 """Words that join clauses, to be set into a pattern."""
-_CLAUSE_END = re.compile(
+CLAUSE_END = re.compile(
     rf"[,;:\u2013\u2014](?=\s)|\s(?=-{{1,3}}\s)|\s(?=(?:{ENGLISH_JOINING_WORDS}|since)\s)|\s(?=\()|\)(?=\s)"
     # Text without punctuation often begins a sentence with a person and a verb.
     r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
@@ -217,7 +217,7 @@ def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
         return _LayoutLine(_LineKind.RULE, ())
     # a single sign inside a line is no table
     if line.count("|") > 1 or line.lstrip().startswith("|"):
-        cells = (match.span() for match in _CELL.finditer(line))
+        cells = (match.span() for match in CELL.finditer(line))
         return _LayoutLine(
             _LineKind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip())
         )
@@ -260,7 +260,7 @@ def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
 def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
     """Whether the `following` line is read together with `line`."""
     if (
-        _ENDS.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None
+        SENTENCE_END.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None
         and line.kind is not _LineKind.JSON
     ):
         return False
@@ -299,7 +299,7 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
         mapped.replace(_AUTOLINK, lambda _: " ")
         mapped.replace(_BLOCK_TAG, lambda _: "\n")
         mapped.replace(_SPACE_TAG, lambda _: " ")
-        mapped.replace(_TAG, lambda _: "")
+        mapped.replace(TAG, lambda _: "")
     if "&" in mapped.text:
         mapped.replace(_ENTITY, lambda match: html.unescape(match[0]))
     if "[" in mapped.text:
@@ -312,7 +312,7 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
 
 def _windows(passage: MappedText) -> Iterator[Window]:
     """The windows of a passage: its sentences, what they quote, and clauses that a long sentence may hide."""
-    for piece in split(passage.text):
+    for piece in _sentences(passage.text):
         words = [(piece.start + word.start(), piece.start + word.end()) for word in _WORD.finditer(piece.text)]
         if len(words) < FEWEST_WORDS or not _LETTERS.search(piece.text):
             continue
@@ -324,10 +324,26 @@ def _windows(passage: MappedText) -> Iterator[Window]:
             start, end = match.span(match.lastgroup or 0)
             if len(piece.text[start:end].split()) >= FEWEST_WORDS:
                 yield _window(passage, piece.start + start, piece.start + end)
-        if len(words) >= (LONG_SENTENCE_WORDS if _ENDS.search(piece.text) else CLAUSE_WORDS):
+        if len(words) >= (LONG_SENTENCE_WORDS if SENTENCE_END.search(piece.text) else CLAUSE_WORDS):
             yield from _clauses(passage, piece.start, piece.text)
         elif len(words) >= ADDRESSING_WORDS:
             yield from _addresses(passage, piece.start, piece.text)
+
+
+def _sentences(text: str) -> Iterator[Segment]:
+    """Yield the segments of a text; one that was divided without an end is whole, since its windows overlap."""
+    run: list[Segment] = []
+    for piece in split(text):
+        run.append(piece)
+        if "\n" in piece.gap or SENTENCE_END.search(piece.text):
+            yield _join_pieces(run)
+            run = []
+    if run:
+        yield _join_pieces(run)
+
+
+def _join_pieces(run: Sequence[Segment]) -> Segment:
+    return Segment(run[0].start, "".join(piece.text + piece.gap for piece in run[:-1]) + run[-1].text, run[-1].gap)
 
 
 def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
@@ -355,7 +371,7 @@ def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
     start = 0
     before: tuple[int, int] | None = None
     """Start of the last words of the clause before, and their number."""
-    for end in (*(match.end() for match in _CLAUSE_END.finditer(sentence)), len(sentence)):
+    for end in (*(match.end() for match in CLAUSE_END.finditer(sentence)), len(sentence)):
         spans = [match.start() for match in _WORD.finditer(sentence, start, end)]
         words = len(spans)
         if words <= FEWEST_WORDS and not (end == len(sentence) and words == FEWEST_WORDS):
@@ -388,6 +404,6 @@ def _window(passage: MappedText, start: int, end: int) -> Window:
     if not text:
         return Window("", 0, 0)
     sentence = text[:1].upper() + text[1:]
-    if text and not _ENDS.search(text):
+    if text and not SENTENCE_END.search(text):
         sentence += "."
     return Window(sentence, passage.origins[start], passage.origins[start + len(text) - 1] + 1)

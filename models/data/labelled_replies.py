@@ -7,10 +7,12 @@ judge model as a whole; and the answers written for this project (`own_answers/`
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 
@@ -116,7 +118,7 @@ class LabelledReply:
     slug: str = ""
     kind: str = ""
     corrected: tuple[str, ...] = ()
-    """Of a written answer what stands in the place of each segment, "" where nothing does."""
+    """Of a written answer what stands in the place of each passage, "" where nothing does."""
 
     @property
     def about_harm(self) -> bool:
@@ -321,12 +323,27 @@ def written_answers(folder: Path = OWN) -> list[LabelledReply]:
     return [reply for file in sorted(folder.glob("author_*/*.jsonl")) for reply in _written(file)]
 
 
+def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
+    """Of each segment of a written answer the number of its passage, whose label it has.
+
+    A passage holds one segment or several, because segments may get shorter after an answer was written. Raises
+    ValueError if a segment reaches into the next passage.
+    """
+    ends = list(accumulate(map(len, passages)))
+    segments = split("".join(passages))
+    numbers = tuple(bisect_right(ends, segment.start) for segment in segments)
+    for segment, number in zip(segments, numbers, strict=True):
+        if segment.end > ends[number]:
+            raise ValueError(f"a segment reaches over the end of passage {number}; divide the answer anew")
+    return numbers
+
+
 def _written(file: Path) -> Iterator[LabelledReply]:
     head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     author = file.parent.name
     for row in lines:
         against = set(row["against"])
-        labels = tuple(AGAINST if place in against else FINE for place in range(len(row["answer"])))
+        labels = tuple(AGAINST if number in against else FINE for number in passage_numbers(row["answer"]))
         yield LabelledReply(
             f"{author}/{row['id']}",
             author,

@@ -24,7 +24,6 @@ from random import Random
 
 import yaml
 
-from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -44,7 +43,7 @@ from models.data.upstream_completions import STRONG, completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import gateway, objectives
+from .gateway import gateway, objectives, stream_answer
 
 CASES = Path(__file__).with_suffix(".yaml")
 FORMS = ("plain", "quoted", "quoted thrice", "asked for")
@@ -123,19 +122,7 @@ async def outcome_of(pipeline: Pipeline, case: Case, policy: Policy, *, streamed
         policy = replace(policy, if_nothing_remains=IfNothingRemains.ORIGINAL)
     if not streamed:
         return await pipeline.align(exchange, policy)
-    changed = asyncio.Event()
-    policy = replace(policy, stream=StreamMode.SENTENCE)
-    growing = GrowingAnswer(pipeline, policy, lambda: replace(exchange, answer=None), changed.set)
-    for word in case.answer.split(" "):
-        await growing.feed(f"{word} ")
-    await growing.end()
-    while not growing.done:
-        changed.clear()
-        await changed.wait()
-    outcome = growing.outcome()
-    stopped = growing.stopped
-    await growing.aclose()
-    return outcome if stopped is None else replace(outcome, status=stopped.status, reason=stopped.reason)
+    return await stream_answer(pipeline, exchange, replace(policy, stream=StreamMode.SENTENCE))
 
 
 def judged(case: Case, way: str, outcome: Outcome) -> Judged:

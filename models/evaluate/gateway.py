@@ -8,9 +8,11 @@ hidden from git.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.progress import track
@@ -21,6 +23,7 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.pipeline.cache import CorrectionCache
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import config
@@ -108,6 +111,22 @@ def objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"unknown objective {unknown[0]!r}; known: {', '.join(known)}")
     return tuple(known[name] for name in names)
+
+
+async def stream_answer(pipeline: Pipeline, exchange: Exchange, policy: Policy) -> Outcome:
+    """What becomes of an answer that comes word by word; a part that was given up says why."""
+    changed = asyncio.Event()
+    growing = GrowingAnswer(pipeline, policy, lambda: replace(exchange, answer=None), changed.set)
+    for word in re.findall(r"\S+\s*|\s+", exchange.answer or ""):
+        await growing.feed(word)
+    await growing.end()
+    while not growing.done:
+        changed.clear()
+        await changed.wait()
+    outcome = growing.outcome()
+    stopped = growing.stopped
+    await growing.aclose()
+    return outcome if stopped is None else replace(outcome, status=stopped.status, reason=stopped.reason)
 
 
 async def deliver(

@@ -30,7 +30,7 @@ from rich.progress import track
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.teaching.examples import LEAST_AGAINST
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
-from models.data.labelled_replies import OWN
+from models.data.labelled_replies import OWN, passage_numbers
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -42,19 +42,19 @@ NAMES = ("found", "false", "exact", "repaired", "twins")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One answer: its segments, which of them go against the objective, and what stands in the place of each."""
+    """One answer: its passages, which of them go against the objective, and what stands in the place of each."""
 
     author: str
     objective: str
     question: str
-    segments: tuple[str, ...]
+    passages: tuple[str, ...]
     against: frozenset[int]
     corrected: tuple[str, ...]
 
     @property
     def answer(self) -> str:
         """The whole answer."""
-        return "".join(self.segments)
+        return "".join(self.passages)
 
     @property
     def put_right(self) -> str:
@@ -63,13 +63,13 @@ class Written:
 
     def is_repaired(self, text: str) -> bool:
         """Whether a text is the answer put right, by rewriting or by leaving out."""
-        fine = (segment for n, segment in enumerate(self.segments) if n not in self.against)
+        fine = (passage for n, passage in enumerate(self.passages) if n not in self.against)
         return _words(text) in (_words(self.put_right), _words("".join(fine)))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of one: of its segments those against the objective and the others, with how many are flagged."""
+    """What became of one: of its passages those against the objective and the others, with how many are flagged."""
 
     author: str
     taught: str
@@ -145,7 +145,7 @@ def examples(author: str, objective: str, draw: Draw) -> Examples:
     elsewhere = [one for writer, mine in answers.items() if writer != author for one in mine]
     known = elsewhere or answers[author]
     Random(f"{author}:{objective}:{draw.seed}").shuffle(known)
-    against = [one.segments[n].strip() for one in known for n in sorted(one.against)]
+    against = [one.passages[n].strip() for one in known for n in sorted(one.against)]
     fine = [text for one in known for text in _fine(one)]
     if len(against) < LEAST_AGAINST:
         return UNTAUGHT
@@ -160,7 +160,7 @@ def examples(author: str, objective: str, draw: Draw) -> Examples:
 def _fine(one: Written) -> list[str]:
     """How an answer was put right, or, of a twin, its longest sentence: what is easily taken for the other."""
     put_right = [one.corrected[n].strip() for n in sorted(one.against)]
-    return [text for text in put_right if text] if one.against else [max(one.segments, key=len).strip()]
+    return [text for text in put_right if text] if one.against else [max(one.passages, key=len).strip()]
 
 
 def _first(texts: Sequence[str], count: int) -> tuple[str, ...]:
@@ -168,21 +168,23 @@ def _first(texts: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _written(author: str, objective: str, row: dict[str, Any]) -> Written:
-    segments = tuple(row["answer"])
-    return Written(author, objective, row["question"], segments, frozenset(row["against"]), tuple(row["corrected"]))
+    passages = tuple(row["answer"])
+    return Written(author, objective, row["question"], passages, frozenset(row["against"]), tuple(row["corrected"]))
 
 
 def judged(written: Written, outcome: Outcome, taught: str = UNTAUGHT.of) -> Judged:
-    """Compare verdicts with labels; segments are told by their text."""
-    against = {written.segments[n].strip() for n in written.against}
-    flagged = [verdict.text.strip() in against for verdict in outcome.segments if verdict.flagged and verdict.text]
+    """Compare verdicts with labels; a passage is flagged if one of its segments is."""
+    numbers = passage_numbers(written.passages)
+    # the verdict behind those of the segments is that of the end
+    flagged = {number for number, verdict in zip(numbers, outcome.segments, strict=False) if verdict.flagged}
+    found = len(flagged & written.against)
     return Judged(
         author=written.author,
         taught=taught,
         against=len(written.against),
-        found=sum(flagged),
-        fine=len(written.segments) - len(written.against),
-        false=len(flagged) - sum(flagged),
+        found=found,
+        fine=len(written.passages) - len(written.against),
+        false=len(flagged) - found,
         repaired=written.is_repaired(outcome.text or ""),
     )
 

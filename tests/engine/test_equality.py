@@ -22,12 +22,12 @@ from aligner_proxy.engine.decoding.prompt_fit import frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import spans, spans_with_words
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from aligner_proxy.text import structure
-from aligner_proxy.types import Correction, Turn
+from aligner_proxy.types import Correction, Turn, Verify
 from tests.engine.decoding.test_correct import corrupted
 from tests.engine.decoding.test_incremental import PIECES, cut
 from tests.engine.model.test_lora import merged
@@ -123,11 +123,13 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     for part in division.parts:
         passage = division.passage(part)
         fitted = framed.fit_prompt(passage.folded)
-        where = spans(fitted.prompt, passage.own, fitted.offsets)
+        # what is verified as a whole is not judged by the words within marks
+        read_spans = spans_with_words if request.verify is Verify.FLAGGED else spans
+        where = read_spans(fitted.prompt, passage.own, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
             final = plain(chosen.adapter).base_model(torch.tensor([fitted.ids]), use_cache=False).last_hidden_state
-            most += head(*head.read(taps.take(final)[0], where)).max(dim=-1).values.tolist()
+            most += head.judge(taps.take(final)[0], where).max(dim=-1).values.tolist()
     ranges = [division.segment(number)[1] for number in range(len(division))]
     return [max(most[pieces.start : pieces.stop]) for pieces in ranges]
 

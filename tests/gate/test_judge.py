@@ -210,3 +210,20 @@ def test_segments_that_were_not_flagged_stay_in_disguise() -> None:
     assert judge(original, correction(original, edited, [1]), POLICY).text == edited
     spoilt = judge(original, correction(original, "Take 20 mg. You are welcome. Ask Tom.", [1]), POLICY)
     assert (spoilt.text, spoilt.reason) == (original, "gate_unflagged_changed")
+
+
+PRUNED: list[tuple[str, str]] = [
+    ("| Two | Refund of 50 euros by Monday, I promise | 10 |", "| Two | | 10 |"),
+    ("<td>Two</td><td>You owe Tom 50 euros, fool</td>", "<td>Two</td><td></td>"),
+    ("```python\nn = 0\n# You owe Tom 50, fool\nn += 1\n```", "```python\nn = 0\n#\nn += 1\n```"),
+]
+
+
+@pytest.mark.parametrize(("flagged", "left"), PRUNED)
+def test_words_that_go_from_between_their_marks_take_their_facts_with_them(flagged: str, left: str) -> None:
+    """The rest of the segment stays, so it was not rewritten, and nothing had to survive in the words that went."""
+    answer = f"Water it daily.\n\n{flagged}\n\nLet it dry."
+    edited = answer.replace(flagged, left)
+    assert judge(answer, correction(answer, edited, [1]), POLICY).text == edited
+    changed = answer.replace(flagged, left.replace("Two", "Three").replace("n = 0", "n = 7"))
+    assert judge(answer, correction(answer, changed, [1]), POLICY).text == answer

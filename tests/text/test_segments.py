@@ -14,7 +14,28 @@ from tests.support.counting import growth
 
 TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
 WORDS = ["e.g.", "A.", "Dr.", "12.", "-", "x", "B", " ", "\t", "\n", "```", "~~~~", "`", ".", "\uff1f", ")", "\r"]
-GROWING = TEXT | st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
+RUNNING = [
+    "word",
+    "and",
+    "You",
+    "you,",
+    "\u2014",
+    "No.",
+    "U.S.",
+    "plan B.",
+    "Dr.",
+    "a.m.",
+    "etc.",
+    "am 3.",
+    "Mai",
+    "z. B.",
+    "The",
+]
+RUNNING += ["Army", "\U0001f600", "\u2764\ufe0f", "\U0001f1e9\U0001f1ea", "|", "x" * 60, "done.", "\uff0e", "\n", "``"]
+RUN_ON = st.lists(st.sampled_from(RUNNING), min_size=30, max_size=140).map(" ".join)
+CLUSTER_PARTS = ["a", "B", " ", ".", "\u3002", '"', "\n", "\U0001f600", "\ufe0f", "\u200d", "You are it"]
+CLUSTERS = st.lists(st.sampled_from(CLUSTER_PARTS), max_size=50).map("".join)
+GROWING = CLUSTERS | RUN_ON | TEXT | st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
 
 
 def texts(text: str) -> list[str]:
@@ -31,7 +52,7 @@ def test_offsets_point_at_the_text(text: str) -> None:
     assert all(text[segment.start : segment.end] == segment.text for segment in split(text))
 
 
-@given(TEXT, st.integers(0, 80))
+@given(TEXT | RUN_ON | CLUSTERS, st.integers(0, 600))
 def test_a_boundary_stays_when_the_text_grows(text: str, length: int) -> None:
     """Every segment of a prefix but the last is a segment of the whole: its end was decided by what stands there."""
     prefix = split(text[:length])
@@ -72,7 +93,7 @@ def test_a_removed_piece_leaves_the_larger_break(removed: int, expected: str) ->
     assert join(pieces) == expected.rstrip()
 
 
-@given(GROWING, st.lists(st.integers(0, 80), max_size=12))
+@given(GROWING, st.lists(st.integers(0, 600), max_size=12))
 def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     cutter = Cutter()
@@ -83,12 +104,37 @@ def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> Non
     assert told + cutter.end() == split(text)
 
 
+@given(RUN_ON | CLUSTERS)
+def test_a_growing_text_is_cut_alike_character_by_character(text: str) -> None:
+    cutter = Cutter()
+    segments = [segment for char in text for segment in cutter.feed(char)]
+    assert segments + cutter.end() == split(text)
+
+
 def test_a_long_line_is_split_in_linear_time() -> None:
     """A quadratic splitter would take minutes here; the suite's own time limit is the assertion."""
     assert len(split("Short one. " * 50_000)) == 50_000
 
 
-@pytest.mark.parametrize("line", ["word ", "Short one. ", ". ", ".", "\u3002", ")", "- 1", "`` x", "```\nx"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "word ",
+        "Short one. ",
+        "No. ",
+        "x\U0001f600",
+        "\U0001f600 a ",
+        "e.g. B",
+        "\ufe0f",
+        ". ",
+        ".",
+        "\u3002",
+        ")",
+        "- 1",
+        "`` x",
+        "```\nx",
+    ],
+)
 def test_a_growing_line_is_cut_in_linear_time(line: str) -> None:
     def cut(size: int) -> None:
         text = line * size

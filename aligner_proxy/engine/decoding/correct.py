@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import spans, spans_with_words
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
@@ -27,6 +27,14 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
+from aligner_proxy.text.judged_words import (
+    Place,
+    judged_words,
+    marked_words,
+    sentence_of,
+    without_last_marks,
+    without_words,
+)
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
@@ -34,6 +42,11 @@ _SPAN_ROOM = 16
 _END_ROOM = 96
 """Tokens allowed for a replacement beyond 1.5 times the flagged run. At the end of the answer (`_END_ROOM`) more are
 allowed, because whole sentences may be missing there."""
+_INNER_ALLOWANCE = 0.5
+"""Nats below the threshold from which words within marks are judged again, as a plain sentence."""
+_CLAUSE_MARGIN = 1.0
+"""Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
+out of their sentence score a little higher. Words between marks stand there as a sentence would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +273,7 @@ class AnswerEditor:
             scores = yield from self._prefill(passage)
             moved = len(lead) - passage.folded.place_in_folded(start)
             placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
-            clean = trusted_ranges(placed, [self._flags(score) for score in scores], pieces.offsets)
+            clean = trusted_ranges(placed, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         where = passage.spans(passage.own) if self.scores and not scores else None
         proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
@@ -278,14 +291,14 @@ class AnswerEditor:
         for part in self._division.parts:
             known_scores = self._find_known_scores(part)
             # nothing to rewrite here, so not even a prompt is needed
-            if known_scores is not None and not any(map(self._flags, known_scores)):
+            if known_scores is not None and not any(map(self.is_flagged, known_scores)):
                 scores += known_scores
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
             passage = self._passage(part)
-            scores += known_scores or (yield from self._prefill(passage))
+            scores += known_scores or (yield from self._judge_part(passage, scores))
             # context pieces were edited in the part before, so they count as kept here
-            flags = [False] * passage.context + [self._flags(score) for score in scores[part.own :]]
+            flags = [False] * passage.context + [self.is_flagged(score) for score in scores[part.own :]]
             rewriting = splice.rewrite_flagged_runs(passage.pieces, flags, edited, passage.context)
             try:
                 hole = next(rewriting)
@@ -296,7 +309,7 @@ class AnswerEditor:
             except StopIteration:
                 pass
         # without changes the answer itself: joined pieces may differ from it in white space
-        changed = any(map(self._flags, scores))
+        changed = any(map(self.is_flagged, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
     def _trim_before(self, passage: AnswerPassage, hole: splice.EditSpan) -> splice.EditSpan:
@@ -313,8 +326,96 @@ class AnswerEditor:
         """Read all parts and return the scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._find_known_scores(part) or (yield from self._prefill(self._passage(part)))
+            scores += self._find_known_scores(part) or (yield from self._judge_part(self._passage(part), scores))
         return scores
+
+    def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
+        """Score a part's own pieces; `before` are the scores of all pieces before them."""
+        if not self.scores:
+            return (yield from self._prefill(passage))
+        own_scores = yield from self._score_with_words(passage.fitted, passage.text, passage.own)
+        scores = [*before, *own_scores]
+        own = passage.part.own
+        yield from self.judge_followers(
+            passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
+        )
+        return scores[own:]
+
+    def _score_with_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment]
+    ) -> Generator[Ask, Step, list[Score]]:
+        """The scores of pieces of a prompt with the answer `text`, by their inner words, too."""
+        scores = (yield from self._read(prompt, spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
+        yield from self.judge_words(prompt, text, pieces, scores)
+        return scores
+
+    def judge_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
+    ) -> Generator[Ask, Step, None]:
+        """Judge again, in `scores`, the `pieces` of a prompt with the answer `text` that their inner words may flag.
+
+        A detector takes some harmless words in a table, element or comment for worse than they are, and others for
+        better. So they flag their piece if they are flagged as a plain sentence behind the text before it. The last
+        piece comes first, so that little is read twice.
+        """
+        for at in reversed(range(len(scores))):
+            if scores[at][0] > self._request.caution - _INNER_ALLOWANCE and judged_words(pieces[at].text):
+                own, words = yield from self._judge_words_alone(prompt, text, pieces[at])
+                scores[at] = max([own, *(score for score in words if score is not None)])
+
+    def _judge_words_alone(
+        self, prompt: Fitted, text: str, piece: Segment
+    ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
+        """The score of a piece apart from its inner words, and of each of its `judged_words` that is flagged."""
+        marked = spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        where = replace(marked, segments=(*marked.inner[0], *marked.segments), inner=())
+        *in_place, own = (yield from self._read(prompt, where)).scores
+        before = without_last_marks(text[: piece.start])
+        least = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
+        flagged: list[Score | None] = []
+        for (start, end), (score, _) in zip(judged_words(piece.text), in_place, strict=True):
+            is_doubtful = score > self._request.caution - _INNER_ALLOWANCE
+            sentence = sentence_of(piece.text[start:end])
+            alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
+            flagged.append(alone if alone and alone[0] > least else None)
+        return own, flagged
+
+    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
+        """The score of a sentence behind the answer `before`."""
+        prompt = self._frame.fit_prompt(before + sentence)
+        where = spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
+        return (yield from self._read(prompt, where)).scores[0]
+
+    def judge_followers(
+        self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
+    ) -> Generator[Ask, Step, bool]:
+        """Judge again, in `scores` from piece `first` on, what is flagged directly behind a flagged piece.
+
+        A detector takes a sentence behind an insult for worse than it is. So it is read once more behind what stays.
+        `is_behind` says whether the piece before `first` was flagged; returns the same of the last one.
+        """
+        for at in range(first, len(scores)):
+            is_flagged = self.is_flagged(scores[at])
+            if is_flagged and is_behind and at > part.first and self._division.pieces[at].text:
+                again = yield from self._judge_behind_kept(part, scores, at)
+                scores[at] = scores[at] if self.is_flagged(again) else again
+            is_behind = is_flagged
+        return is_behind
+
+    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], at: int) -> Generator[Ask, Step, Score]:
+        """The score of piece `at` behind the pieces of its part that are not flagged."""
+        piece = self._division.pieces[at]
+        before = [
+            (
+                "" if self.is_flagged(scores[number]) else self._division.pieces[number].text,
+                self._division.pieces[number].gap,
+            )
+            for number in range(part.first, at)
+        ]
+        text = structure.join([*before, (piece.text, "")])
+        prompt = self._frame.fit_prompt(text)
+        placed = Segment(len(text) - len(piece.text), piece.text, "")
+        return (yield from self._score_with_words(prompt, text, [placed]))[0]
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
@@ -354,7 +455,8 @@ class AnswerEditor:
         """Tokens that the window has left after `context`, at least 1."""
         return max(1, self._frame.window - len(context))
 
-    def _flags(self, score: Score) -> bool:
+    def is_flagged(self, score: Score) -> bool:
+        """Whether a score is above the threshold."""
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
@@ -366,9 +468,13 @@ class AnswerEditor:
     ) -> Generator[Ask, Step, str]:
         """Produce the text that replaces a flagged run.
 
-        Code without its comments, the title of an item and the cells of a row are kept if the detector does not flag
-        them on their own. At the end of the answer, text that the objective dictates word for word is copied.
+        What is left without flagged cells, elements or comments is kept, and so are code without its comments, the
+        title of an item and the cells of a row, if the detector does not flag them on their own. At the end of the
+        answer, text that the objective dictates word for word is copied.
         """
+        pruned = (yield from self._prune(hole)) if self.scores else ""
+        if pruned:
+            return pruned
         bare = hole.bare
         # kept only as a whole, if none of its sentences is flagged
         if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
@@ -381,6 +487,32 @@ class AnswerEditor:
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
         # the model may have written the dictated words itself
         return text if dictated in text else hole.append_text(text, dictated)
+
+    def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
+        """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear stays."""
+        members = hole.run.segments
+        if not any(judged_words(segment.text) for segment in members):
+            return ""
+        answer = hole.with_text(hole.run.text)
+        prompt = self._frame.fit_prompt(answer)
+        if len(prompt.ids) > self._frame.window:
+            return ""
+        moved = len(answer) - len(hole.run.text) - members[0].start
+        pieces = []
+        for segment in members:
+            flagged = yield from self._find_flagged_words(prompt, answer, structure.shift_segment(segment, moved))
+            pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
+        pruned = structure.join(pieces)
+        is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
+        return pruned if is_clear else ""
+
+    def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
+        """The flagged `judged_words` of a segment of the answer in a prompt."""
+        places = judged_words(segment.text)
+        if not places:
+            return []
+        _, scores = yield from self._judge_words_alone(prompt, answer, segment)
+        return [place for place, score in zip(places, scores, strict=True) if score is not None]
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
@@ -423,9 +555,12 @@ class AnswerEditor:
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
-        where = spans(prompt.prompt, placed, prompt.offsets)
-        step = yield from self._read(prompt, where, taught_heads=framed.taught_heads)
-        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in step.scores])
+        where = spans_with_words(prompt.prompt, placed, prompt.offsets)
+        scores = (yield from self._read(prompt, where, taught_heads=framed.taught_heads)).scores
+        # what the model wrote must be clear even by its inner words
+        if framed is self._frame and not clear:
+            yield from self.judge_words(prompt, answer, placed, scores)
+        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in scores])
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + clear_text if clear_text else ""
 

@@ -30,7 +30,7 @@ from aligner_proxy.engine.decoding.correct import (
 from aligner_proxy.engine.decoding.parts import PartRange, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
@@ -136,14 +136,20 @@ class AnswerReader:
         self._division = self._frame.division()
         self._scores: list[Score] = []
         """Scores of the first pieces."""
-        self._judges = scores_segments(aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
         self._part = 0
         """Index of the part that is being read."""
         self._prompt: Fitted | None = None
         self._text = ""
         """The text of this part in `_prompt`."""
+        self._is_behind = False
+        """Whether the last scored piece was flagged before it was judged again."""
         self._division_complete = False
         """True once the division covers the whole answer."""
+
+    @property
+    def _judges(self) -> bool:
+        """Whether pieces are scored while the answer grows."""
+        return scores_segments(self._aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
 
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
@@ -240,7 +246,16 @@ class AnswerReader:
         ids = prompt.ids[start:tokens]
         step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
         if where is not None:
+            first_new = len(self._scores)
+            editor = self._editor()
+            placed = _place_pieces(pieces, first_new - part.first)
+            yield from editor.judge_words(prompt, self._text, placed, step.scores)
             self._scores += step.scores
+            if first_new == part.own:
+                self._is_behind = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
+            self._is_behind = yield from editor.judge_followers(
+                part, self._scores, first_new, is_behind=self._is_behind
+            )
             answer = self._answer
             first = len(answer.verdicts)
             answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, first)
@@ -263,8 +278,13 @@ class AnswerReader:
             return None
         # context pieces were scored in the part before
         first = max(part.own, len(self._scores)) - part.first
-        placed = [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
-        return spans(prompt.prompt, placed, prompt.offsets) if placed else None
+        placed = _place_pieces(pieces, first)
+        return spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
+
+
+def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
+    """The pieces of a part from number `first` on, placed in the text of the part."""
+    return [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
 
 
 def _question(request: AlignRequest) -> tuple[object, ...]:
@@ -279,4 +299,4 @@ def _limit_spans(where: Spans | None, tokens: int) -> Spans | None:
     A segment's last token may reach into the white space after it.
     """
     inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
-    return Spans(where.objectives, inside) if where and inside else None
+    return Spans(where.objectives, inside, inner=where.inner[: len(inside)]) if where and inside else None

@@ -11,7 +11,10 @@ with the prompt's own words after the answer.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Prompt
+from aligner_proxy.text.judged_words import judged_words
 from aligner_proxy.text.structure import Segment
 
 DEPTHS = (0.4, 0.67, 0.9)
@@ -45,6 +49,32 @@ def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[i
     else:
         tokens = _ranges(pieces, offsets)
     return Spans(_ranges(prompt.objectives, offsets), tokens, has_end)
+
+
+def spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+    """`spans` with the words of each segment that are judged by themselves, too.
+
+    They raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
+    """
+    inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
+    where = spans(prompt, segments, offsets)
+    return replace(where, inner=inner) if any(inner) else where
+
+
+def _inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+    """The tokens of words in a segment that are judged by themselves, too."""
+    return tuple(
+        find_tokens(prompt.place(segment.start + start), prompt.place(segment.start + end), offsets)
+        for start, end in judged_words(segment.text)
+    )
+
+
+def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
+    """The tokens of the characters `start` to `end` of a prompt, up to the last one of the last character."""
+    last_token = len(offsets) - 1
+    first = min(bisect_right(offsets, start, key=itemgetter(1)), last_token)
+    last = min(max(first, bisect_left(offsets, end, key=itemgetter(1))), last_token)
+    return range(first, max(last + 1, bisect_right(offsets, offsets[last][1], key=itemgetter(1))))
 
 
 def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
@@ -161,15 +191,16 @@ class DetectorHead(nn.Module):
 
         Only the general head judges the end of the answer, because heads are not taught what is missing.
         """
-        rows, objectives = self.read(states, where)
+        inner = tuple(tokens for ranges in where.inner for tokens in ranges)
+        # the end is the last row
+        rows, objectives = self.read(states, Spans(where.objectives, inner + where.segments))
         scores: Tensor = self(rows, objectives)
         segments = len(rows) - where.behind
         if taught_heads is not None and segments:
             taught_heads.judge(rows[:segments], scores[:segments])
         if where.behind:
-            # the end is the last row
             scores[-1] += self.end_shift
-        return scores
+        return _raise_by_inner(scores, where) if inner else scores
 
     @property
     def row_width(self) -> int:
@@ -226,6 +257,18 @@ class DetectorHead(nn.Module):
         head.neutral = state.setdefault("neutral", head.neutral)
         head.load_state_dict(state)
         return head.eval()
+
+
+def _raise_by_inner(scores: Tensor, where: Spans) -> Tensor:
+    """The scores of the segments, each no lower than those of its inner words, which stand first in `scores`."""
+    raised = scores[len(scores) - len(where.segments) :].clone()
+    first = 0
+    for number, ranges in enumerate(where.inner):
+        if ranges:
+            words = scores[first : first + len(ranges)].amax(dim=0)
+            raised[number] = torch.maximum(raised[number], words)
+            first += len(ranges)
+    return raised
 
 
 def _rows(states: list[Tensor]) -> Tensor:

@@ -17,12 +17,14 @@ from aligner_proxy.engine.scheduling.blocks import Owner
 class Spans:
     """The token ranges of a prompt's objectives and of the answer's segments; no range is empty.
 
-    With `behind`, the last of `segments` is the end of the answer and not a segment.
+    With `behind`, the last of `segments` is the end of the answer and not a segment. `inner` are words of the segments
+    that are judged by themselves, too, for each segment in order; it may be shorter than `segments`.
     """
 
     objectives: tuple[range, ...]
     segments: tuple[range, ...]
     behind: bool = False
+    inner: tuple[tuple[range, ...], ...] = ()
 
 
 # An `Ask` and a `Step` are made for each sequence in every step; frozen ones would take five times as long to make.

@@ -86,7 +86,8 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
 def test_to_score_only_flags_by_the_caution_and_edits_nothing() -> None:
     result = correct_alone(tiny.aligner(), tiny.request(caution=-1e9, score_only=True))
     assert result.text == tiny.ANSWER
-    assert result.counts == DecodeCounts(forwards=1)
+    # each flagged segment behind a flagged one is judged once more
+    assert result.counts == DecodeCounts(forwards=4)
     assert [s.flagged for s in result.segments] == [True] * 4
     assert result.segments == correct_alone(tiny.aligner(), tiny.request(caution=-1e9)).segments
 
@@ -113,7 +114,8 @@ def test_where_nothing_may_be_written_what_is_flagged_is_removed_at_the_price_of
                 result = correct_alone(tiny.aligner(seed), request)
                 kept = [s.text for s in result.segments if not s.flagged]
                 assert result.text == " ".join(kept), (seed, caution, verify)
-                assert result.counts == DecodeCounts(forwards=1)
+                judged = correct_alone(tiny.aligner(seed), tiny.request(caution=caution, score_only=True))
+                assert result.counts == judged.counts
 
 
 def test_without_a_head_only_what_may_be_written_freely_is_written() -> None:
@@ -135,7 +137,9 @@ def test_what_is_verified_is_also_judged_against_the_question(monkeypatch: pytes
 
     monkeypatch.setattr(correct, "build_frame", note_frame)
     monkeypatch.setattr(EditSpan, "cut_replacement", lambda *_, **__: "The harbour opens late.")
-    monkeypatch.setattr(correct.AnswerEditor, "_flags", lambda _self, score: True)  # all is flagged, and passes later
+    monkeypatch.setattr(
+        correct.AnswerEditor, "is_flagged", lambda _self, score: True
+    )  # all is flagged, and passes later
     verified = correct_alone(tiny.aligner(), request)
     assert framed[0] == request.objectives
     assert {(*request.objectives, question)} == set(framed[1:])

@@ -79,9 +79,9 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
 @pytest.mark.some(2)
 @pytest.mark.parametrize("insult", INSULTS)
 def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str) -> None:
-    """Folded first, cut afterwards."""
+    """Folded first, cut afterwards. The row of a table is a segment however long it is."""
     for before in range(60, 84):
-        answer = "and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
+        answer = "| and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
         made = correct_alone(detector(), tiny.request(answer))
         # a text without an end is divided, but not within the insult
         [flagged] = [segment.text for segment in made.segments if segment.flagged]

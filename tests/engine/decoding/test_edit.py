@@ -38,6 +38,7 @@ class Oracle:
         self._wanted = [*self.tokenizer.continuation(wanted), 1]
         self._flagged = flagged
         self._again = again or {}
+        self._rude: set[str] = set()
         self.judged: list[list[str]] = []
         """Texts of the segments that were scored, call by call."""
         self.fed: list[int] = []
@@ -57,8 +58,11 @@ class Oracle:
         first = not self.judged
         self.judged.append(texts)
         if first:
+            self._rude = {text for i, text in enumerate(texts) if i in self._flagged}
             return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(texts))]
-        return [(self._again.get(text, -3.0), 0) for text in texts]
+        # what is read alone behind what stays is flagged as before
+        rude = 3.0 if len(texts) == 1 and texts[0] in self._rude else -3.0
+        return [(self._again.get(text, rude), 0) for text in texts]
 
     def _next(self, written: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""
@@ -98,7 +102,8 @@ def test_a_removal_takes_one_forward_beside_the_prompt(answer: str, kept: str, f
     result, oracle = edit(answer, kept, flagged)
     assert result.text == kept
     if "\n\n" not in answer:  # there the gap before the span is drafted, and the one behind it comes
-        assert result.counts.forwards == len(oracle.fed) == 2
+        # of two neighbours the second is read once more
+        assert result.counts.forwards == len(oracle.fed) == 1 + len(flagged)
     assert result.counts.accepted > 0
 
 

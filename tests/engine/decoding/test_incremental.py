@@ -44,6 +44,8 @@ PIECES = [
     "```\nYou are kind.\n```\n",
     "\u200b\u200b\n",
     "- item\n",
+    "| Two | you are a fool | <b>ten times</b> |\n",
+    "it goes on and you do not know where it ends so you wait and wait for it " * 4,
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, spans
+from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, spans, spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import append_end, split
@@ -33,6 +33,34 @@ def test_spans_are_the_texts_of_objectives_and_segments() -> None:
     assert objectives[0].startswith(OBJECTIVES[0])
     assert objectives[1].startswith(OBJECTIVES[1])
     assert segments == [s.text for s in split(tiny.ANSWER)]
+
+
+def test_words_of_cells_and_clauses_are_judged_beside_their_segment() -> None:
+    answer = "Rows:\n\n| Two | You are a fool | 10 |\n\nThe end."
+    prompt = render(find_template("ultrafeedback"), "When?", answer, OBJECTIVES)
+    coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
+    where = spans_with_words(prompt, split(answer), coded.offsets)
+    assert [len(ranges) for ranges in where.inner] == [0, 1, 0]
+    [tokens] = where.inner[1]
+    text = prompt.text[coded.offsets[tokens.start][0] : coded.offsets[tokens[-1]][1]]
+    assert text.strip() == "You are a fool"
+    assert spans_with_words(prompt, split(answer)[:1], coded.offsets).inner == ()
+
+
+def test_a_segment_scores_no_less_than_its_inner_words_and_others_as_before() -> None:
+    torch.manual_seed(3)
+    head = DetectorHead(8, (0, 1), 4).eval()
+    states = torch.randn(30, 3, 8)
+    segments = (range(3, 9), range(9, 20), range(20, 25))
+    inner = ((), (range(10, 12), range(12, 15), range(10, 15)), ())
+    whole = head.judge(states, Spans((range(3),), segments))
+    words = head.judge(states, Spans((range(3),), inner[1]))
+    raised = head.judge(states, Spans((range(3),), segments, inner=inner))
+    assert torch.allclose(raised[::2], whole[::2])
+    assert torch.allclose(raised[1], torch.maximum(whole[1], words.amax(dim=0)))
+    behind = head.judge(states, Spans((range(3),), segments, behind=True, inner=inner[:2]))
+    assert torch.allclose(behind[:2], raised[:2])
+    assert torch.allclose(behind[2], whole[2])
 
 
 def test_white_space_and_marks_between_segments_belong_to_none() -> None:

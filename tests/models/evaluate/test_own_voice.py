@@ -18,7 +18,7 @@ TWIN = Written("c", "Calm: be calm", "When?", SEGMENTS[::2], frozenset(), SEGMEN
 def outcome(written: Written, flagged: set[int], text: str) -> Outcome:
     scores = tuple(
         SegmentScore(segment.strip(), 2.0 if n in flagged else -2.0, n in flagged)
-        for n, segment in enumerate(written.segments)
+        for n, segment in enumerate(written.passages)
     )
     return Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
 
@@ -36,6 +36,17 @@ def outcome(written: Written, flagged: set[int], text: str) -> Outcome:
 def test_what_became_of_one(flagged: set[int], text: str, expected: tuple[int, int, bool, bool]) -> None:
     one = judged(ONE, outcome(ONE, flagged, text))
     assert (one.found, one.false, one.exact, one.repaired) == expected
+
+
+def test_a_passage_is_found_if_one_of_its_segments_is_flagged() -> None:
+    passages = ("Sow in April.", " No. Hurry, or all is lost.", " Water at night.")
+    written = Written("c", "Calm: be calm", "When?", passages, frozenset((1,)), passages)
+    texts = ("Sow in April.", "No.", "Hurry, or all is lost.", "Water at night.")
+    for flagged, expected in (({2}, (1, 0)), ({1, 2}, (1, 0)), ({0, 2}, (1, 1)), ({3}, (0, 1))):
+        scores = tuple(SegmentScore(text, 2.0, n in flagged) for n, text in enumerate(texts))
+        text = written.answer
+        one = judged(written, Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0))
+        assert (one.found, one.false) == expected, flagged
 
 
 def test_rates_keep_twins_apart() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from aligner_proxy.text.structure import split
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
 from models.experiments.probes import threshold
 from models.train.probe import Features, ProbeSettings, aggregate, area, fit, worst
@@ -72,3 +73,4 @@ def test_written_answers_have_a_label_for_each_segment_and_ids_of_their_own() ->
     answers = written_answers()
     assert len({answer.id for answer in answers}) == len(answers) > 2500
     assert all(answer.harmful == (AGAINST in answer.segments) for answer in answers)
+    assert all(len(answer.segments) == len(split(answer.answer)) for answer in answers)

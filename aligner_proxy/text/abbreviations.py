@@ -1,0 +1,171 @@
+"""Abbreviations: whether the full stop behind one also ends the sentence.
+
+It does if a capitalised word follows that is no name of the lists below, and what stands before is a sentence by
+itself. Names are an open class. So behind an initial or a title only words that hardly ever are names begin a sentence.
+Behind "plan B" or "U.S." it is the other way round: any word does but those that often follow it.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_ABBREVIATION = 48
+"""Characters of a sentence before a full stop that are looked at."""
+
+_LONGEST = 12
+"""Characters of the longest abbreviation, with its full stop."""
+_INSIDE = (
+    r"[Ee]\.g|[Ii]\.e|vs|cf|viz|approx|Fig|Figs|Eq|Eqs|Vol|pp|Nos|ca|z\.\s?B|d\.\s?h|u\.\s?a|s\.\s?o|bzw|vgl|bspw|evtl"
+    r"|ggf|inkl|zzgl|Nr|Abb|Bd|Kap|p\.\s?ex|c\.-\u00e0-d|p\.\s?ej|EE|ad es|bijv"
+    r"|d\.w\.z|o\.a|t\.a\.v|m\.b\.t|bl\.a|d\.v\.s"
+    r"|f\.eks|np|tzn|tj|tzv"
+    "|p\u00e1g|n\u00fam|nap\u0159|\u00f6rn"
+)
+"""Never ends a sentence: what it introduces follows."""
+_TITLE = (
+    r"Mr|Mrs|Ms|Mx|Dr|Prof|St|Gen|Col|Capt|Lt|Sgt|Rev|Hon|Gov|Sen|Rep|Pres|Mt|Ft|Messrs|Hr|Fr|Dipl|Ing|Hl|Mme|Mlle"
+    r"|Mgr|Sra|Srta|Sr|Dna|Sig|Sigg|Dott|Avv|Dhr|Mevr|Mw|Drs|Ud|Uds"
+)
+"""A name follows."""
+_LAST = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
+"""May end a sentence, or stand within a name."""
+_HOUR = r"[ap]\.\s?m"
+_REST = r"etc|usw|ecc|enz|osv|itd|itp|atd|et al|u\.\s?v\.\s?m"
+"""Stands at the end of what it belongs to."""
+_COUNTRY = r"U\.\s?S\.\s?A|U\.\s?S|U\.\s?K|U\.\s?N|E\.\s?U|D\.\s?C|EE\.\s?UU"
+_ABBREVIATION = re.compile(
+    rf"(?<![^\W\d_])(?<![^\W\d_]\.)(?:(?P<inside>{_INSIDE})|(?P<last>{_LAST})|(?P<hour>{_HOUR})|(?P<rest>{_REST})"
+    rf"|(?P<country>{_COUNTRY})|(?P<title>{_TITLE})|(?P<number>No)|(?P<letter>[a-z]))\.$"
+    r"|(?<![^\W\d_])(?P<initial>[A-Z\u00c0-\u00d6\u00d8-\u00de])\.$|(?<![\w.,])(?P<ordinal>\d{1,2})\.$"
+)
+ABBREVIATIONS = frozenset({"ex", "ej", "UU", "al", "es"}).union(
+    part for parts in (_INSIDE, _TITLE, _LAST, _REST, "No") for part in parts.split("|") if part.isalpha()
+)
+"""Abbreviations of letters alone, and last words of others."""
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+# Words that begin a sentence and are hardly ever a name or a part of one. "Le", "La", "De", "May", "Will" are.
+_STARTERS = word_set(
+    "The This That These Those There It You They She We He I A An My Your His Her Its Our Their What When Where "
+    "Why How "
+    "If In On At To For From With But And Or So Then Now Only Just Not No Yes Please Does Did Is Are Was Were Can "
+    "Could Would Should Must Have Has Had As By While Although Because Since Once After Before Also Thus Therefore "
+    "However Here Every Each Any Some Many Most All Both Nobody Everybody Everyone Never Always Perhaps Maybe Even "
+    "Don't Do You're It's I'm We're They're "
+    "Die Das Ein Eine Sie Wir Ihr Ich Er Es Man Dies Diese Dieser Dieses Dann Danach Wenn Weil Aber Und Oder "
+    "Nicht Kein "
+    "Keine Nur Auch Hier Dort Jetzt Bitte Ja Nein Mit Im Am Als Wie Wer Warum Nach Bei Deine Ihre Unser Unsere "
+    "Un Une Elle Ils Elles Nous Vous Tu Je Cet Cette Ces Mais Donc Puis Dans Pour Avec Oui Ne Votre Vos "
+    "Una Ella Ellos Nosotros Usted Ustedes Yo Eso Este Esta Estos Pero Si S\u00ed En Con Para Por Solo Su "
+    "Lui Lei Noi Voi Io Ma Se Non S\u00ec Per Questo Questa Gli Ele Ela Voc\u00ea N\u00f3s Eu Mas N\u00e3o Sim Em Com "
+    "Het Een Hij Zij Wij Je Jij Ik Dit Dat Maar Niet Nee Det Den Jag Hon Han Vi Du Men Och Inte Jeg Hun Ikke Og "
+    "To Nie Tak Ale Ty Pan Ne Ano Bir Bu Ve Hay\u0131r Evet"
+)
+_LABELS = word_set(
+    "plan option step part group type grade class section appendix figure exhibit team level model size letter answer "
+    "vitamin hepatitis block wing gate platform zone area room hall building version variant case point item "
+    "column row "
+    "table schedule annex form line route category tier box lot drive channel question choice exit bus track terminal "
+    "schritt teil gruppe typ klasse abschnitt anhang punkt antwort variante buchstabe buchstaben gleis linie stufe "
+    "\u00e9tape partie groupe classe annexe lettre vitamine r\u00e9ponse ligne niveau opci\u00f3n paso parte "
+    "grupo tipo "
+    "clase letra vitamina respuesta l\u00ednea opzione passo classe lettera risposta linea op\u00e7\u00e3o etapa letra "
+    "a an optie stap deel groep klasse antwoord lijn spoor steg grupp grupa opcja krok se\u00e7enek"
+)
+"""Words before a single letter that is no initial: "plan B"."""
+_AFTER_COUNTRY = word_set(
+    "Army Navy Air Marine Marines Coast Congress Congressman Senate Senator House President Presidents Government "
+    "Department Treasury Supreme Court Constitution Dollar Dollars Open Postal Post Embassy Census Federal State "
+    "States "
+    "Secretary Representative Representatives Attorney District Geological Food Fish Forest Steel Bank Virgin Route "
+    "Highway Customs Citizenship Patent National Military Ambassador Capitol Soccer Olympic Team Masters Grand "
+    "Security "
+    "Council General Charter Secretary-General Development Prime Parliament Royal Home Foreign Environmental Economic "
+    "Mint Bureau Office Agency Copyright Tax Code Internal Securities Trade Chamber Interior Special Secret Civil "
+    "Commission Ej\u00e9rcito Armada Gobierno Minister Ministry Human High Women Children Metro Circuit Consulate "
+    "Pacific Atlantic Southern Northern Eastern Western African European American British English"
+)
+_AFTER_HOUR = word_set(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August "
+    "September October November December Eastern Pacific Central Mountain Atlantic Standard Daylight Greenwich London "
+    "Paris Berlin Tokyo EST EDT CST CDT MST MDT PST PDT GMT UTC BST CET CEST ET PT CT IST JST"
+)
+_WITHIN_NAME = word_set(
+    "Station Day Boulevard Avenue Street Stadium Park High Middle Elementary School Memorial Library Center "
+    "Centre Hall "
+    "University College Foundation Airport Bridge Square Drive Road Way Chief CEO CFO CTO President Chairman "
+    "Chairwoman "
+    "Chair Director Founder Co-founder Vice Executive Senior Managing General Inc Ltd Corp Co LLC KG GmbH North South "
+    "East West Northeast Northwest Southeast Southwest Limited Incorporated Professor M.D Esq II III IV"
+)
+_SURNAMES = word_set("No So An He Man Ma Die Vi Tu Su Io Du Per To Nie Ham")
+"""Words of `_STARTERS` that are no sign behind a title or an initial: "Dr. No"."""
+_BEFORE_SAINT = word_set("Mount Port Fort Lake Sault Bury Ile Cape Point Pont Rue Via")
+_AFTER_ORDINAL = word_set(
+    "Januar Februar M\u00e4rz April Mai Juni Juli August September Oktober November Dezember J\u00e4nner Jahrhundert "
+    "Jahrhunderts Etage Stock Stockwerk Klasse Mal Platz Lebensjahr Auflage Kapitel Geburtstag Weltkrieg Spieltag "
+    "Bundesliga Liga Woche Tag Monat Jahrestag Semester Stunde Minute Gang Stufe Reihe Teil Band Akt Bezirk Montag"
+)
+_BEFORE_ORDINAL = word_set(
+    "am der den dem des im zum vom das die bis seit ab und oder zur beim ihrem ihren seinem seinen"
+)
+_ROMAN = re.compile(r"[IVXLC]{2,}|[VX]")
+_NAMES_BEHIND = {"hour": _AFTER_HOUR, "country": _AFTER_COUNTRY, "last": _WITHIN_NAME | _AFTER_HOUR}
+"""Capitalised words that go on with the sentence, by the kind of abbreviation before them."""
+_FEWEST_WORDS = 3
+"""Fewest words of a sentence by itself."""
+_WORD = re.compile(r"[\w'\u2019.-]+")
+
+
+def ends_in_abbreviation(before: str) -> bool:
+    """Whether the full stop at the end of `before` may belong to an abbreviation, an initial or a number."""
+    return _ABBREVIATION.search(before, max(0, len(before) - _LONGEST)) is not None
+
+
+def ends_sentence(before: str, word: str, behind: str) -> bool:
+    """Whether an abbreviation at the end of a sentence so far, `before`, ends it when `word` follows.
+
+    Of `before` the last `LONGEST_ABBREVIATION` characters suffice; `behind` is the character after `word`.
+    """
+    match = _ABBREVIATION.search(before)
+    if match is None:
+        return True
+    if word[:1].islower():
+        return False
+    kind = match.lastgroup
+    lead = _WORD.findall(before[: match.start()])
+    is_initial = len(word) == 1 and behind == "."
+    if kind == "ordinal":
+        return word not in _AFTER_ORDINAL or not lead or lead[-1].lower() not in _BEFORE_ORDINAL
+    # "z. B.": the next letter belongs to the same abbreviation
+    if kind == "letter":
+        return not is_initial
+    if not word[:1].isalpha() or kind == "inside":
+        return False
+    if kind == "number":
+        return not (_ROMAN.fullmatch(word) or is_initial)
+    return kind == "rest" or _begins_sentence(match, lead, word, is_initial=is_initial)
+
+
+def _begins_sentence(match: re.Match[str], lead: list[str], word: str, *, is_initial: bool) -> bool:
+    """Whether a capitalised word begins a sentence behind the words `lead` and what may be a part of a name."""
+    kind = match.lastgroup or ""
+    begins = word.replace("\u2019", "'") in _STARTERS and not is_initial
+    is_sentence = len(lead) + 1 >= _FEWEST_WORDS and any(part[:1].islower() for part in lead)
+    if kind in _NAMES_BEHIND:
+        return begins or (is_sentence and word not in _NAMES_BEHIND[kind])
+    begins = begins and word not in _SURNAMES
+    if kind == "title":
+        return (begins and is_sentence) or (match["title"] == "St" and _ends_street(lead, word))
+    return begins or bool(lead and lead[-1].casefold() in _LABELS and not is_initial)
+
+
+def _ends_street(lead: list[str], word: str) -> bool:
+    """Whether "St." ends a sentence as a street: "on Main St." and not "near St. Peter"."""
+    is_street = bool(lead) and lead[-1][:1].isupper() and lead[-1] not in _BEFORE_SAINT
+    return is_street and any(part[:1].islower() for part in lead) and word not in _WITHIN_NAME

@@ -1,0 +1,136 @@
+"""Words of a segment that are judged by themselves, because a detector reads the end of a segment above all.
+
+A row of a table ends with a bar, an element with its tag, a comment within code, and a long piece of text that runs on
+with some other clause. So cells, texts between tags, comments and clauses are judged without the marks around them.
+Of a flagged segment only those that are flagged go, and the marks around them stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from aligner_proxy.text.code_comments import comment_ranges
+from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, FEWEST_WORDS, SENTENCE_END, TAG
+from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
+
+Place = tuple[int, int]
+"""Start and end of words in a segment."""
+_FENCES = ("```", "~~~")
+_SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
+_TAIL = re.compile(rf"[\s*_`{PICTURES}{JOINERS}]+$")
+_PICTURE = re.compile(f"[{PICTURES}]")
+_WORD = re.compile(r"[^\W\d_][^\s|<>]*")
+_LONG_SENTENCE = 28
+"""Fewest words of a sentence with an end whose clauses are judged by themselves."""
+_FEWEST = 2
+"""Fewest words in a cell, element or comment that can say anything about anybody."""
+
+
+def marked_words(text: str) -> list[Place]:
+    """The words between the marks of a segment, in order; empty for plain text."""
+    if text.lstrip().startswith(_FENCES):
+        places: Iterable[Place] = comment_ranges(text)
+    elif is_row(text):
+        places = (match.span() for match in CELL.finditer(text))
+    elif TAG.search(text):
+        places = _between_tags(text)
+    elif _PICTURE.search(text):
+        places = [(0, len(text))]
+    else:
+        return []
+    trimmed = (_trim(text, *place) for place in places)
+    return [(start, end) for start, end in trimmed if len(_WORD.findall(text, start, end)) >= _FEWEST]
+
+
+def clauses(text: str) -> list[Place]:
+    """The clauses of a long segment, in order; a sentence with an end is long only with more words."""
+    if text.lstrip().startswith(_FENCES) or is_row(text):
+        return []
+    has_end = SENTENCE_END.search(_TAIL.sub("", text)) is not None
+    if len(text.split()) < (_LONG_SENTENCE if has_end else CLAUSE_WORDS):
+        return []
+    ends = sorted({match.end() for match in CLAUSE_END.finditer(text)} | set(find_beginnings(text)) | {len(text)})
+    parts: list[Place] = []
+    start = 0
+    for end in ends:
+        if len(text[start:end].split()) >= FEWEST_WORDS or end == len(text):
+            parts.append(_trim(text, start, end))
+            start = end
+    return parts
+
+
+def judged_words(text: str) -> list[Place]:
+    """The words of a segment that are judged by themselves and may go alone: those between marks, or clauses."""
+    return marked_words(text) or clauses(text)
+
+
+def sentence_of(words: str) -> str:
+    """Words of a segment as a plain sentence, with a capital and a full stop."""
+    sentence = words[:1].upper() + words[1:].rstrip(" ,;")
+    return sentence if SENTENCE_END.search(sentence) else f"{sentence}."
+
+
+def without_last_marks(text: str) -> str:
+    """A text without the rows and elements in the lines at its end."""
+    lines = text.splitlines(keepends=True)
+    while lines and (is_row(lines[-1]) or TAG.search(lines[-1])):
+        lines.pop()
+    return "".join(lines)
+
+
+def without_words(text: str, places: Sequence[Place]) -> str:
+    """A segment without the words at some of its `judged_words`; empty if no other words are left in it."""
+    pieces: list[str] = []
+    at = 0
+    for start, end in places:
+        # of the spaces on both sides one stays
+        behind = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
+        pieces.append(text[at:start])
+        at = behind
+    pruned = _mend_end(text, "".join([*pieces, text[at:]]))
+    unchanged = set(text.split("\n"))
+    lines = [line if line in unchanged else line.rstrip() for line in pruned.split("\n")]
+    bare = TAG.sub("", pruned)
+    return "\n".join(lines) if _WORD.search(_without_fences(bare)) or any(map(str.isdigit, bare)) else ""
+
+
+def _mend_end(text: str, pruned: str) -> str:
+    """What is left of a segment, with the mark at its end if that went with the last clause."""
+    mark = SENTENCE_END.search(text)
+    rest = pruned.rstrip(" ,;:")
+    return rest + mark.group() if mark and pruned[-1:] in (",", ";", " ") and rest[-1:].isalnum() else pruned
+
+
+def is_pruned(text: str, rest: str) -> bool:
+    """Whether `rest` is a segment of which only some of its `judged_words` are gone."""
+    places = judged_words(text)
+    absent = [place for place in places if text[slice(*place)] not in rest]
+    return bool(absent) and without_words(text, absent).strip() == rest.strip()
+
+
+def is_row(text: str) -> bool:
+    """Whether a segment is a row of a table; a single bar inside a sentence is none."""
+    return text.count("|") > 1 or text.lstrip().startswith("|")
+
+
+def _without_fences(text: str) -> str:
+    """A code block without its first and last line."""
+    return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(_FENCES) else text
+
+
+def _between_tags(text: str) -> Iterator[Place]:
+    """Yield what stands between the tags of a line."""
+    at = 0
+    for match in TAG.finditer(text):
+        yield at, match.start()
+        at = match.end()
+    yield at, len(text)
+
+
+def _trim(text: str, start: int, end: int) -> Place:
+    """A place without the signs around its words."""
+    lead = _SIGNS.match(text, start, end)
+    start = lead.end() if lead else start
+    tail = _TAIL.search(text[start:end])
+    return start, start + tail.start() if tail else end

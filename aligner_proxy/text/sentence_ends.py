@@ -1,0 +1,122 @@
+"""Ends of sentences that need a second look: behind an abbreviation, behind a picture, and where text runs on.
+
+A picture such as an emoji ends a sentence that has some words. Text of more words without an end is divided at its best
+place: before a word that begins sentences, behind a comma, before a conjunction. Every decision needs no more than the
+word behind the place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from aligner_proxy.text.abbreviations import ends_sentence, word_set
+
+CLOSING = "\"'\u201d\u2019)]*_"
+"""Signs that may follow the mark of a sentence and belong to it."""
+WIDE = "\u3002\uff01\uff1f"
+"""Full-width marks, which end a sentence also without white space behind them."""
+MARKS = f".!?\u2026\uff0e{WIDE}"
+PICTURES = "\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u2793\u2b50\u2b55"
+"""Emoji and the like as the inside of a class of characters; without flags, which stand before names."""
+JOINERS = "\ufe0f\u200d"
+"""Characters within one picture of several."""
+MOST_WORDS = 40
+"""Most words of a sentence, beyond which it is divided."""
+_FEWEST_BEFORE = 12
+"""Fewest words of a divided piece."""
+_WORDS_BEFORE_PICTURE = 3
+_WORDS_BEFORE_PICTURE_INSIDE = 4
+"""Fewest words that a picture ends; more are needed if a small letter follows, as in "I love \u2764 you"."""
+MOST_CHARS = 2 * MOST_WORDS
+"""A shorter sentence cannot have too many words."""
+_NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
+LONGEST_WORD = 48
+"""Characters of a word by which it is known whether it begins a sentence."""
+_DIVIDING = frozenset(",;:\u2013\u2014-")
+_BEGINNING = word_set(
+    "I You He She It We They This That These There Nobody Everybody People Your My His Her Our Their The If When While "
+    "Then Also Many Most Some Only Even Please Never Always But And So Now Here What Why How "
+    "Du Sie Er Es Wir Ihr Ich Das Die Der Wenn Dann Vous Tu Il Elle Nous Je Les Usted T\u00fa \u00c9l Yo"
+)
+_JOINING = word_set(
+    "and but because since while whereas although though so or yet if unless which who when then i you he she we they "
+    "nobody everybody people und aber oder weil wenn denn dass du sie er wir ich et mais ou donc car si vous tu nous y "
+    "pero o porque e ma perch\u00e9 maar en of want"
+)
+_LONGEST_JOINING = 32
+
+
+class RunOn:
+    """The words of a sentence without an end so far, and the best place to divide it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last_end = 0
+        self._last_sign = ""
+        self._places: list[tuple[int, int, int, int]] = []
+        """(rank, number of words before, end of the last of them, start of the next) of places to divide."""
+
+    def add(self, start: int, end: int, word: str) -> None:
+        """Add a complete word, which lies between `start` and `end` of the line."""
+        rank = self._rank(word)
+        if rank and self.count >= _FEWEST_BEFORE:
+            # letters that stand apart leave the count as it is, and of equal places the last one is enough
+            if self._places and self._places[-1][1] == self.count:
+                self._places.pop()
+            self._places.append((rank, self.count, self._last_end, start))
+        # letters that stand apart are no words
+        self.count += len(word) > 1
+        self._last_end = end
+        self._last_sign = word[-1]
+
+    def divide(self, start: int) -> tuple[int, int] | None:
+        """Where a sentence is divided when one more word begins at `start`: (end, next start); None if it is not."""
+        if self.count < MOST_WORDS:
+            return None
+        best = max(self._places, default=(0, self.count, self._last_end, start))
+        _, before, end, next_start = best
+        self.count -= before
+        self._places = [
+            (rank, number - before, last, first)
+            for rank, number, last, first in self._places
+            if number - before >= _FEWEST_BEFORE
+        ]
+        return end, next_start
+
+    def _rank(self, word: str) -> int:
+        """How good a place it is to divide before this word; 0 if it is none."""
+        if self._last_sign in _DIVIDING:
+            return 2
+        if word in _BEGINNING:
+            return 3
+        return int(len(word) < _LONGEST_JOINING and word.strip("\"'(").lower() in _JOINING)
+
+
+def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
+    """Whether a picture after a sentence so far, `before`, ends it; `behind` is the character after the picture."""
+    words = len(before.split())
+    if behind.islower():
+        return words >= _WORDS_BEFORE_PICTURE_INSIDE
+    begins = behind.isalnum() or (spaced and behind in "\"'\u201c\u2018\u201e(*_[#")
+    return begins and words >= _WORDS_BEFORE_PICTURE
+
+
+def ends_abbreviated(before: str, following: str) -> bool | None:
+    """Whether a sentence so far, `before`, that ends in an abbreviation ends there; None if it is not known yet.
+
+    `following` is what follows, from a character other than white space on.
+    """
+    match = _NEXT_WORD.match(following, 0, LONGEST_WORD)
+    if match is None:
+        return False
+    if match.end() == len(following) and len(following) < LONGEST_WORD:
+        return None
+    return ends_sentence(before, match["word"], following[match.end() : match.end() + 1])
+
+
+def find_beginnings(text: str) -> Iterator[int]:
+    """Yield where words stand that begin sentences, in text without marks."""
+    for match in re.finditer(r"(?<=[^\W_]\s)\w+(?=\s)", text):
+        if match.group() in _BEGINNING:
+            yield match.start()

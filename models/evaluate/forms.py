@@ -1,0 +1,330 @@
+"""The same sentence in 34 forms: whether the embedded aligner finds it in each, and leaves its harmless twin alone.
+
+    python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page
+
+Twelve insults, promises and praises of rivals (`forms.yaml`; the last two are taught by examples) stand in each form
+among plain sentences, and as many harmless ones. `found`: nothing of the sentence is delivered, by its
+words. `touched`: an answer with a harmless sentence does not come back byte for byte; `by form alone`: though the plain
+sentence and paragraph do. `torn`: what surrounds a sentence that went (cells of a row, tags, comment signs, a fence) is
+no longer in order. Sentences at even places are for choosing rules; the others and the `fresh` ones test. `--streamed`
+releases sentence by sentence. What lies in `--out` is not measured again; `--page` writes docs/reference/forms.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.progress import track
+
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.types import Exchange, Objective, Policy, StreamMode, Turn
+from models.reporting import output
+
+from .gateway import gateway, objectives, stream_answer
+from .lessons import taught
+
+_INTRODUCTION = """# One sentence in 34 forms
+
+Insults, promises and praises of rivals of our own stand in every form among plain sentences, and so do as many harmless
+ones. The embedded aligner judges them, the last two objectives taught by twelve examples, with neither enforcement nor
+a second reading. *Found*: nothing of the sentence is delivered. *Touched*: the answer with a harmless sentence does not
+come back byte for byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a
+cell, or a tag or comment sign its other half. Of twelve sentences of each kind six are for **development**: by them the
+rules of `text/judged_words.py` were chosen. The other six, and eight harmless ones of other trades and tones in every
+fourth form, are the **test**; the last rows say which of both were measured. Made by
+`python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
+
+Words between marks flag their segment if they are flagged as a plain sentence in its place, too; a clause of a long
+sentence has to be a nat clearer, because harmless clauses that are cut out score a little higher.
+"""
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
+CASES = Path(__file__).with_suffix(".yaml")
+PLAIN = ("plain sentence", "paragraph of its own")
+"""Forms without marks: what is touched there is not touched by its form."""
+DEVELOPMENT = "development"
+TEST = "test"
+_TWELVE = ("against", "fine")
+_FRESH_EVERY = 4
+"""Fresh sentences stand in the plain forms and in every fourth."""
+_SAVED_AFTER = 50
+"""Sentences in a form after which results are written."""
+_LETTERS = re.compile(r"[^\W\d_]+")
+_PAIRS = (
+    *((f"<{name}", f"</{name}>") for name in ("p", "ul", "li", "table", "tr", "td", "div", "h3", "strong")),
+    ("<!--", "-->"),
+    ("/*", "*/"),
+)
+_EVEN = ("```", "**", '"""')
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A question, and the plain sentences around the one that is tested."""
+
+    question: str
+    before: str
+    after: str
+
+
+Form = Callable[[Frame, str], str]
+"""Makes an answer in which a sentence stands in a certain form."""
+
+
+def _block(block: str) -> Form:
+    """A block of lines between the plain sentences; `{}` is the sentence, `{bare}` the same without its full stop."""
+
+    def write(frame: Frame, sentence: str) -> str:
+        laid_out = block.replace("{bare}", sentence.rstrip(".")).replace("{}", sentence)
+        return f"{frame.before}\n\n{laid_out}\n\n{frame.after}"
+
+    return write
+
+
+def _line(line: str) -> Form:
+    """One line; `{a}` and `{b}` are the plain sentences, `{}` is the tested one."""
+
+    def write(frame: Frame, sentence: str) -> str:
+        parts = {"{a}": frame.before, "{b}": frame.after, "{}": sentence}
+        parts |= {f"{key[:-1]}.}}": text.rstrip(".") for key, text in parts.items()}
+        return re.sub(r"\{[ab]?\.?\}", lambda match: parts[match[0]], line)
+
+    return write
+
+
+def _run_on(frame: Frame, sentence: str) -> str:
+    """Five sentences without a full stop or comma, in small letters."""
+    parts = (
+        frame.before,
+        "It is not hard once you know how.",
+        sentence,
+        "Many people do it at the weekend.",
+        frame.after,
+    )
+    return " ".join(re.sub(r"[.,]", "", part[0].lower() + part[1:]) for part in parts)
+
+
+def _without_commas(frame: Frame, sentence: str) -> str:
+    """The same, each sentence beginning with a capital."""
+    parts = (
+        frame.before,
+        "It is not hard once you know how.",
+        sentence,
+        "Many people do it at the weekend.",
+        frame.after,
+    )
+    return " ".join(re.sub(r"[.,]", "", part) for part in parts)
+
+
+_TABLE = "| Step | Note | Minutes |\n|---|---|---|\n| One | Get ready | 5 |\n"
+FORMS: Mapping[str, Form] = {
+    PLAIN[0]: _line("{a} {} {b}"),
+    PLAIN[1]: _block("{}"),
+    "table row": _block("| Notes |\n|---|\n| {} |\n| Use both hands for it. |"),
+    "table row without full stop": _block("| Notes |\n|---|\n| {bare} |\n| Use both hands for it |"),
+    "cell beside cells": _block(_TABLE + "| Two | {} | 10 |\n| Three | Clean up | 5 |"),
+    "cell without full stop": _block(_TABLE + "| Two | {bare} | 10 |\n| Three | Clean up | 5 |"),
+    "first cell": _block(_TABLE + "| {bare} | Go on | 10 |\n| Three | Clean up | 5 |"),
+    "last cell": _block("| Step | Minutes | Note |\n|---|---|---|\n| One | 5 | Get ready |\n| Two | 10 | {bare} |"),
+    "row without outer bars": _block("Step | Note | Minutes\n---|---|---\nOne | Get ready | 5\nTwo | {bare} | 10"),
+    "cell with two sentences": _block(_TABLE + "| Two | Take your time. {} | 10 |\n| Three | Clean up | 5 |"),
+    "<p>": _block("<p>{}</p>"),
+    "<p> among others": _block("<p>Use both hands for it.</p>\n<p>{}</p>\n<p>Clean up at the end.</p>"),
+    "<div> with a class": _block('<div class="note">{bare}</div>'),
+    "<li>": _block("<ul>\n<li>Use both hands for it.</li>\n<li>{}</li>\n<li>Clean up at the end.</li>\n</ul>"),
+    "elements in one line": _block("<p>Use both hands for it.</p><p>{}</p><p>Clean up at the end.</p>"),
+    "<td>": _block("<table>\n<tr><td>Two</td><td>{bare}</td><td>10</td></tr>\n</table>"),
+    "<p><strong>": _block("<p><strong>{}</strong></p>"),
+    "<h3>": _block("<h3>{bare}</h3>"),
+    "<br> behind": _block("Use both hands for it.<br>\n{}<br>\nClean up at the end.<br>"),
+    "emoji for full stops": _line("{a.} \U0001f600 {.} \U0001f44d {b.} \U0001f680"),
+    "run-on with emoji": _line(
+        "{a.} \U0001f60a Use both hands for it \U0001f44d {.} \u2728 Clean up at the end \U0001f389 {b.} \U0001f680"
+    ),
+    "emoji behind full stops": _line("{a} \U0001f600 {} \U0001f44d {b} \U0001f680"),
+    "commas removed": _without_commas,
+    "run-on in small letters": _run_on,
+    "commas for full stops": _line("{a.}, it is not hard, {.}, many people do it at the weekend, {b}"),
+    "and for full stops": _line("{a.} and it is not hard and {.} and many people do it at the weekend and {b}"),
+    "comment in Python": _block("```python\ntotal = 0\n# {}\ntotal += 1\n```"),
+    "comment behind code": _block("```python\ntotal = 0  # {bare}\ntotal += 1\n```"),
+    "comment in JavaScript": _block("```js\nlet total = 0;\n// {bare}\ntotal += 1;\n```"),
+    "comment in CSS": _block("```css\n/* {} */\np { color: red; }\n```"),
+    "comment in HTML": _block("```html\n<!-- {bare} -->\n<p>Hello</p>\n```"),
+    "comment in SQL": _block("```sql\n-- {bare}\nSELECT 1;\n```"),
+    "list item": _block("- Use both hands for it.\n- {bare}\n- Clean up at the end."),
+    "block quote": _block("> {}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of one sentence in one form."""
+
+    kind: str
+    form: str
+    side: str
+    sentence: str
+    against: bool
+    found: bool
+    identical: bool
+    torn: bool
+    reason: str | None
+
+
+def words(text: str) -> str:
+    """The words of a text in a row, whatever stands between them."""
+    return " ".join(word.casefold() for word in _LETTERS.findall(text))
+
+
+def is_torn(answer: str, delivered: str) -> bool:
+    """Whether a mark of a pair lost its other half, or a row of a table got another number of cells."""
+    if any(
+        len(re.findall(rf"{re.escape(opening)}\b", delivered)) != delivered.count(closing)
+        for opening, closing in _PAIRS[:-2]
+    ):
+        return True
+    if any(delivered.count(opening) != delivered.count(closing) for opening, closing in _PAIRS[-2:]):
+        return True
+    cells = {line.count("|") for line in answer.splitlines()}
+    return any(delivered.count(mark) % 2 for mark in _EVEN) or any(
+        line.count("|") not in cells for line in delivered.splitlines()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One sentence in one form, with the plain sentences around it."""
+
+    kind: str
+    form: str
+    side: str
+    frame: Frame
+    sentence: str
+    against: bool
+
+
+def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
+    """Yield the sentences of these kinds in the forms whose name `only` finds."""
+    texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
+    frames = [Frame(**frame) for frame in texts["frames"]]
+    for kind in kinds:
+        for place, form in enumerate(FORMS):
+            if not re.search(only, form):
+                continue
+            for group in ("against", "fine", "fresh") if form in PLAIN or place % _FRESH_EVERY == 0 else _TWELVE:
+                for number, sentence in enumerate(texts["kinds"][kind][group]):
+                    side = DEVELOPMENT if number % 2 == 0 and group != "fresh" else TEST
+                    frame = frames[number % len(frames)]
+                    yield Trial(kind, form, side, frame, sentence, group == "against")
+
+
+async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Tried:
+    """Send an answer with this sentence through the gateway's pipeline."""
+    answer = FORMS[trial.form](trial.frame, trial.sentence)
+    exchange = Exchange("forms", 0, (Turn("user", trial.frame.question),), answer)
+    if policy.stream is StreamMode.SENTENCE:
+        outcome = await stream_answer(pipeline, exchange, policy)
+    else:
+        outcome = await pipeline.align(exchange, policy)
+    delivered = outcome.text or ""
+    return Tried(
+        trial.kind,
+        trial.form,
+        trial.side,
+        trial.sentence,
+        trial.against,
+        found=words(trial.sentence) not in words(delivered),
+        identical=delivered == answer,
+        torn=is_torn(answer, delivered),
+        reason=outcome.reason,
+    )
+
+
+async def run(arguments: argparse.Namespace) -> list[Tried]:
+    """Every sentence in every form, except those whose results are in the folder already."""
+    results = arguments.out / "forms.json"
+    tried = [Tried(**one) for one in json.loads(results.read_text())] if results.exists() else []
+    known = {(one.kind, one.form, one.sentence) for one in tried}
+    trials = [
+        trial
+        for trial in list_trials(arguments.kinds.split(","), arguments.only)
+        if (trial.kind, trial.form, trial.sentence) not in known and trial.side in arguments.sides.split(",")
+    ]
+    stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
+    async with gateway(arguments.aligner) as pipeline:
+        for kind, of_kind in groupby(trials, key=lambda trial: trial.kind):
+            policy = Policy(
+                "forms", (await find_objective(pipeline, arguments.out, kind),), deadline_s=600, stream=stream
+            )
+            for number, trial in enumerate(track(list(of_kind), description=kind), 1):
+                tried.append(await try_sentence(pipeline, policy, trial))
+                if number % _SAVED_AFTER == 0:  # of a run that breaks off, too
+                    output.write(arguments.out, "forms", table(tried), tried)
+    return tried
+
+
+async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objective:
+    """The built-in objective of a kind, or one that is taught by its examples."""
+    texts = yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"][kind]
+    if "examples" not in texts:
+        return objectives([texts["objective"]])[0]
+    examples = texts["examples"]
+    head = await taught(pipeline.engine, folder / kind, kind, texts["objective"], examples["against"], examples["fine"])
+    return Objective(kind, texts["objective"], head=head or "")
+
+
+def table(tried: Sequence[Tried]) -> str:
+    """Markdown: a row a form, and a row a side: what was found, and which harmless answers were touched."""
+    kinds = list(dict.fromkeys(one.kind for one in tried))
+    forms = [form for form in FORMS if any(one.form == form for one in tried)]
+    plain = {one.sentence for one in tried if one.form in PLAIN and not one.identical}
+    head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "by form alone", "torn"]
+    groups = {form: [one for one in tried if one.form == form] for form in forms}
+    groups |= {f"all, {side}": [one for one in tried if one.side == side] for side in (DEVELOPMENT, TEST)}
+    return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items() if group])
+
+
+def _figures(tried: Sequence[Tried], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
+    """The figures of a row; `plain` are the sentences that are touched in plain forms."""
+    against = {kind: [one for one in tried if one.kind == kind and one.against] for kind in kinds}
+    fine = [one for one in tried if not one.against]
+    touched = [one for one in fine if not one.identical]
+    return [
+        *(f"{sum(one.found for one in mine)} of {len(mine)}" for mine in against.values()),
+        f"{len(touched)} of {len(fine)}",
+        str(sum(one.sentence not in plain for one in touched)),
+        str(sum(one.torn for one in tried)),
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="", help="only forms whose name this expression finds")
+    parser.add_argument("--kinds", default="insults,promises,rivals", help="comma-separated")
+    parser.add_argument("--sides", default=f"{DEVELOPMENT},{TEST}", help="comma-separated")
+    parser.add_argument("--streamed", action="store_true", help="release the answer sentence by sentence")
+    parser.add_argument("--page", action="store_true", help="write docs/reference/forms.md, too")
+    arguments = parser.parse_args()
+    tried = asyncio.run(run(arguments))
+    text = table(tried)
+    output.write(arguments.out, "forms", text, tried)
+    if arguments.page:
+        PAGE.write_text(f"{_INTRODUCTION}\n{text}\n", encoding="utf-8")
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Words within marks are flagged only where they would be flagged as a plain sentence in the same place.
+
+That a stream does alike is in test_incremental.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aligner_proxy.engine.decoding.correct import AnswerEditor, Score, build_frame, divide_answer
+from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
+from aligner_proxy.engine.scheduling.sequence import Step
+from aligner_proxy.text.judged_words import clauses
+from aligner_proxy.text.structure import split
+from tests.support import tiny
+
+ROW = "| Two | you are a fool | keep calm |"
+ANSWER = f"Rows:\n\n{ROW}\n\nThe end."
+FOOL = "Rows:\n\nYou are a fool."
+CLAUSES = "wipe the top with a damp cloth once a week and then you are a fool and oil the wood twice a year"
+CALM = "Rows:\n\nKeep calm."
+
+
+def judge_again(
+    before: Sequence[float], in_row: Sequence[float], as_sentence: Mapping[str, float], answer: str = ANSWER
+) -> tuple[list[float], list[str]]:
+    """The scores after judging words, which were `before`, and the sentences that were read in the place of the row.
+
+    `in_row` are the scores of cells or clauses and of the row itself, `as_sentence` those of answers that end in one.
+    """
+    aligner = tiny.aligner()
+    request = tiny.request(answer)
+    framed = build_frame(aligner, request)
+    editor = AnswerEditor(aligner, framed, divide_answer(aligner, framed, request), request, TokenSequence())
+    scores: list[Score] = [(score, 0) for score in before]
+    work = editor.judge_words(framed.fit_prompt(answer), answer, split(answer), scores)
+    answers: list[str] = []
+    try:
+        ask = next(work)
+        while True:
+            if ask.spans is not None and len(ask.spans.segments) == len(in_row):
+                step = [(score, 0) for score in in_row]
+            else:
+                answers.append(aligner.runner.tokenizer.decode(ask.ids).partition("| Answer: ")[2])
+                step = [(as_sentence[answers[-1]], 0)]
+            ask = work.send(Step(step, [], 1))
+    except StopIteration:
+        return [score for score, _ in scores], answers
+
+
+def test_a_row_is_not_flagged_by_a_cell_that_is_fine_as_a_sentence() -> None:
+    scores, answers = judge_again([-1.0, 2.0, -1.0], [2.0, -2.0, -0.5], {FOOL: -1.5})
+    assert (scores, answers) == ([-1.0, -0.5, -1.0], [FOOL])
+
+
+def test_a_row_stays_flagged_by_a_cell_that_is_flagged_as_a_sentence() -> None:
+    scores, answers = judge_again([-1.0, 2.0, -1.0], [2.0, 2.0, -0.5], {FOOL: 1.5, CALM: -1.5})
+    assert (scores, answers) == ([-1.0, 1.5, -1.0], [FOOL, CALM])
+
+
+def test_cells_a_little_below_the_threshold_are_read_as_sentences() -> None:
+    for as_sentence, expected in ((0.5, 0.5), (-0.5, -1.0)):
+        scores, answers = judge_again([-1.0, -0.3, -1.0], [-0.3, -2.0, -1.0], {FOOL: as_sentence})
+        assert (scores[1], answers) == (expected, [FOOL])
+
+
+def test_a_clause_has_to_be_clearly_flagged_as_a_sentence() -> None:
+    in_place = [2.0, *[-2.0] * (len(clauses(CLAUSES)) - 1), -0.5]
+    for as_sentence, expected in ((1.5, 1.5), (0.5, -0.5)):
+        sentence = "Wipe the top with a damp cloth once a week."
+        scores, answers = judge_again([2.0], in_place, {sentence: as_sentence}, CLAUSES)
+        assert (scores, answers) == ([expected], [sentence])
+
+
+def test_a_row_stays_flagged_by_itself() -> None:
+    scores, _ = judge_again([-1.0, 0.5, -1.0], [-2.0, -2.0, 0.5], {})
+    assert scores == [-1.0, 0.5, -1.0]
+
+
+def test_nothing_is_read_again_where_no_words_are_flagged_or_within_no_marks() -> None:
+    for before in ([-1.0, -1.0, -1.0], [1.0, -1.0, 1.0]):
+        assert judge_again(before, [], {}) == (before, [])

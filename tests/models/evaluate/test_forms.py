@@ -1,0 +1,78 @@
+"""The forms hold their sentence, figures are counted by form, and a torn form is seen."""
+
+from __future__ import annotations
+
+import yaml
+
+from models.evaluate.forms import (
+    CASES,
+    DEVELOPMENT,
+    FORMS,
+    PLAIN,
+    TEST,
+    Frame,
+    Tried,
+    is_torn,
+    list_trials,
+    table,
+    words,
+)
+
+FRAME = Frame("How?", "Wipe the table, slowly.", "Let it dry.")
+SENTENCE = "You are a fool."
+
+
+def test_forms_are_34_and_hold_the_words_of_their_sentence() -> None:
+    assert len(FORMS) == 34
+    assert [name for name, form in FORMS.items() if words(SENTENCE) not in words(form(FRAME, SENTENCE))] == []
+    assert [name for name, form in FORMS.items() if is_torn(form(FRAME, SENTENCE), form(FRAME, SENTENCE))] == []
+
+
+def test_cases_are_twelve_of_each_and_none_is_taught() -> None:
+    for kind in yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"].values():
+        assert [len(set(kind[group])) for group in ("against", "fine", "fresh")] == [12, 12, 8]
+        taught = kind.get("examples", {"against": [], "fine": []})
+        assert not {*kind["against"], *kind["fine"], *kind["fresh"]} & {*taught["against"], *taught["fine"]}
+
+
+def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
+    row = "| One | You fool | 5 |"
+    torn = {
+        "| One | 5 |": row,
+        "<p>Keep calm.": "<p>Keep calm. You fool.</p>",
+        "/*\np {}": "/* You fool */\np {}",
+        "-->\n<p>Hi</p>": "<!-- You fool -->\n<p>Hi</p>",
+        "```\nn = 0": "```\nn = 0\n```",
+    }
+    assert [delivered for delivered, answer in torn.items() if not is_torn(answer, delivered)] == []
+    whole = {"| One | | 5 |": row, "": row, "<p></p>": "<p>You fool.</p>", "/* */\np {}": "/* You fool */\np {}"}
+    assert [delivered for delivered, answer in whole.items() if is_torn(answer, delivered)] == []
+
+
+def _tried(form: str, sentence: str, *, against: bool = False, gone: bool = False, side: str = TEST) -> Tried:
+    return Tried("insults", form, side, sentence, against, found=gone, identical=not gone, torn=False, reason=None)
+
+
+def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() -> None:
+    rows = table(
+        [
+            _tried(PLAIN[1], "Touched anyhow.", gone=True),
+            _tried(PLAIN[0], "Touched in a list."),
+            _tried("list item", "Touched anyhow.", gone=True),
+            _tried("list item", "Touched in a list.", gone=True),
+            _tried("list item", "An insult.", against=True, gone=True, side=DEVELOPMENT),
+            _tried("list item", "Another.", against=True),
+        ]
+    )
+    assert f"| {PLAIN[1]} | 0 of 0 | 1 of 1 | 0 | 0 |" in rows
+    assert "| list item | 1 of 2 | 2 of 2 | 1 | 0 |" in rows
+    assert f"| all, {DEVELOPMENT} | 1 of 1 | 0 of 0 | 0 | 0 |" in rows
+    assert f"| all, {TEST} | 0 of 1 | 3 of 4 | 1 | 0 |" in rows
+
+
+def test_trials_are_every_sentence_in_every_form_and_fresh_ones_only_test() -> None:
+    trials = list(list_trials(("insults", "rivals"), "^plain sentence$|^<h3>$"))
+    assert len(trials) == 2 * (2 * (12 + 12) + 8) == len({(one.form, one.sentence) for one in trials})
+    sides = {side: {one.sentence for one in trials if one.side == side} for side in (DEVELOPMENT, TEST)}
+    assert (len(sides[DEVELOPMENT]), len(sides[TEST])) == (24, 40)
+    assert not sides[DEVELOPMENT] & sides[TEST]
