@@ -466,11 +466,11 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
 def _print_settings(console: Console, checked: _CheckedConfig, policy: Policy, *, in_full: bool) -> None:
     """Print the settings; unless `in_full`, those with their default only as a number."""
     rows = _setting_rows(checked.resolver.settings(policy), policy)
-    shown = [row for row in rows if in_full or not row[2].startswith(BUILT_IN)]
-    if shown:
-        console.print(make_table(("setting", "value", "from"), shown))
-    if len(shown) < len(rows):
-        console.print(f"[dim]{len(rows) - len(shown)} settings have their default; --all prints them[/]")
+    shown_rows = [row for row in rows if in_full or not row[2].startswith(BUILT_IN)]
+    if shown_rows:
+        console.print(make_table(("setting", "value", "from"), shown_rows))
+    if len(shown_rows) < len(rows):
+        console.print(f"[dim]{len(rows) - len(shown_rows)} settings have their default; --all prints them[/]")
 
 
 def _print_policy(

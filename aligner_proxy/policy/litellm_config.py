@@ -140,8 +140,8 @@ def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[st
     """One warning for each variable that a LiteLLM YAML refers to and the environment does not have."""
     from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
 
-    known = {**dotenv_values(".env"), **(data.get("environment_variables") or {}), **os.environ}
-    missing = {name: path for path, name in _references(data) if not known.get(name)}
+    variables = {**dotenv_values(".env"), **(data.get("environment_variables") or {}), **os.environ}
+    missing = {name: path for path, name in _references(data) if not variables.get(name)}
     return [
         f"{source.place_of(*path)}: the variable {name} is not set; export it before the gateway starts"
         for name, path in missing.items()

@@ -131,7 +131,7 @@ def is_hub_id(model: str | Path) -> bool:
 def known_template(model: str) -> str | None:
     """The prompt template of a known hub id, at any commit, or of a folder of that name; None for other models."""
     name = model.partition("@")[0]
-    by_folder = {known.rpartition("/")[2]: template for known, template in KNOWN_TEMPLATES.items()}
+    by_folder = {hub_id.rpartition("/")[2]: template for hub_id, template in KNOWN_TEMPLATES.items()}
     return KNOWN_TEMPLATES.get(name) or by_folder.get(name)
 
 
