@@ -121,6 +121,108 @@ class _SentenceWords:
             self._word = ""
 
 
+class _SentenceTail:
+    """Where the present sentence of a line begins and ends, and its last characters, as many as abbreviations have."""
+
+    def __init__(self, start: int) -> None:
+        self._recent = ""
+        self._start = start
+        self._length = start
+        """Offset behind the last character."""
+        self.end = start
+        """Offset behind the last character other than white space."""
+
+    @property
+    def last_char(self) -> str:
+        """The last character of the line; empty before the first one."""
+        return self._recent[-1:]
+
+    def begin(self, offset: int) -> None:
+        """Begin a sentence."""
+        self._start = offset
+
+    def add(self, text: str, offset: int) -> None:
+        """Add characters that are all white space, or none."""
+        self._length = offset + len(text)
+        if not text.isspace():
+            self.end = self._length
+        self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
+
+    def before(self, offset: int) -> str:
+        """The end of the present sentence before `offset`."""
+        recent = self._recent[: len(self._recent) - (self._length - offset)]
+        size = min(LONGEST_ABBREVIATION, offset - self._start)
+        return recent[-size:] if size else ""
+
+
+class _PictureEnd:
+    """A picture that may end a sentence; the next character other than white space decides."""
+
+    def __init__(self) -> None:
+        self._sentence: str | None = None
+        """The sentence before the picture; None if there is none to decide about."""
+        self._is_spaced = False
+        """Whether white space follows the picture."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a picture to decide about."""
+        return self._sentence is not None
+
+    def note(self, sentence: str) -> None:
+        """Note a picture behind a sentence."""
+        self._sentence = sentence
+        self._is_spaced = False
+
+    def decides(self, char: str) -> bool:
+        """Whether the picture has ended the sentence, and this character begins the next."""
+        if self._sentence is None:
+            return False
+        if char.isspace():
+            self._is_spaced = True
+            return False
+        if not self._is_spaced and (char in _JOINERS or _PICTURE.match(char)):
+            return False
+        begins = sentence_ends.ends_with_picture(self._sentence, char, spaced=self._is_spaced)
+        self._sentence = None
+        return begins
+
+
+class _AbbreviationEnd:
+    """An abbreviation that may end a sentence; the next word decides."""
+
+    def __init__(self) -> None:
+        self._sentence: str | None = None
+        """The sentence up to the abbreviation; None if there is none to decide about."""
+        self._word = ""
+        """The next word as far as it has come."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an abbreviation to decide about."""
+        return self._sentence is not None
+
+    def note(self, sentence: str) -> None:
+        """Note a sentence that may have ended with its abbreviation."""
+        self._sentence = sentence
+
+    def takes(self, char: str) -> bool:
+        """Whether this character belongs to the word that decides."""
+        return self._sentence is not None and (bool(self._word) or not char.isspace())
+
+    def decides(self, char: str) -> tuple[str, bool] | None:
+        """Add a character to the word; once that decides, the word and whether a sentence begins with it."""
+        assert self._sentence is not None
+        self._word += char
+        begins = sentence_ends.ends_abbreviated(self._sentence, self._word)
+        if begins is None:
+            return None
+        word = self._word
+        self._sentence = None
+        self._word = ""
+        return word, begins
+
+
 class _ProseLine:
     """One line of prose as far as it has come; finds the beginnings of its sentences."""
 
@@ -132,34 +234,21 @@ class _ProseLine:
         self._is_row: bool | None = None
         """Whether this is the row of a table, which is not divided; None before its first sign."""
         self._words = _SentenceWords()
-        self._recent = ""
-        """The last characters, for recognising abbreviations."""
-        self._start = start
-        """Where the present sentence begins."""
-        self._length = start
-        """Offset behind the last character."""
-        self._end = start
-        """Offset behind the last character other than white space."""
+        self._tail = _SentenceTail(start)
         self._in_run = False
         """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
         self._wide = False
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
-        self._picture: str | None = None
-        """The sentence before a picture that may end it."""
-        self._is_spaced = False
-        """Whether white space follows that picture."""
-        self._abbreviated: str | None = None
-        """The sentence up to an abbreviation that may end it; the next word decides."""
-        self._next_word = ""
-        """That word as far as it has come."""
+        self._picture = _PictureEnd()
+        self._abbreviation = _AbbreviationEnd()
         self._is_settled = False
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
         """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
-        undecided = self._in_run or self._sentence_ended or self._picture is not None or self._abbreviated is not None
+        undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._abbreviation.is_open
         return self._is_settled and not undecided
 
     def passes(self, plain: str, offset: int) -> list[Start]:
@@ -172,16 +261,13 @@ class _ProseLine:
 
     def takes(self, char: str, offset: int) -> Start | None:
         """Process the next character of the line; return the beginning of a sentence that it decides, if any."""
-        if self._abbreviated is None or not (self._next_word or not char.isspace()):
+        if not self._abbreviation.takes(char):
             return self._process(char, offset, begins=self._begins(char, offset))
-        self._next_word += char
-        begins = sentence_ends.ends_abbreviated(self._abbreviated, self._next_word)
-        if begins is None:
+        decided = self._abbreviation.decides(char)
+        if decided is None:
             return None
-        word = self._next_word
+        word, begins = decided
         first = offset + 1 - len(word)
-        self._abbreviated = None
-        self._next_word = ""
         self._begins(word[0], first)
         start = self._process(word[0], first, begins=begins)
         for at, later in enumerate(word[1:], first + 1):
@@ -191,16 +277,15 @@ class _ProseLine:
 
     def _process(self, char: str, offset: int, *, begins: bool) -> Start | None:
         """Take note of a character, with which a sentence begins or not; return where one begins."""
-        start = (self._end, offset) if begins and not self.fence.valid else None
+        start = (self._tail.end, offset) if begins and not self.fence.valid else None
         if start is not None:
-            self._start = offset
+            self._tail.begin(offset)
             self._words.begin()
-        before = self._recent[-1:]
+        before = self._tail.last_char
         place = self._add(char, offset)
         # the first picture of several
-        if self._picture is None and _PICTURE.match(char) and not (_PICTURE.match(before) or before in _JOINERS):
-            self._picture = self._sentence(offset)
-            self._is_spaced = False
+        if not self._picture.is_open and _PICTURE.match(char) and not (_PICTURE.match(before) or before in _JOINERS):
+            self._picture.note(self._tail.before(offset))
         if not self._is_settled:
             self.fence.takes(char)
             self._number.takes(char)
@@ -215,17 +300,15 @@ class _ProseLine:
             if self._is_row is None:
                 self._is_row = text[0] == "|"
             if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
-                self._start = place[1]
-            self._end = offset + len(text)
+                self._tail.begin(place[1])
         self._words.add(text, offset)
-        self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
-        self._length = offset + len(text)
+        self._tail.add(text, offset)
         return place
 
     def _begins(self, char: str, offset: int) -> bool:
         """Whether a sentence begins with this character; notes whether one has ended before it."""
         space = char.isspace()
-        pictured = self._ends_with_picture(char)
+        pictured = self._picture.decides(char)
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
         else:
@@ -242,30 +325,11 @@ class _ProseLine:
         """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
         if self._number.state == "stop":
             return
-        sentence = self._sentence(offset)
+        sentence = self._tail.before(offset)
         if is_abbreviated(sentence):
-            self._abbreviated = sentence
+            self._abbreviation.note(sentence)
         else:
             self._sentence_ended = True
-
-    def _ends_with_picture(self, char: str) -> bool:
-        """Whether a picture has ended a sentence, and this character begins the next."""
-        if self._picture is None:
-            return False
-        if char.isspace():
-            self._is_spaced = True
-            return False
-        if not self._is_spaced and (char in _JOINERS or _PICTURE.match(char)):
-            return False
-        begins = sentence_ends.ends_with_picture(self._picture, char, spaced=self._is_spaced)
-        self._picture = None
-        return begins
-
-    def _sentence(self, offset: int) -> str:
-        """The end of the present sentence before `offset`."""
-        recent = self._recent[: len(self._recent) - (self._length - offset)]
-        size = min(LONGEST_ABBREVIATION, offset - self._start)
-        return recent[-size:] if size else ""
 
 
 class Cutter:

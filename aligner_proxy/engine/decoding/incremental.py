@@ -55,19 +55,51 @@ class PendingReplacement:
     done: Future[Correction] = field(default_factory=Future)
 
 
+@dataclass
+class GrowingText:
+    """A text that one thread adds to and divides, and another thread reads."""
+
+    text: str = ""
+    read: int = 0
+    """Characters that the reader has taken in."""
+    segments: list[Segment] = field(default_factory=list)
+    """The finished segments."""
+    finished: int = 0
+    segments_read: int = 0
+    """`finished` counts the finished segments, `segments_read` those of them that the reader has taken in."""
+    _cutter: Cutter = field(default_factory=Cutter)
+
+    def add(self, more: str) -> None:
+        """Append text and update the finished segments."""
+        self.text += more
+        self.segments += self._cutter.feed(more)
+        self.finished = len(self.segments)
+
+    def take(self) -> str:
+        """The text as far as it has come, noted as read with its finished segments."""
+        # The order matters, because another thread appends: finished segments must be part of the text read here.
+        self.segments_read = self.finished
+        text = self.text
+        self.read = len(text)
+        return text
+
+    def end(self) -> list[Segment]:
+        """The segments behind the finished ones, once the text has ended."""
+        return self._cutter.end()
+
+
 @dataclass(slots=True)
 class PartialAnswer:
     """An answer that is still being written: fed in the event loop, read in the model's thread."""
 
     request: AlignRequest
-    text: str = ""
+    body: GrowingText = field(default_factory=GrowingText)
     complete: bool = False
     """True when the answer has ended and is to be corrected as a whole."""
     text_ended: bool = False
     """True when the answer has ended and all verdicts are wanted."""
     awaited: bool = False
     """True when a client waits for verdicts, so that each finished segment justifies a forward pass."""
-    read: int = 0
     verdicts: tuple[SegmentScore, ...] = field(default=())
     """Verdicts on the finished segments."""
     all_judged: bool = False
@@ -77,18 +109,10 @@ class PartialAnswer:
     """Returns whether no other request needs the engine."""
     changed: Callable[[], None] = lambda: None
     """Called in the model's thread when there are new verdicts or replacements."""
-    finished: int = 0
-    segments_read: int = 0
-    """`finished` counts the finished segments, `segments_read` those of them that the reader has taken in."""
-    segments: list[Segment] = field(default_factory=list)
-    """The finished segments."""
-    cutter: Cutter = field(default_factory=Cutter)
 
     def add(self, more: str) -> None:
-        """Append text to the answer and update the finished segments."""
-        self.text += more
-        self.segments += self.cutter.feed(more)
-        self.finished = len(self.segments)
+        """Append text to the answer."""
+        self.body.add(more)
 
     def is_read_ahead(self) -> bool:
         """Whether the answer is only read ahead: no client waits for a result yet."""
@@ -98,20 +122,17 @@ class PartialAnswer:
         """Whether the answer waits for the model: it has ended, needs a replacement, or has enough new text."""
         if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
-        due = self.awaited and self.finished > self.segments_read
+        due = self.awaited and self.body.finished > self.body.segments_read
         enough = ALONE_CHARS if self.alone() else ENOUGH_CHARS
         # once all is judged, nothing more is read ahead
-        return due or (not self.all_judged and len(self.text) - self.read >= enough)
+        return due or (not self.all_judged and len(self.body.text) - self.body.read >= enough)
 
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
     """Read an answer as it grows, and correct it when it is complete; `answer.request` then has the full text."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
-        # The order matters, because another thread appends: finished segments must be part of the text read here.
-        answer.segments_read = answer.finished
-        text = answer.text
-        answer.read = len(text)
+        text = answer.body.take()
         if answer.replacing:
             yield from reader.replace(answer.replacing.popleft())
         elif answer.text_ended:
@@ -153,14 +174,14 @@ class AnswerReader:
 
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
-        read = self._answer.text
+        read = self._answer.body.text
         # once divided to its end, the answer may not go on: its last pieces were judged as the end
         as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
         return self._scores if as_read and _question(request) == _question(self._first_request) else []
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed the new text of one part that cannot change any more; return whether another part is left to read."""
-        self._take_in(self._answer.segments_read)
+        self._take_in(self._answer.body.segments_read)
         parts = self._division.parts
         part = parts[self._part]
         # only the last part can get more text; an earlier one is read to its end and left
@@ -174,7 +195,7 @@ class AnswerReader:
 
     def replace(self, pending: PendingReplacement) -> Generator[Ask, Step, None]:
         """Write the replacement for a flagged range and resolve `pending.done`; an error ends the reading."""
-        self._take_in(self._answer.finished)
+        self._take_in(self._answer.body.finished)
         if self._answer.text_ended:
             self._take_in_rest()
         before_s = self._sequence.spent_s
@@ -188,7 +209,7 @@ class AnswerReader:
     def judge_all(self) -> Generator[Ask, Step, None]:
         """Judge all of an answer that has ended, including its end if that is judged, and set its verdicts."""
         answer = self._answer
-        if answer.text.strip():
+        if answer.body.text.strip():
             self._take_in_rest()
             self._scores = yield from self._editor().judge_pieces()
             answer.verdicts = verdicts(self._division, self._scores, answer.request.caution)
@@ -201,15 +222,15 @@ class AnswerReader:
 
     def _take_in(self, finished: int) -> None:
         """Add the segments up to number `finished` to the division."""
-        for segment in self._answer.segments[len(self._division) : finished]:
+        for segment in self._answer.body.segments[len(self._division) : finished]:
             self._division.add(segment)
 
     def _take_in_rest(self) -> None:
         """Add all remaining segments of an answer that has ended to the division."""
         if self._division_complete:
             return
-        self._take_in(len(self._answer.segments))
-        for segment in self._answer.cutter.end():
+        self._take_in(len(self._answer.body.segments))
+        for segment in self._answer.body.end():
             self._division.add(segment)
         if judges_end(self._aligner, self._frame, self._first_request):
             self._division.add_end()
