@@ -126,8 +126,13 @@ def unify_json_lines() -> None:
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [handler for each in loggers if isinstance(each, logging.Logger) for handler in each.handlers]
     for handler in handlers:
-        # a file belongs to whoever opened it
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+        # another stream, such as a file, belongs to whoever opened it
+        if isinstance(handler, logging.StreamHandler) and _is_standard(handler.stream):
             handler.setFormatter(JsonLine())
             if isinstance(handler.stream, PrintedLines):
                 handler.setStream(sys.stderr)
+
+
+def _is_standard(stream: object) -> bool:
+    """Whether a stream is standard output or error, or stands for it."""
+    return isinstance(stream, PrintedLines) or stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import logging
 import sys
@@ -142,7 +143,8 @@ def test_what_a_library_logs_and_prints_is_json_of_the_same_form(
     library = logging.getLogger("a_library")
     printed = logs.PrintedLines("a_library")
     # as a library that logs to what it takes for the terminal
-    handlers = [logging.StreamHandler(printed), logging.StreamHandler(sys.stderr)]
+    own = io.StringIO()
+    handlers = [logging.StreamHandler(stream) for stream in (printed, sys.stderr, own)]
     monkeypatch.setattr(library, "handlers", handlers)
     monkeypatch.setattr(library, "propagate", False)
     monkeypatch.setattr(logging.root, "handlers", [])
@@ -150,6 +152,7 @@ def test_what_a_library_logs_and_prints_is_json_of_the_same_form(
     library.warning("port %d is open", 4000)
     print("\x1b[32mmodels: a,\x1b[0m b\n ██╗ ╚═╝\n\n# not ended", file=printed)
     print(" yet", end="", file=printed)
+    assert own.getvalue() == "port 4000 is open\n", "a stream of its own stays as it is"
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["logger"], line["level"], line["message"]) for line in lines] == [
         *[("a_library", "warning", "port 4000 is open")] * 2,
