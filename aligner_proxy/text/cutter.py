@@ -148,7 +148,7 @@ class _SentenceTail:
             self.end = self._length
         self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
 
-    def before(self, offset: int) -> str:
+    def cut_before(self, offset: int) -> str:
         """The end of the present sentence before `offset`."""
         recent = self._recent[: len(self._recent) - (self._length - offset)]
         size = min(LONGEST_ABBREVIATION, offset - self._start)
@@ -285,7 +285,7 @@ class _ProseLine:
         place = self._add(char, offset)
         # the first picture of several
         if not self._picture.is_open and _PICTURE.match(char) and not (_PICTURE.match(before) or before in _JOINERS):
-            self._picture.note(self._tail.before(offset))
+            self._picture.note(self._tail.cut_before(offset))
         if not self._is_settled:
             self.fence.takes(char)
             self._number.takes(char)
@@ -325,7 +325,7 @@ class _ProseLine:
         """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
         if self._number.state == "stop":
             return
-        sentence = self._tail.before(offset)
+        sentence = self._tail.cut_before(offset)
         if is_abbreviated(sentence):
             self._abbreviation.note(sentence)
         else:

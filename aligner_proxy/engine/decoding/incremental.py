@@ -56,7 +56,7 @@ class PendingReplacement:
 
 
 @dataclass
-class GrowingText:
+class AnswerBody:
     """A text that one thread adds to and divides, and another thread reads."""
 
     text: str = ""
@@ -93,7 +93,7 @@ class PartialAnswer:
     """An answer that is still being written: fed in the event loop, read in the model's thread."""
 
     request: AlignRequest
-    body: GrowingText = field(default_factory=GrowingText)
+    body: AnswerBody = field(default_factory=AnswerBody)
     complete: bool = False
     """True when the answer has ended and is to be corrected as a whole."""
     text_ended: bool = False
