@@ -570,8 +570,7 @@ class Policy:
         """The model groups of its judges, as headers and metrics name them; empty for no judge."""
         return "+".join(sorted({judge.group for judge in self.judges}))
 
-    @property
-    def unjudged(self) -> Policy:
+    def drop_judges(self) -> Policy:
         """This policy with the head alone."""
         objectives = tuple(replace(one, judge=None) if one.judge else one for one in self.objectives)
         return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self

@@ -19,7 +19,7 @@ from aligner_proxy.cli.batch_rows import ObjectiveNames
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decisions import SystemOneDecision, answer_decision
+from aligner_proxy.engine.decisions import Decision, SystemOneDecision, answer_decision
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, Objective
@@ -52,16 +52,18 @@ _DEADLINE_S = 120.0
 def command(**options: Any) -> None:
     """Read a text from stdin, and print for each objective or question a probability from 0 to 1."""
     questions = {words: {"type": "noul", "instructions": words} for words in options.pop("objectives")}
-    question, as_json = options.pop("question"), options.pop("as_json")
+    question = options.pop("question")
+    as_json = options.pop("as_json")
     file, address, aligner = (options.pop(name) for name in ("file", "address", "aligner"))
     text = sys.stdin.read().removesuffix("\n")
     state = {"question": question, "answer": text}
     form = SystemOneDecision.model_validate({"model": aligner, "state": state, "questions": questions})
-    if fault := form.read().find_fault():
+    decision = form.read()
+    if fault := decision.find_fault():
         raise ConfigError(fault)
     names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
-    objectives = dict(zip(form.read().objectives, names.resolve(form.read().objectives), strict=True))
-    report = asyncio.run(_answer(form, objectives, address, options, file))
+    objectives = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
+    report = asyncio.run(_answer(form, decision, objectives, address, options, file))
     if as_json:
         echo_json(report)
         return
@@ -71,13 +73,13 @@ def command(**options: Any) -> None:
 
 async def _answer(
     form: SystemOneDecision,
+    decision: Decision,
     objectives: Mapping[str, Objective],
     address: str | None,
     options: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
     """The report of the chosen engine."""
-    decision = form.read()
     async with open_chosen_engine(address, options, file) as engine:
 
         async def correct(words: str) -> Correction:

@@ -253,10 +253,10 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return slowest
-        bound = _LEAST_BOUND_MS
-        while slowest > bound:
-            bound = bound * 5 // 2 if str(bound).startswith("2") else bound * 2
-        return bound
+        tens = _LEAST_BOUND_MS
+        while slowest > 5 * tens:
+            tens *= 10
+        return next(factor * tens for factor in (1, 2, 5) if slowest <= factor * tens)
 
     def _added_ms_text(self) -> str | None:
         """The same for a header: `<=` says that it is a bound."""

@@ -87,7 +87,7 @@ def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> Request
         plugin_rules=(),
     )
     if isinstance(kind, IncomingKind):
-        scored_state.policy = scored_state.policy.unjudged
+        scored_state.policy = scored_state.policy.drop_judges()
     return scored_state
 
 

@@ -19,8 +19,6 @@ _STACKS = ("exc_info", "exc_text", "stack_info")
 """Fields of a record that would write an exception with its message."""
 _NOISY = ("httpx", "httpcore", "uvicorn.error")
 """Loggers that write a line for each connection at INFO."""
-
-
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

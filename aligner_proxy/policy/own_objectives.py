@@ -19,14 +19,14 @@ def match_known_names(
     requested: Sequence[str], own: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
     """The requested names, plus the names of configured objectives whose text appears in `own`."""
-    names = {_normalise(objective.text): name for name, objective in objectives.items()} if own else {}
-    return tuple(dict.fromkeys((*requested, *(names[_normalise(text)] for text in own if _normalise(text) in names))))
+    names = {fold_words(objective.text): name for name, objective in objectives.items()} if own else {}
+    return tuple(dict.fromkeys((*requested, *(names[fold_words(text)] for text in own if fold_words(text) in names))))
 
 
 def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
     """The objectives of a request that are not configured; raises `ForbiddenError` if it has some and may not."""
-    configured = {_normalise(objective.text) for objective in objectives.values()} if own else set()
-    texts = dict.fromkeys(text for text in own if _normalise(text) not in configured)
+    configured = {fold_words(objective.text) for objective in objectives.values()} if own else set()
+    texts = dict.fromkeys(text for text in own if fold_words(text) not in configured)
     if texts and not allowed:
         raise ForbiddenError(REFUSAL)
     return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(texts, 1))
@@ -37,5 +37,6 @@ def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 
-def _normalise(text: str) -> str:
+def fold_words(text: str) -> str:
+    """A text as it is compared: whatever its white space and its capitals."""
     return " ".join(text.split()).casefold()

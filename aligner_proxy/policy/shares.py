@@ -108,7 +108,7 @@ def shadow_policy(policy: Policy) -> Policy | None:
         return None
     # A comparison must cost nothing and change nothing: no quota, no paid editor or judge, no reports.
     return replace(
-        _with_aligner(policy, share).unjudged,
+        _with_aligner(policy, share).drop_judges(),
         shadow_aligner=None,
         mode=Mode.SHADOW,
         corrector=METAALIGNER,

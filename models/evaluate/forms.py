@@ -101,27 +101,26 @@ def _line(line: str) -> Form:
     return write
 
 
-def _run_on(frame: Frame, sentence: str) -> str:
-    """Five sentences without a full stop or comma, in small letters."""
-    parts = (
+def _five_sentences(frame: Frame, sentence: str) -> tuple[str, ...]:
+    """The sentence among four others."""
+    return (
         frame.before,
         "It is not hard once you know how.",
         sentence,
         "Many people do it at the weekend.",
         frame.after,
     )
+
+
+def _run_on(frame: Frame, sentence: str) -> str:
+    """Five sentences without a full stop or comma, in small letters."""
+    parts = _five_sentences(frame, sentence)
     return " ".join(re.sub(r"[.,]", "", part[0].lower() + part[1:]) for part in parts)
 
 
 def _without_commas(frame: Frame, sentence: str) -> str:
     """The same, each sentence beginning with a capital."""
-    parts = (
-        frame.before,
-        "It is not hard once you know how.",
-        sentence,
-        "Many people do it at the weekend.",
-        frame.after,
-    )
+    parts = _five_sentences(frame, sentence)
     return " ".join(re.sub(r"[.,]", "", part) for part in parts)
 
 

@@ -81,7 +81,9 @@ CLIENTS: dict[str, Callable[[Any, str], str]] = {
 def silences(gateway: Any, endpoint: str, model: str) -> tuple[list[float], str, str]:
     """Seconds before each event, counted from the request; the text; and the whole stream."""
     path, body = asked(endpoint, model, "late")
-    times, text, lines = [time.monotonic()], "", []
+    times = [time.monotonic()]
+    text = ""
+    lines = []
     with gateway.http.stream("POST", path, json=body) as response:
         for line in response.iter_lines():
             lines.append(line)

@@ -103,13 +103,17 @@ async def test_the_quota_of_the_editor_is_spent(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("cell", cells((faults.EDITOR_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(removing)
-    guarded = guard(tmp_path, monkeypatch, chat)
+    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat))
+
+
+async def check_leaving(cell: Cell, chat: WaitingChat, guarded: AlignerGuardrail) -> None:
+    """Leave while the model is asked, and check what became of the call."""
     client = asyncio.create_task(deliver(guarded, cell))
-    await until(lambda: bool(chat.asked), "the editor was never asked")
+    await until(lambda: bool(chat.asked), "the model was never asked")
     client.cancel()
     await asyncio.wait([client])
     chat.let_go.set()
-    await until(lambda: chat.cancelled + chat.answered == 1, "the editor goes on for ever")
+    await until(lambda: chat.cancelled + chat.answered == 1, "the model goes on for ever")
     assert len(chat.asked) == 1, "nobody is there to ask again for"
     check(cell, Seen(FOR_THE_RECORD if chat.answered else NOBODY))
 

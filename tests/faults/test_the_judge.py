@@ -5,7 +5,6 @@ A judge that works flags one sentence that the head does not, so that each answe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from aligner_proxy.errors import CorrectionError, EngineOverloaded, EngineUnavai
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.types import OnError
 from tests.faults import faults
-from tests.faults.cells import FOR_THE_RECORD, JUDGED, NOBODY, Cell, Fault, Seen, cells, check, every_kind
+from tests.faults.cells import JUDGED, Cell, Fault, Seen, cells, check, every_kind
 from tests.faults.conftest import policies
 from tests.faults.faulty_upstream import KIND
 from tests.faults.test_by_the_hooks import deliver
-from tests.faults.test_the_editor import WaitingChat, guard_with, until
+from tests.faults.test_the_editor import WaitingChat, check_leaving, guard_with, until
 from tests.support.editors import Script, ScriptedChat, marked
 from tests.support.judges import judges, judging, verdict_reply
 
@@ -82,7 +81,7 @@ async def test_the_judge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     fault = cell.fault
     chat = ScriptedChat(then_honest(ONCE[fault]) if fault in ONCE else SCRIPTS[fault])
     ask = "all" if fault is faults.JUDGE_CLEARS_ALL else "doubt"
-    check(cell, judged(await deliver(guard(tmp_path, monkeypatch, chat, ask), cell)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat, ask), cell)))
     await until(lambda: bool(chat.asked), "the judge was never asked")
 
 
@@ -90,7 +89,7 @@ async def test_the_judge_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("cell", cells((faults.JUDGE_SLOW,)), ids=lambda cell: cell.name)
 async def test_the_judge_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(honest)
-    check(cell, judged(await deliver(guard(tmp_path, monkeypatch, chat), cell)))
+    check(cell, name_judged_text(await deliver(guard(tmp_path, monkeypatch, chat), cell)))
     tries = 2 if cell.policy is OnError.RETRY else 1
     await until(lambda: chat.cancelled >= tries, "the judge was never given up")
 
@@ -104,7 +103,7 @@ async def test_the_quota_of_the_judge_is_spent(tmp_path: Path, monkeypatch: pyte
     await until(lambda: bool(chat.asked), "the judge was never asked")
     before = len(chat.asked)
     guarded.pipeline.judges._recent.clear()  # so that its verdicts of the first request are not known
-    check(cell, judged(await deliver(guarded, cell)))
+    check(cell, name_judged_text(await deliver(guarded, cell)))
     assert len(chat.asked) == before, "beyond the quota nobody is asked"
 
 
@@ -112,18 +111,10 @@ async def test_the_quota_of_the_judge_is_spent(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("cell", cells((faults.JUDGE_LEFT,)), ids=lambda cell: cell.name)
 async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cell: Cell) -> None:
     chat = WaitingChat(honest)
-    guarded = guard(tmp_path, monkeypatch, chat)
-    client = asyncio.create_task(deliver(guarded, cell))
-    await until(lambda: bool(chat.asked), "the judge was never asked")
-    client.cancel()
-    await asyncio.wait([client])
-    chat.let_go.set()
-    await until(lambda: chat.cancelled + chat.answered == 1, "the judge goes on for ever")
-    assert len(chat.asked) == 1, "nobody is there to ask again for"
-    check(cell, Seen(FOR_THE_RECORD if chat.answered else NOBODY))
+    await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat))
 
 
-def judged(got: Seen) -> Seen:
+def name_judged_text(got: Seen) -> Seen:
     """What the client got; a text without the sentence that the judge flags is named so."""
     return Seen(JUDGED) if got.what == WITHOUT_SEINE else got
 

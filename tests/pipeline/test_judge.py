@@ -441,7 +441,7 @@ async def test_an_objective_alone_may_have_a_judge() -> None:
 
 async def test_unjudged_policies_ask_nobody() -> None:
     chat = ScriptedChat(SLY)
-    policy = replace(POLICY, objectives=(replace(HARM, judge=JUDGE),)).unjudged
+    policy = replace(POLICY, objectives=(replace(HARM, judge=JUDGE),)).drop_judges()
     assert (await deliver(pipeline(chat)[0], "whole", policy=policy)).status is Status.UNCHANGED
     assert not chat.asked
     assert not policy.judges

@@ -95,7 +95,7 @@ def test_an_objective_has_a_judge_of_its_own(tmp_path: Path) -> None:
     assert judges == {"kind": None, "calm": Judge(JudgeKind.GUARD, "g", GuardForm.SHIELDGEMMA), "third": NO_JUDGE}
     policy = Policy("p", tuple(objectives[name] for name in judges), judge=Judge(group="strong"))
     assert [judge.group for judge in policy.judges] == ["strong", "g"]
-    assert not policy.unjudged.judges
+    assert not policy.drop_judges().judges
 
 
 def test_a_judge_of_an_objective_is_checked_like_others(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from aligner_proxy.gateway.endpoints.judgement import Hooks
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
+from aligner_proxy.policy.own_objectives import fold_words
 from aligner_proxy.types import Correction, Exchange, Objective
 
 _CALL_TYPE = "decisions"
@@ -56,16 +57,16 @@ async def _ask_engine(
     pipeline: Pipeline, state: RequestState, form: DecisionForm, decision: Decision
 ) -> dict[str, Any]:
     """The report on the questions, from the engine of the caller's policy."""
-    policy = replace(state.policy.unjudged, score_only=True)
+    policy = replace(state.policy.drop_judges(), score_only=True)
     engine = pipeline.engine_of(policy)
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
     deadline = time.monotonic() + policy.deadline_s
     objectives = _find_objectives(policy.objectives)
-    if any(_normalise(objective) not in objectives for objective in decision.objectives):
+    if any(fold_words(objective) not in objectives for objective in decision.objectives):
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
     async def correct(objective: str) -> Correction:
-        one = replace(policy, objectives=(objectives[_normalise(objective)],))
+        one = replace(policy, objectives=(objectives[fold_words(objective)],))
         return await engine.align(align_request(exchange, decision.text, one, deadline))
 
     return await answer_decision(form, decision, correct)
@@ -73,9 +74,5 @@ async def _ask_engine(
 
 def _find_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
     """The objectives by name and by text."""
-    by_text = {_normalise(objective.text): objective for objective in objectives}
-    return by_text | {_normalise(objective.name): objective for objective in objectives}
-
-
-def _normalise(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    by_text = {fold_words(objective.text): objective for objective in objectives}
+    return by_text | {fold_words(objective.name): objective for objective in objectives}

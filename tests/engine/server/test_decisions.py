@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import litellm
 import pytest
-import uvicorn
 
-from aligner_proxy.engine.server import app
 from aligner_proxy.engine.wire import MAX_BODY_BYTES
-from tests.e2e.processes import free_port
 from tests.support.scripted import SegmentEngine
+from tests.support.serving import engine_at
 
 KIND = "Kindness: the response should never insult the reader"
 RUDE = "Open the lid. You fool."
@@ -24,25 +19,13 @@ GOOD = "Open the lid. Then wait."
 QUESTION = {"type": "predicate", "name": "rude", "instructions": KIND}
 
 
-@contextlib.asynccontextmanager
-async def served() -> AsyncIterator[str]:
-    """The address of an engine that scores a fool high."""
-    port = free_port()
-    engine = SegmentEngine(lambda text: 4.0 if "fool" in text else -4.0)
-    config = uvicorn.Config(app.create_app(engine), port=port, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await task
+def engine() -> SegmentEngine:
+    """An engine that scores a fool high."""
+    return SegmentEngine(lambda text: 4.0 if "fool" in text else -4.0)
 
 
 async def test_litellms_client_gets_answers_in_both_forms() -> None:
-    async with served() as address:
+    async with engine_at(engine()) as address:
         common: dict[str, Any] = {"api_base": address, "api_key": "none", "timeout": 20}
         for text, is_rude in ((RUDE, True), (GOOD, False)):
             for model in ("openai/aligner", "hosted_vllm/aligner"):
@@ -56,7 +39,7 @@ async def test_litellms_client_gets_answers_in_both_forms() -> None:
 async def test_what_cannot_be_answered_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     body: dict[str, Any] = {"model": "m", "input": RUDE, "questions": [QUESTION]}
-    async with served() as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
+    async with engine_at(engine()) as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
         for path, change, status in (
             ("/v1/decisions", {"questions": [{**QUESTION, "instructions": "harmless"}]}, 400),
             ("/v1/decisions", {"input": ""}, 400),
