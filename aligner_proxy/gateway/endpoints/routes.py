@@ -40,7 +40,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is larger than this key may send."},
     422: {"description": "The policy prefers an error to this answer (`aligner_error`); asking again does not help."},
     429: {"description": "The key's limits are reached."},
-    503: {"description": "The same, and asking again may help after `retry-after` seconds."},
+    503: {"description": "As 422, but asking again after `retry-after` seconds may help."},
 }
 _hooks: WeakKeyDictionary[FastAPI, GatewayHooks] = WeakKeyDictionary()
 """The current guardrail of each application; LiteLLM may create a new guardrail while the application stays."""
@@ -113,7 +113,7 @@ def _router(auth: Callable[..., Any], align_body: type[AlignBody]) -> APIRouter:
     for path, form in forms.items():
         name = path.rpartition("/")[2]
         function = _make_decision_route(form, authenticated)
-        about = "Ask questions about a text, in a form of LiteLLM's decision models; each question is an objective."
+        about = f"Ask questions about a text in the form of LiteLLM's `{name}` requests; each question is an objective."
         router.add_api_route(
             path, function, methods=["POST"], name=name, description=about, openapi_extra=_body_schema(form)
         )
