@@ -310,7 +310,10 @@ class ReviewedReplay:
 
 
 def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:
-    """Compare the answers of a replay with the agreed verdicts; feedback does not count."""
+    """Compare the answers of a replay with the agreed verdicts; feedback does not count.
+
+    A verdict is about the recorded edit, so it does not count if the run before the change gave another result.
+    """
     reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
         if review.chosen is not ReviewOrigin.FEEDBACK:
@@ -318,8 +321,8 @@ def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review])
     counts = {"answers": 0, "damaged": 0, "lost": 0, "repaired": 0, "caught": 0}
     for case in cases:
         verdict = agreed_verdict(reviews_by_place.get((case.entry.aligner_id, case.entry.choice), ()))
-        # not reviewed, or without agreement
-        if verdict is None:
+        # not reviewed, without agreement, or of another result
+        if verdict is None or not case.is_as_recorded:
             continue
         counts["answers"] += 1
         counts["damaged"] += verdict is ReviewVerdict.RIGHT and case.change is ReplayChange.NEWLY

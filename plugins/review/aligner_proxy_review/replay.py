@@ -2,6 +2,9 @@
 
 Every answer runs through the pipeline again, without the cache, with its original request: the same tenant, objectives
 and conversation. Nothing is delivered or recorded. The figures contain no text.
+
+The result is compared with the recorded one or, for a change of the policies file, with a replay under the file as it
+is now, so that the change is not blamed for what heads, aligner or pages have become since the recording.
 """
 
 from __future__ import annotations
@@ -66,7 +69,14 @@ class ReplayCase:
 
     entry: Entry
     before: ReplayRun
+    """As recorded or, for a change of the policies file, under the current file."""
     after: ReplayRun
+    recorded: ReplayRun
+
+    @property
+    def is_as_recorded(self) -> bool:
+        """Whether the run before gave what was recorded, so that reviews of the record hold for it."""
+        return (self.before.ending, self.before.text) == (self.recorded.ending, self.recorded.text)
 
     @property
     def change(self) -> ReplayChange:
@@ -80,23 +90,34 @@ class ReplayCase:
         return ReplayChange.SAME if self.before.ending is self.after.ending else ReplayChange.OTHER
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayPolicies:
+    """A policies file to replay under: its policies, and the pipeline with its plugins."""
+
+    resolver: PolicyResolver
+    pipeline: Pipeline
+
+
 async def replay(
     entries: Sequence[Entry],
-    resolver: PolicyResolver,
-    pipeline: Pipeline,
+    policies: ReplayPolicies,
     done: Callable[[], None],
     deadline_s: float | None = None,
+    current: ReplayPolicies | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries that have a text, in order; calls `done` after each. `deadline_s` overrides the policy's."""
+    """Replay the entries that have a text, in order; calls `done` after each.
+
+    The run before is the recorded one, or one under the `current` policies. `deadline_s` overrides the policy's.
+    """
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def replay_one(entry: Entry, content: Content) -> ReplayCase:
+        recorded = recorded_run(entry, content)
         async with slots:
-            case = ReplayCase(
-                entry, recorded_run(entry, content), await _replay_answer(content, resolver, pipeline, deadline_s)
-            )
+            after = await _replay_answer(content, policies, deadline_s)
+            before = await _replay_answer(content, current, deadline_s) if current else recorded
         done()
-        return case
+        return ReplayCase(entry, before, after, recorded)
 
     return await asyncio.gather(*(replay_one(entry, entry.content) for entry in entries if entry.content is not None))
 
@@ -110,13 +131,12 @@ def recorded_run(entry: Entry, content: Content) -> ReplayRun:
     return ReplayRun(ending, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
 
 
-async def _replay_answer(
-    content: Content, resolver: PolicyResolver, pipeline: Pipeline, deadline_s: float | None
-) -> ReplayRun:
+async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s: float | None) -> ReplayRun:
     """Run one answer through the pipeline under the policies of the replay, without tenants' quotas."""
     exchange = content.exchange
+    pipeline = policies.pipeline
     try:
-        policy = pipeline.extensions.resolve(resolver.resolve(content.facts), content.facts)
+        policy = pipeline.extensions.resolve(policies.resolver.resolve(content.facts), content.facts)
     # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
         return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)

@@ -16,14 +16,17 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Mode, Outcome, Status
+from aligner_proxy_review.promotion import ReviewedReplay, compare_with_reviews
 from aligner_proxy_review.replay import (
     Ending,
     ReplayCase,
     ReplayChange,
+    ReplayPolicies,
     compute_figures,
     count_changes,
     replay,
 )
+from aligner_proxy_review.reviews import Review, ReviewOrigin, ReviewVerdict
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
 from tests.support.scripted import ScriptedEngine
 
@@ -45,7 +48,8 @@ def recorded(**changes_: Any) -> Entry:
 
 
 async def again(folder: Path, entries: list[Entry], script: Any, **more: str) -> list[ReplayCase]:
-    return await replay(entries, resolver(folder, **more), Pipeline(ScriptedEngine(script)), lambda: None)
+    policies = ReplayPolicies(resolver(folder, **more), Pipeline(ScriptedEngine(script)))
+    return await replay(entries, policies, lambda: None)
 
 
 def unchanged(request: AlignRequest) -> str:
@@ -100,9 +104,32 @@ async def test_a_wish_that_is_no_longer_allowed(tmp_path: Path) -> None:
 async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> None:
     heard: list[AlignRequest] = []
     pipeline = Pipeline(ScriptedEngine(lambda request: heard.append(request) or request.answer))  # type: ignore[func-returns-value]
-    await replay([recorded()], resolver(tmp_path, ", deadline_s: 3.0"), pipeline, lambda: None, 90.0)
-    await replay([recorded()], resolver(tmp_path, ", deadline_s: 3.0"), pipeline, lambda: None)
+    policies = ReplayPolicies(resolver(tmp_path, ", deadline_s: 3.0"), pipeline)
+    await replay([recorded()], policies, lambda: None, 90.0)
+    await replay([recorded()], policies, lambda: None)
     assert [round(request.deadline_s) for request in heard] == [90, 3]
+
+
+async def test_a_change_is_compared_with_the_current_file(tmp_path: Path) -> None:
+    """Not with the record, which the current file would no longer give."""
+    engine = ScriptedEngine(lambda request: KIND if len(request.objectives) == 2 else request.answer)
+    current = ReplayPolicies(resolver(tmp_path), Pipeline(engine))
+    one_more = (ROUTES % "").replace("[harmless]", "[harmless, helpful]")
+    changed = ReplayPolicies(resolver(tmp_path, tenants=one_more), Pipeline(engine))
+    entries = [
+        replace(recorded(), aligner_id="a" * 32),
+        replace(recorded(edited=RUDE, status=Status.UNCHANGED), aligner_id="b" * 32),
+    ]
+    cases = await replay(entries, changed, lambda: None, None, current)
+    assert [(case.change, case.is_as_recorded) for case in cases] == [
+        (ReplayChange.NO_LONGER, True),
+        (ReplayChange.NO_LONGER, False),
+    ]
+    reviews = [
+        Review(name * 32, 0, ReviewVerdict.RIGHT, "reviewer:ann", at=0.0, chosen=ReviewOrigin.RANDOM) for name in "ab"
+    ]
+    # of the second answer a person said that leaving it was right, which says nothing of today's edit
+    assert compare_with_reviews(cases, reviews) == ReviewedReplay(answers=1, damaged=0, lost=1, repaired=0, caught=0)
 
 
 async def test_what_has_no_text_cannot_be_replayed(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from aligner_proxy_review.replay import (
     Ending,
     ReplayCase,
     ReplayChange,
+    ReplayPolicies,
     ReplayRun,
     RunFigures,
     compute_figures,
@@ -74,6 +75,7 @@ class ReplayReport:
         self._reviewed = compare_with_reviews(cases, reviews)
         self._policies = policies
         self._without_text = without_text
+        self._otherwise_count = sum(not case.is_as_recorded for case in cases)
         self._before, self._after = _compute_both(cases)
         policy = attrgetter("entry.policy")
         by_policy = groupby(sorted(cases, key=policy), policy)
@@ -96,6 +98,7 @@ class ReplayReport:
             "before": asdict(self._before),
             "after": asdict(self._after),
             "changes": count_changes(self._cases),
+            "otherwise_than_recorded": self._otherwise_count,
             "reviewed": asdict(self._reviewed),
             "by_policy": {name: _group_fields(cases) for name, cases in self._groups.items()},
             "cases": [_case_fields(case) for case in self._cases],
@@ -115,6 +118,8 @@ class ReplayReport:
 
     def _summary(self) -> str:
         text = f"{len(self._cases)} recorded answers, replayed under {self._policies}"
+        if self._otherwise_count:
+            text += f"; under the current file {self._otherwise_count} of them come out otherwise than recorded"
         return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
@@ -222,7 +227,8 @@ def _markdown_line(cells: Sequence[str]) -> str:
 @click.option(
     "--candidate",
     type=click.File(encoding="utf-8"),
-    help="The changed text of the policies file, - for stdin; taught heads and other files remain those of --policy.",
+    help="The changed text of the policies file, - for stdin: compared with a replay under --policy, whose taught "
+    "heads and other files it uses.",
 )
 @click.option("--route", help="Only answers under this route of the file.")
 @click.option("--tenant", help="Only answers under this tenant's entry in the file.")
@@ -271,10 +277,10 @@ def command(
     entries, reviews = _read_recorded(file, store, parse_moment(since), limit, target)
     if address and any(options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
-    under = registry.parse_policies(candidate.read(), path) if candidate else file
+    files = [file, registry.parse_policies(candidate.read(), path)] if candidate else [file]
     report_progress = progress_line if lines else None
     cases = asyncio.run(
-        _run_replay(entries, under, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
+        _run_replay(entries, files, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
     )
     comparison = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
     if output is not None:
@@ -311,12 +317,15 @@ def _read_recorded(
 
 async def _run_replay(
     entries: list[Entry],
-    file: PolicyFile,
+    files: Sequence[PolicyFile],
     deadline_s: float | None,
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries with a progress bar, or with `report_progress` as lines of JSON."""
+    """Replay the entries under the last of `files`, compared with the record or, of two, with the first.
+
+    Shows a progress bar, or calls `report_progress`.
+    """
     total = sum(entry.content is not None for entry in entries)
     done = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
@@ -330,19 +339,19 @@ async def _run_replay(
                 report_progress(done, total)
 
         async with open_engine() as engine:
-            pipeline = Pipeline(
-                engine,
-                correctors=correctors(file),
-                rules=PluginRules.from_file(file),
-                extensions=registry.load_extensions(file),
-            )
-            return await replay(
-                entries,
-                PolicyResolver(file, ActiveHeads.read(file).head_of),
-                pipeline,
-                advance,
-                deadline_s,
-            )
+            *current, policies = [_open_policies(engine, file) for file in files]
+            return await replay(entries, policies, advance, deadline_s, *current)
+
+
+def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
+    """The policies of a file, with the heads and plugins that it names."""
+    pipeline = Pipeline(
+        engine,
+        correctors=correctors(file),
+        rules=PluginRules.from_file(file),
+        extensions=registry.load_extensions(file),
+    )
+    return ReplayPolicies(PolicyResolver(file, ActiveHeads.read(file).head_of), pipeline)
 
 
 def _show_cases(console: Console, cases: list[ReplayCase]) -> None:

@@ -113,6 +113,17 @@ def test_how_far_back(folder: Path, engine: str) -> None:
     assert json.loads(run(folder, "--engine", engine, "--limit", "1", "--json").stdout)["answers"] == 1
 
 
+def test_a_candidate_is_compared_with_the_current_file(folder: Path, engine: str) -> None:
+    (folder / "candidate.yaml").write_text(POLICIES.replace("[kind]", "[kind, harmless]"))
+    result = run(folder, "--engine", engine, "--candidate", folder / "candidate.yaml", "--json")
+    report = json.loads(result.stdout)
+    assert (report["changes"]["the same"], report["changes"]["newly changed"]) == (3, 0)
+    # the answer that was recorded without an edit gets one today, under either file
+    assert report["otherwise_than_recorded"] == 1
+    printed = run(folder, "--engine", engine, "--candidate", folder / "candidate.yaml").output
+    assert "under the current file 1 of them come out otherwise than recorded" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
