@@ -8,6 +8,7 @@ edits under that route are wrong.
 from __future__ import annotations
 
 import difflib
+import re
 import sqlite3
 import time
 from collections import defaultdict
@@ -51,6 +52,8 @@ _MOST_NEEDED = 1_000_000
 """Upper end of the search for the number of reviews needed."""
 _BESIDE = "/beside"
 """Suffix of the policy's name in the entries of a shadow aligner."""
+_COMMENT = re.compile(r"^(?:[^'\"#]|'[^']*'|\"[^\"]*\"|(?<=\S)#)*(?:^|\s)#")
+"""A line of YAML with a comment, which is no part of a quoted value."""
 _BAD = (ReviewVerdict.WRONG, ReviewVerdict.HARM)
 """Verdicts on edits that should not have been made."""
 
@@ -108,6 +111,19 @@ class Proposal:
         """The difference, line by line."""
         name = self.path.name
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
+
+    @property
+    def doubtful_comments(self) -> list[int]:
+        """Lines of the changed file with a comment about a setting that changed: at its end, or on the line above."""
+        old_lines = self.before.splitlines()
+        new_lines = self.after.splitlines()
+        numbers = set[int]()
+        for kind, _, _, first, end in difflib.SequenceMatcher(None, old_lines, new_lines, False).get_opcodes():
+            if kind != "equal":
+                numbers.update(n for n in range(first, end) if _COMMENT.search(new_lines[n]))
+                if first and new_lines[first - 1].lstrip().startswith("#"):
+                    numbers.add(first - 1)
+        return [n + 1 for n in sorted(numbers)]
 
     def write(self) -> Path | None:
         """Write the change and return the path of the backup; None if nothing changes."""

@@ -93,6 +93,7 @@ def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, 
             "file": str(change.path),
             "diff": lines,
             "backup": str(backup) if backup else None,
+            "doubtful_comments": change.doubtful_comments,
             "evidence": _ruling_fields(ruling),
         }
         echo_json(report, indent=2)
@@ -103,6 +104,9 @@ def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, 
     if ruling is not None and (note := ruling.refusal or ruling.warning):
         label = "would be refused" if ruling.refusal else "not known yet"
         echo(f"{label}: {note}", err=True)
+    if numbers := change.doubtful_comments:
+        where = ", ".join(map(str, numbers))
+        echo(f"read again: the comment in line {where} is about what changes, and stays as it is", err=True)
     if backup is not None:
         console.print(Text(f"written; backup of the old file: {backup.name}", style="dim"))
 

@@ -18,7 +18,9 @@ from aligner_proxy.cli import main
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.litellm_config import GUARDRAIL
+from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.yaml_file import replace_file
+from aligner_proxy_review.promotion import Proposal, Target
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted
 
@@ -67,6 +69,8 @@ def test_a_route_goes_from_shadow_to_enforce(file: Path) -> None:
     (backup,) = backups(file)
     assert backup.read_text() == POLICIES
     assert backup.name in result.output
+    line = file.read_text().splitlines().index("    mode: enforce           # since Monday") + 1
+    assert f"the comment in line {line} is about what changes" in result.output
     assert sorted(os.listdir(file.parent)) == sorted([file.name, backup.name])
 
 
@@ -86,6 +90,25 @@ def test_through_the_litellm_file_and_for_programs(file: Path) -> None:
     assert "+defaults: {mode: shadow}" in told["diff"]
     assert Path(told["backup"]).read_text() == POLICIES
     assert load(file).defaults.mode == "shadow"
+
+
+def test_comments_about_what_changes_are_named() -> None:
+    cases = {
+        ("a: 1\n", "a: 2\n"): [],
+        ("a: 1 # one\n", "a: 2 # one\n"): [1],
+        ("# one\na: 1\n", "# one\na: 2\n"): [1],
+        ("# far\nb: 1\na: 1\n", "# far\nb: 1\na: 2\n"): [],
+        ("a: '#1'\n", "a: '#2'\n"): [],
+        ('a: "x # y"\n', 'a: "z # y"\n'): [],
+        ("a: x#1\n", "a: x#2\n"): [],
+        ("a: [1]\nb: 2 # two\n", "a: [1, 2]\nb: 2 # two\n"): [],
+    }
+    wrong = {}
+    for (before, after), expected in cases.items():
+        proposal = Proposal(Path("p.yaml"), Target(), before, after, PolicyFile(), False)
+        if proposal.doubtful_comments != expected:
+            wrong[after] = proposal.doubtful_comments
+    assert wrong == {}
 
 
 def test_what_is_so_already_is_not_written_again(file: Path) -> None:
