@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning database fleet-test lint format docs lock clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning database fleet-test lint format docs lock dist sbom clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -103,6 +103,15 @@ docs: setup ## write the generated pages of docs/reference, and build the site i
 lock: ## resolve anew and write the lock files
 	@[ -x $(BIN)/uv ] || ./scripts/setup.sh dev
 	@./scripts/lock.sh
+
+# Every distribution but the example; the weights, whose version is their own, too.
+DISTRIBUTIONS = . plugins plugins/embedded plugins/fleet plugins/grounding plugins/review plugins/vllm
+dist: gateway ## build wheel and sdist of every distribution into dist/
+	@rm -rf dist
+	@for folder in $(DISTRIBUTIONS); do (cd $$folder && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist) || exit 1; done
+
+sbom: gateway ## write what a gateway and its engine consist of, with licences, as CycloneDX into .build/sbom.json
+	@$(BIN)/python -m scripts.sbom requirements.lock requirements-torch.lock > .build/sbom.json
 
 clean: ## remove caches, not .venv
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .build dist

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 REDIRECT = '<!doctype html><meta http-equiv="refresh" content="0; url={address}"><a href="{address}">moved</a>'
 FENCE = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)
-TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "THREATS.md")
+TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "THREATS.md")
 
 
 def project_pages() -> dict[str, str]:

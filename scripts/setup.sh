@@ -3,11 +3,14 @@
 # Safe to run again: does nothing when ready, goes on after an interruption, rebuilds an environment that is broken.
 # PYTHON names another interpreter. Everything is installed by hash. Only torch may be the machine's own build (a version
 # like 2.13.0+cpu, from where pip is pointed at): then it is named, and installed by TORCH_SHA256 where that is set.
+# TORCH=cpu points pip at PyTorch's builds for CPUs, which bring none of the 5.8 GB of CUDA packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${1:-dev}
 venv=.venv
 log=.build/setup.log
+cpu_builds=https://download.pytorch.org/whl/cpu
+[ "${TORCH:-}" != cpu ] || export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:+$PIP_EXTRA_INDEX_URL }$cpu_builds"
 supported='import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)})'
 
 lock_of() { [ "$1" = dev ] && echo requirements-dev.lock || echo requirements.lock; }

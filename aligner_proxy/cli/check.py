@@ -25,11 +25,11 @@ from rich.markup import escape
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.cli.diff import make_table
-from aligner_proxy.cli.options import check_local_aligner
+from aligner_proxy.cli.options import check_guardrail_entry, check_local_aligner
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError, WeightsError
-from aligner_proxy.gateway import active_policies, litellm_internals
+from aligner_proxy.gateway import active_policies
 from aligner_proxy.gateway.build import open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.pipeline.outcomes import describe_nothing_remains, lets_through
@@ -227,7 +227,7 @@ def _read_config(file: Path) -> _CheckedConfig:
     lessons = tuple(head_statuses(policies))
     if not litellm:
         return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
-    entry = guardrail_entry.check_entries(data, source, policies, litellm_internals.check_entry)
+    entry = guardrail_entry.check_entries(data, source, policies, check_guardrail_entry)
     unset = litellm_config.find_unset_variables(data, source)
     gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset)
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -145,6 +145,13 @@ def check_local_aligner(file: PolicyFile) -> None:
 
     for model in (config.aligner_model(file), *config.aligner_adapters(file).values()):
         sources.check_files(model, file.aligner.template)
+
+
+def check_guardrail_entry(params: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for guardrail settings that LiteLLM could not read."""
+    from aligner_proxy.gateway import litellm_internals  # imports LiteLLM, which takes seconds
+
+    litellm_internals.check_entry(params)
 
 
 def _refuse_unpinned(models: dict[str, Any]) -> None:

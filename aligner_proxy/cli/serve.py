@@ -29,13 +29,20 @@ import click
 from aligner_proxy import extras
 from aligner_proxy.audit import writer
 from aligner_proxy.cli import open_files
-from aligner_proxy.cli.options import check_local_aligner, connection_options, log_option, log_to_stderr, take_limits
+from aligner_proxy.cli.options import (
+    check_guardrail_entry,
+    check_local_aligner,
+    connection_options,
+    log_option,
+    log_to_stderr,
+    take_limits,
+)
 from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import ConfigError, CorrectionError, EngineFault, EngineMismatch, EngineUnavailable
-from aligner_proxy.gateway import active_policies, build, litellm_internals
+from aligner_proxy.gateway import active_policies, build
 from aligner_proxy.gateway.process import litellm_server, memory_limit, supervisor
 from aligner_proxy.gateway.process.auto_training import AutoTrainer, ServingEngine
 from aligner_proxy.gateway.process.companion_process import CompanionKeeper
@@ -257,7 +264,7 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
     """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about the file."""
     data, source = read_yaml(litellm_file)
-    entries = guardrail_entry.check_entries(data, source, file, litellm_internals.check_entry)
+    entries = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
     for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
         log.warning("%s", warning)
 

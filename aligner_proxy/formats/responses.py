@@ -10,17 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import count
-from typing import Any
-
-from litellm.types.llms.openai import (
-    GenericEvent,
-    OutputTextDeltaEvent,
-    ResponseCreatedEvent,
-    ResponseInProgressEvent,
-    ResponsesAPIResponse,
-    ResponsesAPIStreamEvents,
-)
+from typing import TYPE_CHECKING, Any
 
 from aligner_proxy.formats import base
 from aligner_proxy.formats.base import (
@@ -37,6 +29,9 @@ from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
+if TYPE_CHECKING:
+    from litellm.types.llms.openai import ResponsesAPIResponse
+
 DELTA = "response.output_text.delta"
 TEXT_DONE = "response.output_text.done"
 PART_DONE = "response.content_part.done"
@@ -45,9 +40,6 @@ PART = ("response.content_part.added", PART_DONE)
 ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 BEGINNING = ("response.created", "response.queued", "response.in_progress")
-
-_USUAL = USUAL_FIELDS | {*ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
-"""Fields of a response and of its text parts that are read by their names."""
 
 Where = tuple[int, int]
 """(output index, content index) of a text."""
@@ -91,6 +83,19 @@ _BESIDE = {
     "mcp_call",
     "mcp_list_tools",
 }
+
+
+def _litellm_types() -> Any:
+    """LiteLLM's classes of responses and events; importing them takes seconds, except inside the proxy."""
+    from litellm.types.llms import openai
+
+    return openai
+
+
+@cache
+def _usual_fields() -> frozenset[str]:
+    """Fields of a response and of its text parts that are read by their names."""
+    return USUAL_FIELDS | {*_litellm_types().ResponsesAPIResponse.model_fields, "annotations", "logprobs"}
 
 
 def walk(event: object, edit: Edit) -> object:
@@ -324,12 +329,13 @@ class ResponsesDecoder:
         first = self._first_response
         if first is None:
             return None
-        bare_response = ResponsesAPIResponse(
+        types = _litellm_types()
+        bare_response = types.ResponsesAPIResponse(
             **{name: getattr(first, name) for name in ("id", "object", "created_at", "model")},
             **{"status": "in_progress", "output": [], "tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
         )
-        kind = ResponsesAPIStreamEvents.RESPONSE_CREATED
-        return ResponseCreatedEvent(type=kind, response=bare_response, sequence_number=0)
+        kind = types.ResponsesAPIStreamEvents.RESPONSE_CREATED
+        return types.ResponseCreatedEvent(type=kind, response=bare_response, sequence_number=0)
 
     def empty_event(self, delivered: Sequence[object], _received: object) -> object:
         """The response in progress, or within an item an empty delta; None before the response was delivered.
@@ -347,16 +353,19 @@ class ResponsesDecoder:
         items = _whole_items(delivered)
         if items is None:
             return None
-        return ResponseInProgressEvent(
-            type=ResponsesAPIStreamEvents.RESPONSE_IN_PROGRESS,
+        types = _litellm_types()
+        return types.ResponseInProgressEvent(
+            type=types.ResponsesAPIStreamEvents.RESPONSE_IN_PROGRESS,
             response=self._first_response.model_copy(update={"output": items}),
             sequence_number=number,
         )
 
     def _note_beginning(self, event: object) -> None:
         """Keep the response if the stream begins with it."""
+        if kind_of(event) not in BEGINNING or not opens_answer(event):
+            return
         response = get(event, "response")
-        if kind_of(event) in BEGINNING and opens_answer(event) and isinstance(response, ResponsesAPIResponse):
+        if isinstance(response, _litellm_types().ResponsesAPIResponse):
             self._first_response = response.model_copy()
 
     def _number(self, where: Where) -> int:
@@ -446,10 +455,11 @@ def _empty_delta(event: object, number: object) -> object:
     if delta is None:
         return None
     places = {name: get(event, name) for name in _PLACES if get(event, name) is not None}
+    types = _litellm_types()
     if delta == DELTA:
-        type_ = ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
-        return OutputTextDeltaEvent(type=type_, delta="", logprobs=[], sequence_number=number, **places)
-    return GenericEvent(type=delta, delta="", sequence_number=number, **places)
+        type_ = types.ResponsesAPIStreamEvents.OUTPUT_TEXT_DELTA
+        return types.OutputTextDeltaEvent(type=type_, delta="", logprobs=[], sequence_number=number, **places)
+    return types.GenericEvent(type=delta, delta="", sequence_number=number, **places)
 
 
 def _texts(response: object) -> list[tuple[Where, str]]:
@@ -491,7 +501,7 @@ def _absorb_response(builder: ChoiceBuilder, response: object) -> None:
     reason = details if status == "incomplete" and details else status
     builder.finish_reason = str(reason) if reason else None
     builder.annotations |= has_citations(get(response, "provider_specific_fields"))
-    builder.read_fields(fields_beside(response, _USUAL))
+    builder.read_fields(fields_beside(response, _usual_fields()))
     # On the wire, `output_text` would be a second copy of the text that is not edited; LiteLLM's own property is not
     # meant.
     fields = response if isinstance(response, dict) else getattr(response, "model_extra", None)
@@ -535,7 +545,7 @@ def _absorb_part(builder: ChoiceBuilder, part: object) -> None:
     """Record what a part of a message holds besides text."""
     kind = get(part, "type")
     if kind == "output_text":
-        builder.read_fields(fields_beside(part, _USUAL))
+        builder.read_fields(fields_beside(part, _usual_fields()))
         builder.annotations |= has_content(get(part, "annotations"))
         builder.logprobs |= has_content(get(part, "logprobs"))
     elif kind == "refusal":

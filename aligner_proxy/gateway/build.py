@@ -12,7 +12,6 @@ from collections.abc import Callable
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import Judges
-from aligner_proxy.correctors.litellm_router import chat_in_proxy, decisions_in_proxy, in_proxy
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
@@ -143,6 +142,9 @@ def build_pipeline(
 
     `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
     """
+    # Imports LiteLLM, which takes seconds, and which commands that only open an engine do not need.
+    from aligner_proxy.correctors.litellm_router import chat_in_proxy, decisions_in_proxy, in_proxy
+
     engine = Breaker(
         open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.record_breaker
     )

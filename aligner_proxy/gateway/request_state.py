@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
-
 from aligner_proxy.formats.base import metadata_buckets
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions, RunningSelection
 from aligner_proxy.policy.resolver import RequestFacts
@@ -324,6 +322,9 @@ class RequestState:
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:
     """Store the state of a request in its metadata."""
+    # Takes seconds, except inside the proxy; commands import this module for counters alone.
+    from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
+
     get_or_create_metadata_bucket(data)[1][_STATE] = state
 
 

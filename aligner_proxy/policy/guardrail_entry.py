@@ -26,6 +26,8 @@ _BY_TAGS = (
     "with match: {tag: ...} in the policies file"
 )
 _REFERENCE = "os.environ/"
+_PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED, "default_on": True}
+"""The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
 _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
 
 
@@ -90,9 +92,12 @@ def check_entries(
     """Warn about settings of a LiteLLM YAML that keep answers from the guardrail.
 
     If the policies file enforces objectives, these settings raise `ConfigError` instead. `check_form` raises it for
-    settings that LiteLLM could not read: LiteLLM would start without the guardrail.
+    settings that LiteLLM could not read: LiteLLM would start without the guardrail. It imports LiteLLM, which takes
+    seconds, so it is called only for entries that are not the plain one.
     """
     for number, _, params in _entries(data):
+        if _is_plain(params):
+            continue
         try:
             check_form(params)
         except ConfigError as error:
@@ -104,6 +109,10 @@ def check_entries(
     if place is not None:
         raise ConfigError("\n".join(f"{gap} ({place} withholds answers that were not judged)" for gap in gaps))
     return [*gaps, *_ineffective_settings(data, source)]
+
+
+def _is_plain(params: Mapping[str, Any]) -> bool:
+    return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 
 def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:

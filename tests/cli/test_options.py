@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,7 @@ def test_what_the_library_keeps_of_shapes_is_bounded_and_a_user_s_own_bound_stan
     """Read by the library itself when it first multiplies; the soak tells whether memory stays."""
     program = """
 import importlib
+import json
 import os
 from aligner_proxy.cli.options import prepare_for_torch
 prepare_for_torch()
@@ -66,3 +69,31 @@ def test_every_command_takes_the_prices_that_litellm_brings(monkeypatch: pytest.
         assert at_import[-1] == os.environ[name] == after
     assert name in CliRunner().invoke(main, ["--help"]).stdout
     monkeypatch.undo()
+
+
+def test_commands_load_no_library_that_they_do_not_need(tmp_path: Path) -> None:
+    """LiteLLM and torch take seconds each; here is seen what the commands load, not how long they take."""
+    program = """
+import importlib, json, sys
+from click.testing import CliRunner
+from aligner_proxy import cli
+HEAVY = ("litellm", "torch", "transformers", "fastapi")
+loaded = {}
+def note(step):
+    loaded[step] = [name for name in HEAVY if name in sys.modules]
+CliRunner().invoke(cli.main, ["--help"], catch_exceptions=False)
+loaded["help"] = [name for name in (*HEAVY, "pydantic", "rich", "yaml", "httpx") if name in sys.modules]
+for name in cli.all_commands():
+    importlib.import_module(cli.all_commands()[name].module)
+    note(name)
+done = CliRunner().invoke(cli.main, ["init", "gateway"], catch_exceptions=False)
+assert done.exit_code == 0, done.output
+done = CliRunner().invoke(cli.main, ["check", "gateway/litellm.yaml", "--model", "gpt-4o-mini"], catch_exceptions=False)
+assert done.exit_code == 0, done.output
+note("check of a new gateway")
+print(json.dumps(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=tmp_path)
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert len(loaded) > 12
+    assert {step: names for step, names in loaded.items() if names} == {}

@@ -28,6 +28,8 @@ if first == "-m":
              "download_info": {{"archive_info": {{"hashes": {{"sha256": "ab" * 32}}}}}}}}
     with open(rest[rest.index("--report") + 1], "w") as file:
         json.dump({{"install": [wheel]}}, file)
+    with open("index", "w") as file:
+        file.write(os.environ.get("PIP_EXTRA_INDEX_URL", ""))
 if first == "scripts/pip_install.py":
     with open("calls", "a") as file:
         print(json.dumps(rest[2:]), file=file)
@@ -68,3 +70,17 @@ def test_a_machines_own_torch_is_named_and_comes_by_its_hash(tmp_path: Path, env
     assert torch == ["--require-hashes", "--no-deps", "-r", ".build/torch-own.txt"]
     assert (tmp_path / ".build" / "torch-own.txt").read_text() == f"torch==2.13.0+cpu --hash=sha256:{digest}\n"
     assert ("own build" in said) == (not env)
+
+
+def test_without_a_gpu_torch_comes_from_its_makers_builds_for_cpus(tmp_path: Path) -> None:
+    builds = "https://download.pytorch.org/whl/cpu"
+    cases = [
+        ({"TORCH": "cpu"}, builds),
+        ({"TORCH": "cpu", "PIP_EXTRA_INDEX_URL": "https://a"}, f"https://a {builds}"),
+        ({}, ""),
+    ]
+    for number, (env, expected) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        installs(folder, "2.13.0+cpu", **{"PIP_EXTRA_INDEX_URL": "", **env})
+        assert (folder / "index").read_text() == expected
