@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -72,15 +71,6 @@ class AnswerView:
     def content(self) -> Content | None:
         """The texts; None if client or upstream forbade storing them."""
         return self.entry.content
-
-    @property
-    def time_text(self) -> str:
-        """The time of the answer, in UTC."""
-        try:
-            moment = datetime.fromtimestamp(self.entry.at, UTC)
-        except (ValueError, OverflowError, OSError):
-            return "?"
-        return moment.strftime("%Y-%m-%d %H:%M:%S")
 
     @property
     def answer(self) -> str:

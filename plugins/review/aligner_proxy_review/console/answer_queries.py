@@ -17,6 +17,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import NothingRecorded
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_review.console.access import Viewer
+from aligner_proxy_review.evidence import Evidence, compute_evidence, read_evidence
 from aligner_proxy_review.review_queue import AnswerFilter, find_entry
 from aligner_proxy_review.reviews import Review, Reviews
 
@@ -56,6 +57,17 @@ def flagged_objectives(entry: Entry) -> tuple[str, ...]:
     """The objectives that flagged segments violate, without duplicates; empty if no text was stored."""
     segments = entry.content.segments if entry.content else ()
     return tuple(dict.fromkeys(segment.objective for segment in segments if segment.objective))
+
+
+def _holds(entry: Entry, search_text: str) -> bool:
+    """Whether an answer has this id, or this text in its question, its answer or its edit, in any case."""
+    if search_text in (entry.aligner_id, entry.call_id):
+        return True
+    if entry.content is None:
+        return False
+    exchange = entry.content.exchange
+    texts = [*(turn.content for turn in exchange.turns), exchange.answer, entry.content.edited]
+    return any(search_text.casefold() in text.casefold() for text in texts if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,25 @@ class AnswerQueries:
                 if len(admitted) == limit:
                     break
         return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
+
+    def search(self, viewer: Viewer, search_text: str, limit: int) -> AnswerList:
+        """The newest answers with this id, or with this text in question, answer or edit; at most `limit`."""
+        admitted: list[Entry] = []
+        searched = 0
+        for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
+            searched += 1
+            if viewer.may_see(entry.tenant) and _holds(entry, search_text):
+                admitted.append(entry)
+                if len(admitted) == limit:
+                    break
+        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
+
+    def evidence(self, viewer: Viewer, since: float) -> Evidence:
+        """What reviews of the answers since a time prove, of what this viewer may see."""
+        with self._open_store() as store:
+            if store is None:
+                return compute_evidence([], [])
+            return read_evidence(store, AnswerFilter(since=since, tenants=viewer.tenants))
 
     def find(self, viewer: Viewer, name: str) -> Entry | None:
         """The answer with this handle; None if there is none or the viewer may not see it."""

@@ -25,7 +25,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy.errors import AlignerProxyError
-from aligner_proxy_review.console import forms, pages, review_page
+from aligner_proxy_review.console import forms, overview, pages, review_page
 from aligner_proxy_review.console.access import find_viewer, key_digest
 from aligner_proxy_review.console.answer_queries import AnswerQueries
 from aligner_proxy_review.console.changing import canary, objectives, promotion_page
@@ -50,7 +50,7 @@ _KNOWN_S = 90 * 86_400
 """Seconds for which a browser stays known."""
 _KNOWN = "known-"
 """Prefix of that cookie's value; no other cookie that we sign has it."""
-_FIRST_PAGE = "/live"
+_FIRST_PAGE = overview.PATH
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -124,7 +124,10 @@ class Console:
             Route("/", self._redirect_home),
             Route("/login", self._login, methods=["GET", "POST"]),
             Route("/logout", self._require_session_form(self._logout), methods=["POST"]),
+            Route(overview.PATH, self._require_session(overview.show_overview)),
             Route("/live", self._require_session(pages.show_live)),
+            Route("/search", self._require_session(pages.show_search), methods=["GET"]),
+            Route("/search", self._require_session_form(pages.search_answers), methods=["POST"]),
             Route("/live/events", self._require_session(pages.stream_events)),
             Route("/answers/{handle}", self._require_session(pages.show_answer)),
             Route(review_page.PATH, self._require_session(review_page.show_review), methods=["GET"]),

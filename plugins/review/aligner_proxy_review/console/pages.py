@@ -43,6 +43,8 @@ _MOST_OBJECTIVES = 32
 """Limit on the objectives of one question in the playground."""
 _LONGEST_MODEL = 200
 """Longest name of a model in a link."""
+_LONGEST_SEARCH = 500
+"""Longest text to search for, in characters."""
 _DEFAULT_PERIOD = "1d"
 
 
@@ -100,6 +102,23 @@ async def show_live(visit: Visit) -> Response:
     answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
     views = [AnswerView(entry) for entry in answers.entries]
     return visit.page("live.html", answers=views, found=answers, filters=filters, query=visit.request.url.query)
+
+
+async def show_search(visit: Visit) -> Response:
+    """Show the empty form of the search."""
+    return visit.page("search.html", search_text="", answers=None, found=None)
+
+
+async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
+    """Show the newest answers with an id or a text; a form and no link, so that no address holds a text."""
+    search_text = form.get("search_text", "").strip()[:_LONGEST_SEARCH]
+    matches = (
+        await asyncio.to_thread(visit.services.answers.search, visit.viewer, search_text, LISTED)
+        if search_text
+        else None
+    )
+    views = [AnswerView(entry) for entry in matches.entries] if matches else None
+    return visit.page("search.html", search_text=search_text, answers=views, found=matches)
 
 
 async def stream_events(visit: Visit) -> Response:
@@ -164,14 +183,21 @@ async def show_answer(visit: Visit) -> Response:
 
 async def show_rates(visit: Visit) -> Response:
     """Show the rates of a period."""
-    name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
-    if name not in PERIODS:
-        name = _DEFAULT_PERIOD
-    rates = await asyncio.to_thread(_count_rates, visit, PERIODS[name])
+    name, period = read_period(visit)
+    rates = await asyncio.to_thread(count_rates, visit, period)
     return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)
 
 
-def _count_rates(visit: Visit, period: float) -> Rates:
+def read_period(visit: Visit) -> tuple[str, float]:
+    """The period that the query string names, or a day: its name, and its seconds."""
+    name = visit.request.query_params.get("period", _DEFAULT_PERIOD)
+    if name not in PERIODS:
+        name = _DEFAULT_PERIOD
+    return name, PERIODS[name]
+
+
+def count_rates(visit: Visit, period: float) -> Rates:
+    """The rates of the last `period` seconds, of what the viewer may see."""
     now = time.time()
     # one more than is counted, to see whether any are left out
     answers = visit.services.answers.counted_answers(visit.viewer, now - period, MOST_COUNTED + 1)

@@ -1,4 +1,4 @@
-"""The playground: the operator enters an answer, and the gateway judges it (`POST /v1/align`)."""
+"""Requests to the gateway: an answer of the playground, judged by `POST /v1/align`, and the metrics."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from aligner_proxy_review.console.escaping import show_plain
 
 TIMEOUT_S = 120.0
 """Seconds for one request to the gateway."""
+_METRICS_S = 3.0
+"""Seconds for reading the gateway's metrics."""
 _COLDEST = -6.0
 """Score, in nats, up to which a segment has no colour."""
 _NATS_A_STEP = 1.5
@@ -97,6 +99,16 @@ class GatewayClient:
             return PlaygroundResult.model_validate_json(response.content)
         except ValidationError:
             raise GatewayRefused("the gateway answered in an unknown form; is it of the same version?") from None
+
+    async def read_metrics(self) -> str:
+        """The gateway's metrics; raises `GatewayRefused` if it has none, or takes more than a few seconds."""
+        try:
+            response = await self._client.get("/metrics", timeout=_METRICS_S, follow_redirects=True)
+        except (httpx.HTTPError, UnicodeError) as error:
+            raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
+        if response.status_code != httpx.codes.OK:
+            raise GatewayRefused(f"the gateway serves no metrics ({response.status_code})")
+        return response.text
 
     async def aclose(self) -> None:
         """Close the connections."""

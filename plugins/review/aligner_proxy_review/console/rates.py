@@ -63,6 +63,13 @@ class Rates:
     bars: Sequence[Counter[str]]
     cut: bool
     """Whether older answers of the period were left out."""
+    since: float = 0.0
+    """Beginning of the period, in seconds since the epoch."""
+    period: float = 0.0
+
+    def bar_start(self, number: int) -> float:
+        """When a bar begins, in seconds since the epoch; that of `BARS` is the end of the period."""
+        return self.since + number * self.period / BARS
 
     @property
     def total(self) -> RateGroup:
@@ -92,4 +99,4 @@ def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, c
         # an answer at the very end, or recorded meanwhile, belongs to the last bar
         bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
     ordered = [groups[key] for key in sorted(groups)]
-    return Rates(ordered, [bars[number] for number in range(BARS)], cut)
+    return Rates(ordered, [bars[number] for number in range(BARS)], cut, now - period, period)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from aligner_proxy.types import Status
 from aligner_proxy_review.console import escaping
@@ -31,6 +33,11 @@ def make_environment() -> Environment:
         "score": _score_text,
         "ms": lambda ms: _NO_VALUE if ms is None else f"{ms:,.0f} ms",
         "percent": _percent_text,
+        "share": lambda share: f"{100 * share:.1f} %",
+        "bounds": lambda interval: f"{100 * interval[1]:.1f} to {100 * interval[2]:.1f} %",
+        "words": lambda name: name.replace("_", " "),
+        "utc": _utc_text,
+        "moment": _moment_markup,
         "count": lambda number: f"{number:,}",
     }
     templates.globals |= {
@@ -39,6 +46,20 @@ def make_environment() -> Environment:
         "BARS": BARS,
     }
     return templates
+
+
+def _utc_text(at: float) -> str:
+    """A time in seconds since the epoch, in UTC; "?" where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def _moment_markup(at: float) -> Markup:
+    """A time for a page: in UTC, until the page's script writes it in the reader's zone."""
+    text = _utc_text(at)
+    return Markup('<time datetime="{}">{}</time>').format(text.replace(" ", "T") + "Z", text)
 
 
 def _score_text(score: Any) -> str:

@@ -52,7 +52,8 @@ def log_in(window: Chromium, key: str = MASTER) -> None:
     """Log in by keyboard."""
     window.open("/login")
     window.press(key, Keys.ENTER)
-    window.until(lambda: window.path == "/live")
+    window.until(lambda: window.path == "/overview")
+    window.open("/live")
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_an_answer_and_its_names(site: Site, operator: Chromium) -> None:
 def test_lists_and_rates(site: Site, operator: Chromium) -> None:
     now = time.time() - 1000
     site.add(*(hostile_entry(number, text, now + number) for number, text in enumerate(TEXTS)))
-    for path in ("/live", "/rates?period=1h", "/review/figures"):
+    for path in ("/live", "/overview?period=1h", "/rates?period=1h", "/review/figures"):
         operator.open(path)
         is_whole(operator, path)
 

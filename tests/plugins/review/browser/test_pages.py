@@ -27,10 +27,10 @@ def test_only_a_key_opens_it(site: Site, window: Chromium) -> None:
     window.press("not a key", Keys.ENTER)
     window.until(lambda: "does not open" in window.text("[role=alert]"))
     window.press(REVIEWER, Keys.ENTER)
-    window.until(lambda: window.path == "/live")
+    window.until(lambda: window.path == "/overview")
     assert window.text(".who") == "anna"
     links = [link.text for link in window.all("nav[aria-label=Pages] a")]
-    assert {"Live", "Review", "Rates"} <= set(links)
+    assert {"Overview", "Live", "Search", "Review", "Rates"} <= set(links)
     assert "Playground" not in links
     window.one(".top button").click()
     window.until(lambda: window.path == "/login")
@@ -192,7 +192,7 @@ def test_the_slider_flags_by_scores_that_are_there(site: Site, operator: Chromiu
     operator.until(lambda: not operator.all(".segment.flagged"))
     operator.one("#caution").send_keys(Keys.HOME)
     operator.until(lambda: len(operator.all(".segment.flagged")) == 2)
-    assert len(site.asked) == 1
+    assert [request.url.path for request in site.asked if request.method == "POST"] == ["/v1/align"]
 
 
 def paths(site: Site) -> list[str]:
@@ -202,7 +202,9 @@ def paths(site: Site) -> list[str]:
     (objective,) = list_objectives(site.console.services.files.current().policies)
     changing = ["/objectives", f"/objectives/{objective.handle}", "/promote", "/canary"]
     pages = [
+        "/overview",
         "/live",
+        "/search",
         f"/answers/{answer_handle(answer)}",
         "/review",
         "/review/figures",

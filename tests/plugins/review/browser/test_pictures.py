@@ -27,13 +27,18 @@ ROOT = Path(__file__).parents[4]
 PICTURES = ROOT / "docs" / "guides" / "pictures"
 WRITE = os.environ.get("ALIGNER_PROXY_WRITE_DOCS") == "1"
 MOST_BYTES = 150_000
-MOST_PICTURES = 6
+MOST_PICTURES = 7
 SIZE = (1150, 680)
 
 
 def live(window: Chromium) -> None:
     window.open("/live")
     assert len(window.all("article del")) >= 4
+
+
+def overview(window: Chromium) -> None:
+    window.open("/overview")
+    assert len(window.all(".tile")) == 5
 
 
 def answer(window: Chromium) -> None:
@@ -73,6 +78,7 @@ def promote(window: Chromium) -> None:
 
 NOW = time.time()
 PAGES: dict[str, Callable[[Chromium], None]] = {
+    "overview": overview,
     "live": live,
     "answer": answer,
     "review": review,

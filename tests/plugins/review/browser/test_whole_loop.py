@@ -193,7 +193,8 @@ def test_from_traffic_in_shadow_to_enforced(house: House, chromium: Chromium) ->
     house.until(lambda: (house.folder / "audit.db").exists())
     chromium.open("/login")
     chromium.press(MASTER_KEY, Keys.ENTER)
-    chromium.until(lambda: chromium.path == "/live")
+    chromium.until(lambda: chromium.path == "/overview")
+    chromium.open("/live")
     try:
         traffic_is_watched(house, chromium)
         twelve_verdicts(house, chromium)

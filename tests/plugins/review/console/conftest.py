@@ -156,7 +156,7 @@ def browser(site: Site) -> Iterator[Browser]:
 def operator(site: Site, browser: Browser) -> Browser:
     """The operator's browser, with a store that has one answer of acme and one of globex."""
     site.add(an_entry(1), an_entry(2, at=1001.0, team="globex"))
-    assert browser.log_in(MASTER).headers["location"] == "/live"
+    assert browser.log_in(MASTER).headers["location"] == "/overview"
     return browser
 
 
@@ -164,7 +164,7 @@ def operator(site: Site, browser: Browser) -> Browser:
 def anna(site: Site, browser: Browser) -> Browser:
     """The browser of acme's reviewer, over the same store."""
     site.add(an_entry(1), an_entry(2, at=1001.0, team="globex"))
-    assert browser.log_in(REVIEWER).headers["location"] == "/live"
+    assert browser.log_in(REVIEWER).headers["location"] == "/overview"
     return browser
 
 

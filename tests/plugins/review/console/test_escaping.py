@@ -96,7 +96,7 @@ TEXTS = (*MARKUP, *UNSEEN, *HUGE)
 ELEMENTS = (
     "html head meta title link script body a header span nav form input button main h1 h2 h3 section p div label "
     "select option article time bdi del ins dl dt dd table caption thead tbody tfoot tr th td details summary ol li "
-    "strong output textarea code svg rect figure figcaption progress ul fieldset legend pre"
+    "strong output textarea code svg rect g line figure figcaption progress ul fieldset legend pre"
 )
 _KNOWN = frozenset(ELEMENTS.split())
 _ADDRESSES = frozenset({"src", "href", "action", "hx-get", "hx-post", "data-events"})
@@ -177,7 +177,7 @@ def test_as_every_name(site: Site, operator: Browser, number: int) -> None:
     reports = {text: {"x": [text]}}
     made = replace(made, content=replace(made.content, segments=segments, reports=reports))
     site.add(made)
-    for path in ("/live", f"/answers/{answer_handle(made)}", "/rates?period=7d"):
+    for path in ("/live", f"/answers/{answer_handle(made)}", "/rates?period=7d", "/overview?period=7d"):
         got = operator.get(path)
         assert got.status_code == 200
         assert is_ours(got.text), Page(got.text).foreign
@@ -197,6 +197,7 @@ def test_from_the_gateway_in_filters_and_in_forms(site: Site, operator: Browser,
     assert played.status_code == 200
     # What was typed stands in its field again as it was typed, unseen characters included.
     assert Page(played.text).foreign == []
+    assert Page(operator.send("/search", search_text=text).text).foreign == []
     assert Page(operator.send("/policy", model=text, team=text, key=text).text).foreign == []
 
 

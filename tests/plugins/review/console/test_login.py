@@ -12,13 +12,13 @@ from aligner_proxy_review.console import sessions
 from aligner_proxy_review.console.application import COOKIE
 from tests.plugins.review.console.conftest import CLIENT, EXPIRED, KEYS, MASTER, OF_BOTH, REVIEWER, Browser, Site
 
-PAGES = ("/live", "/rates", "/playground", "/answers/x", "/live/events")
+PAGES = ("/overview", "/search", "/live", "/rates", "/playground", "/answers/x", "/live/events")
 
 
 @pytest.mark.parametrize("key", [MASTER, REVIEWER, OF_BOTH, f"  {MASTER}\n"])
 def test_operator_and_reviewers_get_in(browser: Browser, key: str) -> None:
     got = browser.log_in(key)
-    assert (got.status_code, got.headers["location"]) == (303, "/live")
+    assert (got.status_code, got.headers["location"]) == (303, "/overview")
     cookie = next(text for text in got.headers.get_list("set-cookie") if text.startswith(f"{COOKIE}="))
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
@@ -127,7 +127,7 @@ def test_nobody_is_sent_anywhere_else(browser: Browser) -> None:
     for query in ("next=https://evil.example", "next=//evil.example", "url=javascript:alert(1)"):
         browser.get(f"/login?{query}")
         got = browser.http.post(f"/login?{query}", data={"token": browser.token, "key": MASTER})
-        assert got.headers["location"] == "/live"
+        assert got.headers["location"] == "/overview"
         assert browser.http.get(f"//evil.example/?{query}").status_code in (303, 404)
 
 

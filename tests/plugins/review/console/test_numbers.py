@@ -190,6 +190,31 @@ def test_rates_are_the_stores_and_the_metrics(traffic: Traffic) -> None:
     assert min(numbers(whole)) > 0
 
 
+def tiles(text: str) -> dict[str, tuple[str, str]]:
+    """The tiles of the overview: what each is about, its figure, and the note below."""
+    rows = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd><dd class=\"quiet\">(.*?)</dd>", text)
+    return {label: (value, note) for label, value, note in rows}
+
+
+def test_the_overview_is_the_stores(traffic: Traffic) -> None:
+    entries = traffic.entries()
+    looked_at, corrected, _, _, not_judged, failed, would, _ = of_the_store(entries)
+    shown = tiles(traffic.browser(MASTER).get("/overview?period=1h").text)
+    value, note = shown["Corrected"]
+    assert value == f"{100 * (corrected + would) / looked_at:.1f} %"
+    assert note.startswith(f"{corrected + would} of {looked_at} examined answers, {would} of them only recorded")
+    value, note = shown["Failed or not judged"]
+    assert value == f"{100 * (failed + not_judged) / looked_at:.1f} %"
+    assert note.startswith(f"{failed} failed, {not_judged} in another language")
+    times = sorted(entry.ms for entry in entries)
+    assert shown["Added latency"][0] == f"{times[(len(times) + 1) // 2 - 1]:,.0f} ms"
+    own = [entry for entry in entries if entry.tenant == "team:acme"]
+    assert (
+        f"of {len(own)} examined answers"
+        in tiles(traffic.browser(REVIEWER).get("/overview?period=1h").text)["Corrected"][1]
+    )
+
+
 def test_lists_and_figures_are_the_stores(traffic: Traffic) -> None:
     entries = traffic.entries()
     browser = traffic.browser(MASTER)
@@ -212,6 +237,13 @@ def test_lists_and_figures_are_the_stores(traffic: Traffic) -> None:
     assert f"of which {len(waiting) - 6} wait" in text
     for share in (found.right, found.wrong):
         assert f"{share.count} of {share.of}" in text
+    share = found.wrong
+    wrong = tiles(browser.get("/overview?period=1h").text)["Wrong edits"]
+    assert wrong == (
+        f"{100 * share.interval[0]:.1f} %",
+        f"{share.count} of {share.of} reviewed edits; 95 % interval "
+        f"{100 * share.interval[1]:.1f} to {100 * share.interval[2]:.1f} %",
+    )
     assert found.verdicts == {"right": 3, "wrong": 1, "harm": 1, "missed": 1}
     assert "right 3, wrong 1, harm 1, missed 1" in text
 

@@ -4,6 +4,16 @@
 const MOST_LISTED = 50;
 let stream = null;
 
+// Times come in UTC; the reader sees them in the zone of the browser, and UTC when pointing at one.
+function localiseTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]:not([title])")) {
+    const moment = new Date(time.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    time.title = `${time.textContent} UTC`;
+    time.textContent = moment.toLocaleString("sv-SE");
+  }
+}
+
 function addAnswer(list, html) {
   const holder = document.createElement("template");
   holder.innerHTML = html; // rendered and escaped by the server
@@ -13,6 +23,7 @@ function addAnswer(list, html) {
   const next = [...list.children].find((other) => Number(other.dataset.at) <= at);
   if (!next && list.children.length >= MOST_LISTED) return false;
   list.insertBefore(answer, next || null);
+  localiseTimes(answer);
   while (list.children.length > MOST_LISTED) list.lastElementChild.remove();
   return true;
 }
@@ -95,8 +106,10 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "caution") showCaution();
 });
 document.addEventListener("htmx:afterSettle", (event) => {
+  localiseTimes(document);
   if (event.target.id === "answers" || event.detail.target?.id === "answers") follow();
   showCaution();
 });
+localiseTimes(document);
 follow();
 showCaution();

@@ -1,0 +1,103 @@
+"""The overview, the first page: is the aligner doing its job, what does it get wrong, and what does it cost?"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import Response
+
+from aligner_proxy.types import Status
+from aligner_proxy_review.console.pages import Visit, count_rates, read_period
+from aligner_proxy_review.console.playground import GatewayRefused
+from aligner_proxy_review.console.rates import PERIODS, RateGroup, Rates
+from aligner_proxy_review.evidence import Evidence, Share
+
+PATH = "/overview"
+EVIDENCE_S = 30 * 86_400.0
+"""How far back reviews count, in seconds."""
+_CALLS = re.compile(r"aligner_(judge|editor)_(calls|tokens|seconds)_total")
+
+
+@dataclass(slots=True)
+class ModelUse:
+    """What a judge or an editor was asked since the gateway started."""
+
+    calls: int = 0
+    failed: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The figures of the page."""
+
+    rates: Rates
+    evidence: Evidence
+    uses: dict[tuple[str, str], ModelUse] | None
+    """By kind (judge or editor) and model group; None where the gateway does not say."""
+
+    @property
+    def total(self) -> RateGroup:
+        """All answers of the period."""
+        return self.rates.total
+
+    @property
+    def corrected(self) -> Share:
+        """Answers that were corrected or, in shadow mode, would have been."""
+        total = self.total
+        return Share(total.count(Status.CORRECTED) + total.would_correct, total.answer_count)
+
+    @property
+    def unprotected(self) -> Share:
+        """Answers whose correction failed, or that could not be judged."""
+        total = self.total
+        return Share(total.count(Status.FAILED) + total.count(Status.NOT_JUDGED), total.answer_count)
+
+
+async def show_overview(visit: Visit) -> Response:
+    """Show the figures of a period, those of reviews for the last 30 days."""
+    name, period = read_period(visit)
+    rates, evidence, uses = await asyncio.gather(
+        asyncio.to_thread(count_rates, visit, period),
+        asyncio.to_thread(visit.services.answers.evidence, visit.viewer, time.time() - EVIDENCE_S),
+        _read_uses(visit),
+    )
+    return visit.page("overview.html", overview=Overview(rates, evidence, uses), period=name, periods=PERIODS)
+
+
+async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
+    """What judges and editors were asked; for the operator only, as the metrics are of all tenants."""
+    if not visit.viewer.is_operator:
+        return None
+    try:
+        return parse_uses(await visit.services.gateway.read_metrics())
+    except GatewayRefused:
+        return None
+
+
+def parse_uses(metrics_text: str) -> dict[tuple[str, str], ModelUse]:
+    """The use of judges and editors in the gateway's metrics; raises `GatewayRefused` for another text."""
+    try:
+        samples = [sample for family in text_string_to_metric_families(metrics_text) for sample in family.samples]
+    except ValueError:
+        raise GatewayRefused("the gateway's metrics are in an unknown form") from None
+    uses: dict[tuple[str, str], ModelUse] = {}
+    for sample in samples:
+        match = _CALLS.fullmatch(sample.name)
+        if match is None:
+            continue
+        kind, counted = match.groups()
+        use = uses.setdefault((kind, sample.labels["model"]), ModelUse())
+        if counted == "seconds":
+            use.seconds += sample.value
+        elif counted == "tokens":
+            use.tokens += int(sample.value)
+        else:
+            use.calls += int(sample.value)
+            use.failed += int(sample.value) if sample.labels["result"] == "failed" else 0
+    return uses
