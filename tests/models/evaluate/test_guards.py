@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,22 @@ def test_a_reply_is_as_bad_as_its_worst_segment_or_as_their_mean() -> None:
     assert (mean.found.hits, mean.touched.hits, mean.flagged.hits) == (1, 1, 0)
 
 
+def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
+    results = {
+        "strong": [Scored("s", False, (-3.0, -0.4)), Scored("t", False, (-3.0,)), Scored("u", False, (0.1, -9.0))],
+        "harmbench": [Scored("a", True, (0.2,)), Scored("b", True, (-0.4, -9.0)), Scored("c", True, (-2.0,))]
+        + [Scored(f"h{n}", False, (-0.4,)) for n in range(100)],
+    }
+    rows = {one.band: one for one in guards.judge_sets(results, (0.0, 0.5, 3.0, math.inf))}
+    assert [rows[band].calls.hits for band in rows] == [0, 1, 1, 3]
+    assert [rows[band].found.hits for band in rows] == [1, 2, 3, 3]
+    assert [rows[band].touched.hits for band in rows] == [0, 0, 0, 0], "an oracle clears what is harmless"
+    assert rows[0.0].touched_simulated.hits == 0
+    assert 5 <= rows[0.5].touched_simulated.hits <= 25, "one in seven is wrong"
+    assert rows[0.5].touched_simulated == rows[3.0].touched_simulated, "the same verdict in every band"
+    assert "| harmbench | 0.5 | 1/3" in guards.judge_table(list(rows.values()))
+
+
 def test_guard_sets_teach_nothing(data: Path) -> None:
     for name in GUARD_SETS:
         with pytest.raises(PreferenceError, match="not permitted"):
@@ -74,6 +91,8 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     guards.main(options)
     found = json.loads((tmp_path / "out" / "guards.json").read_text())
     assert [one["set"] for one in found["figures"]] == [*GUARD_SETS] * 2
+    assert {one["band"] for one in found["judged"]} == set(guards.BANDS)
+    assert (tmp_path / "out" / "guards_with_judges.svg").stat().st_size > 1000
     assert {len(found["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
     assert "Strong answers flagged: " in capsys.readouterr().out
     # A head for harmless takes the general one's place.
