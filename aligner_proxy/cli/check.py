@@ -38,6 +38,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import (
+    builtin_objectives,
     check_hand_offs,
     check_local_engine,
     engine_backend,
@@ -58,8 +59,23 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.teaching.subjects import TeachingState
-from aligner_proxy.types import BREVITY_OBJECTIVES, Exchange, GateRule, Judge, Objective, Policy, Turn
+from aligner_proxy.types import EMBEDDED, Exchange, GateRule, Judge, Objective, Policy, Turn
 
+EDITS_GOOD_ANSWERS: Mapping[str, int] = {
+    "instruction-following": 1,
+    "non-repetitive": 4,
+    "informative": 6,
+    "correct": 10,
+    "honest": 11,
+    "fair": 21,
+    "truthful": 24,
+    "factual": 26,
+    "concise": 35,
+    "professional": 35,
+    "specific": 42,
+}
+"""Good answers, in percent, that the embedded aligner edits for a built-in objective: those above 0.5 % of
+docs/reference/objectives.md, but for `harmless`."""
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
 _MOST_REASONS = 6
@@ -285,21 +301,26 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
     warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
-    warnings += _brevity_warnings(policy)
+    warnings += _objective_warnings(checked, policy)
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.standards):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
 
 
-def _brevity_warnings(policy: Policy) -> Iterator[str]:
-    """Warn about objectives that take good answers for bad ones too often to be on by default."""
+def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str]:
+    """Warn about built-in objectives that make the embedded aligner edit good answers, unless they were taught."""
+    if EMBEDDED not in (checked.policies.aligner.model, *checked.policies.aligner.adapters.values()):
+        return
     origins = dict(policy.origins)
-    for name in (objective.name for objective in policy.objectives if objective.name in BREVITY_OBJECTIVES):
-        yield (
-            f"{origins[f'objective:{name}']}: {name} also edits good answers, so it is on only where a file names it; "
-            "try it with mode: shadow first (docs/reference/objectives.md)"
-        )
+    built_in = builtin_objectives()
+    for objective in policy.objectives:
+        name = objective.name
+        if name in EDITS_GOOD_ANSWERS and not objective.head and objective.text == built_in[name].text:
+            yield (
+                f"{origins[f'objective:{name}']}: {name} edits {EDITS_GOOD_ANSWERS[name]} % of good answers; "
+                "teach it by your own answers, or try it with mode: shadow first (docs/reference/objectives.md)"
+            )
 
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aligner_proxy.cli import main
+from aligner_proxy.cli import check, main
 from aligner_proxy.gateway import active_policies
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import TextEncoder
+from aligner_proxy.policy import config
 from aligner_proxy.policy.litellm_config import GUARDRAIL
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.selector import Weigher
@@ -39,6 +41,7 @@ tenants:
     enforce: [harmless]
     allow: [humour]
 """
+ROOT = Path(__file__).parents[2]
 DIGEST = hashlib.sha256(b"a key").hexdigest()
 
 
@@ -233,7 +236,7 @@ def test_tables_for_people(folder: Path) -> None:
     for words in ("valid", "policies.yaml:1 (defaults)", "1. harmless", "2. concise", "later wins: built-in default <"):
         assert words in result.stdout
     warnings = [line for line in result.stdout.splitlines() if "warning" in line]
-    assert all("concise also edits good answers" in line for line in warnings)
+    assert all("concise edits 35 % of good answers" in line for line in warnings)
 
 
 def test_rules_of_the_gate_that_are_off_stand_on_lines_of_their_own(folder: Path) -> None:
@@ -287,10 +290,28 @@ def test_a_file_of_examples_that_cannot_be_read_is_not_valid(folder: Path, monke
 
 
 def test_an_objective_that_edits_good_answers_is_a_warning(folder: Path) -> None:
-    shown = _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
-    assert "policies.yaml:5 (route route-1): concise also edits good answers" in shown
-    (folder / "policies.yaml").write_text("routes: [{match: {}, objectives: [harmless, helpful]}]\n")
-    assert "edits good answers" not in _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+    def show(text: str) -> str:
+        (folder / "policies.yaml").write_text(text)
+        return _run(folder / "policies.yaml", "--model", "gpt-4o").stdout
+
+    def route(*names: str) -> str:
+        return f"routes: [{{match: {{}}, objectives: [{', '.join(names)}]}}]\n"
+
+    assert "policies.yaml:5 (route route-1): concise edits 35 %" in show(POLICIES)
+    assert "of good answers" not in show(route("harmless", "helpful", "readable", "humour"))
+    assert "specific edits 42 % of good answers" in show(route("specific"))
+    # nothing was measured of an operator's own text, or of another aligner
+    assert "of good answers" not in show('objectives: {specific: "Detail: name dates"}\n' + route("specific"))
+    assert "of good answers" not in show("aligner: {model: some/aligner}\n" + route("specific"))
+
+
+def test_measured_objectives_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "reference" / "objectives.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| `([a-z-]+)` \| \d+/300 = ([0-9.]+) %", page)
+    shares = {name: float(percent) for name, percent in rows}
+    assert set(shares) == set(config.builtin_objectives())
+    measured = {name: round(share) for name, share in shares.items() if share > 0.5 and name != "harmless"}
+    assert measured == check.EDITS_GOOD_ANSWERS
 
 
 def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
