@@ -18,13 +18,18 @@ import huggingface_hub
 import pytest
 from click.testing import CliRunner
 
+from aligner_proxy import extras
 from aligner_proxy.cli import main
 from aligner_proxy.engine.weights.store import WeightStore
 from aligner_proxy.plugins import registry
 from tests.support.error_page import read_errors
 from tests.support.installed import pretend_installed
 
-pytest.importorskip("torch", reason="a host without the extra `engine` says so before anything else")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(extras.list_missing(extras.ENGINE)), reason="a host without the extra says so first"),
+]
 ROOT = Path(__file__).parents[2]
 PLAIN_LITELLM = "model_list: []\ngeneral_settings: {master_key: sk-a-long-key-of-this-test-alone}\n"
 SERVE = ("serve", "--config", "gateway/litellm.yaml")
