@@ -111,7 +111,7 @@ dist: gateway ## build wheel and sdist of every distribution into dist/
 	@for folder in $(DISTRIBUTIONS); do (cd $$folder && $(CURDIR)/$(BIN)/python -m hatchling build -d $(CURDIR)/dist) || exit 1; done
 
 sbom: gateway ## write what a gateway and its engine consist of, with licences, as CycloneDX into .build/sbom.json
-	@$(BIN)/python -m scripts.sbom requirements.lock requirements-torch.lock > .build/sbom.json
+	@mkdir -p .build && $(BIN)/python -m scripts.sbom requirements.lock requirements-torch.lock > .build/sbom.json
 
 clean: ## remove caches, not .venv
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .build dist

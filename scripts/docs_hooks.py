@@ -14,23 +14,11 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from site_pages import ROOT, list_contents, project_pages
 
-ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 REDIRECT = '<!doctype html><meta http-equiv="refresh" content="0; url={address}"><a href="{address}">moved</a>'
 FENCE = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)
-TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "THREATS.md")
-
-
-def project_pages() -> dict[str, str]:
-    """For every page outside of docs/: path in the repository -> path in the site."""
-    pages = {"README.md": "index.md"} | {name: f"project/{name.lower()}" for name in TOP}
-    for readme in (*ROOT.glob("models/README.md"), *ROOT.glob("plugins/**/README.md")):
-        folder = readme.parent.relative_to(ROOT)
-        pages[f"{folder}/README.md"] = f"project/{'-'.join(folder.parts)}.md"
-    return pages
-
-
 PAGES = project_pages()
 SOURCES = {site: source for source, site in PAGES.items()}
 
@@ -69,8 +57,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Add redirects from the pages' addresses before 0.2.0 (directly in docs/), which errors of 0.1.0 mention."""
+    """Add llms.txt, and redirects from the addresses before 0.2.0 (directly in docs/), which errors of 0.1.0 name."""
     site = Path(config["site_dir"])
+    (site / "llms.txt").write_text(list_contents(config), encoding="utf-8")
     for page in sorted((ROOT / "docs").glob("*/*.md")):
         before = site / page.stem
         if page.parent.name != "lab" and not before.exists():

@@ -22,7 +22,7 @@ from click.core import ParameterSource
 from aligner_proxy.cli import batch
 from aligner_proxy.cli.batch_rows import CorrectExchange, ObjectiveNames, RowPolicy, result_fields
 from aligner_proxy.cli.diff import show_outcome
-from aligner_proxy.cli.options import aligner_options, silence_libraries, weight_settings
+from aligner_proxy.cli.options import aligner_options, refuse_absent_weights, silence_libraries, weight_settings
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.engine.client.head_supply import SuppliedEngine
@@ -322,6 +322,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
 
 async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
     """Load the aligner in this process, and show the progress on stderr."""
+    refuse_absent_weights(options, file)
     silence_libraries()
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine

@@ -39,6 +39,7 @@ from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import guardrail_entry, litellm_config
 from aligner_proxy.policy.config import (
     builtin_objectives,
+    check_audit_file,
     check_hand_offs,
     check_local_engine,
     engine_backend,
@@ -325,7 +326,7 @@ def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
-    for needed in (writer.make_recorder, check_hand_offs, check_local_engine, check_local_aligner):
+    for needed in (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner):
         try:
             needed(policies)
         except (ConfigError, WeightsError) as error:

@@ -233,7 +233,7 @@ def check_store() -> Iterator[DoctorFinding]:
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free_gb = shutil.disk_usage(existing).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
-    yield _make_finding("store", os.access(existing, os.W_OK), str(home), fix)
+    yield _make_finding("store", config.can_write(home), str(home), fix)
     text = f"{free_gb:.1f} GB free"
     yield _make_finding(
         "disk", free_gb >= _NEED_DISK_GB, text, f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME"

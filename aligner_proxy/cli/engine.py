@@ -25,6 +25,7 @@ from aligner_proxy.cli.options import (
     connection_options,
     log_option,
     log_to_stderr,
+    refuse_absent_weights,
     refuse_two_addresses,
     silence_libraries,
     take_limits,
@@ -118,6 +119,9 @@ def _serve(
     options: dict[str, Any],
 ) -> bool:
     """Serve until stopped; returns True if the aligner was still loading at that time."""
+    config.check_home()
+    home = config.home_folder()
+    refuse_absent_weights(options, file)
     silence_libraries()
     from aligner_proxy.engine.admission import LocalAdmission
     from aligner_proxy.engine.decoding.correct import Aligner
@@ -126,7 +130,6 @@ def _serve(
     from aligner_proxy.engine.server.app import serve
 
     weights = weight_settings(options, file)
-    home = config.home_folder()
 
     def load() -> Aligner:
         aligner = open_aligner(weights, home, lambda step: log.info("%s", step))

@@ -132,7 +132,7 @@ def command(folder: Path, provider: str) -> None:
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
+        raise ConfigError(f"cannot write into {folder}: {error.strerror}; name a folder of your own") from None
     for name in texts:
         echo((f"wrote {folder / name}", "green"))
     echo("next:")

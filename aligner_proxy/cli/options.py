@@ -28,7 +28,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.prompts import TEMPLATES
-from aligner_proxy.types import DEFAULT_ALIGNER
+from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
 
 if TYPE_CHECKING:
     from aligner_proxy.engine.loader import EngineSettings
@@ -126,6 +126,10 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
     prepare_for_torch()
     from aligner_proxy.engine.loader import EngineSettings
 
+    return EngineSettings(**_choose_weights(options, file))
+
+
+def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
     from_file: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
@@ -134,7 +138,22 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
         if aligner.require_revision:
             _refuse_unpinned(from_file | options)
-    return EngineSettings(**from_file | {name: value for name, value in options.items() if value is not None})
+    return from_file | {name: value for name, value in options.items() if value is not None}
+
+
+def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
+    """Raise for a model whose files are not on this machine, before torch is imported, which takes seconds."""
+    extras.require_extra(extras.ENGINE, "an aligner on this machine")
+    from aligner_proxy.engine.weights import sources
+    from aligner_proxy.engine.weights.store import WeightStore
+
+    settings = _choose_weights(options, file)
+    store = WeightStore(config.home_folder())
+    for model in (settings.get("model", EMBEDDED), *settings.get("adapters", {}).values()):
+        if not sources.is_hub_id(model):
+            sources.check_files(model, settings.get("template"))
+        elif not store.recall(str(model), settings.get("quantization", "nf4")):
+            sources.find_config(model)  # weights that are prepared run without the files that they were made of
 
 
 def check_local_aligner(file: PolicyFile) -> None:

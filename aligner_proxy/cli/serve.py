@@ -237,6 +237,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     config.refuse_without_policies(loaded)
     config.known_keys(loaded)
     writer.make_recorder(loaded)
+    config.check_audit_file(loaded)
     registry.configure_plugins(loaded)
     check_class_is_ours(path)
     litellm_config.check_master_key(path)

@@ -74,6 +74,8 @@ def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
     except Exception as error:
         if "No space left" in str(error):
             text = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
+        elif isinstance(error, OSError) and str(error.filename or "").startswith(str(home)):
+            text = f"cannot use {home}: {error.strerror}; set ALIGNER_PROXY_HOME to a folder that you can write to"
         else:
             first_line = str(error).partition("\n")[0]
             text = f"it cannot be loaded ({type(error).__name__}: {first_line}); fetch or export it again"

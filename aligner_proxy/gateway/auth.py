@@ -59,7 +59,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         )
     entry = _find_entry(digest)
     if entry.is_expired(datetime.now(UTC)):
-        raise _refusal("this key has expired", 401)
+        raise _refusal("this key has expired; ask the gateway's operator for another", 401)
     if not _may_call(entry, request):
         raise _refusal("this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403)
     caller = _make_caller(entry, digest, request)
@@ -77,7 +77,7 @@ def _find_entry(digest: str) -> KeyEntry:
     except client_keys.KeysUnreadable:
         raise _refusal("the gateway's keys file cannot be read; ask its operator", 503) from None
     if entry is None:
-        raise _refusal("this key is not known to the gateway", 401)
+        raise _refusal("this key is not known to the gateway; ask its operator, who can add it to the keys file", 401)
     return entry
 
 

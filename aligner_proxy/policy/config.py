@@ -311,10 +311,18 @@ def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
 
 
 def check_local_engine(file: PolicyFile) -> None:
-    """Raise `MissingExtra` if this file needs a local engine and the packages for one are not installed."""
+    """Raise `ConfigError` if this file needs a local engine, and its packages or a folder for weights are missing."""
     if engine_backend(file).local:
         place = file.source.place_of("aligner", "engine")
         extras.require_extra(extras.ENGINE, f"{place}: aligner.engine: local, an engine on this machine,")
+        check_home()
+
+
+def check_home() -> None:
+    """Raise `ConfigError` for a home folder that this user cannot write to."""
+    home = home_folder()
+    if not can_write(home):
+        raise ConfigError(f"cannot write to {home}; set {_HOME} to a folder of your own")
 
 
 def hand_off_secret(name: str) -> bytes | None:
@@ -398,6 +406,12 @@ def home_folder() -> Path:
         raise ConfigError(f"this user has no home folder; set {_HOME} to a folder of its own") from None
 
 
+def can_write(path: Path) -> bool:
+    """Whether this user could write `path`, by the nearest of its folders that there is; writes nothing."""
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.exists(place))
+    return os.access(nearest, os.W_OK) and (nearest == path.absolute() or nearest.is_dir())
+
+
 def cache_dir(file: PolicyFile) -> Path:
     """The folder of the correction cache."""
     return file.source.resolve(file.cache.dir) if file.cache.dir else home_folder() / "corrections"
@@ -414,6 +428,16 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 def audit_file(file: PolicyFile) -> Path:
     """Path of the audit store."""
     return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
+
+
+def check_audit_file(file: PolicyFile) -> None:
+    """Raise `ConfigError` for an audit file that this user cannot write: records would only wait and be lost."""
+    if not file.audit.enabled or file.audit.database_env is not None:
+        return
+    path = audit_file(file)
+    if not can_write(path):
+        fix = "name a file in a folder that this user can write to" if file.audit.file else f"set {_HOME}"
+        raise ConfigError(f"{file.source.place_of('audit', 'file')}: audit.file: cannot write {path}; {fix}")
 
 
 def audit_key(file: PolicyFile) -> bytes | None:

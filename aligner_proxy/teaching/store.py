@@ -210,7 +210,8 @@ class HeadStore:
         except FileNotFoundError:
             return Index(policies=str(self.policies))
         except OSError as error:
-            raise ConfigError(f"cannot read {self.index_path}: {error.strerror}") from None
+            fix = "set ALIGNER_PROXY_HOME to a folder of your own"
+            raise ConfigError(f"cannot read {self.index_path}: {error.strerror}; {fix}") from None
         try:
             return Index.model_validate_json(data)
         except ValidationError:

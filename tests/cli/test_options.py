@@ -71,6 +71,7 @@ def test_every_command_takes_the_prices_that_litellm_brings(monkeypatch: pytest.
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_commands_load_no_library_that_they_do_not_need(tmp_path: Path) -> None:
     """LiteLLM and torch take seconds each; here is seen what the commands load, not how long they take."""
     program = """

@@ -199,7 +199,7 @@ async def test_what_litellm_counts_and_checks_is_handed_to_it(keys: Path, monkey
 
 async def test_a_key_ends(keys: Path) -> None:
     write(keys, expires=datetime.now(UTC) - timedelta(seconds=1))
-    assert await refused(request()) == ("401", "this key has expired")
+    assert await refused(request()) == ("401", "this key has expired; ask the gateway's operator for another")
 
 
 ROUTER = Router(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("hatchling")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 LARGEST_WHEEL = 1_500_000
