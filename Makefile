@@ -17,7 +17,7 @@ setup: ## make .venv with everything for development
 gateway: ## make .venv with what a gateway and the demo need, and no more
 	@./scripts/setup.sh gateway
 
-demo: gateway ## a local model, the gateway in front of it, and the official client: live, about two minutes
+demo: gateway ## a support desk in twelve questions, corrected live on this machine: about a minute (ARGS=--stay leaves it open)
 	@$(BIN)/python -m demo $(ARGS)
 
 demo-preferences: gateway ## one question by different people, and weights by question: live, about two minutes

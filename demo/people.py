@@ -29,6 +29,11 @@ class Person:
     who: str
     fields: dict[str, str]
 
+    @property
+    def text(self) -> str:
+        """The person's own words."""
+        return next(iter(self.fields.values()), "")
+
 
 PERSONAS = (
     Person(

@@ -21,8 +21,7 @@ from demo import people, show
 from demo.cases import MODEL, Case
 from demo.people import Person
 from demo.processes import DemoError
-from demo.run import HERE, World, options, running, seen
-from demo.show import Seen
+from demo.world import HERE, Reply, World, make_console, options, running
 
 CONFIG = HERE / "configs" / "litellm_preferences.yaml"
 TEAM = "demo-team"
@@ -32,7 +31,7 @@ TEAM = "demo-team"
 class Answered:
     """One answer, the preferences it met before and after, and the weights of the objectives."""
 
-    seen: Seen
+    reply: Reply
     met: dict[str, tuple[bool, bool]]
     weights: dict[str, float]
 
@@ -50,11 +49,8 @@ class Answered:
 def ask(world: World, case: Case, person: Person) -> Answered:
     """Send one question through the gateway, with the person's fields."""
     more: dict[str, Any] = {"extra_body": {"metadata": {"aligner": person.fields}}} if person.fields else {}
-    raw = world.client(TEAM).chat.completions.with_raw_response.create(
-        model=MODEL, messages=case.messages, **case.options, **more
-    )
-    answer = seen(world, raw.parse().choices[0].message.content or "", raw.headers)
-    return Answered(answer, _met(raw.headers), _weights(raw.headers))
+    reply = world.ask(TEAM, case, **more)
+    return Answered(reply, _met(reply.headers), _weights(reply.headers))
 
 
 def _met(headers: Any) -> dict[str, tuple[bool, bool]]:
@@ -73,16 +69,21 @@ def persons(console: Console, world: World) -> list[str]:
         console, "One question, different people", "The upstream answers all of them alike; a persona says why not."
     )
     plain = ask(world, people.QUESTION, people.NOBODY)
-    show.answer(console, people.NOBODY.who, people.QUESTION, plain.seen)
+    _print_answer(console, people.NOBODY.who, plain.reply)
     idle = []
     for person in (*people.PERSONAS, people.EXPLICIT):
         answered = ask(world, people.QUESTION, person)
-        show.answer(console, person.who, people.QUESTION, answered.seen)
-        console.print(f"{next(iter(person.fields.values()))!r}", style="dim", markup=False, soft_wrap=True)
-        console.print(_why(answered), markup=False, soft_wrap=True)
-        if not answered.gained or answered.seen.delivered == plain.seen.delivered:
+        _print_answer(console, person.who, answered.reply, ("says", person.text), ("why", _why(answered)))
+        if not answered.gained or answered.reply.delivered_answer == plain.reply.delivered_answer:
             idle.append(person.who)
     return idle
+
+
+def _print_answer(console: Console, who: str, reply: Reply, *more: tuple[str, str]) -> None:
+    show.headline(console, f"{people.QUESTION.question} ({who})")
+    answer = show.diff(reply.upstream_answer.strip(), reply.delivered_answer.strip(), plain=not console.is_terminal)
+    show.rows(console, ("answer", answer), *more)
+    show.rows(console, ("", show.status(reply.header("status"), reply.header("reason"), None)))
 
 
 def _why(answered: Answered) -> str:
@@ -121,10 +122,10 @@ def beforehand(console: Console, world: World, verbose: bool) -> None:
 def main() -> int:
     """Run the demo; return 1 if it failed."""
     verbose = options("One question by different people, and weights chosen by the question.").parse_args().verbose
-    console = Console()
+    console = make_console()
     began = time.monotonic()
     try:
-        with running(console, CONFIG) as world:
+        with running(console, CONFIG, (TEAM,)) as world:
             idle = persons(console, world)
             heaviest = weights(console, world)
             beforehand(console, world, verbose)

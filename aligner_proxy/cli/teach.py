@@ -61,6 +61,8 @@ class _Task:
     subject: Subject
     examples: Examples
     aligner: str
+    quick: bool = False
+    """Whether fewer neutral answers are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,11 @@ class _Result:
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--dry-run", is_flag=True, help="Train and report, but do not activate the heads.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Read a third of the neutral answers, for a first look: the head may flag more good sentences.",
+)
 @click.option("--forget", metavar="NAME", help="Delete the heads of an objective; the general head judges it again.")
 @click.option("--rollback", metavar="NAME", help="Reactivate the previous head of an objective.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the report.")
@@ -103,6 +110,7 @@ def command(
     names: tuple[str, ...],
     address: str | None,
     dry_run: bool,
+    quick: bool,
     forget: str | None,
     rollback: str | None,
     as_json: bool,
@@ -119,7 +127,7 @@ def command(
         if names or (forget and rollback):
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
-    tasks = _tasks(policies, names)
+    tasks = _tasks(policies, names, quick)
     extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
     report_progress = progress_line if json_lines else None
     print_result = None if json_lines or as_json else partial(_print_result, Terminal(), dry_run=dry_run)
@@ -132,7 +140,7 @@ def command(
     sys.exit(0 if all(result.why is None for result in results) else 1)
 
 
-def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
+def _tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list[_Task]:
     """Read all examples and return the tasks; raises `ConfigError` for any mistake before the engine is used."""
     matching = subjects.select_subjects(policies, names)
     if not matching:
@@ -149,7 +157,7 @@ def _tasks(policies: PolicyFile, names: Sequence[str]) -> list[_Task]:
     if faults:
         raise ConfigError("\n".join(faults))
     aligners = subjects.aligner_names(policies)
-    return [_Task(subject, examples, aligner) for subject, examples in loaded for aligner in aligners]
+    return [_Task(subject, examples, aligner, quick) for subject, examples in loaded for aligner in aligners]
 
 
 async def _teach_all(
@@ -171,7 +179,7 @@ async def _teach_all(
     from aligner_proxy.teaching.teach import group_by_answers
 
     # Of the whole file, so that objectives taught one by one learn the same as together.
-    sharing = group_by_answers(_readable_examples(policies))
+    sharing = group_by_answers(_readable_examples(policies), quick=any(task.quick for task in tasks))
     async with open_chosen_engine(address, options, path) as engine:
         results = []
         rows_of_run: RowsOfRun = {}
@@ -216,7 +224,7 @@ async def _teach(
         heads = with_heads(engine)
         about = (await engine.info()).find_aligner(task.aligner)
         builtin = {name: objective.text for name, objective in builtin_objectives().items()}
-        planned = plan_material(subject, task.examples, builtin, sharing)
+        planned = plan_material(subject, task.examples, builtin, sharing, quick=task.quick)
         bar = progress.add_task("reading", total=planned.prompts)
 
         def advance(count: int) -> None:

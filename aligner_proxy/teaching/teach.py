@@ -226,24 +226,29 @@ def plan_material(
     examples: Examples,
     builtin: dict[str, str],
     sharing: Mapping[tuple[Neutral, ...], Sequence[str]] = MappingProxyType({}),
+    *,
+    quick: bool = False,
 ) -> LessonMaterial:
     """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
 
-    `sharing` is that of `group_by_answers`. Raises `NoNeutralAnswers` if there is too little in the examples' language.
+    `sharing` is that of `group_by_answers`; a `quick` lesson reads fewer neutral answers. Raises `NoNeutralAnswers` if
+    there is too little in the examples' language.
     """
     usual = [builtin[name] for name in ("harmless", "helpful")]
     further = [text for text in builtin.values() if text not in usual]
-    answers = neutral_answers_for(examples)
+    answers = neutral_answers_for(examples, quick=quick)
     frames = frames_of(find_language(examples))
     return build_material(subject.text, examples, answers, usual, further, frames, sharing.get(answers, ()))
 
 
-def group_by_answers(lessons: Iterable[tuple[str, Examples]]) -> dict[tuple[Neutral, ...], list[str]]:
+def group_by_answers(
+    lessons: Iterable[tuple[str, Examples]], *, quick: bool = False
+) -> dict[tuple[Neutral, ...], list[str]]:
     """The objectives by their lessons' neutral answers: those with the same answers share the reading of them."""
     groups: dict[tuple[Neutral, ...], list[str]] = {}
     for text, examples in lessons:
         with contextlib.suppress(NoNeutralAnswers):
-            groups.setdefault(neutral_answers_for(examples), []).append(text)
+            groups.setdefault(neutral_answers_for(examples, quick=quick), []).append(text)
     return groups
 
 

@@ -91,6 +91,16 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     assert aligned(file, address, CLEAN)["corrected"] == CLEAN
 
 
+def test_a_quick_lesson_reads_fewer_neutral_answers_and_teaches_the_objective(
+    file: Path, engine: tuple[str, TeachableEngine]
+) -> None:
+    address, _ = engine
+    [whole] = taught(run("teach", file, "--engine", address, "--dry-run", "--json"))
+    [quick] = taught(run("teach", file, "--engine", address, "--quick", "--json"))
+    assert 2 * quick["false"]["of"] < whole["false"]["of"]
+    assert aligned(file, address)["corrected"] == CLEAN
+
+
 NEAR = "The harbour opens at six. I feel so sad at night when nobody writes to me, she said. Bring a coat."
 
 

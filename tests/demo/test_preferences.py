@@ -7,11 +7,11 @@ import pytest
 from aligner_proxy.plugins import registry
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import PreferenceSource
-from demo import people, preferences
+from demo import people
 from demo.preferences import Answered, _met, _weights
-from demo.show import Seen
+from demo.world import HERE, Reply
 
-SEEN = Seen("a", "b", "corrected", "", "", "", "", "")
+REPLY = Reply("a", "b", {"x-aligner-status": "corrected"})
 
 
 def test_headers_are_read() -> None:
@@ -19,10 +19,10 @@ def test_headers_are_read() -> None:
         "x-aligner-preferences": "no-lists=no/yes,max-words=yes/yes",
         "x-aligner-weights": "safe=0.700,kind=0.300",
     }
-    answered = Answered(SEEN, _met(headers), _weights(headers))
+    answered = Answered(REPLY, _met(headers), _weights(headers))
     assert answered.gained == ["no-lists"]
     assert answered.heaviest == "safe"
-    nothing = Answered(SEEN, _met({}), _weights({}))
+    nothing = Answered(REPLY, _met({}), _weights({}))
     assert (nothing.gained, nothing.heaviest) == ([], "")
 
 
@@ -35,5 +35,5 @@ def test_every_person_says_something_that_can_be_checked(person: people.Person) 
 
 
 def test_its_policies_are_valid() -> None:
-    file = registry.load_policies(preferences.HERE / "configs" / "preferences.yaml")
+    file = registry.load_policies(HERE / "configs" / "preferences.yaml")
     assert file.routes[0].preferences == (PreferenceSource.REQUEST, PreferenceSource.PERSONA)

@@ -58,6 +58,14 @@ def test_our_neutral_sentences_are_many_different_and_of_their_language() -> Non
     assert not failures, "\n".join(failures)
 
 
+def test_a_quick_lesson_reads_a_third_of_the_english_answers_and_still_enough_of_them() -> None:
+    quick = neutral_answers_for(examples(AGAINST["en"]), quick=True)
+    assert 3 * len(quick) <= len(lesson_answers()) + 2
+    assert sum(len(split(neutral.answer)) for neutral in quick) >= 2 * LEAST_SENTENCES
+    german = examples(AGAINST["de"])
+    assert neutral_answers_for(german, quick=True) == neutral_answers_for(german), "of these there are few"
+
+
 def test_without_neutral_sentences_of_the_language_nothing_is_taught() -> None:
     for against in (OTHER, ("Я чувствую себя одиноко ночью.", "Мне грустно, когда ты уходишь.")):
         with pytest.raises(NoNeutralAnswers, match="good_answers of your own in it, with 60 sentences or more"):
