@@ -21,9 +21,9 @@ __all__ = [
     "WEBHOOK",
     "Wire",
     "calls",
-    "choices",
+    "count_choices",
+    "is_stored_answer",
     "reasoning",
-    "stored",
     "wire",
 ]
 
