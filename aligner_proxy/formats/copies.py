@@ -141,9 +141,7 @@ class RemovedText:
         """The part of this removed text that texts with these grams may hold; None if they hold none of it."""
         windows = {size: set(filter(grams.may_hold, group)) for size, group in self.windows.items()}
         sentences = {
-            size: {
-                length: possible for length, group in groups.items() if (possible := set(filter(grams.may_hold, group)))
-            }
+            size: {length: likely for length, group in groups.items() if (likely := set(filter(grams.may_hold, group)))}
             for size, groups in self.sentences.items()
         }
         any_left = any(windows.values()) or any(sentences.values())

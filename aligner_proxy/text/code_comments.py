@@ -32,7 +32,7 @@ def without_comments(block: str) -> str | None:
     if match is None:
         return None
     code = match["code"]
-    bare = _strip_comments(code, match["language"])
+    bare = _remove_comments(code, match["language"])
     if bare == code or not bare.strip():
         return None
     return match["head"] + bare.strip("\n") + (match["foot"] or "")
@@ -69,16 +69,22 @@ def _essence(block: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _strip_comments(code: str, language: str) -> str:
-    """The code without comments; lines that held nothing else are dropped."""
+def _remove_comments(code: str, language: str) -> str:
+    """The code without comments; lines that held nothing else are dropped. Unchanged if the lexer loses lines of it."""
     lexer = _lexer(language)
     if lexer is None:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
-        # some lexers take the line break for a part of the comment
-        pieces.append("\n" * text.endswith("\n") if _is_remark(kind) else text)
-    return "\n".join(_drop_empty_lines(code.split("\n"), "".join(pieces)))
+        # the line breaks of a comment stay, so that each line can be compared with what it was
+        pieces.append("\n" * text.count("\n") if _is_remark(kind) else text)
+    original_lines = code.split("\n")
+    stripped = "".join(pieces)
+    # some lexers end the last line
+    stripped_lines = (stripped if code.endswith("\n") else stripped.removesuffix("\n")).split("\n")
+    if len(stripped_lines) != len(original_lines):
+        return code
+    return "\n".join(_drop_comment_lines(original_lines, stripped_lines))
 
 
 def _is_remark(kind: Any) -> bool:
@@ -86,12 +92,9 @@ def _is_remark(kind: Any) -> bool:
     return kind in Comment and not any(kind in needed for needed in _NO_REMARK)
 
 
-def _drop_empty_lines(before: list[str], bare: str) -> list[str]:
-    """The lines of the stripped code, without those that consisted only of a comment."""
-    after = bare.split("\n")
-    if len(after) != len(before):  # a comment of several lines was removed
-        return [line.rstrip() for line in after if line.strip()]
-    pairs = zip(before, after, strict=True)
+def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) -> list[str]:
+    """The lines of code without its comments, except those that consisted only of a comment."""
+    pairs = zip(original_lines, stripped_lines, strict=True)
     return [new if new == old else new.rstrip() for old, new in pairs if new.strip() or not old.strip()]
 
 

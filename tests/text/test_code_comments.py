@@ -22,6 +22,13 @@ from aligner_proxy.text.code_comments import same_code, without_comments
         ("```c\n#include <stdio.h>\nint x; /* fool */\n```", "```c\n#include <stdio.h>\nint x;\n```"),
         ("```sql\n-- you oaf\nSELECT 1;\n```", "```sql\nSELECT 1;\n```"),
         ("```html\n<p>a</p>\n<!-- you\n idiot -->\n<p>b</p>\n```", "```html\n<p>a</p>\n<p>b</p>\n```"),
+        ("```c\nint a;\n\nint b; /* x\ny */\n\nint c;\n```", "```c\nint a;\n\nint b;\n\nint c;\n```"),
+        ("```js\n/* you\n * fool\n */\n\na = `x \n\n`;\n```", "```js\na = `x \n\n`;\n```"),
+        ("```c\nint a; /* you\nfool */ int b;\n```", "```c\nint a;\n int b;\n```"),
+        (
+            "```robotframework\n*** Test Cases ***\nT\n    Log  a\n# fool\n```",
+            "```robotframework\n*** Test Cases ***\nT\n    Log  a\n```",
+        ),
         ("```bash\n#!/bin/sh\n# fool\nls\n```", "```bash\n#!/bin/sh\nls\n```"),
         ("```\n# you idiot\nls -l # kept: no language is named\n```", "```\nls -l # kept: no language is named\n```"),
         ("```nonesuch\n# you idiot\nls\n```", "```nonesuch\nls\n```"),
