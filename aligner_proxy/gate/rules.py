@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterable, Sequence
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
-from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
+from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations
 from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
-from aligner_proxy.text.lists.numbering import Numbering, refers
-from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
+from aligner_proxy.text.lists.numbering import Numbering, has_reference
+from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, row_signs
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     bare_name,
@@ -206,11 +206,11 @@ def lost_code(candidate: Candidate) -> bool:
     missing = (piece for piece in rewritten - stays if piece not in after)
     if any(piece not in after for piece in stays) or _left_open(candidate):
         return True
-    return any(not any(same_code(piece, block) for block in candidate.after.read(code)) for piece in missing)
+    return any(not any(same_code(piece, block) for block in candidate.after.read(code_blocks)) for piece in missing)
 
 
 def _code_of(text: str) -> set[str]:
-    return code(text) | code_spans(text)
+    return code_blocks(text) | code_spans(text)
 
 
 def _left_open(candidate: Candidate) -> bool:
@@ -268,18 +268,18 @@ def lost_item(candidate: Candidate) -> bool:
         # the edits may add items, but those of the original must remain in their order
         if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
             return True
-    return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
+    return bool(removed or candidate.closed.removed) and candidate.after.read(has_reference) and _dangles(candidate)
 
 
-def _marks_of_items(text: str, _in_table: bool) -> list[tuple[range, str]]:
+def _item_signs(text: str, _in_table: bool) -> list[tuple[range, str]]:
     return marked_lines(split(text))
 
 
-def _rows(text: str, in_table: bool) -> list[tuple[range, str]]:
-    return rows(split(text), in_table=in_table)
+def _row_signs(text: str, in_table: bool) -> list[tuple[range, str]]:
+    return row_signs(split(text), in_table=in_table)
 
 
-SIGNS_OF_ITEMS = (_marks_of_items, _rows)
+SIGNS_OF_ITEMS = (_item_signs, _row_signs)
 """Readers of markers and rows. In a growing answer, the closed text has the same ones before and after its edits."""
 
 

@@ -32,10 +32,10 @@ def without_comments(block: str) -> str | None:
     if match is None:
         return None
     code = match["code"]
-    bare = _remove_comments(code, match["language"])
-    if bare == code or not bare.strip():
+    code_alone = _remove_comments(code, match["language"])
+    if code_alone == code or not code_alone.strip():
         return None
-    return match["head"] + bare.strip("\n") + (match["foot"] or "")
+    return match["head"] + code_alone.strip("\n") + (match["foot"] or "")
 
 
 def comment_ranges(block: str) -> list[tuple[int, int]]:
@@ -44,15 +44,15 @@ def comment_ranges(block: str) -> list[tuple[int, int]]:
     if match is None:
         return []
     code = match["code"]
-    lexer = _lexer(match["language"])
+    lexer = _find_lexer(match["language"])
     if lexer is None:
         comments = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
     else:
         tokens = lexer.get_tokens_unprocessed(code)
-        comments = [(at, at + len(text)) for at, kind, text in tokens if _is_remark(kind)]
-    begin = match.start("code")
+        comments = [(start, start + len(text)) for start, kind, text in tokens if _is_remark(kind)]
+    code_start = match.start("code")
     return [
-        (begin + start + line.start("words"), begin + start + line.end("words"))
+        (code_start + start + line.start("words"), code_start + start + line.end("words"))
         for start, end in comments
         for line in _COMMENT_WORDS.finditer(code[start:end])
         if line["words"]
@@ -61,17 +61,18 @@ def comment_ranges(block: str) -> list[tuple[int, int]]:
 
 def same_code(block: str, other: str) -> bool:
     """Whether two blocks are equal apart from comments, empty lines and trailing white space."""
-    return _essence(block) == _essence(other)
+    return _compared_lines(block) == _compared_lines(other)
 
 
-def _essence(block: str) -> list[str]:
+def _compared_lines(block: str) -> list[str]:
+    """The lines of a block without comments, empty lines and trailing white space."""
     lines = ((without_comments(block) or block).strip()).splitlines()
     return [line.rstrip() for line in lines if line.strip()]
 
 
 def _remove_comments(code: str, language: str) -> str:
     """The code without comments; lines that held nothing else are dropped. Unchanged if the lexer loses lines of it."""
-    lexer = _lexer(language)
+    lexer = _find_lexer(language)
     if lexer is None:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
@@ -98,7 +99,8 @@ def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) ->
     return [new if new == old else new.rstrip() for old, new in pairs if new.strip() or not old.strip()]
 
 
-def _lexer(language: str) -> Lexer | None:
+def _find_lexer(language: str) -> Lexer | None:
+    """The lexer of a language; None if the name is empty or unknown."""
     try:
         return get_lexer_by_name(language.lower()) if language else None
     except ClassNotFound:

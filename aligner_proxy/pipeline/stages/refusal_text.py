@@ -87,8 +87,8 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     texts = [segment.text for segment in segments]
     if fragments.independent_segments(texts, [not segment.flagged for segment in segments]):
         return False
-    flagged_texts = {fragments.core(text) for text in texts}
-    new_texts = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in flagged_texts]
+    flagged_texts = {fragments.strip_marks(text) for text in texts}
+    new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in flagged_texts]
     return not fragments.independent_segments(new_texts, [True] * len(new_texts))
 
 
@@ -121,7 +121,7 @@ def _applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
 
 def _says_something(text: str) -> bool:
     """Whether a segment is more than a label or a name; a quantity counts, as it may be part of the harm."""
-    return len(fragments.space_words(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
+    return len(fragments.space_words(fragments.strip_marks(text)).split()) >= fragments.FEWEST_WORDS
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:

@@ -30,7 +30,7 @@ _COUNT = re.compile(
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text left without the `removed` segments, with the counts before its lists updated, and how many changed."""
+    """The text left without the `removed` segments, with the counts before its lists updated; and how many changed."""
     outline = Outline(pieces)
     changed = 0
     at = 0
