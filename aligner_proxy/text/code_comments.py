@@ -24,6 +24,8 @@ _COMMENT_WORDS = re.compile(r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]
 """One line of a comment, with its signs around the words."""
 _NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
 """Token types that lexers class as comments although a program needs them."""
+_ENDLESS = frozenset({"mcschema", "tnt"})
+"""Languages whose lexers never end on some code, such as a single bracket."""
 
 
 def without_comments(block: str) -> str | None:
@@ -100,8 +102,9 @@ def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) ->
 
 
 def _find_lexer(language: str) -> Lexer | None:
-    """The lexer of a language; None if the name is empty or unknown."""
+    """The lexer of a language; None if the name is empty or unknown, or the lexer cannot be trusted to end."""
+    name = language.lower()
     try:
-        return get_lexer_by_name(language.lower()) if language else None
+        return get_lexer_by_name(name) if name and name not in _ENDLESS else None
     except ClassNotFound:
         return None

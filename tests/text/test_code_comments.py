@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from aligner_proxy.text.code_comments import same_code, without_comments
+from aligner_proxy.text.code_comments import comment_ranges, same_code, without_comments
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,17 @@ from aligner_proxy.text.code_comments import same_code, without_comments
 )
 def test_a_block_without_its_comments(block: str, expected: str | None) -> None:
     assert without_comments(block) == expected
+
+
+@pytest.mark.parametrize("block", ["```tnt\n(\n```", "```TNT\n(\n```", "```mcschema\n<!--//\n```"])
+def test_no_lexer_runs_without_end(block: str) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the lexer runs without end"))
+    signal.alarm(5)
+    try:
+        assert without_comments(block) is None
+        assert comment_ranges(block) == []
+    finally:
+        signal.alarm(0)
 
 
 def test_code_is_compared_without_comments() -> None:
