@@ -133,10 +133,10 @@ class RowReader:
         if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
             raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
         self.on_progress(len(answers))
-        return [_answer_rows(rows, response.width) for rows in response.exchanges]
+        return [_decode_rows(rows, response.width) for rows in response.exchanges]
 
 
-def _answer_rows(rows: ExchangeRows, width: int) -> AnswerRows:
+def _decode_rows(rows: ExchangeRows, width: int) -> AnswerRows:
     """Decode the rows of segments with text; the empty segment at the end of an answer is dropped."""
     data = base64.b64decode(rows.rows)
     size = width * _NUMBER

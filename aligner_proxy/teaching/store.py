@@ -169,7 +169,7 @@ def path_of(file: PolicyFile) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HeadPlace:
-    """The purpose of a head: an objective (scope, name and text) and the aligner that judges it."""
+    """What a head is for: an objective (scope, name and text) and the aligner that judges it."""
 
     scope: str
     name: str
@@ -226,7 +226,7 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head and make it active; earlier heads are kept, up to 8."""
+        """Store a new head and make it active; earlier heads are kept, `_KEPT` in all."""
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
@@ -308,7 +308,7 @@ class HeadStore:
 
 
 def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest 8 versions, and active ones of any age."""
+    """The newest `_KEPT` versions, and active ones of any age."""
     last = versions[-_KEPT:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 
