@@ -634,12 +634,12 @@ class Policy:
         return tuple(text for _, standard in self.standards for text in standard.source_texts)
 
     def without_standards(self) -> Policy:
-        """The same policy without the standards of plugins."""
+        """This policy without the standards of plugins."""
         others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
         return replace(self, extensions=others)
 
     def with_extension(self, name: str, value: Any) -> Policy:
-        """The same policy with this value under `name`."""
+        """This policy with this value of a plugin under `name`."""
         others = tuple(pair for pair in self.extensions if pair[0] != name)
         return replace(self, extensions=(*others, (name, value)))
 

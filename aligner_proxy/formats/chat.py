@@ -167,6 +167,6 @@ def _with_content(body: Any, text: str) -> Any:
 def _refusal(body: Any) -> object:
     """The refusal field, which LiteLLM stores as an attribute of the body or among the provider fields."""
     fields = getattr(body, "provider_specific_fields", None)
-    inner = fields.get("refusal") if isinstance(fields, Mapping) else None
-    own = getattr(body, "refusal", None)
-    return own if has_content(own) else inner
+    provider_refusal = fields.get("refusal") if isinstance(fields, Mapping) else None
+    body_refusal = getattr(body, "refusal", None)
+    return body_refusal if has_content(body_refusal) else provider_refusal

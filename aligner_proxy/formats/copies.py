@@ -34,7 +34,7 @@ SHORTEST_COPY = 20
 _WINDOW = 16
 """Characters without white space, about 20 with it, that a copy of part of a sentence shares with it."""
 _LONG_WINDOW = 40
-"""The same number for copies in reasoning and calls, which share more words with any answer."""
+"""Characters that a copy in reasoning or a call shares with it, as these share more words with any answer."""
 _SENTENCE = 40
 """Characters from which a quotation counts although it does not end as a sentence does."""
 _ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")

@@ -143,5 +143,5 @@ def without_closed_gap(edit: Edit, closed: ClosedAnswer) -> Edit:
 
 
 def move_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:
-    """The same parts with their segment numbers shifted."""
+    """Copies of the parts with their segment numbers shifted by `by`."""
     return tuple(replace(part, index=part.index + by) for part in parts)

@@ -219,12 +219,12 @@ class _EditCompletion:
 
 def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:
     """A text with the original marker of its item, whether the engine left it out or wrote another one."""
-    own = item.mark
-    if new_mark is None or new_mark.is_bullet != own.is_bullet:
-        return old[: own.stop] + text.lstrip()
-    if own.is_bullet:
-        return old[: own.stop] + text[new_mark.stop :]
+    old_mark = item.mark
+    if new_mark is None or new_mark.is_bullet != old_mark.is_bullet:
+        return old[: old_mark.stop] + text.lstrip()
+    if old_mark.is_bullet:
+        return old[: old_mark.stop] + text[new_mark.stop :]
     # the marker is right, so its form is left as the engine wrote it
-    if new_mark.number == own.number:
+    if new_mark.number == old_mark.number:
         return text
-    return text[: new_mark.start] + own.number + text[new_mark.end :]
+    return text[: new_mark.start] + old_mark.number + text[new_mark.end :]

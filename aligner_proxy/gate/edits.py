@@ -88,11 +88,11 @@ class Edit:
 def apply(original: str, edits: Iterable[Edit]) -> str:
     """The original with these edits applied, given in any order."""
     pieces = []
-    at = 0
+    position = 0
     for edit in sorted(edits):
-        pieces += [original[at : edit.start], edit.text]
-        at = edit.end
-    return "".join(pieces) + original[at:]
+        pieces += [original[position : edit.start], edit.text]
+        position = edit.end
+    return "".join(pieces) + original[position:]
 
 
 def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
@@ -607,6 +607,7 @@ class Candidate:
         if not self._dictated:
             return text
         pieces = [(piece.text, piece.gap) for piece in split(text)]
-        own = [("" if structure.is_dictated(sentence, self._dictated) else sentence, gap) for sentence, gap in pieces]
+        dictated = self._dictated
+        own_pieces = [("" if structure.is_dictated(sentence, dictated) else sentence, gap) for sentence, gap in pieces]
         # `join` drops the final gap, so a text without dictated sentences is returned as it is
-        return text if own == pieces else join(own)
+        return text if own_pieces == pieces else join(own_pieces)

@@ -155,12 +155,12 @@ def judge_next(
     closed = released.closed
     first = len(closed.pieces)
     verdicts = segments[first:]
-    rest = original[closed.chars :]
-    pieces = structure.match_segments(structure.split(rest), [verdict.text for verdict in verdicts])
+    open_rest = original[closed.chars :]
+    pieces = structure.match_segments(structure.split(open_rest), [verdict.text for verdict in verdicts])
     flagged = [verdict.flagged for verdict in verdicts]
-    case = _GateCase.from_edits(
-        rest, pieces, flagged, [move_edit(edit, closed, -1)], policy, NONE, released, _brief_segments(verdicts, policy)
-    )
+    brief = _brief_segments(verdicts, policy)
+    edits_to_judge = [move_edit(edit, closed, -1)]
+    case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, brief)
     broken = case.objections(case.changes)
     followed = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.followed.items()}
     case.close(released)

@@ -74,11 +74,11 @@ class _PairCompletion:
 
     def _list_missing(self, edit: Edit) -> list[Half]:
         """The required halves that are not in the text of the edit."""
-        own = Counter(_half_key(half) for half in _single_halves(edit.text))
+        written_halves = Counter(_half_key(half) for half in _single_halves(edit.text))
         missing = []
         for half in self._list_required(edit):
-            if own[_half_key(half)]:
-                own[_half_key(half)] -= 1
+            if written_halves[_half_key(half)]:
+                written_halves[_half_key(half)] -= 1
             else:
                 missing.append(half)
         return missing

@@ -44,8 +44,8 @@ class BrevityFlags:
 
     def _is_parallel(self, number: int) -> bool:
         """Whether a sentence has a name or number that the most similar one has not, or is a line of a refrain."""
-        own = _WORD.findall(self._sentences[number])
-        own_folded = {word.casefold() for word in own}
+        words_here = _WORD.findall(self._sentences[number])
+        own_folded = {word.casefold() for word in words_here}
         others = [(index, words) for index, words in enumerate(self._words) if index != number]
         if any(abs(index - number) > 1 and words == own_folded for index, words in others):
             return True
@@ -53,8 +53,8 @@ class BrevityFlags:
         if len(nearest & own_folded) < _ALIKE * min(len(nearest), len(own_folded)) or not others:
             # it repeats no sentence, so what it says must be said in all of them
             other_words = set[str]().union(*(words for _, words in others))
-            return any(_tells_apart(word) for word in own[1:] if word.casefold() not in other_words)
-        return any(_tells_apart(word) for word in own if word.casefold() not in nearest)
+            return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)
+        return any(_tells_apart(word) for word in words_here if word.casefold() not in nearest)
 
 
 def _tells_apart(word: str) -> bool:

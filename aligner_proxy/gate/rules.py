@@ -131,8 +131,8 @@ def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
 def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective of the operator asks for a shorter answer."""
     # a client's objective brings its own length limit instead (`cuts_too_much`)
-    own = [objective for objective in objectives if objective.allowance is None]
-    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in own)
+    operators = [objective for objective in objectives if objective.allowance is None]
+    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in operators)
 
 
 def removal_test(objectives: Sequence[Objective], original: str) -> Callable[[str], bool]:

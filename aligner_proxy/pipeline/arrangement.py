@@ -66,11 +66,11 @@ class Arrangement:
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
-        own = self.verdicts[number]
+        old_verdict = self.verdicts[number]
         # the position after the last segment has no text that could be removed
-        if own.flagged or not own.text:
+        if old_verdict.flagged or not old_verdict.text:
             return False
-        self.verdicts[number] = replace(verdict, text=own.text, flagged=True)
+        self.verdicts[number] = replace(verdict, text=old_verdict.text, flagged=True)
         self.changed = True
         self._cell_of(number).text = ""
         return True
@@ -124,8 +124,8 @@ class Arrangement:
 
 def _build_cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
     """One unflagged segment, or a flagged run with its replacement."""
-    own = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
+    original = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
     if replacement is None:
-        return _Cell(first, stop, own, gap)
-    return _Cell(first, stop, replacement.strip() if own else replacement.rstrip(), gap)
+        return _Cell(first, stop, original, gap)
+    return _Cell(first, stop, replacement.strip() if original else replacement.rstrip(), gap)

@@ -93,7 +93,7 @@ class StageList:
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
-        """The same stages plus one more, which replaces any stage of the same type."""
+        """A list with one more stage, which replaces any stage of its type."""
         return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:

@@ -197,11 +197,11 @@ class SegmentRelease:
         text = state.cut.text
         count = len(state.cut.segments)
         end = state.cut.length
-        rest = text[state.delivery.end :]
-        body = rest.rstrip()
+        unsent = text[state.delivery.end :]
+        body = unsent.rstrip()
         before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(body) :], count, count + 1)
+        edit = Edit(state.cut.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
             await self._send_text(end, body + edit.text)
 

@@ -231,10 +231,10 @@ def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     # Bytes of one row; without segments there are none.
     width = len(rows) // segments if segments else 0
     result = []
-    at = 0
+    start = 0
     for head in heads:
-        end = at + width * len(head["segments"])
+        end = start + width * len(head["segments"])
         spans = tuple((int(first), int(last)) for first, last in head["segments"])
-        result.append(AnswerRows(spans, rows[at:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
-        at = end
+        result.append(AnswerRows(spans, rows[start:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
+        start = end
     return result

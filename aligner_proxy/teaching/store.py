@@ -315,12 +315,12 @@ def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Versi
 
 def _version_before(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
     """The version before the active one, of the same aligner and text; None if there is none."""
-    own = [version for version in objective.versions if version.called == aligner_name and version.text == text]
-    heads = [version.head for version in own]
+    versions = [version for version in objective.versions if version.called == aligner_name and version.text == text]
+    heads = [version.head for version in versions]
     present = objective.current.get(aligner_name)
     # If the active head is none of these (forgotten, or for another text), the newest one is the one before it.
-    at = heads.index(present) if present in heads else len(heads)
-    return own[at - 1] if at > 0 else None
+    index = heads.index(present) if present in heads else len(heads)
+    return versions[index - 1] if index > 0 else None
 
 
 def rows_folder() -> Path:

@@ -103,11 +103,11 @@ def _mend_end(text: str, pruned: str) -> str:
     return body + mark.group() if mark and lost_mark else pruned
 
 
-def is_pruned(text: str, rest: str) -> bool:
-    """Whether `rest` is a segment of which only some of its `judged_words` are gone."""
+def is_pruned(text: str, pruned: str) -> bool:
+    """Whether `pruned` is a segment of which only some of its `judged_words` are gone."""
     places = judged_words(text)
-    absent = [place for place in places if text[slice(*place)] not in rest]
-    return bool(absent) and without_words(text, absent).strip() == rest.strip()
+    absent = [place for place in places if text[slice(*place)] not in pruned]
+    return bool(absent) and without_words(text, absent).strip() == pruned.strip()
 
 
 def is_row(text: str) -> bool:

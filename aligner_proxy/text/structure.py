@@ -128,7 +128,7 @@ def append_end(pieces: Sequence[Segment]) -> list[Segment]:
 
 
 def shift_segment(piece: Segment, by: int) -> Segment:
-    """The same segment with its start shifted by `by` characters."""
+    """A copy of the segment with its start shifted by `by` characters."""
     return Segment(piece.start + by, piece.text, piece.gap)
 
 

@@ -201,15 +201,15 @@ class Numbering:
 
     def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
         """Close lists that are deeper than this marker, or that began after the list `behind` that it continues."""
-        own = mark.family
+        mark_family = mark.family
         # going from the newest list back, those before `behind` is reached began after it
         is_later = behind is not None
         for kind, family in reversed(tuple(self._open)):
             is_later &= self._open[kind, family] is not behind
-            is_deeper = family.depth > own.depth or (is_later and family.depth == own.depth)
+            is_deeper = family.depth > mark_family.depth or (is_later and family.depth == mark_family.depth)
             # a heading ends the lists in the text before it, but no list of other headings
-            is_text_before_heading = own.level > family.level == 0
-            if (family.level == own.level and is_deeper) or is_text_before_heading:
+            is_text_before_heading = mark_family.level > family.level == 0
+            if (family.level == mark_family.level and is_deeper) or is_text_before_heading:
                 del self._open[kind, family]
 
     def _find_parent(self, mark: Mark) -> tuple[NumberedList, int] | None:
@@ -289,9 +289,9 @@ class Numbering:
         def renumber_reference(match: re.Match[str]) -> str:
             if any(start < match.end() and match.start() < end for start, end in spans):
                 return match.group()
-            at = match.start("numbers") - match.start()
+            numbers_start = match.start("numbers") - match.start()
             numbers = _NUMBER.sub(lambda one: self._find_new_number(match["word"], one.group(), ends), match["numbers"])
-            return match.group()[:at] + numbers
+            return match.group()[:numbers_start] + numbers
 
         line = _REFERENCE.sub(renumber_reference, line)
         return _ORDINAL.sub(self._renumber_ordinal, line)

@@ -347,18 +347,18 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
 
 def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
     """Whether a line lies outside of an item; the caller has looked for the next number of the item's list."""
-    own = item.line
+    item_line = item.line
     # a real heading ends everything but a section above its level
     if line.level and line.level != _TITLE_LEVEL:
-        return not own.level or own.level >= line.level
+        return not item_line.level or item_line.level >= line.level
     # text and lists below a title or heading belong to it
-    if own.level:
-        return line.level == _TITLE_LEVEL == own.level
+    if item_line.level:
+        return line.level == _TITLE_LEVEL == item_line.level
     if line.mark is None:
-        return line.level > 0 or (line.apart and line.indent <= own.indent)
+        return line.level > 0 or (line.apart and line.indent <= item_line.indent)
     # one column more or less is the same depth
-    if line.indent // 2 != own.indent // 2:
-        return line.indent < own.indent
+    if line.indent // 2 != item_line.indent // 2:
+        return line.indent < item_line.indent
     # Bullets or letters after a number at the same depth belong to it.
     return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
 
