@@ -571,8 +571,10 @@ class Policy:
         return "+".join(sorted({judge.group for judge in self.judges}))
 
     def drop_judges(self) -> Policy:
-        """This policy with the head alone."""
-        objectives = tuple(replace(one, judge=None) if one.judge else one for one in self.objectives)
+        """This policy without judges, so that the head alone decides; the same object if it has none."""
+        objectives = tuple(
+            replace(objective, judge=None) if objective.judge else objective for objective in self.objectives
+        )
         return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
@@ -607,7 +609,7 @@ class Policy:
 
     @property
     def effective_write(self) -> Write:
-        """What may be written by who edits: the aligner or the editor."""
+        """What may be written in place of flagged text: `write` if the aligner edits, `editor_write` if an editor."""
         return self.write if self.editor == LOCAL_EDITOR else self.editor_write
 
     @property
@@ -632,12 +634,12 @@ class Policy:
         return tuple(text for _, standard in self.standards for text in standard.source_texts)
 
     def without_standards(self) -> Policy:
-        """The same policy without the standards of plugins."""
+        """This policy without the standards of plugins."""
         others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
         return replace(self, extensions=others)
 
     def with_extension(self, name: str, value: Any) -> Policy:
-        """The same policy with this value under `name`."""
+        """This policy with this value of a plugin under `name`."""
         others = tuple(pair for pair in self.extensions if pair[0] != name)
         return replace(self, extensions=(*others, (name, value)))
 
@@ -655,7 +657,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def join_surrogates(text: str) -> str:
-    """Make letters of pairs of surrogates that arrived in two pieces, and replace each lone one with U+FFFD."""
+    """Join both halves of each surrogate pair to its letter, and replace each lone half with U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -897,7 +899,10 @@ class Outcome:
     def findings_record(self) -> dict[str, Any]:
         """Findings for records, grouped by what they violate: counts, kinds and sources, never text."""
         names = dict.fromkeys(finding.against for finding in self.findings)
-        return {name: _findings_summary([one for one in self.findings if one.against == name]) for name in names}
+        return {
+            name: _summarize_findings([finding for finding in self.findings if finding.against == name])
+            for name in names
+        }
 
     @property
     def segments(self) -> tuple[SegmentScore, ...]:
@@ -917,8 +922,8 @@ class Outcome:
         return self.policy.objectives[index].name
 
 
-def _findings_summary(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Number of settled findings, with kind and source of the first `MOST_FINDINGS` settled and unsettled ones."""
-    settled = [{"kind": one.kind, "source": one.source} for one in findings if one.is_settled]
-    unsettled = [{"kind": one.kind, "source": one.source} for one in findings if not one.is_settled]
+def _summarize_findings(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The number of replaced findings, and kind and source of the first `MOST_FINDINGS` replaced and unsettled ones."""
+    settled = [{"kind": finding.kind, "source": finding.source} for finding in findings if finding.is_settled]
+    unsettled = [{"kind": finding.kind, "source": finding.source} for finding in findings if not finding.is_settled]
     return {"edits": len(settled), "replaced": settled[:MOST_FINDINGS], "unsettled": unsettled[:MOST_FINDINGS]}

@@ -225,7 +225,7 @@ def _whole_text(reply: Reply) -> str:
 async def _keep_clean(
     request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
 ) -> tuple[_Replaced, list[Correction]]:
-    """Drop replacements that are flagged again in context (after `before`); also return what judging cost."""
+    """Drop what is flagged again in replacements, read in context after `before`; also return what judging cost."""
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
@@ -235,7 +235,8 @@ async def _keep_clean(
     again = await scorer.align(verdict_request)
     segments = judged_segments(candidate, again.segments)
     # an empty segment is the end of the answer: something missing there is no fault of a replacement
-    flagged = [s for s, verdict in zip(segments, again.segments, strict=True) if verdict.flagged and s.text]
+    pairs = zip(segments, again.segments, strict=True)
+    flagged = [segment for segment, verdict in pairs if verdict.flagged and segment.text]
     texts = dict(replaced.texts)
     for passage in replaced.passages:
         if texts[passage.at]:
@@ -245,12 +246,12 @@ async def _keep_clean(
 
 
 def _break(answer: str) -> str:
-    """The white space before an addition after the answer."""
+    """The white space before an addition at the end of an answer; a blank line if the answer has several lines."""
     return "\n\n" if "\n" in answer else " "
 
 
 def _lead(segments: Sequence[Segment], at: int) -> str:
-    """The white space before a segment."""
+    """The white space before the segment at index `at`; empty before the first one."""
     return segments[at - 1].gap if at else ""
 
 
@@ -273,17 +274,20 @@ def _list_banned_texts(
 def _drop_flagged_sentences(
     text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
 ) -> str:
-    """A replacement without its flagged sentences; empty if a segment extends beyond it, or it opens an item."""
+    """A replacement without its flagged sentences; if any is flagged, empty where these cannot be dropped alone.
+
+    `place` is where the replacement stands in the text of `segments`, of which `flagged` are flagged.
+    """
     start, end = place
     # segments that overlap the replacement, even if they reach beyond it
-    bad = [segment for segment in flagged if segment.end > start and segment.start < end]
-    if not bad:
+    flagged_inside = [segment for segment in flagged if segment.end > start and segment.start < end]
+    if not flagged_inside:
         return text
     inside = [segment for segment in segments if segment.end > start and segment.start < end]
     # part of such a segment is not the replacement's own, so it cannot be dropped alone
     if passage.lead or any(segment.start < start or segment.end > end for segment in inside):
         return ""
-    return structure.join([(segment.text, segment.gap) for segment in inside if segment not in bad])
+    return structure.join([(segment.text, segment.gap) for segment in inside if segment not in flagged_inside])
 
 
 def _fewer(before: _Replaced, after: _Replaced) -> int:
@@ -293,6 +297,6 @@ def _fewer(before: _Replaced, after: _Replaced) -> int:
 
 def _stretch(replaced: _Replaced, span: Span) -> _Replaced:
     """The replacements within a span, with indexes relative to its first segment."""
-    own = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
+    passages = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
     texts = {at - span.first: text for at, text in replaced.texts.items()}
-    return _Replaced(replaced.segments[span.first : span.stop], own, texts)
+    return _Replaced(replaced.segments[span.first : span.stop], passages, texts)

@@ -113,12 +113,12 @@ class Passage:
 
 def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]) -> list[Passage]:
     """The flagged segments of an answer as passages. Raises `AnswerTooLong` if there are too many for one call."""
-    flagged = [(n, pair) for n, pair in enumerate(zip(segments, scores, strict=True)) if pair[1].flagged]
+    pairs = enumerate(zip(segments, scores, strict=True))
+    flagged = [(at, segment, score) for at, (segment, score) in pairs if score.flagged]
     if len(flagged) > MAX_PASSAGES:
         raise AnswerTooLong(f"{len(flagged)} passages are flagged; an editor is asked for at most {MAX_PASSAGES}")
     return [
-        _passage(number, at, segment.text, score, objectives)
-        for number, (at, (segment, score)) in enumerate(flagged, 1)
+        _passage(number, at, segment.text, score, objectives) for number, (at, segment, score) in enumerate(flagged, 1)
     ]
 
 
@@ -184,7 +184,7 @@ def tokens_for(marked: Sequence[Passage]) -> int:
 
 
 def last_turns(turns: Sequence[Turn]) -> list[Turn]:
-    """As many of the last turns as fit. The operator's system prompt is left out, as not every model may see it."""
+    """As many of the last turns as fit, without the operator's system prompt, as not every model may see it."""
     last_turns: list[Turn] = []
     room = CONVERSATION_CHARS
     for turn in reversed([turn for turn in turns if turn.role in _CONVERSATION_ROLES and turn.content]):
@@ -227,7 +227,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
 
 
 def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passage]) -> set[int]:
-    """The segments to show: all of a short answer, otherwise those near a passage."""
+    """The indexes of the segments to show: all of a short answer, otherwise those near a passage."""
     # `end` of the last segment is the length of the answer
     if not segments or segments[-1].end <= WHOLE_CHARS:
         return set(range(len(segments)))
@@ -236,15 +236,15 @@ def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passag
         start = segments[at].start
         end = segments[at].end
         for step in (-1, 1):
-            n = at + step
-            while 0 <= n < len(segments) and _distance(segments[n], start, end) <= CONTEXT_CHARS:
-                near.add(n)
-                n += step
+            neighbour = at + step
+            while 0 <= neighbour < len(segments) and _distance(segments[neighbour], start, end) <= CONTEXT_CHARS:
+                near.add(neighbour)
+                neighbour += step
     return near
 
 
 def _distance(segment: Segment, start: int, end: int) -> int:
-    """Number of characters from the far end of a segment to a passage."""
+    """Number of characters from the far end of a segment to a passage that lies from `start` to `end`."""
     return max(start - segment.start, segment.end - end)
 
 
@@ -312,7 +312,7 @@ def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
 
 
 def _entries(pairs: Iterable[tuple[object, object]]) -> Iterator[tuple[int, str]]:
-    """The entries with a possible number, also one written as "passage-1"; a text of null means an empty one."""
+    """Yield the entries with a possible number, also written as "passage-1"; the text null counts as empty."""
     for number, text in pairs:
         digits = re.search(r"\d{1,3}", str(number))
         if digits and _NUMBERS[0] <= int(digits[0]) <= _NUMBERS[1] and isinstance(text, str | None):

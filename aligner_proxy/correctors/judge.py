@@ -14,7 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -188,7 +188,7 @@ class RequestJudge:
         ]
         calls = EditorUse()
         for batch in _batches(marked, MAX_PASSAGES):
-            numbered = [Passage(n, one.at, one.lead, one.text, one.against) for n, one in enumerate(batch, 1)]
+            numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
             try:
                 fresh, use = await self._ask_patiently(request, segments, numbered, until)
             except CorrectionError as error:
@@ -263,7 +263,7 @@ def _verdict_key(
     identity: Mapping[str, Any], request: AlignRequest, segments: Sequence[Segment], at: int, against: Sequence[str]
 ) -> str:
     """Hash of all that a verdict depends on, with the judge's identity; tenants never share one."""
-    before = "".join(one.text + one.gap for one in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
+    before = "".join(segment.text + segment.gap for segment in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
     turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
     parts = [identity, request.tenant, list(against), segments[at].text, before[-_CONTEXT_CHARS:], turns]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -282,7 +282,7 @@ def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str,
 
 
 def use_of(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
-    """The use of a judge that was asked about some of these segments."""
+    """The use of a judge that was asked about so many `segments`, given the head's scores of all of them."""
     flagged = sum(violates and not scores[at].flagged for at, violates in opinion.violates.items())
     cleared = sum(not violates and scores[at].flagged for at, violates in opinion.violates.items())
     return JudgeUse(segments, flagged, cleared, opinion.calls)

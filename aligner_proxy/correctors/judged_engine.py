@@ -159,18 +159,21 @@ class JudgedEngine(ForwardingEngine):
     async def check_replacement(
         self, request: AlignRequest, run: Sequence[Segment], replacement: Correction, span: Span
     ) -> Correction:
-        """The replacement of a run that the judge flagged; empty if it repeats the run, or is flagged by the judge."""
+        """Let the judge check the text written for a run it flagged; return the replacement with the judge's use.
+
+        Its text becomes "" if it repeats the run, is flagged by the judge, or the judge fails.
+        """
         flagged_texts = [segment.text.strip() for segment in run]
         text = splice.replacement(replacement.text, (), flagged_texts, finished=True)
         if not text:
             return replace(replacement, text="")
         context = structure.split(span.before)
         start = len(span.before)
-        segments = [*context, *(structure.shift_segment(one, start) for one in structure.split(text))]
-        doubtful = dict.fromkeys(range(len(context), len(segments)), span.objective)
-        opinion = await self.judge.give_opinion(request, segments, doubtful, time.monotonic() + span.deadline_s)
+        segments = [*context, *(structure.shift_segment(segment, start) for segment in structure.split(text))]
+        new_segments = dict.fromkeys(range(len(context), len(segments)), span.objective)
+        opinion = await self.judge.give_opinion(request, segments, new_segments, time.monotonic() + span.deadline_s)
         is_clear = not opinion.failed and not any(opinion.violates.values())
-        use = JudgeUse(len(doubtful), calls=opinion.calls)
+        use = JudgeUse(len(new_segments), calls=opinion.calls)
         return replace(replacement, text=text if is_clear else "").with_judge(use)
 
     async def read(self, request: AlignRequest) -> Session:
@@ -265,7 +268,7 @@ class JudgedSession(ForwardingSession):
         )
 
     async def _judge(self, scores: Sequence[SegmentScore], first: int, until: float) -> JudgedScores:
-        """Ask the judge about the doubtful segments from `first` on."""
+        """Ask the judge about the doubtful segments from `first` on, and take note of what it flagged and cost."""
         request = self._request.model_copy(update={"answer": self._text})
         segments = locate_segments(self._text, scores)
         review = await self._engine.judge_scores(request, segments, scores, until, first)
@@ -292,7 +295,7 @@ async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:
 
 
 def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The first segments of an answer, to which these scores belong; raises `EngineFault` if they are others."""
+    """The first segments of an answer, one for each of these scores; raises `EngineFault` if the texts differ."""
     starts: list[int] = []
     end = 0
     for score in scores:

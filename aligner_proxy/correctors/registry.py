@@ -119,7 +119,7 @@ class PluginCorrector:
 
 
 def _text(correction: object) -> str:
-    """The text of a correction, validated; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
+    """The text of a correction; raises `InvalidOutput` if it is missing, empty or cannot be encoded."""
     text = correction.text if isinstance(correction, Correction) else None
     try:
         # text that cannot be encoded cannot be sent; an empty text is no correction either

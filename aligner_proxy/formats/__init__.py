@@ -21,9 +21,9 @@ __all__ = [
     "WEBHOOK",
     "Wire",
     "calls",
-    "choices",
+    "count_choices",
+    "is_stored_answer",
     "reasoning",
-    "stored",
     "wire",
 ]
 
@@ -51,13 +51,13 @@ def wire(route: str | None) -> SafeFormat | None:
 def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers show reasoning; None if they show none."""
     path = _strip_line_break(route)
-    return next((form for pattern, form in _REASONING if pattern.fullmatch(path)), None)
+    return next((reader for pattern, reader in _REASONING if pattern.fullmatch(path)), None)
 
 
 def calls(route: str | None) -> SafeCalls | None:
     """The format in which a route's answers call tools; None if they call none."""
     path = _strip_line_break(route)
-    return next((form for pattern, form in _CALLS if pattern.fullmatch(path)), None)
+    return next((reader for pattern, reader in _CALLS if pattern.fullmatch(path)), None)
 
 
 def is_stored_answer(route: str | None) -> bool:
@@ -66,12 +66,12 @@ def is_stored_answer(route: str | None) -> bool:
 
 
 def _strip_line_break(route: str | None) -> str:
-    """The path without a final line break: Starlette ignores it and routes such a path to the same endpoint."""
+    """The route without a final line break: Starlette routes a path with one to the same endpoint; "" for None."""
     return (route or "").removesuffix("\n")
 
 
 def count_choices(response: object) -> int:
-    """The number of answers in a whole response that is not read further; 1 if it has no list of choices."""
+    """The number of answers in a whole response, by its list of choices; 1 if it has none, or an empty one."""
     answers = getattr(response, "choices", None)
     return len(answers) if isinstance(answers, list) and answers else 1
 

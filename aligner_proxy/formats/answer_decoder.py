@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats.base import Rewrite, SafeDecoder, StreamDecoder, StreamEvent, name_errors
+from aligner_proxy.formats.base import Rewrite, SafeDecoder, StreamDecoder, StreamEvent, call_or_raise
 from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange
 from aligner_proxy.types import Exchange
 
@@ -22,18 +22,22 @@ _MOST_WAITING = 64
 
 
 class _ReadPiece(NamedTuple):
-    """A piece of the text of this number, its place there, and the reasoning that became known with it."""
+    """A piece of one of the stream's texts, after the reader of this text has read it."""
 
     number: int
+    """The number of the text."""
     text: str
+    """The piece itself."""
     start: int
+    """Offset of the piece in the text."""
     reader: ThinkTagReader
     reasoning: str
+    """The reasoning, without tags, that the reader returned for this piece."""
 
     def divide(self) -> DividedText:
-        """The piece as reasoning and answer."""
-        length = max(0, self.reader.length - self.start)
-        return DividedText(self.text[:length], self.reasoning, self.text[length:])
+        """The piece, divided where the reasoning of its text ends."""
+        reasoning_end = max(0, self.reader.reasoning_end - self.start)
+        return DividedText(self.text[:reasoning_end], self.reasoning, self.text[reasoning_end:])
 
 
 class AnswerDecoder(SafeDecoder):
@@ -70,15 +74,16 @@ class AnswerDecoder(SafeDecoder):
         return [*map(self._divide_exchange, super().exchanges())]
 
     def _divide_exchange(self, exchange: Exchange) -> Exchange:
+        """The exchange with its tagged reasoning moved out of the answer; the same exchange if there is none."""
         reader = self._readers.get(exchange.index)
         if reader is None or exchange.answer is None:
             return divide_exchange(exchange)  # a text that came only as a whole
         text = exchange.answer
-        length = reader.length
-        return replace(exchange, answer=text[length:], tagged_reasoning=text[:length]) if length else exchange
+        end = reader.reasoning_end
+        return replace(exchange, answer=text[end:], tagged_reasoning=text[:end]) if end else exchange
 
     def _pass_events(self, events: Sequence[StreamEvent]) -> list[StreamEvent]:
-        """The events that may pass now."""
+        """Read events; return those that are decided, with waiting ones before them, and let the others wait."""
         ready: list[StreamEvent] = []
         for event in events:
             if not self._waiting and self._is_answer_only(event):
@@ -104,18 +109,19 @@ class AnswerDecoder(SafeDecoder):
         return _ReadPiece(index, piece, start, reader, reader.feed(piece))
 
     def _end_undecided(self) -> None:
+        """Let all texts whose beginning is undecided count as answers."""
         for reader in self._readers.values():
             reader.end()
 
     def _take_decided(self) -> list[StreamEvent]:
-        """Remove and return the first waiting events, up to one that is undecided."""
+        """Remove the waiting events before the first undecided one; return them with their texts divided."""
         decided: list[StreamEvent] = []
         while self._waiting and not any(piece.reader.is_undecided for piece in self._waiting[0][1]):
             decided.append(self._divide_event(*self._waiting.popleft()))
         return decided
 
     def _divide_event(self, event: StreamEvent, read_pieces: Sequence[_ReadPiece]) -> StreamEvent:
-        """The event with the answers as its texts; the same event if none of its texts begins with reasoning."""
+        """Reduce the texts of an event to the answers in them, in place; unchanged if none begins with reasoning."""
         pieces = [piece.divide() for piece in read_pieces]
         wholes = {index: text for index in event.wholes if (text := self._divide_whole(index)) is not None}
         if event.rewrite is None or not (wholes or any(piece.tagged_reasoning for piece in pieces)):
@@ -123,15 +129,15 @@ class AnswerDecoder(SafeDecoder):
         if self.drops:
             answers = {index: text.answer for index, text in wholes.items()}
             try:
-                event.item = name_errors(
+                event.item = call_or_raise(
                     NotPutIn, event.rewrite, event.item, [piece.answer for piece in pieces], answers
                 )
             except NotPutIn as error:
                 self.fault = self.fault or str(error)
                 return event
         else:
-            tagged = {index: text.tagged_reasoning for index, text in wholes.items()}
-            event.rewrite = partial(_rewrite_answers, event.rewrite, pieces, tagged)
+            tagged_reasoning = {index: text.tagged_reasoning for index, text in wholes.items()}
+            event.rewrite = partial(_rewrite_answers, event.rewrite, pieces, tagged_reasoning)
         event.divided_texts = [text for text in (*pieces, *wholes.values()) if text.tagged_reasoning]
         event.pieces = [
             (read.number, piece.answer) for read, piece in zip(read_pieces, pieces, strict=True) if piece.answer
@@ -139,12 +145,12 @@ class AnswerDecoder(SafeDecoder):
         return event
 
     def _divide_whole(self, index: int) -> DividedText | None:
-        """A text that an event repeats; None if it begins with no reasoning."""
+        """The text of this number, which an event repeats as a whole, divided; None if it begins with no reasoning."""
         reader = self._readers.get(index)
         if reader is None:  # a text that came only as a whole
             exchanges = [exchange for exchange in self.exchanges() if exchange.index == index]
         else:
-            exchanges = [self.exchange(index)] if reader.length else []
+            exchanges = [self.exchange(index)] if reader.reasoning_end else []
         return next((DividedText.from_exchange(each) for each in exchanges if each.tagged_reasoning), None)
 
 
@@ -156,7 +162,7 @@ def _rewrite_answers(
     answers: Sequence[str],
     wholes: Mapping[int, str],
 ) -> object:
-    """Copy an event with new answers behind its reasoning."""
-    rest = iter(answers)
-    texts = [piece.tagged_reasoning + (next(rest) if piece.answer else "") for piece in pieces]
+    """Copy an event with new answers behind its reasoning; `pieces` and `tagged_reasoning` are those of the event."""
+    remaining_answers = iter(answers)
+    texts = [piece.tagged_reasoning + (next(remaining_answers) if piece.answer else "") for piece in pieces]
     return rewrite(item, texts, {index: tagged_reasoning.get(index, "") + text for index, text in wholes.items()})

@@ -47,8 +47,8 @@ _MOST_BESIDE = 256
 """Most texts of unusual fields that are compared with an answer."""
 _HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
 """Fields of a chunk that are the same in every chunk of its stream, and its choices."""
-_JOINED = 64
-"""Pieces of a growing text after which they are joined to one block."""
+_PIECES_PER_BLOCK = 64
+"""Number of pieces of a growing text that are joined to one block."""
 _SHORT = frozenset(
     {
         *("id", "model", "object", "type", "role", "name", "status", "item_id"),
@@ -65,22 +65,22 @@ _T = TypeVar("_T")
 
 
 def wants_structure(data: Mapping[str, Any]) -> bool:
-    """Whether the client asks for machine-readable output, in the request fields of any endpoint, or has begun it."""
-    if _formats(data) or has_constraint(data) or _asks_for_middle(data):
+    """Whether a request asks for machine-readable output in the fields of any endpoint, or gives its beginning."""
+    if _requested_formats(data) or has_constraint(data) or _asks_for_middle(data):
         return True
     prefill = _prefill(data)
     return bool(prefill) and begins_form(prefill)
 
 
 def _prefill(data: Mapping[str, Any]) -> str:
-    """The beginning of the answer, if the request gives it as a last turn of the assistant's; empty otherwise."""
+    """The beginning of the answer, if the request gives it as its last turn, by the assistant; else an empty text."""
     turns = data.get("messages") or data.get("input")
     last = turns[-1] if turns and isinstance(turns, (list, tuple)) else None
-    return _text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else ""
+    return _content_text(last.get("content")) if isinstance(last, Mapping) and last.get("role") == "assistant" else ""
 
 
 def _asks_for_middle(data: Mapping[str, Any]) -> bool:
-    """Whether a prompt of /v1/completions is a template whose middle is to be filled in."""
+    """Whether a request to /v1/completions has a prompt that is a template whose middle is to be filled in."""
     prompt = data.get("prompt")
     prompts = prompt if isinstance(prompt, list) else [prompt]
     return any(isinstance(text, str) and fills_middle(text) for text in prompts)
@@ -91,40 +91,43 @@ def has_constraint(data: Mapping[str, Any]) -> bool:
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
     grammar = any(place.get(name) for place in places for name in _GRAMMARS)
-    return grammar or any(_kind(format_) not in ("json_object", "json_schema") for format_ in _formats(data))
+    return grammar or any(
+        _format_type(format_) not in ("json_object", "json_schema") for format_ in _requested_formats(data)
+    )
 
 
 def json_schema(data: Mapping[str, Any]) -> str | None:
-    """The JSON schema for the output as text; None without one, "false" (which nothing satisfies) if it is invalid."""
-    formats = [format_ for format_ in _formats(data) if _kind(format_) == "json_schema"]
+    """The requested JSON schema as text; None without one, "false" (which no output meets) if it is invalid."""
+    formats = [format_ for format_ in _requested_formats(data) if _format_type(format_) == "json_schema"]
     if not formats:
         return None
     # Only chat nests the schema one level deeper, and may omit it. No endpoint accepts two schemas for one answer.
-    chat = formats[0] is data.get("response_format")
-    holder = _inner(formats[0], "json_schema") if chat else formats[0]
-    schema = holder.get("schema", chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
+    is_chat = formats[0] is data.get("response_format")
+    holder = _get_field(formats[0], "json_schema") if is_chat else formats[0]
+    schema = holder.get("schema", is_chat) if isinstance(holder, Mapping) and len(formats) == 1 else False
     try:
         return json.dumps(schema)
     except (TypeError, ValueError):
         return "false"
 
 
-def _formats(data: Mapping[str, Any]) -> list[object]:
+def _requested_formats(data: Mapping[str, Any]) -> list[object]:
     """The output formats that the request asks for, other than plain text."""
     formats = (
         data.get("response_format"),  # chat
-        _inner(data.get("text"), "format"),  # Responses
+        _get_field(data.get("text"), "format"),  # Responses
         data.get("output_format"),  # Messages, and its newer form
-        _inner(data.get("output_config"), "format"),
+        _get_field(data.get("output_config"), "format"),
     )
-    return [format_ for format_ in formats if _kind(format_) not in (None, "text")]
+    return [format_ for format_ in formats if _format_type(format_) not in (None, "text")]
 
 
-def _kind(format_: object) -> object:
+def _format_type(format_: object) -> object:
+    """The `type` of an output format; some requests give only the type in place of an object."""
     return format_.get("type") if isinstance(format_, Mapping) else format_
 
 
-def _inner(value: object, name: str) -> object:
+def _get_field(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, Mapping) else None
 
 
@@ -134,11 +137,11 @@ def system_turn(text: object) -> tuple[Turn, ...]:
 
 
 def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, ...]:
-    """The turns before the answer, limited to `roles` if given; of a turn made of parts, only the text parts."""
+    """The turns before the answer, only those of `roles` if given; of a turn made of parts, only its text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
     by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
-    return tuple(turn(role, _text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+    return tuple(turn(role, _content_text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
 
 
 def turn(role: str, content: str) -> Turn:
@@ -146,7 +149,8 @@ def turn(role: str, content: str) -> Turn:
     return Turn(replace_surrogates(role), replace_surrogates(content))
 
 
-def _text(content: object) -> str:
+def _content_text(content: object) -> str:
+    """The text of a message's content, with its text parts in lines of their own; empty for any other content."""
     if isinstance(content, str):
         return content
     if not isinstance(content, (list, tuple)):
@@ -176,7 +180,7 @@ def no_store(data: Mapping[str, Any], response: object = None) -> bool:
     if isinstance(control, Mapping) and control.get("no-store"):
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
-    received = _inner(_inner(details, "response_headers"), "cache-control")
+    received = _get_field(_get_field(details, "response_headers"), "cache-control")
     controls = (request_headers(data).get("cache-control"), received, _upstream_cache_control(response))
     return any(_NO_STORE in str(control or "").lower() for control in controls)
 
@@ -185,13 +189,13 @@ def _upstream_cache_control(response: object) -> object:
     """The upstream's Cache-Control, which LiteLLM stores in the hidden parameters of a response, chunk or stream."""
     hidden = getattr(response, "_hidden_params", None)
     fields = hidden.get("additional_headers") if hidden is not None and hasattr(hidden, "get") else None
-    return _inner(fields, "llm_provider-cache-control")
+    return _get_field(fields, "llm_provider-cache-control")
 
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """LiteLLM's metadata dicts, first the one that the proxy itself filled; which one that is depends on the route."""
-    both = [data.get(name) for name in ("metadata", "litellm_metadata")]
-    present = [bucket for bucket in both if isinstance(bucket, dict)]
+    """LiteLLM's metadata dicts, first the one that the proxy itself filled; it depends on the route which one."""
+    buckets = [data.get(name) for name in ("metadata", "litellm_metadata")]
+    present = [bucket for bucket in buckets if isinstance(bucket, dict)]
     # the proxy writes the fields of the key into its own dict only
     return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
@@ -222,14 +226,14 @@ class GrowingText:
     def append(self, piece: str) -> None:
         """Append a piece of the text."""
         self._recent.append(piece)
-        if len(self._recent) == _JOINED:
+        if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
             self._recent = []
             # Merge blocks of similar size, as a binary counter carries, so that each character is copied only a few
             # times.
             while len(self._blocks) > 1 and len(self._blocks[-2]) <= len(self._blocks[-1]):
-                last = self._blocks.pop()
-                self._blocks[-1] += last
+                last_block = self._blocks.pop()
+                self._blocks[-1] += last_block
 
     def __bool__(self) -> bool:
         """Whether any piece has arrived, even an empty one."""
@@ -241,7 +245,10 @@ class GrowingText:
 
 
 def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
-    """The fields of an object beside the usual ones of an answer; verdicts of filters are left out."""
+    """(name, value) of an object's fields that are not `usual` and hold more than a number, a flag or a short word.
+
+    Verdicts of filters are left out.
+    """
     own, extra = _own_and_extra(thing)
     # as sets, since this runs for every event of a stream
     names = [*(own.keys() - usual), *(extra.keys() - usual if extra else ())]
@@ -250,7 +257,7 @@ def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[t
 
 
 def _own_and_extra(thing: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The fields of an object that its class declares, and the others."""
+    """Two mappings: the fields of an object that its class declares, and its extra fields."""
     if isinstance(thing, BaseModel):
         return thing.__dict__, thing.__pydantic_extra__ or {}
     return (thing if isinstance(thing, Mapping) else {}), {}
@@ -273,6 +280,7 @@ def is_plain(thing: object, own_texts: Collection[str]) -> bool:
 
 
 def _is_plain_inside(name: str, value: object, own_texts: Collection[str]) -> bool:
+    """Whether a field of a plain event may hold this object or list, and everything in it is plain."""
     if name not in _INNER:
         return False
     if isinstance(value, list):
@@ -281,7 +289,7 @@ def _is_plain_inside(name: str, value: object, own_texts: Collection[str]) -> bo
 
 
 def _counts_only(value: object) -> bool:
-    """Whether an account of tokens holds nothing but numbers and short words."""
+    """Whether a value in an account of tokens holds nothing but numbers and short words."""
     if isinstance(value, str):
         return len(value) < copies.SHORTEST_COPY
     if isinstance(value, BaseModel | Mapping):
@@ -316,7 +324,7 @@ class ChoiceBuilder:
     """Texts of the refusal field that arrived whole."""
 
     def decline(self, text: object, *, piece: bool) -> None:
-        """Record a text of the refusal field, which is delivered unchanged; `piece` if it is part of a stream."""
+        """Record a text of the refusal field, which is delivered unchanged; `piece` if a stream sends more of it."""
         if not has_content(text):
             return
         self.refusal = True
@@ -401,7 +409,9 @@ def replace_choice_texts(response: Any, outcomes: Sequence[Outcome], put: Callab
     if not texts:
         return response
     edited = response.model_copy()
-    edited.choices = [put(choice, texts[n]) if n in texts else choice for n, choice in enumerate(response.choices)]
+    edited.choices = [
+        put(choice, texts[index]) if index in texts else choice for index, choice in enumerate(response.choices)
+    ]
     return edited
 
 
@@ -430,15 +440,15 @@ class ContentBlock:
     index: int
     """Its number among all blocks of the answer."""
     is_text: bool
-    text: int | None = None
-    """The number of its text; None as long as none has come."""
+    text_number: int | None = None
+    """The number of its text; None as long as no text has come."""
     has_ended: bool = False
     is_sent: bool = False
     """Whether an event of it was delivered, so that it can no longer be left out."""
 
 
 class RemainingNumbers:
-    """Renumbers the blocks or items of a stream after some were removed; unless `enabled`, none is."""
+    """Renumbers the blocks or items of a stream after some were removed; unless `enabled`, it removes none."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
@@ -471,7 +481,7 @@ class StreamEvent:
     ends: Sequence[int] = ()
     """Numbers of the texts that end with this event."""
     rewrite: Rewrite | None = None
-    """Copies the event with new pieces and, by text number, those whole texts that changed."""
+    """Copies an event with new pieces and, by text number, those whole texts that changed; None if it has no text."""
     divided_texts: Sequence[DividedText] = ()
     """Texts and pieces of the event that begin with reasoning; `pieces` holds only the answers in them."""
     block: ContentBlock | None = None
@@ -483,7 +493,7 @@ class StreamEvent:
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
-        """The event with these texts; the same object if no text differs."""
+        """The event with new pieces and, by text number, new whole texts; the same object if no text differs."""
         # an event without changes is sent as it arrived, byte by byte
         same = all(new == old for new, (_, old) in zip(pieces, self.pieces, strict=True))
         if self.rewrite is None or (same and not wholes):
@@ -510,7 +520,7 @@ class StreamDecoder(Protocol):
         ...
 
     def facts(self, index: int) -> Exchange:
-        """The same without the text itself, at a cost that does not grow with the text."""
+        """The exchange of a text without the text itself, at a cost that does not grow with the text."""
         ...
 
     @property
@@ -528,7 +538,7 @@ class StreamDecoder(Protocol):
         ...
 
     def beginning(self) -> object:
-        """An event that must stand before one that says that the answer failed; None if none must, or nothing came."""
+        """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
         ...
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
@@ -555,7 +565,10 @@ class Wire(Protocol):
         ...
 
     def opens_answer(self, event: Any) -> bool:
-        """Whether an event before the first text says only that an answer begins, or holds only reasoning."""
+        """Whether an event has no text of the answer yet, so that it may go out while the answer is held.
+
+        It holds only a role, the start of a message or part, reasoning, or a heartbeat.
+        """
         ...
 
 
@@ -592,7 +605,7 @@ class ChunkDecoder:
             refuse_answer(item)
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
-        ends: list[int] = []
+        ended_indices: list[int] = []
         fields = fields_beside(item)
         for choice in item.choices:
             index = choice.index
@@ -602,8 +615,8 @@ class ChunkDecoder:
             if text := self._text(choice):
                 pieces.append((index, text))
             if choice.finish_reason:
-                ends.append(index)
-        return [StreamEvent(item, tuple(pieces), (), tuple(ends), self._rewrite_chunk)]
+                ended_indices.append(index)
+        return [StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk)]
 
     def flush(self) -> list[StreamEvent]:
         """Nothing, since chunks arrive whole."""
@@ -647,16 +660,17 @@ class ChunkDecoder:
                     return _empty_chunk(chunk, choice)
         return None
 
-    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _: Mapping[int, str]) -> object:
-        texts = iter(pieces)
+    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
+        """A copy of a chunk with new pieces, one for each choice that has text."""
+        remaining_pieces = iter(pieces)
         copy = chunk.model_copy()
-        copy.choices = [self._with_next(choice, texts) for choice in chunk.choices]
+        copy.choices = [self._replace_piece(choice, remaining_pieces) for choice in chunk.choices]
         return copy
 
-    def _with_next(self, choice: Any, texts: Iterator[str]) -> Any:
+    def _replace_piece(self, choice: Any, remaining_pieces: Iterator[str]) -> Any:
+        """The choice with the next piece as its text; the same object if it has no text, or the same one."""
         old = self._text(choice)
-        # choices without text have no piece
-        new = next(texts) if old else old
+        new = next(remaining_pieces) if old else old
         return choice if new == old else self._with_text(choice, new)
 
 
@@ -688,38 +702,42 @@ class SafeFormat:
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """The exchanges of a whole response, or one exchange that says why the response cannot be read."""
         try:
-            exchanges = _check_numbers(name_errors(Unreadable, self._wire.exchanges, data, response))
+            exchanges = _check_indices(call_or_raise(Unreadable, self._wire.exchanges, data, response))
         except Unreadable as error:
             return [_faulty_exchange(data, str(error))]
-        return [divide_exchange(one) if OPENING.match(one.answer or "") else one for one in exchanges]
+        return [
+            divide_exchange(exchange) if OPENING.match(exchange.answer or "") else exchange for exchange in exchanges
+        ]
 
     def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange] = ()) -> Any:
         """The corrected copy of the response; raises `NotPutIn`.
 
         `exchanges` are those that were read from it: their reasoning stays before the corrected answers.
         """
-        openings = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
-        if openings:
-            outcomes = [replace(one, text=openings.get(one.index, "") + (one.text or "")) for one in outcomes]
-        return name_errors(NotPutIn, self._wire.apply, response, outcomes)
+        reasoning = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
+        if reasoning:
+            outcomes = [
+                replace(outcome, text=reasoning.get(outcome.index, "") + (outcome.text or "")) for outcome in outcomes
+            ]
+        return call_or_raise(NotPutIn, self._wire.apply, response, outcomes)
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy whose texts begin with the answer; the same response if all do. Raises `NotPutIn`."""
+        """A copy of a response without tagged reasoning; the same response if it has none. Raises `NotPutIn`."""
         answers = [
             Outcome(Status.CORRECTED, None, exchange.answer, _NO_POLICY, exchange.index)
             for exchange in self.exchanges(data, response)
             if exchange.tagged_reasoning
         ]
-        return name_errors(NotPutIn, self._wire.apply, response, answers) if answers else response
+        return call_or_raise(NotPutIn, self._wire.apply, response, answers) if answers else response
 
     def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
-        """A choice before the upstream has sent any part of it."""
+        """The exchange of a choice of which the upstream has sent nothing yet."""
         return self._wire.decoder(data).exchange(index)
 
     def opens_answer(self, event: object) -> bool:
-        """Whether an event only opens an answer; false if it cannot be read."""
+        """Whether an event has no text of the answer yet (see `Wire`); false if it cannot be read."""
         try:
-            return name_errors(Unreadable, self._wire.opens_answer, event)
+            return call_or_raise(Unreadable, self._wire.opens_answer, event)
         except Unreadable:
             return False
 
@@ -746,7 +764,7 @@ class SafeDecoder:
         events = self._attempt(self._decoder.feed, item)
         if events is None:
             # first the bytes that the decoder had read and not returned, so that the order stays
-            return [*self._rest(), StreamEvent(item)]
+            return [*self._take_pending(), StreamEvent(item)]
         # dicts are never held back, so only bytes can be lost
         if self._pending or isinstance(item, bytes | str):
             self._pending += _raw(item)
@@ -757,7 +775,7 @@ class SafeDecoder:
     def flush(self) -> list[StreamEvent]:
         """The remaining events when the stream has ended."""
         events = self._attempt(self._decoder.flush)
-        return self._rest() if events is None else self._join_halves(events)
+        return self._take_pending() if events is None else self._join_halves(events)
 
     def exchange(self, index: int) -> Exchange:
         """A text so far, or an exchange that says why it cannot be read."""
@@ -778,8 +796,9 @@ class SafeDecoder:
         return self._read(self._decoder.facts, index)
 
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
+        """The exchange that `read` returns for a text, or one that says why it cannot be read."""
         try:
-            return self._drop_half(name_errors(Unreadable, read, index))
+            return self._drop_half(call_or_raise(Unreadable, read, index))
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty_exchange(self._data, str(error))
@@ -788,35 +807,33 @@ class SafeDecoder:
         """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
         try:
             if self.fault is None:
-                return [*map(self._drop_half, _check_numbers(name_errors(Unreadable, self._decoder.exchanges)))]
+                return [*map(self._drop_half, _check_indices(call_or_raise(Unreadable, self._decoder.exchanges)))]
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
 
     def beginning(self) -> object:
-        """An event that must stand before one that says that the answer failed; None if none must, or nothing came."""
+        """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
         return self._decoder.beginning()
 
     def empty_event(self, delivered: Sequence[object], received: object) -> object:
         """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""
         try:
-            return name_errors(Unreadable, self._decoder.empty_event, delivered, received)
+            return call_or_raise(Unreadable, self._decoder.empty_event, delivered, received)
         except Unreadable:
             return None
 
     def _drop_half(self, exchange: Exchange) -> Exchange:
-        """The exchange without the half of a letter at its end, which no event has brought yet."""
-        return (
-            replace(exchange, answer=exchange.answer[:-1])
-            if exchange.answer and exchange.index in self._halves
-            else exchange
-        )
+        """The exchange without the half letter at the end of its answer that waits for its second half."""
+        if exchange.answer and exchange.index in self._halves:
+            return replace(exchange, answer=exchange.answer[:-1])
+        return exchange
 
     def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
         """The events that `decode` returns; None from the first failure on."""
         try:
             if self.fault is None:
-                return self._check_events(name_errors(Unreadable, decode, *arguments))
+                return self._check_events(call_or_raise(Unreadable, decode, *arguments))
         except Unreadable as error:
             self.fault = str(error)
         return None
@@ -852,24 +869,25 @@ class SafeDecoder:
             event.pieces = pieces
             if changed and event.rewrite is not None:
                 try:
-                    event.item = name_errors(NotPutIn, event.rewrite, event.item, [text for _, text in pieces], {})
+                    event.item = call_or_raise(NotPutIn, event.rewrite, event.item, [text for _, text in pieces], {})
                 except NotPutIn as error:
                     self.fault = str(error)
         return events
 
-    def _rest(self) -> list[StreamEvent]:
-        rest = bytes(self._pending)
+    def _take_pending(self) -> list[StreamEvent]:
+        """Remove the bytes that were read and not returned; return them as one event, if there are any."""
+        pending = bytes(self._pending)
         self._pending = bytearray()
-        return [StreamEvent(rest)] if rest else []
+        return [StreamEvent(pending)] if pending else []
 
 
 def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
     """The event with these texts; raises `NotPutIn`."""
-    return name_errors(NotPutIn, event.with_texts, pieces, wholes)
+    return call_or_raise(NotPutIn, event.with_texts, pieces, wholes)
 
 
-def name_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
-    """Return the result of `call`; re-raise errors as `kind` with only their type, since messages may quote text."""
+def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
+    """Return the result of `call`; raise any error as `kind` with only its type, since messages may quote text."""
     try:
         return call(*arguments)
     except CopyStays:
@@ -879,13 +897,14 @@ def name_errors(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arg
 
 
 def _raw(item: object) -> bytes:
+    """The bytes of an item that is bytes or text; no bytes for any other item."""
     if isinstance(item, str):
         return item.encode(errors="surrogatepass")
     return item if isinstance(item, bytes) else b""
 
 
-def _check_numbers(exchanges: list[Exchange]) -> list[Exchange]:
-    """Raise `Unreadable` if an index is not a number, because the index is logged."""
+def _check_indices(exchanges: list[Exchange]) -> list[Exchange]:
+    """Return the exchanges; raise `Unreadable` if an index is not a number, since indices are logged."""
     if not all(isinstance(exchange.index, int) for exchange in exchanges):
         raise Unreadable(TypeError.__name__)
     return exchanges

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.base import name_errors
+from aligner_proxy.formats.base import call_or_raise
 from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
 
 Place = tuple[object, ...]
-"""Identifies a call in a stream. Its first part is what an event ends: a choice, a block or an item."""
+"""Identifies a call in a stream. Its first part is the call's group, which events end: a choice, block or item."""
 _GRAMMAR = "grammar"
 _DELTA_SUFFIX = ".delta"
 _FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -50,7 +50,7 @@ class CallForm(Protocol):
         ...
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
-        """The first parts of the places of calls that end with an event; None for all."""
+        """The groups (first parts of their `Place`) of the calls that end with an event; None if all calls end."""
         ...
 
 
@@ -68,16 +68,16 @@ class SafeCalls:
             texts.append(call)
             return call.text
 
-        name_errors(Unreadable, self._form.walk, value, note)
+        call_or_raise(Unreadable, self._form.walk, value, note)
         return texts
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
-        """The first parts of the places of calls that end with an event; None for all. Raises `Unreadable`."""
-        return name_errors(Unreadable, self._form.ended_groups, event)
+        """The groups of the calls that end with an event, as in `CallForm`; raises `Unreadable`."""
+        return call_or_raise(Unreadable, self._form.ended_groups, event)
 
     def replace(self, value: Any, edit: Edit) -> Any:
-        """The body or event with `edit` applied; the same object if nothing changed. Raises `NotPutIn`."""
-        return name_errors(NotPutIn, self._form.walk, value, edit)
+        """The body or event with `edit` applied to the arguments in it, as in `walk`; raises `NotPutIn`."""
+        return call_or_raise(NotPutIn, self._form.walk, value, edit)
 
 
 class ChatCalls:
@@ -94,6 +94,7 @@ class ChatCalls:
 
 
 def _walk_choice(number: int, choice: Any, edit: Edit) -> Any:
+    """The choice at position `number` with `edit` applied to the calls in its message or delta."""
     for name in ("message", "delta"):
         body = get(choice, name)
         if body is not None:
@@ -103,7 +104,7 @@ def _walk_choice(number: int, choice: Any, edit: Edit) -> Any:
 
 
 def _walk_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
-    """A message or delta with `edit` applied to its calls, and to the one call of older clients."""
+    """A message or delta with `edit` applied to its calls and to `function_call`, the single call of older clients."""
 
     def walk_call(number: int, call: Any) -> Any:
         index = get(call, "index")
@@ -186,6 +187,7 @@ class ResponsesCalls:
 
 
 def _walk_item(place: Place, item: Any, edit: Edit) -> Any:
+    """An item with `edit` applied to its arguments; the same object if it is no call or nothing changed."""
     field = _FIELDS.get(kind_of(item))
     return item if field is None else _edit_field(item, field, place, edit)
 
@@ -212,11 +214,12 @@ def _edit_field(
 
 
 def find_tool(data: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """What a request says of one of its tools; None if it does not offer it."""
-    return next((tool for tool in _tools(data) if name and tool.get("name") == name), None)
+    """The definition of the tool with this name in a request; None if the request does not offer it."""
+    return next((tool for tool in _offered_tools(data) if name and tool.get("name") == name), None)
 
 
-def _tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _offered_tools(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the definitions of a request's tools, without the object that some formats put around each."""
     for tools in (data.get("tools"), data.get("functions")):
         for tool in tools if isinstance(tools, Sequence) and not isinstance(tools, str) else ():
             if isinstance(tool, Mapping):

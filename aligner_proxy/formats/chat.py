@@ -65,6 +65,7 @@ def opens_answer(chunk: Any) -> bool:
 
 
 def _opens_choice(choice: Any) -> bool:
+    """Whether a choice of a chunk has nothing but a delta with a role or reasoning."""
     delta = _filled_fields(getattr(choice, "delta", None) or ())
     fields = delta.get("provider_specific_fields", {})
     return (
@@ -75,6 +76,7 @@ def _opens_choice(choice: Any) -> bool:
 
 
 def _filled_fields(model: Any) -> dict[str, Any]:
+    """The fields of a model that are set, by name."""
     return {name: value for name, value in model if has_content(value)}
 
 
@@ -97,7 +99,7 @@ def with_choice_text(choice: Any, text: str) -> Any:
         edited.text = text
     else:
         setattr(edited, name, _with_content(getattr(choice, name), text))
-    # they are those of the tokens of the old text
+    # token probabilities describe the old text
     if has_content(getattr(edited, "logprobs", None)):
         edited.logprobs = None
     return edited
@@ -127,7 +129,7 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
         builder.non_text = True
     builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
     builder.tool_calls |= any(has_content(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
-    # a delta, unlike a message, brings only a piece of the refusal
+    # without a message the choice has a delta, which brings only a piece of the refusal
     builder.decline(_refusal(body), piece=getattr(choice, "message", None) is None)
     builder.non_text |= any(has_content(getattr(body, name, None)) for name in ("audio", "images"))
     builder.read_fields(fields_beside(body, _USUAL))
@@ -145,6 +147,7 @@ def _body_name(choice: Any) -> str | None:
 
 
 def _content(choice: Any) -> object:
+    """What stands in the place of a choice's text: a text, parts of any kind, or None."""
     name = _body_name(choice)
     return getattr(choice, "text", None) if name is None else getattr(choice, name).content
 
@@ -164,6 +167,6 @@ def _with_content(body: Any, text: str) -> Any:
 def _refusal(body: Any) -> object:
     """The refusal field, which LiteLLM stores as an attribute of the body or among the provider fields."""
     fields = getattr(body, "provider_specific_fields", None)
-    inner = fields.get("refusal") if isinstance(fields, Mapping) else None
-    own = getattr(body, "refusal", None)
-    return own if has_content(own) else inner
+    provider_refusal = fields.get("refusal") if isinstance(fields, Mapping) else None
+    body_refusal = getattr(body, "refusal", None)
+    return body_refusal if has_content(body_refusal) else provider_refusal

@@ -34,12 +34,12 @@ SHORTEST_COPY = 20
 _WINDOW = 16
 """Characters without white space, about 20 with it, that a copy of part of a sentence shares with it."""
 _LONG_WINDOW = 40
-"""The same where people think and act: reasoning and calls share words with any answer."""
+"""Characters that a copy in reasoning or a call shares with it, as these share more words with any answer."""
 _SENTENCE = 40
 """Characters from which a quotation counts although it does not end as a sentence does."""
 _ENDS = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u2026")
-_FEW = 20
-"""Stretches are looked for one by one if there are so many times more characters in a text."""
+_CHARS_PER_STRETCH = 20
+"""Stretches are looked for one by one in a text that has at least this many characters for each of them."""
 _NOISE = re.compile(r"\\[nrt]|[\s\\]")
 """White space, plain or escaped as in JSON."""
 _POINTER = re.compile(
@@ -72,7 +72,7 @@ def normalize(text: str) -> str:
 
 
 class Grams:
-    """Short stretches of texts, which show at once that most other stretches do not stand in these texts."""
+    """Hashes of short stretches of texts, which show at once that most longer stretches do not stand in the texts."""
 
     _CHARS = 12
     _EVERY = 5
@@ -82,16 +82,16 @@ class Grams:
         self._hashes: set[int] = set()
 
     def add(self, text: str, start: int) -> None:
-        """Add the grams of a text from about this character on; it may have ended inside one there before."""
+        """Add the grams of a text that reach beyond `start`, where the text ended when it was added last."""
         first = max(0, start - self._CHARS) // self._EVERY * self._EVERY
         places = range(first, len(text) - self._CHARS + 1, self._EVERY)
-        self._hashes.update(hash(text[at : at + self._CHARS]) for at in places)
+        self._hashes.update(hash(text[place : place + self._CHARS]) for place in places)
 
     def may_hold(self, stretch: str) -> bool:
         """Whether a stretch of text may stand in the texts; one that is too short always may."""
         if len(stretch) < self._CHARS + self._EVERY - 1:
             return True
-        return any(hash(stretch[at : at + self._CHARS]) in self._hashes for at in range(self._EVERY))
+        return any(hash(stretch[place : place + self._CHARS]) in self._hashes for place in range(self._EVERY))
 
 
 @dataclass(slots=True)
@@ -99,13 +99,13 @@ class RemovedText:
     """What edits took out of one or more answers."""
 
     sentences: dict[int, dict[int, set[str]]] = field(default_factory=lambda: {_WINDOW: {}, _LONG_WINDOW: {}})
-    """By length of the stretches, the removed sentences that none of those tells apart, by their own length."""
+    """By window length, the removed sentences of which no such window is in `windows`, by their own length."""
     windows: dict[int, set[str]] = field(default_factory=lambda: {_WINDOW: set(), _LONG_WINDOW: set()})
-    """By length, the stretches of removed text that stand nowhere in what is delivered."""
+    """By length, the stretches (windows) of removed sentences that stand nowhere in what is delivered."""
     longest: int = 0
     """Characters of the longest removed sentence, without white space."""
     longest_alike: int = 0
-    """The same of those that no stretch tells apart, so that only the whole sentence shows a copy."""
+    """Characters of the longest sentence in `sentences`, of which only the whole sentence shows a copy."""
 
     @classmethod
     def compare_texts(cls, originals: Iterable[str], corrected: Iterable[str]) -> RemovedText:
@@ -138,10 +138,10 @@ class RemovedText:
         self.longest = max(self.longest, *map(len, removed), 0)
 
     def narrow(self, grams: Grams) -> RemovedText | None:
-        """What of it texts with these grams may hold; None if nothing."""
+        """The part of this removed text that texts with these grams may hold; None if they hold none of it."""
         windows = {size: set(filter(grams.may_hold, group)) for size, group in self.windows.items()}
         sentences = {
-            size: {length: few for length, group in groups.items() if (few := set(filter(grams.may_hold, group)))}
+            size: {length: likely for length, group in groups.items() if (likely := set(filter(grams.may_hold, group)))}
             for size, groups in self.sentences.items()
         }
         any_left = any(windows.values()) or any(sentences.values())
@@ -149,10 +149,10 @@ class RemovedText:
 
     def is_quoted_in(self, text: str, kind: SideKind) -> bool:
         """Whether a text holds a removed sentence, or a good part of one."""
-        return self.is_in(normalize(text), kind)
+        return self.is_quoted_in_normalized(normalize(text), kind)
 
-    def is_in(self, normal: str, kind: SideKind) -> bool:
-        """The same of a text that is normalized."""
+    def is_quoted_in_normalized(self, normal: str, kind: SideKind) -> bool:
+        """Whether a text that is normalized already holds a removed sentence, or a good part of one."""
         size = _LONG_WINDOW if kind in ACTED_ON else _WINDOW
         return _holds_any(normal, self.windows[size], size) or any(
             _holds_any(normal, group, length) for length, group in self.sentences[size].items()
@@ -160,26 +160,28 @@ class RemovedText:
 
 
 def _long_sentences(text: str) -> set[str]:
+    """The sentences of a text that are long enough to be looked for, normalized."""
     return {normalize(piece.text) for piece in split(text) if len(piece.text.strip()) >= SHORTEST_COPY}
 
 
 def _windows(text: str, size: int) -> list[str]:
-    return [text[at : at + size] for at in range(len(text) - size + 1)]
+    """All overlapping stretches of `size` characters in a text."""
+    return [text[start : start + size] for start in range(len(text) - size + 1)]
 
 
 def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set[str]:
     """The stretches of these sentences that stand nowhere in what remains."""
     windows = {window for sentence in sentences for window in _windows(sentence, size)}
     if windows:
-        windows.difference_update(remaining[at : at + size] for at in range(len(remaining) - size + 1))
+        windows.difference_update(remaining[start : start + size] for start in range(len(remaining) - size + 1))
     return windows
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
     """Whether a text holds one of these stretches of this length."""
-    if len(stretches) * _FEW <= len(text):
+    if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
-    return any(text[at : at + length] in stretches for at in range(len(text) - length + 1))
+    return any(text[start : start + length] in stretches for start in range(len(text) - length + 1))
 
 
 def describes(value: object, name: str = "") -> bool:
@@ -223,7 +225,7 @@ class _Search:
     delivered_texts: Collection[str]
     """The answers as they go out, which were judged."""
     unchanged_texts: Collection[str]
-    """Those of them that are as the upstream wrote them, whose pointers stay right."""
+    """The delivered texts that are as the upstream wrote them, so that pointers into them stay right."""
     echoed_texts: Collection[str]
     """Texts of the request that the response repeats."""
 
@@ -282,6 +284,7 @@ def _is_copy(value: object, name: str, kind: SideKind, search: _Search, *, edite
 
 
 def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
+    """Whether a string quotes removed text and is neither a delivered text nor an echo of the request."""
     if len(text) < SHORTEST_COPY or text in search.delivered_texts or text in search.echoed_texts:
         return False
     return search.removed.is_quoted_in(text, kind)
@@ -297,16 +300,17 @@ def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: b
 
 
 def _clean_string(text: str, kind: SideKind, search: _Search) -> str:
+    """The string, without its quotation of removed text if it has one; raises `CopyStays` in reasoning and calls."""
     if not _is_quotation(text, kind, search):
         return text
     if kind in ACTED_ON:
         raise CopyStays(kind)
     # an answer may stand behind reasoning in the same string
-    return next((own for own in search.delivered_texts if own and text.endswith(own)), "")
+    return next((answer for answer in search.delivered_texts if answer and text.endswith(answer)), "")
 
 
 def _own_text(value: object) -> str | None:
-    """The answer's text in a choice, message, part or block."""
+    """The answer's text in a choice, message, part or block; None if the object holds none."""
     for name in ("text", "content"):
         text = _field(value, name)
         if isinstance(text, str):
@@ -322,6 +326,7 @@ def _field(value: object, name: str) -> object:
 
 
 def _with_fields(value: Any, changed: Mapping[str, Any]) -> Any:
+    """A copy of an object with changed fields; None drops a field."""
     if isinstance(value, BaseModel):
         return value.model_copy(update=dict(changed))
     # a field of a dict that is dropped goes with its name

@@ -21,6 +21,7 @@ def refuse_answer(item: object) -> None:
 
 
 def _holds_answer(item: object) -> bool:
+    """Whether an item of a stream or a response, of any form, holds an answer or a piece of one."""
     if isinstance(item, bytes | str):
         text = item if isinstance(item, str) else item.decode(errors="replace")
         return any(map(_line_holds_answer, text.splitlines()))
@@ -39,4 +40,4 @@ def _line_holds_answer(line: str) -> bool:
     try:
         return _holds_answer(json.loads(data))
     except ValueError:
-        return True  # a part of an event
+        return True  # the beginning of an event that was cut off

@@ -32,7 +32,7 @@ class IncomingText:
 
 
 def incoming_texts(data: Mapping[str, Any]) -> Iterator[IncomingText]:
-    """Yield the texts of the last `MOST_MESSAGES` messages of a request that hold prose."""
+    """Yield the prose of a request's last `MOST_MESSAGES` messages, one text per message and kind."""
     for name in ("messages", "input", "prompt"):
         entries = data.get(name)
         if isinstance(entries, str):
@@ -47,6 +47,7 @@ def incoming_texts(data: Mapping[str, Any]) -> Iterator[IncomingText]:
 
 
 def _texts_by_kind(entry: object) -> dict[IncomingKind, list[str]]:
+    """The texts of one message, by kind; a plain string is a turn of the history."""
     if isinstance(entry, str):
         return {IncomingKind.HISTORY: [entry]}
     texts = {IncomingKind.TOOL_RESULTS: list(entry_results(entry))}

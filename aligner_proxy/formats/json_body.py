@@ -29,10 +29,10 @@ def holds_answers(body: Mapping[str, Any]) -> bool:
 
 
 def find_route(body: Mapping[str, Any], request: Mapping[str, Any]) -> str:
-    """The route whose wire format a body has.
+    """The route whose wire format a response body has.
 
-    Without its prompt a text completion is read like a chat completion without a conversation. So is a body of an
-    unknown form: it has no choices, and each of its texts is one beside the answer.
+    A text completion whose request has no prompt is read as a chat completion without a conversation. A body of an
+    unknown form is read as one, too: it has no choices, and each of its texts is one beside the answer.
     """
     if "choices" in body:
         return TEXT if body.get("object") == _TEXT_OBJECT and "prompt" in request else CHAT
@@ -42,7 +42,7 @@ def find_route(body: Mapping[str, Any], request: Mapping[str, Any]) -> str:
 
 
 def read_body(body: dict[str, Any]) -> Any:
-    """The object that the wire formats read; a message of Anthropic stays the same dict."""
+    """The object that the wire formats read in place of a JSON body; a message of Anthropic stays the same dict."""
     if "choices" in body:
         if body.get("object") == _TEXT_OBJECT:
             return _fill(TextCompletionResponse, {**body, "choices": _map_objects(body["choices"], _read_text_choice)})
@@ -75,9 +75,9 @@ def _read_text_choice(choice: dict[str, Any]) -> Any:
 
 def _map_objects(values: object, read: Any) -> object:
     """A list with `read` applied to its JSON objects; any other value unchanged, for the wire format to refuse."""
-    return (
-        [read(value) if isinstance(value, dict) else value for value in values] if isinstance(values, list) else values
-    )
+    if not isinstance(values, list):
+        return values
+    return [read(value) if isinstance(value, dict) else value for value in values]
 
 
 def _fill(kind: Any, fields: Mapping[str, Any]) -> Any:

@@ -46,7 +46,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
     builder.read_fields(fields_beside(response))
     for block in content:
-        _absorb(builder, block)
+        _absorb_block(builder, block)
     texts = filter(None, map(_text, content))
     return builder.exchanges(data, dict(enumerate(texts)), _turns(data), response)
 
@@ -79,7 +79,7 @@ def _blocks(response: object) -> list[Any] | None:
 
 
 def _with_new_text(block: Any, text: str) -> object:
-    """A copy of a block with a new text, without the citations that point into the old one."""
+    """A copy of a block with a new text in the form of the old one, without citations that point into the old one."""
     if not isinstance(block, Mapping):
         return [text] if isinstance(block, list) else text
     form = [text] if isinstance(block["text"], list) else text
@@ -101,16 +101,15 @@ class MessagesDecoder:
         self._numbers: dict[int, int] = {}
         self._texts: list[GrowingText] = []
         self._form = RequestedForm.from_request(data)
-        self._any = False
-        """Whether the stream had any event."""
+        self._has_events = False
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes."""
-        return [self._event(frame) for frame in self._cutter.feed(item)]
+        return [self._read_frame(frame) for frame in self._cutter.feed(item)]
 
     def flush(self) -> list[StreamEvent]:
-        """The remaining bytes as an event, which may be incomplete."""
-        return [self._event(frame) for frame in self._cutter.flush()]
+        """The remaining bytes as an event, which may be incomplete; nothing if none remain."""
+        return [self._read_frame(frame) for frame in self._cutter.flush()]
 
     def exchange(self, index: int) -> Exchange:
         """A block so far."""
@@ -133,7 +132,7 @@ class MessagesDecoder:
 
     def exchanges(self) -> list[Exchange]:
         """Every text block; a stream without a stop reason counts as broken off ("error")."""
-        if not self._any:
+        if not self._has_events:
             return []
         builder = replace(self._builder, finish_reason=self._builder.finish_reason or "error")
         texts = {number: str(pieces) for number, pieces in enumerate(self._texts)}
@@ -149,11 +148,11 @@ class MessagesDecoder:
             return None
         return {"type": "ping"} if isinstance(delivered[-1], Mapping) else _PING
 
-    def _event(self, frame: sse.EventFrame) -> StreamEvent:
-        """The event of a frame, whose text is added to its block."""
+    def _read_frame(self, frame: sse.EventFrame) -> StreamEvent:
+        """Add the text of a frame's event to its block; return the event with its texts."""
         self._builder.inconsistent |= frame.broken
         event = frame.event
-        self._any |= frame.broken
+        self._has_events |= frame.broken
         if not event:
             # an event may be cut off, and is then no JSON
             if not isinstance(frame.item, bytes) or frame.item.lstrip().startswith((b"{", b"[")):
@@ -161,45 +160,48 @@ class MessagesDecoder:
             return StreamEvent(frame.item)
         if "choices" in event or str(event.get("type")).startswith("response"):
             refuse_answer(event)
-        self._any = True
+        self._has_events = True
         _absorb_event(self._builder, event, self._begun_blocks)
         pieces: list[tuple[int, str]] = []
 
         def note(block: int, piece: str) -> str:
             if piece:
-                pieces.append((self._number(block), piece))
+                pieces.append((self._number_text(block), piece))
                 self._texts[pieces[-1][0]].append(piece)
             return piece
 
-        _walk(event, note)
-        return StreamEvent(frame.item, tuple(pieces), (), self._ends(event), _rewrite_event, block=self._block(event))
+        _edit_text(event, note)
+        return StreamEvent(
+            frame.item, tuple(pieces), (), self._ended_texts(event), _rewrite_event, block=self._update_block(event)
+        )
 
-    def _block(self, event: Mapping[str, Any]) -> ContentBlock | None:
-        """The block that an event belongs to, up to date with it."""
+    def _update_block(self, event: Mapping[str, Any]) -> ContentBlock | None:
+        """Update the block that an event belongs to, and return it; None if the event belongs to no block."""
         kind = event.get("type")
         if kind not in _BLOCK_EVENTS:
             return None
-        index = _index(event)
+        index = _block_index(event)
         if index not in self._blocks:
             content = event.get("content_block")
             self._blocks[index] = ContentBlock(
                 index, isinstance(content, Mapping) and content.get("type", _TEXT) == _TEXT
             )
         block = self._blocks[index]
-        block.text = self._numbers.get(index)
+        block.text_number = self._numbers.get(index)
         block.has_ended |= kind == _BLOCK_EVENTS[-1]
         return block
 
-    def _number(self, block: int) -> int:
+    def _number_text(self, block: int) -> int:
+        """The number of the text in the block with this index; a new number the first time."""
         if block not in self._numbers:
             self._numbers[block] = len(self._numbers)
             self._texts.append(GrowingText())
         return self._numbers[block]
 
-    def _ends(self, event: Mapping[str, Any]) -> tuple[int, ...]:
-        """Numbers of the texts that this event ends: one with its block, all with the message."""
+    def _ended_texts(self, event: Mapping[str, Any]) -> tuple[int, ...]:
+        """Numbers of the texts that this event ends: of one text if a block ends, of all if the message ends."""
         if event.get("type") == "content_block_stop":
-            number = self._numbers.get(_index(event))
+            number = self._numbers.get(_block_index(event))
             return () if number is None else (number,)
         return tuple(self._numbers.values()) if event.get("type") in ("message_delta", "message_stop", "error") else ()
 
@@ -226,19 +228,20 @@ def opens_answer(item: object) -> bool:
     return kind in ("ping", "content_block_stop")
 
 
-def _rewrite_event(item: object, pieces: Sequence[str], _: Mapping[int, str]) -> object:
-    texts = iter(pieces)
+def _rewrite_event(item: object, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
+    """The event with a new piece of its text; the same object if it has no text."""
+    remaining_pieces = iter(pieces)
     frame = sse.as_frame(item)
-    return frame.with_event(_walk(frame.event or {}, lambda _, piece: next(texts) if piece else piece))
+    return frame.with_event(_edit_text(frame.event or {}, lambda _, piece: next(remaining_pieces) if piece else piece))
 
 
-def _walk(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
+def _edit_text(event: Mapping[str, Any], edit: Edit) -> Mapping[str, Any]:
     """The event with `edit` applied to its text, if it has one; the same object if nothing changed."""
-    for kind, name, inner in _PLACES:
+    for kind, name, text_types in _PLACES:
         body = event.get(name)
-        if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in inner:
+        if event.get("type") == kind and isinstance(body, Mapping) and body.get("type", _TEXT) in text_types:
             old = body.get("text")
-            new = edit(_index(event), old) if isinstance(old, str) else old
+            new = edit(_block_index(event), old) if isinstance(old, str) else old
             return event if new == old else {**event, name: {**body, "text": new}}
     return event
 
@@ -252,13 +255,14 @@ _PLACES = (
 )
 
 
-def _index(event: Mapping[str, Any]) -> int:
+def _block_index(event: Mapping[str, Any]) -> int:
+    """The index of the block that an event belongs to; -1 if the upstream omits it."""
     index = event.get("index")
     return index if isinstance(index, int) else -1
 
 
 def _text(block: object) -> str:
-    """The text of a block, which some upstreams send as a list of pieces."""
+    """The text of a block, which some upstreams send as a list of pieces; empty if it is no text block."""
     text = block.get("text") if isinstance(block, Mapping) and block.get("type", _TEXT) == _TEXT else block
     if isinstance(text, list) and all(isinstance(piece, str) for piece in text):
         return "".join(text)
@@ -275,9 +279,9 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
     delta = event.get("delta")
     if kind == "content_block_start":
         # a block that begins twice would mix two texts
-        builder.inconsistent |= _index(event) in begun_blocks
-        begun_blocks.add(_index(event))
-        _absorb(builder, event.get("content_block"))
+        builder.inconsistent |= _block_index(event) in begun_blocks
+        begun_blocks.add(_block_index(event))
+        _absorb_block(builder, event.get("content_block"))
     elif kind == "message_start":
         message = event.get("message")
         # a message begins once, and a streamed one begins empty
@@ -293,8 +297,8 @@ def _absorb_event(builder: ChoiceBuilder, event: Mapping[str, Any], begun_blocks
         builder.finish_reason = "error"
 
 
-def _absorb(builder: ChoiceBuilder, block: object) -> None:
-    """Record what kind of block stands beside the text."""
+def _absorb_block(builder: ChoiceBuilder, block: object) -> None:
+    """Record of what kind a block of the message is, and whether it has citations."""
     if not isinstance(block, Mapping):
         builder.non_text |= not isinstance(block, str)
         return

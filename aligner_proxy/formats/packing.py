@@ -84,7 +84,7 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
 
 
 def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: list[tuple[_Path, object]]) -> None:
-    """Like `_compare`, for the fields, extras and private attributes of two models."""
+    """Compare the fields, extras and private attributes of two models, as `_compare` does with their values."""
     # these two are copied from the template and could not be restored
     if new.model_fields_set != old.model_fields_set or _private(new) != _private(old):
         raise _TooDifferent

@@ -14,7 +14,14 @@ from typing import Any, Protocol
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import GrowingText, RemainingNumbers, SafeFormat, StreamEvent, has_content, name_errors
+from aligner_proxy.formats.base import (
+    GrowingText,
+    RemainingNumbers,
+    SafeFormat,
+    StreamEvent,
+    call_or_raise,
+    has_content,
+)
 from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
@@ -52,7 +59,7 @@ class ReasoningStream(Protocol):
 
     @property
     def size(self) -> int:
-        """Number of pieces of reasoning so far."""
+        """Number of the pieces of reasoning so far."""
         ...
 
     @property
@@ -89,13 +96,13 @@ class SafeReasoning:
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice; raises `Unreadable`."""
-        texts = name_errors(Unreadable, self._form.texts, response)
+        texts = call_or_raise(Unreadable, self._form.texts, response)
         texts = _join_texts(texts, _tagged_texts(self._wire.exchanges({}, response)))
         return {index: replace_surrogates(text) for index, text in texts.items()}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; raises `NotPutIn`."""
-        remaining = name_errors(NotPutIn, self._form.remove_reasoning, data, response)
+        remaining = call_or_raise(NotPutIn, self._form.remove_reasoning, data, response)
         return self._wire.remove_reasoning(data, remaining)
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
@@ -105,7 +112,10 @@ class SafeReasoning:
 
 
 class SafeReasoningStream:
-    """Wrapper of a stream reader that re-raises every error as `failure`, and reads or removes what `decoder` finds."""
+    """Wrapper of a stream reader that raises every error as `failure`; also reads or removes reasoning between tags.
+
+    `decoder` finds the reasoning between tags.
+    """
 
     def __init__(self, stream: ReasoningStream, decoder: AnswerDecoder, failure: type[NotPutIn | Unreadable]) -> None:
         self._stream = stream
@@ -115,12 +125,12 @@ class SafeReasoningStream:
 
     def feed(self, item: object) -> list[object]:
         """The items to pass on in place of `item`; raises the `failure` given at construction."""
-        items = name_errors(self._failure, self._stream.feed, item)
+        items = call_or_raise(self._failure, self._stream.feed, item)
         return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
         """The remaining items when the stream has ended."""
-        items = name_errors(self._failure, self._stream.flush)
+        items = call_or_raise(self._failure, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
         return self._pass_events([*events, *self._decoder.flush()])
 
@@ -155,7 +165,7 @@ class SafeReasoningStream:
 
 
 def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:
-    """The reasoning between tags, by text."""
+    """The reasoning between tags of each exchange, by the exchange's index."""
     return {exchange.index: remove_tags(exchange.tagged_reasoning) for exchange in exchanges}
 
 
@@ -199,7 +209,7 @@ class _CollectedReasoning:
         return []
 
     def begin_part(self, index: int) -> None:
-        """Begin a new part, separated by a blank line."""
+        """Let the next piece of a choice's reasoning begin a new part, separated by a blank line."""
         self._breaks.add(index)
 
     @property
@@ -214,7 +224,7 @@ class ChatReasoning:
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of each choice."""
         choices = getattr(response, "choices", None) or ()
-        return {n: _body_reasoning(getattr(choice, "message", None)) for n, choice in enumerate(choices)}
+        return {index: _body_reasoning(getattr(choice, "message", None)) for index, choice in enumerate(choices)}
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy whose messages have no reasoning."""
@@ -255,12 +265,16 @@ def _body_reasoning(body: Any) -> str:
 
 
 def _thinking_text(block: object) -> str:
+    """The thinking in a block or delta; empty if it has none."""
     text = get(block, "thinking")
     return text if isinstance(text, str) else ""
 
 
 def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
-    """The response with the reasoning of its bodies removed; the same object if there is none that may be removed."""
+    """The response without the reasoning in field `name` of its choices, "message" or "delta".
+
+    Returns the same object if there is no reasoning that may be removed.
+    """
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
     # the same object tells the caller that nothing has to be sent anew
@@ -277,20 +291,21 @@ def _strip_body(body: Any, *, keeps_signed: bool) -> Any:
     """A copy of a message or delta without reasoning; the same object if nothing may be removed."""
     fields = getattr(body, "provider_specific_fields", None)
     fields = fields if isinstance(fields, Mapping) else {}
-    beside = [name for name in FIELDS if name in fields]
-    own = [name for name in FIELDS if has_content(getattr(body, name, None))]
-    if not (own or beside) or (keeps_signed and not set(_SIGNED).isdisjoint((*own, *beside))):
+    provider_names = [name for name in FIELDS if name in fields]
+    body_names = [name for name in FIELDS if has_content(getattr(body, name, None))]
+    names = {*body_names, *provider_names}
+    if not names or (keeps_signed and not names.isdisjoint(_SIGNED)):
         return body
     copy = body.model_copy()
-    for name in own:
+    for name in body_names:
         delattr(copy, name)  # LiteLLM itself omits a field in this way
-    if beside:
-        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in beside} or None
+    if provider_names:
+        copy.provider_specific_fields = {name: value for name, value in fields.items() if name not in names} or None
     return copy
 
 
 def _is_empty(event: StreamEvent) -> bool:
-    """Whether an event whose reasoning was removed said nothing else."""
+    """Whether nothing is left of an event whose reasoning was removed."""
     if event.pieces or event.wholes or event.ends:
         return False
     item = event.original
@@ -324,9 +339,9 @@ class MessagesReasoning:
         """A copy without thinking blocks."""
         blocks = as_list(get(response, "content")) if isinstance(response, dict) else []
         remaining = [block for block in blocks if kind_of(block) not in _THINKING]
-        return (
-            response if len(remaining) == len(blocks) or _must_come_back(data) else {**response, "content": remaining}
-        )
+        if len(remaining) == len(blocks) or _must_come_back(data):
+            return response
+        return {**response, "content": remaining}
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of events."""
@@ -350,7 +365,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         return [frame.item for frame in self._cutter.flush()]
 
     def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
-        """Yield the event with its new number; record reasoning in it, and leave out a removed block."""
+        """Record the reasoning in an event; yield the event with its new number, unless its block is removed."""
         event = frame.event or {}
         block = event.get("content_block")
         index = event.get("index")
@@ -400,7 +415,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         index = get(item, "output_index")
         if kind in ITEM and kind_of(get(item, "item")) == _REASONING:
             self._numbers.remove(index)
-        # with an item, all events about it go, those that do not say its number too
+        # all events about a removed item go, even those that do not say its number
         if self._numbers.is_removed(index) or kind.startswith("response.reasoning"):
             return []
         number = self._numbers.new_number(index)

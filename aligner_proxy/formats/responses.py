@@ -41,10 +41,10 @@ ITEM = ("response.output_item.added", ITEM_DONE)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 BEGINNING = ("response.created", "response.queued", "response.in_progress")
 
-Where = tuple[int, int]
-"""(output index, content index) of a text."""
-Edit = Callable[[Where, str, bool], str]
-"""Maps the position of a text, the text, and whether it is only a piece, to the new text."""
+TextPlace = tuple[int, int]
+"""(output index, content index) of a text; -1 for an index that the upstream omits."""
+Edit = Callable[[TextPlace, str, bool], str]
+"""Maps the place of a text, the text, and whether it is only a piece, to the new text."""
 _REFUSAL = ("response.refusal.delta", "response.refusal.done")
 _ANNOTATION = "response.output_text.annotation.added"
 _ERROR = "error"
@@ -101,15 +101,15 @@ def _usual_fields() -> frozenset[str]:
 def walk(event: object, edit: Edit) -> object:
     """The event with `edit` applied to each of its texts; the same object if nothing changed."""
     kind = kind_of(event)
-    where = (_number(get(event, "output_index")), _number(get(event, "content_index")))
+    place = (_number(get(event, "output_index")), _number(get(event, "content_index")))
     if kind in (DELTA, TEXT_DONE):
         name = "delta" if kind == DELTA else "text"
         text = get(event, name)
-        return _replace_text(event, name, edit(where, text, kind == DELTA)) if isinstance(text, str) else event
+        return _replace_text(event, name, edit(place, text, kind == DELTA)) if isinstance(text, str) else event
     if kind in PART:
-        return put(event, "part", _walk_part(get(event, "part"), where, edit))
+        return put(event, "part", _walk_part(get(event, "part"), place, edit))
     if kind in ITEM:
-        return put(event, "item", _walk_message(get(event, "item"), where[0], edit))
+        return put(event, "item", _walk_message(get(event, "item"), place[0], edit))
     return event
 
 
@@ -117,7 +117,7 @@ def walk_response(response: object, edit: Edit) -> object:
     """The response with `edit` applied to each of its texts; the same object if nothing changed."""
     items = as_list(get(response, "output"))
     edited = [_walk_message(item, number, edit) for number, item in enumerate(items)]
-    return response if _same(edited, items) else put(response, "output", edited)
+    return response if _all_unchanged(edited, items) else put(response, "output", edited)
 
 
 def _walk_message(item: object, index: int, edit: Edit) -> object:
@@ -129,13 +129,14 @@ def _walk_message(item: object, index: int, edit: Edit) -> object:
         return _replace_text(item, "content", edit((index, 0), content, False))
     parts = as_list(content)
     edited = [_walk_part(part, (index, number), edit) for number, part in enumerate(parts)]
-    return item if _same(edited, parts) else put(item, "content", edited)
+    return item if _all_unchanged(edited, parts) else put(item, "content", edited)
 
 
-def _walk_part(part: object, where: Where, edit: Edit) -> object:
+def _walk_part(part: object, place: TextPlace, edit: Edit) -> object:
+    """The part with `edit` applied to its text; the same object if nothing changed or it is no text part."""
     text = get(part, "text")
     is_text = get(part, "type") == "output_text" and isinstance(text, str)
-    return _replace_text(part, "text", edit(where, text, False)) if is_text else part
+    return _replace_text(part, "text", edit(place, text, False)) if is_text else part
 
 
 def _replace_text(thing: Any, name: str, text: str) -> Any:
@@ -148,7 +149,8 @@ def _replace_text(thing: Any, name: str, text: str) -> Any:
     return put(thing, name, text)
 
 
-def _same(edited: list[Any], original: list[Any]) -> bool:
+def _all_unchanged(edited: list[Any], original: list[Any]) -> bool:
+    """Whether each edited element is the same object as the original one."""
     return all(new is old for new, old in zip(edited, original, strict=True))
 
 
@@ -205,7 +207,7 @@ class _OutputPart:
     whole: str | None = None
     """The first whole text that an event gave."""
     agrees: bool = True
-    """Whether all later whole texts equal the first."""
+    """Whether all later whole texts equal the first one."""
 
     def repeat(self, whole: str) -> bool:
         """Record a whole text that an event gave; return whether it equals earlier ones and the pieces so far."""
@@ -235,7 +237,7 @@ class ResponsesDecoder:
         self._data = data
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
-        self._numbers: dict[Where, int] = {}
+        self._numbers: dict[TextPlace, int] = {}
         self._parts: list[_OutputPart] = []
         self._response: list[str] | None = None
         """Texts of the first event that contains a whole response with texts."""
@@ -262,20 +264,20 @@ class ResponsesDecoder:
         pieces: list[tuple[int, str]] = []
         wholes: list[int] = []
 
-        def note(where: Where, text: str, piece: bool) -> str:
-            if text and piece:
-                pieces.append((self._number(where), text))
+        def note(place: TextPlace, text: str, is_piece: bool) -> str:
+            if text and is_piece:
+                pieces.append((self._number(place), text))
                 self._parts[pieces[-1][0]].pieces.append(text)
             elif text:
-                wholes.append(self._number(where))
+                wholes.append(self._number(place))
                 self._disagrees |= not self._parts[wholes[-1]].repeat(text)
             return text
 
         walk(item, note)
         # an event that begins a part may hold a whole text, too, but ends nothing
         ends = wholes if kind in _DONE else []
-        # a whole response repeats all texts, and after a terminal event none goes on
-        if self._holds_response(item) or kind in TERMINAL:
+        # a whole response repeats all texts, and a terminal event ends all
+        if self._note_response(item) or kind in TERMINAL:
             wholes = list(self._numbers.values())
             ends = wholes if kind in TERMINAL else []
         return [StreamEvent(item, tuple(pieces), tuple(wholes), tuple(ends), self._rewrite_event)]
@@ -285,11 +287,11 @@ class ResponsesDecoder:
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """The pieces of a part so far."""
+        """The exchange of a part with its pieces so far."""
         return self._exchange(index, self._parts[index].pieces if self._parts else GrowingText())
 
     def facts(self, index: int) -> Exchange:
-        """A part without its text."""
+        """The exchange of a part without its text."""
         return self._exchange(index, GrowingText())
 
     def _exchange(self, index: int, pieces: GrowingText) -> Exchange:
@@ -311,9 +313,9 @@ class ResponsesDecoder:
         """Every part in the order of the output; a stream without a terminal event counts as broken off ("error")."""
         if not self._has_events:
             return []
-        texts = {number: self._parts[number].text for number in self._order()}
+        texts = {number: self._parts[number].text for number in self._numbers_in_order()}
         parts = [self._parts[number] for number in texts]
-        # a part may have come only in pieces (no whole text) or only whole (then that is its text)
+        # a part may have come only in pieces, without a whole text, or only as a whole text
         agree = all(part.agrees and part.whole in (None, part.text) for part in parts)
         # not every stream ends with the whole response
         agree &= self._response in (None, list(texts.values()))
@@ -325,7 +327,10 @@ class ResponsesDecoder:
         return builder.exchanges(self._data, texts, self._turns, None)
 
     def beginning(self) -> object:
-        """The response as created, with nothing of it that could be read; clients fail on a stream without that."""
+        """The event that begins the stream, with an empty response; clients fail on a stream that begins otherwise.
+
+        None if no response has come.
+        """
         first = self._first_response
         if first is None:
             return None
@@ -361,62 +366,66 @@ class ResponsesDecoder:
         )
 
     def _note_beginning(self, event: object) -> None:
-        """Keep the response if the stream begins with it."""
+        """Keep a copy of the response in an event if the stream begins with it."""
         if kind_of(event) not in BEGINNING or not opens_answer(event):
             return
         response = get(event, "response")
         if isinstance(response, _litellm_types().ResponsesAPIResponse):
             self._first_response = response.model_copy()
 
-    def _number(self, where: Where) -> int:
-        """The number of the part at this position; a new one the first time."""
-        if where not in self._numbers:
+    def _number(self, place: TextPlace) -> int:
+        """The number of the part at this place; a new number the first time."""
+        if place not in self._numbers:
             # -1 stands for an index that the upstream left out
-            self._unplaced |= min(where) < 0
-            self._numbers[where] = len(self._numbers)
+            self._unplaced |= min(place) < 0
+            self._numbers[place] = len(self._numbers)
             self._parts.append(_OutputPart())
-        return self._numbers[where]
+        return self._numbers[place]
 
-    def _order(self) -> list[int]:
+    def _numbers_in_order(self) -> list[int]:
         """The numbers of the parts that have a text, in the order of the output."""
         return [number for _, number in sorted(self._numbers.items()) if self._parts[number].text]
 
-    def _holds_response(self, event: object) -> bool:
-        """Whether the event contains a response with texts.
+    def _note_response(self, event: object) -> bool:
+        """Compare the texts of the response in an event with the parts, and record contradictions.
 
-        Also compares these texts with the parts, by order and not by index, and records any contradiction.
+        The texts are compared by order, not by index. Returns whether the event has a response with texts.
         """
         texts = _texts(get(event, "response"))
-        for where, _ in texts:
-            self._number(where)
+        for place, _ in texts:
+            self._number(place)
         if texts:
-            whole = [join_surrogates(text) for _, text in texts]
-            self._response = self._response or whole
-            self._builder.inconsistent |= whole != self._response
-            self._disagrees |= whole != [self._parts[number].joined_pieces for number in self._order()]
+            wholes = [join_surrogates(text) for _, text in texts]
+            self._response = self._response or wholes
+            self._builder.inconsistent |= wholes != self._response
+            self._disagrees |= wholes != [self._parts[number].joined_pieces for number in self._numbers_in_order()]
         return bool(texts)
 
     def _rewrite_event(self, event: object, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
         """The event with new pieces and whole texts, also in the response that it may hold."""
-        texts = iter(pieces)
+        remaining_pieces = iter(pieces)
 
-        def edit(where: Where, text: str, piece: bool) -> str:
+        def edit(place: TextPlace, text: str, is_piece: bool) -> str:
             if not text:
                 return text
-            return next(texts) if piece else wholes.get(self._numbers[where], text)
+            return next(remaining_pieces) if is_piece else wholes.get(self._numbers[place], text)
 
         edited = walk(event, edit)
         response = get(event, "response")
-        return edited if response is None else put(edited, "response", _replace_texts(response, wholes, self._order()))
+        return (
+            edited
+            if response is None
+            else put(edited, "response", _replace_texts(response, wholes, self._numbers_in_order()))
+        )
 
 
 decoder = ResponsesDecoder
 
 
 def opens_answer(event: object) -> bool:
-    """Whether an event begins a response, a message without content or an empty text part, or holds reasoning.
+    """Whether an event has no text of the answer yet.
 
-    So does the upstream's own heartbeat.
+    It begins a response, an empty message or an empty text part, holds reasoning, or is the upstream's heartbeat.
     """
     kind = kind_of(event)
     if kind in BEGINNING:
@@ -437,14 +446,18 @@ def _whole_items(delivered: Iterable[object]) -> list[object] | None:
     """The items of the response as delivered last; None if one of them is known only in part, or one is missing."""
     items: dict[object, object] = {}
     open_indices: set[object] = set()
-    last: object = None
+    last_index: object = None
     for event in delivered:
-        if kind_of(event) in ITEM:
-            last = get(event, "output_index")
-            items[last] = get(event, "item")
-            (open_indices.add if kind_of(event) == ITEM[0] else open_indices.discard)(last)
-    # what follows the beginning of an item is not in it
-    is_whole = open_indices <= {last} and [*items] == [*range(len(items))]
+        if kind_of(event) not in ITEM:
+            continue
+        last_index = get(event, "output_index")
+        items[last_index] = get(event, "item")
+        if kind_of(event) == ITEM_DONE:
+            open_indices.discard(last_index)
+        else:
+            open_indices.add(last_index)
+    # the event that begins an item does not hold what follows in the item
+    is_whole = open_indices <= {last_index} and [*items] == [*range(len(items))]
     return [*items.values()] if is_whole else None
 
 
@@ -462,13 +475,13 @@ def _empty_delta(event: object, number: object) -> object:
     return types.GenericEvent(type=delta, delta="", sequence_number=number, **places)
 
 
-def _texts(response: object) -> list[tuple[Where, str]]:
-    """Every non-empty text of a response with its position, in order."""
-    texts: list[tuple[Where, str]] = []
+def _texts(response: object) -> list[tuple[TextPlace, str]]:
+    """Every non-empty text of a response with its place, in order."""
+    texts: list[tuple[TextPlace, str]] = []
 
-    def note(where: Where, text: str, _: bool) -> str:
+    def note(place: TextPlace, text: str, _is_piece: bool) -> str:
         if text:
-            texts.append((where, text))
+            texts.append((place, text))
         return text
 
     walk_response(response, note)
@@ -477,11 +490,11 @@ def _texts(response: object) -> list[tuple[Where, str]]:
 
 def _replace_texts(response: object, texts: Mapping[int, str], numbers: Iterable[int]) -> object:
     """The response with new texts by number; `numbers` are the numbers of its texts in order."""
-    rest = iter(numbers)
+    remaining_numbers = iter(numbers)
 
-    def edit(_where: Where, text: str, _: bool) -> str:
+    def edit(_place: TextPlace, text: str, _is_piece: bool) -> str:
         # empty texts have no number
-        return texts.get(next(rest, -1), text) if text else text
+        return texts.get(next(remaining_numbers, -1), text) if text else text
 
     return walk_response(response, edit) if texts else response
 
@@ -522,14 +535,14 @@ def _absorb_event(builder: ChoiceBuilder, event: object) -> None:
     elif kind == _ERROR:
         builder.finish_reason = "error"
     if kind in _REFUSAL:
-        piece = kind == _REFUSAL[0]
-        builder.decline(get(event, "delta" if piece else "refusal"), piece=piece)
+        is_piece = kind == _REFUSAL[0]
+        builder.decline(get(event, "delta" if is_piece else "refusal"), piece=is_piece)
     builder.annotations |= kind == _ANNOTATION
     builder.logprobs |= kind in (DELTA, TEXT_DONE) and has_content(get(event, "logprobs"))
 
 
 def _absorb_item(builder: ChoiceBuilder, item: object) -> None:
-    """Record what kind of item stands beside the text."""
+    """Record of what kind an item of the response is, and what the parts of a message hold."""
     kind = kind_of(item)
     if kind == "message":
         builder.read_fields(fields_beside(item))

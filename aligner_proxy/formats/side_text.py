@@ -94,10 +94,10 @@ def is_prose(text: str) -> bool:
     stripped = text.strip()
     if len(stripped) < SHORTEST_PROSE or not (_GAP.search(stripped) or not stripped.isascii()):
         return False
-    return _letters(stripped) >= _LEAST_LETTERS
+    return _count_letters(stripped) >= _LEAST_LETTERS
 
 
-def _letters(text: str) -> int:
+def _count_letters(text: str) -> int:
     """The number of letters in a text, counted up to `_LEAST_LETTERS`."""
     count = 0
     for count, _ in enumerate(_LETTER.finditer(text), 1):
@@ -133,7 +133,7 @@ def side_strings(value: object) -> list[SideString]:
         raw = value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
         return _frame_strings(raw)
     result: list[SideString] = []
-    _collect(value, SideKind.OTHER_TEXT, tuple(_mark(value, name) for name in _MARKS), result)
+    _collect_strings(value, SideKind.OTHER_TEXT, tuple(_identifying_field(value, name) for name in _MARKS), result)
     return result
 
 
@@ -150,13 +150,13 @@ def _frame_strings(raw: bytes) -> list[SideString]:
             result.append((SideKind.OTHER_TEXT, ("line", name), text))
             continue
         fields = dict(event) if isinstance(event, _Pairs) else {}
-        _collect(event, SideKind.OTHER_TEXT, tuple(_mark(fields, name) for name in _MARKS), result)
+        _collect_strings(event, SideKind.OTHER_TEXT, tuple(_identifying_field(fields, name) for name in _MARKS), result)
         result.append((SideKind.OTHER_TEXT, ("line", name), text[: max(0, start)] + text[end:]))
     return result
 
 
-def _collect(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
-    """Append the strings of a value to `result`; no generators, since this runs for each event of a stream."""
+def _collect_strings(value: object, kind: SideKind, path: Path, result: list[SideString]) -> None:
+    """Append the strings of a value to `result`; no generator, since this runs for each event of a stream."""
     if isinstance(value, str):
         result.append((kind, path, value))
     elif isinstance(value, list | tuple) and not isinstance(value, _Pairs):
@@ -180,7 +180,7 @@ def _collect_fields(
             result.append((kind, (*path, "name"), name))
         # numbers hold no text
         if inner is not None and not isinstance(inner, int | float):
-            _collect(inner, field_kind(name, inner, kind), (*path, name), result)
+            _collect_strings(inner, field_kind(name, inner, kind), (*path, name), result)
 
 
 def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: list[SideString]) -> None:
@@ -189,8 +189,8 @@ def _collect_list(values: Sequence[Any], kind: SideKind, path: Path, result: lis
         result.append((kind, (*path, "words"), " ".join(values)))
         return
     for inner in values:
-        index = _mark(inner, "index")
-        _collect(inner, kind, (*path, "*" if index is None else index), result)
+        index = _identifying_field(inner, "index")
+        _collect_strings(inner, kind, (*path, "*" if index is None else index), result)
 
 
 def fields_of(value: object) -> Sequence[tuple[str, Any]] | None:
@@ -205,7 +205,7 @@ def fields_of(value: object) -> Sequence[tuple[str, Any]] | None:
     return None
 
 
-def _mark(value: object, name: str) -> object:
+def _identifying_field(value: object, name: str) -> object:
     """An identifying field of an object (its type or one of its indices); None if unset."""
     if isinstance(value, _Pairs):
         inner = dict(value).get(name)
@@ -225,11 +225,12 @@ def type_kind(pairs: Iterable[tuple[str, Any]], kind: SideKind) -> SideKind:
 
 
 @lru_cache(maxsize=512)
-def _kind_by_type(name: str) -> SideKind | None:
-    return next((kind for pattern, kind in _BY_TYPE if pattern.fullmatch(name)), None)
+def _kind_by_type(type_name: str) -> SideKind | None:
+    return next((kind for pattern, kind in _BY_TYPE if pattern.fullmatch(type_name)), None)
 
 
 def field_kind(name: str, inner: object, kind: SideKind) -> SideKind:
+    """The kind of text in a field with the value `inner`; `kind`, that of its object, if the name says nothing."""
     if name == "output" and isinstance(inner, str) and kind is SideKind.TOOL_ARGUMENTS:
         return SideKind.TOOL_OUTPUT  # the object holds a call and its result
     return _BY_NAME.get(name, kind)
@@ -271,7 +272,7 @@ class SideText:
         self.is_released = False
         """Whether the text so far may be delivered."""
         self._chars = 0
-        self._letters = 0
+        self._count_letters = 0
         self._has_gap = False
 
     def add(self, piece: str) -> None:
@@ -284,8 +285,8 @@ class SideText:
         self.is_released = False
         self._chars += len(piece)
         self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
-        if self._letters < _LEAST_LETTERS:
-            self._letters += _letters(piece)
+        if self._count_letters < _LEAST_LETTERS:
+            self._count_letters += _count_letters(piece)
         # no prose so far: only its end is kept, so that memory stays bounded
         if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
             self.pieces = ["".join(self.pieces)[-_LONGEST_WORD:]]
@@ -293,29 +294,32 @@ class SideText:
 
     @property
     def may_be_prose(self) -> bool:
-        """Whether the text is long enough to be prose; its content is checked when it has ended."""
-        return self._has_gap and self._chars >= SHORTEST_PROSE and self._letters >= _LEAST_LETTERS
+        """Whether the text so far has enough characters, letters and gaps for prose; `is_prose` checks all of it."""
+        return self._has_gap and self._chars >= SHORTEST_PROSE and self._count_letters >= _LEAST_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
-        """The readable text in it that is not part of a delivered text; empty if there is none."""
+        """The prose in this side text that is not part of a delivered text; empty if there is none."""
         texts = tuple(delivered)
         joined = "".join(self.pieces)
         if any(joined in text for text in texts):
             return ""
-        long = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
-        short = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
+        long_pieces = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
+        short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
         # with more pieces, only the text as a whole is searched for, since each search takes time
-        if len(long) <= _MOST_PIECES:
-            uncovered_pieces = [piece for piece in long if not any(piece in text for text in texts)]
-            short = "" if any(short in text for text in texts) else short
-            if not any(map(is_prose, (*uncovered_pieces, short))) and not (streamed and (uncovered_pieces or not long)):
+        if len(long_pieces) <= _MOST_PIECES:
+            uncovered_pieces = [piece for piece in long_pieces if not any(piece in text for text in texts)]
+            short_pieces = "" if any(short_pieces in text for text in texts) else short_pieces
+            has_prose = any(map(is_prose, (*uncovered_pieces, short_pieces)))
+            # the pieces of a stream may be prose only together
+            may_join = streamed and (uncovered_pieces or not long_pieces)
+            if not has_prose and not may_join:
                 return ""
-            joined = joined if streamed else "\n".join(filter(None, (*uncovered_pieces, short)))
+            joined = joined if streamed else "\n".join(filter(None, (*uncovered_pieces, short_pieces)))
         return "\n".join(filter(is_prose, _readings(joined)))
 
 
 def _readings(text: str) -> Iterator[str]:
-    """The text outside of embedded JSON, and each string in the JSON."""
+    """Yield the text outside of embedded JSON, then each string in the JSON; the whole text if it embeds none."""
     start = next((match.start() for match in _JSON.finditer(text)), len(text))
     try:
         value, end = _DECODER.raw_decode(text, start)
@@ -340,9 +344,9 @@ class SideTextReader:
         """Read a body or event by the paths of its strings; return the kinds of side text that grew.
 
         `answer_texts` belong to the answer and are skipped. Of strings that are `divided_texts` the beginning is
-        reasoning, and the rest is read like a string of its own. Any exception may leave this.
+        reasoning, and what follows is read like a string of its own. May raise any exception.
         """
-        own = list(answer_texts)
+        unmet_answer_texts = list(answer_texts)
         divided_by_whole = {divided.whole: divided for divided in divided_texts}
         grown_kinds: set[SideKind] = set()
         for kind, path, whole in side_strings(value):
@@ -352,9 +356,9 @@ class SideTextReader:
                 if divided.reasoning:
                     self._add(SideKind.REASONING, (*path, _REASONING), divided.reasoning)
                     grown_kinds.add(SideKind.REASONING)
-            if text in own:
+            if text in unmet_answer_texts:
                 # only once: a second copy of an answer's text is a side text
-                own.remove(text)
+                unmet_answer_texts.remove(text)
             elif text or text is whole:
                 self._add(kind, path, text)
                 grown_kinds.add(kind)
@@ -378,5 +382,5 @@ class SideTextReader:
         return texts
 
     def uncovered_text(self, text: SideText, delivered: Iterable[str]) -> str:
-        """The readable text in `text` that is not part of a delivered text."""
+        """The prose in `text` that is not part of a delivered text; empty if there is none."""
         return text.uncovered_text(delivered, streamed=self._streamed)

@@ -64,32 +64,32 @@ class FrameCutter:
         if not isinstance(item, bytes):
             return [*self.flush(), as_frame(item)]
         # the end of an event may have begun with the last bytes of the item before
-        behind = max(0, len(self._rest) + 1 - _LONGEST_END)
+        search_start = max(0, len(self._rest) + 1 - _LONGEST_END)
         self._rest += item
-        if not _END.search(self._rest, behind):
+        if not _END.search(self._rest, search_start):
             if len(self._rest) > _LONGEST_EVENT:
                 raise Unreadable("an event is too long")
             return []
-        *whole, rest = _cut(bytes(self._rest))
+        *whole, rest = _cut_events(bytes(self._rest))
         self._rest = bytearray(rest)
-        return [_read(piece) for piece in whole]
+        return [_read_frame(piece) for piece in whole]
 
     def flush(self) -> list[EventFrame]:
-        """The remaining bytes as an event, complete or not."""
+        """The remaining bytes as an event, complete or not; nothing if none remain."""
         rest = bytes(self._rest)
         self._rest.clear()
-        return [_read(rest)] if rest else []
+        return [_read_frame(rest)] if rest else []
 
 
 def as_frame(item: object) -> EventFrame:
     """A frame from one event, given as bytes or as a dict."""
     if isinstance(item, bytes):
-        return _read(item)
+        return _read_frame(item)
     return EventFrame(item, item if isinstance(item, Mapping) else None)
 
 
 def stream_tail(before: bytes, item: object) -> bytes:
-    """The last bytes of a stream after `item`, for `is_between_events`; `before` are the last bytes before it."""
+    """The last bytes of a stream that ends with `item`, for `is_between_events`; `before` are those before `item`."""
     if isinstance(item, str):
         item = item[-_LONGEST_END:].encode(errors="surrogatepass")
     return (before + item[-_LONGEST_END:])[-_LONGEST_END:] if isinstance(item, bytes) else b""
@@ -103,11 +103,11 @@ def is_between_events(ending: bytes) -> bool:
 def is_last_event(item: object) -> bool:
     """Whether an item ends its stream, as `message_stop` and `response.completed` do; LiteLLM itself ends chats."""
     if isinstance(item, bytes):
-        # most items are neither, which is far quicker to see than what they are
+        # most items end no stream, and looking for the names is far quicker than reading the events
         if not any(kind in item for kind in _LAST_IN_BYTES):
             return False
-        *frames, rest = _cut(item)
-        event = _read(frames[-1]).event if frames and not rest.strip() else None
+        *frames, rest = _cut_events(item)
+        event = _read_frame(frames[-1]).event if frames and not rest.strip() else None
         kind = event.get("type") if event else None
     else:
         kind = item.get("type") if isinstance(item, Mapping) else getattr(item, "type", None)
@@ -133,7 +133,7 @@ class LastEventKeeper:
         return bool(self._last_event)
 
     def feed(self, item: object) -> list[object]:
-        """The items to pass on now that this one has come."""
+        """Read an item; return the items to pass on, without the event that ends the stream."""
         ends_stream = self.is_between_events and is_last_event(item)
         items = self._last_event if ends_stream else [*self._last_event, item]
         self._last_event = [item] if ends_stream else []
@@ -147,8 +147,8 @@ class LastEventKeeper:
         return items
 
 
-def _cut(whole: bytes) -> Iterator[bytes]:
-    """The complete events, and last the remaining bytes, which may be empty."""
+def _cut_events(whole: bytes) -> Iterator[bytes]:
+    """Yield the bytes of each complete event, and last the remaining bytes, which may be empty."""
     start = 0
     for match in _END.finditer(whole):
         yield whole[start : match.end()]
@@ -156,13 +156,13 @@ def _cut(whole: bytes) -> Iterator[bytes]:
     yield whole[start:]
 
 
-def _read(raw: bytes) -> EventFrame:
+def _read_frame(raw: bytes) -> EventFrame:
     """The frame of one event; `broken` if its data is neither UTF-8 nor a JSON object."""
     try:
         data, _ = split_frame(raw.decode())
     except UnicodeDecodeError:
         return EventFrame(raw, None, broken=True)
-    # a comment, or the mark with which OpenAI ends a stream
+    # no data: a comment; "[DONE]": the mark with which OpenAI ends a stream
     if not data or data == "[DONE]":
         return EventFrame(raw, None)
     try:

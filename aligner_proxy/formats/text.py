@@ -44,6 +44,7 @@ opens_answer = chat.opens_answer
 def _exchange(
     builder: ChoiceBuilder, data: Mapping[str, Any], index: int, response: object, form: RequestedForm
 ) -> Exchange:
+    """The exchange of the choice at `index`; one without a usable prompt counts as non-text."""
     prompt = _prompt(data, index)
     builder.non_text |= prompt is None or bool(data.get("echo")) or bool(data.get("suffix"))
     return builder.exchange(data, index, (turn("user", prompt),) if prompt is not None else (), response, form)
@@ -53,8 +54,8 @@ def _prompt(data: Mapping[str, Any], index: int) -> str | None:
     """The prompt of one choice, or None if it is not text; in a list of prompts, each has `n` consecutive choices."""
     prompt = data.get("prompt")
     if isinstance(prompt, list):
-        n = data.get("n")
+        choices_per_prompt = data.get("n")
         # the upstream numbers the choices of all prompts in one sequence
-        position = index // max(n if isinstance(n, int) else 1, 1)
+        position = index // max(choices_per_prompt if isinstance(choices_per_prompt, int) else 1, 1)
         prompt = prompt[position] if position < len(prompt) else None
     return prompt if isinstance(prompt, str) else None

@@ -46,14 +46,15 @@ class ThinkTagReader:
     """Reads one growing text as far as it may be reasoning."""
 
     def __init__(self) -> None:
-        self.length = 0
-        """Characters at the beginning that are not part of the answer, as far as that is certain."""
+        self.reasoning_end = 0
+        """Number of characters at the beginning that are certainly no part of the answer."""
         self.read_chars = 0
-        """Characters that were read; those of the answer are not counted from its second piece on."""
+        """Number of characters read; those of the answer are not counted from its second piece on."""
         self.is_answer = False
         """Whether the answer has begun, so that no more of the text is reasoning."""
         self._is_inside = False
-        self._rest = ""
+        """Whether the text so far ends inside reasoning."""
+        self._tail = ""
         """The last characters that were read, if they may belong to a tag."""
 
     @property
@@ -62,27 +63,30 @@ class ThinkTagReader:
         return not (self.is_answer or self._is_inside)
 
     def feed(self, piece: str) -> str:
-        """Read a piece; return the reasoning without tags that is now known."""
+        """Read the next piece of the text; return the reasoning, without its tags, that this piece settles.
+
+        A possible half of a tag at the end is kept for the next call.
+        """
         if self.is_answer:
             return ""
         self.read_chars += len(piece)
-        self._rest += piece
+        self._tail += piece
         reasoning = ""
-        at = 0
-        while match := (_CLOSING.search if self._is_inside else OPENING.match)(self._rest, at):
+        position = 0
+        while match := self._find_tag(position):
             if self._is_inside:
-                reasoning += self._rest[at : match.start()]
-            at = match.end()
+                reasoning += self._tail[position : match.start()]
+            position = match.end()
             self._is_inside = not self._is_inside
-        self._rest = self._rest[at:]
+        self._tail = self._tail[position:]
         if self._is_inside:
-            end = self._find_tag_start()
-            reasoning += self._rest[:end]
-            self._rest = self._rest[end:]
-            self.length = self.read_chars
+            settled_end = self._find_tag_start()
+            reasoning += self._tail[:settled_end]
+            self._tail = self._tail[settled_end:]
+            self.reasoning_end = self.read_chars
         else:
-            self.length = self.read_chars - len(self._rest)
-            beginning = self._rest.lstrip()
+            self.reasoning_end = self.read_chars - len(self._tail)
+            beginning = self._tail.lstrip()
             self.is_answer = not any(tag.startswith(beginning) for tag in _OPENING_TAGS)
         return reasoning
 
@@ -90,11 +94,15 @@ class ThinkTagReader:
         """Take undecided characters for a part of the answer, since no more of the text will come in time."""
         self.is_answer = self.is_answer or not self._is_inside
 
+    def _find_tag(self, position: int) -> re.Match[str] | None:
+        """The next closing tag inside reasoning; outside, an opening tag if it begins at `position`."""
+        return _CLOSING.search(self._tail, position) if self._is_inside else OPENING.match(self._tail, position)
+
     def _find_tag_start(self) -> int:
-        """Where the rest may be the beginning of a closing tag; its length if nowhere."""
-        start = self._rest.rfind("<")
-        is_tag = start >= 0 and any(tag.startswith(self._rest[start:]) for tag in _CLOSING_TAGS)
-        return start if is_tag else len(self._rest)
+        """The offset at which the tail may begin a closing tag; the length of the tail if it begins none."""
+        start = self._tail.rfind("<")
+        is_tag = start >= 0 and any(tag.startswith(self._tail[start:]) for tag in _CLOSING_TAGS)
+        return start if is_tag else len(self._tail)
 
 
 def remove_tags(tagged_reasoning: str) -> str:
@@ -103,14 +111,14 @@ def remove_tags(tagged_reasoning: str) -> str:
 
 
 def find_answer(text: str) -> int:
-    """Where the answer begins in a whole text: 0 if the text begins with no reasoning, its length if it ends there."""
+    """The offset of the answer in a whole text: 0 without reasoning before it, the text's length without an answer."""
     reader = ThinkTagReader()
     reader.feed(text)
-    return reader.length
+    return reader.reasoning_end
 
 
 def divide_exchange(exchange: Exchange) -> Exchange:
-    """An exchange whose answer is what stands behind the reasoning; the same exchange if it begins with none."""
+    """The exchange with the reasoning moved out of its answer; the same exchange if the answer begins with none."""
     text = exchange.answer or ""
     start = find_answer(text)
     return replace(exchange, answer=text[start:], tagged_reasoning=text[:start]) if start else exchange

@@ -32,10 +32,10 @@ _WORD = re.compile(r"[\w%€$£°]+(?:[.,:'\u2019/@-]\w+)*")
 def left_clauses(original: str, rewritten: str) -> str:
     """The clauses of a sentence whose words stand in the rewritten one in a row; empty if there are none."""
     new_words = _words(rewritten)
-    return " ".join(clause for clause in _clauses(original) if _stands_in(_words(clause), new_words))
+    return " ".join(clause for clause in _split_clauses(original) if _stands_in(_words(clause), new_words))
 
 
-def _clauses(sentence: str) -> list[str]:
+def _split_clauses(sentence: str) -> list[str]:
     bounds = [0, *(match.end() for match in _BOUNDARY.finditer(sentence) if match["end"]), len(sentence)]
     return [sentence[start:end] for start, end in pairwise(bounds) if start < end]
 
@@ -45,9 +45,9 @@ def _words(text: str) -> list[str]:
 
 
 def _stands_in(clause: list[str], words: list[str]) -> bool:
-    """Whether the words of a clause, perhaps without the one that joins it to the clause before, stand in a row."""
+    """Whether the words of a clause stand in a row among `words`, perhaps without the word that joins the clause."""
     if clause and _JOINING.fullmatch(clause[0]):
         clause = clause[1:]
     if len(clause) < _FEWEST_WORDS:
         return False
-    return any(words[at : at + len(clause)] == clause for at in range(len(words) - len(clause) + 1))
+    return any(words[start : start + len(clause)] == clause for start in range(len(words) - len(clause) + 1))

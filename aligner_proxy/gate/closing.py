@@ -35,13 +35,13 @@ _OPEN = re.compile(
 """Matches the end of a text if a quotation, citation or address has begun there."""
 
 
-def last_closable(
+def find_last_closable(
     before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
 ) -> tuple[int, bool]:
-    """The last of the first `count` segments of the open rest before which it can be closed, and whether in a table.
+    """The number of the last segment before which the open rest can be closed, and whether it begins a row of a table.
 
-    The number is 0 if there is none. `upstream_pieces` are the segments as the upstream wrote them, `pieces` those of
-    the folded text.
+    Only the first `count` segments are looked at; the number is 0 if there is none. `upstream_pieces` are the segments
+    as the upstream wrote them, `pieces` those of the folded text.
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
     covered -= {edit.first for edit in edits if _begins_between(edit, upstream_pieces)}
@@ -55,7 +55,8 @@ def last_closable(
             break
         if number in covered:
             continue
-        if number in outline.fresh if outline else _stands_apart(before, pieces, number):
+        is_apart = number in outline.fresh if outline else _stands_apart(before, pieces, number)
+        if is_apart:
             return number, outline is not None and number in outline.rows
         nearest = nearest or (number if outline is None or outline.may_be_cut(number) else 0)
     return (nearest if pieces[nearest].start > MOST_CHARS else 0), False
@@ -68,17 +69,17 @@ class _ClosableOutline:
         self._outline = outline = Outline(pieces, in_table=in_table)
         self.rows = outline.rows
         self.fresh = {*outline.fresh, *outline.rows}
-        self._line_numbers = [n for n, line in enumerate(outline.lines) for _ in line.segments]
+        self._line_numbers = [index for index, line in enumerate(outline.lines) for _ in line.segments]
         self._in_tables = {line.segments.start for table in outline.tables for line in (*table.head, *table.rows)}
 
     def may_be_cut(self, number: int) -> bool:
         """Whether little is lost if the lists that are open before this segment end there."""
-        at = self._line_numbers[number]
-        line = self._outline.lines[at]
+        line_number = self._line_numbers[number]
+        line = self._outline.lines[line_number]
         begins_line = number == line.segments.start
         if line.is_row:
-            # of a row outside of tables, the line below tells that it is the head of none
-            below = self._outline.lines[at + 1 : at + 2]
+            # a row outside of tables is the head of none if the line below is known and is no rule
+            below = self._outline.lines[line_number + 1 : line_number + 2]
             return begins_line and number not in self._in_tables and bool(below) and not below[0].is_rule
         if not begins_line:
             return not self._outline.would_begin_line(number, line)
@@ -87,7 +88,7 @@ class _ClosableOutline:
 
 
 def _begins_between(edit: Edit, pieces: Sequence[Segment]) -> bool:
-    """Whether an edit leaves the white space before its first segment, so that a text can be cut behind that."""
+    """Whether an edit leaves the white space before its first segment, so that the text can be cut behind it."""
     first = edit.first
     return 0 < first < edit.last and edit.text.startswith(pieces[first - 1].gap) and edit.start == pieces[first - 1].end
 
@@ -105,10 +106,10 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
 
 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
-    """Whether the gate need not read the beginning of a growing answer again.
+    """Whether the gate need not read this beginning of a growing answer again.
 
-    No rule about lost content objects to it, it ends with a line if the original's beginning does, and it has the same
-    list items and table rows.
+    That is so if no rule about lost content objects to the candidate, and it ends with a line if the original does and
+    has the same list items and table rows.
     """
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False
@@ -126,7 +127,7 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     )
 
 
-def moved_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
+def move_edit(edit: Edit, closed: ClosedAnswer, direction: int) -> Edit:
     """Translate the positions of an edit from the whole answer to the open rest (-1), or back (1)."""
     chars = direction * closed.chars
     count = direction * len(closed.pieces)
@@ -141,6 +142,6 @@ def without_closed_gap(edit: Edit, closed: ClosedAnswer) -> Edit:
     return replace(edit, start=edit.start + chars, text=edit.text[chars:]) if chars else edit
 
 
-def moved_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:
-    """The same parts with their segment numbers shifted."""
+def move_parts(parts: Sequence[Part], by: int) -> tuple[Part, ...]:
+    """Copies of the parts with their segment numbers shifted by `by`."""
     return tuple(replace(part, index=part.index + by) for part in parts)

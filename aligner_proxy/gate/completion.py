@@ -38,16 +38,16 @@ def complete_edits(
     *,
     in_table: bool = False,
 ) -> Followed:
-    """The edits to be judged; segments before `first_open` have gone out, and `before` are already removed ones.
+    """Complete the edits of `fates`, as the gate judges and delivers them.
 
-    The text may begin `in_table`.
+    Segments before `first_open` have gone out; the segments `before` are removed. The text may begin `in_table`.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.fate in touched for parts in fates.values() for part in parts):
         return fates
     outline = Outline(pieces, in_table=in_table)
     removed = {*before, *removed_segments(fates)}
-    return _EditCompletion(original, pieces, fates, removed, first_open, outline).edits()
+    return _EditCompletion(original, pieces, fates, removed, first_open, outline).complete()
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
@@ -83,27 +83,27 @@ class _EditCompletion:
         self._items = {item.first: item for item in outline.items}
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
 
-    def edits(self) -> Followed:
-        """All edits; those that need no completion are unchanged."""
+    def complete(self) -> Followed:
+        """All edits, completed; those that need no completion are unchanged."""
         remaining = {i for i in self._completion.remains if i >= self._first_open}
         more = (self._completion.removed - self._removed) | remaining
         result: dict[Edit, tuple[Part, ...]] = {}
-        for covered, edits in self._runs(more):
+        for covered, edits in self._merge_runs(more):
             single = edits[0] if len(edits) == 1 else None
-            mended = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
-            if single is not None and not mended and not any(i in more for i in covered):
+            has_wrong_marks = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
+            if single is not None and not has_wrong_marks and not any(i in more for i in covered):
                 result[single] = self._followed[single]
                 continue
-            texts = self._texts(covered, edits)
+            texts = self._new_texts(covered, edits)
             if texts is None:
                 # the written text is in another order, so markers cannot be matched; the rules judge it as it is
                 result |= {edit: self._followed[edit] for edit in edits}
                 continue
             parts = {part.index: part for edit in edits for part in self._followed[edit]}
-            result[self._edit(covered, texts)] = tuple(self._part(i, parts.get(i)) for i in covered)
+            result[self._build_edit(covered, texts)] = tuple(self._build_part(i, parts.get(i)) for i in covered)
         return result
 
-    def _runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
+    def _merge_runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
         """Ranges of adjacent segments that are removed or changed together, each with its edits."""
         stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._followed]
         stretches += [(i, i + 1, []) for i in more]
@@ -122,19 +122,19 @@ class _EditCompletion:
         indices = [part.index for part in self._followed[edit] if part.fate is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False
-        texts = self._texts_of(edit)
+        texts = self._texts_by_segment(edit)
         return texts is not None and any(self._restore_mark(i, texts[i]) != texts[i] for i in indices if i in texts)
 
     def _leaves_marks(self, edit: Edit) -> bool:
         """Whether the edit wrote the marker of an item that is removed completely."""
         emptied = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
-        return bool(edit.text.strip() and emptied) and any((self._texts_of(edit) or {}).get(i) for i in emptied)
+        return bool(edit.text.strip() and emptied) and any((self._texts_by_segment(edit) or {}).get(i) for i in emptied)
 
-    def _texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
+    def _new_texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
         """The new text of each segment; None if the written text does not follow the order of the segments."""
         texts = {i: self._pieces[i].text for i in covered}
         for edit in edits:
-            own_texts = self._texts_of(edit)
+            own_texts = self._texts_by_segment(edit)
             if own_texts is None:
                 return None
             # a covered segment that no written text continues becomes empty
@@ -143,7 +143,7 @@ class _EditCompletion:
         texts |= {i: "" for i in covered if i in self._completion.removed}
         return texts | {i: text for i, text in self._completion.remains.items() if i in covered}
 
-    def _texts_of(self, edit: Edit) -> dict[int, str] | None:
+    def _texts_by_segment(self, edit: Edit) -> dict[int, str] | None:
         """The new text of each segment that the edit continues; None if it does not follow their order."""
         lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
         in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
@@ -170,24 +170,24 @@ class _EditCompletion:
 
     def _mark_above(self, number: int) -> OutlineItem | None:
         """The item whose marker will directly precede a segment that has no marker."""
-        at = number - 1
-        while at in self._completion.removed:
-            at -= 1
-        item = self._items.get(at)
-        if item is None or at in self._completion.remains:
+        above = number - 1
+        while above in self._completion.removed:
+            above -= 1
+        item = self._items.get(above)
+        if item is None or above in self._completion.remains:
             return item
         # an item with text of its own is complete; signs of emphasis alone are no text
-        return None if self._pieces[at].text[item.mark.stop :].strip("*_ ") else item
+        return None if self._pieces[above].text[item.mark.stop :].strip("*_ ") else item
 
-    def _edit(self, covered: range, texts: Mapping[int, str]) -> Edit:
+    def _build_edit(self, covered: range, texts: Mapping[int, str]) -> Edit:
         """One edit for the covered segments, with the white space that remains between their neighbours."""
         pieces = self._pieces
         first = covered.start
         last = covered.stop
         with_text = [i for i in covered if texts[i]]
-        on = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
+        lone_marks = {i for i, following in pairwise(with_text) if self._is_mark_of(i, following, texts)}
         # text that continues a marker stands in the same line, after one space
-        members = [(texts[i].rstrip(), " " if i in on else pieces[i].gap) for i in covered]
+        members = [(texts[i].rstrip(), " " if i in lone_marks else pieces[i].gap) for i in covered]
         before = [(_BEFORE, pieces[first - 1].gap)] if first else []
         behind = [(_BEFORE, "")] if last < len(pieces) and pieces[last].text else []
         text = join([*before, *members, *behind])
@@ -201,15 +201,15 @@ class _EditCompletion:
         return Edit(start, len(self._original), text + pieces[-1].gap, first, last)
 
     def _is_mark_of(self, number: int, following: int, texts: Mapping[int, str]) -> bool:
-        """Whether only the marker of an item stays, and the item continues in the next segment at the margin."""
+        """Whether only an item's marker stays of segment `number`, and `following` continues the item at the margin."""
         item = self._items.get(number)
         if item is None or following in self._items:
             return False
-        alone = number in self._completion.remains or not texts[number][item.mark.stop :].strip()
+        is_lone_mark = number in self._completion.remains or not texts[number][item.mark.stop :].strip()
         text = texts.get(following, self._pieces[following].text)
-        return alone and not text[:1].isspace()
+        return is_lone_mark and not text[:1].isspace()
 
-    def _part(self, number: int, part_so_far: Part | None) -> Part:
+    def _build_part(self, number: int, part_so_far: Part | None) -> Part:
         """The effect on a segment after completion; one that no edit covered stays unless it is removed now."""
         part = part_so_far or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.removed:
@@ -219,12 +219,12 @@ class _EditCompletion:
 
 def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:
     """A text with the original marker of its item, whether the engine left it out or wrote another one."""
-    own = item.mark
-    if new_mark is None or new_mark.is_bullet != own.is_bullet:
-        return old[: own.stop] + text.lstrip()
-    if own.is_bullet:
-        return old[: own.stop] + text[new_mark.stop :]
+    old_mark = item.mark
+    if new_mark is None or new_mark.is_bullet != old_mark.is_bullet:
+        return old[: old_mark.stop] + text.lstrip()
+    if old_mark.is_bullet:
+        return old[: old_mark.stop] + text[new_mark.stop :]
     # the marker is right, so its form is left as the engine wrote it
-    if new_mark.number == own.number:
+    if new_mark.number == old_mark.number:
         return text
-    return text[: new_mark.start] + own.number + text[new_mark.end :]
+    return text[: new_mark.start] + old_mark.number + text[new_mark.end :]

@@ -88,11 +88,11 @@ class Edit:
 def apply(original: str, edits: Iterable[Edit]) -> str:
     """The original with these edits applied, given in any order."""
     pieces = []
-    at = 0
+    position = 0
     for edit in sorted(edits):
-        pieces += [original[at : edit.start], edit.text]
-        at = edit.end
-    return "".join(pieces) + original[at:]
+        pieces += [original[position : edit.start], edit.text]
+        position = edit.end
+    return "".join(pieces) + original[position:]
 
 
 def detector_flags(pieces: Sequence[Segment], correction: Correction) -> list[bool] | None:
@@ -112,10 +112,10 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
     # the white space at the very end of the original stays, whatever the correction has there
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
     unflagged_runs = list(_unflagged_runs(pieces, flagged))
-    places = _places(original, pieces, unflagged_runs, edited, stay=True)
+    places = _find_runs(original, pieces, unflagged_runs, edited, stay=True)
     if places is None:
         # `stay` took too much of the text; now only unflagged runs have to be found again
-        places = _places(original, pieces, unflagged_runs, edited, stay=False)
+        places = _find_runs(original, pieces, unflagged_runs, edited, stay=False)
     if places is None:
         return None
     edits = []
@@ -141,10 +141,10 @@ def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Itera
             yield range(members[0], members[-1] + 1)
 
 
-def _places(
+def _find_runs(
     original: str, pieces: Sequence[Segment], unflagged_runs: Sequence[range], edited: str, *, stay: bool
 ) -> list[int] | None:
-    """The position in `edited` where each unflagged run begins; None if one is missing.
+    """The position in `edited` where each unflagged run begins; None if a run is missing.
 
     With `stay`, text that is identical up to the end of a run counts as unchanged, flagged or not. Otherwise a repeated
     segment would match its first copy, and the segments between would seem removed. But `stay` may leave too little
@@ -156,9 +156,9 @@ def _places(
     for run in unflagged_runs:
         position = None
         if stay and edited.startswith(original[start : pieces[run.stop - 1].end], at):
-            position = _check_fit(pieces, run, edited, at + pieces[run.start].start - start)
+            position = _fit_run(pieces, run, edited, at + pieces[run.start].start - start)
         if position is None:
-            position = _place(original, pieces, run, edited, at)
+            position = _find_run(original, pieces, run, edited, at)
         # nothing may be inserted before an answer that begins with an unflagged segment
         if position is None or (run.start == 0 and position != 0):
             return None
@@ -168,27 +168,21 @@ def _places(
     return places
 
 
-def _check_fit(pieces: Sequence[Segment], unflagged: range, edited: str, position: int) -> int | None:
+def _fit_run(pieces: Sequence[Segment], unflagged: range, edited: str, position: int) -> int | None:
     """`position` if the run fits there: it ends at a word boundary, and the last run ends the text; otherwise None."""
     end = position + pieces[unflagged.stop - 1].end - pieces[unflagged.start].start
     is_last = unflagged.stop == len(pieces)
-    return (
-        position
-        if _is_word_boundary(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited))
-        else None
-    )
+    fits = _is_word_boundary(edited, end) and (not is_last or end + len(pieces[-1].gap) == len(edited))
+    return position if fits else None
 
 
-def _place(original: str, pieces: Sequence[Segment], unflagged: range, edited: str, at: int) -> int | None:
+def _find_run(original: str, pieces: Sequence[Segment], unflagged: range, edited: str, at: int) -> int | None:
     """Position of an unflagged run in `edited` from `at` on: at the end for the last run, otherwise the first match."""
     text = original[pieces[unflagged.start].start : pieces[unflagged.stop - 1].end]
     if unflagged.stop == len(pieces):
         position = len(edited) - len(pieces[-1].gap) - len(text)
-        return (
-            position
-            if position >= at and edited.startswith(text, position) and _is_word_boundary(edited, position)
-            else None
-        )
+        fits = position >= at and edited.startswith(text, position) and _is_word_boundary(edited, position)
+        return position if fits else None
     position = edited.find(text, at)
     while position >= 0 and not (
         _is_word_boundary(edited, position) and _is_word_boundary(edited, position + len(text))
@@ -199,7 +193,7 @@ def _place(original: str, pieces: Sequence[Segment], unflagged: range, edited: s
 
 
 def _is_word_boundary(text: str, at: int) -> bool:
-    """Whether `at` is not inside a word."""
+    """Whether offset `at` is not inside a word."""
     return not (0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum())
 
 
@@ -230,8 +224,8 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     Equal beginnings and ends are cut off first, because most edits are small and comparing the rest takes quadratic
     time.
     """
-    start = _common(old, new)
-    end = _common(old[start:][::-1], new[start:][::-1])
+    start = _common_prefix_length(old, new)
+    end = _common_prefix_length(old[start:][::-1], new[start:][::-1])
     old_rest = old[start : len(old) - end]
     new_rest = new[start : len(new) - end]
     yield from ((i, i) for i in range(start))
@@ -241,9 +235,10 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
 
 
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
+def _common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
     """Length of the longest common prefix."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    pairs = zip(old, new, strict=False)
+    return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
 
 
 def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list[tuple[Edit, ...]]:
@@ -252,15 +247,17 @@ def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list
     An unchanged segment always separates two edits, so there are no other dependencies.
     """
     edits = sorted(edits)
-    removed = {pieces[i].text.strip(): n for n, edit in enumerate(edits) for i in range(edit.first, edit.last)}
+    removed_by = {
+        pieces[i].text.strip(): number for number, edit in enumerate(edits) for i in range(edit.first, edit.last)
+    }
     parent = list(range(len(edits)))
-    for n, edit in enumerate(edits):
+    for number, edit in enumerate(edits):
         # an edit that inserts what another one removes joins that one's group; all others stay in their own
         for piece in split(edit.text):
-            parent[_root(parent, n)] = _root(parent, removed.get(piece.text.strip(), n))
+            parent[_root(parent, number)] = _root(parent, removed_by.get(piece.text.strip(), number))
     groups: dict[int, list[Edit]] = {}
-    for n, edit in enumerate(edits):
-        groups.setdefault(_root(parent, n), []).append(edit)
+    for number, edit in enumerate(edits):
+        groups.setdefault(_root(parent, number), []).append(edit)
     return [tuple(group) for group in groups.values()]
 
 
@@ -311,8 +308,8 @@ class Part:
         return self.left_clauses or self.text
 
 
-def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple[Part, ...]:
-    """The effect of `edit` on every segment it covers. Only a `free` segment may be removed."""
+def follow(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) -> tuple[Part, ...]:
+    """The effect of `edit` on every segment it covers; `is_removable` says which segments of the text may go."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     # too many to compare; STAYS is the strictest status, because then every fact has to survive
@@ -321,13 +318,13 @@ def follow(edit: Edit, pieces: Sequence[Segment], free: Sequence[bool]) -> tuple
     instead: dict[int, list[str]] = {}
     for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
         instead.setdefault(edit.first + heir, []).append(text)
-    return tuple(_segment_fate(i, pieces, instead.get(i, ()), free[i]) for i in covered)
+    return tuple(_segment_fate(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered)
 
 
-def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], free: bool) -> Part:
+def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
     """The effect on a segment that is replaced by the texts `new`."""
     old = pieces[index].text
-    if not free:
+    if not is_removable:
         return Part(old, SegmentStatus.STAYS, index)
     begins = index == 0 or "\n" in pieces[index - 1].gap
     if begins and _is_mark_alone(old, new):
@@ -350,16 +347,19 @@ def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
 
 
 def match_heirs(old: Sequence[str], new: Sequence[str]) -> list[int]:
-    """For each `new` text, the index of the unused `old` one that shares most words; once all are used, the last."""
+    """For each `new` text, the index of the unused `old` text with most words in common; once all are used, the last.
+
+    Empty if there is no `old` text.
+    """
     vocabularies = [word_set(piece) for piece in old]
-    rest = list(range(len(old)))
+    unused = list(range(len(old)))
     heirs: list[int] = []
     for piece in new:
-        if rest:
+        if unused:
             vocabulary = word_set(piece)
             # of several equally good ones the first, so that text without common words keeps its order
-            heirs.append(max(rest, key=lambda i: len(vocabulary & vocabularies[i])))
-            rest.remove(heirs[-1])
+            heirs.append(max(unused, key=lambda i: len(vocabulary & vocabularies[i])))
+            unused.remove(heirs[-1])
         elif heirs:
             heirs.append(heirs[-1])
     return heirs
@@ -402,7 +402,10 @@ class ClosedText:
         return self.text[self._line : self._line + _LINE_CHARS]
 
     def read(self, reader: Callable[[str], _T]) -> _T | None:
-        """Facts in the closed text, None if it is empty; readers of whole lines skip the unfinished last line."""
+        """The facts that `reader` reads in the closed text; readers of whole lines skip the unfinished last line.
+
+        None if there is nothing to read.
+        """
         form = _FORMS.get(reader, _SET)
         stop = self._line if form.by_line else len(self.text)
         start, facts_so_far = self._facts.get(reader, (0, None))
@@ -530,7 +533,7 @@ class Candidate:
         """Inserted texts that no objective dictates; markers that stay of removed items do not count."""
         removal = SegmentStatus.REMOVED
         insertions = (c for c in self.changes if not c.parts or any(part.fate is not removal for part in c.parts))
-        texts = (self._own(edit.text) for change in insertions for edit in change.edits)
+        texts = (self._drop_dictated(edit.text) for change in insertions for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property
@@ -567,17 +570,21 @@ class Candidate:
     def has_more(self, count: Callable[[str], int]) -> bool:
         """Whether some edit's text has a higher `count` than the text it replaces."""
         edits = (edit for change in self.changes for edit in change.edits)
-        return any(count(self._own(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits)
+        return any(
+            count(self._drop_dictated(edit.text)) > count(self.before.text[edit.start : edit.end]) for edit in edits
+        )
 
     def added_facts(self, facts: FactReader) -> set[str]:
         """Facts in the new text that are not in the original, in a source, or dictated by an objective."""
         added = self.after.read(facts) - self.before.read(facts)
         return added - {f for text in (*self._dictated, *self.sources) for f in facts(text)} if added else added
 
-    def repeats(self, of_these: Callable[[str, Sequence[str]], bool]) -> bool:
-        """Whether some edit inserts a sentence of the objectives that the original does not have."""
+    def repeats(self, is_repetition: Callable[[str, Sequence[str]], bool]) -> bool:
+        """Whether some edit inserts a sentence that the original lacks and that `is_repetition` finds in objectives."""
         new = (piece.text for text in self.inserted_texts for piece in split(text))
-        return any(of_these(sentence, self._objective_texts) for sentence in new if sentence not in self.before.whole)
+        return any(
+            is_repetition(sentence, self._objective_texts) for sentence in new if sentence not in self.before.whole
+        )
 
     @property
     def remaining_chars(self) -> int:
@@ -595,11 +602,12 @@ class Candidate:
     def _objective_texts(self) -> list[str]:
         return [objective.text for objective in self.objectives]
 
-    def _own(self, text: str) -> str:
+    def _drop_dictated(self, text: str) -> str:
         """An inserted text without the sentences that an objective dictates."""
         if not self._dictated:
             return text
         pieces = [(piece.text, piece.gap) for piece in split(text)]
-        own = [("" if structure.is_dictated(sentence, self._dictated) else sentence, gap) for sentence, gap in pieces]
+        dictated = self._dictated
+        own_pieces = [("" if structure.is_dictated(sentence, dictated) else sentence, gap) for sentence, gap in pieces]
         # `join` drops the final gap, so a text without dictated sentences is returned as it is
-        return text if own == pieces else join(own)
+        return text if own_pieces == pieces else join(own_pieces)

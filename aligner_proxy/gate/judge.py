@@ -21,12 +21,12 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
-from aligner_proxy.gate.closing import can_close, last_closable, moved_edit, moved_parts, without_closed_gap
+from aligner_proxy.gate.closing import can_close, find_last_closable, move_edit, move_parts, without_closed_gap
 from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
 from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
 from aligner_proxy.gate.parallels import BrevityFlags
-from aligner_proxy.gate.rules import Rule, removable, waived_rules
+from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.folding import Folded, fold
 from aligner_proxy.text.lists.numbering import renumber_text
@@ -35,28 +35,28 @@ from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import BREVITY_OBJECTIVES, Correction, Finding, GateRule, Policy, SegmentScore, Verify
 
 RULES: Mapping[GateRule, Rule] = {
-    GateRule.EMPTY: rules.empty,
-    GateRule.LEAK: rules.template_leak,
-    GateRule.INVENTED_TURN: rules.forbid_increase(rules.turn_starts),
-    GateRule.NEW_REFUSAL: rules.forbid_increase(rules.refusals),
+    GateRule.EMPTY: rules.is_empty,
+    GateRule.LEAK: rules.leaks_template,
+    GateRule.INVENTED_TURN: rules.forbid_increase(rules.count_turn_starts),
+    GateRule.NEW_REFUSAL: rules.forbid_increase(rules.count_refusals),
     GateRule.PERSONAL_DATA: rules.forbid_addition(facts.personal_data),
-    GateRule.LOST_CODE: rules.lost_code,
+    GateRule.LOST_CODE: rules.loses_code,
     GateRule.LOST_CITATION: rules.forbid_loss(facts.citations),
     GateRule.LOST_NUMBER: rules.forbid_loss(facts.numbers),
     GateRule.LOST_ADDRESS: rules.forbid_loss(facts.addresses),
-    GateRule.LOST_QUOTE: rules.lost_quote,
-    GateRule.LOST_NAME: rules.lost_name,
-    GateRule.LOST_ITEM: rules.lost_item,
-    GateRule.LOST_TURN: rules.lost_turn,
-    GateRule.TORN_PAIR: rules.torn_pair,
+    GateRule.LOST_QUOTE: rules.loses_quote,
+    GateRule.LOST_NAME: rules.loses_name,
+    GateRule.LOST_ITEM: rules.loses_item,
+    GateRule.LOST_TURN: rules.loses_turn,
+    GateRule.TORN_PAIR: rules.tears_pair,
     GateRule.INVENTED_FACT: rules.forbid_addition(facts.numbers, facts.addresses),
-    GateRule.INVENTED_QUOTE: rules.invented_quote,
-    GateRule.SCRIPT: rules.changed_script,
-    GateRule.LANGUAGE: rules.changed_language,
-    GateRule.TOO_SHORT: rules.too_short,
-    GateRule.TOO_LONG: rules.too_long,
+    GateRule.INVENTED_QUOTE: rules.invents_quote,
+    GateRule.SCRIPT: rules.changes_script,
+    GateRule.LANGUAGE: rules.changes_language,
+    GateRule.TOO_SHORT: rules.is_too_short,
+    GateRule.TOO_LONG: rules.is_too_long,
     GateRule.REPEATED_SENTENCE: rules.repeats_sentence,
-    GateRule.BARE_SPEAKER: rules.bare_speaker,
+    GateRule.BARE_SPEAKER: rules.leaves_bare_speaker,
 }
 NONE: Mapping[str, Rule] = MappingProxyType({})
 """No rules of plugins."""
@@ -138,7 +138,7 @@ class Settled:
         closed = self.closed
         first = len(closed.pieces)
         return {
-            moved_edit(without_closed_gap(edit, closed), closed, -1): moved_parts(parts, -first)
+            move_edit(without_closed_gap(edit, closed), closed, -1): move_parts(parts, -first)
             for edit, parts in self.edits.items()
             if edit.end > closed.chars
         }
@@ -155,14 +155,14 @@ def judge_next(
     closed = released.closed
     first = len(closed.pieces)
     verdicts = segments[first:]
-    rest = original[closed.chars :]
-    pieces = structure.match_segments(structure.split(rest), [verdict.text for verdict in verdicts])
+    open_rest = original[closed.chars :]
+    pieces = structure.match_segments(structure.split(open_rest), [verdict.text for verdict in verdicts])
     flagged = [verdict.flagged for verdict in verdicts]
-    case = _GateCase.from_edits(
-        rest, pieces, flagged, [moved_edit(edit, closed, -1)], policy, NONE, released, _brief_segments(verdicts, policy)
-    )
+    brief = _brief_segments(verdicts, policy)
+    edits_to_judge = [move_edit(edit, closed, -1)]
+    case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, brief)
     broken = case.objections(case.changes)
-    followed = {moved_edit(e, closed, 1): moved_parts(parts, first) for e, parts in case.followed.items()}
+    followed = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.followed.items()}
     case.close(released)
     return (broken[0] if broken else None), followed
 
@@ -233,11 +233,11 @@ class _GateCase:
         closed = released.closed
         open_edits = released.open_edits
         folded = fold(original)
-        read = folded.segments(pieces)
+        folded_pieces = folded.segments(pieces)
         before = TextFacts(folded.text, closed.before)
         folded_edits = {edit: _fold_edit(edit, folded) for edit in proposed}
-        free = _free(before, read, flagged, policy)
-        proposals = {edit: follow(folded_edits[edit], read, free) for edit in proposed}
+        is_removable = _find_removable(before, folded_pieces, flagged, policy)
+        proposals = {edit: follow(folded_edits[edit], folded_pieces, is_removable) for edit in proposed}
         followed: Followed = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
@@ -252,17 +252,31 @@ class _GateCase:
         by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
         torn = frozenset(edit for edit, unfolded in by_folded.items() if unfolded in torn_edits)
         # each further group has the whole text read again, so a long text gets fewer groups
-        most = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundle_groups(edits.independent_groups(list(by_folded), read), most)
+        most_groups = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
+        groups = edits.bundle_groups(edits.independent_groups(list(by_folded), folded_pieces), most_groups)
         changes = tuple(
-            EditGroup(group, tuple(p for e in group for p in all_followed[by_folded[e]])) for group in groups
+            EditGroup(group, tuple(part for edit in group for part in all_followed[by_folded[edit]]))
+            for group in groups
         )
         # rules of plugins are no part of the policy's gate, so nothing waives them
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        flags = BrevityFlags([piece.text for piece in read], brief) if brief else None
-        return cls(original, by_folded, followed, before, pieces, read, policy, changes, all_rules, torn, closed, flags)
+        flags = BrevityFlags([piece.text for piece in folded_pieces], brief) if brief else None
+        return cls(
+            original,
+            by_folded,
+            followed,
+            before,
+            pieces,
+            folded_pieces,
+            policy,
+            changes,
+            all_rules,
+            torn,
+            closed,
+            flags,
+        )
 
     def apply_changes(self, changes: Sequence[EditGroup]) -> str:
         """The text that goes out with these changes."""
@@ -283,7 +297,7 @@ class _GateCase:
         """Extend the closed beginning up to an unedited segment, so that the gate need not read it again."""
         count = released.segments - len(self.closed.pieces)
         open_edits = released.open_edits
-        end, in_table = last_closable(self.before, self.upstream_pieces, self.pieces, count, open_edits)
+        end, in_table = find_last_closable(self.before, self.upstream_pieces, self.pieces, count, open_edits)
         if not end:
             return
         start = self.pieces[end].start
@@ -303,7 +317,9 @@ class _GateCase:
 def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozenset[int]:
     """The numbers of the segments that were flagged for an objective about brevity."""
     brief = {number for number, objective in enumerate(policy.objectives) if objective.name in BREVITY_OBJECTIVES}
-    return frozenset(at for at, one in enumerate(segments) if one.flagged and one.objective in brief)
+    return frozenset(
+        number for number, segment in enumerate(segments) if segment.flagged and segment.objective in brief
+    )
 
 
 def _fold_edit(edit: Edit, folded: Folded) -> Edit:
@@ -352,19 +368,21 @@ def _add_one_by_one(
     return passing, bad
 
 
-def _free(before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy) -> list[bool]:
-    """Which segments may be removed: flagged ones, those a request asks to remove, and turns the upstream invented.
+def _find_removable(
+    before: TextFacts, pieces: Sequence[Segment], flagged: Sequence[bool] | None, policy: Policy
+) -> list[bool]:
+    """For each segment, whether it may be removed: if flagged, if a request asks for it, or in an invented turn.
 
     A text that begins with a turn is taken for a requested dialogue, so none of its turns counts as invented.
     """
     original = before.whole
     turn = rules.TURN.search(original) if before.read(rules.has_turn) else None
-    invented = turn.start() if turn and original[: turn.start()].strip() else len(original)
+    invented_start = turn.start() if turn and original[: turn.start()].strip() else len(original)
     # `pieces` are those of the open rest, whose positions begin after the closed text
-    invented -= len(before.closed.text)
-    may_remove = removable(policy.objectives, original)
+    invented_start -= len(before.closed.text)
+    may_remove = removal_test(policy.objectives, original)
     return [
-        piece.start >= invented or (flagged is not None and flag) or may_remove(piece.text)
+        piece.start >= invented_start or (flagged is not None and flag) or may_remove(piece.text)
         for piece, flag in zip(pieces, flagged or [False] * len(pieces), strict=True)
     ]
 
@@ -394,7 +412,7 @@ async def _judge_off_loop(original: str, correction: Correction, policy: Policy)
 async def judge_next_in_thread(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
-    """`judge_next`, but off the event loop for all but short answers."""
+    """What `judge_next` returns, computed in a thread unless the answer is short (`AT_ONCE_CHARS`)."""
     if len(original) <= AT_ONCE_CHARS:
         return judge_next(original, edit, segments, released, policy)
     loop = asyncio.get_running_loop()

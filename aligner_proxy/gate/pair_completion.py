@@ -32,7 +32,7 @@ class Surroundings:
 def complete_pairs(
     text: str, pieces: Sequence[Segment], followed: Followed, around: Surroundings
 ) -> tuple[Followed, frozenset[Edit]]:
-    """The edits with the halves that have to stay, and those of them that are torn."""
+    """The edits with the halves of pairs that have to stay; and the edits among them that are torn."""
     completion = _PairCompletion(text, pieces, around)
     completed = {edit: completion.complete(edit, parts) for edit, parts in followed.items()}
     torn = frozenset(completed[edit] for edit in followed if completion.is_torn(edit))
@@ -61,24 +61,24 @@ class _PairCompletion:
         if all(part.fate is SegmentStatus.REMOVED for part in parts):
             # closing halves join the text before, opening ones the text that follows
             return replace(edit, text=f"{closing}{edit.text}{leading}{opening}")
-        at = self._content_start(edit)
+        start = self._content_start(edit)
         body = edit.text.rstrip()
         gap = edit.text[len(body) :]
-        return replace(edit, text=f"{body[:at]}{leading}{body[at:]}{closing}{gap}{opening}")
+        return replace(edit, text=f"{body[:start]}{leading}{body[start:]}{closing}{gap}{opening}")
 
     def is_torn(self, edit: Edit) -> bool:
-        """Whether the edit has a half that is neither required nor stood alone in what it replaces."""
-        old = Counter(_key(half) for half in self._halves_in(edit) if half.partner is None)
-        old += Counter(_key(half) for half in self._list_required(edit) if half.partner is not None)
-        return bool(Counter(_key(half) for half in _single_halves(edit.text)) - old)
+        """Whether the edit's text has a single half that is not required, and that the replaced text does not have."""
+        old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
+        old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
+        return bool(Counter(_half_key(half) for half in _single_halves(edit.text)) - old)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
         """The required halves that are not in the text of the edit."""
-        own = Counter(_key(half) for half in _single_halves(edit.text))
+        written_halves = Counter(_half_key(half) for half in _single_halves(edit.text))
         missing = []
         for half in self._list_required(edit):
-            if own[_key(half)]:
-                own[_key(half)] -= 1
+            if written_halves[_half_key(half)]:
+                written_halves[_half_key(half)] -= 1
             else:
                 missing.append(half)
         return missing
@@ -91,12 +91,13 @@ class _PairCompletion:
         return self._halves[bisect_left(self._starts, edit.start) : bisect_left(self._starts, edit.end)]
 
     def _reaches_out(self, half: Half, edit: Edit) -> bool:
+        """Whether the other half is outside of the replaced text, or is likely to come behind it."""
         if half.partner is not None:
             return not edit.start <= half.partner < edit.end
         return half.opens and self._around.grows and self._may_close_later(half, edit)
 
     def _may_close_later(self, half: Half, edit: Edit) -> bool:
-        """Whether more text is likely to bring the other half of one that stands alone so far."""
+        """Whether more text is likely to close an opening half that stands alone so far."""
         gap = self._pieces[edit.last - 1].gap
         if half.is_inline and (not gap or gap.count("\n") > 1):
             return False
@@ -133,6 +134,6 @@ def _single_halves(text: str) -> list[Half]:
     return [half for half in read_halves(text, split(text)) if half.partner is None]
 
 
-def _key(half: Half) -> tuple[str, bool]:
-    """What two halves have in common of which one may stand for the other."""
+def _half_key(half: Half) -> tuple[str, bool]:
+    """A key that two halves share if either may stand for the other."""
     return half.kind, half.opens and half.has_sides

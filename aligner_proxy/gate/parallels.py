@@ -14,7 +14,7 @@ from aligner_proxy.text.languages import language_signs
 
 _WORD = re.compile(r"\w+")
 _ALIKE = 0.5
-"""Sentences are of one form if they share so much of the words of the shorter one."""
+"""Sentences are of one form if they share at least this share of the words of the shorter one."""
 _NUMBERS = frozenset(
     {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty"}
     | {"hundred", "thousand"}
@@ -44,17 +44,17 @@ class BrevityFlags:
 
     def _is_parallel(self, number: int) -> bool:
         """Whether a sentence has a name or number that the most similar one has not, or is a line of a refrain."""
-        own = _WORD.findall(self._sentences[number])
-        own_folded = {word.casefold() for word in own}
-        others = [(at, words) for at, words in enumerate(self._words) if at != number]
-        if any(abs(at - number) > 1 and words == own_folded for at, words in others):
+        words_here = _WORD.findall(self._sentences[number])
+        own_folded = {word.casefold() for word in words_here}
+        others = [(index, words) for index, words in enumerate(self._words) if index != number]
+        if any(abs(index - number) > 1 and words == own_folded for index, words in others):
             return True
-        near = max(others, key=lambda other: len(other[1] & own_folded), default=None)
-        if near is None or len(near[1] & own_folded) < _ALIKE * min(len(near[1]), len(own_folded)):
+        _, nearest = max(others, key=lambda other: len(other[1] & own_folded), default=(0, set[str]()))
+        if len(nearest & own_folded) < _ALIKE * min(len(nearest), len(own_folded)) or not others:
             # it repeats no sentence, so what it says must be said in all of them
             other_words = set[str]().union(*(words for _, words in others))
-            return any(_tells_apart(word) for word in own[1:] if word.casefold() not in other_words)
-        return any(_tells_apart(word) for word in own if word.casefold() not in near[1])
+            return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)
+        return any(_tells_apart(word) for word in words_here if word.casefold() not in nearest)
 
 
 def _tells_apart(word: str) -> bool:

@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterable, Sequence
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
-from aligner_proxy.text.facts import FactReader, code, code_spans, names, quotations
+from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations
 from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
-from aligner_proxy.text.lists.numbering import Numbering, refers
-from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, rows
+from aligner_proxy.text.lists.numbering import Numbering, has_reference
+from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, row_signs
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     bare_name,
@@ -131,26 +131,27 @@ def waived_rules(objectives: Sequence[Objective]) -> frozenset[GateRule]:
 def asks_for_brevity(objectives: Sequence[Objective]) -> bool:
     """Whether an objective of the operator asks for a shorter answer."""
     # a client's objective brings its own length limit instead (`cuts_too_much`)
-    own = [objective for objective in objectives if objective.allowance is None]
-    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in own)
+    operators = [objective for objective in objectives if objective.allowance is None]
+    return any(objective.name in BREVITY_OBJECTIVES or _BRIEF.search(objective.text) for objective in operators)
 
 
-def removable(objectives: Sequence[Objective], original: str) -> Callable[[str], bool]:
+def removal_test(objectives: Sequence[Objective], original: str) -> Callable[[str], bool]:
     """A test whether a request asks to remove a segment: the answer is too long, or the segment holds a banned word."""
     allowances = _allowances(objectives)
     # the answer is measured once, and not for each of its segments
-    if any(_too_long(allowance, original) for allowance in allowances):
+    if any(_exceeds_limit(allowance, original) for allowance in allowances):
         return lambda piece: True
     return lambda piece: any(contains_any(piece, allowance.banned) for allowance in allowances)
 
 
 def cuts_too_much(objectives: Sequence[Objective], original: str, new: str) -> bool:
     """Whether the new text is shorter than half of a length limit that the original exceeds."""
-    bounds = [allowance.longest for allowance in _allowances(objectives) if _too_long(allowance, original)]
+    bounds = [allowance.longest for allowance in _allowances(objectives) if _exceeds_limit(allowance, original)]
     return any(LENGTHS[bound[0]](new) * 2 < bound[1] for bound in bounds if bound is not None)
 
 
-def _too_long(allowance: Allowance, text: str) -> bool:
+def _exceeds_limit(allowance: Allowance, text: str) -> bool:
+    """Whether a text is longer than an allowance's length limit, if it has one."""
     if allowance.longest is None:
         return False
     unit, most = allowance.longest
@@ -161,22 +162,22 @@ def _allowances(objectives: Iterable[Objective]) -> list[Allowance]:
     return [objective.allowance for objective in objectives if objective.allowance is not None]
 
 
-def empty(candidate: Candidate) -> bool:
+def is_empty(candidate: Candidate) -> bool:
     """Whether only white space is left."""
     return not (candidate.after.text.strip() or candidate.after.closed.text.strip())
 
 
-def changed_script(candidate: Candidate) -> bool:
+def changes_script(candidate: Candidate) -> bool:
     """Whether an edit inserts a word in a script that the original does not use."""
     return any(scripts_in_use(text) - candidate.before.read(scripts) for text in candidate.inserted_texts)
 
 
-def changed_language(candidate: Candidate) -> bool:
+def changes_language(candidate: Candidate) -> bool:
     """Whether an edit inserts a sentence in none of the original's languages, provided these can be detected."""
     own_languages = candidate.before.read(language_signs).languages if candidate.inserted_texts else set()
     letters = candidate.before.read(_odd_letters) if own_languages else set()
     inserted = (passage for text in candidate.inserted_texts for passage in passages(text))
-    # `letters`: unusual ones that the original has, too, are no sign of another language
+    # unusual letters that the original has, too, are no sign of another language
     return bool(own_languages) and any(is_foreign(passage, own_languages, letters) for passage in inserted)
 
 
@@ -184,7 +185,7 @@ def _odd_letters(text: str) -> set[str]:
     return set(odd_letters(text))
 
 
-def too_short(candidate: Candidate) -> bool:
+def is_too_short(candidate: Candidate) -> bool:
     """Whether the text is below the minimum length, or below half of a length limit that a request set."""
     if cuts_too_much(candidate.objectives, candidate.before.whole, candidate.after.whole):
         return True
@@ -192,35 +193,35 @@ def too_short(candidate: Candidate) -> bool:
     return candidate.after.length < candidate.remaining_chars * share
 
 
-def too_long(candidate: Candidate) -> bool:
+def is_too_long(candidate: Candidate) -> bool:
     """Whether the text is above the maximum length."""
     return candidate.after.length > candidate.before.length * MAX_GROWTH + SLACK_CHARS
 
 
-def lost_code(candidate: Candidate) -> bool:
+def loses_code(candidate: Candidate) -> bool:
     """Whether code is lost or changed, or other text becomes code. Flagged code may lose its comments."""
     stays = {piece for part in candidate.parts(SegmentStatus.STAYS) for piece in _code_of(part.text)}
     rewritten = {piece for part in candidate.parts(SegmentStatus.REWRITTEN) for piece in _code_of(part.text)}
     after = candidate.after.whole if stays or rewritten else ""
     # code that also stands in a segment that stays is judged there, by the stricter test
     missing = (piece for piece in rewritten - stays if piece not in after)
-    if any(piece not in after for piece in stays) or _left_open(candidate):
+    if any(piece not in after for piece in stays) or _leaves_code_open(candidate):
         return True
-    return any(not any(same_code(piece, block) for block in candidate.after.read(code)) for piece in missing)
+    return any(not any(same_code(piece, block) for block in candidate.after.read(code_blocks)) for piece in missing)
 
 
 def _code_of(text: str) -> set[str]:
-    return code(text) | code_spans(text)
+    return code_blocks(text) | code_spans(text)
 
 
-def _left_open(candidate: Candidate) -> bool:
+def _leaves_code_open(candidate: Candidate) -> bool:
     """Whether the edits leave an odd number of code fences, so that text after the last would be shown as code."""
     # an original with an odd number was already broken, so the edits are not to blame
-    return candidate.after.read(_fences) % 2 == 1 and candidate.before.read(_fences) % 2 == 0
+    return candidate.after.read(_count_fences) % 2 == 1 and candidate.before.read(_count_fences) % 2 == 0
 
 
 @joins(operator.add, by_line=True)
-def _fences(text: str) -> int:
+def _count_fences(text: str) -> int:
     return len(_FENCE.findall(text))
 
 
@@ -239,12 +240,12 @@ def forbid_increase(count: Callable[[str], int]) -> Rule:
     return lambda candidate: candidate.has_more(count)
 
 
-def lost_quote(candidate: Candidate) -> bool:
+def loses_quote(candidate: Candidate) -> bool:
     """Whether the words of a quotation are lost; lost quotation marks alone do not count."""
     return any(quotation not in candidate.after.read(_one_line) for quotation in candidate.lost_facts(quotations))
 
 
-def lost_name(candidate: Candidate) -> bool:
+def loses_name(candidate: Candidate) -> bool:
     """Whether a name in unflagged text is lost; a change of case does not count.
 
     Nor may a sentence go as a repetition that has a name or number of its own, or is a line of a refrain.
@@ -258,7 +259,7 @@ def lost_name(candidate: Candidate) -> bool:
     return bool(required and required - candidate.after.read(word_set))
 
 
-def lost_item(candidate: Candidate) -> bool:
+def loses_item(candidate: Candidate) -> bool:
     """Whether a remaining item lost its marker, a row lost a cell, or a removed item is still referred to."""
     if not candidate.before.read(has_outline):
         return False
@@ -268,22 +269,26 @@ def lost_item(candidate: Candidate) -> bool:
         # the edits may add items, but those of the original must remain in their order
         if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
             return True
-    return bool(removed or candidate.closed.removed) and candidate.after.read(refers) and _dangles(candidate)
+    return (
+        bool(removed or candidate.closed.removed)
+        and candidate.after.read(has_reference)
+        and _refers_to_removed(candidate)
+    )
 
 
-def _marks_of_items(text: str, _in_table: bool) -> list[tuple[range, str]]:
+def _item_signs(text: str, _in_table: bool) -> list[tuple[range, str]]:
     return marked_lines(split(text))
 
 
-def _rows(text: str, in_table: bool) -> list[tuple[range, str]]:
-    return rows(split(text), in_table=in_table)
+def _row_signs(text: str, in_table: bool) -> list[tuple[range, str]]:
+    return row_signs(split(text), in_table=in_table)
 
 
-SIGNS_OF_ITEMS = (_marks_of_items, _rows)
+SIGNS_OF_ITEMS = (_item_signs, _row_signs)
 """Readers of markers and rows. In a growing answer, the closed text has the same ones before and after its edits."""
 
 
-def _dangles(candidate: Candidate) -> bool:
+def _refers_to_removed(candidate: Candidate) -> bool:
     """Whether a remaining reference points to a removed item."""
     numbering = Numbering()
     closed = candidate.closed
@@ -292,19 +297,19 @@ def _dangles(candidate: Candidate) -> bool:
     return numbering.dangling > 0
 
 
-def lost_turn(candidate: Candidate) -> bool:
+def loses_turn(candidate: Candidate) -> bool:
     """Whether a speaker has fewer lines in text that has the form of a requested dialogue.
 
     This applies to flagged lines, too, because to a detector a line of a dialogue looks like an invented turn, and the
     next line answers it. A line may be rewritten.
     """
-    lines_before = candidate.before.read(_lines)
+    lines_before = candidate.before.read(_count_speaker_lines)
     # in a dialogue somebody speaks at least twice; this is quickly counted, the turns are not
     spoken = speaker_turns(candidate.before.whole) if max(lines_before.values(), default=0) > 1 else Counter[str]()
-    return bool(spoken) and bool(spoken - candidate.after.read(_lines))
+    return bool(spoken) and bool(spoken - candidate.after.read(_count_speaker_lines))
 
 
-def torn_pair(candidate: Candidate) -> bool:
+def tears_pair(candidate: Candidate) -> bool:
     """Whether an edit has half a pair of signs, which the original had not."""
     return any(edit in candidate.torn for change in candidate.changes for edit in change.edits)
 
@@ -314,33 +319,33 @@ def repeats_sentence(candidate: Candidate) -> bool:
 
     Where the upstream repeated a sentence, what is written in its place may be repeated as often.
     """
-    new = {sentence for text in candidate.inserted_texts for sentence in _sentences(text)}
+    new = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
     if not new:
         return False
-    before = candidate.before.read(_sentences)
-    after = candidate.after.read(_sentences)
+    before = candidate.before.read(_count_sentences)
+    after = candidate.after.read(_count_sentences)
     replaced_texts = (candidate.before.text[e.start : e.end] for change in candidate.changes for e in change.edits)
-    repeats = max((before[sentence] for text in replaced_texts for sentence in _sentences(text)), default=1)
+    repeats = max((before[sentence] for text in replaced_texts for sentence in _count_sentences(text)), default=1)
     return any(after[sentence] > max(repeats, before[sentence]) for sentence in new)
 
 
 @joins(operator.add)
-def _sentences(text: str) -> Counter[str]:
+def _count_sentences(text: str) -> Counter[str]:
     """Number of each sentence of some words, without regard to case and signs."""
     sentences = (" ".join(_WORD.findall(piece.text.casefold())) for piece in split(text))
     return Counter(sentence for sentence in sentences if sentence.count(" ") >= _FEWEST_WORDS - 1)
 
 
-def bare_speaker(candidate: Candidate) -> bool:
+def leaves_bare_speaker(candidate: Candidate) -> bool:
     """Whether an edit writes the name of a speaker on a line that has nothing else."""
     # not `inserted_texts`, in which the title that stays of a removed item does not count
-    if not any(_bare_names(edit.text) for change in candidate.changes for edit in change.edits):
+    if not any(_count_bare_names(edit.text) for change in candidate.changes for edit in change.edits):
         return False
-    return bool(candidate.after.read(_bare_names) - candidate.before.read(_bare_names))
+    return bool(candidate.after.read(_count_bare_names) - candidate.before.read(_count_bare_names))
 
 
 @joins(operator.add, by_line=True)
-def _bare_names(text: str) -> Counter[str]:
+def _count_bare_names(text: str) -> Counter[str]:
     """Number of lines that are a name and a colon, with no words in them or in the line below, by name."""
     lines = text.splitlines()
     pairs = zip(lines, [*lines[1:], ""], strict=False)
@@ -349,7 +354,7 @@ def _bare_names(text: str) -> Counter[str]:
 
 
 @joins(operator.add, by_line=True)
-def _lines(text: str) -> Counter[str]:
+def _count_speaker_lines(text: str) -> Counter[str]:
     return speaker_lines(text)
 
 
@@ -358,9 +363,9 @@ def _one_line(text: str) -> str:
     return one_line(text)
 
 
-def template_leak(candidate: Candidate) -> bool:
+def leaks_template(candidate: Candidate) -> bool:
     """Whether an edit inserts a marker or sentence of a template, or the text or an instruction of an objective."""
-    if candidate.has_more(_marks) or candidate.repeats(is_repeated):
+    if candidate.has_more(_count_marks) or candidate.repeats(is_repeated):
         return True
     before = candidate.before
     after = candidate.after
@@ -374,7 +379,7 @@ def _normalise(text: str) -> str:
     return one_line(text.lower())
 
 
-def _marks(text: str) -> int:
+def _count_marks(text: str) -> int:
     return len(_MARK.findall(text))
 
 
@@ -394,17 +399,17 @@ def has_turn(text: str) -> bool:
     return TURN.search(text) is not None
 
 
-def turn_starts(text: str) -> int:
+def count_turn_starts(text: str) -> int:
     """Number of lines that begin with a chat role and a colon."""
     return len(TURN.findall(text))
 
 
-def refusals(text: str) -> int:
+def count_refusals(text: str) -> int:
     """Number of sentences that decline."""
     return sum(declines(piece.text) for piece in split(text))
 
 
-def invented_quote(candidate: Candidate) -> bool:
+def invents_quote(candidate: Candidate) -> bool:
     """Whether an inserted quotation has words that the original lacks, with or without quotation marks."""
     quoted = (quotation for text in candidate.inserted_texts for quotation in quotations(text))
     return any(quotation not in candidate.before.read(_one_line) for quotation in quoted)

@@ -459,7 +459,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
         """The reason known before there is an answer to skip a request with this policy; None to judge its answer."""
-        reason = eligibility.by_policy(policy)
+        reason = eligibility.find_policy_reason(policy)
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
             return SkipReason.RELOAD_FAILED
         return reason or (None if sampled else SkipReason.NOT_SAMPLED)

@@ -13,7 +13,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats import copies, sse
-from aligner_proxy.formats.base import corrected_texts, is_plain, name_errors
+from aligner_proxy.formats.base import call_or_raise, corrected_texts, is_plain
 from aligner_proxy.formats.copies import RemovedText
 from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
 from aligner_proxy.gateway.request_state import RequestState
@@ -62,7 +62,9 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts:
     echoed = echoed_texts(data)
 
     def drop(value: Any) -> Any:
-        return name_errors(NotPutIn, copies.drop_copies, value, texts.removed, texts.delivered, texts.unchanged, echoed)
+        return call_or_raise(
+            NotPutIn, copies.drop_copies, value, texts.removed, texts.delivered, texts.unchanged, echoed
+        )
 
     form = formats.reasoning(route)
     if not texts.is_quoted_in_opening:
@@ -110,7 +112,7 @@ class StreamCopies:
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
         if not is_plain(event_value(sse.as_frame(item)), own_texts):
-            name_errors(NotPutIn, self._reader.read, item, list(own_texts))
+            call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
 
     def clean(self, item: Any, own_texts: Collection[str], unchanged_texts: Collection[str]) -> Any:
         """An event without copies, which is remembered; raises `CopyStays`, or `NotPutIn` if it cannot be read.
@@ -123,13 +125,13 @@ class StreamCopies:
             return item
         if self._echoed is None:
             self._echoed = echoed_texts(self._data)
-        cleaned = name_errors(
+        cleaned = call_or_raise(
             NotPutIn, copies.drop_copies, value, self.removed, own_texts, unchanged_texts, self._echoed
         )
         if cleaned is not value:
             # a line that is no event is left out
             item = cleaned if not isinstance(item, bytes) else frame.with_event(cleaned) if frame.event else b""
-        name_errors(NotPutIn, self._reader.read, item, list(own_texts))
+        call_or_raise(NotPutIn, self._reader.read, item, list(own_texts))
         return item
 
     def add_removed(self, original: str, corrected: str) -> None:
@@ -185,7 +187,7 @@ class _PastTexts:
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
             # looking into all texts for each edit would take quadratic time
             few = removed.narrow(self._grams[is_acted_on])
-            if few is not None and few.is_in("\n".join(texts.values()), kind):
+            if few is not None and few.is_quoted_in_normalized("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
 
 

@@ -29,7 +29,7 @@ from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import corrected_texts, name_errors, no_store
+from aligner_proxy.formats.base import call_or_raise, corrected_texts, no_store
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.formats.think_tags import DividedText, remove_tags
 from aligner_proxy.gateway import metrics, upstream_errors
@@ -244,7 +244,7 @@ class SideTexts:
         """
         self._body = value
         try:
-            self._grown_kinds = name_errors(Unreadable, self._reader.read, value, answer_texts, divided_texts)
+            self._grown_kinds = call_or_raise(Unreadable, self._reader.read, value, answer_texts, divided_texts)
         except Unreadable:
             self.refuse(SideKind.OTHER_TEXT)
 

@@ -75,8 +75,8 @@ class AnswerPart:
         self._state = PartState(policy, facts, notify, is_part=inner, open_editor=pipeline.open_editor)
         self._texts = texts
         self._numbers = ListNumbers(numbering or Numbering())
-        own = [Held(), self._numbers] if whole else [self._numbers]
-        self._stages = pipeline.stages(policy, own=own, grows=True)
+        own_stages = [Held(), self._numbers] if whole else [self._numbers]
+        self._stages = pipeline.stages(policy, own=own_stages, grows=True)
         self._session = ResumableSession(pipeline, policy, self._state.exchange)
         self._reading = reading or GrowingReading(policy, pipeline.score)
         self._release = SegmentRelease(self._state, self._stages, self._session)
@@ -150,7 +150,7 @@ class AnswerPart:
     def check(self) -> None:
         """Check again whether the answer may be edited, because something other than text arrived; close it if not."""
         state = self._state
-        if not state.is_over and (reason := eligibility.ineligible(state.facts(), state.policy)) is not None:
+        if not state.is_over and (reason := eligibility.find_early_reason(state.facts(), state.policy)) is not None:
             state.close(Stop(Status.SKIPPED, reason.value))
 
     def close(self, status: Status, reason: str) -> None:
@@ -183,12 +183,12 @@ class AnswerPart:
             if outcome.correction and self._ending.correction:
                 correction = replace(outcome.correction, editor=self._ending.correction.editor)
                 outcome = replace(outcome, correction=correction)
-        elif (stop := self._stop()) is not None:
+        elif (stop := self._find_stop()) is not None:
             outcome = replace(outcome, status=stop.status, reason=stop.reason)
         return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
 
     def _build_outcome(self, text: str, answer: AnswerSoFar) -> Outcome:
-        """The outcome of an answer for which `text` goes out."""
+        """The outcome of the part if `text` goes out for it and all of it was judged."""
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
@@ -198,7 +198,7 @@ class AnswerPart:
         verdict = Verdict(text, reason, tally.edits, tuple(tally.refused_rules), findings=tally.findings)
         return build_outcome(answer, Corrected(correction, None, verdict))
 
-    def _stop(self) -> Stop | None:
+    def _find_stop(self) -> Stop | None:
         """The status and reason of a part that was not wholly judged; None if it was."""
         state = self._state
         if state.stop is not None and state.stop.status is Status.FAILED:
@@ -228,7 +228,7 @@ class AnswerPart:
         return not self.done
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """Await `work`. This is the only place that turns an error into the reason why the rest goes out unchanged."""
+        """Await `work`; return None after an error, which becomes the reason why the rest goes out unchanged."""
         try:
             return await work
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
@@ -246,10 +246,7 @@ class AnswerPart:
                 await self._attempt(self._decide_more())
 
     async def _decide_more(self) -> None:
-        """Admit, judge and release new segments.
-
-        If nobody reads along and nothing went out yet, correct the whole at the end.
-        """
+        """Admit, judge and release new segments; if these must wait for the whole part, correct it at its end."""
         state = self._state
         if self._texts is not None and not (state.is_part or state.delivery.end):
             await self._texts.wait_for_earlier(state.facts.latest().index)
@@ -264,8 +261,8 @@ class AnswerPart:
             is_held = True
         return await self._correct_whole() if is_held and not self.done else None
 
-    def _answer(self, *, is_final: bool = False) -> AnswerSoFar:
-        """The answer for stages that ask what remains of it."""
+    def _answer_for_stages(self, *, is_final: bool = False) -> AnswerSoFar:
+        """The answer so far, with what stages ask about the other texts of the answer."""
         answer = self._state.answer(is_final=is_final)
         if self._texts is None:
             return answer
@@ -273,7 +270,7 @@ class AnswerPart:
 
     async def _is_held(self) -> bool:
         """Whether a stage holds the answer. Closes the part if a stage stops it."""
-        admission = await self._stages.admit(self._answer())
+        admission = await self._stages.admit(self._answer_for_stages())
         if isinstance(admission, Stop):
             self._state.close(admission)
         return isinstance(admission, Hold)
@@ -316,7 +313,7 @@ class AnswerPart:
     async def _settle(self) -> bool:
         """Let the stages replace what has not gone out yet, and send it; return whether the part is over."""
         state = self._state
-        answer = self._answer(is_final=True)
+        answer = self._answer_for_stages(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
         ending = await self._stages.settle(so_far, answer)
         # no stage wants another text in place of the rest

@@ -26,7 +26,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome, Policy, Status
 
 JudgedText = tuple[Exchange, Outcome]
-"""A text, and what follows from it alone."""
+"""The exchange of one text, and the outcome that follows from this text alone."""
 _BETWEEN = "\n\n"
 """Separates the texts of one answer, which are looked at as one."""
 
@@ -70,16 +70,16 @@ class AnswerTexts:
         return len(self._waiting) == self._count
 
     async def _settle_all(self) -> Mapping[int, Outcome]:
-        """The outcomes of the texts, by index."""
+        """Decide about all texts; return their outcomes by index."""
         return await self._settle_together(self._began_at)
 
     async def _settle_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
         """Decide about all texts that wait as if they were one; `sent_text` of their answer has gone out."""
         outcomes = {index: outcome for index, (_, outcome) in self._waiting.items()}
         texts = [self._waiting[index] for index in sorted(outcomes) if (self._waiting[index][0].answer or "").strip()]
-        if not any(outcome.flagged_count for _, outcome in texts) or any(map(_stays, texts)):
+        if not any(outcome.flagged_count for _, outcome in texts) or any(map(_is_delivered_anyway, texts)):
             return outcomes
-        exchange, joined = _join(texts, sent_text)
+        exchange, joined = _join_texts(texts, sent_text)
         answer = AnswerSoFar(
             exchange,
             exchange.answer or "",
@@ -92,7 +92,7 @@ class AnswerTexts:
         if joint_outcome is joined:
             return outcomes
         ms = (time.perf_counter() - settling_at) * 1000
-        return outcomes | {exchange.index: outcome for exchange, outcome in _share(joint_outcome, texts, ms)}
+        return outcomes | {exchange.index: outcome for exchange, outcome in _share_outcome(joint_outcome, texts, ms)}
 
 
 class UnfinishedText(Protocol):
@@ -149,7 +149,7 @@ class GrowingTexts(AnswerTexts):
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
         # the facts in `exchange` may be out of date
-        if not self._has_room or self._has_other_content() or any(map(_remains, self._sent_texts())):
+        if not self._has_room or self._has_other_content() or any(map(_makes_sense_alone, self._sent_texts())):
             self.release()
             return outcome
         return await super().settle(exchange, outcome)
@@ -159,7 +159,7 @@ class GrowingTexts(AnswerTexts):
 
         Nothing of this text can be delivered before that, so it costs no time.
         """
-        await self._wait_until(lambda: not any(n < index and self._is_judging(n) for n in self._texts))
+        await self._wait_until(lambda: not any(other < index and self._is_judging(other) for other in self._texts))
 
     def check(self) -> None:
         """Let the texts that wait be left out if something other than text has come."""
@@ -167,6 +167,7 @@ class GrowingTexts(AnswerTexts):
             self.release()
 
     def _has_other_content(self) -> bool:
+        """Whether the answer calls tools, or has parts that are not text."""
         facts = self._facts()
         return facts.tool_calls or facts.non_text
 
@@ -191,6 +192,7 @@ class GrowingTexts(AnswerTexts):
         self._texts = {}
 
     def _is_judging(self, index: int) -> bool:
+        """Whether the text of this index has ended, is not decided, and does not wait for the other texts."""
         text = self._texts[index]
         return text.has_ended and not text.done and index not in self._waiting
 
@@ -202,7 +204,7 @@ class GrowingTexts(AnswerTexts):
         # a text that was given up meanwhile has gone out unchanged
         self._waiting = {index: text for index, text in self._waiting.items() if not self._texts[index].done}
         sent_texts = self._sent_texts()
-        if self._is_released or any(map(_remains, sent_texts)):
+        if self._is_released or any(map(_makes_sense_alone, sent_texts)):
             return {index: outcome for index, (_, outcome) in self._waiting.items()}
         return await self._settle_together(time.monotonic(), _BETWEEN.join(sent_texts))
 
@@ -212,13 +214,13 @@ class GrowingTexts(AnswerTexts):
         return [output for text in done if (output := text.render(0, text.length).strip())]
 
 
-def _stays(text: JudgedText) -> bool:
+def _is_delivered_anyway(text: JudgedText) -> bool:
     """Whether a text is delivered that no verdict on prose can take away: it was not judged, or is JSON."""
     exchange, outcome = text
     return outcome.edited is None or (outcome.reason != EMPTIED and AnswerForm(exchange).is_structured)
 
 
-def _remains(text: str) -> bool:
+def _makes_sense_alone(text: str) -> bool:
     """Whether a text that has gone out makes sense alone, or is one that is never judged as prose."""
     if is_refusal(text) or reads_as_json(text) is not False:
         return True
@@ -226,7 +228,7 @@ def _remains(text: str) -> bool:
     return bool(fragments.independent_segments(pieces, [True] * len(pieces)))
 
 
-def _join(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
+def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
     """The texts of an answer as one text, with the verdicts on all of them."""
     exchanges = [exchange for exchange, _ in texts]
     outcomes = [outcome for _, outcome in texts]
@@ -248,12 +250,14 @@ def _join(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
     return exchange, joined
 
 
-def _share(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: float) -> list[JudgedText]:
+def _share_outcome(joint_outcome: Outcome, texts: Sequence[JudgedText], ms: float) -> list[JudgedText]:
     """The outcome of all texts as the outcome of each: the first gets the text that is delivered, the others none."""
     blocked = joint_outcome.policy.if_nothing_remains is IfNothingRemains.BLOCK
     shared: list[JudgedText] = []
     for exchange, own in texts:
-        edited = own.edited if blocked else "" if shared else joint_outcome.edited
+        edited = "" if shared else joint_outcome.edited
+        if blocked:
+            edited = own.edited
         text = edited if joint_outcome.status is Status.CORRECTED else own.text
         outcome = replace(own, status=joint_outcome.status, reason=joint_outcome.reason, text=text, edited=edited)
         if not shared and outcome.correction is not None and joint_outcome.correction is not None:

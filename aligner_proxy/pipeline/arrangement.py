@@ -56,7 +56,7 @@ class Arrangement:
             # consecutive flagged segments are replaced by one text
             while flags[first] and stop < len(pieces) and flags[stop]:
                 stop += 1
-            cells.append(_cell(pieces, first, stop, replacement.get(first)))
+            cells.append(_build_cell(pieces, first, stop, replacement.get(first)))
             if cells[1:] and cells[-1].text and not pieces[first].text:
                 cells[-2].gap = ""  # text added after the last segment brings its own leading white space
             first = stop
@@ -66,24 +66,26 @@ class Arrangement:
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
-        own = self.verdicts[number]
+        old_verdict = self.verdicts[number]
         # the position after the last segment has no text that could be removed
-        if own.flagged or not own.text:
+        if old_verdict.flagged or not old_verdict.text:
             return False
-        self.verdicts[number] = replace(verdict, text=own.text, flagged=True)
+        self.verdicts[number] = replace(verdict, text=old_verdict.text, flagged=True)
         self.changed = True
         self._cell_of(number).text = ""
         return True
 
     def flag_between(self, start: int, end: int, verdict: SegmentScore) -> bool:
         """Flag the segments in this range of the original, unless one already is; return whether any was new."""
-        covered = [n for n, piece in enumerate(self.pieces) if piece.text and piece.start < end and start < piece.end]
+        covered = [
+            number for number, piece in enumerate(self.pieces) if piece.text and piece.start < end and start < piece.end
+        ]
         if any(self.verdicts[number].flagged for number in covered):
             return False
         return bool([number for number in covered if self.flag(number, verdict)])
 
     def flag_edited(self, start: int, end: int, verdict: SegmentScore) -> bool:
-        """Flag everything in this range of the edited answer: segments and replacements. Return whether it held any."""
+        """Flag all segments and replacements in this range of the edited answer; return whether there are any."""
         was_flagged = False
         for cell in self._cells:
             if not (cell.start < end and start < cell.end):
@@ -111,19 +113,19 @@ class Arrangement:
     def _arrange(self) -> None:
         """Join the cells to the edited answer, and note where each of them lies in it."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
-        at = 0
+        position = 0
         for cell in self._cells:
-            cell.start = self._edited.find(cell.text, at) if cell.text else at
-            cell.end = at = cell.start + len(cell.text)
+            cell.start = self._edited.find(cell.text, position) if cell.text else position
+            cell.end = position = cell.start + len(cell.text)
 
     def _cell_of(self, number: int) -> _Cell:
         return next(cell for cell in self._cells if cell.first <= number < cell.stop)
 
 
-def _cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
+def _build_cell(pieces: Sequence[Segment], first: int, stop: int, replacement: str | None) -> _Cell:
     """One unflagged segment, or a flagged run with its replacement."""
-    own = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
+    original = structure.join([(piece.text, piece.gap) for piece in pieces[first:stop]])
     gap = pieces[stop - 1].gap
     if replacement is None:
-        return _Cell(first, stop, own, gap)
-    return _Cell(first, stop, replacement.strip() if own else replacement.rstrip(), gap)
+        return _Cell(first, stop, original, gap)
+    return _Cell(first, stop, replacement.strip() if original else replacement.rstrip(), gap)

@@ -61,7 +61,7 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Pause after a failure of the store: `FIRST_PAUSE_S` at first, then twice as long each time, up to this limit."""
 _FAR_S = 366 * 86_400.0
-"""A jump of the machine's clock by less than this expires no entry."""
+"""Added to the expiry times that diskcache stores, so that a smaller jump of the machine's clock expires no entry."""
 _FIRST_SWEEP_S = 60.0
 _SWEEP_EVERY_S = 600.0
 """Seconds between deletions of expired entries; the first one is after `_FIRST_SWEEP_S`."""
@@ -169,7 +169,7 @@ class CorrectionCache:
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
         """Look up the key on disk, and copy a hit to the memory cache. A corrupt entry is logged and deleted."""
-        raw, far = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
+        raw, stored_expiry = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
         correction = unpack(key, raw)
@@ -177,7 +177,7 @@ class CorrectionCache:
             log.warning("correction cache: entry %s is corrupt and was dropped", key[:12])
             await self._run(lambda store: store.delete(key), writes=True)
             return None
-        left_s = (far or 0.0) - _FAR_S - self._clock()
+        left_s = (stored_expiry or 0.0) - _FAR_S - self._clock()
         # An entry with more time left than the maximum was written while the clock was wrong.
         if not 0 < left_s <= self._ttl_s + JUMP_S:
             return None
@@ -187,8 +187,8 @@ class CorrectionCache:
     async def put(self, key: str, correction: Correction) -> None:
         """Store `correction` on disk and in memory, evicting the least recently used entries."""
         packed = pack(key, correction)
-        far = self._clock() + self._ttl_s + _FAR_S
-        if await self._run(lambda store: store.set(key, packed, expire=far - time.time()), writes=True):
+        stored_expiry = self._clock() + self._ttl_s + _FAR_S
+        if await self._run(lambda store: store.set(key, packed, expire=stored_expiry - time.time()), writes=True):
             # a request that finds it pays for no editor
             self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
 
@@ -367,7 +367,7 @@ class _StoreHealth:
 
 
 def worth_storing(correction: Correction, aligner: str) -> bool:
-    """Whether the aligner that the key names made it, with all taught heads that the key names."""
+    """Whether a correction was made by the aligner of its key, `aligner`, with all taught heads of its key."""
     return correction.aligner in ("", aligner) and not correction.untaught
 
 

@@ -29,14 +29,14 @@ class EditTally:
         """Add the cost of a second reading by the engine."""
         self.corrections.append(correction)
 
-    def release(self, outgoing: Outgoing) -> None:
+    def add_outgoing(self, outgoing: Outgoing) -> None:
         """Add the findings and editor use of a passage that the stages released."""
         self.findings += outgoing.findings
         if outgoing.editor:
             # a correction without text, for its cost alone
             self.corrections.append(Correction("", editor=outgoing.editor))
 
-    def judge(self, refusal: str | None) -> None:
+    def count_edit(self, refusal: str | None) -> None:
         """Count an edit, and record the rule if the gate refused it."""
         self.edits += 1
         if refusal:

@@ -60,29 +60,29 @@ class DecidedPart:
 class UncorrectedRest:
     """The rest of a text after the correction was given up; it goes out unchanged.
 
-    Keeps the pieces with their offsets.
+    `start` is the offset in the whole text at which the rest begins.
     """
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.end = start
-        self._starts: list[int] = []
+        self._piece_starts: list[int] = []
         self._pieces: list[str] = []
 
     def append(self, piece: str) -> None:
         """Add the next piece."""
-        self._starts.append(self.end)
+        self._piece_starts.append(self.end)
         self._pieces.append(piece)
         self.end += len(piece)
 
     def render(self, start: int, end: int) -> str:
         """The characters from `start` to `end` of the text."""
-        if not self._starts:
+        if not self._piece_starts:
             return ""
-        first = max(0, bisect_right(self._starts, start) - 1)
+        first = max(0, bisect_right(self._piece_starts, start) - 1)
         # up to the piece that holds the last of these characters
-        last = max(first + 1, bisect_right(self._starts, max(start, end - 1)))
-        origin = self._starts[first]
+        last = max(first + 1, bisect_right(self._piece_starts, max(start, end - 1)))
+        origin = self._piece_starts[first]
         return "".join(self._pieces[first:last])[max(0, start - origin) : max(0, end - origin)]
 
 
@@ -139,8 +139,8 @@ class GrowingAnswer:
     async def feed(self, piece: str) -> None:
         """Take more of the answer; blocks until the part before the present one is decided."""
         self.length += len(piece)
-        for at in range(0, len(piece), _AT_ONCE):
-            await self._feed(piece[at : at + _AT_ONCE])
+        for start in range(0, len(piece), _AT_ONCE):
+            await self._feed(piece[start : start + _AT_ONCE])
             await self._time.pause()
 
     async def _feed(self, piece: str) -> None:
@@ -202,8 +202,8 @@ class GrowingAnswer:
     async def end(self) -> None:
         """End the answer."""
         if not self.has_ended:
-            if self._rest is None and (back := self._cutter.take_back()):
-                await self._present.feed(back)
+            if self._rest is None and (held_text := self._cutter.take_back()):
+                await self._present.feed(held_text)
             self._cutter.is_open = False
             self.has_ended = True
             await self._present.end()
@@ -244,7 +244,7 @@ class GrowingAnswer:
         return self._changed or self._present.replacements.is_changed
 
     def edits_after(self, count: int) -> list[tuple[str, str]]:
-        """The edited passages but the first `count`, each with what goes out in its place."""
+        """(original passage, what goes out in its place) of every edit except the first `count`."""
         parts = [(part.original, part.replacements) for part in self._decided]
         parts.append((self._present.original, self._present.replacements))
         # asked for every event, and an edit is rare
@@ -265,15 +265,15 @@ class GrowingAnswer:
         """Whether the output for the first `end` characters is decided."""
         if self.done:
             return True
-        own = end - self._start
+        end_in_part = end - self._start
         # what the cutter holds back belongs to no part yet
-        return own <= self._present.length and self._present.is_decided(own)
+        return end_in_part <= self._present.length and self._present.is_decided(end_in_part)
 
     def render(self, start: int, end: int) -> str:
         """The output for these characters of the original, all of which must be decided."""
-        return "".join(self._pieces(start, end))
+        return "".join(self._render_pieces(start, end))
 
-    def _pieces(self, start: int, end: int) -> Iterator[str]:
+    def _render_pieces(self, start: int, end: int) -> Iterator[str]:
         """Yield the output of the decided parts, of the present part, and of the rest, within this range."""
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
@@ -310,7 +310,7 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
         tuple(segment for correction in corrections for segment in correction.segments),
         aligner=next((correction.aligner for correction in corrections if correction.aligner), ""),
     )
-    status, reason = _status(parts if closed is None else [*parts, closed])
+    status, reason = _combine_status(parts if closed is None else [*parts, closed])
     return Outcome(
         status=status,
         reason=reason,
@@ -327,8 +327,8 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
     )
 
 
-def _status(parts: list[Outcome]) -> tuple[Status, str | None]:
-    """The combined status and reason. A failure comes first, because not all was judged; then an edit in any part."""
+def _combine_status(parts: list[Outcome]) -> tuple[Status, str | None]:
+    """The status and reason of all parts together: a failure counts most, as not all was judged, then an edit."""
     for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:

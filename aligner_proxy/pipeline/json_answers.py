@@ -52,11 +52,11 @@ class JsonAnswer(InnerWrapper):
             correction=_combine_corrections(answer, parts),
             cache_hit=all_cached(part.cache_hit for part in parts.values()),
             # In a thread, because checking a request's schema may take a tenth of a second.
-            verdict=await asyncio.to_thread(self._verdict, answer, parts),
+            verdict=await asyncio.to_thread(self._join_verdicts, answer, parts),
         )
 
-    def _verdict(self, answer: str, parts: Mapping[Literal, Corrected]) -> Verdict:
-        """One verdict for all texts. Its reason names the first broken rule."""
+    def _join_verdicts(self, answer: str, parts: Mapping[Literal, Corrected]) -> Verdict:
+        """One verdict for the whole answer, from those on its texts; its reason names the first broken rule."""
         edits = sum(part.verdict.edits for part in parts.values())
         dropped = tuple(rule for part in parts.values() for rule in part.verdict.dropped)
         edited_texts = {text: part.verdict.text for text, part in parts.items() if part.verdict.text != text.text}
@@ -67,7 +67,7 @@ class JsonAnswer(InnerWrapper):
             dropped = (SCHEMA,) * edits
         changed = edited != answer
         renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
-        findings = tuple(one for part in parts.values() for one in part.verdict.findings) if changed else ()
+        findings = tuple(finding for part in parts.values() for finding in part.verdict.findings) if changed else ()
         reason = gate_reason(dropped, changed=changed)
         return Verdict(edited, reason, edits, dropped, renumbered, findings=findings)
 
@@ -95,7 +95,7 @@ class JudgedForm(JsonAnswer):
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """Correct the answer; raises `AnswerTooLong` if too many strings need correction."""
         if not self._is_json:
-            return self._in_form(await self.inner.correct(answer, policy), answer)
+            return self._refuse_unchecked_edits(await self.inner.correct(answer, policy), answer)
         literals = await run_off_loop(len(answer), partial(self.literals, answer))
         if not literals:
             return Corrected(Correction(answer), None, Verdict(answer, None, 0, ()))
@@ -107,17 +107,14 @@ class JudgedForm(JsonAnswer):
         if len(literals) > MOST_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
         corrected = await self._text_by_text(answer, literals, policy)
-        return corrected if overview is None else _with_overview(corrected, overview)
+        return corrected if overview is None else _add_overview(corrected, overview)
 
     def literals(self, answer: str) -> list[Literal]:
         """The strings of the answer that are judged."""
         return string_literals(answer)
 
-    def _in_form(self, corrected: Corrected, answer: str) -> Corrected:
-        """The correction of a text that is not JSON.
-
-        Edits are dropped if the request prescribed a format we cannot check.
-        """
+    def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
+        """The correction of a text that is not JSON, without its edits if the request prescribed a format."""
         verdict = corrected.verdict
         if not self._exchange.structured or verdict.text == answer:
             return corrected
@@ -152,7 +149,7 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
     return [literal for number, literal in enumerate(literals) if number in flagged]
 
 
-def _with_overview(corrected: Corrected, overview: Corrected) -> Corrected:
+def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
     """The correction with the scores of all strings, and with the cost of scoring them added."""
     correction = corrected.correction.with_cost_of([corrected.correction, overview.correction])
     segments = overview.correction.segments

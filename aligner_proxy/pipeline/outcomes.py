@@ -210,11 +210,11 @@ class Budget:
         # each class of failure has its own tries
         if self._failed[kind] >= TRIES.get(kind, math.inf):
             return None
-        pause = self._pause(kind, error)
+        pause = self._pause_seconds(kind, error)
         return pause if time.monotonic() + pause < self.until else None
 
-    def _pause(self, kind: FailureClass, error: Exception | None) -> float:
-        """As long as the engine or the breaker asked for; otherwise an exponentially growing time with jitter."""
+    def _pause_seconds(self, kind: FailureClass, error: Exception | None) -> float:
+        """Seconds before the next try: as the engine or breaker asked, else a growing time with jitter; at times 0."""
         # a refusal is no sign of a busy engine, and a timeout has taken much of the time already
         if kind in (FailureClass.GATE, FailureClass.TIMEOUT):
             return 0.0

@@ -97,15 +97,16 @@ class SegmentVerdicts:
         if len(verdicts) <= known_count or any(verdicts[n].text != segments[n].text for n in compared):
             raise EngineFault("the engine judged other segments than these")
         self._engine_verdicts = verdicts
-        self.all = self._with_further(verdicts[:count])
+        self.all = self._apply_further(verdicts[:count])
         self.behind = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
 
     def flag(self, further: Mapping[int, SegmentScore]) -> None:
         """Override the verdicts on these segments with those of a second reading."""
         self._further |= further
-        self.all = self._with_further(self.all)
+        self.all = self._apply_further(self.all)
 
-    def _with_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
+    def _apply_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
+        """These verdicts, with those of second readings in place of the engine's."""
         if not self._further:
             return verdicts
         return tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts))

@@ -93,7 +93,7 @@ class StageList:
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
-        """The same stages plus one more, which replaces any stage of the same type."""
+        """A list with one more stage, which replaces any stage of its type."""
         return StageList([*(other for other in self._stages if type(other) is not type(stage)), stage])
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
@@ -233,7 +233,7 @@ class Pipeline:
                     is_one_of_several=form.is_one_of_several,
                     open_editor=self.open_editor,
                 )
-                steps = self._steps(answer, form, attempt_policy, stages, session)
+                steps = self._wrap_correction(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
             outcome = await stages.settle(build_outcome(answer, corrected), answer)
             # after refusals of the gate, the threshold was higher than the policy's
@@ -253,7 +253,7 @@ class Pipeline:
         answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
         return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer))
 
-    def _steps(
+    def _wrap_correction(
         self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None
     ) -> Inner:
         """The correction of one text inside the wrappers that this policy and this answer require."""
@@ -263,7 +263,7 @@ class Pipeline:
             # own.
             exchange = replace(exchange, inner=True)
             session = None
-        core = self._core(exchange, policy, answer.deadline, session)
+        core = self._build_text_correction(exchange, policy, answer.deadline, session)
         steps = self.extensions.wrap(policy, core)
         if stages.stages_with("release"):
             steps = ReleasedText(steps, stages, answer)
@@ -274,7 +274,9 @@ class Pipeline:
             return judged_form(steps, answer.exchange, core, is_json=form.is_json(unread=False))
         return JsonAnswer(steps, answer.exchange)
 
-    def _core(self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None) -> Inner:
+    def _build_text_correction(
+        self, exchange: Exchange, policy: Policy, deadline: float, session: Session | None
+    ) -> Inner:
         """The correction of one text by cache, engine and gate, with a second reading if the policy requires one."""
         core = _TextCorrection(self, exchange, policy, deadline, session)
         if not outcomes.reads_twice(policy):
@@ -417,7 +419,7 @@ class _TextCorrection:
         self._pipeline = pipeline
         self._exchange = exchange
         self._session = session
-        self._read_ahead = _question(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
+        self._read_ahead = _question_key(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
         self.deadline = deadline
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
@@ -465,13 +467,13 @@ class _TextCorrection:
         The session is used once, and only if the question is the one that was read ahead.
         """
         ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
-        if self._session is not None and _question(text, policy) == self._read_ahead:
+        if self._session is not None and _question_key(text, policy) == self._read_ahead:
             ask = self._session.finish
             self._session = None
         return lambda: ask(align_request(exchange, text, policy, self.deadline))
 
 
-def _question(text: str | None, policy: Policy) -> tuple[object, ...]:
+def _question_key(text: str | None, policy: Policy) -> tuple[object, ...]:
     """Everything that a correction depends on within one request, for comparison."""
     writers = (policy.editor_group, policy.effective_write)
     corrected_by = (policy.corrector, policy.aligner, *writers, policy.judge)
@@ -504,7 +506,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         turns=exchange.turns,
         answer=text,
         objectives=tuple(replace_surrogates(objective.text) for objective in policy.objectives),
-        common=_common(policy.objectives),
+        common=_count_common(policy.objectives),
         caution=policy.caution,
         verify=policy.verify,
         aligner=policy.aligner,
@@ -516,17 +518,17 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         score_only=policy.score_only,
         write=policy.effective_write,
         question=builtin_objectives()[_ABOUT_QUESTION].text if policy.effective_write is Write.VERIFIED else "",
-        heads=_heads(policy.objectives),
+        heads=_list_heads(policy.objectives),
     )
 
 
-def _heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
+def _list_heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
     """The taught head of each objective; an empty tuple if none has one."""
     names = tuple(objective.head for objective in objectives)
     return names if any(names) else ()
 
 
-def _common(objectives: Sequence[Objective]) -> int:
+def _count_common(objectives: Sequence[Objective]) -> int:
     """How many of the first objectives are the operator's own, that is, without an allowance."""
     return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
 

@@ -53,9 +53,9 @@ async def _remove_refused(
         return correction, verdict
     refused_runs = set()
     for first, edit in replacements.items():
-        alone = replace(correction, text=edits.apply(answer, [edit]))
+        with_one_edit = replace(correction, text=edits.apply(answer, [edit]))
         # the only replacement must be the one that was refused
-        if len(replacements) == 1 or (await judge(answer, alone, policy)).dropped:
+        if len(replacements) == 1 or (await judge(answer, with_one_edit, policy)).dropped:
             refused_runs.add(first)
     refused_runs = refused_runs or set(replacements)  # refused only together, so all go
     rewriting = splice.rewrite_flagged_runs(pieces, flags)
@@ -75,8 +75,10 @@ async def _remove_refused(
 
 def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
+    if hole.run.at in refused_runs:
+        return ""
     if edit is not None:
         # text added after the last segment brings its own leading white space
-        return "" if hole.run.at in refused_runs else edit.text.strip() if hole.run.text else edit.text.rstrip()
-    removed = any(each.first == hole.run.at for each in proposed)
-    return "" if removed else hole.run.text
+        return edit.text.strip() if hole.run.text else edit.text.rstrip()
+    is_removed = any(each.first == hole.run.at for each in proposed)
+    return "" if is_removed else hole.run.text

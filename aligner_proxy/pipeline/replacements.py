@@ -62,13 +62,13 @@ class ReplacementMap:
         return self._texts[0]
 
     def render(self, start: int, end: int, original: str) -> str:
-        """The output for these characters."""
-        at = bisect_right(self._all, start, key=lambda replacement: replacement.end)
+        """The output for the characters `start` to `end` of `original`; undecided ones are unchanged."""
+        index = bisect_right(self._all, start, key=lambda replacement: replacement.end)
         pieces: list[str] = []
-        while start < end and at < len(self._all):
-            pieces.append(self._all[at].part(start, end))
-            start = min(end, self._all[at].end)
-            at += 1
+        while start < end and index < len(self._all):
+            pieces.append(self._all[index].part(start, end))
+            start = min(end, self._all[index].end)
+            index += 1
         return "".join(pieces) + original[start:end]
 
 

@@ -19,7 +19,7 @@ PATIENCE_S = 5.0
 """How long in seconds to retry while the engine is unreachable or full, as for a whole answer."""
 
 
-def _nothing() -> Exchange:
+def _refuse_exchange() -> Exchange:
     """Replaces the `exchange` callback of a closed session; always raises."""
     raise SessionLost("this answer is over")
 
@@ -76,7 +76,7 @@ class ResumableSession:
     async def wait_for_verdicts(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
         """Wait for more verdicts than `known_count`; None if this engine gives none before the end.
 
-        `again`: reopen if lost.
+        `again`: reopen the session if it was lost.
         """
         return await self._ask(lambda session: session.wait_for_verdicts(known_count), again)
 
@@ -87,7 +87,7 @@ class ResumableSession:
     async def aclose(self) -> None:
         """Close the session and drop references to the text, which would otherwise stay until garbage collection."""
         await self._release()
-        self._exchange = _nothing
+        self._exchange = _refuse_exchange
         self._failure = None
 
     async def _release(self) -> None:

@@ -75,7 +75,7 @@ class SecondReading(InnerWrapper):
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
             return first
         readings = [first]
-        laid_out = await self._windows(text, policy, readings)
+        laid_out = await self._read_windows(text, policy, readings)
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _add_costs(first, readings)
@@ -103,13 +103,15 @@ class SecondReading(InnerWrapper):
         numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
         if not numbers:
             return {}
-        return select_flagged(numbers, verdicts, await self._scores(self._bare, text, policy, readings))
+        return select_flagged(numbers, verdicts, await self._read_scores(self._bare, text, policy, readings))
 
-    async def _windows(self, text: str, policy: Policy, readings: list[Corrected]) -> list[tuple[Window, SegmentScore]]:
+    async def _read_windows(
+        self, text: str, policy: Policy, readings: list[Corrected]
+    ) -> list[tuple[Window, SegmentScore]]:
         """The flagged windows of a text, each with its verdict."""
         windows = await run_off_loop(len(text), partial(reading_windows, text))
-        score = partial(self._scores, self.inner, policy=policy, readings=readings)
-        return await confirmed_windows(windows, text, score, policy.caution)
+        score = partial(self._read_scores, self.inner, policy=policy, readings=readings)
+        return await confirm_windows(windows, text, score, policy.caution)
 
     async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
         """Flag the copies of flagged segments.
@@ -117,12 +119,13 @@ class SecondReading(InnerWrapper):
         A copy before the first flagged one is first read alone, because the later one may be flagged only for
         repetition.
         """
-        for key, verdict, numbers in copies(arrangement.verdicts):
+        for key, verdict, numbers in find_copies(arrangement.verdicts):
             first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
             early = [number for number in numbers if number < first]
             if early:
-                alone = await self._scores(self.inner, arrangement.verdicts[early[0]].text.strip(), policy, readings)
-                numbers = numbers if any(score.flagged for score in alone) else [n for n in numbers if n > first]
+                copy = arrangement.verdicts[early[0]].text.strip()
+                scores = await self._read_scores(self.inner, copy, policy, readings)
+                numbers = numbers if any(score.flagged for score in scores) else [n for n in numbers if n > first]
             for number in numbers:
                 arrangement.flag(number, verdict)
 
@@ -132,20 +135,20 @@ class SecondReading(InnerWrapper):
         edited = arrangement.edited
         if not edited.strip():
             return
-        scores = await self._scores(self.inner, edited, policy, readings)
-        windows = await self._windows(edited, policy, readings)
-        flagged_places = list(places(edited, scores))
+        scores = await self._read_scores(self.inner, edited, policy, readings)
+        windows = await self._read_windows(edited, policy, readings)
+        flagged_places = list(find_flagged(edited, scores))
         flagged_places += ((window.start, window.end, verdict) for window, verdict in windows)
         for start, end, verdict in flagged_places:
             if not arrangement.flag_edited(start, end, verdict):
                 raise NotPlaced("a second reading flags what stands nowhere in the correction")
 
-    async def _scores(
+    async def _read_scores(
         self, inner: Inner, text: str, policy: Policy, readings: list[Corrected]
     ) -> tuple[SegmentScore, ...]:
-        """Read a text once more for its verdicts; appends the reading to `readings`."""
+        """Read a text once more, and return its verdicts; appends the reading to `readings`."""
         readings.append(await inner.correct(text, replace(policy, score_only=True)))
-        return _with_text(readings[-1].correction)
+        return _verdicts_with_text(readings[-1].correction)
 
     async def _apply_readings(
         self, text: str, arrangement: Arrangement, policy: Policy, readings: Sequence[Corrected]
@@ -185,24 +188,24 @@ class GrowingReading:
 
         The first `known_count` verdicts were processed before.
         """
-        limit = len(state.verdicts.all) if state.is_judged else _releasable(state)
-        more = self._copies(state, known_count)
-        more |= await self._flag_echoes(state, _fresh(state, known_count, more))
-        more |= await self._flag_followers(state, _fresh(state, known_count, more), more)
+        limit = len(state.verdicts.all) if state.is_judged else _count_releasable(state)
+        more = self._find_copies(state, known_count)
+        more |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, more))
+        more |= await self._flag_followers(state, _list_new_unflagged(state, known_count, more), more)
         if limit > state.cut.decided:
             more |= await self._flag_windows(state, more)
         for verdict in more.values():
             self._flagged.setdefault(copy_key(verdict.text), verdict)
         return limit, more
 
-    async def _scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
+    async def _read_scores(self, state: PartState, text: str, *, bare: bool = False) -> tuple[SegmentScore, ...]:
         """The verdicts on a text, without the conversation if `bare`; charges the cost to the tally."""
         exchange = state.exchange()
         correction = await self._score(replace(exchange, turns=()) if bare else exchange, text, self._policy)
         state.tally.charge(correction)
-        return _with_text(correction)
+        return _verdicts_with_text(correction)
 
-    def _copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
+    def _find_copies(self, state: PartState, known_count: int) -> dict[int, SegmentScore]:
         """New segments that equal flagged ones before them; remembers the new flagged ones."""
         copied: dict[int, SegmentScore] = {}
         for number in range(known_count, len(state.verdicts.all)):
@@ -224,7 +227,7 @@ class GrowingReading:
         if not numbers:
             return {}
         text = state.cut.text[: state.cut.segments[numbers[-1]].end]
-        return select_flagged(numbers, verdicts[: numbers[-1] + 1], await self._scores(state, text, bare=True))
+        return select_flagged(numbers, verdicts[: numbers[-1] + 1], await self._read_scores(state, text, bare=True))
 
     async def _flag_followers(
         self, state: PartState, fresh: Sequence[int], more: Mapping[int, SegmentScore]
@@ -241,7 +244,7 @@ class GrowingReading:
                 starts[number] = len(text)
                 text += segments[number].text + segments[number].gap
         flagged: dict[int, SegmentScore] = {}
-        for start, end, verdict in places(text, await self._scores(state, text)):
+        for start, end, verdict in find_flagged(text, await self._read_scores(state, text)):
             for number in fresh:
                 size = len(segments[number].text)
                 # any overlap counts, because the engine may cut the edited text elsewhere
@@ -262,7 +265,7 @@ class GrowingReading:
             for window in windows
             if window.text not in self._fine_windows
         ]
-        flagged = await confirmed_windows(windows, text, partial(self._scores, state), self._policy.caution)
+        flagged = await confirm_windows(windows, text, partial(self._read_scores, state), self._policy.caution)
         self._fine_windows.update({window.text for window in windows} - {window.text for window, _ in flagged})
         by_number: dict[int, SegmentScore] = {}
         for window, verdict in flagged:
@@ -273,7 +276,7 @@ class GrowingReading:
         return by_number
 
 
-def _releasable(state: PartState) -> int:
+def _count_releasable(state: PartState) -> int:
     """The number of segments that need not wait for later ones to complete a sentence."""
     segments = state.cut.segments
     limit = len(state.verdicts.all)
@@ -284,15 +287,15 @@ def _releasable(state: PartState) -> int:
     return limit
 
 
-def _fresh(state: PartState, known_count: int, more: Mapping[int, SegmentScore]) -> list[int]:
-    """New segments that are not flagged."""
+def _list_new_unflagged(state: PartState, known_count: int, more: Mapping[int, SegmentScore]) -> list[int]:
+    """The numbers of segments behind the first `known_count` that are flagged neither there nor in `more`."""
     verdicts = state.verdicts.all
     return [
         number for number in range(known_count, len(verdicts)) if not verdicts[number].flagged and number not in more
     ]
 
 
-def _with_text(correction: Correction) -> tuple[SegmentScore, ...]:
+def _verdicts_with_text(correction: Correction) -> tuple[SegmentScore, ...]:
     """The verdicts on segments that have text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
@@ -320,7 +323,7 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
     ]
 
 
-def copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
+def find_copies(verdicts: Sequence[SegmentScore]) -> list[tuple[str, SegmentScore, list[int]]]:
     """The unflagged copies of flagged segments, as (shared key, flagged verdict, segment numbers)."""
     keys = flagged_keys(verdicts)
     if not keys:
@@ -337,13 +340,13 @@ def join_windows(windows: Sequence[Window]) -> str:
     return _BREAK.join(window.text for window in windows)
 
 
-def in_place(text: str, window: Window) -> tuple[str, int]:
+def put_in_place(text: str, window: Window) -> tuple[str, int]:
     """The text up to the segment in which the window begins, followed by the window; and the offset of the window."""
     start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
     return text[:start] + window.text, start
 
 
-async def confirmed_windows(
+async def confirm_windows(
     windows: Sequence[Window], text: str, score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
     """The flagged windows of a text, each with its verdict.
@@ -358,9 +361,9 @@ async def confirmed_windows(
     flagged.sort(key=lambda pair: pair[0].start)
     confirmed = flagged[MOST_CONFIRMED:]
     for window, verdict in flagged[:MOST_CONFIRMED]:
-        standing, start = await run_off_loop(len(text), partial(in_place, text, window))
+        standing, start = await run_off_loop(len(text), partial(put_in_place, text, window))
         # a flag that ends before the window concerns the text before it
-        if any(end > start for _, end, _ in places(standing, await score(standing))):
+        if any(end > start for _, end, _ in find_flagged(standing, await score(standing))):
             confirmed.append((window, verdict))
     return confirmed
 
@@ -371,7 +374,7 @@ def flagged_windows(
     """The flagged windows among those read as one text, each with its verdict."""
     ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
     flagged: dict[int, SegmentScore] = {}
-    for start, end, verdict in places(join_windows(windows), verdicts):
+    for start, end, verdict in find_flagged(join_windows(windows), verdicts):
         if verdict.score is not None and verdict.score < caution + CLEAR:
             continue
         # all windows that the segment touches, since it may span several
@@ -380,8 +383,8 @@ def flagged_windows(
     return [(windows[number], verdict) for number, verdict in flagged.items()]
 
 
-def places(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
-    """Yield (start, end, verdict) for each flagged segment of a text."""
+def find_flagged(text: str, verdicts: Iterable[SegmentScore]) -> Iterator[tuple[int, int, SegmentScore]]:
+    """Yield (start, end, verdict) for each flagged segment of a text; raises `EngineFault` if it is not there."""
     end = 0
     for verdict in verdicts:
         start = text.find(verdict.text, end)

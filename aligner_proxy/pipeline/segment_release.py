@@ -79,7 +79,7 @@ class SegmentRelease:
         """Send the final white space unchanged and mark the part as over."""
         state = self._state
         if not state.is_over:
-            await self._put(state.cut.length)
+            await self._send_text(state.cut.length)
         if not state.is_over:
             state.seal()
 
@@ -89,13 +89,13 @@ class SegmentRelease:
         segments = state.cut.segments
         waits = number < len(segments) and self._waits(number)
         if self._first_flagged is not None:
-            await self._edit(self._first_flagged, number, waits=waits)
+            await self._edit_run(self._first_flagged, number, waits=waits)
             self._first_flagged = None
             state.cut.decided = number
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
             # An addition needs a character to replace, so the last one is held back.
-            await self._put(segments[number].end - is_last)
+            await self._send_text(segments[number].end - is_last)
             state.cut.decided = number + 1
 
     def _waits(self, number: int) -> bool:
@@ -104,7 +104,7 @@ class SegmentRelease:
         is_last = cut.has_ended and number == len(cut.segments) - 1
         return not is_last and depends_on_next(cut.segments, number)
 
-    async def _put(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
+    async def _send_text(self, end: int, text: str | None = None, removed_numbers: Collection[int] = ()) -> None:
         """Send `text` for the undecided characters up to `end`, after the stages' `release`; None: the original."""
         state = self._state
         start = state.delivery.end
@@ -129,11 +129,11 @@ class SegmentRelease:
             removed_segments={number - first for number in removed_numbers},
         )
         outgoing = await self._stages.release(outgoing, state.answer())
-        state.tally.release(outgoing)
+        state.tally.add_outgoing(outgoing)
         if not state.is_over:  # it may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
-    async def _edit(self, first: int, stop: int, *, waits: bool) -> None:
+    async def _edit_run(self, first: int, stop: int, *, waits: bool) -> None:
         """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
         state = self._state
         text = state.cut.text
@@ -142,7 +142,7 @@ class SegmentRelease:
         skip = eligibility.check(state.exchange(), state.policy)
         # a refusal is not corrected, but with more text the answer may turn out to be none
         if skip is SkipReason.REFUSAL:
-            return await self._put(run[-1].end)
+            return await self._send_text(run[-1].end)
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
         last = stop == len(segments)
@@ -152,19 +152,19 @@ class SegmentRelease:
         # what is missing after the last segment is written along with it
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
         lead = text[start : run[0].start]
-        edit = self._as_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
+        edit = self._build_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
         removable = bool(correction.text) and removes_refused(state.policy)
         followed = await self._judge(edit, end, is_final=not removable)
         if followed is None and removable and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
-            edit = self._as_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
+            edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
             followed = await self._judge(edit, end)
         if followed is None:
-            return None if state.is_over else await self._put(run[-1].end)
-        await self._send(followed, stop, waits=waits)
+            return None if state.is_over else await self._send_text(run[-1].end)
+        await self._send_edits(followed, stop, waits=waits)
         return None
 
-    async def _send(self, followed: Followed, stop: int, *, waits: bool) -> None:
+    async def _send_edits(self, followed: Followed, stop: int, *, waits: bool) -> None:
         """Send an edit and the edits that follow from it."""
         removed_numbers = removed_segments(followed) - {
             part.index for parts in followed.values() for part in parts if part.remains
@@ -172,20 +172,20 @@ class SegmentRelease:
         for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
             edit = trim_edit(edit, self._state.cut.segments) if waits and edit.last == stop else edit
             self._edits[edit] = parts
-            await self._put(edit.start)
-            await self._put(edit.end, edit.text, removed_numbers)
+            await self._send_text(edit.start)
+            await self._send_text(edit.end, edit.text, removed_numbers)
 
-    def _as_edit(self, first: int, stop: int, replaced: tuple[int, str]) -> Edit:
-        """The replacement of these segments, with the white space up to the next one, as an edit."""
-        upto, new_text = replaced
+    def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
+        """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""
+        replaced_end, new_text = replacement
         cut = self._state.cut
         verdicts = self._state.verdicts
         start = cut.segments[first - 1].end if first else 0
         if stop < len(cut.segments):
             behind = cut.segments[stop].start
-            return Edit(start, behind, new_text + cut.text[upto:behind], first, stop)
+            return Edit(start, behind, new_text + cut.text[replaced_end:behind], first, stop)
         if verdicts.behind is None or verdicts.is_end_missing:
-            return Edit(start, cut.length, new_text + cut.text[upto:], first, stop + verdicts.is_end_missing)
+            return Edit(start, cut.length, new_text + cut.text[replaced_end:], first, stop + verdicts.is_end_missing)
         # The white space at the end belongs to the position after the last segment, which stays.
         return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
 
@@ -197,13 +197,13 @@ class SegmentRelease:
         text = state.cut.text
         count = len(state.cut.segments)
         end = state.cut.length
-        rest = text[state.delivery.end :]
-        body = rest.rstrip()
+        unsent = text[state.delivery.end :]
+        body = unsent.rstrip()
         before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.cut.segments[-1].end, end, correction.text + rest[len(body) :], count, count + 1)
+        edit = Edit(state.cut.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
-            await self._put(end, body + edit.text)
+            await self._send_text(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
         """Ask the engine to replace these segments, and add the cost to the tally."""
@@ -236,7 +236,7 @@ class SegmentRelease:
             )
         if state.is_over or (refusal and not is_final):
             return None
-        state.tally.judge(refusal)
+        state.tally.count_edit(refusal)
         if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, state.policy)):
             state.close(Stop(Status.FAILED, f"gate_{refusal}"))
         return None if refusal else followed

@@ -38,7 +38,7 @@ class ActiveHeads:
         try:
             return cls.read(file)
         except ConfigError as error:
-            _log_once(str(error))
+            _log_fault_once(str(error))
             return cls(HeadStore.for_file(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
@@ -57,7 +57,7 @@ class ActiveHeads:
 
 
 @lru_cache(maxsize=64)
-def _log_once(fault: str) -> None:
+def _log_fault_once(fault: str) -> None:
     log.error("%s; until then the general head judges every objective", fault)
 
 

@@ -23,7 +23,7 @@ from aligner_proxy.teaching.subjects import Subject
 AGAINST = "against"
 FINE = "fine"
 _MOST_OF_ORIGIN = 300
-"""Characters of an origin that are written."""
+"""Most characters of an origin that are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ def present_examples(subject: Subject) -> Examples:
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
     """Add the sentences that the file does not have, creating it if needed; returns how many. Raises `ConfigError`."""
     before = present_examples(subject)
-    there = {fold_example(example.text) for example in (*before.against, *before.fine)}
+    present_keys = {fold_example(example.text) for example in (*before.against, *before.fine)}
     new: list[NewExample] = []
     for sentence in sentences:
         key = fold_example(sentence.text)
-        if key not in there:
-            there.add(key)
+        if key not in present_keys:
+            present_keys.add(key)
             new.append(sentence)
     if new:
-        _write(subject, new)
+        _write_new(subject, new)
     return len(new)
 
 
@@ -83,11 +83,11 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
             return _change_json(text, change)
         return remove_item(text, (), list_name, numbers[0])
 
-    _replace(subject, before, edit_checked(before, path, edit, change))
+    _replace_checked(subject, before, edit_checked(before, path, edit, change))
     return True
 
 
-def _write(subject: Subject, new: Sequence[NewExample]) -> None:
+def _write_new(subject: Subject, new: Sequence[NewExample]) -> None:
     """Add examples to the file, or create it; raises `ConfigError`."""
     path = subject.examples
 
@@ -99,12 +99,12 @@ def _write(subject: Subject, new: Sequence[NewExample]) -> None:
         if path.suffix == ".json":
             return _change_json(text, change)
         for sentence in new:
-            text = append_item(text, (), sentence.list_name, sentence.text, _origin(sentence))
+            text = append_item(text, (), sentence.list_name, sentence.text, _origin_line(sentence))
         return text
 
     if path.exists():
         before = read_text(path)
-        _replace(subject, before, edit_checked(before, path, edit, change))
+        _replace_checked(subject, before, edit_checked(before, path, edit, change))
         return
     text = edit("{}" if path.suffix == ".json" else "")
     parse_examples(text, path, subject.name, subject.text)
@@ -114,7 +114,8 @@ def _write(subject: Subject, new: Sequence[NewExample]) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _replace(subject: Subject, before: str, after: str) -> None:
+def _replace_checked(subject: Subject, before: str, after: str) -> None:
+    """Replace the file's text `before` by `after`; raises `ConfigError` if `after` is not valid."""
     parse_examples(after, subject.examples, subject.name, subject.text)
     # A mounted file may be a link into a folder that is replaced as a whole, so replace its target and keep the link.
     replace_file(Path(os.path.realpath(subject.examples)), before, after)
@@ -126,7 +127,7 @@ def _change_json(text: str, change: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
-def _origin(sentence: NewExample) -> str:
-    """The origin of a sentence as one printable line of at most 300 characters."""
+def _origin_line(sentence: NewExample) -> str:
+    """The origin of a sentence as one printable line of at most `_MOST_OF_ORIGIN` characters."""
     printable = "".join(char if char.isprintable() else "?" for char in sentence.origin)
     return printable.encode("utf-8", "replace").decode()[:_MOST_OF_ORIGIN]

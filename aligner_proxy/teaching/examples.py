@@ -101,7 +101,7 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
             "are needed, "
             "four to twelve teach well"
         )
-    good = tuple(_answers(data, "good_answers", source))
+    good = tuple(_read_answers(data, "good_answers", source))
     _check_different(against, fine)
     _check_different(against, good)
     _check_sentences(against, good)
@@ -133,33 +133,33 @@ def _check_objective(named_objective: object, source: YamlSource, name: str, tex
 
 
 def _read_list(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Example]:
-    for n, value in enumerate(_check_list(data, key, source, "sentences, each on a line of its own behind `- `")):
-        place = source.place_of(key, n)
-        yield Example(_text(value, f"{place}: {key}[{n}]"), place)
+    for number, value in enumerate(_check_list(data, key, source, "sentences, each on a line of its own behind `- `")):
+        place = source.place_of(key, number)
+        yield Example(_check_text(value, f"{place}: {key}[{number}]"), place)
 
 
-def _answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
-    for n, value in enumerate(_check_list(data, key, source, "answers, each with `question` and `answer`")):
-        place = source.place_of(key, n)
+def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
+    for number, value in enumerate(_check_list(data, key, source, "answers, each with `question` and `answer`")):
+        place = source.place_of(key, number)
         if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
-            raise ConfigError(f"{place}: {key}[{n}]: must have `question` and `answer`, and nothing else")
-        question, answer = (_text(value[part], f"{place}: {key}[{n}].{part}") for part in _OF_AN_ANSWER)
+            raise ConfigError(f"{place}: {key}[{number}]: must have `question` and `answer`, and nothing else")
+        question, answer = (_check_text(value[part], f"{place}: {key}[{number}].{part}") for part in _OF_AN_ANSWER)
         yield GoodAnswer(answer, place, question)
 
 
-def _check_list(data: dict[str, Any], key: str, source: YamlSource, what: str) -> list[Any]:
-    """The list under `key`, empty if missing; raises `ConfigError` if it is no list or too long."""
+def _check_list(data: dict[str, Any], key: str, source: YamlSource, content: str) -> list[Any]:
+    """The list under `key`, empty if missing; raises `ConfigError` if it is no list (of `content`) or too long."""
     values = data.get(key)
     if values is None:
         return []
     if not isinstance(values, list):
-        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {what}")
+        raise ConfigError(f"{source.place_of(key)}: {key}: must be a list of {content}")
     if len(values) > MOST:
         raise ConfigError(f"{source.place_of(key)}: {key}: {len(values):,} examples; keep the {MOST} that differ most")
     return values
 
 
-def _text(value: object, place: str) -> str:
+def _check_text(value: object, place: str) -> str:
     """Check and strip the text of the example at `place` ("file:line"); raises `ConfigError`."""
     if not isinstance(value, str):
         raise ConfigError(f"{place}: must be text (put it in quotes)")
@@ -173,12 +173,12 @@ def _text(value: object, place: str) -> str:
 
 def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
     """Refuse a good answer that contains one of the sentences under `against`."""
-    for one in good:
-        sentences = {fold_example(piece.text) for piece in split(one.text)}
+    for answer in good:
+        sentences = {fold_example(piece.text) for piece in split(answer.text)}
         for example in against:
             if fold_example(example.text) in sentences:
                 raise ConfigError(
-                    f"{one.place}: has a sentence in it that stands under `against` ({example.place}); "
+                    f"{answer.place}: has a sentence in it that stands under `against` ({example.place}); "
                     "it can only be one of them"
                 )
 
@@ -190,11 +190,11 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
     for example, goes_against in pairs:
         key = fold_example(example.text)
         # Gives back what was just added if the text is new.
-        before = places.setdefault(key, (goes_against, example.place))
-        if before[0] != goes_against:
-            raise ConfigError(f"{example.place}: stands under `against`, too ({before[1]}); it can only be one of them")
-        if before[1] != example.place:
-            raise ConfigError(f"{example.place}: is given twice (first at {before[1]}); keep one")
+        first_goes_against, first = places.setdefault(key, (goes_against, example.place))
+        if first_goes_against != goes_against:
+            raise ConfigError(f"{example.place}: stands under `against`, too ({first}); it can only be one of them")
+        if first != example.place:
+            raise ConfigError(f"{example.place}: is given twice (first at {first}); keep one")
 
 
 def fold_example(text: str) -> str:

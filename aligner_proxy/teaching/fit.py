@@ -113,7 +113,7 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     return Heads(weights.detach(), priors.detach(), biases.detach())
 
 
-def threshold(
+def choose_threshold(
     neutral: Sequence[float], held_out: Sequence[float], near: Sequence[float], against: Sequence[float]
 ) -> float:
     """The score above which a segment is flagged; 0 if there are no neutral segments.
@@ -126,14 +126,14 @@ def threshold(
     """
     if not neutral or not held_out:
         return 0.0
-    least = _highest_but(held_out, MOST_FALSE_UNSEEN)
+    least = _highest_without(held_out, MOST_FALSE_UNSEEN)
     if near:
-        least = max(least, _highest_but(near, MOST_NEAR_UNSEEN))
+        least = max(least, _highest_without(near, MOST_NEAR_UNSEEN))
     lowest = min(against, default=least)
-    return max(_highest_but(neutral, MOST_FALSE), least, (least + lowest) / 2)
+    return max(_highest_without(neutral, MOST_FALSE), least, (least + lowest) / 2)
 
 
-def _highest_but(scores: Sequence[float], share: float) -> float:
+def _highest_without(scores: Sequence[float], share: float) -> float:
     """The highest score after removing this share of the highest ones."""
     return sorted(scores)[-1 - int(len(scores) * share)]
 

@@ -32,7 +32,7 @@ _ALONE_SHARE = 0.54
 _FOREIGN_SHARE = 0.1
 """Share of the neutral answers into which a sentence of another one is inserted."""
 _MOST_TOGETHER = 16
-"""Most objectives in the prompt that they share."""
+"""Most objectives in a prompt that objectives of one file share."""
 _PROMPTS = 16
 """Approximate number of prompts with examples as they are, even if there are few examples."""
 _MOST_FRAMED = 16
@@ -60,7 +60,7 @@ class SegmentRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LessonSegment:
-    """One segment that was read: its role, the index of the answer around it, its example, the general head's score."""
+    """One segment that was read: role, index of the neutral answer around it, example, and the general head's score."""
 
     kind: SegmentRole
     host: int
@@ -117,16 +117,17 @@ def build_material(
     # With others in its prompt, an answer is read once for all of them, so none is read with one objective alone.
     alone = 0 if shared else int(len(order) * _ALONE_SHARE)
     foreign = int(len(order) * _FOREIGN_SHARE)
-    groups = [(shared or PromptObjectives((text,)), [_plain(n, answers) for n in order[:alone]])]
-    groups[0][1].extend(_with_foreign(answers, usable_answers(answers, order[alone : alone + foreign])))
-    rest = order[alone + foreign :]
+    groups = [(shared or PromptObjectives((text,)), [_plain_prompt(n, answers) for n in order[:alone]])]
+    groups[0][1].extend(_insert_foreign(answers, usable_answers(answers, order[alone : alone + foreign])))
+    remaining = order[alone + foreign :]
     if shared:
-        groups[0][1].extend(_plain(number, answers) for number in rest)
+        groups[0][1].extend(_plain_prompt(number, answers) for number in remaining)
     else:
         groups += [
-            (company, [_plain(number, answers) for number in rest[n::_COMPANIES]]) for n, company in enumerate(together)
+            (company, [_plain_prompt(number, answers) for number in remaining[first::_COMPANIES]])
+            for first, company in enumerate(together)
         ]
-    example_prompts = _example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
+    example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
     return LessonMaterial(tuple((company, tuple(prompted)) for company, prompted in groups), example_prompts)
 
 
@@ -142,11 +143,12 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
     return PromptObjectives(tuple(mine), mine.index(text))
 
 
-def _plain(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
+def _plain_prompt(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
+    """The prompt that reads a neutral answer as it is."""
     return LessonPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
 
 
-def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[LessonPrompt]:
+def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[LessonPrompt]:
     """Insert into each of these answers a sentence of the next one."""
     rng = Random(_SEED)
     result = []
@@ -159,7 +161,7 @@ def _with_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[Le
     return result
 
 
-def _example_prompts(
+def _build_example_prompts(
     examples: Examples, answers: Sequence[Neutral], frames: Frames, together: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]:
     """Insert every example into several answers, by turns with the objective alone and together with others."""
@@ -191,12 +193,12 @@ def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
 
 def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
     """The texts to insert for each example: as it is, as somebody says it in earnest, and as it is only mentioned."""
-    places = places_of(len(against))
+    places = count_places(len(against))
     framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
-    # Evenly spread ones: more near misses teach little, and each costs engine time.
+    # Evenly spread examples: more near misses teach little, and each costs engine time.
     framed = framed[:: -(-len(framed) // _MOST_FRAMED) or 1]
     for number, example in enumerate(against):
-        # Of every second one: with more of them a head of four examples found fewer sentences that have no frame.
+        # Of every second example: with more, a head of four examples found fewer sentences that have no frame.
         assertions = _fill_frames(frames.assertions, example, number, 1) if number in framed[::2] else []
         yield SegmentRole.AGAINST, number, [example.text] * places + assertions
         if number in framed:
@@ -204,13 +206,13 @@ def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tu
 
 
 def _forms_of_fine(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[str]]]:
-    places = places_of(len(examples.fine))
+    places = count_places(len(examples.fine))
     for number, example in enumerate(examples.fine, len(examples.against)):
         yield SegmentRole.FINE, number, [example.text] * places
 
 
 def _fill_frames(frames: Sequence[str], example: Example, number: int, count: int) -> list[str]:
-    """The example in `count` of these frames, in others than the example before it."""
+    """The example in `count` of these frames, by its `number` in other frames than the example before."""
     first = number * count
     return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 
@@ -225,9 +227,9 @@ def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
     ]
 
 
-def places_of(examples: int) -> int:
-    """The number of answers into which each example is inserted, if there are `examples` of them: 2 to 8."""
-    return max(_FEWEST_PLACES, min(_MOST_PLACES, _PROMPTS // max(1, examples)))
+def count_places(example_count: int) -> int:
+    """The number of answers into which each of so many examples is inserted."""
+    return max(_FEWEST_PLACES, min(_MOST_PLACES, _PROMPTS // max(1, example_count)))
 
 
 async def read_material(
@@ -238,14 +240,14 @@ async def read_material(
     rows: list[bytes] = []
     for company, prompted in material.neutral:
         answers = await cache.read(reader, company, [prompt.augmented.neutral for prompt in prompted])
-        _add(prompted, answers, company.index, lines, rows)
+        _add_segments(prompted, answers, company.index, lines, rows)
     for company, prompted in material.examples:
         answers = await reader.read(company, [prompt.augmented.neutral for prompt in prompted])
-        _add(prompted, answers, company.index, lines, rows)
+        _add_segments(prompted, answers, company.index, lines, rows)
     return lines, b"".join(rows)
 
 
-def _add(
+def _add_segments(
     prompted: Sequence[LessonPrompt],
     answers: Sequence[AnswerRows],
     index: int,
@@ -259,17 +261,17 @@ def _add(
     for prompt, answer in zip(prompted, answers, strict=True):
         rows.append(answer.rows)
         inside = [prompt.augmented.covers(start, end) for start, end in answer.segments]
-        for n, general in enumerate(answer.general(index)):
+        for number, general in enumerate(answer.general(index)):
             # The segment itself or one of its neighbours is in the inserted text.
-            near = any(inside[max(0, n - 1) : n + 2])
-            lines.append(_line(prompt, inside[n], near, general))
+            beside_next = any(inside[max(0, number - 1) : number + 2])
+            lines.append(_label_segment(prompt, inside[number], beside_next, general))
 
 
-def _line(prompted: LessonPrompt, inside: bool, near: bool, general: float) -> LessonSegment:
+def _label_segment(prompted: LessonPrompt, inside: bool, beside_next: bool, general: float) -> LessonSegment:
     """Label one segment; around a foreign sentence the answer is as neutral as without it."""
     host = prompted.augmented.host
     if inside:
         return LessonSegment(prompted.kind, host, prompted.example, general)
     if prompted.kind in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
         return LessonSegment(SegmentRole.NEUTRAL, host, prompted.example, general)
-    return LessonSegment(SegmentRole.BESIDE, host, prompted.example, general, near)
+    return LessonSegment(SegmentRole.BESIDE, host, prompted.example, general, beside_next)

@@ -58,5 +58,5 @@ def fill_frame(frame: str, sentence: str) -> str:
 
 
 def can_be_framed(sentence: str) -> bool:
-    """Whether an example is one sentence; of several, only the first and the last would stand at the frame's words."""
+    """Whether an example is one sentence; of several sentences, only the first and the last would touch the frame."""
     return len(split(sentence)) == 1

@@ -37,10 +37,10 @@ class HeadStatus:
     @property
     def warning(self) -> str | None:
         """A message with what to do; None if nothing needs to be done."""
-        where = f"{self.subject.place}: {self.subject.title}"
+        subject = f"{self.subject.place}: {self.subject.title}"
         if self.state is TeachingState.UNREADABLE:
-            return f"{where}: {self._fault()}"
-        return f"{where}: {_FIXES[self.state]}" if self.state in _FIXES else None
+            return f"{subject}: {self._describe_fault()}"
+        return f"{subject}: {_FIXES[self.state]}" if self.state in _FIXES else None
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -48,12 +48,12 @@ class HeadStatus:
         version = self.version
         if version is None:
             # The five columns with figures of a version stay empty.
-            return (self.subject.title, self.aligner_name, self.state, *("-",) * 5, _heads(self.earlier))
+            return (self.subject.title, self.aligner_name, self.state, *("-",) * 5, _describe_versions(self.earlier))
         examples = f"{version.against} + {version.fine} fine" if version.fine else str(version.against)
         flagged = f"{version.found.hits}/{version.found.of}"
         false = f"{version.false.hits}/{version.false.of}"
         figures = (examples, flagged, false, version.day, version.head[:8])
-        return (self.subject.title, self.aligner_name, self.state, *figures, _heads(self.earlier))
+        return (self.subject.title, self.aligner_name, self.state, *figures, _describe_versions(self.earlier))
 
     def as_json(self) -> dict[str, Any]:
         """The fields for JSON output, without texts."""
@@ -62,7 +62,7 @@ class HeadStatus:
         base = {"objective": self.subject.title, "aligner": self.aligner_name, "state": self.state.value}
         return base | {"in_force": version, "earlier": earlier}
 
-    def _fault(self) -> str:
+    def _describe_fault(self) -> str:
         try:
             self.subject.read()
         except ConfigError as error:
@@ -99,5 +99,5 @@ def _content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -> str
         return None
 
 
-def _heads(versions: tuple[Version, ...]) -> str:
+def _describe_versions(versions: tuple[Version, ...]) -> str:
     return ", ".join(f"{version.head[:8]} of {version.day}" for version in versions) or "-"

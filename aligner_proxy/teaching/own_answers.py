@@ -31,7 +31,7 @@ class RecordedAnswer:
 
 
 def own_answers(file: PolicyFile, tenant: Tenant | None, most: int) -> list[RecordedAnswer]:
-    """The newest unchanged answers, at most `most`, of one tenant or of all (None); empty without a store.
+    """The newest unflagged answers, at most `most`, of one tenant or of all (None); empty without a store.
 
     If the store cannot be read, raises `ConfigError`, `AuditError`, `sqlite3.Error` or `OSError`.
     """

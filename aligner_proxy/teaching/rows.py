@@ -133,10 +133,10 @@ class RowReader:
         if response.aligner != self.content_hash or len(response.exchanges) != len(answers):
             raise InvalidOutput("the engine answered with rows of another aligner, or of other answers")
         self.on_progress(len(answers))
-        return [_answer_rows(rows, response.width) for rows in response.exchanges]
+        return [_decode_rows(rows, response.width) for rows in response.exchanges]
 
 
-def _answer_rows(rows: ExchangeRows, width: int) -> AnswerRows:
+def _decode_rows(rows: ExchangeRows, width: int) -> AnswerRows:
     """Decode the rows of segments with text; the empty segment at the end of an answer is dropped."""
     data = base64.b64decode(rows.rows)
     size = width * _NUMBER
@@ -231,10 +231,10 @@ def _unpack_rows(path: Path) -> list[AnswerRows] | None:
     # Bytes of one row; without segments there are none.
     width = len(rows) // segments if segments else 0
     result = []
-    at = 0
+    start = 0
     for head in heads:
-        end = at + width * len(head["segments"])
+        end = start + width * len(head["segments"])
         spans = tuple((int(first), int(last)) for first, last in head["segments"])
-        result.append(AnswerRows(spans, rows[at:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
-        at = end
+        result.append(AnswerRows(spans, rows[start:end], tuple(tuple(map(float, scores)) for scores in head["scores"])))
+        start = end
     return result

@@ -169,7 +169,7 @@ def path_of(file: PolicyFile) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HeadPlace:
-    """The purpose of a head: an objective (scope, name and text) and the aligner that judges it."""
+    """What a head is for: an objective (scope, name and text) and the aligner that judges it."""
 
     scope: str
     name: str
@@ -227,7 +227,7 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head and make it active; earlier heads are kept, up to 8."""
+        """Store a new head and make it active; earlier heads are kept, `_KEPT` in all."""
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
@@ -309,19 +309,19 @@ class HeadStore:
 
 
 def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest 8 versions, and active ones of any age."""
+    """The newest `_KEPT` versions, and active ones of any age."""
     last = versions[-_KEPT:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 
 
 def _version_before(objective: TaughtObjective, aligner_name: str, text: str) -> Version | None:
     """The version before the active one, of the same aligner and text; None if there is none."""
-    own = [version for version in objective.versions if version.called == aligner_name and version.text == text]
-    heads = [version.head for version in own]
+    versions = [version for version in objective.versions if version.called == aligner_name and version.text == text]
+    heads = [version.head for version in versions]
     present = objective.current.get(aligner_name)
     # If the active head is none of these (forgotten, or for another text), the newest one is the one before it.
-    at = heads.index(present) if present in heads else len(heads)
-    return own[at - 1] if at > 0 else None
+    index = heads.index(present) if present in heads else len(heads)
+    return versions[index - 1] if index > 0 else None
 
 
 def rows_folder() -> Path:

@@ -54,8 +54,8 @@ class TeachingState(StrEnum):
 def subjects(file: PolicyFile) -> list[Subject]:
     """Every objective with examples, the file's first; raises `ConfigError` if two texts share a file of examples."""
     result = [*_subjects_of_block(file, file.objectives, None, ("objectives",))]
-    for n, tenant in enumerate(file.tenants):
-        result += _subjects_of_block(file, tenant.objectives, (tenant, n), ("tenants", n, "objectives"))
+    for number, tenant in enumerate(file.tenants):
+        result += _subjects_of_block(file, tenant.objectives, (tenant, number), ("tenants", number, "objectives"))
     first: dict[Path, Subject] = {}
     for subject in result:
         other = first.setdefault(subject.examples, subject)

@@ -111,7 +111,7 @@ class _FittedHeads:
 
     @cached_property
     def folds(self) -> int:
-        """The number of folds of the examples; with at most 8 examples, each is its own fold."""
+        """The number of folds of the examples; with at most `EXAMPLE_FOLDS` examples, each is its own fold."""
         return min(len(self.examples.against), EXAMPLE_FOLDS)
 
     @cached_property
@@ -128,21 +128,21 @@ class _FittedHeads:
         hosts = torch.tensor([line.host for line in self.lines])
         numbers = torch.tensor([line.example for line in self.lines])
         against = len(self.examples.against)
-        of_against = (numbers >= 0) & (numbers < against)
+        is_against = (numbers >= 0) & (numbers < against)
         order = torch.randperm(against, generator=torch.Generator().manual_seed(self.seed))
         parts = torch.ones(len(self.lines), len(self.columns))
         for (kind, fold), column in self.columns.items():
             if kind == "host":
                 parts[hosts % NEUTRAL_FOLDS == fold, column] = 0
             elif kind in ("example", "half"):
-                held_out = of_against & (numbers % self.folds == fold)
-                # The whole answers around it, too, because the states of their segments depend on the example.
+                held_out = is_against & (numbers % self.folds == fold)
+                # The whole answers around an example, too, because the states of their segments depend on it.
                 parts[torch.isin(hosts, hosts[held_out]), column] = 0
                 parts[held_out, column] = 0
             if kind == "half":
                 others = [number for number in order.tolist() if number % self.folds != fold]
                 left_out = torch.tensor(others[: len(others) // 2], dtype=torch.long)
-                parts[of_against & torch.isin(numbers, left_out), column] = 0
+                parts[is_against & torch.isin(numbers, left_out), column] = 0
         return parts
 
     @cached_property
@@ -194,7 +194,7 @@ class _FittedHeads:
         ]
 
     @cached_property
-    def of_examples(self) -> dict[int, list[int]]:
+    def example_segments(self) -> dict[int, list[int]]:
         """The indices of the segments of each example, by the example's number."""
         result: dict[int, list[int]] = {}
         for n, line in enumerate(self.lines):
@@ -202,11 +202,11 @@ class _FittedHeads:
                 result.setdefault(line.example, []).append(n)
         return result
 
-    def of_example(self, number: int, column: int) -> list[float]:
+    def example_scores(self, number: int, column: int) -> list[float]:
         """Scores by one head of an example's segments, in all answers into which it was inserted."""
-        return [float(self.scores[n, column]) for n in self.of_examples.get(number, ())]
+        return [float(self.scores[n, column]) for n in self.example_segments.get(number, ())]
 
-    def of_answer(self, number: int) -> list[float]:
+    def answer_scores(self, number: int) -> list[float]:
         """Scores of a good answer's segments by the final head, which learned from them."""
         return [float(self.scores[n, 0]) for n, line in enumerate(self.lines) if line.example == number]
 
@@ -218,7 +218,7 @@ class _FittedHeads:
 
     def unseen_example(self, number: int, kind: str = "example") -> list[float]:
         """Scores of an example by the head of this kind that did not see it."""
-        return self.of_example(number, self.columns[kind, number % self.folds])
+        return self.example_scores(number, self.columns[kind, number % self.folds])
 
 
 def plan_material(
@@ -265,10 +265,10 @@ async def teach_objective(
     lines, data = await read_material(material, reader, cache)
     # A number of a row has 2 bytes.
     learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
-    far = learned.unseen_neutral(*_NEUTRAL)
-    shift = fit.threshold(learned.neutral, far, learned.unseen_near, learned.unseen_against) + fit.ROUNDING
+    held_out = learned.unseen_neutral(*_NEUTRAL)
+    shift = fit.choose_threshold(learned.neutral, held_out, learned.unseen_near, learned.unseen_against) + fit.ROUNDING
     # Column 0 is the final head, which learned from everything.
-    flags = [_is_mostly_flagged(learned.of_example(n, 0), shift) for n in range(len(examples.against))]
+    flags = [_is_mostly_flagged(learned.example_scores(n, 0), shift) for n in range(len(examples.against))]
     if not any(flags):
         raise NothingLearned(
             f"{subject.title}: the head that came of these examples flags none of them, so it is not used; "
@@ -280,10 +280,10 @@ async def teach_objective(
     head = TaughtHead(subject.text, reader.content_hash, prior, bias, weight)
     return FitReport(
         subject=subject,
-        version=_version(subject, examples, learned, reader, aligner_name, head, shift),
+        version=_build_version(subject, examples, learned, reader, aligner_name, head, shift),
         head=head.to_bytes(),
         held_out_missed=_missed_examples(learned, examples.against, shift),
-        never_found=tuple(e for e, flag in zip(examples.against, flags, strict=True) if not flag),
+        never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_flagged_fine(learned, examples, shift),
         half=_count_found(learned, shift, "half"),
         near=Count(hits=sum(score > shift for score in learned.unseen_near), of=len(learned.unseen_near)),
@@ -317,7 +317,7 @@ async def score_own_answers(
     return sorted((pair for pair in scored if math.isfinite(pair[1])), key=lambda pair: -pair[1])
 
 
-def _version(
+def _build_version(
     subject: Subject,
     examples: Examples,
     learned: _FittedHeads,
@@ -361,11 +361,11 @@ def _missed_examples(learned: _FittedHeads, against: Sequence[Example], shift: f
 
 def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:
     """Fine sentences flagged in at least half of their insertions, and good answers with any flagged segment."""
-    first = len(examples.against)
-    fine = [e for n, e in enumerate(examples.fine, first) if _is_mostly_flagged(learned.of_example(n, 0), shift)]
-    first += len(examples.fine)
+    numbered_fine = enumerate(examples.fine, len(examples.against))
+    fine = [example for n, example in numbered_fine if _is_mostly_flagged(learned.example_scores(n, 0), shift)]
+    numbered_good = enumerate(examples.good_answers, len(examples.against) + len(examples.fine))
     # An answer without segments has the score of the threshold, so it is not flagged.
-    good = [e for n, e in enumerate(examples.good_answers, first) if max(learned.of_answer(n), default=shift) > shift]
+    good = [answer for n, answer in numbered_good if max(learned.answer_scores(n), default=shift) > shift]
     return (*fine, *good)
 
 

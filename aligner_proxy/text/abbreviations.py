@@ -153,7 +153,7 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
 
 
 def _begins_sentence(match: re.Match[str], lead: list[str], word: str, *, is_initial: bool) -> bool:
-    """Whether a capitalised word begins a sentence behind the words `lead` and what may be a part of a name."""
+    """Whether a capitalised `word` begins a sentence behind an abbreviation, before which `lead` stands."""
     kind = match.lastgroup or ""
     begins = word.replace("\u2019", "'") in _STARTERS and not is_initial
     is_sentence = len(lead) + 1 >= _FEWEST_WORDS and any(part[:1].islower() for part in lead)

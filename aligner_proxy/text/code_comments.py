@@ -24,6 +24,8 @@ _COMMENT_WORDS = re.compile(r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]
 """One line of a comment, with its signs around the words."""
 _NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
 """Token types that lexers class as comments although a program needs them."""
+_ENDLESS = frozenset({"mcschema", "tnt"})
+"""Languages whose lexers never end on some code, such as a single bracket."""
 
 
 def without_comments(block: str) -> str | None:
@@ -32,10 +34,10 @@ def without_comments(block: str) -> str | None:
     if match is None:
         return None
     code = match["code"]
-    bare = _strip_comments(code, match["language"])
-    if bare == code or not bare.strip():
+    code_alone = _remove_comments(code, match["language"])
+    if code_alone == code or not code_alone.strip():
         return None
-    return match["head"] + bare.strip("\n") + (match["foot"] or "")
+    return match["head"] + code_alone.strip("\n") + (match["foot"] or "")
 
 
 def comment_ranges(block: str) -> list[tuple[int, int]]:
@@ -44,15 +46,15 @@ def comment_ranges(block: str) -> list[tuple[int, int]]:
     if match is None:
         return []
     code = match["code"]
-    lexer = _lexer(match["language"])
+    lexer = _find_lexer(match["language"])
     if lexer is None:
         comments = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
     else:
         tokens = lexer.get_tokens_unprocessed(code)
-        comments = [(at, at + len(text)) for at, kind, text in tokens if _is_remark(kind)]
-    begin = match.start("code")
+        comments = [(start, start + len(text)) for start, kind, text in tokens if _is_remark(kind)]
+    code_start = match.start("code")
     return [
-        (begin + start + line.start("words"), begin + start + line.end("words"))
+        (code_start + start + line.start("words"), code_start + start + line.end("words"))
         for start, end in comments
         for line in _COMMENT_WORDS.finditer(code[start:end])
         if line["words"]
@@ -61,24 +63,31 @@ def comment_ranges(block: str) -> list[tuple[int, int]]:
 
 def same_code(block: str, other: str) -> bool:
     """Whether two blocks are equal apart from comments, empty lines and trailing white space."""
-    return _essence(block) == _essence(other)
+    return _compared_lines(block) == _compared_lines(other)
 
 
-def _essence(block: str) -> list[str]:
+def _compared_lines(block: str) -> list[str]:
+    """The lines of a block without comments, empty lines and trailing white space."""
     lines = ((without_comments(block) or block).strip()).splitlines()
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def _strip_comments(code: str, language: str) -> str:
-    """The code without comments; lines that held nothing else are dropped."""
-    lexer = _lexer(language)
+def _remove_comments(code: str, language: str) -> str:
+    """The code without comments; lines that held nothing else are dropped. Unchanged if the lexer loses lines of it."""
+    lexer = _find_lexer(language)
     if lexer is None:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
-        # some lexers take the line break for a part of the comment
-        pieces.append("\n" * text.endswith("\n") if _is_remark(kind) else text)
-    return "\n".join(_drop_empty_lines(code.split("\n"), "".join(pieces)))
+        # the line breaks of a comment stay, so that each line can be compared with what it was
+        pieces.append("\n" * text.count("\n") if _is_remark(kind) else text)
+    original_lines = code.split("\n")
+    stripped = "".join(pieces)
+    # some lexers end the last line
+    stripped_lines = (stripped if code.endswith("\n") else stripped.removesuffix("\n")).split("\n")
+    if len(stripped_lines) != len(original_lines):
+        return code
+    return "\n".join(_drop_comment_lines(original_lines, stripped_lines))
 
 
 def _is_remark(kind: Any) -> bool:
@@ -86,17 +95,16 @@ def _is_remark(kind: Any) -> bool:
     return kind in Comment and not any(kind in needed for needed in _NO_REMARK)
 
 
-def _drop_empty_lines(before: list[str], bare: str) -> list[str]:
-    """The lines of the stripped code, without those that consisted only of a comment."""
-    after = bare.split("\n")
-    if len(after) != len(before):  # a comment of several lines was removed
-        return [line.rstrip() for line in after if line.strip()]
-    pairs = zip(before, after, strict=True)
+def _drop_comment_lines(original_lines: list[str], stripped_lines: list[str]) -> list[str]:
+    """The lines of code without its comments, except those that consisted only of a comment."""
+    pairs = zip(original_lines, stripped_lines, strict=True)
     return [new if new == old else new.rstrip() for old, new in pairs if new.strip() or not old.strip()]
 
 
-def _lexer(language: str) -> Lexer | None:
+def _find_lexer(language: str) -> Lexer | None:
+    """The lexer of a language; None if the name is empty or unknown, or the lexer cannot be trusted to end."""
+    name = language.lower()
     try:
-        return get_lexer_by_name(language.lower()) if language else None
+        return get_lexer_by_name(name) if name and name not in _ENDLESS else None
     except ClassNotFound:
         return None

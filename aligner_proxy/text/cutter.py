@@ -27,8 +27,8 @@ _FENCE_LENGTH = 3
 _RECENT = LONGEST_ABBREVIATION + 1
 _WORD_CHARS = 32
 """Characters of a word that are kept, besides its last one."""
-Start = tuple[int, int]
-"""End of a sentence, and where the next one begins."""
+SentenceBoundary = tuple[int, int]
+"""Where a sentence ends, and where the next one begins."""
 
 
 class _ListNumber:
@@ -37,7 +37,7 @@ class _ListNumber:
     def __init__(self) -> None:
         self.state = "indent"
 
-    def takes(self, char: str) -> None:
+    def read(self, char: str) -> None:
         """Process the next character of the line."""
         if self.state == "other":
             return
@@ -62,7 +62,7 @@ class _Fence:
         self.length = 0
         self.state = "indent"
 
-    def takes(self, char: str) -> None:
+    def read(self, char: str) -> None:
         """Process the next character of the line."""
         if self.state == "text":
             return
@@ -105,8 +105,8 @@ class _SentenceWords:
         self._run_on = RunOn()
         self._word = ""
 
-    def divide(self, offset: int) -> Start | None:
-        """Where the sentence is divided if a word begins at `offset`."""
+    def divide(self, offset: int) -> SentenceBoundary | None:
+        """Where the sentence is divided if a word begins at `offset`; None if it is not."""
         return None if self._word else self._run_on.divide(offset)
 
     def add(self, text: str, offset: int) -> None:
@@ -149,7 +149,7 @@ class _SentenceTail:
         self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
 
     def cut_before(self, offset: int) -> str:
-        """The end of the present sentence before `offset`."""
+        """The last characters of the present sentence before `offset`, as many as abbreviations have."""
         recent = self._recent[: len(self._recent) - (self._length - offset)]
         size = min(LONGEST_ABBREVIATION, offset - self._start)
         return recent[-size:] if size else ""
@@ -206,12 +206,12 @@ class _AbbreviationEnd:
         """Note a sentence that may have ended with its abbreviation."""
         self._sentence = sentence
 
-    def takes(self, char: str) -> bool:
+    def awaits(self, char: str) -> bool:
         """Whether this character belongs to the word that decides."""
         return self._sentence is not None and (bool(self._word) or not char.isspace())
 
     def decides(self, char: str) -> tuple[str, bool] | None:
-        """Add a character to the word; once that decides, the word and whether a sentence begins with it."""
+        """Add a character to the word; return the word and whether a sentence begins with it, None if undecided."""
         assert self._sentence is not None
         self._word += char
         begins = sentence_ends.ends_abbreviated(self._sentence, self._word)
@@ -251,49 +251,49 @@ class _ProseLine:
         undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._abbreviation.is_open
         return self._is_settled and not undecided
 
-    def passes(self, plain: str, offset: int) -> list[Start]:
+    def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
         """Process characters of a settled line that hold no mark and no picture; return where sentences begin."""
-        starts: list[Start] = []
+        starts: list[SentenceBoundary] = []
         for match in _STRETCH.finditer(plain):
             place = self._add(match.group(), offset + match.start())
             starts += [] if place is None else [place]
         return starts
 
-    def takes(self, char: str, offset: int) -> Start | None:
+    def read(self, char: str, offset: int) -> SentenceBoundary | None:
         """Process the next character of the line; return the beginning of a sentence that it decides, if any."""
-        if not self._abbreviation.takes(char):
-            return self._process(char, offset, begins=self._begins(char, offset))
+        if not self._abbreviation.awaits(char):
+            return self._process(char, offset, begins=self._check_beginning(char, offset))
         decided = self._abbreviation.decides(char)
         if decided is None:
             return None
         word, begins = decided
-        first = offset + 1 - len(word)
-        self._begins(word[0], first)
-        start = self._process(word[0], first, begins=begins)
-        for at, later in enumerate(word[1:], first + 1):
+        word_start = offset + 1 - len(word)
+        self._check_beginning(word[0], word_start)
+        start = self._process(word[0], word_start, begins=begins)
+        for later_offset, later_char in enumerate(word[1:], word_start + 1):
             # no sentence begins within a word
-            self._process(later, at, begins=self._begins(later, at))
+            self._process(later_char, later_offset, begins=self._check_beginning(later_char, later_offset))
         return start
 
-    def _process(self, char: str, offset: int, *, begins: bool) -> Start | None:
-        """Take note of a character, with which a sentence begins or not; return where one begins."""
+    def _process(self, char: str, offset: int, *, begins: bool) -> SentenceBoundary | None:
+        """Take note of a character with which a sentence begins or not; return the boundary before it, if any."""
         start = (self._tail.end, offset) if begins and not self.fence.valid else None
         if start is not None:
             self._tail.begin(offset)
             self._words.begin()
-        before = self._tail.last_char
+        char_before = self._tail.last_char
         place = self._add(char, offset)
-        # the first picture of several
-        if not self._picture.is_open and _PICTURE.match(char) and not (_PICTURE.match(before) or before in _JOINERS):
+        is_first_picture = _PICTURE.match(char) and not (_PICTURE.match(char_before) or char_before in _JOINERS)
+        if is_first_picture and not self._picture.is_open:
             self._picture.note(self._tail.cut_before(offset))
         if not self._is_settled:
-            self.fence.takes(char)
-            self._number.takes(char)
+            self.fence.read(char)
+            self._number.read(char)
             self._is_settled = self.fence.state == "text" and self._number.state == "other"
         self.has_begun = True
         return start or place
 
-    def _add(self, text: str, offset: int) -> Start | None:
+    def _add(self, text: str, offset: int) -> SentenceBoundary | None:
         """Add characters that are all white space or none; return where the sentence is divided before them."""
         place = None
         if not text.isspace():
@@ -305,20 +305,20 @@ class _ProseLine:
         self._tail.add(text, offset)
         return place
 
-    def _begins(self, char: str, offset: int) -> bool:
-        """Whether a sentence begins with this character; notes whether one has ended before it."""
-        space = char.isspace()
-        pictured = self._picture.decides(char)
+    def _check_beginning(self, char: str, offset: int) -> bool:
+        """Note whether a sentence has ended before this character; return whether one begins with it."""
+        is_space = char.isspace()
+        begins_behind_picture = self._picture.decides(char)
         if char in _MARKS or char in _CLOSING:
             self._in_run |= char in _MARKS
         else:
             # A full-width mark ends a sentence even without white space after it.
-            if self._wide or (self._in_run and space):
+            if self._wide or (self._in_run and is_space):
                 self._end_sentence(offset)
             self._in_run = False
         self._wide = char in _WIDE
-        begins = pictured or (self._sentence_ended and not space and not char.islower())
-        self._sentence_ended &= space
+        begins = begins_behind_picture or (self._sentence_ended and not is_space and not char.islower())
+        self._sentence_ended &= is_space
         return begins
 
     def _end_sentence(self, offset: int) -> None:
@@ -333,7 +333,7 @@ class _ProseLine:
 
 
 class Cutter:
-    """Cuts a growing text. A segment is finished as soon as the next one has begun."""
+    """Cuts a growing text into segments. A segment is finished as soon as the next one has begun."""
 
     def __init__(self) -> None:
         self._line = _ProseLine(0)
@@ -341,7 +341,7 @@ class Cutter:
         """The opening marker of the present code block; None outside of code."""
         self._length = 0
         self._start = 0
-        """Start of the present piece, which is a segment or white space."""
+        """SentenceBoundary of the present piece, which is a segment or white space."""
         self._body: int | None = None
         """End of its last character other than white space; None if it has none yet."""
         self._waiting: tuple[int, int] | None = None
@@ -353,27 +353,27 @@ class Cutter:
         """The pieces of text from `_texts_start` on."""
         self._texts_start = 0
 
-    def feed(self, more: str) -> list[Segment]:
+    def feed(self, text: str) -> list[Segment]:
         """Add text and return the segments that it finished."""
-        self._texts.append(more)
-        at = 0
-        while at < len(more):
-            if not self._line.has_begun and (line_end := self._take_line(more, at)):
-                at = line_end
+        self._texts.append(text)
+        position = 0
+        while position < len(text):
+            if not self._line.has_begun and (line_end := self._read_line(text, position)):
+                position = line_end
                 continue
-            plain = self._plain(more, at)
+            plain = self._match_plain(text, position)
             if plain is not None:
                 in_code = self._open_fence is not None
-                starts = [] if in_code else self._line.passes(plain.group(), self._length + at)
-                self._touch(plain.group(), self._length + at)
-                for start in starts:
-                    self._divide(start)
-                at = plain.end()
+                boundaries = [] if in_code else self._line.read_plain(plain.group(), self._length + position)
+                self._extend_piece(plain.group(), self._length + position)
+                for boundary in boundaries:
+                    self._divide_piece(boundary)
+                position = plain.end()
             else:
-                self._take(more[at], self._length + at)
-                at += 1
-        self._length += len(more)
-        return self._cut_off()
+                self._read_char(text[position], self._length + position)
+                position += 1
+        self._length += len(text)
+        return self._pop_finished()
 
     def end(self) -> list[Segment]:
         """The remaining segments, once the text has ended."""
@@ -384,62 +384,62 @@ class Cutter:
             self._finished.append((self._start, self._body, self._length))
         elif self._waiting is not None:
             self._finished.append((*self._waiting, self._length))
-        return self._cut_off()
+        return self._pop_finished()
 
-    def _plain(self, more: str, at: int) -> re.Match[str] | None:
-        """Match the characters from `at` on that neither end nor begin a segment, so that they are skipped at once."""
+    def _match_plain(self, text: str, start: int) -> re.Match[str] | None:
+        """Match the characters from `start` on that neither end nor begin a segment, to skip them at once."""
         if self._open_fence is None:
-            return _PLAIN.match(more, at) if self._line.awaits_mark else None
-        return _WITHIN_CODE.match(more, at) if self._line.fence.state == "text" else None
+            return _PLAIN.match(text, start) if self._line.awaits_mark else None
+        return _WITHIN_CODE.match(text, start) if self._line.fence.state == "text" else None
 
-    def _take(self, char: str, offset: int) -> None:
+    def _read_char(self, char: str, offset: int) -> None:
         """Process one character that may matter."""
         if self._open_fence is not None:
-            self._line.fence.takes(char)
-        elif (start := self._line.takes(char, offset)) is not None:
-            self._divide(start)
-        self._touch(char, offset)
+            self._line.fence.read(char)
+        elif (start := self._line.read(char, offset)) is not None:
+            self._divide_piece(start)
+        self._extend_piece(char, offset)
         if char == "\n":
             self._end_line(offset + 1)
 
-    def _take_line(self, more: str, at: int) -> int | None:
-        """Process a whole line of prose from `at` on and return its end; None if it may be code or is incomplete."""
+    def _read_line(self, text: str, line_start: int) -> int | None:
+        """Process the line of prose at `line_start` and return its end; None if it may be code or is incomplete."""
         # a code block is followed character by character, since it may end with any line
         if self._open_fence is not None:
             return None
-        end = more.find("\n", at) + 1
-        line = more[at:end]
+        end = text.find("\n", line_start) + 1
+        line = text[line_start:end]
         if not end or line.lstrip(" \t")[:1] in _FENCE_CHARS:
             return None
         start = 0
         for next_start in (*sentence_starts(line), len(line)):
-            self._touch(line[start:next_start], self._length + at + start)
-            self._begin(self._length + at + next_start)
+            self._extend_piece(line[start:next_start], self._length + line_start + start)
+            self._begin_piece(self._length + line_start + next_start)
             start = next_start
         self._line = _ProseLine(self._length + end)
         return end
 
     def _end_line(self, behind: int) -> None:
-        """End the line; in prose, or with the line that closes a code block, the piece ends too."""
+        """End the line before offset `behind`; in prose, or where it closes a code block, the piece ends with it."""
         fence = self._line.fence
         self._line = _ProseLine(behind)
         if self._open_fence is None and fence.valid:
             self._open_fence = fence
         elif self._open_fence is None or fence.closes(self._open_fence):
             self._open_fence = None
-            self._begin(behind)
+            self._begin_piece(behind)
 
-    def _divide(self, place: Start) -> None:
+    def _divide_piece(self, place: SentenceBoundary) -> None:
         """Begin a piece at a place that may lie before the characters that came last."""
         end, offset = place
         if self._body is None or self._body <= offset:
-            self._begin(offset)
+            self._begin_piece(offset)
         else:
             self._finished.append((self._start, end, offset))
             self._is_first = False
             self._start = offset
 
-    def _begin(self, offset: int) -> None:
+    def _begin_piece(self, offset: int) -> None:
         """Begin a piece at this offset."""
         if self._body is not None:
             self._waiting = (self._start, self._body)
@@ -449,25 +449,25 @@ class Cutter:
         self._start = offset
         self._body = None
 
-    def _touch(self, text: str, offset: int) -> None:
+    def _extend_piece(self, text: str, offset: int) -> None:
         """Extend the present piece by this text."""
-        body = len(text.rstrip())
-        if not body:
+        visible_length = len(text.rstrip())
+        if not visible_length:
             return
-        self._body = offset + body
+        self._body = offset + visible_length
         if self._waiting is not None:
             self._finished.append((*self._waiting, self._start))
             self._waiting = None
 
-    def _cut_off(self) -> list[Segment]:
-        """The finished segments, whose text is then forgotten."""
+    def _pop_finished(self) -> list[Segment]:
+        """Return the finished segments, and forget their text."""
         if not self._finished:
             return []
         text = "".join(self._texts)
         base = self._texts_start
         segments = [
-            Segment(start, text[start - base : end - base], text[end - base : behind - base])
-            for start, end, behind in self._finished
+            Segment(start, text[start - base : end - base], text[end - base : next_start - base])
+            for start, end, next_start in self._finished
         ]
         self._texts_start = self._finished[-1][2]
         self._texts = [text[self._texts_start - base :]]

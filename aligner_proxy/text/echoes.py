@@ -20,8 +20,8 @@ SHARE = 0.6
 """Share of a sentence's longer words that must occur in two adjacent sentences of a turn to make it an echo."""
 FEWEST_WORDS = 2
 """Fewest longer words of a sentence that can be an echo by them."""
-_LONGER = 4
-"""Minimum number of letters of a longer word, that is, one with some meaning."""
+_LONG_WORD = 4
+"""Minimum number of letters of a longer word, that is, a word with some meaning."""
 _END_CHARS = 32_000
 """Number of characters read at each end of a turn; an aligner reads fewer."""
 _MOST_TURNS = 64
@@ -45,11 +45,11 @@ class Echoes:
         """For each longer word, the numbers of the pairs of adjacent sentences that contain it."""
         number = 0
         for turn in [turn for turn in turns if turn.role in _READ][-_MOST_TURNS:]:
-            for part in _ends(turn.content):
+            for part in _read_ends(turn.content):
                 self._runs.update(_runs(words(part)))
                 for piece in split(part):
                     number += 1
-                    for word in _longer(words(piece.text)):
+                    for word in _longer_words(words(piece.text)):
                         # the pair with the sentence before, and the pair with the one after
                         self._places.setdefault(word, set()).update((number, number + 1))
                 number += 1  # a gap, because sentences of different turns are not adjacent
@@ -59,7 +59,7 @@ class Echoes:
         spoken = words(sentence)
         if any(run in self._runs for run in _runs(spoken)):
             return True
-        longer = _longer(spoken)
+        longer = _longer_words(spoken)
         least = max(FEWEST_WORDS, SHARE * len(longer))
         # a quick test: so many words do not occur at all
         if len(longer) < least or sum(word in self._places for word in longer) < least:
@@ -68,13 +68,15 @@ class Echoes:
         return max(together.values()) >= least
 
 
-def _ends(text: str) -> tuple[str, ...]:
+def _read_ends(text: str) -> tuple[str, ...]:
+    """The text of a turn; of a long one, only its beginning and its end."""
     return (text,) if len(text) <= 2 * _END_CHARS else (text[:_END_CHARS], text[-_END_CHARS:])
 
 
 def _runs(spoken: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    return (tuple(spoken[at : at + RUN_WORDS]) for at in range(len(spoken) - RUN_WORDS + 1))
+    """All runs of `RUN_WORDS` consecutive words."""
+    return (tuple(spoken[start : start + RUN_WORDS]) for start in range(len(spoken) - RUN_WORDS + 1))
 
 
-def _longer(spoken: Sequence[str]) -> set[str]:
-    return {word for word in spoken if len(word) >= _LONGER}
+def _longer_words(spoken: Sequence[str]) -> set[str]:
+    return {word for word in spoken if len(word) >= _LONG_WORD}

@@ -10,9 +10,9 @@ from aligner_proxy.text import structure
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+\d[\d ().-]{5,20}\d|\(?\d{2,5}\)?(?:[ .-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)")
 _NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[.-]\d\d[.-]\d{4}|\d{4} ?- ?\d{4}|\d{1,3}(?: \d{3})+")
 """Matches dates, ranges of years and numbers with spaces between thousands."""
-_FEWEST = 7
-"""Fewest and most (`_MOST`) digits of a telephone number."""
-_MOST = 15
+_FEWEST_DIGITS = 7
+"""A telephone number has this many digits to `_MOST_DIGITS`."""
+_MOST_DIGITS = 15
 # Every repetition is bounded. Otherwise a search that starts at each hyphen of a long text would take quadratic time.
 _STREETS = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square|Terrace|Highway|Hwy)"
 _STRASSEN = r"(?:stra\u00dfe|strasse|str\.|gasse|allee|platz|weg)"
@@ -54,17 +54,18 @@ _NAME = re.compile(r"(?<=[\w,;)] )[^\W\d_][\w'\u2019-]*")
 
 def personal_data(text: str) -> set[str]:
     """Mail addresses, telephone numbers and postal addresses."""
-    return {mail.casefold() for mail in MAIL.findall(text)} | _phones(text) | _places(text)
+    return {mail.casefold() for mail in MAIL.findall(text)} | _phones(text) | _postal_addresses(text)
 
 
 def _phones(text: str) -> set[str]:
     """The digits of telephone numbers, without a leading 00, which means the same as a plus."""
     candidates = (match.group() for match in _PHONE.finditer(text))
     digits = (re.sub(r"\D", "", number).removeprefix("00") for number in candidates if not _NO_PHONE.fullmatch(number))
-    return {number for number in digits if _FEWEST <= len(number) <= _MOST}
+    return {number for number in digits if _FEWEST_DIGITS <= len(number) <= _MOST_DIGITS}
 
 
-def _places(text: str) -> set[str]:
+def _postal_addresses(text: str) -> set[str]:
+    """Street addresses, in lower case and with single spaces."""
     return {" ".join(match.group().casefold().split()) for form in _POSTAL for match in form.finditer(text)}
 
 
@@ -80,7 +81,7 @@ def numbers(text: str) -> set[str]:
     return {_THOUSANDS.sub("", match.group()).replace("\u2212", "-") for match in _NUMBER.finditer(text)}
 
 
-def code(text: str) -> set[str]:
+def code_blocks(text: str) -> set[str]:
     """Whole fenced code blocks."""
     pieces = (segment.text.strip() for segment in structure.split(text))
     return {piece for piece in pieces if piece.startswith(("```", "~~~"))}
@@ -97,6 +98,7 @@ def prose(text: str) -> str:
 
 
 def _remove_blocks(text: str) -> str:
+    """The text without its fenced code blocks."""
     if "```" not in text and "~~~" not in text:
         return text
     prose_pieces = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(("```", "~~~")))
@@ -107,14 +109,16 @@ def citations(text: str) -> set[str]:
     """Notes "[1]", one by one; "author year" in any format; and documents by DOI or arXiv number."""
     text = prose(text)
     cited = {f"[{number}]" for match in _NOTE.finditer(text) for number in re.findall(r"\d+", match.group(1))}
-    works = [m for inside in _BRACKETS.findall(text) for part in inside.split(";") if (m := _work(part.strip()))]
-    works += _IN_SENTENCE.findall(text)
+    parts = (part.strip() for inside in _BRACKETS.findall(text) for part in inside.split(";"))
+    sources = [source for part in parts if (source := _read_source(part))]
+    sources += _IN_SENTENCE.findall(text)
     # "(May 2020)" is a date
-    cited |= {f"{author} {year}".casefold() for author, year in works if author.casefold() not in _MONTHS}
+    cited |= {f"{author} {year}".casefold() for author, year in sources if author.casefold() not in _MONTHS}
     return cited | {document.rstrip(".,;:").casefold() for document in _DOCUMENT.findall(text)}
 
 
-def _work(text: str) -> tuple[str, str] | None:
+def _read_source(text: str) -> tuple[str, str] | None:
+    """(first author, year) of a source cited in brackets; None if the text cites none."""
     match = _IN_BRACKETS.fullmatch(text)
     return (match.group(1), match.group(2)) if match else None
 
@@ -131,11 +135,12 @@ def names(text: str) -> set[str]:
         piece = segment.text.strip()
         # headings capitalise all words, and code names its own things
         if not piece.startswith(("#", "```", "~~~")):
-            stems.update(stem for match in _NAME.finditer(piece) if (stem := _name(match.group())))
+            stems.update(stem for match in _NAME.finditer(piece) if (stem := _name_stem(match.group())))
     return stems
 
 
-def _name(token: str) -> str | None:
+def _name_stem(token: str) -> str | None:
+    """The name in a word, in lower case; None if the word is not capitalised or has one letter."""
     # "Anna's" and "Anna" are one name
     stem = re.split(r"['\u2019-]", token, maxsplit=1)[0]
     return stem.casefold() if len(stem) > 1 and stem[0].isupper() else None

@@ -180,9 +180,10 @@ class Folded:
 
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
         """Translate segments of the original to the folded text."""
-        return [self._segment(piece) for piece in pieces] if self.origins else list(pieces)
+        return [self._translate_segment(piece) for piece in pieces] if self.origins else list(pieces)
 
-    def _segment(self, piece: Segment) -> Segment:
+    def _translate_segment(self, piece: Segment) -> Segment:
+        """The segment of the folded text that stands for this segment of the original."""
         start = self.place_in_folded(piece.start)
         return Segment(start, self.text[start : self.place_in_folded(piece.end)], piece.gap)
 
@@ -302,10 +303,11 @@ def _reverse_text(piece: MappedText) -> None:
 def _decode_entities(piece: MappedText) -> None:
     """Decode letters and invisible characters written as HTML entities."""
     if "&" in piece.text:
-        piece.replace(_ENTITY, lambda match: _letter(html.unescape(match[0])))
+        piece.replace(_ENTITY, lambda match: _as_letter(html.unescape(match[0])))
 
 
-def _letter(char: str) -> str | None:
+def _as_letter(char: str) -> str | None:
+    """The decoded entity if it is a letter or an invisible character; None leaves any other entity as it is."""
     return char if len(char) == 1 and (char.isalpha() or _INVISIBLE.fullmatch(char)) else None
 
 
@@ -375,7 +377,7 @@ def _replace_look_alikes(piece: MappedText) -> None:
         fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
         piece.replace_words(_WORD, lambda word: _plain_word(word, among_latin=among_latin, fewest=fewest))
         if fewest == 1:
-            piece.replace(_ONE_LETTER, lambda match: _article(match[0]))
+            piece.replace(_ONE_LETTER, lambda match: _plain_article(match[0]))
 
 
 def _is_styled_word(word: str) -> bool:
@@ -387,10 +389,12 @@ def _is_styled_word(word: str) -> bool:
 
 
 def _is_picture(letters: Sequence[str]) -> bool:
+    """Whether all of these letters are shown as pictures, as circled and squared ones may be."""
     return all(map(_PICTURE_LETTER.match, letters))
 
 
-def _article(letter: str) -> str | None:
+def _plain_article(letter: str) -> str | None:
+    """The plain form of a styled letter that is a word by itself ("a", "I"); None for any other letter."""
     plain = look_alikes.plain_of_styled(letter) and look_alikes.plain(letter)
     return plain if plain and plain in _WORDS_OF_ONE_LETTER else None
 
@@ -402,7 +406,10 @@ def _is_latin(text: str) -> bool:
 
 
 def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
-    """A word in plain letters, if its letters show obfuscation; one with fewer than `fewest` may be a formula."""
+    """A word in plain letters; None if its letters show no obfuscation.
+
+    With fewer than `fewest` letters it may be a formula. `among_latin`: the text around it is in Latin letters.
+    """
     letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
     odd = [char for char in letters if not (char.isascii() or _is_accented(char))]
     if not odd:
@@ -412,13 +419,13 @@ def _plain_word(word: str, *, among_latin: bool, fewest: int) -> str | None:
     foreign = [char for char in odd if not look_alikes.plain_of_styled(char)]
     if len(foreign) == len(letters):
         # All letters are of other alphabets, so it may be a real word.
-        is_own = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
+        is_genuine = not among_latin or not (all(map(look_alikes.is_twin, foreign)) or _is_jumbled(foreign))
     elif _is_picture(letters):
-        is_own = True
+        is_genuine = True
     else:
         # Two letters are a formula rather than a word, unless one is Cyrillic or full-width.
-        is_own = len(letters) < fewest and not any(map(_NO_FORMULA.match, odd))
-    return None if is_own else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
+        is_genuine = len(letters) < fewest and not any(map(_NO_FORMULA.match, odd))
+    return None if is_genuine else "".join(look_alikes.plain(char) or char for char in word if char != "\ufe0f")
 
 
 def _is_jumbled(letters: Sequence[str]) -> bool:
@@ -435,12 +442,12 @@ def _is_accented(char: str) -> bool:
 def _cyrillic_word(word: str, letters: Sequence[str]) -> str | None:
     """A Cyrillic word with its Latin letters replaced by Cyrillic ones; None if there is nothing to replace."""
     latin = [char for char in letters if char.isascii()]
-    own = sum("\u0400" <= char < "\u0530" for char in letters)
+    cyrillic_count = sum("\u0400" <= char < "\u0530" for char in letters)
     if (
         not latin
         # a word to be replaced is mostly Cyrillic, has no third alphabet, and each Latin letter has a twin
-        or own <= len(latin)
-        or own + len(latin) < len(letters)
+        or cyrillic_count <= len(latin)
+        or cyrillic_count + len(latin) < len(letters)
         or not all(map(look_alikes.cyrillic_twin, latin))
     ):
         return None
@@ -464,11 +471,12 @@ def _join_match(match: Any) -> str | None:
         return None
     if not all(char in _SIGNS or look_alikes.plain(char) for char in letters):
         return None
-    narrow = min(gaps, key=len)
+    narrow_gap = min(gaps, key=len)
     if letters[0] in _WORDS_OF_ONE_LETTER and _ARTICLE_MAY_FOLLOW.match(match.string, max(0, match.start() - 1)):
         # "what a f o o l" begins with a word of one letter; after an article it would belong to the next word
-        gaps[0] += narrow * gap.isspace()
-    return letters[0] + "".join(("" if g == narrow else " ") + char for g, char in zip(gaps, letters[1:], strict=True))
+        gaps[0] += narrow_gap * gap.isspace()
+    spaces = ("" if each == narrow_gap else " " for each in gaps)
+    return letters[0] + "".join(space + char for space, char in zip(spaces, letters[1:], strict=True))
 
 
 def _replace_signs(piece: MappedText) -> None:
@@ -485,6 +493,7 @@ def _lower_capitals(piece: MappedText) -> None:
 
 
 def _is_shouted(text: str) -> bool:
+    """Whether a segment of several words is nearly all in capitals."""
     letters = _PLAIN_LETTERS.findall(text)
     return len(letters) >= _SHOUTED and sum(map(str.isupper, letters)) > _SHOUTED_SHARE * len(letters) and " " in text
 
@@ -506,10 +515,11 @@ def _remove_word_accents(word: str) -> str | None:
     accented = [char for char in word if _is_accented(char) and not char.isascii()]
     if len(accented) < _ACCENTS:
         return None
-    return "".join(_base(char) if char in accented else char for char in word)
+    return "".join(_base_letter(char) if char in accented else char for char in word)
 
 
-def _base(char: str) -> str:
+def _base_letter(char: str) -> str:
+    """A letter without its accents."""
     base = unicodedata.normalize("NFD", char)[0]
     return base if base.isascii() else look_alikes.plain(char) or char
 
@@ -524,18 +534,21 @@ def _spell_word(token: str) -> str | None:
     return (spelled.upper() if letters.isupper() else spelled) + token[len(body) :]
 
 
-def _is_spelled(body: str, letters: int) -> bool:
-    """Whether signs replace letters inside the word, and are not just a number before a unit or after a name."""
+def _is_spelled(body: str, letter_count: int) -> bool:
+    """Whether signs replace letters inside a word, and are not just a number before a unit or after a name."""
     # signs at the ends may be punctuation or a number
-    inside = len(_SIGNS_INSIDE.findall(body))
+    signs_inside = len(_SIGNS_INSIDE.findall(body))
     is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
-        inside -= 1  # a version or a serial number
+        signs_inside -= 1  # a version or a serial number
+    if letter_count >= _FEWEST_LETTERS:
+        return signs_inside > 0
     # with fewer letters it may be an abbreviation such as k8s
-    return inside > 0 and (letters >= _FEWEST_LETTERS or (letters > 1 and (is_clear or len(body) > _ABBREVIATED)))
+    return signs_inside > 0 and letter_count > 1 and (is_clear or len(body) > _ABBREVIATED)
 
 
 def _is_in_one_case(letters: str) -> bool:
+    """Whether the letters of a word are all small, all small but the first, or several capitals."""
     if letters.isupper():
         return len(letters) >= _FEWEST_LETTERS
     # other mixes of capitals and small letters are names or ids

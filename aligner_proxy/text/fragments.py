@@ -62,34 +62,34 @@ _SIGNS = "*_#>\"'\u201c\u201d \t"
 
 
 def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> list[int]:
-    """Indexes of the remaining segments that are independent; one may refer to an independent segment before it."""
+    """Indexes of the `remaining` segments that are independent, perhaps thanks to an independent one before them."""
     independent: list[int] = []
     for number, text in enumerate(segments):
         if not remaining[number]:
             continue
-        if stands_alone(text, behind=bool(independent) and independent[-1] == number - 1):
+        if stands_alone(text, follows_independent=bool(independent) and independent[-1] == number - 1):
             independent.append(number)
     return independent
 
 
-def stands_alone(text: str, *, behind: bool = False) -> bool:
-    """Whether a sentence makes sense alone, or directly after one that does (`behind`)."""
-    sentence = core(text)
+def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
+    """Whether a sentence makes sense alone, or directly after one that does (`follows_independent`)."""
+    sentence = strip_marks(text)
     words = _WORD.findall(space_words(sentence))
     if len(words) < FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
         return False
     if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
         return False
     # directly after an independent sentence, what it refers to is there
-    return behind or not (_ORDER.match(sentence) or _looks_back(sentence, words))
+    return follows_independent or not (_ORDER.match(sentence) or _looks_back(sentence, words))
 
 
 def space_words(text: str) -> str:
-    """The text with spaces about where words end, if its script has none."""
+    """The text with a space after about every word, where its script has no spaces."""
     return _IN_ONE.sub(r"\g<0> ", text)
 
 
-def core(text: str) -> str:
+def strip_marks(text: str) -> str:
     """A segment without its list marker and without signs around it."""
     text = text.strip()
     mark = marks.read(text)

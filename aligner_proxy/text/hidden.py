@@ -27,4 +27,6 @@ def escape_hidden(text: str) -> str:
 def escape_char(char: str) -> str:
     """The escape sequence for a character."""
     code = ord(char)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -63,7 +63,7 @@ def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
         return False
     token = _CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
     try:
-        rules = _in_one_dialect(json.loads(schema))
+        rules = _drop_dialect(json.loads(schema))
         return bool(_Validator(rules, registry=Registry()).is_valid(json.loads(answer)))
     except (_CannotCheck, Unresolvable, UnknownType, RecursionError, ArithmeticError, *_NO_SCHEMA):
         return False
@@ -71,13 +71,13 @@ def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
         _CHECK.reset(token)
 
 
-def _in_one_dialect(value: Any) -> Any:
+def _drop_dialect(value: Any) -> Any:
     """The schema without "$schema", which would make the library choose other validators; raises `_CannotCheck`."""
     if isinstance(value, dict):
         if not _UNCHECKED.isdisjoint(value):
             raise _CannotCheck
-        return {key: _in_one_dialect(inner) for key, inner in value.items() if key != "$schema"}
-    return [_in_one_dialect(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _drop_dialect(inner) for key, inner in value.items() if key != "$schema"}
+    return [_drop_dialect(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _limit_time(keyword: _Keyword) -> _Keyword:
@@ -133,7 +133,7 @@ def text_literals(answer: str) -> list[Literal]:
         if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= FEWEST_CHARS and _PROSE.search(fold(text).text) and _whole(text):
+        if len(text) >= FEWEST_CHARS and _PROSE.search(fold(text).text) and _is_encodable(text):
             literals.append(Literal(*match.span(), text))
     return literals
 
@@ -145,6 +145,7 @@ def string_literals(answer: str) -> list[Literal]:
 
 
 def _decode_literal(literal: str) -> str:
+    """The text of a JSON string, with lone surrogates replaced."""
     text = str(json.loads(literal, strict=False))
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -163,30 +164,31 @@ def begins_json(text: str) -> bool:
     return True
 
 
-def _whole(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     """Whether a text can be encoded: JSON can contain lone surrogates, UTF-8 cannot."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def replace_literals(answer: str, new: Mapping[Literal, str]) -> str:
-    """The answer with these texts inserted. If the answer was ASCII, it stays ASCII."""
+def replace_literals(answer: str, new_texts: Mapping[Literal, str]) -> str:
+    """The answer with new texts in place of these literals. If the answer was ASCII, it stays ASCII."""
     pieces = []
-    at = 0
-    for literal in sorted(new, key=lambda literal: literal.start):
-        pieces += [answer[at : literal.start], json.dumps(new[literal], ensure_ascii=answer.isascii())]
-        at = literal.end
-    return "".join(pieces) + answer[at:]
+    position = 0
+    for literal in sorted(new_texts, key=lambda literal: literal.start):
+        pieces += [answer[position : literal.start], json.dumps(new_texts[literal], ensure_ascii=answer.isascii())]
+        position = literal.end
+    return "".join(pieces) + answer[position:]
 
 
 def has_same_shape(answer: str, edited: str) -> bool:
     """Whether two JSON answers differ only in string values: same keys, types, lengths and order."""
     try:
-        return _same(_read(answer), _read(edited))
+        return _have_same_shape(_parse_exactly(answer), _parse_exactly(edited))
     except (ValueError, RecursionError):
         return False
 
 
-def _read(text: str) -> object:
+def _parse_exactly(text: str) -> object:
+    """The parsed JSON, with each number in its original notation."""
     return json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_Number)
 
 
@@ -194,14 +196,14 @@ class _Number(str):
     """A number in its original notation."""
 
 
-def _same(value: object, other: object) -> bool:
+def _have_same_shape(value: object, other: object) -> bool:
     """Whether two values differ only in their strings; numbers count as written."""
     if type(value) is not type(other):
         return False
     if isinstance(value, dict) and isinstance(other, dict):
         # compared as lists, because the order of the keys counts, too
-        return list(value) == list(other) and all(_same(value[key], other[key]) for key in value)
+        return list(value) == list(other) and all(_have_same_shape(value[key], other[key]) for key in value)
     if isinstance(value, list) and isinstance(other, list):
-        return len(value) == len(other) and all(map(_same, value, other))
+        return len(value) == len(other) and all(map(_have_same_shape, value, other))
     # plain strings may differ; a `_Number` is another type
     return type(value) is str or value == other

@@ -66,7 +66,7 @@ def judged_words(text: str) -> list[Place]:
 
 
 def sentence_of(words: str) -> str:
-    """Words of a segment as a plain sentence, with a capital and a full stop."""
+    """Words of a segment as a plain sentence, which begins with a capital and has an end mark."""
     sentence = words[:1].upper() + words[1:].rstrip(" ,;")
     return sentence if SENTENCE_END.search(sentence) else f"{sentence}."
 
@@ -80,33 +80,34 @@ def without_last_marks(text: str) -> str:
 
 
 def without_words(text: str, places: Sequence[Place]) -> str:
-    """A segment without the words at some of its `judged_words`; empty if no other words are left in it."""
+    """A segment without the words at these places, some of its `judged_words`; empty if it has no other words."""
     pieces: list[str] = []
-    at = 0
+    position = 0
     for start, end in places:
+        pieces.append(text[position:start])
         # of the spaces on both sides one stays
-        behind = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
-        pieces.append(text[at:start])
-        at = behind
-    pruned = _mend_end(text, "".join([*pieces, text[at:]]))
-    unchanged = set(text.split("\n"))
-    lines = [line if line in unchanged else line.rstrip() for line in pruned.split("\n")]
-    bare = TAG.sub("", pruned)
-    return "\n".join(lines) if _WORD.search(_without_fences(bare)) or any(map(str.isdigit, bare)) else ""
+        position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
+    pruned = _mend_end(text, "".join([*pieces, text[position:]]))
+    without_tags = TAG.sub("", pruned)
+    if not _WORD.search(_without_fences(without_tags)) and not any(map(str.isdigit, without_tags)):
+        return ""
+    unchanged_lines = set(text.split("\n"))
+    return "\n".join(line if line in unchanged_lines else line.rstrip() for line in pruned.split("\n"))
 
 
 def _mend_end(text: str, pruned: str) -> str:
-    """What is left of a segment, with the mark at its end if that went with the last clause."""
+    """What is left of a segment (`pruned`), with the mark at its end if that went with the last clause of `text`."""
     mark = SENTENCE_END.search(text)
-    rest = pruned.rstrip(" ,;:")
-    return rest + mark.group() if mark and pruned[-1:] in (",", ";", " ") and rest[-1:].isalnum() else pruned
+    body = pruned.rstrip(" ,;:")
+    lost_mark = mark is not None and pruned[-1:] in (",", ";", " ") and body[-1:].isalnum()
+    return body + mark.group() if mark and lost_mark else pruned
 
 
-def is_pruned(text: str, rest: str) -> bool:
-    """Whether `rest` is a segment of which only some of its `judged_words` are gone."""
+def is_pruned(text: str, pruned: str) -> bool:
+    """Whether `pruned` is a segment of which only some of its `judged_words` are gone."""
     places = judged_words(text)
-    absent = [place for place in places if text[slice(*place)] not in rest]
-    return bool(absent) and without_words(text, absent).strip() == rest.strip()
+    absent = [place for place in places if text[slice(*place)] not in pruned]
+    return bool(absent) and without_words(text, absent).strip() == pruned.strip()
 
 
 def is_row(text: str) -> bool:
@@ -115,17 +116,17 @@ def is_row(text: str) -> bool:
 
 
 def _without_fences(text: str) -> str:
-    """A code block without its first and last line."""
+    """A code block without its first and last line; any other text unchanged."""
     return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(_FENCES) else text
 
 
 def _between_tags(text: str) -> Iterator[Place]:
-    """Yield what stands between the tags of a line."""
-    at = 0
+    """Yield the places before, between and behind the tags of a line."""
+    start = 0
     for match in TAG.finditer(text):
-        yield at, match.start()
-        at = match.end()
-    yield at, len(text)
+        yield start, match.start()
+        start = match.end()
+    yield start, len(text)
 
 
 def _trim(text: str, start: int, end: int) -> Place:

@@ -116,26 +116,27 @@ _ASCII_LETTERS = re.compile(r"[A-Za-z]+")
 
 def scripts(text: str) -> set[str]:
     """Every script of which the text has a letter."""
-    return {script for script, count in _counts(text).items() if count}
+    return {script for script, count in _count_by_script(text).items() if count}
 
 
 def scripts_in_use(text: str) -> set[str]:
     """The scripts of which a text has several letters; single letters (pi, mu) are symbols."""
-    return {script for script, count in _counts(text).items() if count >= _LETTERS}
+    return {script for script, count in _count_by_script(text).items() if count >= _LETTERS}
 
 
-def _counts(text: str) -> Counter[str]:
+def _count_by_script(text: str) -> Counter[str]:
     """The number of letters of each script; signs that belong to none are left out."""
     counts = Counter[str]()
     for char, count in Counter(_NOT_ASCII.findall(text)).items():
         if char.isalpha():
-            counts[_script(char)] += count
+            counts[_script_of_char(char)] += count
     counts[_LATIN] += sum(map(len, _ASCII_LETTERS.findall(text)))
     return Counter({script: count for script, count in counts.items() if script not in _ANYWHERE})
 
 
 @lru_cache(maxsize=4096)
-def _script(char: str) -> str:
+def _script_of_char(char: str) -> str:
+    """The script of a letter: the first word of its Unicode name, such as GREEK."""
     first = unicodedata.name(char, "UNKNOWN").partition(" ")[0]
     return _SAME.get(first, first)
 
@@ -143,31 +144,32 @@ def _script(char: str) -> str:
 def language(text: str) -> str | None:
     """The language of a text, or its script if that is not Latin; None if neither is clear."""
     if text.isascii():
-        return _by_small_words(_WORD.findall(text.casefold()))
-    counts = _counts(text)
+        return _language_by_small_words(_WORD.findall(text.casefold()))
+    counts = _count_by_script(text)
     if not counts or not counts.total():
         return None
     script, letters = counts.most_common(1)[0]
     if script != _LATIN:
         return script if letters >= _LETTERS else None
-    return _by_small_words(_WORD.findall(text.casefold()))
+    return _language_by_small_words(_WORD.findall(text.casefold()))
 
 
-def _by_small_words(words: list[str]) -> str | None:
+def _language_by_small_words(words: list[str]) -> str | None:
+    """The language to whose small words clearly many of these words belong; None if there is none."""
     if len(words) < _FEWEST_WORDS:
         return None
-    return _clear_language(len(words), _hits(words))
+    return _clear_language(len(words), _count_small_words(words))
 
 
-def _clear_language(words: int, hits: Counter[str]) -> str | None:
-    """The language with so many hits among the words that no other can be meant; None if there is none."""
+def _clear_language(word_count: int, hits: Counter[str]) -> str | None:
+    """The language with so many hits (small words) that no other can be meant; None if there is none."""
     # every language counted with 0, so that there are always two
     (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
-    clear = most >= _FEWEST_WORDS and most >= _SHARE * words and most >= _LEAD * second
-    return best if clear else None
+    is_clear = most >= _FEWEST_WORDS and most >= _SHARE * word_count and most >= _LEAD * second
+    return best if is_clear else None
 
 
-def _hits(words: list[str]) -> Counter[str]:
+def _count_small_words(words: list[str]) -> Counter[str]:
     """How many of the words are small words of each language."""
     hits = Counter(dict.fromkeys(_SMALL, 0))
     for word, count in Counter(words).items():
@@ -176,25 +178,27 @@ def _hits(words: list[str]) -> Counter[str]:
     return hits
 
 
-def is_foreign(text: str, native_languages: set[str], letters: set[str]) -> bool:
-    """Whether a text is in none of the `native_languages`; `letters` are non-ASCII letters already in use.
+def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) -> bool:
+    """Whether a text is in none of the `native_languages`; `native_letters` are non-ASCII letters already in use.
 
     Comparing needs less evidence than naming: no small word that only known languages have, but small words of another
     language or new letters.
     """
-    clear = language(text)
-    if clear is not None:
-        return clear not in native_languages
+    clear_language = language(text)
+    if clear_language is not None:
+        return clear_language not in native_languages
     words = _WORD.findall(text.casefold())
     native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
     other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
     if len(words) < _FEWEST_WORDS or any(word in native and word not in other for word in words):
         return False
     # Single letters are also what remains of "'s" and of initials.
-    signs = sum(len(word) > 1 and word in other and word not in native for word in words)
-    new = sum(letter not in letters for letter in odd_letters(text))
+    foreign_words = sum(len(word) > 1 and word in other and word not in native for word in words)
+    foreign_letters = sum(letter not in native_letters for letter in odd_letters(text))
+    if max(foreign_words, foreign_letters) >= _CLEAR_SIGNS:
+        return True
     # in a longer sentence without a native word, one foreign word is enough
-    return signs >= _CLEAR_SIGNS or new >= _CLEAR_SIGNS or (signs > 0 and len(words) > _FEWEST_WORDS)
+    return foreign_words > 0 and len(words) > _FEWEST_WORDS
 
 
 def odd_letters(text: str) -> list[str]:
@@ -238,7 +242,7 @@ class LanguageSigns:
 
     sentences: frozenset[str]
     """The languages of its sentences."""
-    words: int
+    word_count: int
     hits: Counter[str]
     """Number of small words by language."""
     letters: Counter[str]
@@ -248,17 +252,17 @@ class LanguageSigns:
     @property
     def languages(self) -> set[str]:
         """The languages of its sentences, and that of the whole."""
-        own = _clear_language(self.words, self.hits)
+        whole = _clear_language(self.word_count, self.hits)
         if not self.is_ascii:
-            script, letters = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
+            script, letter_count = max(self.letters.items(), key=itemgetter(1), default=(_LATIN, 0))
             if script != _LATIN:
-                own = script if letters >= _LETTERS else None
-        return {*self.sentences, own} if own else {*self.sentences}
+                whole = script if letter_count >= _LETTERS else None
+        return {*self.sentences, whole} if whole else {*self.sentences}
 
     def __or__(self, other: LanguageSigns) -> LanguageSigns:
         return LanguageSigns(
             self.sentences | other.sentences,
-            self.words + other.words,
+            self.word_count + other.word_count,
             self.hits + other.hits,
             self.letters + other.letters,
             self.is_ascii and other.is_ascii,
@@ -271,7 +275,7 @@ def language_signs(text: str) -> LanguageSigns:
     names = (_known_language(piece) if len(piece) <= _KNOWN_CHARS else language(piece) for piece in pieces)
     words = _WORD.findall(whole.casefold())
     sentences = frozenset(name for name in names if name is not None)
-    return LanguageSigns(sentences, len(words), _hits(words), _counts(whole), whole.isascii())
+    return LanguageSigns(sentences, len(words), _count_small_words(words), _count_by_script(whole), whole.isascii())
 
 
 _known_language = lru_cache(maxsize=2048)(language)
@@ -279,7 +283,7 @@ _known_language = lru_cache(maxsize=2048)(language)
 
 
 def passages(text: str) -> list[str]:
-    """The text without code and addresses: first the whole, then sentence by sentence."""
+    """The text without code and web addresses: first as a whole, then each of its segments."""
     text = WEB.sub(" ", prose(text))
     return [text, *(piece.text for piece in split(text))]
 
@@ -298,7 +302,7 @@ def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bo
     """Whether a sentence has several signs of one other language, including a word, and hardly a known word."""
     sentence = unicodedata.normalize("NFC", WEB.sub(" ", prose(sentence)))
     if not sentence.isascii():
-        counts = _counts(sentence)
+        counts = _count_by_script(sentence)
         script = max(counts, key=counts.__getitem__, default=_LATIN)
         if script != _LATIN:
             return counts[script] >= _LETTERS and not is_among(script, native_languages)
@@ -325,11 +329,11 @@ def _shows_language(
             if code in word_codes and word_codes.isdisjoint(native_languages)
         }
     )
-    own = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
+    native_words = sum(code not in word_codes and not word_codes.isdisjoint(native_languages) for word_codes in codes)
     # Capitalised words may be names. English has loan words with accents, so one small word is required, too.
-    odd = sum(
+    accented_words = sum(
         not (word_codes or token.isascii() or token[0].isupper())
         for token, word_codes in zip(tokens, codes, strict=True)
     )
-    signs = hits + odd
-    return hits > 0 and signs >= max(_CLEAR_SIGNS, _SHARE * len(tokens), _AGAINST_KNOWN * own)
+    signs = hits + accented_words
+    return hits > 0 and signs >= max(_CLEAR_SIGNS, _SHARE * len(tokens), _AGAINST_KNOWN * native_words)

@@ -13,26 +13,26 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
-def words(text: str) -> int:
+def count_words(text: str) -> int:
     """Number of words."""
     return len(_WORD.findall(text))
 
 
-def sentences(text: str) -> int:
+def count_sentences(text: str) -> int:
     """Number of sentences, headings and list items; a list marker alone does not count."""
     return sum(bool(_WORD.search(piece.text)) for piece in split(text))
 
 
-def paragraphs(text: str) -> int:
+def count_paragraphs(text: str) -> int:
     """Number of paragraphs: blocks between blank lines."""
     return sum(bool(block.strip()) for block in _BLANK_LINE.split(text))
 
 
 LENGTHS: Mapping[LengthUnit, Callable[[str], int]] = MappingProxyType(
     {
-        LengthUnit.WORDS: words,
-        LengthUnit.SENTENCES: sentences,
-        LengthUnit.PARAGRAPHS: paragraphs,
+        LengthUnit.WORDS: count_words,
+        LengthUnit.SENTENCES: count_sentences,
+        LengthUnit.PARAGRAPHS: count_paragraphs,
         LengthUnit.CHARACTERS: len,
     }
 )

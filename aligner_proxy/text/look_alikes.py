@@ -52,15 +52,15 @@ def is_twin(char: str) -> bool:
 
 def cyrillic_twin(letter: str) -> str:
     """The Cyrillic letter that a plain Latin one looks like; empty if none."""
-    return _cyrillic().get(letter, "")
+    return _cyrillic_by_latin().get(letter, "")
 
 
 @cache
 def _look_alikes() -> Mapping[str, str]:
     """Maps each non-ASCII letter that Unicode lists as confusable to the plain letter."""
     letters = dict[str, str]()
-    for char, similar in _similar():
-        if form := next(filter(None, map(_form, similar)), ""):
+    for char, similar in _confusables():
+        if form := next(filter(None, map(_plain_form, similar)), ""):
             # The table has one form for capital I and small l.
             letters[char] = "I" if form == "l" and char.isupper() else form
     return letters
@@ -69,10 +69,10 @@ def _look_alikes() -> Mapping[str, str]:
 @cache
 def _like_small_capitals() -> frozenset[str]:
     """The look-alikes that the table pairs with no plain letter, only with small capitals."""
-    return frozenset(char for char, similar in _similar() if not any(map(str.isascii, similar)))
+    return frozenset(char for char, similar in _confusables() if not any(map(str.isascii, similar)))
 
 
-def _similar() -> Iterator[tuple[str, list[str]]]:
+def _confusables() -> Iterator[tuple[str, list[str]]]:
     """Yield non-ASCII letters, each with the characters that Unicode's table pairs it with."""
     # Imported on first use: most texts have no such letter, and the table takes some time and memory.
     from confusable_homoglyphs.confusables import confusables_data
@@ -82,12 +82,14 @@ def _similar() -> Iterator[tuple[str, list[str]]]:
             yield char, [each["c"] for each in similar if len(each["c"]) == 1]
 
 
-def _form(char: str) -> str:
+def _plain_form(char: str) -> str:
+    """The plain Latin letter that a confusable character is or is named after; empty if none."""
     return char if char.isascii() and char.isalpha() else _NAMELESS.get(char) or plain_of_styled(char)
 
 
 @cache
-def _cyrillic() -> Mapping[str, str]:
+def _cyrillic_by_latin() -> Mapping[str, str]:
+    """Maps each plain Latin letter to the basic Cyrillic letter that looks like it."""
     look_alikes = _look_alikes()
     # Only pairs of the same case, so that a word keeps its capitals.
     pairs = ((look_alikes.get(chr(code), ""), chr(code)) for code in _BASIC_CYRILLIC)

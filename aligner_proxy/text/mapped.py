@@ -20,10 +20,10 @@ class MappedText:
 
     def replace(self, pattern: Any, by: Callable[[Any], str | None]) -> None:
         """Replace every match by `by(match)`; None leaves it unchanged."""
-        self._put([(*match.span(), by(match)) for match in pattern.finditer(self.text)])
+        self._apply_changes([(*match.span(), by(match)) for match in pattern.finditer(self.text)])
 
     def replace_words(self, pattern: Any, by: Callable[[str], str | None]) -> None:
-        """Like `replace`, for replacements that depend only on the match; `by` is called once per distinct word."""
+        """Replace every match by `by(word)`, which is called once per distinct word; None leaves it unchanged."""
         replacements = dict[str, str | None]()
 
         def replacement_of(match: Any) -> str | None:
@@ -34,43 +34,43 @@ class MappedText:
 
         self.replace(pattern, replacement_of)
 
-    def keep(self, pattern: Any, group: str) -> None:
+    def keep_group(self, pattern: Any, group: str) -> None:
         """Reduce every match that has this group to the group."""
         changes = list[tuple[int, int, str | None]]()
         for match in pattern.finditer(self.text):
             if match[group] is not None:
                 start, end = match.span(group)
                 changes += [(match.start(), start, ""), (end, match.end(), "")]
-        self._put(changes)
+        self._apply_changes(changes)
 
-    def _put(self, changes: Iterable[tuple[int, int, str | None]]) -> None:
+    def _apply_changes(self, changes: Iterable[tuple[int, int, str | None]]) -> None:
         """Apply replacements, given in order; None leaves a range unchanged."""
         text = self.text
         changed = [(start, end, new) for start, end, new in changes if new is not None and new != text[start:end]]
         if not changed:
             return
         texts = list[str]()
-        at = 0
+        position = 0
         for start, end, new in changed:
-            texts += (text[at:start], new)
-            at = end
-        self.text = "".join(texts) + text[at:]
+            texts += (text[position:start], new)
+            position = end
+        self.text = "".join(texts) + text[position:]
         # Most replacements are as long as the original (letter by letter), and then positions stay the same.
         if any(len(new) != end - start for start, end, new in changed):
             self.origins = self._move_origins(changed)
 
     def _move_origins(self, changed: Iterable[tuple[int, int, str]]) -> list[int]:
         """The positions of the characters after these changes."""
-        before = self.origins
+        old_origins = self.origins
         origins = list[int]()
-        at = 0
+        position = 0
         for start, end, new in changed:
-            origins += before[at:start]
+            origins += old_origins[position:start]
             if len(new) > 1:
                 # spread evenly over the characters that it replaces
-                origins += [before[start + i * (end - start) // len(new)] for i in range(len(new))]
+                origins += [old_origins[start + i * (end - start) // len(new)] for i in range(len(new))]
             elif new:
-                origins.append(before[start])
-            at = end
-        origins += before[at:]
+                origins.append(old_origins[start])
+            position = end
+        origins += old_origins[position:]
         return origins

@@ -57,7 +57,7 @@ _MOST_HALVES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Half:
-    """One sign of a pair; `kind` is the same for both. `partner` is where the other one is, None if there is none."""
+    """One sign of a pair; `kind` is the same for both. `partner` is the place of the other half, None without one."""
 
     kind: str
     opens: bool
@@ -82,11 +82,11 @@ NO_HALVES: OpenHalves = MappingProxyType({})
 
 
 def read_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_HALVES) -> list[Half]:
-    """The halves of all pairs in a text that was cut into these segments, in order, and those that stand alone.
+    """The halves in a text that was cut into these segments, in order: those of pairs, and those that stand alone.
 
     `earlier` are the halves before it that may be closed in it; their places are negative.
     """
-    return _match(text, pieces, earlier).halves
+    return _match_halves(text, pieces, earlier).halves
 
 
 def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_HALVES) -> OpenHalves:
@@ -96,18 +96,18 @@ def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_H
         # how far away earlier ones are does not matter
         return half if half.start < 0 else Half(half.kind, True, half.start - len(text), half.end - len(text))
 
-    waiting = _match(text, pieces, earlier).waiting
+    waiting = _match_halves(text, pieces, earlier).waiting
     return {kind: list(map(place_behind, halves)) for kind, halves in waiting.items()}
 
 
-def _match(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
-    """Find the partners of all halves."""
+def _match_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
+    """Read the halves of a text, and find the partner of each."""
     matching = _Matching(earlier)
     for piece in pieces:
         if len(matching.halves) > _MOST_HALVES:
             break
         if not piece.text.lstrip().startswith(_FENCES):
-            for half, may_close in islice(_candidates(text, piece), _MOST_HALVES):
+            for half, may_close in islice(_find_candidates(text, piece), _MOST_HALVES):
                 matching.add(half, may_close=may_close)
         if piece.gap.count("\n") > 1:
             matching.end_paragraph()
@@ -145,27 +145,28 @@ _Candidates = Iterator[tuple[Half, bool]]
 """What may be halves: `opens` says whether it may be the opening one, the boolean whether it may be the closing one."""
 
 
-def _candidates(text: str, piece: Segment) -> _Candidates:
+def _find_candidates(text: str, piece: Segment) -> _Candidates:
     """Yield what may be a half in a segment."""
-    at = piece.start
-    while (match := SIGN.search(text, at, piece.end)) is not None:
+    position = piece.start
+    while (match := SIGN.search(text, position, piece.end)) is not None:
         group = match.lastgroup or ""
-        at = match.end()
+        position = match.end()
         if text[match.start() - 1 : match.start()] == "\\" and group != "name":
             continue
         if group == "code":
-            at = _end_of_code(text, at, piece.end, match.group()) or at
-            if at > match.end() or match.group().startswith(_FENCES):
+            position = _end_of_code(text, position, piece.end, match.group()) or position
+            if position > match.end() or match.group().startswith(_FENCES):
                 continue
         yield from _READERS[group](text, match, piece)
 
 
 def _read_toggle(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
-    """Signs whose halves cannot be told apart: of code and formulas."""
+    """Yield a sign of code or of a formula, which may open or close."""
     yield Half(match.group(), opens=True, start=match.start(), end=match.end()), True
 
 
 def _read_bracket(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Yield a bracket, unless it belongs to a smiley or to the mark of an item."""
     sign = match.group()
     if not _is_no_bracket(text, piece.start, match.start(), sign):
         opener = _OPENER_OF.get(sign)
@@ -184,8 +185,9 @@ def _read_tag(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
 
 
 def _read_quote(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Yield a quotation mark that may open or close."""
     sign = match.group()
-    opens, closes = _sides(text, match)
+    opens, closes = _possible_sides(text, match)
     if sign in _GUILLEMETS and not opens and not closes:  # with a space on both sides, as in French
         opens = sign == _GUILLEMETS[0]
         closes = not opens
@@ -197,9 +199,10 @@ def _read_quote(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
 
 
 def _read_emphasis(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Yield the one or two signs of emphasis in a run of stars, underscores or tildes."""
     start, end = match.span()
     before, after = text[start - 1 : start], text[end : end + 1]
-    opens, closes = _sides(text, match)
+    opens, closes = _possible_sides(text, match)
     is_in_word = before.isalnum() and after.isalnum()
     # snake_case, 3*4
     if is_in_word and (text[start] == "_" or end - start == 1):
@@ -224,7 +227,7 @@ _READERS = {
 """By group of `SIGN`."""
 
 
-def _sides(text: str, match: re.Match[str]) -> tuple[bool, bool]:
+def _possible_sides(text: str, match: re.Match[str]) -> tuple[bool, bool]:
     """Whether a sign may open and whether it may close, by what stands on both sides of it."""
     before = text[match.start() - 1 : match.start()] or " "
     after = text[match.end() : match.end() + 1] or " "
@@ -236,25 +239,26 @@ def _is_before_word(before: str, after: str) -> bool:
     return not after.isspace() and (after.isalnum() or not before.isalnum())
 
 
-def _is_no_bracket(text: str, begin: int, start: int, sign: str) -> bool:
-    """Whether a bracket in a segment that begins at `begin` belongs to a smiley or to the mark of an item."""
+def _is_no_bracket(text: str, segment_start: int, start: int, sign: str) -> bool:
+    """Whether the bracket at `start` belongs to a smiley or to the mark of an item."""
     if sign not in "()":
         return False
     if text[max(0, start - 2) : start].endswith(_SMILEY_EYES):
         return True
-    before = text[begin:start] if sign == ")" and start - begin < _MARK_CHARS else ""
+    may_end_mark = sign == ")" and start - segment_start < _MARK_CHARS
+    before = text[segment_start:start] if may_end_mark else ""
     mark = before.strip(_AROUND_MARK).replace(".", "")
     return mark.isalnum() and len(mark) <= _LONGEST_MARK
 
 
 def _end_of_code(text: str, start: int, end: int, ticks: str) -> int | None:
     """The end of the code that these backticks begin; None if it does not end in the segment."""
-    at = text.find(ticks, start, end)
-    while at >= 0:
-        stop = at
-        while stop < end and text[stop] == "`":
-            stop += 1
-        if stop - at == len(ticks):
-            return stop
-        at = text.find(ticks, stop, end)
+    run_start = text.find(ticks, start, end)
+    while run_start >= 0:
+        run_end = run_start
+        while run_end < end and text[run_end] == "`":
+            run_end += 1
+        if run_end - run_start == len(ticks):
+            return run_end
+        run_start = text.find(ticks, run_end, end)
     return None

@@ -110,13 +110,13 @@ _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]")
 
 def is_data(text: str) -> bool:
     """Whether all of an answer is a YAML document or a table of separated values."""
-    lines = _lines(text) if may_become_data(text) else []
+    lines = _filled_lines(text) if may_become_data(text) else []
     return len(lines) >= _FEWEST_LINES and (_is_document(lines) or _is_table(lines))
 
 
 def begins_data(text: str) -> bool:
-    """Whether a text, as far as it goes, is the beginning of such an answer; its last line may be unfinished."""
-    lines = _lines(text[: text.rfind("\n") + 1])
+    """Whether a text so far may be the beginning of a YAML document or a table; its last line may be unfinished."""
+    lines = _filled_lines(text[: text.rfind("\n") + 1])
     return may_become_data(text) and (not lines or all(map(_may_be_line, lines)) or _is_table(lines))
 
 
@@ -131,13 +131,13 @@ def may_become_data(text: str) -> bool:
     return not _is_sentence(line) and not _THOUSANDS.search(line) and any(_count_delimiters(line))
 
 
-def _lines(text: str) -> list[str]:
+def _filled_lines(text: str) -> list[str]:
     """The lines of a text that are not empty, without white space at their ends."""
     return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def _may_be_line(line: str) -> bool:
-    """Whether a line may stand in a YAML document; in the text of a block, every indented one may."""
+    """Whether a line may stand in a YAML document, as every indented line may in the text of a block."""
     return line[0] in " #" or _PAIR.fullmatch(line) is not None or _OTHER_LINE.fullmatch(line) is not None
 
 
@@ -147,24 +147,24 @@ def _is_document(lines: Sequence[str]) -> bool:
     A document has pairs, most of its values are no sentences, and something in it is no form of prose: its first line
     "---", pairs below a key, quoted values, or names of variables.
     """
-    evidence = lines[0] == "---"
-    pairs, values, sentences = 0, 0, 0
-    block: int | None = None
+    has_evidence = lines[0] == "---"
+    pair_count, value_count, sentence_count = 0, 0, 0
+    block_indent: int | None = None
     for line in lines:
         indent = len(line) - len(line.lstrip(" "))
-        if block is not None and indent > block:
+        if block_indent is not None and indent > block_indent:
             continue
         pair = _PAIR.fullmatch(line)
         match = pair or _OTHER_LINE.fullmatch(line)
         if match is None:
             return False
         value = match["value"] or ""
-        block = indent if pair and _BLOCK.fullmatch(value) else None
-        pairs += pair is not None
-        values += bool(value)
-        sentences += _is_sentence(value)
-        evidence |= pair is not None and _is_no_label(pair)
-    return evidence and pairs >= _FEWEST_DELIMITERS and sentences * 2 <= values
+        block_indent = indent if pair and _BLOCK.fullmatch(value) else None
+        pair_count += pair is not None
+        value_count += bool(value)
+        sentence_count += _is_sentence(value)
+        has_evidence |= pair is not None and _is_no_label(pair)
+    return has_evidence and pair_count >= _FEWEST_DELIMITERS and sentence_count * 2 <= value_count
 
 
 def _is_no_label(pair: re.Match[str]) -> bool:
@@ -221,11 +221,10 @@ def begins_form(prefill: str) -> bool:
     if last.startswith(_FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
         return True
     text += "a"  # stands for the answer, before which a quotation mark opens
-    paragraph = text.rfind("\n\n")
+    paragraph_start = text.rfind("\n\n")
+    open_halves = (half for half in read_halves(text, split(text)) if half.opens and half.partner is None)
+    # a tag before a space is a <placeholder> in a sentence
     return any(
-        half.start > paragraph and half.kind in _HOLDING
-        if half.is_inline
-        else text[half.end] != " "  # otherwise a <placeholder> in a sentence
-        for half in read_halves(text, split(text))
-        if half.opens and half.partner is None
+        half.start > paragraph_start and half.kind in _HOLDING if half.is_inline else text[half.end] != " "
+        for half in open_halves
     )

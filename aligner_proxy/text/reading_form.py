@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import groupby, pairwise
 
-from aligner_proxy.text.fragments import core
+from aligner_proxy.text.fragments import strip_marks
 from aligner_proxy.text.mapped import MappedText
 from aligner_proxy.text.structure import Segment, split
 
@@ -27,7 +27,7 @@ FEWEST_WORDS = 3
 CLAUSE_WORDS = 16
 """Text without a sentence end and with more words than this is also read clause by clause."""
 LONG_SENTENCE_WORDS = 40
-"""The same for a sentence with an end; in shorter ones only clauses that address the reader are read separately."""
+"""A sentence with an end and at least this many words is also read clause by clause."""
 ADDRESSING_WORDS = 14
 """In a sentence of at least this many words, clauses that address the reader are read separately."""
 _LONG_CLAUSE_WORDS = 14
@@ -138,8 +138,8 @@ def reading_windows(text: str) -> list[Window]:
         return []
     segments = {_bare_sentence(piece.text) for piece in split(text)}
     windows = dict[str, Window]()
-    for passage in _passages(text):
-        for window in _windows(passage):
+    for passage in _find_passages(text):
+        for window in _passage_windows(passage):
             if window.text and _bare_sentence(window.text) not in segments:
                 windows.setdefault(window.text, window)
     return sorted(windows.values(), key=lambda window: (window.start, window.end))
@@ -147,7 +147,7 @@ def reading_windows(text: str) -> list[Window]:
 
 def _bare_sentence(sentence: str) -> str:
     """A sentence without list and emphasis markers, which hide nothing from a detector, and without its end mark."""
-    return core(_EMPHASIS.sub("", sentence)).rstrip(" .!?:;,\u2026").casefold()
+    return strip_marks(_EMPHASIS.sub("", sentence)).rstrip(" .!?:;,\u2026").casefold()
 
 
 def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
@@ -165,10 +165,10 @@ def without_overlap(windows: Sequence[Window]) -> list[list[Window]]:
     return layers
 
 
-def _passages(text: str) -> Iterator[MappedText]:
+def _find_passages(text: str) -> Iterator[MappedText]:
     """Yield the text as a reader sees it, in passages that do not continue each other."""
-    lines = [_mark_short(text, line) for line in _lines(text)]
-    yield from _tables(text, lines)
+    lines = [_mark_short(text, line) for line in _read_lines(text)]
+    yield from _read_columns(text, lines)
     stretches = list[tuple[int, int]]()
     before: _LayoutLine | None = None
     for line in lines:
@@ -189,8 +189,8 @@ def _passages(text: str) -> Iterator[MappedText]:
         yield _strip_layout(text, stretches)
 
 
-def _lines(text: str) -> Iterator[_LayoutLine]:
-    """The lines of an answer; those that open or close a code block have nothing to read."""
+def _read_lines(text: str) -> Iterator[_LayoutLine]:
+    """Yield the lines of an answer; those that open or close a code block have nothing to read."""
     fence = ""
     for match in _LINE.finditer(text):
         line = match.group().rstrip()
@@ -200,53 +200,58 @@ def _lines(text: str) -> Iterator[_LayoutLine]:
             fence = "" if fence else mark["fence"]
             yield _LayoutLine(_LineKind.CODE, ())
         else:
-            yield _line(line, match.start(), in_code=bool(fence))
+            yield _read_line(line, match.start(), in_code=bool(fence))
 
 
-def _line(line: str, at: int, *, in_code: bool) -> _LayoutLine:
-    """The parts of a line that begins at offset `at`."""
+def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
+    """The parts of a line that begins at offset `line_start` of the answer."""
     if not line.strip():
         return _LayoutLine(_LineKind.BLANK, ())
     if in_code:
-        return _code_line(line, at)
+        return _read_code_line(line, line_start)
     if _JSON.match(line):
         values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
         if values:
-            return _LayoutLine(_LineKind.JSON, tuple((at + start, at + end) for start, end in values))
+            return _LayoutLine(_LineKind.JSON, _shift_ranges(values, line_start))
     if _RULE.fullmatch(line):
         return _LayoutLine(_LineKind.RULE, ())
     # a single sign inside a line is no table
     if line.count("|") > 1 or line.lstrip().startswith("|"):
-        cells = (match.span() for match in CELL.finditer(line))
-        return _LayoutLine(
-            _LineKind.ROW, tuple((at + start, at + end) for start, end in cells if line[start:end].strip())
-        )
+        cells = (match.span() for match in CELL.finditer(line) if match.group().strip())
+        return _LayoutLine(_LineKind.ROW, _shift_ranges(cells, line_start))
     lead = _LEAD.match(line)
-    start = at + (lead.end() if lead else 0)
-    kind = _LineKind.HEADING if _HEADING.match(line) else _LineKind.ITEM if _ITEM.match(line) else _LineKind.PLAIN
-    return _LayoutLine(kind, ((start, at + len(line)),))
+    start = line_start + (lead.end() if lead else 0)
+    return _LayoutLine(_prose_kind(line), ((start, line_start + len(line)),))
 
 
-def _code_line(line: str, at: int) -> _LayoutLine:
-    """From code only comments, and strings long enough for a sentence, are read."""
+def _prose_kind(line: str) -> _LineKind:
+    if _HEADING.match(line):
+        return _LineKind.HEADING
+    return _LineKind.ITEM if _ITEM.match(line) else _LineKind.PLAIN
+
+
+def _shift_ranges(ranges: Iterable[tuple[int, int]], by: int) -> tuple[tuple[int, int], ...]:
+    return tuple((start + by, end + by) for start, end in ranges)
+
+
+def _read_code_line(line: str, line_start: int) -> _LayoutLine:
+    """The parts of a line of code that are read: a comment, or strings long enough for a sentence."""
     comment = _COMMENT.search(line)
     if comment is not None:
         words = comment["words"]
         for sign in _COMMENT_ENDS:
             words = words.removesuffix(sign)
-        start = at + comment.start("words")
+        start = line_start + comment.start("words")
         return _LayoutLine(_LineKind.COMMENT, ((start, start + len(words.rstrip())),))
     if _JSON.match(line):
         values = [match.span("value") for match in _STRING.finditer(line) if match["key"] is None]
-        return _LayoutLine(_LineKind.JSON, tuple((at + start, at + end) for start, end in values))
+        return _LayoutLine(_LineKind.JSON, _shift_ranges(values, line_start))
     strings = [match.span(match.lastgroup or 0) for match in _CODE_STRING.finditer(line)]
-    return _LayoutLine(
-        _LineKind.COMMENT if strings else _LineKind.CODE, tuple((at + start, at + end) for start, end in strings)
-    )
+    return _LayoutLine(_LineKind.COMMENT if strings else _LineKind.CODE, _shift_ranges(strings, line_start))
 
 
-def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
-    """The columns of tables, from top to bottom."""
+def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
+    """Yield the columns of tables, each read from top to bottom as one passage."""
     for is_row, group in groupby(lines, key=lambda line: line.kind is _LineKind.ROW):
         columns: dict[int, list[tuple[int, int]]] = {}
         for row in group if is_row else ():
@@ -259,10 +264,8 @@ def _tables(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedText]:
 
 def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
     """Whether the `following` line is read together with `line`."""
-    if (
-        SENTENCE_END.search(text[line.stretches[-1][0] : line.stretches[-1][1]]) is not None
-        and line.kind is not _LineKind.JSON
-    ):
+    last_start, last_end = line.stretches[-1]
+    if line.kind is not _LineKind.JSON and SENTENCE_END.search(text[last_start:last_end]) is not None:
         return False
     # a sentence may be spread over short lines of any kind, one word in each
     if line.is_short and following.is_short:
@@ -303,34 +306,34 @@ def _strip_layout(text: str, stretches: Iterable[tuple[int, int]]) -> MappedText
     if "&" in mapped.text:
         mapped.replace(_ENTITY, lambda match: html.unescape(match[0]))
     if "[" in mapped.text:
-        mapped.keep(_LINK, "label")
+        mapped.keep_group(_LINK, "label")
     mapped.replace(_TICKS, lambda _: "")
     mapped.replace(_STARS, lambda _: "")
     mapped.replace(_GAPS, lambda _: " ")
     return mapped
 
 
-def _windows(passage: MappedText) -> Iterator[Window]:
+def _passage_windows(passage: MappedText) -> Iterator[Window]:
     """The windows of a passage: its sentences, what they quote, and clauses that a long sentence may hide."""
-    for piece in _sentences(passage.text):
+    for piece in _whole_sentences(passage.text):
         words = [(piece.start + word.start(), piece.start + word.end()) for word in _WORD.finditer(piece.text)]
         if len(words) < FEWEST_WORDS or not _LETTERS.search(piece.text):
             continue
         # no window is begun whose words the one before holds already
         for first in range(0, max(1, len(words) - (WINDOW_WORDS - STEP_WORDS)), STEP_WORDS):
-            yield _window(passage, words[first][0], words[min(first + WINDOW_WORDS, len(words)) - 1][1])
+            yield _build_window(passage, words[first][0], words[min(first + WINDOW_WORDS, len(words)) - 1][1])
         # what is quoted is read alone, too
         for match in _SAYING.finditer(piece.text):
             start, end = match.span(match.lastgroup or 0)
             if len(piece.text[start:end].split()) >= FEWEST_WORDS:
-                yield _window(passage, piece.start + start, piece.start + end)
+                yield _build_window(passage, piece.start + start, piece.start + end)
         if len(words) >= (LONG_SENTENCE_WORDS if SENTENCE_END.search(piece.text) else CLAUSE_WORDS):
-            yield from _clauses(passage, piece.start, piece.text)
+            yield from _clause_windows(passage, piece.start, piece.text)
         elif len(words) >= ADDRESSING_WORDS:
-            yield from _addresses(passage, piece.start, piece.text)
+            yield from _address_windows(passage, piece.start, piece.text)
 
 
-def _sentences(text: str) -> Iterator[Segment]:
+def _whole_sentences(text: str) -> Iterator[Segment]:
     """Yield the segments of a text; one that was divided without an end is whole, since its windows overlap."""
     run: list[Segment] = []
     for piece in split(text):
@@ -343,10 +346,11 @@ def _sentences(text: str) -> Iterator[Segment]:
 
 
 def _join_pieces(run: Sequence[Segment]) -> Segment:
+    """Consecutive segments as one."""
     return Segment(run[0].start, "".join(piece.text + piece.gap for piece in run[:-1]) + run[-1].text, run[-1].gap)
 
 
-def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
+def _address_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:
     """Yield the clauses in which a sentence addresses its reader, alone and together with the next clause.
 
     In "The sea is wide, you ..., and the sky is blue" a detector notices only the sea and the sky. Few sentences of an
@@ -361,42 +365,47 @@ def _addresses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
         if not is_addressed or len(run) == len(parts):
             continue
         start = parts[run[0]][0]
-        yield _window(passage, at + start, at + parts[run[-1]][1])
+        yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1]][1])
         if run[-1] + 1 < len(parts):
-            yield _window(passage, at + start, at + parts[run[-1] + 1][1])
+            yield _build_window(passage, sentence_start + start, sentence_start + parts[run[-1] + 1][1])
 
 
-def _clauses(passage: MappedText, at: int, sentence: str) -> Iterator[Window]:
-    """The clauses of a long sentence, each alone and after the end of the last one; short ones join the next."""
+def _clause_windows(passage: MappedText, sentence_start: int, sentence: str) -> Iterator[Window]:
+    """Yield the clauses of a long sentence, each alone and behind the end of the clause before.
+
+    Short clauses join the next one.
+    """
     start = 0
-    before: tuple[int, int] | None = None
-    """Start of the last words of the clause before, and their number."""
+    context_start: int | None = None
+    """Where the last words of the clause before begin."""
     for end in (*(match.end() for match in CLAUSE_END.finditer(sentence)), len(sentence)):
-        spans = [match.start() for match in _WORD.finditer(sentence, start, end)]
-        words = len(spans)
-        if words <= FEWEST_WORDS and not (end == len(sentence) and words == FEWEST_WORDS):
+        word_starts = [match.start() for match in _WORD.finditer(sentence, start, end)]
+        word_count = len(word_starts)
+        if word_count <= FEWEST_WORDS and not (end == len(sentence) and word_count == FEWEST_WORDS):
             continue
-        if words > _LONG_CLAUSE_WORDS:
-            yield from _stretches(passage, at + start, at + end)
+        if word_count > _LONG_CLAUSE_WORDS:
+            yield from _overlapping_windows(passage, sentence_start + start, sentence_start + end)
         elif end - start < len(sentence):
-            yield _window(passage, at + start, at + end)
-        if before is not None and words <= _LONG_CLAUSE_WORDS:
-            yield _window(passage, at + before[0], at + end)
+            yield _build_window(passage, sentence_start + start, sentence_start + end)
+        if context_start is not None and word_count <= _LONG_CLAUSE_WORDS:
+            yield _build_window(passage, sentence_start + context_start, sentence_start + end)
         # of the clause before, a few words are enough for the context
-        tail = min(words, _STRETCH_WORDS // 2 + 1)
-        before = (spans[-tail], tail)
+        context_start = word_starts[-min(word_count, _STRETCH_WORDS // 2 + 1)]
         start = end
 
 
-def _stretches(passage: MappedText, start: int, end: int) -> Iterator[Window]:
-    """Overlapping windows of words for text without usable clauses."""
+def _overlapping_windows(passage: MappedText, start: int, end: int) -> Iterator[Window]:
+    """Yield overlapping windows of words, for text without usable clauses."""
     words = [match.span() for match in _WORD.finditer(passage.text, start, end)]
     for first in range(0, len(words) - _STRETCH_WORDS // 2, _STRETCH_WORDS // 2):
-        yield _window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
+        yield _build_window(passage, words[first][0], words[min(first + _STRETCH_WORDS, len(words)) - 1][1])
 
 
-def _window(passage: MappedText, start: int, end: int) -> Window:
-    """Some words of a passage as a sentence, with a capital and a full stop."""
+def _build_window(passage: MappedText, start: int, end: int) -> Window:
+    """The characters from `start` to `end` of a passage as a sentence, with a capital and a full stop.
+
+    Empty if they hold no words.
+    """
     text = passage.text[start:end]
     # a clause begins and ends with words, not with the signs that divide it from others
     start += len(text) - len(text.lstrip(" \t\n,;:-\u2013\u2014([\"'\u201c"))

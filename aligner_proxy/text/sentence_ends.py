@@ -74,18 +74,17 @@ class RunOn:
         """Where a sentence is divided when one more word begins at `start`: (end, next start); None if it is not."""
         if self.count < MOST_WORDS:
             return None
-        best = max(self._places, default=(0, self.count, self._last_end, start))
-        _, before, end, next_start = best
-        self.count -= before
+        _, words_before, end, next_start = max(self._places, default=(0, self.count, self._last_end, start))
+        self.count -= words_before
         self._places = [
-            (rank, number - before, last, first)
+            (rank, number - words_before, last, first)
             for rank, number, last, first in self._places
-            if number - before >= _FEWEST_BEFORE
+            if number - words_before >= _FEWEST_BEFORE
         ]
         return end, next_start
 
     def _rank(self, word: str) -> int:
-        """How good a place it is to divide before this word; 0 if it is none."""
+        """How good it is to divide before this word, from 1 to 3; 0 if it must not be divided there."""
         if self._last_sign in _DIVIDING:
             return 2
         if word in _BEGINNING:
@@ -116,7 +115,7 @@ def ends_abbreviated(before: str, following: str) -> bool | None:
 
 
 def find_beginnings(text: str) -> Iterator[int]:
-    """Yield where words stand that begin sentences, in text without marks."""
+    """Yield where words that begin sentences stand inside a text, whatever stands before them."""
     for match in re.finditer(r"(?<=[^\W_]\s)\w+(?=\s)", text):
         if match.group() in _BEGINNING:
             yield match.start()

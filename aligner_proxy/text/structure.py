@@ -92,12 +92,15 @@ def _split(text: str) -> tuple[Segment, ...]:
     spans: list[tuple[int, int]] = []
     start = 0
     for end in (*_boundaries(text), len(text)):
-        body = len(text[start:end].rstrip())
-        if body or (end > start and not spans):
-            spans.append((start, start + body if body else end))
+        visible_length = len(text[start:end].rstrip())
+        if visible_length or (end > start and not spans):
+            spans.append((start, start + visible_length if visible_length else end))
         start = end
     starts = [*(start for start, _ in spans), len(text)]
-    return tuple(Segment(at, text[at:end], text[end:after]) for (at, end), after in zip(spans, starts[1:], strict=True))
+    return tuple(
+        Segment(start, text[start:end], text[end:next_start])
+        for (start, end), next_start in zip(spans, starts[1:], strict=True)
+    )
 
 
 _split_known = lru_cache(maxsize=4)(_split)
@@ -125,12 +128,12 @@ def append_end(pieces: Sequence[Segment]) -> list[Segment]:
 
 
 def shift_segment(piece: Segment, by: int) -> Segment:
-    """The same segment with its start shifted by `by` characters."""
+    """A copy of the segment with its start shifted by `by` characters."""
     return Segment(piece.start + by, piece.text, piece.gap)
 
 
 def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments that `texts` were judged as, including the empty one at the end if `texts` has it."""
+    """The segments on which there are verdicts with these `texts`, with an empty one at the end if these have one."""
     return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
@@ -186,7 +189,7 @@ class _LineSentences:
         self.start = 0
 
     def begin(self, start: int) -> int:
-        """Begin a sentence here."""
+        """Begin a sentence at `start`; return `start`."""
         self.start = start
         self._read = start
         self._run_on = None
@@ -208,7 +211,7 @@ class _LineSentences:
             self._read = match.end()
 
     def read_back(self, end: int) -> str:
-        """The end of the sentence so far."""
+        """The last characters of the present sentence before `end`, as many as abbreviations have."""
         return self._line[max(self.start, end - LONGEST_ABBREVIATION) : end]
 
 
@@ -224,7 +227,7 @@ def sentence_starts(line: str) -> Iterator[int]:
         if following == len(line):
             break
         yield from sentences.divide(end)
-        ends = _ends(sentences, match, line, following, is_number=bool(number and end == number.end()))
+        ends = _ends_sentence(sentences, match, line, following, is_number=bool(number and end == number.end()))
         if ends is None:
             return
         if ends:
@@ -232,7 +235,7 @@ def sentence_starts(line: str) -> Iterator[int]:
     yield from sentences.divide(len(line))
 
 
-def _ends(
+def _ends_sentence(
     sentences: _LineSentences, match: re.Match[str], line: str, following: int, *, is_number: bool
 ) -> bool | None:
     """Whether a sentence ends with this match; None if the text that follows is too short to know."""
@@ -258,10 +261,10 @@ def is_abbreviated(sentence: str) -> bool:
 
 def item_marks(text: str) -> list[str]:
     """The markers of all items, in order."""
-    return [mark for _, mark in _items(split(text))]
+    return [mark for _, mark in _find_items(split(text))]
 
 
-def _items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
+def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
     """Yield (index of the segment that begins an item, its marker)."""
     for i, piece in enumerate(pieces):
         match = _MARK.match(piece.text)
@@ -276,9 +279,9 @@ def _ends_its_line(piece: Segment) -> bool:
 
 def occurs_in_order(required: Iterable[str], present: Iterable[str]) -> bool:
     """Whether all of `required` occur in `present`, in this order."""
-    rest = iter(present)
+    unread = iter(present)
     # `in` reads the iterator up to the match, so the next one is looked for behind it
-    return all(mark in rest for mark in required)
+    return all(mark in unread for mark in required)
 
 
 def speaker_turns(text: str) -> Counter[str]:
@@ -289,23 +292,24 @@ def speaker_turns(text: str) -> Counter[str]:
     spoken = speaker_lines(text)
     fewest = _TURNS if _ROLES & spoken.keys() else 1
     speaking = Counter({name: count for name, count in spoken.items() if count >= fewest})
-    again = max(spoken.values(), default=0) >= _TURNS
-    return speaking if again and len(speaking) >= _SPEAKERS and _opens(text) else Counter()
+    speaks_again = max(spoken.values(), default=0) >= _TURNS
+    is_dialogue = speaks_again and len(speaking) >= _SPEAKERS and _begins_with_titles(text)
+    return speaking if is_dialogue else Counter()
 
 
 def speaker_lines(text: str) -> Counter[str]:
     """Number of lines that begin with a name and a colon, by name."""
-    return Counter(name for line in text.splitlines() if (name := _speaker(line.strip())))
+    return Counter(name for line in text.splitlines() if (name := _read_speaker(line.strip())))
 
 
-def _opens(text: str) -> bool:
+def _begins_with_titles(text: str) -> bool:
     """Whether only titles precede the first speaker's line."""
-    before = list(takewhile(lambda line: not _speaker(line), (line.strip() for line in text.splitlines())))
+    before = list(takewhile(lambda line: not _read_speaker(line), (line.strip() for line in text.splitlines())))
     titles = [line for line in before if line]
     return len(titles) <= _TITLE_LINES and all(map(_is_title, titles))
 
 
-def _speaker(line: str) -> str | None:
+def _read_speaker(line: str) -> str | None:
     """The speaker of a line; None for other lines, including sentences that end in a colon."""
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
@@ -314,7 +318,7 @@ def _speaker(line: str) -> str | None:
 
 def bare_name(line: str) -> str | None:
     """The speaker of a line that has nothing but a name and a colon; None for other lines."""
-    return _speaker(f"{line.strip()} {_SPEECH}") if _BARE_NAME.fullmatch(line.strip()) else None
+    return _read_speaker(f"{line.strip()} {_SPEECH}") if _BARE_NAME.fullmatch(line.strip()) else None
 
 
 def _is_title(line: str) -> bool:
@@ -323,7 +327,7 @@ def _is_title(line: str) -> bool:
 
 
 def dictated_text(objective: str) -> str | None:
-    """The text between the first and the last quotation mark of an objective, on one line; None if missing or short."""
+    """The text between the first and the last quotation mark of an objective, in one line; None if missing or short."""
     match = _QUOTED.search(objective)
     quoted = one_line(match.group(1)) if match else ""
     return quoted if len(quoted) >= LEAST_CHARS else None

@@ -25,11 +25,12 @@ def word_diff(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
     """
     old = _WORDS.findall(before)
     new = _WORDS.findall(after)
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    opcodes = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    for tag, old_start, old_end, new_start, new_end in opcodes:
         if tag == "equal":
-            yield WordChange.KEPT, "".join(old[i:j])
+            yield WordChange.KEPT, "".join(old[old_start:old_end])
             continue
-        if i < j:
-            yield WordChange.REMOVED, "".join(old[i:j])
-        if k < m:
-            yield WordChange.ADDED, "".join(new[k:m])
+        if old_start < old_end:
+            yield WordChange.REMOVED, "".join(old[old_start:old_end])
+        if new_start < new_end:
+            yield WordChange.ADDED, "".join(new[new_start:new_end])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from aligner_proxy.text.facts import addresses, code, names, numbers
+from aligner_proxy.text.facts import addresses, code_blocks, names, numbers
 from aligner_proxy.text.structure import join, split
 from models.data.pairs import CHANGES, Pair, read_pairs
 from models.reporting import output
@@ -25,7 +25,7 @@ from models.reporting.statistics import Rate
 
 Result = Literal["win", "tie", "lose"]
 SHORTENED = 0.9
-FACTS = (numbers, addresses, code, names)
+FACTS = (numbers, addresses, code_blocks, names)
 """What an edit must not lose, each found by form alone."""
 
 

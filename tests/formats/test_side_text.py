@@ -9,7 +9,7 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.formats.base import name_errors
+from aligner_proxy.formats.base import call_or_raise
 from aligner_proxy.formats.side_text import SideTextReader, is_prose, remove_prose
 from aligner_proxy.formats.think_tags import DividedText
 from aligner_proxy.types import SideKind
@@ -170,7 +170,7 @@ def test_a_body_that_is_too_deep_is_unreadable() -> None:
         inner["x"] = {}
         inner = inner["x"]
     with pytest.raises(Unreadable):
-        name_errors(Unreadable, SideTextReader(streamed=False).read, body)
+        call_or_raise(Unreadable, SideTextReader(streamed=False).read, body)
 
 
 def test_without_empties_only_what_is_dropped() -> None:

@@ -76,8 +76,8 @@ def test_a_growing_text_wherever_it_is_cut() -> None:
             reader = ThinkTagReader()
             found = "".join(map(reader.feed, pieces))
             reader.end()
-            if (reader.length, found) != (len(before), reasoning):
-                failures.append((pieces, reader.length, found))
+            if (reader.reasoning_end, found) != (len(before), reasoning):
+                failures.append((pieces, reader.reasoning_end, found))
     assert failures == []
 
 

@@ -25,6 +25,10 @@ def test_every_path_that_starlette_takes_for_an_endpoint_has_its_format(template
     assert formats.is_stored_answer(path + "\n") is formats.is_stored_answer(path)
 
 
+def test_public_names_exist() -> None:
+    assert [name for name in formats.__all__ if not hasattr(formats, name)] == []
+
+
 @pytest.mark.parametrize(
     "route", [None, "", "\n", "/v1/embeddings", "/anthropic/v1/messages", "/v1/chat/completions\n\n"]
 )

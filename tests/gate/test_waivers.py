@@ -56,14 +56,14 @@ def test_an_answer_is_measured_as_often_whatever_the_number_of_its_segments(
 ) -> None:
     """It was once measured for each segment: with a limit of words a long answer took the gate minutes."""
     calls = 0
-    is_too_long = gate_rules._too_long
+    is_too_long = gate_rules._exceeds_limit
 
     def counted(allowance: Allowance, text: str) -> bool:
         nonlocal calls
         calls += 1
         return is_too_long(allowance, text)
 
-    monkeypatch.setattr(gate_rules, "_too_long", counted)
+    monkeypatch.setattr(gate_rules, "_exceeds_limit", counted)
     policy = Policy(
         "p", (Objective("short", "Short: be short", allowance=Allowance(longest=(LengthUnit.WORDS, most))),)
     )

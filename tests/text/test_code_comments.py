@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from aligner_proxy.text.code_comments import same_code, without_comments
+from aligner_proxy.text.code_comments import comment_ranges, same_code, without_comments
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,13 @@ from aligner_proxy.text.code_comments import same_code, without_comments
         ("```c\n#include <stdio.h>\nint x; /* fool */\n```", "```c\n#include <stdio.h>\nint x;\n```"),
         ("```sql\n-- you oaf\nSELECT 1;\n```", "```sql\nSELECT 1;\n```"),
         ("```html\n<p>a</p>\n<!-- you\n idiot -->\n<p>b</p>\n```", "```html\n<p>a</p>\n<p>b</p>\n```"),
+        ("```c\nint a;\n\nint b; /* x\ny */\n\nint c;\n```", "```c\nint a;\n\nint b;\n\nint c;\n```"),
+        ("```js\n/* you\n * fool\n */\n\na = `x \n\n`;\n```", "```js\na = `x \n\n`;\n```"),
+        ("```c\nint a; /* you\nfool */ int b;\n```", "```c\nint a;\n int b;\n```"),
+        (
+            "```robotframework\n*** Test Cases ***\nT\n    Log  a\n# fool\n```",
+            "```robotframework\n*** Test Cases ***\nT\n    Log  a\n```",
+        ),
         ("```bash\n#!/bin/sh\n# fool\nls\n```", "```bash\n#!/bin/sh\nls\n```"),
         ("```\n# you idiot\nls -l # kept: no language is named\n```", "```\nls -l # kept: no language is named\n```"),
         ("```nonesuch\n# you idiot\nls\n```", "```nonesuch\nls\n```"),
@@ -32,6 +41,17 @@ from aligner_proxy.text.code_comments import same_code, without_comments
 )
 def test_a_block_without_its_comments(block: str, expected: str | None) -> None:
     assert without_comments(block) == expected
+
+
+@pytest.mark.parametrize("block", ["```tnt\n(\n```", "```TNT\n(\n```", "```mcschema\n<!--//\n```"])
+def test_no_lexer_runs_without_end(block: str) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the lexer runs without end"))
+    signal.alarm(5)
+    try:
+        assert without_comments(block) is None
+        assert comment_ranges(block) == []
+    finally:
+        signal.alarm(0)
 
 
 def test_code_is_compared_without_comments() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.facts import addresses, citations, code, code_spans, names, numbers, quotations
+from aligner_proxy.text.facts import addresses, citations, code_blocks, code_spans, names, numbers, quotations
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_addresses(text: str, expected: set[str]) -> None:
 
 
 def test_code_blocks_are_whole() -> None:
-    assert code("Try:\n```py\nx = 1\n```\nthen `y`.") == {"```py\nx = 1\n```"}
-    assert code("~~~\nopen end") == {"~~~\nopen end"}
+    assert code_blocks("Try:\n```py\nx = 1\n```\nthen `y`.") == {"```py\nx = 1\n```"}
+    assert code_blocks("~~~\nopen end") == {"~~~\nopen end"}
 
 
 def test_code_inside_sentences() -> None:

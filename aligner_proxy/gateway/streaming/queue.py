@@ -269,7 +269,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def _leaves_out(self, queued: QueuedEvent[Text]) -> bool:
         """Whether an event belongs to a block of which no text is delivered; the later blocks then move up."""
         block = queued.event.block
-        text = None if block is None or block.text is None else self._texts.get(block.text)
+        text = None if block is None or block.text_number is None else self._texts.get(block.text_number)
         if block is None or block.is_sent or text is None or text.has_output or not text.changed:
             return False
         self._numbers.remove(block.index)

@@ -229,7 +229,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def _is_block_decided(self, block: ContentBlock) -> bool:
         """Whether it is clear that a text block is delivered, or that it is not."""
-        text = None if block.text is None else self._texts.get(block.text)
+        text = None if block.text_number is None else self._texts.get(block.text_number)
         if text is None:
             return block.has_ended or self._over or self._is_relieved or self._decoder.fault is not None
         # without room, white space that begins a text waits for no letter

@@ -94,8 +94,8 @@ class Eligibility(Stage):
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Stop a whole answer for the first reason that applies.
 
-        A growing answer is held here, and stopped where it begins to call a program. `ineligible` stops it if something
-        other than text arrives, and `check` stops it before an edit goes out.
+        A growing answer is held here, and stopped where it begins to call a program. `find_early_reason` stops it if
+        something other than text arrives, and `check` stops it before an edit goes out.
         """
         if not answer.is_whole:
             return _admit_more(answer)
@@ -123,30 +123,33 @@ def _takes_long(text: str, policy: Policy) -> bool:
     return not is_judged(SkipReason.TOOL_CALLS, policy) and any(sign in text for sign in program_text.CALL_SIGNS)
 
 
-def ineligible(exchange: Exchange, policy: Policy) -> SkipReason | None:
+def find_early_reason(exchange: Exchange, policy: Policy) -> SkipReason | None:
     """The reason why an answer that has only begun will not be corrected, or None."""
     reason = check(replace(exchange, answer=BEGUN), policy)
     # JSON whose strings are corrected cannot be recognised by its beginning, and waits for its end
-    whole = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
-    return None if whole else reason
+    waits = reason is SkipReason.STRUCTURED_OUTPUT and policy.json_strings is JsonStrings.CORRECT
+    return None if waits else reason
 
 
 def skip_reason(exchange: Exchange, policy: Policy, form: AnswerForm) -> SkipReason | None:
     """The reason not to correct a whole answer, or None; raises `Unreadable` if its response could not be read."""
-    reason = by_policy(policy)
+    reason = find_policy_reason(policy)
     if reason is None and exchange.fault is not None:
         raise Unreadable(exchange.fault)
     return reason or check(note_calls(exchange, policy), policy, form)
 
 
 def note_calls(exchange: Exchange, policy: Policy) -> Exchange:
-    """A whole answer that says that it calls tools if its text does; not read if the policy judges it anyway."""
+    """The exchange of a whole answer, with `tool_calls` set if its text begins a call.
+
+    The text is not read for calls if the policy judges such answers anyway.
+    """
     if exchange.tool_calls or is_judged(SkipReason.TOOL_CALLS, policy):
         return exchange
     return replace(exchange, tool_calls=True) if program_text.has_call(exchange.answer or "") else exchange
 
 
-def by_policy(policy: Policy) -> SkipReason | None:
+def find_policy_reason(policy: Policy) -> SkipReason | None:
     """The reason known before there is an answer, or None; a stream skipped here is not held back."""
     if policy.mode is Mode.OFF:
         return SkipReason.MODE_OFF
@@ -161,9 +164,9 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
     Calls in the text count if `exchange.tool_calls` says so (`note_calls`). Without text there is nothing to judge. The
     reason is then, if any, one for which other content may be delivered.
     """
-    if exchange.hidden_text and is_judged(SkipReason.NON_TEXT, policy) and _counts(exchange, policy):
+    if exchange.hidden_text and is_judged(SkipReason.NON_TEXT, policy) and _hidden_text_counts(exchange, policy):
         return SkipReason.NON_TEXT
-    reasons = _reasons(exchange, policy, form or AnswerForm(exchange))
+    reasons = _find_reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
         return next((reason for reason in reasons if reason in _STANDS or not is_judged(reason, policy)), None)
     all_reasons = tuple(reasons)
@@ -171,7 +174,7 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
     return next(unseen_reasons, next(iter(all_reasons), None))
 
 
-def _counts(exchange: Exchange, policy: Policy) -> bool:
+def _hidden_text_counts(exchange: Exchange, policy: Policy) -> bool:
     """Whether hidden text matters: there is no other text, or the policy blocks unjudged content."""
     return not _has_text(exchange) or policy.on_error.unjudged is OnError.BLOCK
 
@@ -181,7 +184,7 @@ def is_judged(reason: SkipReason, policy: Policy) -> bool:
     return policy.on_skip.reaction_to(reason) is OnSkip.JUDGE
 
 
-def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:
+def _find_reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[SkipReason]:
     """Yield the reasons that apply, in order; the expensive ones come last and are computed only if needed."""
     structured = form.is_structured
     by_finish = _BY_FINISH.get(exchange.finish_reason or "")
@@ -208,7 +211,7 @@ def _reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Iterator[S
         yield SkipReason.TOO_LONG
     # If JSON is to be judged, all of its strings are.
     if structured and not is_judged(SkipReason.STRUCTURED_OUTPUT, policy):
-        yield from _without_texts(answer)
+        yield from _check_json_texts(answer)
 
 
 def _has_text(exchange: Exchange) -> bool:
@@ -250,8 +253,8 @@ def _may_be_edited(exchange: Exchange, policy: Policy, form: AnswerForm) -> bool
     return is_wanted and form.is_json()
 
 
-def _without_texts(answer: str) -> Iterator[SkipReason]:
-    """Yield the reason to skip a JSON answer whose texts could be edited: it holds none, or too many."""
+def _check_json_texts(answer: str) -> Iterator[SkipReason]:
+    """Yield the reason to skip a JSON answer, if there is one: it has no texts that could be edited, or too many."""
     count = len(texts_in_json(answer))
     if count == 0:
         yield SkipReason.STRUCTURED_OUTPUT

@@ -74,9 +74,9 @@ class Language(Stage):
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
     async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
-        """The same for a whole answer.
+        """Stop a whole answer in another language.
 
-        Raises if the languages are unknown, so that the answer cannot pass as judged.
+        Raises `CorrectionError` if the languages are unknown, so that the answer cannot pass as judged.
         """
         languages = await self._ask()
         is_blocked = await run_off_loop(len(answer.text), partial(is_unknown, answer.text, languages))
@@ -99,9 +99,9 @@ class Language(Stage):
         """Change status or reason if the answer, or a sentence that stays, is in a language unknown to the aligner."""
         if outcome.correction is None or not self._languages or answer.is_stopped:
             return outcome
-        stays = (segment.text for segment in outcome.segments if not segment.flagged)
+        remaining_texts = (segment.text for segment in outcome.segments if not segment.flagged)
         is_known = not is_unknown_as_whole(answer.text, self._languages)
-        if is_known and not any(foreign_segments(text, self._languages) for text in stays):
+        if is_known and not any(foreign_segments(text, self._languages) for text in remaining_texts):
             return outcome
         if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
             return replace(outcome, reason=WOULD_NOT_JUDGE)

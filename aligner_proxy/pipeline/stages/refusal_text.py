@@ -87,12 +87,12 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
     texts = [segment.text for segment in segments]
     if fragments.independent_segments(texts, [not segment.flagged for segment in segments]):
         return False
-    flagged_texts = {fragments.core(text) for text in texts}
-    new_texts = [piece.text for piece in split(delivered) if fragments.core(piece.text) not in flagged_texts]
+    flagged_texts = {fragments.strip_marks(text) for text in texts}
+    new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in flagged_texts]
     return not fragments.independent_segments(new_texts, [True] * len(new_texts))
 
 
-def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
+def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
     """Whether harm was flagged and an unflagged segment came close to being flagged (`decline_within`, nats).
 
     `threshold` is the score, in nats, above which a segment was flagged. Nothing is read again for this. Fragments
@@ -108,37 +108,39 @@ def more_of_the_same(segments: Sequence[SegmentScore], policy: Policy, threshold
 
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
-    """Whether a segment was flagged for an objective about safety; `unnamed`: what a verdict without a name counts."""
+    """Whether a segment was flagged for an objective about safety; with `unnamed`, a verdict that names none counts."""
     flagged = {segment.objective for segment in segments if segment.flagged}
-    safety = {number for number, one in enumerate(policy.objectives) if one.name in SAFETY_OBJECTIVES}
+    safety = {number for number, objective in enumerate(policy.objectives) if objective.name in SAFETY_OBJECTIVES}
     return bool(safety and (flagged & safety or (unnamed and None in flagged)))
 
 
-def _applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
+def _reaction_applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
     """Whether `if_nothing_remains` counts for an answer with these segments."""
     return not policy.declines_harm_alone or violates_safety(segments, policy, unnamed=True)
 
 
 def _says_something(text: str) -> bool:
     """Whether a segment is more than a label or a name; a quantity counts, as it may be part of the harm."""
-    return len(fragments.space_words(fragments.core(text)).split()) >= fragments.FEWEST_WORDS
+    return len(fragments.space_words(fragments.strip_marks(text)).split()) >= fragments.FEWEST_WORDS
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
     """Whether one speaker of the answer declines ("[A]: I cannot help with that.") and another is flagged."""
     voice = ""
-    declining: set[str] = set()
-    flagged: set[str] = set()
+    declining_voices: set[str] = set()
+    flagged_voices: set[str] = set()
     for segment in segments:
         label = _LABEL.match(segment.text)
         if label is not None:
             voice = label["name"].casefold()
         if segment.flagged:
-            flagged.add(voice)
+            flagged_voices.add(voice)
         elif declines(segment.text[label.end() :] if label is not None else segment.text):
-            declining.add(voice)
+            declining_voices.add(voice)
     # text before the first label, or without labels, is nobody's voice
-    return any(one and other and one != other for one in declining for other in flagged)
+    declining_voices.discard("")
+    flagged_voices.discard("")
+    return any(one != other for one in declining_voices for other in flagged_voices)
 
 
 def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
@@ -151,6 +153,7 @@ def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
 
 
 def _language_of(exchange: Exchange) -> str:
+    """The language of the last question; if it is unclear, that of the answer, or else English."""
     question = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
     return language(question) or language(exchange.answer or "") or "en"
 
@@ -174,7 +177,7 @@ class SecondTries:
         request = self.request_until(answer.exchange, answer.text, answer.policy, answer.deadline)
         try:
             async with asyncio.timeout(request.deadline_s):
-                correction = await self._known_or_written(engine, engine.writer, request, answer)
+                correction = await self._get_or_write(engine, engine.writer, request, answer)
         except (CorrectionError, TimeoutError) as error:
             log.warning("call %s: the second try failed (%s)", answer.exchange.call_id, type(error).__name__)
             return _add_editor_use(outcome, EditorUse(failed=1))
@@ -186,7 +189,7 @@ class SecondTries:
             return replace(outcome, reason=WOULD_TRY, edited=text)
         return replace(outcome, status=Status.CORRECTED, reason=SECOND_TRY, text=text, edited=text)
 
-    async def _known_or_written(
+    async def _get_or_write(
         self, engine: EditedEngine, writer: ChatWriter, request: AlignRequest, answer: AnswerSoFar
     ) -> Correction:
         """The second try from the cache, under its own key, or written and judged now."""
@@ -225,23 +228,23 @@ class RefusalText(Stage):
             return None
         verdicts = answer.verdicts
         policy = answer.policy
-        ends = nothing_remains(verdicts, "") or more_of_the_same(verdicts, policy, policy.caution)
-        return Hold() if ends and _applies(policy, verdicts) else None
+        ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
+        return Hold() if ends and _reaction_applies(policy, verdicts) else None
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome that the policy demands if nothing remains; otherwise the same outcome."""
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
-        if not _applies(outcome.policy, outcome.segments):
+        if not _reaction_applies(outcome.policy, outcome.segments):
             return outcome
         if not nothing_remains(outcome.segments, outcome.edited) and (
             # Text that has gone out cannot be taken back, so a refusal after it would not help.
-            answer.sent_chars or not more_of_the_same(outcome.segments, outcome.policy, outcome.threshold)
+            answer.sent_chars or not has_near_harm(outcome.segments, outcome.policy, outcome.threshold)
         ):
             return outcome
         if _has_company(answer) and outcome.policy.if_nothing_remains is not IfNothingRemains.BLOCK:
-            return _empty(outcome)
+            return _leave_out(outcome)
         if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY:
             outcome = await self._second_tries.answer_anew(outcome, answer)
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
@@ -254,8 +257,8 @@ def _has_company(answer: AnswerSoFar) -> bool:
     return answer.is_one_of_several or answer.exchange.tool_calls or answer.exchange.non_text
 
 
-def _empty(outcome: Outcome) -> Outcome:
-    """The outcome without any text."""
+def _leave_out(outcome: Outcome) -> Outcome:
+    """The outcome with an empty text in place of the answer."""
     if outcome.policy.mode is Mode.SHADOW:
         return replace(outcome, reason="would_empty", edited="")
     return replace(outcome, status=Status.CORRECTED, reason=EMPTIED, text="", edited="")

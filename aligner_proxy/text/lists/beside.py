@@ -21,12 +21,12 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def remaining_title(text: str, behind: str) -> str:
-    """What stays of a segment whose sentence is removed; `behind` is the text after it in its line.
+    """What stays of a segment whose sentence is removed: an item's title, or other cells; empty if nothing stays.
 
-    Empty if nothing.
+    `behind` is the text after the segment in its line.
     """
     if text.lstrip().startswith("|"):
-        return _cells(text, behind)
+        return _remaining_cells(text, behind)
     if not behind.strip():
         return ""
     mark = marks.read(text)
@@ -35,7 +35,7 @@ def remaining_title(text: str, behind: str) -> str:
     return text[: title.end()] if title else ""
 
 
-def _cells(text: str, behind: str) -> str:
+def _remaining_cells(text: str, behind: str) -> str:
     """The cells before the last one. They stay if the last cell continues, or if another cell after it has words."""
     cells = _CELLS.match(text)
     if cells is None or not _LETTER.search(cells.group()):

@@ -30,20 +30,20 @@ _COUNT = re.compile(
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text left without the `removed` segments, with the counts before its lists updated, and how many changed."""
+    """The text left without the `removed` segments, with the counts before its lists updated; and how many changed."""
     outline = Outline(pieces)
     changed = 0
-    at = 0
+    position = 0
     for segment, before, after in outline.announced_lists(removed, _COUNT):
         piece = pieces[segment].text
-        found_at = text.find(piece, at)
+        found_at = text.find(piece, position)
         # the line is no longer as it was written, so neither may its count be
         if found_at < 0:
             continue
-        new = _COUNT.sub(lambda match, b=before, a=after: _replace_count(match["count"], b, a), piece)  # type: ignore[misc]
-        changed += new != piece
-        text = text[:found_at] + new + text[found_at + len(piece) :]
-        at = found_at + len(new)
+        new_piece = _COUNT.sub(lambda match, b=before, a=after: _replace_count(match["count"], b, a), piece)  # type: ignore[misc]
+        changed += new_piece != piece
+        text = text[:found_at] + new_piece + text[found_at + len(piece) :]
+        position = found_at + len(new_piece)
     return text, changed
 
 

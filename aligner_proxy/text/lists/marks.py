@@ -123,7 +123,7 @@ def _read(line: str) -> Mark | None:
     if match is None:
         return None
     readings = ((MarkKind.BULLET, 0),)
-    return _mark(match, readings, (), (match["number"], ""), "")
+    return _build_mark(match, readings, (), (match["number"], ""), "")
 
 
 _read_known = lru_cache(maxsize=8192)(_read)
@@ -133,12 +133,12 @@ _read_known = lru_cache(maxsize=8192)(_read)
 def row_number(line: str) -> Mark | None:
     """The number in the first cell of a row; None if there is none."""
     match = _ROW.match(line)
-    return match and _mark(match, ((MarkKind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
+    return match and _build_mark(match, ((MarkKind.DIGIT, int(match["number"])),), (), ("|", "|"), "")
 
 
 def _numbered_mark(match: re.Match[str]) -> Mark | None:
     """The marker of a match; None if it is no marker after all."""
-    if not _counts(match):
+    if not _is_marker(match):
         return None
     number = match["number"]
     # only numbers are compound, never letters
@@ -147,25 +147,25 @@ def _numbered_mark(match: re.Match[str]) -> Mark | None:
     before = "".join((match[name] or "").strip().lower() for name in ("bullet", "word", "open", "emphasis"))
     # emphasis that the marker closes itself is part of its style alone
     emphasis = "" if match["shut"] else match["emphasis"] or ""
-    readings = _readings(parts[-1])
-    return _mark(match, readings, parents, (before, match["close"].strip()), emphasis) if readings else None
+    readings = _possible_values(parts[-1])
+    return _build_mark(match, readings, parents, (before, match["close"].strip()), emphasis) if readings else None
 
 
-def _counts(match: re.Match[str]) -> bool:
-    """Whether a match really is a marker: a bare number or letter needs a sign after it."""
+def _is_marker(match: re.Match[str]) -> bool:
+    """Whether a match of `_NUMBERED` is a marker: a bare number or letter needs a sign after it."""
     number = match["number"]
     close = match["close"]
-    set_off = bool(match["heading"] or match["emphasis"])
+    is_set_off = bool(match["heading"] or match["emphasis"])
     # a circled number or a keycap is nothing else, and so needs no sign after it
     if "\u2460" <= number <= "\u2473" or close.endswith("\u20e3"):
         return True
     if match["word"]:
-        return bool(close) or set_off
+        return bool(close) or is_set_off
     if number[0].isdecimal() and "." in number and not close:
         # "3.1" may also be an amount; it is a marker before a capital letter or emphasis
         following = match.string[match.end() : match.end() + 1]
-        return set_off or following.isupper() or following in ("*", "_")
-    if match["open"] == "#" or set_off:
+        return is_set_off or following.isupper() or following in ("*", "_")
+    if match["open"] == "#" or is_set_off:
         return bool(close or match["open"])
     if match["open"] == "(":
         return close == ")"
@@ -173,30 +173,31 @@ def _counts(match: re.Match[str]) -> bool:
     return close in _PLAIN_CLOSE and (number[0].isdecimal() or close[0] != " ")
 
 
-def _readings(number: str) -> tuple[tuple[MarkKind, int], ...]:
+def _possible_values(number: str) -> tuple[tuple[MarkKind, int], ...]:
     """All values that the number may have; none for letters that are neither one letter nor a Roman numeral."""
     if number.isdecimal():
         return ((MarkKind.DIGIT, int(number)),)
     if "\u2460" <= number <= "\u2473":
         return ((MarkKind.CIRCLED, ord(number) - _A_BEFORE["circled"]),)
-    readings = []
+    values = []
     if number.islower() or number.isupper():
         value = _roman_value(number.lower())
         if value:
-            readings.append((MarkKind.ROMAN if number.islower() else MarkKind.CAPITAL_ROMAN, value))
+            values.append((MarkKind.ROMAN if number.islower() else MarkKind.CAPITAL_ROMAN, value))
     if len(number) == 1:
         kind = MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
-        readings.append((kind, ord(number) - _A_BEFORE[kind.value]))
-    return tuple(readings)
+        values.append((kind, ord(number) - _A_BEFORE[kind.value]))
+    return tuple(values)
 
 
-def _mark(
+def _build_mark(
     match: re.Match[str],
     readings: tuple[tuple[MarkKind, int], ...],
     parents: tuple[int, ...],
     style: tuple[str, str],
     emphasis: str,
 ) -> Mark:
+    """The marker of a match, with what was read of its number and the signs around it."""
     lead = match["lead"]
     start, end = match.span("number")
     return Mark(
@@ -221,16 +222,16 @@ def indent_of(lead: str) -> int:
 def _roman_value(number: str) -> int:
     """The value of a Roman numeral; 0 if it is not one."""
     value = 0
-    rest = number
+    unread = number
     for worth, sign in _ROMAN:
-        while rest.startswith(sign):
+        while unread.startswith(sign):
             value += worth
-            rest = rest[len(sign) :]
+            unread = unread[len(sign) :]
     # written back, so that only the usual notation counts: not "iiii"
-    return value if not rest and roman(value) == number else 0
+    return value if not unread and to_roman(value) == number else 0
 
 
-def roman(value: int) -> str:
+def to_roman(value: int) -> str:
     """A Roman numeral in small letters."""
     text = ""
     for worth, sign in _ROMAN:
@@ -245,7 +246,7 @@ def format_number(kind: MarkKind, value: int, like: str) -> str:
     `like` is one of its numbers: it shows the script of digits, and is returned if the value is out of range.
     """
     if kind in (MarkKind.ROMAN, MarkKind.CAPITAL_ROMAN):
-        return roman(value).upper() if kind is MarkKind.CAPITAL_ROMAN else roman(value)
+        return to_roman(value).upper() if kind is MarkKind.CAPITAL_ROMAN else to_roman(value)
     if kind in (MarkKind.LETTER, MarkKind.CAPITAL):
         return chr(_A_BEFORE[kind.value] + value) if 1 <= value <= _LETTERS else like
     if kind is MarkKind.CIRCLED:

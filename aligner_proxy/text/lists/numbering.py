@@ -56,13 +56,13 @@ class NumberedList:
     new_numbers: dict[int, int] = field(default_factory=dict)
     """Maps the number of each remaining item to its new number."""
 
-    def place(self, value: int, *, stands: bool) -> None:
-        """Add the next item with this number; if it remains (`stands`), it gets the next new number."""
+    def add_item(self, value: int, *, remains: bool) -> None:
+        """Add the next item with this number; an item that `remains` gets the next new number."""
         self.last = value
-        if stands:
+        if remains:
             self.new_numbers[value] = value if self.fixed else self.first + len(self.new_numbers)
 
-    def has(self, value: int) -> bool:
+    def has_number(self, value: int) -> bool:
         """Whether an item has or had this number."""
         return self.first <= value <= self.last
 
@@ -87,12 +87,13 @@ class NumberedItem:
         """The parts before the last, with the new numbers of the items that they refer to."""
         parents = list(self.mark.parents)
         above = self.list.parent
-        for at in range(len(parents) - 1, -1, -1):
+        for index in range(len(parents) - 1, -1, -1):
             # the parts further up refer to no list that was read, so they stay
             if above is None:
                 break
-            parents[at] = above[0].new_numbers.get(above[1], above[1])
-            above = above[0].parent
+            parent_list, value = above
+            parents[index] = parent_list.new_numbers.get(value, value)
+            above = parent_list.parent
         return tuple(parents)
 
 
@@ -119,18 +120,18 @@ class Numbering:
         self._after_empty_line = False
 
     def renumber(self, pieces: Sequence[Segment], removed: Collection[int], text: str, *, ends: bool = True) -> str:
-        """`text` with updated numbers; it is the output for these pieces, of which some are `removed`.
+        """Update the numbers in `text`, the output for these pieces, of which some are `removed`.
 
-        If not `ends`, more of the answer follows, and a reference to an unknown item may still find it.
+        If not `ends`, more of the answer follows, and may bring the item of a reference to an unknown one.
         """
         standing = list(self._read(pieces, removed))
         if not self._removed:
-            self._see(standing, text, ends=ends)
+            self._note_lists(standing, text, ends=ends)
             return text
-        return "".join(self._lines(standing, text, ends=ends))
+        return "".join(self._renumber_lines(standing, text, ends=ends))
 
     def continue_lists(self, original: str, text: str) -> str:
-        """Renumber the next part of an answer where it continues lists of the last; its own lists are in order."""
+        """Renumber the next part of an answer where it continues lists of the part before; its own are in order."""
         as_written = deepcopy(self)
         as_written.renumber(split(original), (), original)
         text = self.renumber(split(text), (), text)
@@ -145,23 +146,23 @@ class Numbering:
     def _read(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[NumberedItem]:
         """Read these segments and yield the numbered items that remain."""
         for number, piece in enumerate(pieces):
-            mark = self._mark(piece) if self._begins_line else None
+            mark = self._read_mark(piece) if self._begins_line else None
             self._begins_line = "\n" in piece.gap or not piece.text.strip()
             if mark is not None and mark.is_bullet:
                 self._close(mark)
             if mark is None or mark.is_bullet:
                 continue
-            place = self._place_of(mark)
+            place = self._assign_list(mark)
             if place is None:
                 continue
             numbered, value = place
-            stands = number not in removed
-            self._removed |= not stands
-            numbered.place(value, stands=stands)
-            if stands:
+            remains = number not in removed
+            self._removed |= not remains
+            numbered.add_item(value, remains=remains)
+            if remains:
                 yield NumberedItem(mark, numbered, value)
 
-    def _mark(self, piece: Segment) -> Mark | None:
+    def _read_mark(self, piece: Segment) -> Mark | None:
         """The marker of a segment that begins a line; a table row has one if its first column holds numbers."""
         if not piece.text.lstrip().startswith("|"):
             self._in_table = False
@@ -172,8 +173,11 @@ class Numbering:
             self._numbers_rows = head.strip(" \t*_:").lower() in _HEADS_OF_NUMBERS
         return marks.row_number(piece.text) if self._numbers_rows else None
 
-    def _place_of(self, mark: Mark) -> tuple[NumberedList, int] | None:
-        """The list that a marker belongs to, and its number there; None for a line like "Step 3: ..." on its own."""
+    def _assign_list(self, mark: Mark) -> tuple[NumberedList, int] | None:
+        """Find or begin the list of a marker, and close others; return the list and the marker's number in it.
+
+        None for a line like "Step 3: ..." on its own.
+        """
         for kind, value in mark.readings:
             open_list = self._open.get((kind, mark.family))
             if open_list is not None and value == open_list.last + 1:
@@ -186,7 +190,7 @@ class Numbering:
         depth = -1 if mark.level else mark.indent // 2
         # a reference that has gone out may mean an item of this list
         fixed = any(value <= number for number in self._promised)
-        new_list = NumberedList(kind, mark.style, value, value, depth, self._parent(mark), fixed=fixed)
+        new_list = NumberedList(kind, mark.style, value, value, depth, self._find_parent(mark), fixed=fixed)
         # taken out first, so that it is put last and the oldest list is dropped first
         self._open.pop((kind, mark.family), None)
         self._open[kind, mark.family] = new_list
@@ -197,31 +201,32 @@ class Numbering:
 
     def _close(self, mark: Mark, behind: NumberedList | None = None) -> None:
         """Close lists that are deeper than this marker, or that began after the list `behind` that it continues."""
-        own = mark.family
+        mark_family = mark.family
         # going from the newest list back, those before `behind` is reached began after it
-        later = behind is not None
+        is_later = behind is not None
         for kind, family in reversed(tuple(self._open)):
-            later &= self._open[kind, family] is not behind
-            deeper = family.depth > own.depth or (later and family.depth == own.depth)
+            is_later &= self._open[kind, family] is not behind
+            is_deeper = family.depth > mark_family.depth or (is_later and family.depth == mark_family.depth)
             # a heading ends the lists in the text before it, but no list of other headings
-            if deeper if family.level == own.level else own.level > family.level == 0:
+            is_text_before_heading = mark_family.level > family.level == 0
+            if (family.level == mark_family.level and is_deeper) or is_text_before_heading:
                 del self._open[kind, family]
 
-    def _parent(self, mark: Mark) -> tuple[NumberedList, int] | None:
+    def _find_parent(self, mark: Mark) -> tuple[NumberedList, int] | None:
         """The item above a compound number: the last item of a list, if its number matches; otherwise None."""
         if not mark.parents:
             return None
-        *above, own = mark.parents
+        *above, number = mark.parents
         lists = (candidate for (_, family), candidate in reversed(self._open.items()) if family.parents == tuple(above))
         candidate = next(
-            (candidate for candidate in lists if candidate.kind is MarkKind.DIGIT and candidate.last == own), None
+            (candidate for candidate in lists if candidate.kind is MarkKind.DIGIT and candidate.last == number), None
         )
-        return None if candidate is None else (candidate, own)
+        return None if candidate is None else (candidate, number)
 
-    def _see(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
-        """While nothing is removed, only record the lists seen and the references that have gone out."""
+    def _note_lists(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> None:
+        """Record the lists of these items and the references in their text, of which nothing is removed."""
         for item in standing:
-            self._touch(item.list)
+            self._move_to_front(item.list)
         if ends:
             return
         # more text follows, so what this text refers to must keep its number
@@ -234,40 +239,41 @@ class Numbering:
 
         Lists that end before that number keep their numbers, since the reference may mean an item that they still get.
         """
-        if number.isdecimal() and not any(numbered.has(int(number)) for numbered in self._recent):
+        if number.isdecimal() and not any(numbered.has_number(int(number)) for numbered in self._recent):
             self._promised.add(int(number))
             for numbered in self._all:
                 numbered.fixed |= numbered.last < int(number)
 
-    def _touch(self, latest: NumberedList) -> None:
+    def _move_to_front(self, latest: NumberedList) -> None:
+        """Make a list the latest of the recent ones."""
         if not self._recent or self._recent[0] is not latest:
             self._recent = [latest, *(other for other in self._recent if other is not latest)][:_MOST]
 
-    def _lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
+    def _renumber_lines(self, standing: Sequence[NumberedItem], text: str, *, ends: bool) -> Iterator[str]:
         """Yield the lines of the text with the remaining items' markers and the references renumbered."""
         in_code = False
-        first = 0
+        next_item = 0
         for match in _LINE.finditer(text):
             line = match.group()
-            fence = _FENCE.match(line) is not None
-            if in_code or fence:
-                in_code ^= fence
+            is_fence = _FENCE.match(line) is not None
+            if in_code or is_fence:
+                in_code ^= is_fence
                 yield line
                 continue
             mark = marks.read(line) or marks.row_number(line)
-            self._enter(line, mark)
-            at = _position(standing, first, mark)
-            if mark is None or at is None:
+            self._note_item(line, mark)
+            index = _find_item(standing, next_item, mark)
+            if mark is None or index is None:
                 yield self._renumber_references(line, ends=ends)
                 continue
-            item = standing[at]
-            first = at + 1
-            self._touch(item.list)
+            item = standing[index]
+            next_item = index + 1
+            self._move_to_front(item.list)
             self.changed += item.new_number != mark.number
             head = line[: mark.start] + item.new_number + line[mark.end : mark.stop]
             yield head + self._renumber_references(line[mark.stop :], ends=ends)
 
-    def _enter(self, line: str, mark: Mark | None) -> None:
+    def _note_item(self, line: str, mark: Mark | None) -> None:
         """Record whether this line is inside an item: it has a marker, or continues one."""
         if mark is not None:
             self._in_item = True
@@ -283,14 +289,14 @@ class Numbering:
         def renumber_reference(match: re.Match[str]) -> str:
             if any(start < match.end() and match.start() < end for start, end in spans):
                 return match.group()
-            at = match.start("numbers") - match.start()
-            numbers = _NUMBER.sub(lambda one: self._reference(match["word"], one.group(), ends), match["numbers"])
-            return match.group()[:at] + numbers
+            numbers_start = match.start("numbers") - match.start()
+            numbers = _NUMBER.sub(lambda one: self._find_new_number(match["word"], one.group(), ends), match["numbers"])
+            return match.group()[:numbers_start] + numbers
 
         line = _REFERENCE.sub(renumber_reference, line)
-        return _ORDINAL.sub(self._ordinal, line)
+        return _ORDINAL.sub(self._renumber_ordinal, line)
 
-    def _reference(self, word: str, number: str, ends: bool) -> str:
+    def _find_new_number(self, word: str, number: str, ends: bool) -> str:
         """The new number of a reference; unchanged if it refers to nothing known, or to a removed item."""
         kinds = (MarkKind.DIGIT, MarkKind.CIRCLED) if number.isdecimal() else (MarkKind.LETTER, MarkKind.CAPITAL)
         value = int(number) if number.isdecimal() else ord(number.lower()) - ord("a") + 1
@@ -304,17 +310,17 @@ class Numbering:
             return number
         new = target.new_numbers[value]
         self.changed += new != value
-        return number if new == value else marks.format_number(_kind_of(number), new, number)
+        return number if new == value else marks.format_number(_kind_of_number(number), new, number)
 
-    def _ordinal(self, match: re.Match[str]) -> str:
+    def _renumber_ordinal(self, match: re.Match[str]) -> str:
         """Update an ordinal before a word for an item of an earlier list; it never prevents the removal of an item.
 
         An ordinal before a list seldom refers to it: "The second question asks ..." is about something else.
         """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
         # in a list that does not begin at 1, "third" and item 3 are different items
-        behind_one = any(numbered.kind is MarkKind.DIGIT and numbered.has(value) for numbered in self._recent)
-        target = self._referenced_list(match.group().split()[-1], value, (MarkKind.DIGIT,)) if behind_one else None
+        is_known = any(numbered.kind is MarkKind.DIGIT and numbered.has_number(value) for numbered in self._recent)
+        target = self._referenced_list(match.group().split()[-1], value, (MarkKind.DIGIT,)) if is_known else None
         new = target.new_numbers.get(value, value) if target is not None and target.first == 1 else value
         if new == value:
             return match.group()
@@ -328,12 +334,11 @@ class Numbering:
 
         Outside of items, outer lists take precedence over nested ones.
         """
-        fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has(value)]
+        fitting = [numbered for numbered in self._recent if numbered.kind in kinds and numbered.has_number(value)]
         if not fitting:
             # no list in the output has it: the list may have lost all its items, or be an older one
-            fitting = list(
-                islice((numbered for numbered in self._all if numbered.kind in kinds and numbered.has(value)), _MOST)
-            )
+            every = (numbered for numbered in self._all if numbered.kind in kinds and numbered.has_number(value))
+            fitting = list(islice(every, _MOST))
         if not self._in_item:
             fitting.sort(key=lambda numbered: numbered.depth)
         # "steps 2 and 3" means the list of "Step 2:"
@@ -343,28 +348,29 @@ class Numbering:
 
 
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text left of `pieces` without the `removed` ones, with its numbers updated, and how many numbers changed."""
+    """The text left of `pieces` without the `removed` ones, with its numbers updated; and how many numbers changed."""
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)
     return text, counts + numbering.changed
 
 
-def refers(text: str) -> bool:
+def has_reference(text: str) -> bool:
     """Whether the text may contain a reference to an item."""
     return _REFERENCE.search(text) is not None
 
 
-def _kind_of(number: str) -> MarkKind:
+def _kind_of_number(number: str) -> MarkKind:
+    """The numbering system of the number in a reference."""
     if number.isdecimal():
         return MarkKind.DIGIT
     return MarkKind.LETTER if number.islower() else MarkKind.CAPITAL
 
 
-def _position(standing: Sequence[NumberedItem], first: int, mark: Mark | None) -> int | None:
+def _find_item(standing: Sequence[NumberedItem], first: int, mark: Mark | None) -> int | None:
     """Index of the first item from `first` on whose marker a line begins with; None if there is none nearby."""
     if mark is None or mark.is_bullet:
         return None
     near = range(first, min(len(standing), first + _MOST))
-    own = (mark.number, mark.family)
-    return next((i for i in near if (standing[i].mark.number, standing[i].mark.family) == own), None)
+    key = (mark.number, mark.family)
+    return next((i for i in near if (standing[i].mark.number, standing[i].mark.family) == key), None)

@@ -69,7 +69,7 @@ class OutlineLine:
 
 @dataclass(slots=True)
 class OutlineItem:
-    """An item of a list: its line, and the segments up to `stop`, including nested items."""
+    """An item of a list: its line, and its segments up to `stop` (excluded), with those of nested items."""
 
     line: OutlineLine
     mark: Mark
@@ -111,24 +111,24 @@ class Outline:
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._pieces = pieces
-        self.lines = list(_lines(pieces))
-        self.items, outside = _items(self.lines, len(pieces))
+        self.lines = list(_outline_lines(pieces))
+        self.items, outside = _find_items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
-        self.tables = list(_tables(self.lines, in_table=in_table))
+        self.tables = list(_find_tables(self.lines, in_table=in_table))
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
-        self._says = [bool(piece.text.strip()) and not self.is_lone_mark(i) for i, piece in enumerate(pieces)]
+        self._has_content = [bool(piece.text.strip()) and not self.is_lone_mark(i) for i, piece in enumerate(pieces)]
         """Which segments have content, that is, are not only a marker."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
-        """All that must be removed together with `removed`; segments before `first_open` have gone out and stay."""
+        """What must go together with the segments `removed`; those before `first_open` have gone out and stay."""
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
-        heads = list(self._heads())
+        heads = list(self._find_heads())
         count = -1
         # one removal may empty another thing, such as the heading above: repeat until nothing is added
         while count != len(all_removed):
@@ -143,8 +143,8 @@ class Outline:
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
-            heads = (line.level or line.announces) and segment not in removed and start in self._of_line
-            if not heads or not form.search(self._pieces[segment].text):
+            heads_list = (line.level or line.announces) and segment not in removed and start in self._of_line
+            if not heads_list or not form.search(self._pieces[segment].text):
                 continue
             items = self._siblings(start, self._block_end(start))
             after = sum(item.first not in removed for item in items)
@@ -170,14 +170,14 @@ class Outline:
             yield from self._empty_rows(table, removed)
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
-        """A constant-time test: did this range of segments have content, and was all of it removed?"""
-        before = list(accumulate(self._says, initial=0))
-        after = list(accumulate((says and i not in removed for i, says in enumerate(self._says)), initial=0))
+        """A constant-time test whether a range of segments had content, and all of it is removed."""
+        before = list(accumulate(self._has_content, initial=0))
+        after = list(accumulate((says and i not in removed for i, says in enumerate(self._has_content)), initial=0))
         return lambda stretch: (
             before[stretch.start] < before[stretch.stop] and after[stretch.start] == after[stretch.stop]
         )
 
-    def _heads(self) -> Iterator[tuple[range, range]]:
+    def _find_heads(self) -> Iterator[tuple[range, range]]:
         """Yield each heading or announcing segment with the segments below it."""
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
@@ -187,8 +187,8 @@ class Outline:
 
     def would_begin_line(self, number: int, line: OutlineLine) -> bool:
         """Whether a segment inside a line would pass for the beginning of an item, title or row, if it began one."""
-        rest = _line(self._pieces, range(number, line.segments.stop), apart=False)
-        return rest.mark is not None or rest.level > 0 or rest.text.startswith(("|", "*", "_"))
+        new_line = _outline_line(self._pieces, range(number, line.segments.stop), apart=False)
+        return new_line.mark is not None or new_line.level > 0 or new_line.text.startswith(("|", "*", "_"))
 
     def is_lone_mark(self, number: int) -> bool:
         """Whether a segment is the mark of an item and no more."""
@@ -206,29 +206,29 @@ class Outline:
         return range(0)
 
     def _block_end(self, start: int) -> int:
-        """Where the items end that begin with segment `start`; `start` itself if none does."""
-        at = start
+        """Where the items or the table that begin with segment `start` end; `start` itself if none does."""
+        stop = start
         depth = self._of_line[start].line.indent if start in self._of_line else 0
         # where the line is an item itself, only the items nested in it are its list
         above = self._by_line_end.get(start)
         end = above.stop if above is not None else len(self._pieces)
         for _ in range(_LONGEST_LIST):
-            item = self._of_line.get(at)
-            if item is None or at >= end or item.line.indent < depth:
+            item = self._of_line.get(stop)
+            if item is None or stop >= end or item.line.indent < depth:
                 break
-            at = item.stop
-        table = self._by_head.get(at) if at == start else None
-        return (*table.head, *table.rows)[-1].segments.stop if table else at
+            stop = item.stop
+        table = self._by_head.get(start) if stop == start else None
+        return (*table.head, *table.rows)[-1].segments.stop if table else stop
 
     def _empty_rows(self, table: OutlineTable, removed: Collection[int]) -> Iterator[Iterable[int]]:
-        """Yield rows with only pipes and a number left, and the head of a table without rows."""
+        """Yield the segments of rows of which only pipes and numbers are left, and of a head all of whose rows go."""
         rows = table.rows
         for row in rows:
             # a row that was empty before stays
-            touched = any(i in removed for i in row.segments)
-            rest = "".join(self._pieces[i].text for i in row.segments if i not in removed)
-            cells = [cell.strip() for cell in _STROKE.split(rest)]
-            if touched and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
+            lost_any = any(i in removed for i in row.segments)
+            remaining_text = "".join(self._pieces[i].text for i in row.segments if i not in removed)
+            cells = [cell.strip() for cell in _STROKE.split(remaining_text)]
+            if lost_any and not any(_CONTENT.search(cell) and not cell.isdecimal() for cell in cells):
                 yield row.segments
         if table.head and rows and all(i in removed for row in rows for i in row.segments):
             yield range(table.head[0].segments.start, rows[0].segments.start)
@@ -241,8 +241,8 @@ class Outline:
             if item.first < first_open or empty(item.segments):
                 continue
             # the emphasis that begins in a lone marker would have ended in the segment after it
-            torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
-            if item.first in removed or torn:
+            is_torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
+            if item.first in removed or is_torn:
                 remains[item.first] = self._mark_of(item)
         return remains
 
@@ -264,26 +264,27 @@ class Outline:
         return remains
 
 
-def _lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
+def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
     """Yield the lines; a code block counts as one, and so do the empty lines at the start of a text."""
     start = 0
     gap = ""
     for i, piece in enumerate(pieces):
         if "\n" in piece.gap or i == len(pieces) - 1 or not piece.text.strip():
-            yield _line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
+            yield _outline_line(pieces, range(start, i + 1), apart=gap.count("\n") > 1)
             start = i + 1
             gap = piece.gap if piece.text.strip() else piece.text + piece.gap
 
 
-def _line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
+def _outline_line(pieces: Sequence[Segment], segments: range, *, apart: bool) -> OutlineLine:
+    """The line of these segments; `apart`: an empty line precedes it."""
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
     mark = marks.read(text) if segments and not text.lstrip().startswith(("```", "~~~", "|")) else None
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
-    return OutlineLine(segments, text, marks.indent_of(lead), _level(text, mark), mark, apart)
+    return OutlineLine(segments, text, marks.indent_of(lead), _heading_level(text, mark), mark, apart)
 
 
-def _level(text: str, mark: Mark | None) -> int:
+def _heading_level(text: str, mark: Mark | None) -> int:
     """The level of a heading or title; 0 for any other line."""
     heading = _HEADING.match(text)
     if heading:
@@ -295,16 +296,16 @@ def _level(text: str, mark: Mark | None) -> int:
     return _TITLE_LEVEL if titled else 0
 
 
-def _items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
+def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
     """All items, each ending where a line begins that does not belong to it; and the starts of lines outside of all."""
     items: list[OutlineItem] = []
     open_items: list[OutlineItem] = []
     outside: list[int] = []
     for line in lines:
-        at = _first_ended(open_items, line)
-        for item in open_items[at:]:
+        first_ended = _first_ended(open_items, line)
+        for item in open_items[first_ended:]:
             item.stop = line.segments.start
-        del open_items[at:]
+        del open_items[first_ended:]
         if not open_items:
             outside.append(line.segments.start)
         if line.mark is not None:
@@ -318,13 +319,13 @@ def _items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], l
 
 def _end_last_items(items: Sequence[OutlineItem], lines: Sequence[OutlineLine]) -> None:
     """End the last item of each list at a line indented no more than its marker, where normal text continues."""
-    siblings = {item.first: item.mark.family for item in items}
-    at = {line.segments.start: number for number, line in enumerate(lines)}
+    families = {item.first: item.mark.family for item in items}
+    line_numbers = {line.segments.start: number for number, line in enumerate(lines)}
     for item in items:
         # sections end at headings, and an item before another of its list ends there anyway
-        if item.line.level or siblings.get(item.stop) == item.mark.family:
+        if item.line.level or families.get(item.stop) == item.mark.family:
             continue
-        for line in lines[at[item.first] + 1 :]:
+        for line in lines[line_numbers[item.first] + 1 :]:
             if line.segments.start >= item.stop or line.mark is not None:
                 break
             if line.indent <= item.line.indent:
@@ -341,29 +342,29 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
         sibling = next(same, None)
         if sibling is not None:
             return sibling
-    return next((i for i, item in enumerate(open_items) if _ends(item, line)), len(open_items))
+    return next((i for i, item in enumerate(open_items) if _ends_item(item, line)), len(open_items))
 
 
-def _ends(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line lies outside of an item; siblings by their marker are handled before."""
-    own = item.line
+def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
+    """Whether a line lies outside of an item; the caller has looked for the next number of the item's list."""
+    item_line = item.line
     # a real heading ends everything but a section above its level
     if line.level and line.level != _TITLE_LEVEL:
-        return not own.level or own.level >= line.level
+        return not item_line.level or item_line.level >= line.level
     # text and lists below a title or heading belong to it
-    if own.level:
-        return line.level == _TITLE_LEVEL == own.level
+    if item_line.level:
+        return line.level == _TITLE_LEVEL == item_line.level
     if line.mark is None:
-        return line.level > 0 or (line.apart and line.indent <= own.indent)
+        return line.level > 0 or (line.apart and line.indent <= item_line.indent)
     # one column more or less is the same depth
-    if line.indent // 2 != own.indent // 2:
-        return line.indent < own.indent
+    if line.indent // 2 != item_line.indent // 2:
+        return line.indent < item_line.indent
     # Bullets or letters after a number at the same depth belong to it.
     return item.mark.is_bullet or not (line.mark.is_bullet or line.mark.readings[0][1] == 1)
 
 
 def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
-    """Yield the rows that follow one another; the first run begins where the lines do, and may be empty."""
+    """Yield the runs of rows that follow one another; the first run begins with the first line, and may be empty."""
     rows: list[OutlineLine] = []
     # None ends a run at the end of the text
     for number, line in enumerate((*lines, None)):
@@ -375,7 +376,7 @@ def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
         rows = []
 
 
-def _tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
+def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator[OutlineTable]:
     """Yield the tables, each with its head and the rule below it, unless the lines begin `in_table`."""
     for number, rows in enumerate(_runs_of_rows(lines)):
         if in_table and not number:
@@ -386,21 +387,21 @@ def _tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Iterator
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
     """The segments of each line with a marker, and the marker: its number, or a dash for any bullet."""
-    marked = ((line.segments, line.mark) for line in _lines(pieces) if line.mark is not None)
+    marked = ((line.segments, line.mark) for line in _outline_lines(pieces) if line.mark is not None)
     return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
 
 
-def rows(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
+def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
     """The segments of each table row, and its number of pipes as text; the text may begin `in_table`."""
     if not any("|" in piece.text for piece in pieces):
         return []
-    tables = _tables(list(_lines(pieces)), in_table=in_table)
+    tables = _find_tables(list(_outline_lines(pieces)), in_table=in_table)
     table_rows = (row for table in tables for row in (*table.head, *table.rows))
     return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
 
 
 def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
-    """The signs of those lines that have a remaining segment."""
+    """The signs of the lines (`marked_lines`, `row_signs`) that have a segment which is not removed."""
     return [sign for segments, sign in lines if any(i not in removed for i in segments)]
 
 
@@ -415,15 +416,16 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
     begins = number == 0 or "\n" in pieces[number - 1].gap
     if not piece.text.strip() or not (begins or "\n" in piece.gap):
         return False
-    line = _line(pieces, range(_line_start(pieces, number), number + 1), apart=False)
+    line = _outline_line(pieces, range(_line_start(pieces, number), number + 1), apart=False)
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
     if is_lone_mark or line.announces or line.is_heading:
         return True
     if not line.is_row:
         return False
-    before = line.segments.start - 1
-    is_first_row = before < 0 or not _line(pieces, range(_line_start(pieces, before), before + 1), apart=False).is_row
-    return is_first_row or line.is_rule
+    last = line.segments.start - 1
+    if last < 0 or line.is_rule:
+        return True
+    return not _outline_line(pieces, range(_line_start(pieces, last), last + 1), apart=False).is_row
 
 
 def _line_start(pieces: Sequence[Segment], number: int) -> int:

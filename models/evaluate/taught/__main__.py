@@ -41,7 +41,7 @@ from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import LEAST_AGAINST
-from aligner_proxy.teaching.material import places_of
+from aligner_proxy.teaching.material import count_places
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.rows import RowReader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
@@ -123,7 +123,7 @@ class Teacher:
     def prompts(self) -> int:
         """Examples in their neutral answers: so many answers are read for a head beside the neutral ones."""
         # As they are, as often mentioned, and every second one said in earnest.
-        return 2 * self.count * places_of(self.count) + self.count // 2
+        return 2 * self.count * count_places(self.count) + self.count // 2
 
     def knows(self, kind: TaughtKind) -> bool:
         """Whether the head of a kind is kept."""

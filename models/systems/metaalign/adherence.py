@@ -25,7 +25,7 @@ from aligner_proxy.gate.edits import word_set
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.text.facts import addresses, code, names, numbers
+from aligner_proxy.text.facts import addresses, code_blocks, names, numbers
 from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.extension import Preferences
@@ -109,7 +109,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def damaged(before: str, after: str) -> bool:
     """Whether a fact of the answer is gone, or one is new that nobody said."""
-    gone = any(reader(before) - reader(after) for reader in (numbers, addresses, code))
+    gone = any(reader(before) - reader(after) for reader in (numbers, addresses, code_blocks))
     new = any(reader(after) - reader(before) for reader in (numbers, addresses))
     return gone or new or bool(names(before) - word_set(after))
 

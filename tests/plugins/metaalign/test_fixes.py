@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligner_proxy.text.facts import addresses, code, numbers
+from aligner_proxy.text.facts import addresses, code_blocks, numbers
 from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.fixes import fixed
 from aligner_proxy_systems.metaalign.types import FIXABLE, Preference
@@ -76,7 +76,7 @@ LINES = (
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("".join), st.sampled_from(sorted(FIXABLE)))
 def test_no_fact_is_lost_and_a_second_time_changes_nothing(text: str, kind: K) -> None:
     new = fixed(text, {kind})
-    for facts in (numbers, addresses, code):
+    for facts in (numbers, addresses, code_blocks):
         assert facts(text) - {"1"} <= facts(new)
     assert fixed(new, {kind}) == new
     if kind is not K.NO_CONTRACTIONS:

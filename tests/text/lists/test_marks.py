@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.lists.marks import MarkKind, format_number, read, roman, row_number
+from aligner_proxy.text.lists.marks import MarkKind, format_number, read, row_number, to_roman
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_number_in_the_first_cell() -> None:
 
 
 def test_numbers_are_shown_as_the_list_shows_them() -> None:
-    assert [roman(value) for value in (1, 4, 9, 14, 40)] == ["i", "iv", "ix", "xiv", "xl"]
+    assert [to_roman(value) for value in (1, 4, 9, 14, 40)] == ["i", "iv", "ix", "xiv", "xl"]
     assert format_number(MarkKind.CAPITAL_ROMAN, 4, "V") == "IV"
     assert format_number(MarkKind.LETTER, 2, "c") == "b"
     assert format_number(MarkKind.LETTER, 27, "c") == "c"
