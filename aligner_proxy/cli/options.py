@@ -56,7 +56,7 @@ _COMPUTING = (
         "adapters",
         multiple=True,
         metavar="NAME=MODEL",
-        callback=lambda _ctx, _param, values: _parse_adapters(values),
+        callback=lambda _ctx, _param, values: parse_named_models(values),
         help="One more aligner on the same base model, chosen by this name; may be given again.",
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format for computing."),
@@ -132,6 +132,9 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
         aligner = policies.aligner
         from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+        # only an engine that others ask has judges
+        if "judges" in options:
+            from_file["judges"] = config.aligner_judges(policies)
         if aligner.require_revision:
             _refuse_unpinned(from_file | options)
     return EngineSettings(**from_file | {name: value for name, value in options.items() if value is not None})
@@ -145,16 +148,20 @@ def check_local_aligner(file: PolicyFile) -> None:
 
     for model in (config.aligner_model(file), *config.aligner_adapters(file).values()):
         sources.check_files(model, file.aligner.template)
+    for model in config.aligner_judges(file).values():
+        if not sources.is_hub_id(model):
+            sources.find_judge(model)
 
 
 def _refuse_unpinned(models: dict[str, Any]) -> None:
     from aligner_proxy.engine.weights import sources
 
-    sources.refuse_unpinned([models["model"], *(models["adapters"] or {}).values()])
+    named_models = (models.get(name) or {} for name in ("adapters", "judges"))
+    sources.refuse_unpinned([models["model"], *(model for named in named_models for model in named.values())])
 
 
-def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:
-    """The aligners of --adapter by name; None if there are none, so that those of the file apply."""
+def parse_named_models(values: tuple[str, ...]) -> dict[str, str] | None:
+    """The models of --adapter or --judge by name; None if there are none, so that those of the file apply."""
     pairs = [text.partition("=")[::2] for text in values]
     for name, model in pairs:
         if not name or not model or name == DEFAULT_ALIGNER:

@@ -26,8 +26,11 @@ from aligner_proxy.engine.api import (
     Session,
     Span,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
     text_states,
     with_heads,
+    with_judges,
 )
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -44,6 +47,7 @@ from aligner_proxy.errors import (
     StatesUnavailable,
     UnknownAligner,
     UnknownHead,
+    UnknownJudge,
 )
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -70,6 +74,7 @@ _REFUSALS = (
     QuotaSpent,
     SessionLost,
     UnknownAligner,
+    UnknownJudge,
 )
 """Errors that do not count as failures, because an engine that refuses a request works."""
 
@@ -183,6 +188,14 @@ class Replicas:
             lambda replica, left_s: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left_s})),
             request.deadline_s,
         )
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier of the least loaded replica says, or of another if that fails."""
+
+        async def ask(replica: Replica, left_s: float) -> TokenLabels:
+            return await with_judges(replica.engine).label_tokens(request.model_copy(update={"deadline_s": left_s}))
+
+        return await self._try_replicas(ask, request.deadline_s)
 
     async def _put(self, replica: Replica, data: bytes) -> str:
         async with self.use_replica(replica):

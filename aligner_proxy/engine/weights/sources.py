@@ -105,6 +105,14 @@ def check_files(model: str | Path, template: str | None = None) -> None:
         _find_parts(folder, folder.name, template)
 
 
+def find_judge(model: str | Path) -> Path:
+    """The folder of a token classifier on this machine. Raises `WeightsError` that names the fix."""
+    folder = _folder_of(model)
+    if not (folder / manifest.MODEL).exists():
+        raise WeightsError(f"{folder} holds no {manifest.MODEL}; give a folder or a Hugging Face id (owner/name)")
+    return folder
+
+
 def is_embedded(model: str | Path) -> bool:
     """Whether `model` is the embedded aligner, by its name or by its former path."""
     # a folder that exists at the former path is meant itself
