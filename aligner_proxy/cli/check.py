@@ -374,8 +374,8 @@ def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     editors = (("editor", *entry) for entry in editor_groups(checked.policies.blocks()).items())
     policies = checked.policies
-    found = find_judges([*policies.blocks(), *policies.objective_entries()])
-    judges = (("judge", judge.group, path) for judge, path in found if judge.kind is not JudgeKind.TOKENS)
+    judges_by_path = find_judges([*policies.blocks(), *policies.objective_entries()])
+    judges = (("judge", judge.group, path) for judge, path in judges_by_path if judge.kind is not JudgeKind.TOKENS)
     for name, group, path in (*editors, *judges):
         if checked.models is not None and not _serves(checked.models, group):
             place = checked.policies.source.place_of(*path)

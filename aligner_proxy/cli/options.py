@@ -156,8 +156,8 @@ def check_local_aligner(file: PolicyFile) -> None:
 def _refuse_unpinned(models: dict[str, Any]) -> None:
     from aligner_proxy.engine.weights import sources
 
-    named_models = (models.get(name) or {} for name in ("adapters", "judges"))
-    sources.refuse_unpinned([models["model"], *(model for named in named_models for model in named.values())])
+    models_by_name = (models.get(name) or {} for name in ("adapters", "judges"))
+    sources.refuse_unpinned([models["model"], *(model for names in models_by_name for model in names.values())])
 
 
 def parse_named_models(values: tuple[str, ...]) -> dict[str, str] | None:

@@ -267,9 +267,9 @@ class RequestJudge:
     ) -> tuple[dict[int, bool], EditorUse]:
         """Ask a token classifier about all passages in one call; it reads nothing behind the last one."""
         assert self.classifier is not None
-        shown = segments[: marked[-1].at + 1]
-        question = ask_labels(request, self.classifier.context, shown)
-        read = partial(read_verdicts, segments=shown, marked=marked, guard=self.classifier.guard)
+        beginning = segments[: marked[-1].at + 1]
+        question = ask_labels(request, self.classifier.context, beginning)
+        read = partial(read_verdicts, segments=beginning, marked=marked, guard=self.classifier.guard)
         return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
 
     async def _ask_guard(

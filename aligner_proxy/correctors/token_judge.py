@@ -43,8 +43,8 @@ class EngineClassifier:
         deadline_s: float,
     ) -> Reply:
         """The labels of one answer as JSON."""
-        asked = TokenLabelsRequest(**(form or {}), model=self._name, deadline_s=deadline_s)
-        labels = await with_judges(self._engine).label_tokens(asked)
+        request = TokenLabelsRequest(**(form or {}), model=self._name, deadline_s=deadline_s)
+        labels = await with_judges(self._engine).label_tokens(request)
         return Reply(labels.model_dump_json(), labels.read)
 
 

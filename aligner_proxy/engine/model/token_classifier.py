@@ -72,7 +72,7 @@ class GuardModel(Qwen3PreTrainedModel):  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
+class _Reading:
     """A whole input, the number of the answer's first token, and the places of the answer's tokens in its text."""
 
     inputs: dict[str, list[int]]
@@ -113,7 +113,7 @@ class TokenClassifier(ABC):
         return TokenLabels(spans=tuple(spans), read=length, ms=(time.monotonic() - began) * 1000)
 
     @abstractmethod
-    def _encode(self, request: TokenLabelsRequest) -> _Encoded:
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
         """The input that the model was trained on."""
 
     @abstractmethod
@@ -134,11 +134,11 @@ class GuardClassifier(TokenClassifier):
         frame = _frame(tokenizer)
         self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
 
-    def _encode(self, request: TokenLabelsRequest) -> _Encoded:
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
         question = _encode_plainly(self.tokenizer, request.question).input_ids
         answer = _encode_plainly(self.tokenizer, request.answer)
         ids = [*self._before, *question, *self._between]
-        return _Encoded({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
+        return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
         levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
@@ -159,16 +159,16 @@ class PairClassifier(TokenClassifier):
         if not fine or len(fine) == len(self._labels):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
 
-    def _encode(self, request: TokenLabelsRequest) -> _Encoded:
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
         encoded = _encode_plainly(self.tokenizer, _write_context(request), request.answer)
         parts = encoded.sequence_ids(0)
         start = parts.index(1) if 1 in parts else len(parts)
         inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
-        return _Encoded(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
+        return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
-        chosen = self.model(**inputs).logits[0].argmax(-1).tolist()
-        names = [self._labels[number] for number in chosen]
+        numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
+        names = [self._labels[number] for number in numbers]
         return [None if name.casefold() in _FINE else (name, "") for name in names]
 
 
@@ -262,8 +262,8 @@ def _write_context(request: TokenLabelsRequest) -> str:
 def _join_spans(pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
     """One span for each run of tokens with the same label and category."""
     spans = []
-    for found, run in groupby(pairs, key=lambda pair: pair[1]):
+    for fault, run in groupby(pairs, key=lambda pair: pair[1]):
         places = [place for place, _ in run if place[0] < place[1]]
-        if found and places:
-            spans.append(LabelledSpan(start=places[0][0], end=places[-1][1], label=found[0], category=found[1]))
+        if fault and places:
+            spans.append(LabelledSpan(start=places[0][0], end=places[-1][1], label=fault[0], category=fault[1]))
     return spans
