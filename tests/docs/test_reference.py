@@ -66,9 +66,8 @@ def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
         return file | {key: value}
     if heading == "judge":
         by_guard = {"guard": "my-guard", "form": "qwen3guard"}
-        block = (by_guard if key in by_guard else {} if key in ("decisions", "tokens") else {"chat": "strong"}) | {
-            key: value
-        }
+        is_kind = key in ("decisions", "tokens")
+        block = (by_guard if key in by_guard else {} if is_kind else {"chat": "strong"}) | {key: value}
     if heading in ("Settings", "on_error", "on_skip", "gate", "editor", "judge"):
         return file | {"defaults": {"mode": "enforce"} | ({key: value} if heading == "Settings" else {heading: block})}
     if heading == "objectives":

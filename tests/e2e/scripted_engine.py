@@ -12,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -35,6 +38,10 @@ SLOW_S = 3.0
 COSTLY_MS = 4000.0
 """What a question that begins with `costly` costs, as it says."""
 SEATS = 4
+CATEGORIES = ("Violent", "PII")
+"""The categories of the guard `tiny-guard`."""
+ASKED = ("stream", "response", "message", "text", "message stream", "response stream", "text stream", "shadow", "live")
+"""What the tiny judges are asked for, behind their names."""
 
 
 def correct(request: AlignRequest) -> Correction | Exception:
@@ -60,6 +67,17 @@ def states(request: StatesRequest) -> list[list[float]] | Exception:
     return _ROWS(request)
 
 
+@cache
+def tiny_judge(name: str) -> Any:
+    """A real classifier in one of the published shapes, which has learned to find fault with the Seine."""
+    from tests.support import tiny_classifiers
+
+    answer = f"The capital of France is Paris. {INSULT}It lies on the Seine."
+    questions = [f"rude {name} {kind} {mode}" for kind in ASKED for mode in ("hold", "sentence")]
+    with tempfile.TemporaryDirectory() as folder:
+        return tiny_classifiers.open_taught(name, Path(folder), "Seine", answer, questions)
+
+
 class Engine(SegmentEngine):
     """A scripted engine that reads along, logs and may be slow."""
 
@@ -72,6 +90,8 @@ class Engine(SegmentEngine):
         self.rows = states
         for name in ("facts", "late"):
             self.add_judge(name, labelling("Seine"))
+        self.add_judge("tiny-facts", lambda request: tiny_judge(request.model).label_tokens(request))
+        self.add_judge("tiny-guard", lambda request: tiny_judge(request.model).label_tokens(request), CATEGORIES)
         self.add_judge("guard", labelling("Seine", category="PII"), ("PII", "Violent"))
         self.add_judge("wrong", lambda _: EngineFault("scripted fault"))
 
@@ -79,6 +99,8 @@ class Engine(SegmentEngine):
         """Find fault with the Seine; the judge `late` takes too long."""
         if request.model == "late":
             await asyncio.sleep(2 * SLOW_S)
+        if request.model.startswith("tiny-"):
+            await asyncio.to_thread(tiny_judge, request.model)
         self._note("labelled", request)
         return await super().label_tokens(request)
 

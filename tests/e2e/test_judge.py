@@ -22,12 +22,15 @@ for form in GuardForm:
     DEPLOYMENT.model(form.value, {**OPENAI, "model": f"openai/{PREFIX}{form.value}"})
     guard = {"guard": form.value, "form": form.value, **BAND}
     DEPLOYMENT.case(f"by-{form.value}", objectives=["harmless"], judge=guard, deadline_s=10)
-JUDGES = {"judged": CHAT, "tokens": {"tokens": "facts", **BAND}}
-"""The judges that are asked about all doubtful sentences in one call, by the beginning of their models' names."""
-NAMES = {"judged": "judge-chat", "tokens": "facts"}
+NAMES = {"judged": "judge-chat", "tokens": "facts", "tiny-facts": "tiny-facts", "tiny-guard": "tiny-guard"}
+"""The judges that are asked about all doubtful sentences in one call, by the beginning of their models' names.
+The tiny ones are real models."""
+JUDGES = {judged: CHAT if judged == "judged" else {"tokens": name, **BAND} for judged, name in NAMES.items()}
 for judged, judge in JUDGES.items():
     for mode in ("hold", "sentence"):
-        settings: dict[str, Any] = {"judge": judge, "stream": mode, "deadline_s": 10}
+        settings: dict[str, Any] = {"judge": judge, "stream": mode, "deadline_s": 60}
+        if judged == "tiny-guard":
+            settings["objectives"] = ["harmless"]
         DEPLOYMENT.case(f"{judged}-{mode}", **settings)
         for suffix, kind in (("claude", CLAUDE), ("instruct", INSTRUCT)):
             DEPLOYMENT.model(f"{judged}-{mode}-{suffix}", kind).route(f"{judged}-{mode}-{suffix}", **settings)
@@ -59,7 +62,7 @@ def judge_calls(upstream: str) -> int:
 
 
 def label_calls(engine: EngineProcess) -> int:
-    return engine.log.read_text().count('"labelled"')
+    return engine.log.read_text().count('"labelled"') if engine.log.exists() else 0
 
 
 @pytest.mark.parametrize("form", list(GuardForm))
@@ -108,7 +111,7 @@ def test_a_guard_of_tokens_is_asked_about_its_categories_alone(gateway: Any) -> 
 @pytest.mark.parametrize("judged", list(JUDGES))
 @pytest.mark.parametrize("mode", ["hold", "sentence"])
 def test_a_stream_gets_the_same(gateway: Any, mode: str, judged: str) -> None:
-    stream = gateway.chat_stream(f"rude {judged} in a stream {mode}", model=f"{judged}-{mode}")
+    stream = gateway.chat_stream(f"rude {judged} stream {mode}", model=f"{judged}-{mode}")
     assert stream.text() == BEFORE
     assert stream.comments == [": aligner status=corrected judge=2/1/0"]
 
@@ -148,7 +151,7 @@ def test_a_token_classifier_that_fails_leaves_the_verdict_to_the_head(gateway: A
     got = gateway.chat(f"rude tokens block {name}", model=f"tokens-{name}-block")
     assert (got.status_code, got.headers["x-aligner-reason"]) == (503, "judge_failed")
     if name == "absent":
-        assert "has no judge 'absent'; it has: facts, late, guard, wrong" in gateway.log.read_text()
+        assert "has no judge 'absent'; it has: facts, late, " in gateway.log.read_text()
 
 
 def test_a_judge_that_is_down_leaves_the_verdict_to_the_head(gateway: Any) -> None:

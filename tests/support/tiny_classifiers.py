@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from tokenizers import processors
 from transformers import ModernBertConfig, ModernBertForTokenClassification, PreTrainedTokenizerFast, Qwen3Config
 
-from aligner_proxy.engine.model.token_classifier import GUARD, GuardModel
+from aligner_proxy.engine.api import TokenLabelsRequest
+from aligner_proxy.engine.model.token_classifier import GUARD, GuardModel, TokenClassifier, open_classifier
 from tests.support import tiny
 
 LEVELS = ("Safe", "Unsafe", "Controversial")
@@ -83,3 +85,38 @@ def save_pair_model(folder: Path, seed: int = 0, **config: Any) -> Path:
 def _name_architecture(folder: Path, name: str) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"architectures": [name]}))
+
+
+def open_taught(name: str, folder: Path, word: str, answer: str, questions: Sequence[str]) -> TokenClassifier:
+    """A classifier of the shape that its name ends with, loaded from a folder and taught a word."""
+    save = save_guard if name.endswith("guard") else save_pair_model
+    # small weights, so that what the last layer learns holds for other questions, too
+    classifier = open_classifier(name, str(save(folder / name, initializer_range=0.05)), "none", torch.float32)
+    teach_word(classifier, word, answer, questions)
+    return classifier
+
+
+def teach_word(classifier: TokenClassifier, word: str, answer: str, questions: Sequence[str]) -> None:
+    """Fit the last layer to find fault with the tokens of one word of an answer, whatever was asked."""
+    head = getattr(classifier.model, "risk_level_head", None) or classifier.model.classifier
+    rows: list[torch.Tensor] = []
+    at_fault: list[bool] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0][0]))
+    begin = answer.index(word)
+    for question in questions:
+        for text in (answer, answer[: begin + len(word)], answer[:begin].rstrip()):
+            request = TokenLabelsRequest(request_id="t", model="t", question=question, answer=text)
+            classifier.label_tokens(request)
+            reading = classifier._encode(request)
+            rows[-1] = rows[-1][reading.start : reading.start + len(reading.places)]
+            at_fault += [begin <= start < begin + len(word) for start, _ in reading.places]
+    hook.remove()
+    inputs = torch.cat(rows).clone()
+    wanted = torch.tensor(at_fault).float()[:, None] * 2 - 1
+    ones = torch.ones(len(inputs), 1) if head.bias is not None else torch.empty(len(inputs), 0)
+    fit = torch.linalg.lstsq(torch.cat([inputs, ones], dim=1), wanted, driver="gelsd").solution[:, 0]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.weight[1] = fit[: inputs.shape[1]]
+        if head.bias is not None:
+            head.bias.copy_(torch.stack([torch.tensor(0.0), fit[-1]]))
