@@ -81,6 +81,7 @@ def ask_labels(request: AlignRequest, context: Sequence[str], segments: Sequence
         "question": next(users, "")[:CONVERSATION_CHARS],
         "context": tuple(context),
         "answer": "".join(segment.text + segment.gap for segment in segments),
+        "ends": tuple(_find_starts(segments)[1:]),
     }
     return Question((), 0, form, varies=False)
 

@@ -203,6 +203,9 @@ class TokenLabelsRequest(Asked):
     question: str
     context: tuple[str, ...] = ()
     answer: str = Field(min_length=1)
+    ends: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Where each segment of the answer ends, with the white space behind it. A guard reads what stands behind a segment
+    at fault as if that were not there."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
 
 

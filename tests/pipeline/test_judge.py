@@ -482,6 +482,7 @@ async def test_a_token_classifier_is_asked_once_for_all_that_is_doubtful(way: st
     assert (outcome.status, outcome.text) == (Status.CORRECTED, answer.replace("You sly dog.", "(by the aligner)"))
     first = engine.labelled[0]
     assert (first.model, first.question, first.context) == ("facts", ASKED.turns[0].content, ())
+    assert (first.ends[0], first.ends[-1]) == (len("Take a brush. "), len(first.answer))
     # in a stream the answer has not been written further; a whole one is read up to the last doubtful segment
     assert first.answer.rstrip() == answer[: len("Take a brush. You sly dog.") if way == "sentence" else -10]
     assert (use_in(outcome).segments, use_in(outcome).flagged) == (3, 1)

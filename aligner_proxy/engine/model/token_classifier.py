@@ -37,6 +37,8 @@ _FINE = frozenset({"o", "supported", "label_0", "0"})
 """Labels, in small letters, that find no fault with a token."""
 _HEADS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
 """Layers that are never quantised: the small ones that decide."""
+_READINGS = 8
+"""How often a guard reads an answer at most; behind the last segment at fault that it then finds, all may be."""
 _QUESTION, _ANSWER = "\ue000", "\ue001"
 """Letters that stand for question and answer in a chat template."""
 _CHAT = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
@@ -100,6 +102,11 @@ class TokenClassifier(ABC):
     def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
         """The spans of an answer that it finds fault with; raises `AnswerTooLong`, as nothing is left unread."""
         began = time.monotonic()
+        spans, read = self._find_faults(request)
+        return TokenLabels(spans=tuple(spans), read=read, ms=(time.monotonic() - began) * 1000)
+
+    def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
+        """The spans at fault, and the number of tokens read."""
         encoded = self._encode(request)
         length = len(encoded.inputs["input_ids"])
         if length > self._window:
@@ -109,8 +116,7 @@ class TokenClassifier(ABC):
             labels = self._label({name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()})
         # behind the answer there may be a control token
         stop = encoded.start + len(encoded.places)
-        spans = _join_spans(list(zip(encoded.places, labels[encoded.start : stop], strict=True)))
-        return TokenLabels(spans=tuple(spans), read=length, ms=(time.monotonic() - began) * 1000)
+        return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
 
     @abstractmethod
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
@@ -133,6 +139,32 @@ class GuardClassifier(TokenClassifier):
         self.categories = _names(model.config, "response_category_map") if is_named else ()
         frame = _frame(tokenizer)
         self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
+
+    def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
+        """The spans at fault. The label of a token is that of all text up to it, so behind harm all would be at fault.
+
+        Therefore the text behind each segment at fault is read again without that segment.
+        """
+        faults: list[LabelledSpan] = []
+        read = readings = position = 0
+        before = ""
+        while True:
+            answer = before + request.answer[position:]
+            spans, length = super()._find_faults(request.model_copy(update={"answer": answer}))
+            read += length
+            readings += 1
+            places = [(span, max(0, span.start - len(before)), span.end - len(before)) for span in spans]
+            fresh = [
+                span.model_copy(update={"start": position + start, "end": position + end})
+                for span, start, end in places
+                if end > 0
+            ]
+            end = next((end for end in request.ends if fresh and end > fresh[0].start), len(request.answer))
+            if readings == _READINGS or end >= len(request.answer):
+                return [*faults, *fresh], read
+            faults += [span.model_copy(update={"end": min(span.end, end)}) for span in fresh if span.start < end]
+            before += request.answer[position : max((one for one in request.ends if one < end), default=0)]
+            position = end
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
         question = _encode_plainly(self.tokenizer, request.question).input_ids
@@ -259,11 +291,14 @@ def _write_context(request: TokenLabelsRequest) -> str:
     return _GROUNDED.format(question=request.question, count=len(request.context), passages=passages)
 
 
-def _join_spans(pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
-    """One span for each run of tokens with the same label and category."""
+def _join_spans(answer: str, pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
+    """One span for each run of tokens with the same label and category, without white space at its ends."""
     spans = []
     for fault, run in groupby(pairs, key=lambda pair: pair[1]):
-        places = [place for place, _ in run if place[0] < place[1]]
-        if fault and places:
-            spans.append(LabelledSpan(start=places[0][0], end=places[-1][1], label=fault[0], category=fault[1]))
+        places = [place for place, _ in run]
+        text = answer[places[0][0] : places[-1][1]]
+        start = places[0][0] + len(text) - len(text.lstrip())
+        if fault and text.strip():
+            span = LabelledSpan(start=start, end=start + len(text.strip()), label=fault[0], category=fault[1])
+            spans.append(span)
     return spans

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, Qwen3Mo
 from aligner_proxy.engine.api import LabelledSpan, TokenLabelsRequest
 from aligner_proxy.engine.model.token_classifier import TokenClassifier, open_classifier
 from aligner_proxy.errors import AnswerTooLong, WeightsError
+from aligner_proxy.text.structure import split
 from tests.support import tiny
 from tests.support.tiny_classifiers import CATEGORIES, LEVELS, save_guard, save_pair_model
 
@@ -199,3 +201,27 @@ def test_a_folder_that_is_no_classifier_is_refused_by_name(guard: Path, tmp_path
     llama = tiny.save(tmp_path / "llama")
     with pytest.raises(WeightsError, match=r"lacks the weights .*score"):
         opened(llama)
+
+
+def test_a_guard_reads_what_stands_behind_harm_without_it(guard: Path) -> None:
+    classifier = opened(guard)
+    seen = 0
+    for answer in (tiny.ANSWER, ANSWERS[1]):
+        segments = [segment.text + segment.gap for segment in split(answer)]
+        ends = tuple(accumulate(map(len, segments)))
+        expected: set[tuple[int, str]] = set()
+        before = ""
+        for segment, end in zip(segments, ends, strict=True):
+            start = end - len(segment)
+            own = [f for f in forward_guard(guard, QUESTION, before + segment) if f[1] > len(before)]
+            own = [(a - len(before) + start, b - len(before) + start, said) for a, b, said in own]
+            if own := [f for f in own if answer[f[0] : f[1]].strip()]:
+                expected |= letters(answer, own)
+                seen += 1
+            else:
+                before += segment
+        request = TokenLabelsRequest(request_id="t", model="m", question=QUESTION, answer=answer, ends=ends)
+        labels = classifier.label_tokens(request)
+        assert letters(answer, faults(labels.spans)) == expected
+        assert labels.read > classifier.label_tokens(request.model_copy(update={"ends": ()})).read
+    assert 1 < seen < 7, "some segments are at fault"
