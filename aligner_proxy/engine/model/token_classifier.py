@@ -212,8 +212,9 @@ def open_classifier(name: str, model: str | Path, quantization: str, dtype: torc
         is_guard = GUARD in (config.architectures or ())
         loader: Any = GuardModel if is_guard else AutoModelForTokenClassification
         loaded = _load(loader, folder, config, quantization, dtype)
-        content_hash = manifest.digest({"files": _identity(model, folder), "quantization": quantization})
-        return (GuardClassifier if is_guard else PairClassifier)(loaded, _open_tokenizer(folder), content_hash)
+        tokenizer = _open_tokenizer(folder)
+        parts = {"files": _identity(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
+        return (GuardClassifier if is_guard else PairClassifier)(loaded, tokenizer, manifest.digest(parts))
     except WeightsError as error:
         raise WeightsError(f"judge {name!r}: {error}") from None
     except (MemoryError, torch.OutOfMemoryError):
