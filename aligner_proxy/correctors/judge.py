@@ -229,7 +229,7 @@ class RequestJudge:
                 lack = f": {error}" if isinstance(error, UnknownJudge) else ""
                 log.warning("call %s: the judge failed (%s)%s", request.request_id, type(error).__name__, lack)
                 if self.blocks:
-                    raise JudgeFailed(f"the judge gave no verdict{lack}") from None
+                    raise JudgeFailed("the judge gave no verdict") from None
                 return JudgeOpinion(violates, calls + cost_of_failure(error), failed=True)
             calls += use
             violates |= fresh

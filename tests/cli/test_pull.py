@@ -146,9 +146,7 @@ def test_a_judge_is_only_fetched_and_then_loaded_by_its_hub_id(hub: type[Hub], h
     ]
     assert spans[0] == spans[1] == spans[2] != ()
     assert hub.asked == []
-    with pytest.raises(
-        WeightsError, match="somebody/other is not on this machine; run: aligner-proxy pull --judge"
-    ):
+    with pytest.raises(WeightsError, match="somebody/other is not on this machine; run: aligner-proxy pull --judge"):
         open_classifier("m", "somebody/other", "none", torch.float32)
 
 

@@ -39,6 +39,8 @@ def save_guard(folder: Path, seed: int = 0, **config: Any) -> Path:
         num_category=len(CATEGORIES),
         response_risk_level_map={str(n): name for n, name in enumerate(LEVELS)},
         response_category_map={str(n): name for n, name in enumerate(CATEGORIES)},
+        # the published folder brings code, which is not run
+        auto_map={"AutoModel": "modeling_qwen3_guard.Qwen3ForGuardModel"},
     )
     settings.update(config)
     model = GuardModel(settings)

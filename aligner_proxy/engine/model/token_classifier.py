@@ -91,7 +91,8 @@ class TokenClassifier(ABC):
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self._window: int = model.config.max_position_embeddings
+        # some models have more positions than they read tokens, and some tokenizers name no length
+        self._window: int = min(model.config.max_position_embeddings, tokenizer.model_max_length)
         self._content_hash = content_hash
 
     @property

@@ -148,9 +148,15 @@ def test_control_tokens_in_texts_are_letters(guard: Path, pair: Path) -> None:
         assert encoded.places[-1][1] == len(hostile)
 
 
-def test_what_does_not_fit_is_refused_and_not_cut(guard: Path) -> None:
+def test_what_does_not_fit_is_refused_and_not_cut(guard: Path, tmp_path: Path) -> None:
+    classifier = opened(guard)
     with pytest.raises(AnswerTooLong, match="256 tokens"):
-        ask(opened(guard), "word " * 400)
+        ask(classifier, "word " * 400)
+    folder = shutil.copytree(guard, tmp_path / "short")
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"model_max_length": 64}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(AnswerTooLong, match="64 tokens"):
+        ask(opened(folder), tiny.ANSWER)
 
 
 def test_a_config_with_other_names_of_levels_counts_by_the_published_order(guard: Path, tmp_path: Path) -> None:
