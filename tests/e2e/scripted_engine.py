@@ -67,6 +67,11 @@ def states(request: StatesRequest) -> list[list[float]] | Exception:
     return _ROWS(request)
 
 
+def hold_to_page(request: TokenLabelsRequest) -> TokenLabels:
+    """Find fault with the Seine unless the page names it."""
+    return labelling(*({"Seine"} - {*" ".join(request.context).rstrip(".").split()}))(request)
+
+
 @cache
 def tiny_judge(name: str) -> Any:
     """A real classifier in one of the published shapes, which has learned to find fault with the Seine."""
@@ -93,6 +98,7 @@ class Engine(SegmentEngine):
         self.add_judge("tiny-facts", lambda request: tiny_judge(request.model).label_tokens(request))
         self.add_judge("tiny-guard", lambda request: tiny_judge(request.model).label_tokens(request), CATEGORIES)
         self.add_judge("guard", labelling("Seine", category="PII"), ("PII", "Violent"))
+        self.add_judge("page", hold_to_page)
         self.add_judge("wrong", lambda _: EngineFault("scripted fault"))
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:

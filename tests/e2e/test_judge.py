@@ -40,6 +40,9 @@ DEPLOYMENT.case("tokens-near", judge={"tokens": "facts"})
 for objective in ("harmless", "kind"):
     guard = {"tokens": "guard", **BAND}
     DEPLOYMENT.case(f"tokens-guard-{objective}", objectives=[objective], judge=guard, deadline_s=10)
+for mode in ("hold", "sentence"):
+    held = {"references": ["system"], "judge": {"tokens": "page", **BAND}}
+    DEPLOYMENT.case(f"tokens-page-{mode}", stream=mode, deadline_s=10, **held)
 FAILING = ("wrong", "late", "absent")
 for name in FAILING:
     failing: dict[str, Any] = {"judge": {"tokens": name, **BAND}, "deadline_s": 4}
@@ -106,6 +109,16 @@ def test_a_guard_of_tokens_is_asked_about_its_categories_alone(gateway: Any) -> 
     assert got.headers["x-aligner-judge"].startswith("guard asked=2 flagged=1")
     got = gateway.chat("rude tokens of a guard", model="tokens-guard-kind")
     assert (text(got), got.headers.get("x-aligner-judge")) == (f"{BEFORE} {BEHIND}", None)
+
+
+@pytest.mark.parametrize("mode", ["hold", "sentence"])
+def test_a_token_classifier_holds_an_answer_to_the_page_of_its_policy(gateway: Any, mode: str) -> None:
+    for page, expected in (("Paris has a river.", BEFORE), ("Paris lies on the Seine.", f"{BEFORE} {BEHIND}")):
+        script = f"rude tokens of a page {mode}"
+        messages = [{"role": "system", "content": page}, {"role": "user", "content": script}]
+        assert text(gateway.chat(script, model=f"tokens-page-{mode}", messages=messages)) == expected
+        stream = gateway.chat_stream(script, model=f"tokens-page-{mode}", messages=messages)
+        assert stream.text() == expected
 
 
 @pytest.mark.parametrize("judged", list(JUDGES))
