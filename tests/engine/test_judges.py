@@ -17,7 +17,7 @@ import torch
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.api import TokenLabels, TokenLabelsRequest, with_judges
 from aligner_proxy.engine.client.http import HttpEngine
-from aligner_proxy.engine.client.replicas import Replicas
+from aligner_proxy.engine.client.replicas import FAULTS, Replicas
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
@@ -25,7 +25,15 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model import cost
 from aligner_proxy.engine.model.token_classifier import TokenClassifier, open_classifier
-from aligner_proxy.errors import DeadlineExceeded, EngineFault, InvalidOutput, QuotaSpent, UnknownJudge, WeightsError
+from aligner_proxy.errors import (
+    DeadlineExceeded,
+    EngineFault,
+    EngineUnavailable,
+    InvalidOutput,
+    QuotaSpent,
+    UnknownJudge,
+    WeightsError,
+)
 from aligner_proxy.types import Quota
 from tests.engine.server.test_app import serving
 from tests.support import tiny
@@ -133,6 +141,23 @@ async def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:
         assert isinstance(client, HttpEngine)
         with pytest.raises(InvalidOutput, match="no labels of tokens"):
             await client.label_tokens(request())
+
+
+async def test_a_replica_whose_judge_fails_keeps_its_aligner() -> None:
+    scripted = ScriptedEngine()
+    scripted.add_judge("wrong", lambda _: EngineFault("scripted"))
+    scripted.add_judge("late", lambda _: TokenLabels(spans=(), read=1))
+    scripted.add_judge("down", lambda _: EngineUnavailable("scripted"))
+    scripted.labels_s = 0.05
+    replicas = Replicas([("a", scripted)], patience_s=0)
+    for name, error in (("wrong", EngineFault), ("late", DeadlineExceeded)):
+        for _ in range(FAULTS + 1):
+            with pytest.raises(error):
+                await replicas.label_tokens(request(name, deadline_s=0.01 if name == "late" else 1.0))
+        assert replicas.replicas[0].healthy, name
+    with pytest.raises(EngineUnavailable):
+        await replicas.label_tokens(request("down"))
+    assert not replicas.replicas[0].healthy, "an engine that cannot be reached has no aligner either"
 
 
 def test_judges_are_loaded_with_the_aligner(
