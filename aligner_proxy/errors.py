@@ -263,6 +263,13 @@ class UnknownAligner(CorrectionError):
     status = 404
 
 
+class UnknownJudge(CorrectionError):
+    """The engine does not have the judge that a policy names."""
+
+    reason = "unknown_judge"
+    status = 404
+
+
 class EngineFault(CorrectionError):
     """The engine reported an internal error."""
 

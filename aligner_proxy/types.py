@@ -330,11 +330,12 @@ class Allowance:
 
 
 class JudgeKind(StrEnum):
-    """Kinds of model that give a second opinion: a chat model, a guard model, or a decision model."""
+    """Kinds of model that give a second opinion: chat, guard or decision models, or token classifiers of the engine."""
 
     CHAT = "chat"
     GUARD = "guard"
     DECISIONS = "decisions"
+    TOKENS = "tokens"
 
 
 class GuardForm(StrEnum):
@@ -362,11 +363,11 @@ DOUBT_BAND = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """A model group that gives a second opinion on segments; it flags or clears them, and writes nothing."""
+    """A model that gives a second opinion on segments; it flags or clears them, and writes nothing."""
 
     kind: JudgeKind = JudgeKind.CHAT
     group: str = ""
-    """The model group; empty for no judge."""
+    """The model group, or the token classifier's name; empty for no judge."""
     form: GuardForm | None = None
     ask: AskAbout = AskAbout.DOUBT
     band: float = DOUBT_BAND

@@ -60,7 +60,7 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.overview import HEAD as TAUGHT_HEAD
 from aligner_proxy.teaching.overview import HeadStatus, head_statuses
 from aligner_proxy.teaching.subjects import TeachingState
-from aligner_proxy.types import EMBEDDED, Exchange, GateRule, Judge, Objective, Policy, Turn
+from aligner_proxy.types import EMBEDDED, Exchange, GateRule, Judge, JudgeKind, Objective, Policy, Turn
 
 EDITS_GOOD_ANSWERS: Mapping[str, int] = {
     "instruction-following": 1,
@@ -396,7 +396,8 @@ def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
     editors = (("editor", *entry) for entry in editor_groups(checked.policies.blocks()).items())
     policies = checked.policies
-    judges = (("judge", *entry) for entry in find_judges([*policies.blocks(), *policies.objective_entries()]))
+    judges_by_path = find_judges([*policies.blocks(), *policies.objective_entries()])
+    judges = (("judge", judge.group, path) for judge, path in judges_by_path if judge.kind is not JudgeKind.TOKENS)
     for name, group, path in (*editors, *judges):
         if checked.models is not None and not _serves(checked.models, group):
             place = checked.policies.source.place_of(*path)

@@ -25,6 +25,7 @@ from aligner_proxy.cli.options import (
     connection_options,
     log_option,
     log_to_stderr,
+    parse_named_models,
     refuse_absent_weights,
     refuse_two_addresses,
     silence_libraries,
@@ -57,6 +58,14 @@ log = logging.getLogger("aligner_proxy.engine")
     default=25,
     show_default=True,
     help="Seconds to let running requests finish after SIGTERM.",
+)
+@click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    metavar="NAME=MODEL",
+    callback=lambda _ctx, _param, values: parse_named_models(values),
+    help="A token classifier to load beside the aligner, for `judge: {tokens: NAME}`; may be given again.",
 )
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file to read the aligner from.")
 @log_option

@@ -56,7 +56,7 @@ _COMPUTING = (
         "adapters",
         multiple=True,
         metavar="NAME=MODEL",
-        callback=lambda _ctx, _param, values: _parse_adapters(values),
+        callback=lambda _ctx, _param, values: parse_named_models(values),
         help="One more aligner on the same base model, chosen by this name; may be given again.",
     ),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), help="Number format for computing."),
@@ -136,6 +136,9 @@ def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any
         aligner = policies.aligner
         from_file = {name: getattr(aligner, name) for name in ("template", "quantization", "dtype", "cache_tokens")}
         from_file |= {"model": config.aligner_model(policies), "adapters": config.aligner_adapters(policies)}
+        # only an engine that others ask has judges
+        if "judges" in options:
+            from_file["judges"] = config.aligner_judges(policies)
         if aligner.require_revision:
             _refuse_unpinned(from_file | options)
     return from_file | {name: value for name, value in options.items() if value is not None}
@@ -164,6 +167,9 @@ def check_local_aligner(file: PolicyFile) -> None:
 
     for model in (config.aligner_model(file), *config.aligner_adapters(file).values()):
         sources.check_files(model, file.aligner.template)
+    for model in config.aligner_judges(file).values():
+        if not sources.is_hub_id(model):
+            sources.find_judge(model)
 
 
 def check_guardrail_entry(params: Mapping[str, Any]) -> None:
@@ -176,11 +182,12 @@ def check_guardrail_entry(params: Mapping[str, Any]) -> None:
 def _refuse_unpinned(models: dict[str, Any]) -> None:
     from aligner_proxy.engine.weights import sources
 
-    sources.refuse_unpinned([models["model"], *(models["adapters"] or {}).values()])
+    models_by_name = (models.get(name) or {} for name in ("adapters", "judges"))
+    sources.refuse_unpinned([models["model"], *(model for names in models_by_name for model in names.values())])
 
 
-def _parse_adapters(values: tuple[str, ...]) -> dict[str, str] | None:
-    """The aligners of --adapter by name; None if there are none, so that those of the file apply."""
+def parse_named_models(values: tuple[str, ...]) -> dict[str, str] | None:
+    """The models of --adapter or --judge by name; None if there are none, so that those of the file apply."""
     pairs = [text.partition("=")[::2] for text in values]
     for name, model in pairs:
         if not name or not model or name == DEFAULT_ALIGNER:

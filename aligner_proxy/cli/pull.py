@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 
 @click.command("pull")
 @click.argument("model", default="embedded")
+@click.option("--judge", is_flag=True, help="MODEL is a token classifier (aligner.judges): only download it.")
 @weight_options
 @click.pass_context
-def command(ctx: click.Context, /, model: str, **options: Any) -> None:
+def command(ctx: click.Context, /, model: str, *, judge: bool, **options: Any) -> None:
     """Download, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
     console = Terminal(stderr=True)
     weights = weight_settings(options | {"model": model})
     try:
         _fetch(console, weights)
-        _prepare(console, weights)
+        if not judge:
+            _prepare(console, weights)
     except WeightsError as error:
         echo((f"aligner-proxy: {error}", "red"), err=True)
         ctx.exit(1)

@@ -246,6 +246,19 @@ class Nemotron(Guard):
         return bool(safety == "unsafe")
 
 
+class TokenGuard(Qwen3Guard):
+    """Qwen3Guard-Stream, which names no category in a reply but one for each token: those that its config names."""
+
+    def __init__(self, categories: Sequence[str]) -> None:
+        # an instance of its own, because which categories there are depends on the model
+        self.names = frozenset(map(_normalise, categories))
+
+    def knows(self, objective: str) -> bool:
+        """Whether the objective is harmlessness, or has the name of a category of the model."""
+        name = name_of(objective)
+        return name == EVERY_CATEGORY or name in self.names
+
+
 GUARDS: Mapping[GuardForm, Guard] = {
     GuardForm.LLAMA_GUARD: LlamaGuard(),
     GuardForm.QWEN3GUARD: Qwen3Guard(),

@@ -1,9 +1,9 @@
 """Judges: models that give a second opinion on segments which the detector head doubts.
 
-A judge flags or clears segments; it writes nothing. It is a chat or decision model, which is asked about all doubtful
-segments of an answer in one call, or a guard model, which is asked about each (guard_forms.py). Each model group has
-seats, quota and circuit breaker, like an editor (model_group.py). Verdicts are kept in memory by a hash of all that
-they depend on. What follows from them is in judged_engine.py.
+A judge flags or clears segments; it writes nothing. It is a chat or decision model or a token classifier of the engine
+(token_judge.py), which is asked about all doubtful segments of an answer in one call, or a guard model, which is asked
+about each (guard_forms.py). Each has seats, quota and circuit breaker, like an editor (model_group.py). Verdicts are
+kept in memory by a hash of all that they depend on. What follows from them is in judged_engine.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import asyncio
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,9 +25,10 @@ from aligner_proxy.correctors import editor_prompt, judge_prompt
 from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage
 from aligner_proxy.correctors.guard_forms import GUARDS, quote_text
 from aligner_proxy.correctors.model_group import ModelGroup, ModelGroups, OpenChat, Payer, Question, cost_of_failure
+from aligner_proxy.correctors.token_judge import RequestClassifier, ask_labels, read_verdicts
 from aligner_proxy.engine.admission import OpenAccounts
-from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.errors import CorrectionError, JudgeFailed
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, ClassifierInfo
+from aligner_proxy.errors import CorrectionError, JudgeFailed, UnknownJudge
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
     AskAbout,
@@ -61,10 +63,22 @@ _PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
 class Judges:
     """The judges of all policies, and the verdicts that they gave lately."""
 
-    def __init__(self, open_chat: OpenChat, open_decisions: OpenChat, accounts: OpenAccounts | None = None) -> None:
-        self._chats = ModelGroups(open_chat, accounts, role="judge")
-        self._decisions = ModelGroups(open_decisions, accounts, role="judge")
+    def __init__(
+        self,
+        open_chat: OpenChat,
+        open_decisions: OpenChat,
+        accounts: OpenAccounts | None = None,
+        open_classifier: OpenChat | None = None,
+    ) -> None:
+        chats = ModelGroups(open_chat, accounts, role="judge")
+        self._groups = {
+            JudgeKind.CHAT: chats,
+            JudgeKind.GUARD: chats,
+            JudgeKind.DECISIONS: ModelGroups(open_decisions, accounts, role="judge"),
+            JudgeKind.TOKENS: ModelGroups(open_classifier or open_chat, accounts, role="judge"),
+        }
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
+        self._classifiers: dict[str, ClassifierInfo] = {}
 
     def open(self, policy: Policy) -> RequestJudges:
         """The judges of a policy and of its objectives, for one request."""
@@ -73,14 +87,17 @@ class Judges:
         for objective in policy.objectives:
             if objective.judge is not None:
                 own[replace_surrogates(objective.text)] = judges.get(objective.judge)
-        return RequestJudges(judges.get(policy.judge), own)
+        return RequestJudges(judges.get(policy.judge), own, self._classifiers)
 
     def _open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
         """One judge of a policy."""
-        groups = self._decisions if judge.kind is JudgeKind.DECISIONS else self._chats
+        group = self._groups[judge.kind].group(judge.group)
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
         blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
-        return RequestJudge(judge, groups.group(judge.group), self._recent, dict(policy.payer), retries, blocks)
+        classifier = None
+        if judge.kind is JudgeKind.TOKENS:
+            classifier = RequestClassifier(policy.source_texts, judge.group, self._classifiers)
+        return RequestJudge(judge, group, self._recent, dict(policy.payer), retries, blocks, classifier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,18 @@ class RequestJudges:
 
     usual: RequestJudge | None
     own: Mapping[str, RequestJudge | None]
+    classifiers: dict[str, ClassifierInfo] = field(default_factory=dict)
+    """The token classifiers of the engine, as far as it was asked for them."""
+
+    def note_engine(self, about: AlignerInfo) -> None:
+        """Remember which token classifiers the engine has, on which depends about what they are asked."""
+        self.classifiers.update(about.judges)
+
+    @property
+    def knows_engine(self) -> bool:
+        """Whether every token classifier that may be asked is known."""
+        judges = (self.usual, *self.own.values())
+        return all(judge is None or judge.classifier is None or judge.classifier.about for judge in judges)
 
     def settings(self) -> list[Any]:
         """Everything that determines their verdicts, for cache keys."""
@@ -143,12 +172,15 @@ class RequestJudge:
     payer: Payer
     retries: bool = False
     blocks: bool = False
+    classifier: RequestClassifier | None = None
+    """Set for a token classifier."""
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines its verdicts, for cache keys."""
         judge = self.judge
         form = judge.form.value if judge.form else ""
-        return {**self.group.identity(), "kind": judge.kind.value, "form": form, "prompts": _PROMPTS}
+        own = self.classifier.identity() if self.classifier else {}
+        return {**self.group.identity(), "kind": judge.kind.value, "form": form, "prompts": _PROMPTS, **own}
 
     def settings(self) -> dict[str, Any]:
         """Everything that determines what follows from its verdicts, for cache keys."""
@@ -167,9 +199,9 @@ class RequestJudge:
 
     def knows(self, request: AlignRequest, objective: int | None) -> bool:
         """Whether the judge can be asked about this objective."""
-        if self.judge.form is None:
-            return True
-        return any(GUARDS[self.judge.form].knows(text) for text in _list_objectives(request, objective))
+        form = self.judge.form
+        guard = self.classifier.guard if self.classifier else GUARDS[form] if form else None
+        return guard is None or any(guard.knows(text) for text in _list_objectives(request, objective))
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
@@ -187,12 +219,15 @@ class RequestJudge:
             for number, at in enumerate((at for at in sorted(doubtful) if at not in violates), 1)
         ]
         calls = EditorUse()
-        for batch in _batches(marked, MAX_PASSAGES):
+        # a classifier reads the answer, however many passages are asked about
+        for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
             numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
             try:
                 fresh, use = await self._ask_patiently(request, segments, numbered, until)
             except CorrectionError as error:
-                log.warning("call %s: the judge failed (%s)", request.request_id, type(error).__name__)
+                # which judges an engine has is for the operator to know
+                lack = f": {error}" if isinstance(error, UnknownJudge) else ""
+                log.warning("call %s: the judge failed (%s)%s", request.request_id, type(error).__name__, lack)
                 if self.blocks:
                     raise JudgeFailed("the judge gave no verdict") from None
                 return JudgeOpinion(violates, calls + cost_of_failure(error), failed=True)
@@ -206,7 +241,7 @@ class RequestJudge:
     ) -> tuple[dict[int, bool], EditorUse]:
         """Ask the judge within its share of the time left; once more if the policy says so."""
         seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
-        ask = self._ask_guard if self.judge.form else self._ask_at_once
+        ask = self._ask_guard if self.judge.form else self._ask_classifier if self.classifier else self._ask_at_once
         if not self.retries:
             return await ask(request, segments, marked, seconds)
         try:
@@ -226,6 +261,16 @@ class RequestJudge:
         return await self.group.ask(
             request, question, lambda reply: judge_prompt.verdicts(reply.text, marked), self.payer, seconds
         )
+
+    async def _ask_classifier(
+        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
+    ) -> tuple[dict[int, bool], EditorUse]:
+        """Ask a token classifier about all passages in one call; it reads nothing behind the last one."""
+        assert self.classifier is not None
+        beginning = segments[: marked[-1].at + 1]
+        question = ask_labels(request, self.classifier.context, beginning)
+        read = partial(read_verdicts, segments=beginning, marked=marked, guard=self.classifier.guard)
+        return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
 
     async def _ask_guard(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float

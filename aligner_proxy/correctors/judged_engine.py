@@ -55,9 +55,15 @@ class JudgedEngine(ForwardingEngine):
 
     async def info(self) -> AlignerInfo:
         """Describe engine and judge together; raises `EngineFault` for an engine without a detector head."""
-        about = await self.inner.info()
+        about = await self.describe()
         others = {name: self._with_judge(other) for name, other in about.others.items()}
         return replace(self._with_judge(about), others=others)
+
+    async def describe(self) -> AlignerInfo:
+        """The description of the inner engine, from which is known which token classifiers it has."""
+        about = await self.inner.info()
+        self.judge.note_engine(about)
+        return about
 
     def _with_judge(self, about: AlignerInfo) -> AlignerInfo:
         if not about.has_head:
@@ -70,6 +76,8 @@ class JudgedEngine(ForwardingEngine):
             return await self.inner.align(request)
         until = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
+            if not self.judge.knows_engine:
+                await self.describe()
             scored = await self.inner.align(make_verdict_request(request))
             segments = judged_segments(request.answer, scored.segments)
             review = await self.judge_scores(request, segments, scored.segments, until)
@@ -95,7 +103,7 @@ class JudgedEngine(ForwardingEngine):
 
     async def finish(self, request: AlignRequest, done: Correction, review: JudgedScores) -> Correction:
         """The correction with the judge's verdicts, its use and the hash of both."""
-        about = (await self.inner.info()).find_aligner(request.aligner)
+        about = (await self.describe()).find_aligner(request.aligner)
         done = replace(done, segments=review.scores).with_judge(review.use)
         # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
         failed = (done.editor and done.editor.failed) or (done.judge and done.judge.calls.failed)
@@ -178,6 +186,8 @@ class JudgedEngine(ForwardingEngine):
 
     async def read(self, request: AlignRequest) -> Session:
         """Let the engine read an answer while it is being written."""
+        if not self.judge.knows_engine:
+            await self.describe()
         return JudgedSession(self, await self.inner.read(request), request)
 
 

@@ -36,8 +36,11 @@ from aligner_proxy.engine.api import (
     Span,
     Startable,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
     text_states,
     with_heads,
+    with_judges,
 )
 from aligner_proxy.engine.scheduling.metrics import count_refusal
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
@@ -288,6 +291,12 @@ class AdmittedEngine(FairAdmission):
         """Return rows of segments if a slot and quota are free."""
         engine_request = self._add_tenant_places(request)
         work = partial(with_heads(self._engine).rows, engine_request)
+        return await self.admit_work(request.tenant, request.quota, work, request.places)
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier says of an answer if a slot is free."""
+        engine_request = self._add_tenant_places(request)
+        work = partial(with_judges(self._engine).label_tokens, engine_request)
         return await self.admit_work(request.tenant, request.quota, work, request.places)
 
     def _add_tenant_places(self, request: _Request) -> _Request:

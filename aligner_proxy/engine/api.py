@@ -13,8 +13,17 @@ from typing import Annotated, Literal, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailable, UnknownAligner
+from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailable, UnknownAligner, UnknownJudge
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify, Write
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierInfo:
+    """A token classifier that an engine has beside its aligner. `content_hash` changes whenever its labels may."""
+
+    content_hash: str
+    categories: tuple[str, ...] | None = None
+    """The kinds of harm that a guard names; None for a classifier that is no guard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ class AlignerInfo:
     """Texts of the objectives for which the aligner comes with a taught head."""
     languages: tuple[str, ...] = ()
     """Codes of the languages that it was trained for; empty if its model card names none (no limit is known)."""
+    judges: Mapping[str, ClassifierInfo] = field(default_factory=dict)
+    """The token classifiers beside the aligner, by the names that policies use."""
 
     def find_aligner(self, name: str) -> AlignerInfo:
         """The aligner of this name in requests; raises `UnknownAligner`."""
@@ -180,6 +191,45 @@ class RowsResponse(BaseModel):
             if len(exchange.rows) != encoded or len(exchange.scores) != segments:
                 raise ValueError(f"rows or scores of other segments than the {segments} that are named")
         return self
+
+
+class TokenLabelsRequest(Asked):
+    """A request for what a token classifier says of each token of an answer.
+
+    It reads the question, the texts that the answer has to agree with, if any, and the answer.
+    """
+
+    model: str = Field(min_length=1, max_length=200)
+    question: str
+    context: tuple[str, ...] = ()
+    answer: str = Field(min_length=1)
+    ends: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Where each segment of the answer ends, with the white space behind it. A guard reads what stands behind a segment
+    at fault as if that were not there."""
+    deadline_s: float = Field(default=10.0, gt=0, le=3600)
+
+
+class LabelledSpan(BaseModel):
+    """Characters `start` to `end` of an answer, `end` excluded, whose tokens have one label, and one category."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+    label: str
+    category: str = ""
+    """The kind of harm; empty unless a guard names one."""
+
+
+class TokenLabels(BaseModel):
+    """The spans that a token classifier finds fault with, in their order, and the cost of the call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spans: tuple[LabelledSpan, ...]
+    read: int = Field(ge=0)
+    """Number of tokens read."""
+    ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class AlignResponse(BaseModel):
@@ -490,8 +540,24 @@ def with_heads(engine: Engine) -> HasHeads:
     return engine
 
 
+@runtime_checkable
+class HasJudges(Protocol):
+    """An engine that may have token classifiers beside its aligner, or a wrapper around one."""
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what the classifier `request.model` says of an answer. Raises `UnknownJudge`."""
+        ...
+
+
+def with_judges(engine: Engine) -> HasJudges:
+    """The engine, typed as one that may have token classifiers; raises `UnknownJudge` for others."""
+    if not isinstance(engine, HasJudges):
+        raise UnknownJudge("this engine has no judges; an engine of aligner-proxy with a model may have some")
+    return engine
+
+
 class ForwardingEngine:
-    """An engine around another one, which has the hidden states and the taught heads; closing it closes that one."""
+    """An engine around another one, which has states, taught heads and judges; closing it closes that one."""
 
     def __init__(self, inner: Engine) -> None:
         self.inner = inner
@@ -507,6 +573,10 @@ class ForwardingEngine:
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Return rows of segments from the inner engine."""
         return await with_heads(self.inner).rows(request)
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier of the inner engine says of an answer."""
+        return await with_judges(self.inner).label_tokens(request)
 
     async def aclose(self) -> None:
         """Close the inner engine."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +33,9 @@ from aligner_proxy.engine.weights.store import Prepared, WeightStore
 from aligner_proxy.errors import AlignerProxyError, MalformedHead, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER
 
+if TYPE_CHECKING:
+    from aligner_proxy.engine.model.token_classifier import TokenClassifier
+
 Progress = Callable[[str], None]
 
 
@@ -42,7 +45,8 @@ class EngineSettings:
 
     `template` is needed only for models that do not name their own. With `threads` 0, torch's default applies.
     `cache_tokens` is the size of the KV cache if there is memory for it; by default `memory` chooses it. `adapters`
-    maps the names that requests use to further aligners over the same base.
+    maps the names that requests use to further aligners over the same base, `judges` those of token classifiers, which
+    are quantised as the aligner is.
     """
 
     model: str | Path = "embedded"
@@ -52,6 +56,7 @@ class EngineSettings:
     threads: int = 0
     cache_tokens: int | None = None
     adapters: Mapping[str, str | Path] = field(default_factory=dict)
+    judges: Mapping[str, str | Path] = field(default_factory=dict)
 
 
 def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lambda _: None) -> Aligner:
@@ -59,7 +64,27 @@ def open_aligner(settings: EngineSettings, home: Path, progress: Progress = lamb
     if settings.threads:
         torch.set_num_threads(settings.threads)
     with _name_failures(settings, home):
-        return _open_together(settings, home, progress) if settings.adapters else _open_alone(settings, home, progress)
+        # first, so that the aligner's KV cache gets only the memory that they leave
+        judges = _open_judges(settings, progress)
+        open_model = _open_together if settings.adapters else _open_alone
+        aligner = open_model(settings, home, progress)
+    if not judges:
+        return aligner
+    infos = {name: judge.info for name, judge in judges.items()}
+    return replace(aligner, judges=judges, info=replace(aligner.info, judges=infos))
+
+
+def _open_judges(settings: EngineSettings, progress: Progress) -> dict[str, TokenClassifier]:
+    """Load the token classifiers; without one, nothing of them is imported."""
+    if not settings.judges:
+        return {}
+    from aligner_proxy.engine.model.token_classifier import open_classifier
+
+    judges = {}
+    for name, model in settings.judges.items():
+        progress(f"loading judge {name}")
+        judges[name] = open_classifier(name, model, settings.quantization, _dtype(settings))
+    return judges
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,13 +28,15 @@ from aligner_proxy.engine.api import (
     RowsResponse,
     Span,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
 )
 from aligner_proxy.engine.decoding.complete import aligner_for, complete
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
 from aligner_proxy.engine.decoding.rows import rows
 from aligner_proxy.engine.decoding.states import states
-from aligner_proxy.engine.loop import Loop
+from aligner_proxy.engine.loop import Loop, correction_error_of
 from aligner_proxy.engine.scheduling.metrics import Phases
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
@@ -181,6 +183,8 @@ class LocalEngine:
         self._live: set[_Submitted] = set()
         self._closed = False
         self._stepping: float | None = None
+        # makes its thread when it is first asked for something
+        self._judging = ThreadPoolExecutor(1, thread_name_prefix="judge")
 
     async def start(self) -> AlignerInfo:
         """Load the aligner and wait until it is loaded; may be called again. Raises `WeightsError` if that fails."""
@@ -214,6 +218,18 @@ class LocalEngine:
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Return the segment rows on which heads are taught; raises `HeadsUnavailable` without a detector head."""
         return await self._submit_work(rows, request)  # type: ignore[no-any-return]
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier says of an answer; raises `UnknownJudge`.
+
+        It has a thread of its own, in which calls wait for each other, so that no step of the aligner waits for it.
+        """
+        judge = self._aligner().find_judge(request.model)
+        async with enforce_deadline(request.deadline_s):
+            try:
+                return await asyncio.wrap_future(self._judging.submit(judge.label_tokens, request))
+            except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and foreign models
+                raise correction_error_of(request.request_id, error) from None
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
@@ -276,6 +292,7 @@ class LocalEngine:
     async def aclose(self) -> None:
         """Fail all unfinished requests and wait for the model's thread to end, unless it is still loading."""
         self._closed = True
+        self._judging.shutdown(wait=False, cancel_futures=True)
         for submitted in list(self._live):
             submitted.finish(EngineUnavailable("the engine is closing"))
         self._inbox.put(_WAKE)

@@ -43,7 +43,7 @@ class Loop:
         try:
             result = job.advance()
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and templates
-            job.finish(_ours(job.name, error))
+            job.finish(correction_error_of(job.name, error))
             return
         if result is None:
             self.scheduler.add(job)
@@ -90,7 +90,7 @@ class Loop:
             done = list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
         except Exception as error:  # noqa: BLE001 - the boundary to torch
             if len(feeds) == 1:
-                self.scheduler.drop(feeds[0].job, _ours(feeds[0].job.name, error))
+                self.scheduler.drop(feeds[0].job, correction_error_of(feeds[0].job.name, error))
                 return []
         else:
             _share(feeds, time.perf_counter() - began)
@@ -105,7 +105,7 @@ class Loop:
         try:
             step = self._step(feed, job.ask)
         except Exception as error:  # noqa: BLE001 - the boundary to torch
-            self.scheduler.drop(job, _ours(job.name, error))
+            self.scheduler.drop(job, correction_error_of(job.name, error))
         else:
             self._advance(job, step)
 
@@ -121,7 +121,7 @@ class Loop:
         try:
             result = job.advance(step)
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
-            self.scheduler.drop(job, _ours(job.name, error))
+            self.scheduler.drop(job, correction_error_of(job.name, error))
         else:
             if result is not None:
                 self.scheduler.drop(job, result)
@@ -151,7 +151,7 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     return end
 
 
-def _ours(name: str, error: Exception) -> CorrectionError:
+def correction_error_of(name: str, error: Exception) -> CorrectionError:
     """Convert a library's exception to one of ours, and log where it was raised.
 
     The log leaves the message out, because it may quote the request.

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from aligner_proxy import prompts
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import Judges
 from aligner_proxy.correctors.registry import correctors
+from aligner_proxy.correctors.token_judge import EngineClassifier
 from aligner_proxy.engine.admission import AdmittedEngine
 from aligner_proxy.engine.api import Engine, HeadSource
 from aligner_proxy.engine.client.circuit_breaker import Breaker
@@ -145,9 +147,8 @@ def build_pipeline(
     # Imports LiteLLM, which takes seconds, and which commands that only open an engine do not need.
     from aligner_proxy.correctors.litellm_router import chat_in_proxy, decisions_in_proxy, in_proxy
 
-    engine = Breaker(
-        open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source), metrics.record_breaker
-    )
+    opened_engine = open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source)
+    engine = Breaker(opened_engine, metrics.record_breaker)
     accounts = server.open_accounts if server else None
     # The engine limits its own slots. Here only the tenants' use through all gateways is counted.
     counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
@@ -159,5 +160,6 @@ def build_pipeline(
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
         editors=Editors(chat_in_proxy, accounts),
-        judges=Judges(chat_in_proxy, decisions_in_proxy, accounts),
+        # a judge has a circuit of its own, so that a slow one takes no aligner away
+        judges=Judges(chat_in_proxy, decisions_in_proxy, accounts, partial(EngineClassifier, opened_engine)),
     )

@@ -58,7 +58,7 @@ from aligner_proxy.policy.yaml_file import (
     read_yaml,
     suggest_name,
 )
-from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Objective, Write
+from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED, Judge, JudgeKind, Objective, Write
 
 _ENGINE = "ALIGNER_PROXY_ENGINE"
 _SOCKET = "ALIGNER_PROXY_SOCKET"
@@ -214,9 +214,11 @@ def _missing_plugin_text(place: str, what: str, owner: str) -> str:
 
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     """Warn about hub ids without a commit; raises `ConfigError` if the file sets `require_revision`."""
-    adapters = (("adapters", name) for name in file.aligner.adapters)
-    models = (file.aligner.model, *file.aligner.adapters.values())
-    for path, model in zip((("model",), *adapters), models, strict=True):
+    aligner = file.aligner
+    models: dict[KeyPath, str] = {("model",): aligner.model}
+    models |= {("adapters", name): model for name, model in aligner.adapters.items()}
+    models |= {("judges", name): model for name, model in aligner.judges.items()}
+    for path, model in models.items():
         # The embedded aligner has no slash in its name; these beginnings are paths.
         of_hub = "/" in model and not model.startswith((".", "/", "~"))
         if engine_backend(file).local and of_hub and not _COMMIT.search(model):
@@ -257,12 +259,23 @@ def _check_aligners(file: PolicyFile) -> None:
             raise ConfigError(f"{place}: shadow_aligner needs the audit store; set audit: {{enabled: true}}")
 
 
+def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]) -> None:
+    """Refuse token classifiers that the engine on this machine does not have; a remote engine checks its own."""
+    names = file.aligner.judges
+    for judge, path in judges:
+        if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).local:
+            place = file.source.place_of(*path, "tokens")
+            fix = suggest_name(judge.group, names) if names else "name its model there, as NAME: FOLDER"
+            raise ConfigError(f"{place}: aligner.judges has no {quote_name(judge.group)}; {fix}")
+
+
 def _check_editors(file: PolicyFile) -> None:
     """Refuse editors and judges without a detector head, which would not be asked, and second tries without editor."""
     blocks = list(file.blocks())
     editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
     judges = find_judges([*blocks, *file.objective_entries()])
+    _check_classifiers(file, judges)
     for name, place in [("editor", editor_place), *(("judge", path) for _, path in judges)]:
         if place is not None and engine.completes and engine.scorer is None:
             work = "an editor replaces what" if name == "editor" else "a judge is asked about what"
@@ -375,6 +388,11 @@ def aligner_model(file: PolicyFile) -> str | Path:
 def aligner_adapters(file: PolicyFile) -> dict[str, str | Path]:
     """The other aligners on the same base by name; values are like those of `aligner_model`."""
     return {name: _resolve_model(file, model) for name, model in file.aligner.adapters.items()}
+
+
+def aligner_judges(file: PolicyFile) -> dict[str, str | Path]:
+    """The token classifiers beside the aligner by name; values are like those of `aligner_model`."""
+    return {name: _resolve_model(file, model) for name, model in file.aligner.judges.items()}
 
 
 def _resolve_model(file: PolicyFile, model: str) -> str | Path:

@@ -14,7 +14,7 @@ _Group = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class JudgeBlock(BaseModel):
-    """A model group that gives a second opinion; exactly one of chat, guard and decisions names it."""
+    """A model that gives a second opinion; exactly one of chat, guard, decisions and tokens names it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -24,6 +24,9 @@ class JudgeBlock(BaseModel):
     """A model group with a guard model; each doubtful segment is one call."""
     decisions: _Group | None = None
     """A model group with a decision model (LiteLLM's /v1/decisions)."""
+    tokens: _Group | None = None
+    """A token classifier that the engine has beside the aligner (aligner.judges); one call asks about all doubtful
+    segments."""
     form: GuardForm | None = None
     """The family of the guard model, which says how it is asked and how it answers."""
     ask: AskAbout = AskAbout.DOUBT
@@ -36,7 +39,7 @@ class JudgeBlock(BaseModel):
     def _check_group(self) -> JudgeBlock:
         names = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
         if len(names) != 1:
-            raise ValueError("must name one model group: chat: GROUP, guard: GROUP or decisions: GROUP")
+            raise ValueError("must name one model: chat: GROUP, guard: GROUP, decisions: GROUP or tokens: NAME")
         if (self.guard is None) != (self.form is None):
             forms = ", ".join(form.value for form in GuardForm)
             raise ValueError(f"guard and form belong together; form is one of {forms}")
@@ -69,6 +72,6 @@ class JudgeSettings(Protocol):
         ...
 
 
-def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[str, KeyPath]]:
-    """The model groups that blocks name as judge, each with its key path."""
-    return [(block.judge.group, (*path, "judge")) for path, block in blocks if block.judge]
+def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
+    """The judges that blocks name, each with its key path."""
+    return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

@@ -412,6 +412,9 @@ class AlignerSettings(_Block):
     ] = {}
     """More aligners on the same base model, name -> a value as for `model`. Routes and tenants choose one by
     `aligner: name`."""
+    judges: dict[Name, Annotated[str, Field(min_length=1, max_length=400)]] = {}
+    """Token classifiers that the engine on this machine loads beside the aligner, name -> a folder or a Hugging Face
+    id. Policies ask one by `judge: {tokens: name}`."""
     engine: Annotated[
         Backend, BeforeValidator(expand_backend, json_schema_input_type=str | tuple[str, ...] | Backend)
     ] = LOCAL

@@ -79,7 +79,7 @@ SECTIONS = (
         "judge",
         ("judge",),
         ("defaults", "judge"),
-        "A model group that gives a second opinion ([judge](../guides/judge.md)): one of chat, guard and decisions.",
+        "A model that gives a second opinion ([judge](../guides/judge.md)): one of chat, guard, decisions and tokens.",
     ),
     Section(
         "routes",

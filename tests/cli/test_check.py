@@ -621,6 +621,20 @@ def test_a_judge_is_shown_with_its_line_and_refused_where_litellm_does_not_have_
     assert "policies.yaml:13: judge 'gpt-4oo' is no model group of the model_list" in result.output
 
 
+def test_a_token_classifier_is_no_model_group_and_must_be_one_of_the_engine(folder: Path) -> None:
+    text = (folder / "policies.yaml").read_text() + "    judge: {tokens: facts}\n"
+    (folder / "policies.yaml").write_text(text)
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
+    assert result.exit_code != 0
+    assert "policies.yaml:13: aligner.judges has no 'facts'; name its model there" in " ".join(result.output.split())
+    (folder / "policies.yaml").write_text(f"{text}aligner: {{judges: {{facts: owner/name@{'0' * 40}}}}}\n")
+    result = _run(folder / "litellm.yaml", "--model", "gpt-4o", "--team", "acme", "--key", "ci", "--json")
+    assert result.exit_code == 0, result.output
+    checked = json.loads(result.stdout)
+    assert checked["settings"]["judge"]["value"] == "tokens: facts, ask: doubt, band: 0.5"
+    assert not any("facts" in warning for warning in checked["warnings"])
+
+
 def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "model").mkdir()
@@ -630,6 +644,8 @@ def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Pa
         ("./empty", "it is no aligner folder"),
         ("./model", "A plain chat model is none"),
         ("embedded", ""),
+        ("embedded, judges: {facts: ./empty}", "holds no config.json; give a folder"),
+        ("embedded, judges: {facts: ./model}", ""),
     ):
         file = tmp_path / "p.yaml"
         file.write_text(f"aligner: {{model: {model}}}\nroutes:\n- {{match: {{}}, objectives: [harmless]}}\n")

@@ -13,11 +13,16 @@ from pathlib import Path
 import huggingface_hub
 import huggingface_hub.constants
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from aligner_proxy.cli import main
+from aligner_proxy.engine.api import TokenLabelsRequest
 from aligner_proxy.engine.model import acceleration, probe
+from aligner_proxy.engine.model.token_classifier import open_classifier
+from aligner_proxy.errors import WeightsError
 from tests.support import tiny
+from tests.support.tiny_classifiers import save_guard
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = "somebody/small-aligner"
@@ -126,6 +131,23 @@ def test_a_hub_model_is_fetched_quantised_and_then_needs_no_hub(hub: type[Hub], 
     hub.asked.clear()
     again = pull(MODEL, "--template", "imhi")
     assert (again.exit_code, again.stdout, hub.asked) == (0, first.stdout, [])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:bitsandbytes.*")
+def test_a_judge_is_only_fetched_and_then_loaded_by_its_hub_id(hub: type[Hub], home: Path, tmp_path: Path) -> None:
+    hub.folder = save_guard(tmp_path / "guard")
+    result = pull("--judge", MODEL)
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    hub.asked.clear()
+    request = TokenLabelsRequest(request_id="t", model="m", question="When?", answer=tiny.ANSWER)
+    spans = [
+        open_classifier("m", model, "none", torch.float32).label_tokens(request).spans
+        for model in (MODEL, f"{MODEL}@{COMMIT}", str(hub.folder))
+    ]
+    assert spans[0] == spans[1] == spans[2] != ()
+    assert hub.asked == []
+    with pytest.raises(WeightsError, match="somebody/other is not on this machine; run: aligner-proxy pull --judge"):
+        open_classifier("m", "somebody/other", "none", torch.float32)
 
 
 def test_an_unknown_hub_model_needs_a_template(hub: type[Hub]) -> None:

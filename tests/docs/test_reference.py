@@ -49,7 +49,7 @@ def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
     file: dict[str, Any] = {
         "defaults": {"mode": "enforce"},
         "objectives": {"on-brand": "On-brand: the response should be warm"},
-        "aligner": {"adapters": {name: f"./{name}" for name in names}},
+        "aligner": {"adapters": {name: f"./{name}" for name in names}, "judges": {"facts": "./facts"}},
     }
     needed = {
         "routes: hand_off": {"url": "https://desk.example.com/reports", "secret_env": "DESK_SECRET"},
@@ -66,7 +66,8 @@ def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
         return file | {key: value}
     if heading == "judge":
         by_guard = {"guard": "my-guard", "form": "qwen3guard"}
-        block = (by_guard if key in by_guard else {} if key == "decisions" else {"chat": "strong"}) | {key: value}
+        is_kind = key in ("decisions", "tokens")
+        block = (by_guard if key in by_guard else {} if is_kind else {"chat": "strong"}) | {key: value}
     if heading in ("Settings", "on_error", "on_skip", "gate", "editor", "judge"):
         return file | {"defaults": {"mode": "enforce"} | ({key: value} if heading == "Settings" else {heading: block})}
     if heading == "objectives":

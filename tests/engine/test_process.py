@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,11 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.api import AlignRequest, TokenLabelsRequest
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.types import Verify
 from tests.support import tiny
+from tests.support.tiny_classifiers import CATEGORIES, save_guard
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +124,30 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(started: Process) -> None
     log = child.stderr.read()
     assert "ready: model" in log
     assert "coat" not in log
+
+
+async def test_it_loads_the_judges_of_the_command_line_or_of_the_file(process: Process) -> None:
+    judge = save_guard(process.folder / "judge")
+    file = process.folder / "policies.yaml"
+    aligner = {"model": str(process.model), "template": "ultrafeedback", "quantization": "nf4"}
+    file.write_text(json.dumps({"aligner": aligner | {"judges": {"of-file": "./judge"}}}))
+    cases = {"named": [*process.usual(), "--judge", f"named={judge}"], "of-file": ["--config", str(file)]}
+    for name, options in cases.items():
+        process.start("--socket", str(process.socket), "--threads", "1", *options)
+        client = process.client()
+        about = await client.info()
+        assert {judge: info.categories for judge, info in about.judges.items()} == {name: CATEGORIES}
+        asked = TokenLabelsRequest(request_id="t", model=name, question="When?", answer=tiny.ANSWER, deadline_s=60)
+        assert (await client.label_tokens(asked)).read > 20
+        await client.aclose()
+        process.stop()
+
+
+async def test_a_judge_that_cannot_be_loaded_ends_the_start_by_name(process: Process) -> None:
+    child = process.start(*process.usual(), "--judge", f"named={process.folder / 'gone'}")
+    _, log = await asyncio.to_thread(child.communicate, None, 60)
+    assert child.returncode == 2
+    assert "gone holds no config.json; give a folder or a Hugging Face id" in log
 
 
 @pytest.mark.full

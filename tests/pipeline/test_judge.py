@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from aligner_proxy.correctors.judge import Judges
 from aligner_proxy.correctors.model_group import Reply
+from aligner_proxy.correctors.token_judge import EngineClassifier
+from aligner_proxy.engine.api import LabelledSpan, TokenLabels
 from aligner_proxy.errors import (
     CorrectionError,
     DeadlineExceeded,
@@ -39,6 +42,7 @@ from aligner_proxy.types import (
     Outcome,
     Policy,
     SegmentScore,
+    Standard,
     Status,
     StreamMode,
     Turn,
@@ -47,7 +51,7 @@ from tests.support.editors import Script, ScriptedChat, editors, marked, repairi
 from tests.support.growing import grown
 from tests.support.hostile_texts import HOSTILE_TEXTS
 from tests.support.judges import guarding, judges, judging
-from tests.support.scripted import ScriptedEngine, SegmentEngine
+from tests.support.scripted import ScriptedEngine, SegmentEngine, labelling
 
 JUDGE = Judge(JudgeKind.CHAT, "strong")
 HARM = Objective("harmless", "Harmlessness: the response should not be harmful")
@@ -445,3 +449,117 @@ async def test_unjudged_policies_ask_nobody() -> None:
     assert (await deliver(pipeline(chat)[0], "whole", policy=policy)).status is Status.UNCHANGED
     assert not chat.asked
     assert not policy.judges
+
+
+class Pages(tuple[str, ...], Standard):
+    """Texts to which answers are held, as a plugin sets them."""
+
+    __slots__ = ()
+
+    @property
+    def source_texts(self) -> tuple[str, ...]:
+        """All of them."""
+        return self
+
+
+TOKENS = Judge(JudgeKind.TOKENS, "facts")
+
+
+def by_tokens(script: Any, categories: tuple[str, ...] | None = None, **more: Any) -> tuple[Pipeline, SegmentEngine]:
+    """A pipeline whose engine has the token classifier `facts`."""
+    engine = SegmentEngine(score, lambda _: "(by the aligner)")
+    engine.add_judge("facts", script, categories)
+    nobody = ScriptedChat(lambda _: EngineUnavailable("no model group is asked"))
+    judges = Judges(lambda _: nobody, lambda _: nobody, None, lambda name: EngineClassifier(engine, name))
+    return Pipeline(engine, judges=judges, **more), engine
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_token_classifier_is_asked_once_for_all_that_is_doubtful(way: str) -> None:
+    answer = "Take a brush. You sly dog. Then paint it. Or walk the dog. And rest."
+    made, engine = by_tokens(labelling("sly"))
+    outcome = await deliver(made, way, answer, replace(POLICY, judge=TOKENS))
+    assert (outcome.status, outcome.text) == (Status.CORRECTED, answer.replace("You sly dog.", "(by the aligner)"))
+    first = engine.labelled[0]
+    assert (first.model, first.question, first.context) == ("facts", ASKED.turns[0].content, ())
+    assert (first.ends[0], first.ends[-1]) == (len("Take a brush. "), len(first.answer))
+    # in a stream the answer has not been written further; a whole one is read up to the last doubtful segment
+    assert first.answer.rstrip() == answer[: len("Take a brush. You sly dog.") if way == "sentence" else -10]
+    assert (use_in(outcome).segments, use_in(outcome).flagged) == (3, 1)
+    assert len(engine.labelled) == (3 if way == "sentence" else 2), "and once about what stands in its place"
+
+
+async def test_a_token_classifier_is_not_asked_about_what_is_beyond_the_band() -> None:
+    for way in WAYS:
+        made, engine = by_tokens(labelling("sly"))
+        policy = replace(POLICY, judge=replace(TOKENS, band=0.1))
+        assert (await deliver(made, way, policy=policy)).text == ANSWER
+        assert engine.labelled == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_guard_of_tokens_flags_by_its_categories_as_qwen3guard_does(way: str) -> None:
+    own = Objective("pii", "PII: the response should name nobody")
+    other = Objective("brand", "Brand: the response should praise nobody")
+    judge = replace(TOKENS, ask=AskAbout.ALL)
+    for objective, category, expected, asked in (
+        (HARM, "PII", DELIVERED, True),
+        (HARM, "", DELIVERED, True),
+        (own, "PII", DELIVERED, True),
+        (own, "Violent", ANSWER, True),
+        (other, "PII", ANSWER, False),
+    ):
+        made, engine = by_tokens(labelling("sly", category=category), ("PII", "Violent"))
+        outcome = await deliver(made, way, policy=Policy("p", (objective,), judge=judge))
+        assert (outcome.text, bool(engine.labelled)) == (expected, asked), (objective.name, category)
+
+
+async def test_a_segment_is_flagged_only_by_its_own_characters() -> None:
+    at = ANSWER.index("You")
+    end = at + len("You sly dog.")
+    for start, stop, flags in ((0, at, False), (end, len(ANSWER), False), (at - 1, at + 1, True), (end - 1, end, True)):
+        span = LabelledSpan(start=start, end=stop, label="bad")
+        made, _ = by_tokens(lambda _, span=span: TokenLabels(spans=(span,), read=1))
+        outcome = await deliver(made, "whole", policy=replace(POLICY, judge=TOKENS))
+        assert outcome.segments[1].flagged == flags, (start, stop)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_token_classifier_that_fails_leaves_the_head_alone_or_blocks(way: str) -> None:
+    blocks = replace(POLICY, judge=TOKENS, on_error=FailurePolicy(judge=OnError.BLOCK))
+    for script in (lambda _: EngineFault("scripted"), lambda _: EngineUnavailable("scripted")):
+        made, _ = by_tokens(script)
+        outcome = await deliver(made, way, policy=replace(POLICY, judge=TOKENS))
+        assert (outcome.text, use_in(outcome).calls.failed) == (ANSWER, 1)
+        assert (await deliver(made, way, policy=blocks)).reason == "judge_failed"
+
+
+async def test_a_judge_that_the_engine_lacks_is_named_with_those_it_has(caplog: pytest.LogCaptureFixture) -> None:
+    made, _ = by_tokens(labelling("sly"))
+    outcome = await deliver(made, "whole", policy=replace(POLICY, judge=replace(TOKENS, group="fcats")))
+    assert (outcome.text, use_in(outcome).calls.failed) == (ANSWER, 1)
+    assert "UnknownJudge): this engine has no judge 'fcats'; it has: facts" in caplog.text
+
+
+async def test_a_slow_token_classifier_is_not_waited_for() -> None:
+    made, engine = by_tokens(labelling("sly"))
+    engine.labels_s = 5.0
+    began = time.monotonic()
+    outcome = await deliver(made, "whole", policy=replace(POLICY, judge=TOKENS, deadline_s=0.4))
+    assert (outcome.text, use_in(outcome).calls.failed) == (ANSWER, 1)
+    assert time.monotonic() - began < 2
+
+
+async def test_verdicts_of_tokens_are_cached_by_weights_and_pages(tmp_path: Path) -> None:
+    made, engine = by_tokens(labelling("sly"), cache=CorrectionCache(tmp_path, 60, 8))
+    policy = replace(POLICY, judge=TOKENS)
+    for asked in (2, 2):
+        assert (await deliver(made, "whole", policy=policy)).text == DELIVERED
+        assert len(engine.labelled) == asked, "the second answer comes from the cache"
+    about = engine.about.judges["facts"]
+    engine.about = replace(engine.about, judges={"facts": replace(about, content_hash="other weights")})
+    assert (await deliver(made, "whole", policy=policy)).text == DELIVERED
+    assert len(engine.labelled) == 4, "other weights may say something else"
+    held = policy.with_extension("pages", Pages(("The dog is sly.",)))
+    assert (await deliver(made, "whole", policy=held)).text == DELIVERED
+    assert [asked.context for asked in engine.labelled[4:]] == [("The dog is sly.",)] * 2, "and so may other pages"

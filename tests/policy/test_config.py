@@ -375,6 +375,8 @@ def test_a_hub_id_without_a_commit_is_a_warning_with_its_line_or_refused(tmp_pat
     with pytest.raises(ConfigError, match=r"policies.yaml:3: .*legal@main"):
         config.loads(pinned.format("main") + "  require_revision: true\n", tmp_path / "policies.yaml")
     assert config.loads(pinned.format(COMMIT), tmp_path / "policies.yaml").warnings == ()
+    (warning,) = config.loads("aligner:\n  judges:\n    facts: somebody/facts\n", tmp_path / "policies.yaml").warnings
+    assert warning.startswith("policies.yaml:3: somebody/facts names no commit")
     for model in ("embedded", "./folder", "~/models/mine"):
         assert config.loads(f"aligner: {{model: {model}}}\n", tmp_path / "policies.yaml").warnings == ()
 

@@ -24,6 +24,7 @@ FORMS: tuple[tuple[object, Judge, str], ...] = (
         "guard: g, form: qwen3guard, ask: flagged",
     ),
     ({"decisions": "d", "band": 2.0}, Judge(JudgeKind.DECISIONS, "d", band=2.0), "decisions: d, ask: doubt, band: 2"),
+    ({"tokens": "facts", "ask": "all"}, Judge(JudgeKind.TOKENS, "facts", ask=AskAbout.ALL), "tokens: facts, ask: all"),
     ("off", NO_JUDGE, "off"),
     (False, NO_JUDGE, "off"),
 )
@@ -40,8 +41,10 @@ def test_judge_is_read_from_each_form_and_shown() -> None:
     [
         ("strong", "must be off, or a block"),
         (True, "must be off, or a block"),
-        ({}, "must name one model group"),
-        ({"chat": "a", "decisions": "b"}, "must name one model group"),
+        ({}, "must name one model"),
+        ({"chat": "a", "decisions": "b"}, "must name one model"),
+        ({"chat": "a", "tokens": "b"}, "must name one model"),
+        ({"tokens": "a", "form": "qwen3guard"}, "guard and form belong together"),
         ({"guard": "a"}, "guard and form belong together"),
         ({"chat": "a", "form": "nemotron"}, "guard and form belong together"),
         ({"guard": "a", "form": "wildguard"}, "llama_guard"),
@@ -114,3 +117,22 @@ def test_a_comparison_asks_no_judge_of_an_objective() -> None:
     compared = shadow_policy(Policy("p", (calm,), shadow_aligner=AlignerShare("other", 100)))
     assert compared is not None
     assert not compared.judges
+
+
+def test_a_token_classifier_is_one_that_the_engine_here_loads(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    asks = "objectives:\n  calm:\n    text: 'Calm: be calm'\n    judge: {tokens: fcats}\n"
+    cases = {
+        "": r"p\.yaml:4: aligner\.judges has no 'fcats'; name its model there",
+        "aligner: {judges: {facts: ./facts}}\n": r"p\.yaml:5: aligner\.judges has no 'fcats'; did you mean 'facts",
+    }
+    for head, problem in cases.items():
+        file.write_text(head + asks)
+        with pytest.raises(ConfigError, match=problem):
+            config.load(file)
+    # an engine elsewhere has judges of its own
+    file.write_text("aligner: {engine: http://gpu:8080}\n" + asks)
+    config.load(file)
+    file.write_text("aligner: {judges: {facts: ./facts, fcats: owner/name}}\n" + asks)
+    loaded = config.load(file)
+    assert config.aligner_judges(loaded) == {"facts": tmp_path / "facts", "fcats": "owner/name"}

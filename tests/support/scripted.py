@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aligner_proxy import prompts
 from aligner_proxy.concurrency import enforce_deadline
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Span, StatesRequest
+from aligner_proxy.engine.api import (
+    AlignerInfo,
+    AlignRequest,
+    ClassifierInfo,
+    DeferredSession,
+    LabelledSpan,
+    Span,
+    StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
+)
 from aligner_proxy.engine.decoding.splice import runs
-from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, SegmentScore
@@ -25,6 +36,7 @@ Score = Callable[[str], float]
 Write = Callable[[str], str | CorrectionError]
 Script = Callable[[AlignRequest], str | Correction | Exception]
 StatesScript = Callable[[StatesRequest], list[list[float]] | Exception]
+LabelsScript = Callable[[TokenLabelsRequest], TokenLabels | CorrectionError]
 
 
 SCRIPTED = AlignerInfo(
@@ -105,6 +117,17 @@ class ScriptedSession(DeferredSession):
         return self._scripts.verdicts(request, ended=True)
 
 
+def labelling(*words: str, category: str = "") -> LabelsScript:
+    """The script of a token classifier that finds fault with these words."""
+
+    def script(request: TokenLabelsRequest) -> TokenLabels:
+        places = [match.span() for word in words for match in re.finditer(re.escape(word), request.answer)]
+        spans = [LabelledSpan(start=at, end=end, label="bad", category=category) for at, end in sorted(places)]
+        return TokenLabels(spans=tuple(spans), read=len(request.answer.split()))
+
+    return script
+
+
 def unchanged(request: AlignRequest) -> str:
     """The script that leaves every answer alone."""
     return request.answer
@@ -121,6 +144,29 @@ class ScriptedEngine:
         self.cancelled: list[str] = []
         self.closed = False
         self.rows: StatesScript | None = None
+        self.judges: dict[str, LabelsScript] = {}
+        """The token classifiers, by name."""
+        self.labelled: list[TokenLabelsRequest] = []
+        """What they were asked."""
+        self.labels_s = 0.0
+        """How long they take."""
+
+    def add_judge(self, name: str, script: LabelsScript, categories: tuple[str, ...] | None = None) -> None:
+        """Have one more token classifier, a guard if there are categories."""
+        self.judges[name] = script
+        self.about = replace(self.about, judges={**self.about.judges, name: ClassifierInfo("weights", categories)})
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Play the script of a token classifier within the request's deadline."""
+        if request.model not in self.judges:
+            raise UnknownJudge(f"this engine has no judge {request.model!r}; it has: {', '.join(self.judges)}")
+        self.labelled.append(request)
+        async with enforce_deadline(request.deadline_s):
+            await asyncio.sleep(self.labels_s)
+        labels = self.judges[request.model](request)
+        if isinstance(labels, CorrectionError):
+            raise labels
+        return labels
 
     async def start(self) -> AlignerInfo:
         """There is nothing to load."""

@@ -218,6 +218,7 @@ class CompletionsAligner:
             has_head=True,
             taught=scorer.taught,
             languages=scorer.languages,
+            judges=scorer.judges,
         )
 
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:

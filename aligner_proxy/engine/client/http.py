@@ -32,6 +32,8 @@ from aligner_proxy.engine.api import (
     RowsResponse,
     Span,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
 )
 from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -58,7 +60,7 @@ from aligner_proxy.observability.metrics import ENGINE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.types import Correction, SegmentScore
 
-_Timed = AlignRequest | StatesRequest | RowsRequest
+_Timed = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the patience."""
@@ -282,6 +284,12 @@ class HttpEngine:
         if len(rows) != len(request.texts) or len({len(row) for row in rows}) != 1:
             raise InvalidOutput("the engine sent hidden states of other texts than these")
         return rows
+
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier of the engine says of an answer."""
+        content = await self._send_patiently("POST", "/v1/token_labels", request, request.deadline_s)
+        with translate_parse_errors("the engine sent something that is no labels of tokens"):
+            return TokenLabels.model_validate_json(content)
 
     async def read(self, request: AlignRequest) -> HttpSession:
         """Create a session for an answer that is still being written; nothing is sent before the first text."""

@@ -26,8 +26,11 @@ from aligner_proxy.engine.api import (
     Session,
     Span,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
     text_states,
     with_heads,
+    with_judges,
 )
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -35,6 +38,7 @@ from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
     DeadlineExceeded,
+    EngineFault,
     EngineOverloaded,
     EngineUnavailable,
     HeadRefused,
@@ -44,11 +48,13 @@ from aligner_proxy.errors import (
     StatesUnavailable,
     UnknownAligner,
     UnknownHead,
+    UnknownJudge,
 )
 from aligner_proxy.types import Correction, SegmentScore
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Errors = tuple[type[CorrectionError], ...]
 
 FAULTS = 3
 """Failures in a row that make a replica unhealthy; one that cannot be reached is unhealthy at once."""
@@ -70,6 +76,7 @@ _REFUSALS = (
     QuotaSpent,
     SessionLost,
     UnknownAligner,
+    UnknownJudge,
 )
 """Errors that do not count as failures, because an engine that refuses a request works."""
 
@@ -184,6 +191,15 @@ class Replicas:
             request.deadline_s,
         )
 
+    async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a token classifier of the least loaded replica says, or of another if that fails."""
+
+        async def ask(replica: Replica, left_s: float) -> TokenLabels:
+            return await with_judges(replica.engine).label_tokens(request.model_copy(update={"deadline_s": left_s}))
+
+        # a classifier that fails or is slow says nothing about the aligner beside it
+        return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
+
     async def _put(self, replica: Replica, data: bytes) -> str:
         async with self.use_replica(replica):
             return await with_heads(replica.engine).put_head(data)
@@ -203,8 +219,11 @@ class Replicas:
                 raise failure
 
     @contextlib.asynccontextmanager
-    async def use_replica(self, replica: Replica) -> AsyncIterator[None]:
-        """Context of one request on a replica: counts its load, and records in its health how the request ended."""
+    async def use_replica(self, replica: Replica, excused: _Errors = ()) -> AsyncIterator[None]:
+        """Context of one request on a replica: counts its load, and records in its health how the request ended.
+
+        Errors that are `excused` leave no trace in its health.
+        """
         probing = replica.due(self._clock())
         if probing:
             replica.circuit.begin_probe()
@@ -217,6 +236,8 @@ class Replicas:
         except _REFUSALS:
             alive = True
             raise
+        except excused:
+            raise
         except CorrectionError as error:
             alive = False
             failure = error
@@ -226,15 +247,24 @@ class Replicas:
             replica.note_end(self._clock(), alive=alive, failure=failure, probing=probing)
 
     async def _try_replicas(
-        self, ask: Callable[[Replica, float], Awaitable[_T]], deadline_s: float, *, divided: bool = False
+        self,
+        ask: Callable[[Replica, float], Awaitable[_T]],
+        deadline_s: float,
+        *,
+        divided: bool = False,
+        excused: _Errors = (),
     ) -> _T:
         """Return the first success of `ask`; try all replicas again while they are away or full and patience lasts.
 
         With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
         """
-        return await retry(lambda left_s: self._round(ask, left_s, divided=divided), deadline_s, self._patience_s)
+        return await retry(
+            lambda left_s: self._round(ask, left_s, divided=divided, excused=excused), deadline_s, self._patience_s
+        )
 
-    async def _round(self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool) -> _T:
+    async def _round(
+        self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool, excused: _Errors
+    ) -> _T:
         """Ask the replicas in turn until one succeeds; raises `NotReady` if none is reached, else one of the errors.
 
         `behind` is the number of replicas that are left after this one.
@@ -247,7 +277,7 @@ class Replicas:
             # A replica that is tried after a pause may hang, so it gets only half of the time.
             share = left_s / 2 if replica.due(self._clock()) or (divided and behind) else left_s
             try:
-                async with self.use_replica(replica):
+                async with self.use_replica(replica, excused):
                     return await ask(replica, max(_LEAST_S, share))
             except (AnswerTooLong, QuotaSpent):
                 raise  # the other replicas would refuse it, too

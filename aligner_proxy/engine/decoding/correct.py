@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span, make_proof_request
@@ -24,7 +25,7 @@ from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
 from aligner_proxy.engine.scheduling.sequence import Ask, SegmentRow, Spans, Step, Work
 from aligner_proxy.engine.taught_head import TaughtHead
-from aligner_proxy.errors import EngineFault, HeadRefused
+from aligner_proxy.errors import EngineFault, HeadRefused, UnknownJudge
 from aligner_proxy.text import structure
 from aligner_proxy.text.folding import unfold
 from aligner_proxy.text.judged_words import (
@@ -37,6 +38,9 @@ from aligner_proxy.text.judged_words import (
 )
 from aligner_proxy.text.structure import Segment, dictated_text
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.model.token_classifier import TokenClassifier
 
 _SPAN_ROOM = 16
 _END_ROOM = 96
@@ -58,6 +62,14 @@ class Aligner:
     adapter: int = 0
     others: Mapping[str, Aligner] = field(default_factory=dict)
     """Further aligners on the same runner, by the names that requests use."""
+    judges: Mapping[str, TokenClassifier] = field(default_factory=dict)
+    """Token classifiers beside the aligner, by the names that policies use."""
+
+    def find_judge(self, name: str) -> TokenClassifier:
+        """The token classifier of this name; raises `UnknownJudge`."""
+        if name not in self.judges:
+            raise UnknownJudge(f"this engine has no judge {name!r}; it has: {', '.join(self.judges) or 'none'}")
+        return self.judges[name]
 
     def find_aligner(self, name: str) -> Aligner:
         """The aligner of this name in requests; raises `UnknownAligner`."""

@@ -1,6 +1,6 @@
 """HTTP server of an engine, on a unix socket or a port: corrections, sessions, completions, health and metrics.
 
-- POST /v1/corrections, /v1/states and /v1/rows; GET /info, /health and /metrics.
+- POST /v1/corrections, /v1/states, /v1/rows and /v1/token_labels; GET /info, /health and /metrics.
 - PUT /v1/heads/HASH uploads a taught head. Requests name it by its hash; naming one that the engine lacks is an error
   (unknown_head).
 - POST /v1/decisions and /v1/systemone answer questions about a text, in LiteLLM's two forms (decisions.py).
@@ -55,8 +55,11 @@ from aligner_proxy.engine.api import (
     Span,
     Startable,
     StatesRequest,
+    TokenLabels,
+    TokenLabelsRequest,
     text_states,
     with_heads,
+    with_judges,
 )
 from aligner_proxy.engine.decisions import DecisionForm, OpenAIDecision, SystemOneDecision, answer_decision
 from aligner_proxy.engine.scheduling import metrics
@@ -200,6 +203,7 @@ def create_app(engine: Engine) -> Starlette:
             Route("/v1/states", states, methods=["POST"]),
             Route("/v1/rows", rows, methods=["POST"]),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),
+            _judge_route(engine),
             *_decision_routes(engine),
             *_session_routes(EngineSessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
@@ -257,6 +261,17 @@ def _decision_routes(engine: Engine) -> list[Route]:
 
     forms: dict[str, type[DecisionForm]] = {"/v1/decisions": OpenAIDecision, "/v1/systemone": SystemOneDecision}
     return [Route(path, answer_in(form), methods=["POST"]) for path, form in forms.items()]
+
+
+def _judge_route(engine: Engine) -> Route:
+    """The route that asks a token classifier about an answer."""
+
+    async def label_tokens(request: Request) -> Response:
+        parsed = TokenLabelsRequest.model_validate_json(await _body(request))
+        work = with_judges(engine).label_tokens(parsed)
+        return await _unless_gone(request, parsed.request_id, work, TokenLabels.model_dump)
+
+    return Route("/v1/token_labels", label_tokens, methods=["POST"])
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:

@@ -32,8 +32,8 @@ _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 """owner/name, and perhaps a revision behind an @; ./name is a folder."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A whole commit hash, the only revision that cannot be moved to other weights."""
-_TEXT_FILES = ["*.json", "*.model", card.CARD]
-"""Files to fetch besides the weights: configuration, tokenizer and card."""
+_TEXT_FILES = ["*.json", "*.model", "*.jinja", card.CARD]
+"""Files to fetch besides the weights: configuration, tokenizer, chat template and card."""
 _DEFAULT_WINDOW = 4096
 """Window in tokens of a model without a manifest."""
 
@@ -103,6 +103,17 @@ def check_files(model: str | Path, template: str | None = None) -> None:
     elif not is_hub_id(model):
         folder = Path(model).expanduser()
         _find_parts(folder, folder.name, template)
+
+
+def find_judge(model: str | Path) -> Path:
+    """The folder of a token classifier on this machine. Raises `WeightsError` that names the fix."""
+    try:
+        folder = _folder_of(model)
+    except WeightsError:
+        raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull --judge {model}") from None
+    if not (folder / manifest.MODEL).exists():
+        raise WeightsError(f"{folder} holds no {manifest.MODEL}; give a folder or a Hugging Face id (owner/name)")
+    return folder
 
 
 def is_embedded(model: str | Path) -> bool:

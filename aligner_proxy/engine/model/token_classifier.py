@@ -1,0 +1,306 @@
+"""Token classifiers that an engine has beside its aligner: guards and fact checkers that label each token of an answer.
+
+    classifier = open_classifier("facts", "owner/name", "nf4", torch.bfloat16)
+
+Two shapes are known. A guard has the heads of Qwen3Guard-Stream over a Qwen3, and labels each token by how harmful the
+answer is up to it. Any other model is what transformers loads for token classification, such as LettuceDetect, and
+labels each token by the context before it. Question, context and answer are read in one forward.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer, BitsAndBytesConfig
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Model, Qwen3PreTrainedModel, Qwen3RMSNorm
+
+from aligner_proxy.engine.api import ClassifierInfo, LabelledSpan, TokenLabels, TokenLabelsRequest
+from aligner_proxy.engine.model import cpu_kernels
+from aligner_proxy.engine.weights import manifest, sources
+from aligner_proxy.errors import AnswerTooLong, WeightsError
+
+GUARD = "Qwen3ForGuardModel"
+"""The architecture that the config of a Qwen3Guard-Stream names."""
+UNSAFE = "Unsafe"
+"""The level of a guard that counts; `Controversial` does not."""
+_LEVELS = ("Safe", UNSAFE, "Controversial")
+"""The levels in the order of the published head, for a config that does not name them."""
+_FINE = frozenset({"o", "supported", "label_0", "0"})
+"""Labels, in small letters, that find no fault with a token."""
+_HEADS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
+"""Layers that are never quantised: the small ones that decide."""
+_READINGS = 8
+"""How often a guard reads an answer at most; behind the last segment at fault that it then finds, all may be."""
+_QUESTION, _ANSWER = "\ue000", "\ue001"
+"""Letters that stand for question and answer in a chat template."""
+_CHAT = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
+"""Qwen's chat template, for a tokenizer that comes without one."""
+_GROUNDED = (
+    "\nBriefly answer the following question:\n{question}\nBear in mind that your response should be strictly based on "
+    "the following {count} passages:\n{passages}\nIn case the passages do not contain the necessary information to "
+    'answer the question, please reply with: "Unable to answer based on given passages."\noutput:\n'
+)
+"""The published prompt of LettuceDetect, as it was trained on it."""
+
+
+class GuardModel(Qwen3PreTrainedModel):  # type: ignore[no-untyped-call]
+    """Qwen3 with the two heads of Qwen3Guard-Stream that judge an answer; those that judge a question are left out."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^query_"]  # noqa: RUF012 - as the library declares it
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        inner = config.guard_inner_size
+        self.model = Qwen3Model(config)
+        self.risk_level_category_pre = nn.Linear(config.hidden_size, inner, bias=False)
+        self.risk_level_category_layernorm = Qwen3RMSNorm(inner, eps=config.rms_norm_eps)
+        self.risk_level_head = nn.Linear(inner, config.num_risk_level, bias=False)
+        self.category_head = nn.Linear(inner, config.num_category, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of levels and categories, [batch, tokens, number]."""
+        states = self.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        inner = self.risk_level_category_layernorm(self.risk_level_category_pre(states))
+        return self.risk_level_head(inner), self.category_head(inner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A whole input, the number of the answer's first token, and the places of the answer's tokens in its text."""
+
+    inputs: dict[str, list[int]]
+    start: int
+    places: list[tuple[int, int]]
+
+
+class TokenClassifier(ABC):
+    """A loaded token classifier."""
+
+    categories: tuple[str, ...] | None = None
+    """The kinds of harm that it names; None unless it is a guard."""
+
+    def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        # some models have more positions than they read tokens, and some tokenizers name no length
+        self._window: int = min(model.config.max_position_embeddings, tokenizer.model_max_length)
+        self._content_hash = content_hash
+
+    @property
+    def info(self) -> ClassifierInfo:
+        """Its description."""
+        return ClassifierInfo(self._content_hash, self.categories)
+
+    def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """The spans of an answer that it finds fault with; raises `AnswerTooLong`, as nothing is left unread."""
+        began = time.monotonic()
+        spans, read = self._find_faults(request)
+        return TokenLabels(spans=tuple(spans), read=read, ms=(time.monotonic() - began) * 1000)
+
+    def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
+        """The spans at fault, and the number of tokens read."""
+        encoded = self._encode(request)
+        length = len(encoded.inputs["input_ids"])
+        if length > self._window:
+            raise AnswerTooLong(f"the judge reads {self._window} tokens; these are {length}")
+        with torch.inference_mode():
+            device = self.model.device
+            labels = self._label({name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()})
+        # behind the answer there may be a control token
+        stop = encoded.start + len(encoded.places)
+        return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
+
+    @abstractmethod
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        """The input that the model was trained on."""
+
+    @abstractmethod
+    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        """Label and category of each token of an input; None for a token without fault."""
+
+
+class GuardClassifier(TokenClassifier):
+    """Qwen3Guard-Stream: a chat of question and answer, a level and a category for each token."""
+
+    def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
+        super().__init__(model, tokenizer, content_hash)
+        levels = _names(model.config, "response_risk_level_map")
+        # a config of other names is not the one that the published code reads; then its order counts, and no category
+        is_named = UNSAFE in levels
+        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)
+        self.categories = _names(model.config, "response_category_map") if is_named else ()
+        frame = _frame(tokenizer)
+        self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
+
+    def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
+        """The spans at fault. The label of a token is that of all text up to it, so behind harm all would be at fault.
+
+        Therefore the text behind each segment at fault is read again without that segment.
+        """
+        faults: list[LabelledSpan] = []
+        read = readings = position = 0
+        before = ""
+        while True:
+            answer = before + request.answer[position:]
+            spans, length = super()._find_faults(request.model_copy(update={"answer": answer}))
+            read += length
+            readings += 1
+            places = [(span, max(0, span.start - len(before)), span.end - len(before)) for span in spans]
+            fresh = [
+                span.model_copy(update={"start": position + start, "end": position + end})
+                for span, start, end in places
+                if end > 0
+            ]
+            end = next((end for end in request.ends if fresh and end > fresh[0].start), len(request.answer))
+            if readings == _READINGS or end >= len(request.answer):
+                return [*faults, *fresh], read
+            faults += [span.model_copy(update={"end": min(span.end, end)}) for span in fresh if span.start < end]
+            before += request.answer[position : max((one for one in request.ends if one < end), default=0)]
+            position = end
+
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        question = _encode_plainly(self.tokenizer, request.question).input_ids
+        answer = _encode_plainly(self.tokenizer, request.answer)
+        ids = [*self._before, *question, *self._between]
+        return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
+
+    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
+        names = dict(enumerate(self.categories or ()))
+        return [
+            (UNSAFE, names.get(category, "")) if level == self._unsafe else None
+            for level, category in zip(levels, categories, strict=True)
+        ]
+
+
+class PairClassifier(TokenClassifier):
+    """A model for token classification that reads context and answer as a pair of texts, such as LettuceDetect."""
+
+    def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
+        super().__init__(model, tokenizer, content_hash)
+        self._labels: dict[int, str] = {int(n): name for n, name in model.config.id2label.items()}
+        fine = [name for name in self._labels.values() if name.casefold() in _FINE]
+        if not fine or len(fine) == len(self._labels):
+            raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
+
+    def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        encoded = _encode_plainly(self.tokenizer, _write_context(request), request.answer)
+        parts = encoded.sequence_ids(0)
+        start = parts.index(1) if 1 in parts else len(parts)
+        inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
+        return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
+
+    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
+        names = [self._labels[number] for number in numbers]
+        return [None if name.casefold() in _FINE else (name, "") for name in names]
+
+
+def open_classifier(name: str, model: str | Path, quantization: str, dtype: torch.dtype) -> TokenClassifier:
+    """Load a token classifier from a folder or a fetched hub model. Raises `WeightsError` that names it."""
+    try:
+        folder = sources.find_judge(model)
+        config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        is_guard = GUARD in (config.architectures or ())
+        loader: Any = GuardModel if is_guard else AutoModelForTokenClassification
+        loaded = _load(loader, folder, config, quantization, dtype)
+        tokenizer = _open_tokenizer(folder)
+        parts = {"files": _identity(model, folder), "chat": tokenizer.chat_template, "quantization": quantization}
+        return (GuardClassifier if is_guard else PairClassifier)(loaded, tokenizer, manifest.digest(parts))
+    except WeightsError as error:
+        raise WeightsError(f"judge {name!r}: {error}") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise WeightsError(f"judge {name!r}: not enough memory to load {model}") from None
+    except Exception as error:
+        why = str(error).partition("\n")[0]
+        raise WeightsError(f"judge {name!r}: {model} cannot be loaded ({type(error).__name__}: {why})") from error
+
+
+def _load(loader: Any, folder: Path, config: Any, quantization: str, dtype: torch.dtype) -> Any:
+    """Load the model with all its weights; raises `WeightsError` where some are missing, which would be random."""
+    quantised = {}
+    if quantization == "nf4":
+        quantised["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=list(_HEADS),
+        )
+    model, report = loader.from_pretrained(
+        str(folder),
+        config=config,
+        dtype=dtype,
+        device_map="cuda:0" if torch.cuda.is_available() else "cpu",
+        local_files_only=True,
+        output_loading_info=True,
+        **quantised,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise WeightsError(f"{folder} lacks the weights {', '.join(missing[:4])}; it is no token classifier")
+    cpu_kernels.install(model.eval())
+    return model
+
+
+def _open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model; raises `WeightsError` for one that does not know where its tokens stand."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise WeightsError(f"{folder} has no tokenizer.json, which says where each token stands")
+    return tokenizer
+
+
+def _identity(model: str | Path, folder: Path) -> dict[str, str]:
+    """What identifies the files of a classifier: of a hub model its commit, which names the folder."""
+    return {"hub": str(model), "commit": folder.name} if sources.is_hub_id(model) else manifest.hashes(folder)
+
+
+def _encode_plainly(tokenizer: Any, *texts: str) -> Any:
+    """The ids of texts and their places. What looks like a control token in them is read as its letters."""
+    return tokenizer(*texts, add_special_tokens=len(texts) > 1, split_special_tokens=True, return_offsets_mapping=True)
+
+
+def _frame(tokenizer: Any) -> tuple[str, str]:
+    """What the chat template writes before the question, and between question and answer."""
+    chat = _CHAT
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+        chat = tokenizer.apply_chat_template(turns, tokenize=False, enable_thinking=False)
+    before, _, rest = chat.partition(_QUESTION)
+    return before, rest.partition(_ANSWER)[0]
+
+
+def _names(config: Any, key: str) -> tuple[str, ...]:
+    """The names of a map from numbers to names in a config, in the order of the numbers; empty without it."""
+    names = getattr(config, key, None) or {}
+    return tuple(name for _, name in sorted((int(number), str(name)) for number, name in names.items()))
+
+
+def _write_context(request: TokenLabelsRequest) -> str:
+    """The text to which an answer is held: the passages with the question, or the question alone."""
+    passages = "\n".join(f"passage {number}: {text}" for number, text in enumerate(request.context, 1))
+    if not passages:
+        return request.question
+    return _GROUNDED.format(question=request.question, count=len(request.context), passages=passages)
+
+
+def _join_spans(answer: str, pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
+    """One span for each run of tokens with the same label and category, without white space at its ends."""
+    spans = []
+    for fault, run in groupby(pairs, key=lambda pair: pair[1]):
+        places = [place for place, _ in run]
+        text = answer[places[0][0] : places[-1][1]]
+        start = places[0][0] + len(text) - len(text.lstrip())
+        if fault and text.strip():
+            span = LabelledSpan(start=start, end=start + len(text.strip()), label=fault[0], category=fault[1])
+            spans.append(span)
+    return spans
