@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -23,7 +23,14 @@ from cachetools import LRUCache
 from aligner_proxy.correctors import editor_prompt, judge_prompt
 from aligner_proxy.correctors.editor_prompt import MAX_PASSAGES, Passage
 from aligner_proxy.correctors.guard_forms import GUARDS, quote_text
-from aligner_proxy.correctors.model_group import ModelGroup, ModelGroups, OpenChat, Payer, Question, cost_of_failure
+from aligner_proxy.correctors.model_group import (
+    ModelGroup,
+    ModelGroups,
+    OpenChat,
+    Payer,
+    Question,
+    cost_of_failure,
+)
 from aligner_proxy.engine.admission import OpenAccounts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import CorrectionError, JudgeFailed
@@ -46,6 +53,10 @@ JUDGING_SHARE = 0.5
 """Share of the time left that the judge may take; the rest is for the edits."""
 KNOWN_VERDICTS = 16_384
 """Verdicts kept in memory for each worker."""
+KNOWN_REPLIES = 2_048
+"""Replies to questions of stages kept in memory for each worker."""
+ASKED_BY_STAGES = (JudgeKind.CHAT, JudgeKind.DECISIONS)
+"""Kinds of judges that answer questions of stages; a guard only answers its own."""
 GUARD_CALLS = 8
 """Calls to a guard at a time for one answer."""
 GUARD_TOKENS = 256
@@ -55,6 +66,7 @@ _CONTEXT_CHARS = 2_000
 _CONTEXT_SEGMENTS = 64
 """Segments before a segment of which these characters are taken."""
 _Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 _PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
 
 
@@ -65,17 +77,19 @@ class Judges:
         self._chats = ModelGroups(open_chat, accounts, role="judge")
         self._decisions = ModelGroups(open_decisions, accounts, role="judge")
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
+        self.replies: LRUCache[str, str] = LRUCache(KNOWN_REPLIES)
+        """Replies to questions of stages, by a hash of all that they depend on."""
 
     def open(self, policy: Policy) -> RequestJudges:
         """The judges of a policy and of its objectives, for one request."""
-        judges = {judge: self._open_judge(judge, policy) for judge in policy.judges}
+        judges = {judge: self.open_judge(judge, policy) for judge in policy.judges}
         own: dict[str, RequestJudge | None] = {}
         for objective in policy.objectives:
             if objective.judge is not None:
                 own[replace_surrogates(objective.text)] = judges.get(objective.judge)
         return RequestJudges(judges.get(policy.judge), own)
 
-    def _open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
+    def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
         """One judge of a policy."""
         groups = self._decisions if judge.kind is JudgeKind.DECISIONS else self._chats
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
@@ -189,31 +203,36 @@ class RequestJudge:
         calls = EditorUse()
         for batch in _batches(marked, MAX_PASSAGES):
             numbered = [Passage(n, one.at, one.lead, one.text, one.against) for n, one in enumerate(batch, 1)]
-            try:
-                fresh, use = await self._ask_patiently(request, segments, numbered, until)
-            except CorrectionError as error:
-                log.warning("call %s: the judge failed (%s)", request.request_id, type(error).__name__)
-                if self.blocks:
-                    raise JudgeFailed("the judge gave no verdict") from None
-                return JudgeOpinion(violates, calls + cost_of_failure(error), failed=True)
+            ask = self._ask_guard if self.judge.form else self._ask_at_once
+            fresh, use = await self.ask_patiently(request, partial(ask, request, segments, numbered), until)
             calls += use
+            if fresh is None:
+                return JudgeOpinion(violates, calls, failed=True)
             violates |= fresh
             self.recent.update((keys[at], verdict) for at, verdict in fresh.items())
         return JudgeOpinion(violates, calls)
 
-    async def _ask_patiently(
-        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], until: float
-    ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask the judge within its share of the time left; once more if the policy says so."""
+    async def ask_patiently(
+        self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], until: float
+    ) -> tuple[_Read | None, EditorUse]:
+        """What `ask` reads within the judge's share of the time left, and the cost; None if the judge fails.
+
+        It is asked once more if the policy says so. Raises `JudgeFailed` if the policy blocks then.
+        """
         seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
-        ask = self._ask_guard if self.judge.form else self._ask_at_once
-        if not self.retries:
-            return await ask(request, segments, marked, seconds)
         try:
-            return await ask(request, segments, marked, seconds / 2)
+            if not self.retries:
+                return await ask(seconds)
+            try:
+                return await ask(seconds / 2)
+            except CorrectionError as error:
+                result, use = await ask(seconds / 2)
+                return result, use + cost_of_failure(error)
         except CorrectionError as error:
-            verdicts, use = await ask(request, segments, marked, seconds / 2)
-            return verdicts, use + cost_of_failure(error)
+            log.warning("call %s: the judge failed (%s)", request.request_id, type(error).__name__)
+            if self.blocks:
+                raise JudgeFailed("the judge gave no verdict") from None
+            return None, cost_of_failure(error)
 
     async def _ask_at_once(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
