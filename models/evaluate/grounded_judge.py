@@ -77,21 +77,26 @@ def _decided(case: Case, grounder: Grounder, found: FactDecision) -> FactDecisio
 
 
 def _verdict(case: Case, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
-    """The verdict on a fact: contradicted by the first value that makes the answer's facts those of the label."""
+    """The verdict on a fact: contradicted by the first value with which one fact more is that of the label."""
     values = part.question.values if part.question and case.kind == OUTDATED else ()
+    agreeing = agreeing_facts(grounder, case.answer, case)
     edits = (value.edit for value in values)
-    edit = next((edit for edit in edits if says_the_same(grounder, apply_fact_edits(case.answer, [edit]), case)), None)
+    texts = ((edit, apply_fact_edits(case.answer, [edit])) for edit in edits)
+    edit = next((edit for edit, text in texts if agreeing_facts(grounder, text, case) > agreeing), None)
     return JudgedFact(part, FactVerdict.CONTRADICTED if edit else FactVerdict.SUPPORTED, edit)
 
 
 def says_the_same(grounder: Grounder, text: str, case: Case) -> bool:
     """Whether a text has the facts of the label, in any notation."""
-    if text == case.right:
-        return True
+    return text == case.right or agreeing_facts(grounder, text, case) == len(grounder.facts_of(case.right))
+
+
+def agreeing_facts(grounder: Grounder, text: str, case: Case) -> int:
+    """How many facts of a text are those of the label; -1 if it has more or fewer."""
     own, right = grounder.facts_of(text), grounder.facts_of(case.right)
     if len(own) != len(right):
-        return False
-    return all(one.same_form(other) and one.agrees(other) for one, other in zip(own, right, strict=True))
+        return -1
+    return sum(one.same_form(other) and one.agrees(other) for one, other in zip(own, right, strict=True))
 
 
 def why_missed(case: Case) -> str:
