@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -48,6 +48,10 @@ JUDGING_SHARE = 0.5
 """Share of the time left that the judge may take; the rest is for the edits."""
 KNOWN_VERDICTS = 16_384
 """Verdicts kept in memory for each worker."""
+KNOWN_REPLIES = 2_048
+"""Replies to questions of stages kept in memory for each worker."""
+ASKED_BY_STAGES = (JudgeKind.CHAT, JudgeKind.DECISIONS)
+"""Kinds of judges that answer questions of stages; a guard only answers its own."""
 GUARD_CALLS = 8
 """Calls to a guard at a time for one answer."""
 GUARD_TOKENS = 256
@@ -57,6 +61,7 @@ _CONTEXT_CHARS = 2_000
 _CONTEXT_SEGMENTS = 64
 """Segments before a segment of which these characters are taken."""
 _Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 _PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
 
 
@@ -79,17 +84,19 @@ class Judges:
         }
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
         self._classifiers: dict[str, ClassifierInfo] = {}
+        self.replies: LRUCache[str, str] = LRUCache(KNOWN_REPLIES)
+        """Replies to questions of stages, by a hash of all that they depend on."""
 
     def open(self, policy: Policy) -> RequestJudges:
         """The judges of a policy and of its objectives, for one request."""
-        judges = {judge: self._open_judge(judge, policy) for judge in policy.judges}
+        judges = {judge: self.open_judge(judge, policy) for judge in policy.judges}
         own: dict[str, RequestJudge | None] = {}
         for objective in policy.objectives:
             if objective.judge is not None:
                 own[replace_surrogates(objective.text)] = judges.get(objective.judge)
         return RequestJudges(judges.get(policy.judge), own, self._classifiers)
 
-    def _open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
+    def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
         """One judge of a policy."""
         group = self._groups[judge.kind].group(judge.group)
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
@@ -219,36 +226,44 @@ class RequestJudge:
             for number, at in enumerate((at for at in sorted(doubtful) if at not in violates), 1)
         ]
         calls = EditorUse()
+        if self.judge.form:
+            ask = self._ask_guard
+        else:
+            ask = self._ask_classifier if self.classifier else self._ask_at_once
         # a classifier reads the answer, however many passages are asked about
         for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
             numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
-            try:
-                fresh, use = await self._ask_patiently(request, segments, numbered, until)
-            except CorrectionError as error:
-                # which judges an engine has is for the operator to know
-                lack = f": {error}" if isinstance(error, UnknownJudge) else ""
-                log.warning("call %s: the judge failed (%s)%s", request.request_id, type(error).__name__, lack)
-                if self.blocks:
-                    raise JudgeFailed("the judge gave no verdict") from None
-                return JudgeOpinion(violates, calls + cost_of_failure(error), failed=True)
+            fresh, use = await self.ask_patiently(request, partial(ask, request, segments, numbered), until)
             calls += use
+            if fresh is None:
+                return JudgeOpinion(violates, calls, failed=True)
             violates |= fresh
             self.recent.update((keys[at], verdict) for at, verdict in fresh.items())
         return JudgeOpinion(violates, calls)
 
-    async def _ask_patiently(
-        self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], until: float
-    ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask the judge within its share of the time left; once more if the policy says so."""
+    async def ask_patiently(
+        self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], until: float
+    ) -> tuple[_Read | None, EditorUse]:
+        """What `ask` reads within the judge's share of the time left, and the cost; None if the judge fails.
+
+        It is asked once more if the policy says so. Raises `JudgeFailed` if the policy blocks then.
+        """
         seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
-        ask = self._ask_guard if self.judge.form else self._ask_classifier if self.classifier else self._ask_at_once
-        if not self.retries:
-            return await ask(request, segments, marked, seconds)
         try:
-            return await ask(request, segments, marked, seconds / 2)
+            if not self.retries:
+                return await ask(seconds)
+            try:
+                return await ask(seconds / 2)
+            except CorrectionError as error:
+                result, use = await ask(seconds / 2)
+                return result, use + cost_of_failure(error)
         except CorrectionError as error:
-            verdicts, use = await ask(request, segments, marked, seconds / 2)
-            return verdicts, use + cost_of_failure(error)
+            # which judges an engine has is for the operator to know
+            lack = f": {error}" if isinstance(error, UnknownJudge) else ""
+            log.warning("call %s: the judge failed (%s)%s", request.request_id, type(error).__name__, lack)
+            if self.blocks:
+                raise JudgeFailed("the judge gave no verdict") from None
+            return None, cost_of_failure(error)
 
     async def _ask_at_once(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set, Sized
 from typing import Any
 
 from aligner_proxy.correctors.editor_prompt import Material, Passage
@@ -85,26 +85,41 @@ def decision_questions(marked: Sequence[Passage]) -> dict[str, Any]:
     }
 
 
-def tokens_for(marked: Sequence[Passage]) -> int:
+def tokens_for(questions: Sized) -> int:
     """Maximum number of tokens in the reply."""
-    return _FRAME_TOKENS + _ENTRY_TOKENS * len(marked)
+    return _FRAME_TOKENS + _ENTRY_TOKENS * len(questions)
 
 
 def verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
     """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for any other reply."""
+    by_number = verdicts_by_number(reply, {passage.number for passage in marked})
+    return {passage.at: by_number[passage.number] for passage in marked}
+
+
+def verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
+    """The verdict by each of these numbers; raises `InvalidOutput` for any other reply."""
+    return {number: _read_verdict(entry) for number, entry in read_entries(reply, numbers).items()}
+
+
+def read_entries(reply: str, numbers: Set[int]) -> dict[int, Mapping[str, Any]]:
+    """The entry of a reply by each of these numbers; raises `InvalidOutput` if some are missing, double or others."""
     parsed = parse_reply(reply)
     entries = parsed.get("verdicts") if isinstance(parsed, Mapping) else None
     if not isinstance(entries, list):
         raise InvalidOutput("the judge replied without verdicts")
-    by_number: dict[int, bool] = {}
+    by_number: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
-        number, violates = _read_entry(entry)
+        if not isinstance(entry, Mapping):
+            raise InvalidOutput("the judge replied with an entry that is no object")
+        number = entry.get("number")
+        if type(number) is not int:
+            raise InvalidOutput("the judge replied with an entry without a number")
         if number in by_number:
-            raise InvalidOutput("the judge replied with two verdicts for one passage")
-        by_number[number] = violates
-    if by_number.keys() != {passage.number for passage in marked}:
-        raise InvalidOutput("the judge replied with verdicts for other passages")
-    return {passage.at: by_number[passage.number] for passage in marked}
+            raise InvalidOutput("the judge replied with two verdicts under one number")
+        by_number[number] = entry
+    if by_number.keys() != numbers:
+        raise InvalidOutput("the judge replied with verdicts that nobody asked for")
+    return by_number
 
 
 def parse_reply(reply: str) -> object:
@@ -128,15 +143,13 @@ def _read_object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _read_entry(entry: object) -> tuple[int, bool]:
-    """The number and verdict of an entry; raises `InvalidOutput` if they are missing or contradict each other."""
-    if not isinstance(entry, Mapping):
-        raise InvalidOutput("the judge replied with an entry that is no object")
-    number, violates, probability = (entry.get(name) for name in ("number", "violates", "probability"))
-    if type(number) is not int or type(violates) is not bool:
-        raise InvalidOutput("the judge replied with an entry without number or verdict")
+def _read_verdict(entry: Mapping[str, Any]) -> bool:
+    """The verdict of an entry; raises `InvalidOutput` if it is missing, or if its probability contradicts it."""
+    violates, probability = entry.get("violates"), entry.get("probability")
+    if type(violates) is not bool:
+        raise InvalidOutput("the judge replied with an entry without a verdict")
     if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
         raise InvalidOutput("the judge replied with an entry without a probability")
     if violates != (probability >= LIKELY):
         raise InvalidOutput("the judge replied with a verdict that its probability contradicts")
-    return number, violates
+    return violates

@@ -72,7 +72,7 @@ class AnswerPart:
         texts: GrowingTexts | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._state = PartState(policy, facts, notify, is_part=inner, open_editor=pipeline.open_editor)
+        self._state = PartState(policy, facts, notify, is_part=inner, models=pipeline)
         self._texts = texts
         self._numbers = ListNumbers(numbering or Numbering())
         own_stages = [Held(), self._numbers] if whole else [self._numbers]

@@ -30,11 +30,11 @@ class EditTally:
         self.corrections.append(correction)
 
     def add_outgoing(self, outgoing: Outgoing) -> None:
-        """Add the findings and editor use of a passage that the stages released."""
+        """Add the findings of a passage that the stages released, and their use of editor and judge."""
         self.findings += outgoing.findings
-        if outgoing.editor:
+        if outgoing.editor or outgoing.judge:
             # a correction without text, for its cost alone
-            self.corrections.append(Correction("", editor=outgoing.editor))
+            self.corrections.append(Correction("", editor=outgoing.editor, judge=outgoing.judge))
 
     def count_edit(self, refusal: str | None) -> None:
         """Count an edit, and record the rule if the gate refused it."""

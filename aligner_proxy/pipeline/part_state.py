@@ -11,7 +11,7 @@ from dataclasses import replace
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
-from aligner_proxy.plugins.stage import AnswerSoFar, PolicyEditor, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, StageModels, Stop
 from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.program_text import CallReader
 from aligner_proxy.text.structure import Segment
@@ -133,10 +133,10 @@ class PartState:
         notify: Callable[[], None],
         *,
         is_part: bool,
-        open_editor: Callable[[AnswerSoFar], PolicyEditor | None],
+        models: StageModels,
     ) -> None:
         self.policy = policy
-        self._open_editor = open_editor
+        self._models = models
         self.facts = AnswerFacts(facts)
         self._notify = notify
         self.is_part = is_part
@@ -199,7 +199,7 @@ class PartState:
             sent_chars=self.delivery.end,
             segments=self.cut.segments,
             verdicts=self.verdicts.all,
-            open_editor=self._open_editor,
+            models=self._models,
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:

@@ -17,10 +17,10 @@ from functools import partial
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
-from aligner_proxy.correctors.judge import Judges
+from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
-from aligner_proxy.correctors.stage_editor import StageEditor
+from aligner_proxy.correctors.stage_models import StageEditor, StageJudge
 from aligner_proxy.correctors.unjudged_session import UnjudgedSession
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
@@ -50,7 +50,7 @@ from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
 from aligner_proxy.plugins.registry import PluginRules
-from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
+from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, PolicyJudge, Stage, Stop
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import (
     LOCAL_EDITOR,
@@ -76,7 +76,7 @@ _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
 """At most this share of the time left, so that a short deadline is not used up by it."""
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
-"""Placeholder objective in a request to an editor, if stages ask one under a policy without objectives."""
+"""Placeholder objective in a request to an editor or judge, if stages ask one under a policy without objectives."""
 
 
 class StageList:
@@ -231,7 +231,7 @@ class Pipeline:
                     deadline,
                     is_structured=form.is_structured,
                     is_one_of_several=form.is_one_of_several,
-                    open_editor=self.open_editor,
+                    models=self,
                 )
                 steps = self._wrap_correction(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
@@ -291,9 +291,15 @@ class Pipeline:
         group = policy.editor_group
         if group is None or self.editors is None:
             return None
-        editor_policy = policy if policy.objectives else replace(policy, objectives=(_NOTHING_JUDGED,))
-        request = align_request(answer.exchange, "", editor_policy, answer.deadline)
-        return StageEditor(self.editors.group(group), request, dict(policy.payer))
+        return StageEditor(self.editors.group(group), _stage_request(answer), dict(policy.payer))
+
+    def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
+        """The judge that stages may use on an answer; None if its policy names none that answers their questions."""
+        policy = answer.policy
+        if self.judges is None or policy.judge.kind not in ASKED_BY_STAGES or not policy.judge:
+            return None
+        judge = self.judges.open_judge(policy.judge, policy)
+        return StageJudge(judge, _stage_request(answer), self.judges.replies)
 
     async def read(self, exchange: Exchange, policy: Policy) -> Session | None:
         """Open a session in which the engine reads an answer from its beginning; None if it will not be corrected."""
@@ -407,7 +413,8 @@ class ReleasedText(InnerWrapper):
         corrected = await self.inner.correct(text, policy)
         outgoing = await self._stages.release(Outgoing(corrected.verdict.text), self._answer)
         verdict = replace(corrected.verdict, text=outgoing.text, findings=outgoing.findings)
-        return replace(corrected, correction=corrected.correction.with_editor(outgoing.editor), verdict=verdict)
+        correction = corrected.correction.with_editor(outgoing.editor).with_judge(outgoing.judge)
+        return replace(corrected, correction=correction, verdict=verdict)
 
 
 class _TextCorrection:
@@ -520,6 +527,13 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
         question=builtin_objectives()[_ABOUT_QUESTION].text if policy.effective_write is Write.VERIFIED else "",
         heads=_list_heads(policy.objectives),
     )
+
+
+def _stage_request(answer: AnswerSoFar) -> AlignRequest:
+    """The request under which stages ask a model about an answer: whose account it is, and how long it may take."""
+    policy = answer.policy
+    judged_policy = policy if policy.objectives else replace(policy, objectives=(_NOTHING_JUDGED,))
+    return align_request(answer.exchange, "", judged_policy, answer.deadline)
 
 
 def _list_heads(objectives: Sequence[Objective]) -> tuple[str, ...]:

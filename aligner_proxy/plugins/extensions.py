@@ -20,7 +20,17 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import BodyField, CheckTable, Corrected, Extension, Inner, RequestField, TextEncoder
-from aligner_proxy.plugins.stage import LAST, AnswerSoFar, Hold, Outgoing, PolicyEditor, Stage, Stop
+from aligner_proxy.plugins.stage import (
+    LAST,
+    AnswerSoFar,
+    Hold,
+    Outgoing,
+    PolicyEditor,
+    PolicyJudge,
+    Stage,
+    StageModels,
+    Stop,
+)
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
 
@@ -332,10 +342,10 @@ class PluginStage(Stage):
             return outcome
 
     def _open_to_thread(self, answer: AnswerSoFar) -> AnswerSoFar:
-        """The answer with an editor that the plugin's thread can use."""
+        """The answer with models that the plugin's thread can ask."""
         if self._caller is None:
             return answer
-        return replace(answer, open_editor=_EditorOpening(answer.open_editor))
+        return replace(answer, models=_ModelsFromThread(answer.models))
 
     def _check_type(self, result: _T, *types: type) -> _T:
         if not isinstance(result, types):
@@ -389,16 +399,20 @@ class _EncoderFromThread:
         return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
 
 
-class _EditorOpening:
-    """Opens an editor for a plugin's thread; must be created in the gateway's loop."""
+class _ModelsFromThread(StageModels):
+    """Opens editor and judge for a plugin's thread; must be created in the gateway's loop."""
 
-    def __init__(self, open_editor: Callable[[AnswerSoFar], PolicyEditor | None]) -> None:
-        self._open = open_editor
+    def __init__(self, models: StageModels) -> None:
+        self._models = models
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, answer: AnswerSoFar) -> PolicyEditor | None:
-        editor = self._open(answer)
+    def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        editor = self._models.open_editor(answer)
         return None if editor is None else _EditorFromThread(editor, self._loop)
+
+    def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
+        judge = self._models.open_judge(answer)
+        return None if judge is None else _JudgeFromThread(judge, self._loop)
 
 
 class _EditorFromThread:
@@ -417,6 +431,15 @@ class _EditorFromThread:
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_T | None, EditorUse]:
         return await _run_in_loop(self._loop, self._editor.ask(messages, read, tokens=tokens, form=form))
+
+
+class _JudgeFromThread(_EditorFromThread):
+    """Satisfies `PolicyJudge` in a plugin's thread."""
+
+    def __init__(self, judge: PolicyJudge, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(judge, loop)
+        self.is_decision_model = judge.is_decision_model
+        self.may_clear = judge.may_clear
 
 
 async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import EditorUse, Exchange, Finding, Outcome, Policy, SegmentScore, Status
+from aligner_proxy.types import EditorUse, Exchange, Finding, JudgeUse, Outcome, Policy, SegmentScore, Status
 
 _Read = TypeVar("_Read")
 
@@ -52,9 +52,40 @@ class PolicyEditor(Protocol):
         ...
 
 
-def has_no_editor(answer: AnswerSoFar) -> PolicyEditor | None:
-    """Return None: no editor is available."""
-    return None
+class PolicyJudge(PolicyEditor, Protocol):
+    """The judge that a policy names, for a stage's questions about one answer; it is asked like an editor.
+
+    `ask` raises `JudgeFailed` where the call fails and the policy blocks then.
+    """
+
+    @property
+    def is_decision_model(self) -> bool:
+        """Whether it answers the questions of `form` with verdicts by number, in place of writing a reply."""
+        ...
+
+    @property
+    def may_clear(self) -> bool:
+        """Whether its verdict counts where the gateway's own is certain, too."""
+        ...
+
+
+class StageModels(Protocol):
+    """The models that stages may ask about an answer. By default there are none."""
+
+    def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        """The editor of the answer's policy; None if it names none."""
+        return None
+
+    def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
+        """The judge of the answer's policy; None if it names none that answers a stage's questions."""
+        return None
+
+
+class _NoModels(StageModels):
+    """No models: the defaults."""
+
+
+NO_MODELS = _NoModels()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +118,17 @@ class AnswerSoFar:
     """The segments of a growing answer."""
     verdicts: Sequence[SegmentScore] = ()
     """The verdicts on the first of these segments."""
-    open_editor: Callable[[AnswerSoFar], PolicyEditor | None] = has_no_editor
+    models: StageModels = NO_MODELS
 
     @property
     def editor(self) -> PolicyEditor | None:
         """The editor that a stage may ask about the answer until the deadline; None if the policy names none."""
-        return self.open_editor(self)
+        return self.models.open_editor(self)
+
+    @property
+    def judge(self) -> PolicyJudge | None:
+        """The judge that a stage may ask; None if the policy names none, or a guard, which knows its own questions."""
+        return self.models.open_judge(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +164,8 @@ class Outgoing:
     """What stages found in it and what they replaced it with; positions refer to the answer."""
     editor: EditorUse | None = None
     """What the stages' use of an editor cost."""
+    judge: JudgeUse | None = None
+    """What stages asked a judge, and what that cost."""
 
 
 LAST = 100

@@ -279,7 +279,7 @@ class PolicySettings(_Block):
     {model: GROUP}."""
     judge: JudgeSetting | None = None
     """Which model gives a second opinion: {chat: GROUP}, {guard: GROUP, form: NAME} or {decisions: GROUP}, with
-    `ask: doubt`, flagged or all; off: none."""
+    `ask: doubt`, flagged or all; off: none. Unless it is a guard, it also settles what references leave in doubt."""
     write: Write | None = None
     """What is written in place of a flagged passage. never: it is removed; verified: only what the detector head finds
     good, also as an answer to the question; free: anything that is not flagged itself. The default is never for the

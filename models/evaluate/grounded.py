@@ -25,6 +25,7 @@ from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits, words_edits
 from aligner_proxy_grounding.sentences import (
     REPLACE_FACTS_FROM,
+    Arbiter,
     FactEdit,
     Grounder,
     UnsettledFact,
@@ -67,7 +68,12 @@ def grounded(
 ) -> tuple[str, list[FactEdit], int]:
     """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
     matcher = Matcher([read_page("PAGE.md", case.page)])
-    grounder = Grounder.for_question(matcher, case.question, doubts=editor and not streams, replace_from=replace_from)
+    grounder = Grounder.for_question(
+        matcher,
+        case.question,
+        arbiter=Arbiter.EDITOR if editor and not streams else Arbiter.WORDS,
+        replace_from=replace_from,
+    )
     if not streams:
         edits, unsettled = grounder.check_answer(case.answer)
         edits = _asked(case, matcher, edits, unsettled) if editor else edits
@@ -75,7 +81,7 @@ def grounded(
     edits = []
     unsettled = []
     for segment in split(case.answer):
-        ahead = grounder.copy_with_doubts().check_segments([segment]) if editor else ([], [])
+        ahead = grounder.copy_for(Arbiter.EDITOR).check_segments([segment]) if editor else ([], [])
         found, doubtful = grounder.check_segments([segment])
         edits += _asked(case, matcher, *ahead) if ahead[1] else found
         unsettled += ahead[1] if editor else doubtful

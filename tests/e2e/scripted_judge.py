@@ -1,7 +1,8 @@
 """Scripted judges behind the upstream's `/v1/chat/completions`: a chat model, and each guard in its published form.
 
 The model that LiteLLM calls says which: `judge-chat`, or `judge-` and the form of a guard. All find fault with the
-Seine alone. A prompt in other roles than those of its guard is an error of the server.
+Seine alone, and `judge-facts` with £5, for which the page has £6. A prompt in other roles than those of its guard is an
+error of the server.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def judge_reply(body: dict[str, Any]) -> Response:
     messages = body["messages"]
     if name == "down":
         return JSONResponse({"error": {"message": "no", "type": "server_error", "code": None}}, 500)
-    if name == "chat":
+    if name == "facts":
+        content = _judge_facts(json.loads(messages[-1]["content"])["facts"])
+    elif name == "chat":
         texts = {int(n): text for _, n, text in _MARKED.findall(json.loads(messages[-1]["content"])["answer"])}
         entries = [
             {"number": n, "violates": "Seine" in text, "probability": 0.9 if "Seine" in text else 0.1}
@@ -61,3 +64,12 @@ def judge_reply(body: dict[str, Any]) -> Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
     head = {"id": "chatcmpl-j", "object": "chat.completion", "created": 1700000000, "model": body["model"]}
     return JSONResponse(head | {"choices": [choice], "usage": USAGE})
+
+
+def _judge_facts(facts: list[dict[str, Any]]) -> str:
+    """The verdicts on facts that references leave in doubt."""
+    entries = []
+    for fact in facts:
+        value = next((one["number"] for one in fact["values"] if one["value"] == "£6" and fact["fact"] == "£5"), 0)
+        entries.append({"number": fact["number"], "verdict": "contradicted" if value else "not said", "value": value})
+    return json.dumps({"verdicts": entries})

@@ -1,4 +1,4 @@
-"""Answers held to references, through the real proxy: from each source, whole and as streams, in two wire formats."""
+"""Answers held to references, through the real proxy: from each source, whole and as streams; doubts to a judge."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from tests.e2e.clients import Gateway, Streamed
-from tests.e2e.deployment import CLAUDE, Deployment
-from tests.e2e.scripted_answers import OUTDATED, UP_TO_DATE
+from tests.e2e.deployment import CLAUDE, INSTRUCT, OPENAI, Deployment
+from tests.e2e.scripted_answers import IN_DOUBT, OUTDATED, UP_TO_DATE
+from tests.e2e.scripted_judge import PREFIX
 from tests.e2e.test_stream_modes import asked, spoken
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PAGE = "# Returns\n\nOnline orders can be returned within 28 days of delivery.\n"
 FILE = "RETURNS.md"
+PRICES = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box.\n"
+PRICE_FILE = "PRICES.md"
 HEADER = "x-account-facts"
 REFERENCES: dict[str, Any] = {
     "system": "system",
@@ -30,12 +33,20 @@ for source, reference in REFERENCES.items():
     for mode in MODES:
         DEPLOYMENT.model(f"{source}-{mode}").model(f"{source}-{mode}-claude", CLAUDE)
         DEPLOYMENT.route(f"{source}-{mode}*", objectives=[], references=[reference], stream=mode)
+DEPLOYMENT.model("judge-facts", {**OPENAI, "model": f"openai/{PREFIX}facts"})
+for name, more in {"hold": {}, "sentence": {}, "live": {"stream": "passthrough"}, "shadow": {"mode": "shadow"}}.items():
+    for suffix, kind in (("", OPENAI), ("-claude", CLAUDE), ("-instruct", INSTRUCT)):
+        DEPLOYMENT.model(f"doubted-{name}{suffix}", kind)
+    settings: dict[str, Any] = {"stream": name} if name in MODES else more
+    held = {"references": [{"file": f"{{folder}}/{PRICE_FILE}"}], "judge": {"chat": "judge-facts"}}
+    DEPLOYMENT.route(f"doubted-{name}*", objectives=[], **held, **settings)
 
 
 @pytest.fixture(scope="module")
 def client(folder: Path, request: pytest.FixtureRequest) -> Gateway:
     """The gateway with the key of a tenant that may bring references; the file is there before it starts."""
     (folder / FILE).write_text(PAGE)
+    (folder / PRICE_FILE).write_text(PRICES)
     tenants: dict[str, Gateway] = request.getfixturevalue("tenants")
     return tenants["vip"]
 
@@ -118,3 +129,42 @@ def test_a_header_of_another_tenant_is_refused(tenants: dict[str, Gateway]) -> N
     got = tenants["other"].chat("outdated", "header-hold", headers=sent("header"))
     assert got.status_code == 403
     assert "allow_references" in got.text
+
+
+SETTLED = IN_DOUBT.replace("£5", "£6")
+SAID = "in_doubt Can you wrap my present?"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_judge_settles_doubts_in_every_wire_format(client: Gateway, mode: str) -> None:
+    whole_answers = {
+        "chat": client.chat(SAID, f"doubted-{mode}"),
+        "text": client.complete(SAID, model=f"doubted-{mode}-instruct"),
+        "messages": client.message(SAID, f"doubted-{mode}-claude"),
+        "responses": client.respond(SAID, f"doubted-{mode}"),
+    }
+    wrong: list[Any] = [
+        (name, got.status_code, got.text, got.headers.get("x-aligner-judge"))
+        for name, got in whole_answers.items()
+        # a judge that was asked the same by another format costs no call
+        if SETTLED not in str(got.json())
+        or not got.headers.get("x-aligner-judge", "").startswith("judge-facts asked=1 flagged=1")
+    ]
+    chat = client.chat_stream(SAID, model=f"doubted-{mode}")
+    text = client.complete_stream(SAID, model=f"doubted-{mode}-instruct")
+    message = client.message_stream(SAID, model=f"doubted-{mode}-claude")
+    response = client.respond_stream(SAID, model=f"doubted-{mode}")
+    for got, said in (
+        (chat, chat.text()),
+        (text, text.text()),
+        (message, "".join(message.parts("content_block_delta", "index", "text"))),
+        (response, "".join(response.parts("response.output_text.delta", "content_index", "delta"))),
+    ):
+        if said != SETTLED or "grounded=1" not in got.comments[-1] or "judge=1/1/0" not in got.comments[-1]:
+            wrong.append((got.status_code, got.raw, said))
+    assert not wrong
+
+
+def test_shadow_mode_and_passthrough_deliver_the_doubt(client: Gateway) -> None:
+    assert client.chat(SAID, "doubted-shadow").json()["choices"][0]["message"]["content"] == IN_DOUBT
+    assert client.chat_stream(SAID, model="doubted-live").text() == IN_DOUBT

@@ -173,6 +173,39 @@ PAGE_LEFT = Fault(
 )
 BY_HEADER = (NO_GRANT, NOISY_HEADER, LONG_HEADER)
 _REFERENCES = (*BAD_PAGES, CHANGED_PAGE, *BY_HEADER, PAGE_SLOW, PAGE_BUG, ENGINE_GONE, NO_ENGINE, PAGE_LEFT)
+FACT_JUDGE_SLOW = Fault(
+    "judge of facts: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks"
+)
+FACT_JUDGE_DOWN, FACT_JUDGE_NOISE, FACT_JUDGE_CUT, FACT_JUDGE_OTHERS, FACT_JUDGE_INVENTS, FACT_JUDGE_QUOTES = (
+    Fault(title, JUDGE, pieces=True, through="hooks")
+    for title in (
+        "judge of facts: answers 500",
+        "judge of facts: replies without a form",
+        "judge of facts: its reply is cut off",
+        "judge of facts: gives verdicts on facts that nobody asked about",
+        "judge of facts: chooses a value that nobody offered",
+        "judge of facts: repeats what it was asked",
+    )
+)
+FACT_JUDGE_DOWN_ONCE = Fault("judge of facts: answers 500 once", JUDGE, heals=True, pieces=True, through="hooks")
+FACT_JUDGE_QUOTA = Fault("judge of facts: the tenant's quota is spent", JUDGE, pieces=True, through="hooks")
+FACT_JUDGE_CLEARS = Fault("judge of facts: lies that every fact is right", None, pieces=True, through="hooks")
+FACT_JUDGE_CHOOSES = Fault(
+    "judge of facts: says which fact is contradicted",
+    None,
+    otherwise=JUDGED,
+    released=JUDGED,
+    pieces=True,
+    through="hooks",
+)
+FACT_JUDGE_LEFT = Fault(
+    "client: leaves while the judge of facts thinks", None, otherwise=NOBODY, pieces=True, through="hooks"
+)
+BY_FACT_JUDGE = (
+    *(FACT_JUDGE_DOWN, FACT_JUDGE_NOISE, FACT_JUDGE_CUT, FACT_JUDGE_OTHERS, FACT_JUDGE_INVENTS, FACT_JUDGE_QUOTES),
+    *(FACT_JUDGE_DOWN_ONCE, FACT_JUDGE_CLEARS, FACT_JUDGE_CHOOSES),
+)
+_FACT_JUDGE = (*BY_FACT_JUDGE, FACT_JUDGE_SLOW, FACT_JUDGE_QUOTA, FACT_JUDGE_LEFT)
 _AUDITS = (NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
 DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
     Fault(title, None, pieces=True, through="hooks")
@@ -185,5 +218,5 @@ DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
     )
 )
 BY_WEBHOOK = (DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS)
-BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_JUDGE, *_REFERENCES, *BY_WEBHOOK)
+BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_JUDGE, *_REFERENCES, *_FACT_JUDGE, *BY_WEBHOOK)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -106,9 +106,9 @@ async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat))
 
 
-async def check_leaving(cell: Cell, chat: WaitingChat, guarded: AlignerGuardrail) -> None:
+async def check_leaving(cell: Cell, chat: WaitingChat, guarded: AlignerGuardrail, **texts: str) -> None:
     """Leave while the model is asked, and check what became of the call."""
-    client = asyncio.create_task(deliver(guarded, cell))
+    client = asyncio.create_task(deliver(guarded, cell, **texts))
     await until(lambda: bool(chat.asked), "the model was never asked")
     client.cancel()
     await asyncio.wait([client])

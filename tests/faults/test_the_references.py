@@ -18,7 +18,7 @@ from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.gateway import litellm_internals, reload
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy_grounding import stage
+from aligner_proxy_grounding import references
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import MOST_CHARS
 from aligner_proxy_grounding.sentences import Grounder
@@ -160,7 +160,7 @@ WAITING: list[None] = []
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nobody finishes taking references apart before it is set."""
     opened = threading.Event()
-    real: Callable[[Any], Matcher] = stage._matcher.__wrapped__
+    real: Callable[[Any], Matcher] = references._matcher.__wrapped__
     WAITING.clear()
 
     def taken_apart(texts: Any) -> Matcher:
@@ -168,7 +168,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         opened.wait(20)
         return real(texts)
 
-    monkeypatch.setattr(stage, "_matcher", taken_apart)
+    monkeypatch.setattr(references, "_matcher", taken_apart)
     yield opened
     opened.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from prometheus_client import REGISTRY
 
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.reload import Policies
+from aligner_proxy.observability import metrics
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy_grounding.references import references_of
 from tests.gateway.test_guardrail import answer, build, data, ledger_of, user
+from tests.support.editors import ScriptedChat
+from tests.support.judges import contradicting, judges
 
 PAGE = "Online orders can be returned within 28 days of delivery.\n"
 WRONG = "Online orders can be returned within 30 days of delivery."
@@ -98,3 +102,35 @@ def test_a_changed_file_counts_and_a_missing_one_is_refused(tmp_path: Path, monk
     assert "14 days" in text()
     (tmp_path / "RULES.md").unlink()
     assert "14 days" in text()
+
+
+async def test_a_judge_of_doubts_is_paid_for_and_reported_like_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "Wrapping a present costs £4 in paper and £6 in a box.\n"
+    (tmp_path / "PRICES.md").write_text(page)
+    defaults = {"references": [{"file": "PRICES.md"}], "judge": {"chat": "of-facts"}}
+    guard = build(tmp_path, monkeypatch, {"defaults": defaults})
+    chat = ScriptedChat(contradicting({"£5": "£6"}))
+    guard.pipeline.judges = judges(chat)
+    flagged = metrics.JUDGED_SEGMENTS.labels("of-facts", "flagged")._value
+    calls = metrics.JUDGE_CALLS.labels("of-facts", "replied")._value
+    before = (flagged.get(), calls.get())
+    request = data()
+    await guard.async_pre_call_hook(user(), None, request, "acompletion")
+    got = await guard.async_post_call_success_hook(request, user(), answer("We wrap a present for £5."))
+    assert got.choices[0].message.content == "We wrap a present for £6."
+    state = ledger_of(request)
+    assert state.headers()["x-aligner-judge"].startswith("of-facts asked=1 flagged=1 cleared=0 calls=1 read=")
+    assert b" judge=1/1/0 " in state.comment()
+    (choice,) = state.record()["choices"]
+    assert {name: choice["judge"][name] for name in ("model", "asked", "flagged", "calls", "failed")} == {
+        "model": "of-facts",
+        "asked": 1,
+        "flagged": 1,
+        "calls": 1,
+        "failed": 0,
+    }
+    assert (flagged.get(), calls.get()) == (before[0] + 1, before[1] + 1)
+    assert [payer["user_api_key"] for payer in chat.payers] == [user().api_key]
+    assert "present" not in json.dumps(state.record())

@@ -220,7 +220,7 @@ async def test_a_stage_asks_the_editor_of_the_policy(threaded: bool, policy: Pol
     engine = SegmentEngine(lambda _: -2.0, lambda _: "")
     made = Pipeline(engine, extensions=Extensions([Member(With(Asking), runner)]), editors=editors(chat))
     stages = made.stages(policy)
-    answer = AnswerSoFar(ASKED, ENGLISH, policy, time.monotonic() + 5, open_editor=made.open_editor)
+    answer = AnswerSoFar(ASKED, ENGLISH, policy, time.monotonic() + 5, models=made)
     outgoing = await stages.release(Outgoing(ENGLISH), answer)
     assert outgoing.text == ENGLISH.upper()
     assert outgoing.editor is not None

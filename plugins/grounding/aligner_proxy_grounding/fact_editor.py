@@ -7,7 +7,7 @@ what is accepted. If the editor cannot be called, word matching decides alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aligner_proxy.correctors import editor_prompt
@@ -15,6 +15,7 @@ from aligner_proxy.correctors.editor_prompt import Passage
 from aligner_proxy.plugins.stage import PolicyEditor
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy.types import EditorUse, Turn
+from aligner_proxy_grounding.quoting import mark_passages, quote_references
 from aligner_proxy_grounding.references import Reference
 
 INSTRUCTION = (
@@ -28,11 +29,6 @@ INSTRUCTION = (
     "write the passage exactly as it is. Reply with one JSON object and nothing else: "
     '{{"replacements": [{{"number": 1, "text": "..."}}]}}, with one entry for each passage.'
 )
-REFERENCE_CHARS = 12_000
-"""If all references together are no longer than this, the editor sees them whole. Of longer ones it sees the headings
-and the lines near a possible contradiction, and at most this many characters of each reference."""
-_LINES_NEAR = 12
-"""How many lines before and after a possible contradiction the editor sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +54,7 @@ class FactEditor:
         The sentences are None if the editor cannot be called.
         """
         segments = split(text)
-        starts = {doubt.start for doubt in doubts}
-        marked = [
-            editor_prompt.passage(number, at, segments[at].text)
-            for number, at in enumerate(_first(segments, starts), 1)
-        ]
+        marked = mark_passages(segments, {doubt.start for doubt in doubts})
         texts, use = await self._editor.ask(
             messages(self._turns, segments, marked, references, doubts),
             lambda reply: editor_prompt.replacements(reply, marked),
@@ -75,11 +67,6 @@ class FactEditor:
         return {segments[at].start: leads[at] + sentence for at, sentence in texts.items() if sentence}, use
 
 
-def _first(segments: Sequence[Segment], starts: set[int]) -> list[int]:
-    """The indexes of the segments that begin at these positions; at most as many as one call may ask about."""
-    return [at for at, segment in enumerate(segments) if segment.start in starts][: editor_prompt.MAX_PASSAGES]
-
-
 def messages(
     turns: Sequence[Turn],
     segments: Sequence[Segment],
@@ -89,27 +76,8 @@ def messages(
 ) -> list[dict[str, str]]:
     """The chat messages of the call to the editor."""
     material = editor_prompt.Material(turns, segments, marked)
-    content = {"references": _quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
+    content = {"references": quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
     return [
         {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
         {"role": "user", "content": json.dumps(content, ensure_ascii=False)},
     ]
-
-
-def _quote_references(references: Sequence[Reference], sources: set[str]) -> list[Mapping[str, str]]:
-    """The references with numbered lines; of long ones only headings and the lines near `sources`."""
-    whole = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
-    excerpts: list[Mapping[str, str]] = []
-    for reference in references:
-        lines = reference.text.splitlines()
-        # the last colon, since a label may contain one
-        places = (source.rpartition(":") for source in sources)
-        doubted_lines = {int(number) for label, _, number in places if label == reference.label}
-        quoted_lines = [
-            f"{number} {line}"
-            for number, line in enumerate(lines, 1)
-            if whole or line.startswith("#") or any(abs(number - one) <= _LINES_NEAR for one in doubted_lines)
-        ]
-        if quoted_lines:
-            excerpts.append({"name": reference.label, "text": "\n".join(quoted_lines)[:REFERENCE_CHARS]})
-    return excerpts

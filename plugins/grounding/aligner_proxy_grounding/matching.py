@@ -24,6 +24,10 @@ UNSETTLED = 0.4
 DOUBTFUL_AGAINST = 0.3
 """Least probability that any statement is about the same matter with another value, for the editor to be asked about a
 fact that another statement confirms. It is asked about every other fact that some statement may give otherwise."""
+DOUBTFUL_TO_A_JUDGE = 0.1
+"""The same for a judge, which cannot write what is not on the page, and is asked about all facts in one call."""
+MOST_VALUES = 4
+"""How many values of the references a judge may choose from; the right one is hardly ever behind them."""
 MOST_WEIGHED = 10
 """How many top-ranked statements have their evidence weighed."""
 CONFIRMS = 0.7
@@ -164,23 +168,30 @@ class Matcher:
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
 
     def match(
-        self, fact: Fact, subject: FactSubject, around: AnswerContext, *, replace_from: float, doubts: bool = False
+        self,
+        fact: Fact,
+        subject: FactSubject,
+        around: AnswerContext,
+        *,
+        replace_from: float,
+        doubtful_from: float | None = None,
     ) -> Match:
         """What the references say about a fact; from certainty `replace_from` on it is contradicted.
 
-        With `doubts` (an editor will decide) no certainty suffices to replace, and any statement with another value
-        that shares a word suffices to be unsettled.
+        With `doubtful_from` (a judge or an editor will decide) no certainty suffices to replace, and any statement with
+        another value that shares a word suffices to be unsettled; with a confirmed fact, from that probability on.
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
-        rest = confirmed or (NO_MATCH if self._may_state(fact) else Match(FactFinding.UNSETTLED))
+        rest = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
+        is_asked_about = doubtful_from is not None
         if candidate is None:
-            related = self._related_statement(fact, subject) if doubts and confirmed is None else None
+            related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
             return rest if related is None else Match(FactFinding.UNSETTLED, related)
-        if doubts:
-            # the editor decides, so it may be asked about much less likely contradictions
-            is_asked = confirmed is None or candidate.of_any >= DOUBTFUL_AGAINST
+        if doubtful_from is not None:
+            # somebody else decides, so it may be asked about much less likely contradictions
+            is_asked = confirmed is None or candidate.of_any >= doubtful_from
             return candidate.as_match(FactFinding.UNSETTLED) if is_asked else rest
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.OTHERWISE)
@@ -237,6 +248,19 @@ class Matcher:
         }
         return FactCandidate(first, of_any, counts)
 
+    def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
+        """The likeliest statements with other values of the fact's form, one for each value, at most `MOST_VALUES`."""
+        weighed = self.rank_statements(fact, subject)[:MOST_WEIGHED]
+        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
+        ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
+        near = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MOST_TIMES]
+        related = self._related_statement(fact, subject)
+        others: list[Statement] = []
+        for statement in [*near, *([related] if related else [])]:
+            if not any(statement.fact.agrees(one) for one in (fact, *(other.fact for other in others))):
+                others.append(statement)
+        return others[:MOST_VALUES]
+
     def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
         """The statement with the same value whose score is close to the best; None without one."""
         match = self._confirming_match(fact, self.rank_statements(fact, subject))
@@ -268,7 +292,7 @@ class Matcher:
         ]
         return sorted(scored, key=lambda pair: -pair[0])
 
-    def _may_state(self, fact: Fact) -> bool:
+    def may_state(self, fact: Fact) -> bool:
         """Whether an answer may state a fact on which no statement bears; contact data must be on the pages."""
         if fact.kind is FactKind.WEB:
             return _host(fact) in self._hosts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.types import Policy, Standard
 from aligner_proxy_grounding.contradictions import find_contradiction
+from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
 
+_MATCHERS = 64
+"""How many parsed sets of references are cached; a set is what one policy has."""
 REFERENCES_KEY = "references"
 GRANT_KEY = "allow_references"
 GROUNDED = "grounded"
@@ -113,6 +117,17 @@ def references_of(policy: Policy) -> References:
     """The references of a policy; empty without any."""
     references: References = policy.extension(REFERENCES_KEY, NO_REFERENCES)
     return references
+
+
+def matcher_of(references: Iterable[Reference]) -> Matcher:
+    """The matcher for the texts of these references, cached."""
+    return _matcher(tuple((reference.label, reference.text) for reference in references))
+
+
+@lru_cache(maxsize=_MATCHERS)
+def _matcher(texts: tuple[tuple[str, str], ...]) -> Matcher:
+    """The matcher for these (name, text) references, cached."""
+    return Matcher([read_page(name, text) for name, text in texts])
 
 
 def fill_references(policy: Policy, facts: RequestFacts) -> Policy:

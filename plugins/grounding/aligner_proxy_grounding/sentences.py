@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.derived import (
@@ -26,6 +27,8 @@ from aligner_proxy_grounding.evidence import FactSubject
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import (
+    DOUBTFUL_AGAINST,
+    DOUBTFUL_TO_A_JUDGE,
     MOST_WEIGHED,
     NO_MATCH,
     AnswerContext,
@@ -42,7 +45,8 @@ from aligner_proxy_grounding.words import words
 REPLACE_FACTS_FROM = 0.85
 """Least certainty at which a contradicted fact is replaced, if the policy sets no other."""
 CERTAIN_WITHOUT_EDITOR = 0.95
-"""From this certainty of words on, an editor that writes a sentence as it is does not overrule them."""
+"""From this certainty of words on, a judge that lets a sentence stand, or an editor that writes it as it is, does not
+overrule them."""
 MOST_FACTS = 400
 """Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
@@ -74,6 +78,17 @@ _BACK = 0.8
 """The same for a word of the sentence before; half of it for the one before that."""
 
 
+class Arbiter(StrEnum):
+    """Who decides what words leave in doubt."""
+
+    WORDS = "words"
+    EDITOR = "editor"
+    JUDGE = "judge"
+
+
+_DOUBTFUL_FROM = {Arbiter.WORDS: None, Arbiter.EDITOR: DOUBTFUL_AGAINST, Arbiter.JUDGE: DOUBTFUL_TO_A_JUDGE}
+
+
 @dataclass(frozen=True, slots=True)
 class FactEdit:
     """An edit: `text` replaces the characters from `start` to `end`; `source` is the reference line."""
@@ -97,7 +112,29 @@ class UnsettledFact:
     kind: str
     source: str
     words_edit: FactEdit | None = None
-    """The edit that words are certain of, which an editor that writes the passage as it is does not overrule."""
+    """The edit that words are certain of, which nobody overrules who lets the passage stand."""
+    question: FactQuestion | None = None
+    """What a judge is asked about it; None where no judge is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactValue:
+    """A value as a reference writes it, and the edit that writes it into the answer."""
+
+    text: str
+    edit: FactEdit
+
+
+@dataclass(frozen=True, slots=True)
+class FactQuestion:
+    """Whether a fact of an answer is contradicted, and by which value of the references."""
+
+    fact: str
+    """The fact as the answer writes it."""
+    values: tuple[FactValue, ...]
+    """What words would write in its place, the likeliest first."""
+    must_be_stated: bool
+    """Whether it is contact data that no reference has, which stays unsettled whatever the verdict."""
 
 
 @dataclass(slots=True)
@@ -130,8 +167,8 @@ class Grounder:
     """Checks one answer against its references, sentence by sentence."""
 
     matcher: Matcher
-    doubts: bool = False
-    """Whether an editor will decide unsettled facts; then more facts count as unsettled."""
+    arbiter: Arbiter = Arbiter.WORDS
+    """Who decides unsettled facts; if others than words do, more facts count as unsettled."""
     replace_from: float = REPLACE_FACTS_FROM
     """Least certainty of a contradiction for the fact to be replaced."""
     _client: ClientTexts = ClientTexts()
@@ -153,23 +190,23 @@ class Grounder:
         question: str,
         client_text: str = "",
         *,
-        doubts: bool = False,
+        arbiter: Arbiter = Arbiter.WORDS,
         replace_from: float = REPLACE_FACTS_FROM,
     ) -> Grounder:
         """Create the grounder of an answer to `question`; `client_text` is everything that the client wrote."""
         text = client_text or question
         facts = [fact for sentence in split(text) for fact in read_facts(sentence.text, matcher.conventions)]
         client = ClientTexts(text, facts, dict.fromkeys(words(question), _QUESTION))
-        return cls(matcher, doubts, replace_from, client)
+        return cls(matcher, arbiter, replace_from, client)
 
-    def copy_with_doubts(self) -> Grounder:
-        """A copy of this grounder with `doubts`, to look ahead at the next sentences.
+    def copy_for(self, arbiter: Arbiter) -> Grounder:
+        """A copy of this grounder for another arbiter, to look ahead at the next sentences.
 
         This grounder's own state does not change.
         """
         return replace(
             self,
-            doubts=True,
+            arbiter=arbiter,
             _terms=[*self._terms],
             _words={*self._words},
             _repeat_counts=Counter(self._repeat_counts),
@@ -263,7 +300,7 @@ class Grounder:
         """Return the edits and the unsettled facts of one sentence."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
-        matches = [self._match(sentence, number) for number in range(len(sentence.facts))]
+        matches = [self.match_fact(sentence, number) for number in range(len(sentence.facts))]
         uses = Counter(match.statement for match in matches if self._is_certain(match))
         for number, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
             if match.finding not in (FactFinding.OTHERWISE, FactFinding.UNSETTLED):
@@ -280,12 +317,25 @@ class Grounder:
             source = match.statement.place if match.statement else self.matcher.name
             is_sure = self._is_certain(match) and not is_shared and self._may_replace(sentence, number, match.statement)
             end = sentence.start + len(sentence.text)
-            doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, edit if is_sure else None))
+            question = self._question(sentence, number) if self.arbiter is Arbiter.JUDGE else None
+            words_edit = edit if is_sure else None
+            doubts.append(UnsettledFact(sentence.start, end, fact.kind.value, source, words_edit, question))
         return edits, doubts
 
     def _is_certain(self, match: Match) -> bool:
-        """Whether words alone would replace the fact; where an editor decides, so much more certain."""
-        return match.finding is FactFinding.OTHERWISE or (self.doubts and match.score >= CERTAIN_WITHOUT_EDITOR)
+        """Whether words alone would replace the fact; where somebody else decides, so much more certain."""
+        if match.finding is FactFinding.OTHERWISE:
+            return True
+        return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
+
+    def _question(self, sentence: AnswerSentence, number: int) -> FactQuestion:
+        """What a judge is asked about a fact: the values that words could write in its place."""
+        fact = sentence.facts[number]
+        around = self._answer_context(sentence, number)
+        statements = self.matcher.other_values(fact, sentence.subjects[number], around)
+        edits = ((statement.fact.text, self._edit(sentence, number, statement)) for statement in statements)
+        values = tuple(FactValue(text, edit) for text, edit in edits if edit is not None)
+        return FactQuestion(fact.text, values, must_be_stated=not self.matcher.may_state(fact))
 
     def _edit(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> FactEdit | None:
         """The edit that puts the value of a statement into a sentence; None if no notation is safe."""
@@ -352,14 +402,16 @@ class Grounder:
         candidate = self.matcher.candidate(fact, sentence.subjects[number], self._answer_context(sentence, number))
         return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
 
-    def _match(self, sentence: AnswerSentence, number: int) -> Match:
+    def match_fact(self, sentence: AnswerSentence, number: int) -> Match:
         """The match for a fact; no match if it must not be checked or may not be replaced."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
         around = self._answer_context(sentence, number)
         subject = sentence.subjects[number]
-        match = self.matcher.match(fact, subject, around, replace_from=self.replace_from, doubts=self.doubts)
+        match = self.matcher.match(
+            fact, subject, around, replace_from=self.replace_from, doubtful_from=_DOUBTFUL_FROM[self.arbiter]
+        )
         # the other findings replace nothing
         if match.finding is FactFinding.OTHERWISE and match.statement is not None:
             return match if self._may_replace(sentence, number, match.statement) else NO_MATCH

@@ -25,7 +25,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
-from aligner_proxy_grounding.fact_editor import REFERENCE_CHARS
+from aligner_proxy_grounding.quoting import REFERENCE_CHARS
 from aligner_proxy_grounding.references import Reference, ReferenceKind
 from tests.plugins.grounding.held import EXTENSIONS, held
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying

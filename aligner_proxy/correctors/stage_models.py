@@ -1,0 +1,106 @@
+"""Editor and judge of one request for questions from stages, such as which of two facts an answer means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from cachetools import LRUCache
+
+from aligner_proxy.correctors.editor import EDITING_SHARE
+from aligner_proxy.correctors.judge import RequestJudge
+from aligner_proxy.correctors.model_group import ModelGroup, Payer, Question, Reply, cost_of_failure
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.errors import CorrectionError
+from aligner_proxy.plugins.extensions import Boundary
+from aligner_proxy.types import EditorUse, JudgeKind
+
+log = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
+
+
+class StageEditor:
+    """A model group that answers questions of stages, charged to a request. Satisfies `PolicyEditor`."""
+
+    def __init__(self, group: ModelGroup, request: AlignRequest, payer: Payer) -> None:
+        self._group = group
+        self._request = request
+        self._payer = payer
+        self._until = time.monotonic() + request.deadline_s
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        read: Callable[[str], _Read],
+        *,
+        tokens: int,
+        form: Mapping[str, Any] | None = None,
+    ) -> tuple[_Read | None, EditorUse]:
+        """Ask the editor; return what `read` makes of the reply (None if the call fails; logged), and the cost."""
+        seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
+        try:
+            return await self._group.ask(
+                self._request,
+                Question(messages, tokens, form),
+                lambda reply: _read_guarded(read, reply.text),
+                self._payer,
+                seconds,
+            )
+        except CorrectionError as error:
+            log.warning(
+                "call %s: the editor failed (%s); going on without its answer",
+                self._request.request_id,
+                type(error).__name__,
+            )
+            return None, cost_of_failure(error)
+
+
+class StageJudge:
+    """A judge that answers questions of stages, charged to a request. Satisfies `PolicyJudge`."""
+
+    def __init__(self, judge: RequestJudge, request: AlignRequest, replies: LRUCache[str, str]) -> None:
+        self._judge = judge
+        self._request = request
+        self._replies = replies
+        self._until = time.monotonic() + request.deadline_s
+        self.is_decision_model = judge.judge.kind is JudgeKind.DECISIONS
+        self.may_clear = judge.judge.may_clear
+
+    async def ask(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        read: Callable[[str], _Read],
+        *,
+        tokens: int,
+        form: Mapping[str, Any] | None = None,
+    ) -> tuple[_Read | None, EditorUse]:
+        """Ask the judge; return what `read` makes of the reply (None if the call fails; logged), and the cost.
+
+        The reply to an equal question is known. Raises `JudgeFailed` if the call fails and the policy blocks then.
+        """
+        request = self._request
+        parts = [self._judge.identity(), request.tenant, [dict(one) for one in messages], form]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        if (known_reply := self._replies.get(key)) is not None:
+            return _read_guarded(read, known_reply), EditorUse()
+
+        def keep(reply: Reply) -> _Read:
+            result = _read_guarded(read, reply.text)
+            # only what could be read is an answer to the question
+            self._replies[key] = reply.text
+            return result
+
+        question = Question(messages, tokens, form, varies=False)
+        ask = partial(self._judge.group.ask, request, question, keep, self._judge.payer)
+        return await self._judge.ask_patiently(request, ask, self._until)
+
+
+def _read_guarded(read: Callable[[str], _Read], text: str) -> _Read:
+    """What a stage's `read` makes of a reply; an error in it counts as the plugin's (`Boundary`)."""
+    with Boundary():
+        return read(text)

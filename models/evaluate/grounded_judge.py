@@ -1,0 +1,193 @@
+"""How many outdated facts come out right if a judge that is always right is asked about doubts, and words alone write.
+
+    python -m models.evaluate.grounded_judge [FOLDER or FILE] [--streams] [--show]
+
+The judge reads the labels of the cases: of the outdated fact it says which of the values that words offer is right, of
+every other fact that it may stand. So this is the most that a judge can bring. An answer is put right if its facts are
+those of the label; where its notation is another, that is counted apart. What is not put right is counted by reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligner_proxy.text.structure import split
+from aligner_proxy_grounding.fact_judge import FactVerdict, JudgedFact
+from aligner_proxy_grounding.matching import FactFinding, Matcher
+from aligner_proxy_grounding.page import read_page
+from aligner_proxy_grounding.sentences import (
+    AnswerSentence,
+    Arbiter,
+    FactEdit,
+    Grounder,
+    UnsettledFact,
+    apply_fact_edits,
+)
+from aligner_proxy_grounding.settling import FactDecision, take_verdicts
+from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases, grounded
+from models.evaluate.grounded_forms import CLEAN, UNKNOWN, read_forms
+from models.reporting.statistics import Rate
+
+RIGHT = "put right"
+NOT_READ = "the fact or its replacement is not read"
+NOT_ON_PAGE = "the page has no such value in a form that is read"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one answer."""
+
+    text: str
+    is_asked: bool
+    """Whether the judge was called, in streams at least once."""
+    facts: int
+    """About how many facts it was asked."""
+
+
+def judged(case: Case, *, streams: bool = False) -> Result:
+    """The answer as it goes out with a judge that is always right."""
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
+    if not streams:
+        found = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_answer(case.answer))
+        return _settled(case, grounder, found)
+    edits: list[FactEdit] = []
+    asked: list[Result] = []
+    for segment in split(case.answer):
+        found = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_segments([segment]))
+        by_words, _ = grounder.check_segments([segment])
+        asked.append(_settled(case, grounder, found))
+        edits += _decided(case, grounder, found).edits if found.has_doubts else by_words
+    text = apply_fact_edits(case.answer, edits)
+    return Result(text, any(one.is_asked for one in asked), sum(one.facts for one in asked))
+
+
+def _settled(case: Case, grounder: Grounder, found: FactDecision) -> Result:
+    """The answer after the verdicts on these doubts."""
+    facts = sum(bool(part.question and part.question.values) for part in found.doubtful)
+    return Result(apply_fact_edits(case.answer, _decided(case, grounder, found).edits), bool(facts), facts)
+
+
+def _decided(case: Case, grounder: Grounder, found: FactDecision) -> FactDecision:
+    """What follows from the verdicts of a judge that knows the label."""
+    return take_verdicts(found, [_verdict(case, grounder, part) for part in found.doubtful if part.question])[0]
+
+
+def _verdict(case: Case, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
+    """The verdict on a fact: contradicted by the first value with which one fact more is that of the label."""
+    values = part.question.values if part.question and case.kind == OUTDATED else ()
+    agreeing = agreeing_facts(grounder, case.answer, case)
+    edits = (value.edit for value in values)
+    texts = ((edit, apply_fact_edits(case.answer, [edit])) for edit in edits)
+    edit = next((edit for edit, text in texts if agreeing_facts(grounder, text, case) > agreeing), None)
+    return JudgedFact(part, FactVerdict.CONTRADICTED if edit else FactVerdict.SUPPORTED, edit)
+
+
+def says_the_same(grounder: Grounder, text: str, case: Case) -> bool:
+    """Whether a text has the facts of the label, in any notation."""
+    return text == case.right or agreeing_facts(grounder, text, case) == len(grounder.facts_of(case.right))
+
+
+def agreeing_facts(grounder: Grounder, text: str, case: Case) -> int:
+    """How many facts of a text are those of the label; -1 if it has more or fewer."""
+    own, right = grounder.facts_of(text), grounder.facts_of(case.right)
+    if len(own) != len(right):
+        return -1
+    return sum(one.same_form(other) and one.agrees(other) for one, other in zip(own, right, strict=True))
+
+
+def why_missed(case: Case) -> str:
+    """Why an outdated fact was not put right."""
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question, arbiter=Arbiter.JUDGE)
+    place = next(n for n, (one, other) in enumerate(zip(case.answer, case.right, strict=False)) if one != other)
+    sentences = grounder.read_all(case.answer)
+    sentence = next(one for one in sentences if one.start <= place < one.start + len(one.text))
+    right = grounder.facts_of(case.right[sentence.start : sentence.start + len(sentence.text) + _longer(case)])
+    changed = [n for n, (one, other) in enumerate(zip(sentence.facts, right, strict=False)) if one.text != other.text]
+    if len(right) != len(sentence.facts) or not changed:
+        return NOT_READ
+    fact = sentence.facts[changed[0]]
+    if not fact.same_form(right[changed[0]]) or grounder.matcher.find_statement(right[changed[0]]) is None:
+        return NOT_ON_PAGE
+    if fact.inherited or grounder.is_left_alone(sentence, fact):
+        return "left alone: the client's, quoted, denied or computed"
+    return _why_not_chosen(grounder, sentence, changed[0])
+
+
+def _why_not_chosen(grounder: Grounder, sentence: AnswerSentence, number: int) -> str:
+    """Why a fact that the page gives otherwise was not replaced: it was not asked about, or no value was right."""
+    match = grounder.match_fact(sentence, number)
+    if match.finding is FactFinding.CONFIRMED:
+        return "not asked about: another statement confirms it"
+    if match.finding is not FactFinding.UNSETTLED:
+        return "not asked about: no statement shares a word"
+    return "the right value is not among those offered"
+
+
+def _longer(case: Case) -> int:
+    return len(case.right) - len(case.answer)
+
+
+def read_cases(path: Path) -> Iterable[Case]:
+    """The cases of a folder of businesses or of a file of forms."""
+    return cases(path) if path.is_dir() else read_forms(path)
+
+
+def count(path: Path, *, streams: bool, show: bool) -> Counter[str]:
+    """What becomes of the answers of a set, by kind and result."""
+    counts = Counter[str]()
+    for case in read_cases(path):
+        result = judged(case, streams=streams)
+        counts[case.kind] += 1
+        counts[f"{case.kind} asked"] += result.is_asked
+        counts[f"{case.kind} facts"] += result.facts
+        counts[f"{case.kind} touched"] += result.text != case.right
+        if case.kind != OUTDATED:
+            continue
+        counts["words"] += grounded(case, streams=streams)[0] == case.right
+        grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
+        is_right = says_the_same(grounder, result.text, case)
+        counts[RIGHT] += is_right
+        counts["other notation"] += is_right and result.text != case.right
+        if not is_right:
+            why = why_missed(case) if result.text == case.answer else "another value was written"
+            counts[f"missed: {why}"] += 1
+            if show:
+                print(
+                    f"{case.business}: {why}\n  {case.question}\n  {case.answer!r}\n  {result.text!r}\n  {case.right!r}"
+                )
+    return counts
+
+
+def print_counts(counts: Counter[str]) -> None:
+    """Print the shares of a set, and what is not put right by its reason."""
+    outdated = counts[OUTDATED]
+    unread = sum(counts[f"missed: {why}"] for why in (NOT_READ, NOT_ON_PAGE))
+    print(f"words alone {Rate.among(counts['words'], outdated)} right, letter for letter")
+    print(f"with the judge {Rate.among(counts[RIGHT], outdated)} put right", end=", ")
+    print(f"{counts['other notation']} of them in another notation than the label's")
+    print(f"where the page has the value {Rate.among(counts[RIGHT], outdated - unread)} put right")
+    for kind in (CLEAN, UNKNOWN):
+        print(f"{kind} ones touched {Rate.among(counts[f'{kind} touched'], counts[kind])}")
+    for kind in (OUTDATED, CLEAN, UNKNOWN):
+        print(f"{kind}: {counts[f'{kind} asked']} of {counts[kind]} ask, about {counts[f'{kind} facts']} facts")
+    for name, number in counts.most_common():
+        if name.startswith("missed: "):
+            print(f"{number:4} {name}")
+
+
+def main() -> None:
+    """Print the figures of one set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", type=Path, default=FOLDER / "independent")
+    parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
+    parser.add_argument("--show", action="store_true", help="print what is not put right")
+    options = parser.parse_args()
+    print_counts(count(options.path, streams=options.streams, show=options.show))
+
+
+if __name__ == "__main__":
+    main()

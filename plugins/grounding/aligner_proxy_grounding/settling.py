@@ -1,0 +1,151 @@
+"""What follows from the doubts that words leave: a judge says what is contradicted, then words or an editor write.
+
+On "contradicted" the value that the judge chose among those that words found is written, in the notation of the
+answer. If it chose none, the editor writes, and without one the fact stays unsettled. Where there is no judge, or it
+fails, the editor alone decides about every doubt.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.plugins.stage import AnswerSoFar
+from aligner_proxy.types import EditorUse, JudgeUse
+from aligner_proxy_grounding.fact_editor import Doubt, FactEditor
+from aligner_proxy_grounding.fact_judge import FactJudge, FactVerdict, JudgedFact
+from aligner_proxy_grounding.procedures import ORDER
+from aligner_proxy_grounding.references import Reference, matcher_of
+from aligner_proxy_grounding.rewriting import accept_rewriting, merge_edits, words_edits
+from aligner_proxy_grounding.sentences import Arbiter, FactEdit, UnsettledFact
+
+
+@dataclass(frozen=True, slots=True)
+class FactDecision:
+    """The edits of a text and what stays unsettled, with the use of the models that decided it."""
+
+    edits: Sequence[FactEdit]
+    doubtful: Sequence[UnsettledFact]
+    editor: EditorUse | None = None
+    judge: JudgeUse | None = None
+    is_by_words: bool = False
+    """Whether nobody could be asked, so that words have to decide anew."""
+
+    @property
+    def has_doubts(self) -> bool:
+        """Whether there is a fact about which a judge or an editor can be asked."""
+        return any(part.kind != ORDER for part in self.doubtful)
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtSettler:
+    """Judge and editor of one answer, either of which may be missing, and the references that they are shown."""
+
+    references: Sequence[Reference]
+    judge: FactJudge | None
+    editor: FactEditor | None
+
+    @classmethod
+    def for_answer(cls, answer: AnswerSoFar, references: Sequence[Reference]) -> DoubtSettler:
+        """Open the models that the policy of an answer names."""
+        turns = answer.exchange.turns
+        judge, editor = answer.judge, answer.editor
+        return cls(
+            references,
+            None if judge is None else FactJudge(judge, turns),
+            None if editor is None else FactEditor(editor, turns),
+        )
+
+    @property
+    def arbiter(self) -> Arbiter:
+        """Who decides doubts first."""
+        if self.judge is not None:
+            return Arbiter.JUDGE
+        return Arbiter.WORDS if self.editor is None else Arbiter.EDITOR
+
+    async def settle(self, text: str, by_words: FactDecision) -> FactDecision:
+        """Decide the doubts about a text. Raises `JudgeFailed` if the judge fails and the policy blocks then."""
+        use = None
+        if self.judge is not None:
+            judged_facts, use = await self.judge.ask_about_facts(text, by_words.doubtful, self.references)
+            if judged_facts is not None:
+                decided, unwritten = take_verdicts(by_words, judged_facts, may_clear=self.judge.may_clear)
+                return replace(await self._write(text, decided, unwritten), judge=use)
+        if self.editor is None:
+            return replace(by_words, judge=use, is_by_words=True)
+        return replace(await self._ask_editor(self.editor, text, by_words), judge=use)
+
+    async def _write(self, text: str, decided: FactDecision, unwritten: Sequence[UnsettledFact]) -> FactDecision:
+        """Let the editor write what words cannot; what it does not write stays unsettled."""
+        if self.editor is None or not unwritten:
+            return replace(decided, doubtful=[*decided.doubtful, *unwritten])
+        by_editor = await self._ask_editor(self.editor, text, replace(decided, doubtful=unwritten))
+        edits = decided.edits if by_editor.is_by_words else by_editor.edits
+        changed = [edit for edit in edits if edit not in decided.edits]
+        rest = [part for part in unwritten if not any(part.start <= edit.start < part.end for edit in changed)]
+        return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *rest], is_by_words=False)
+
+    async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
+        """Take what the editor writes in place of the sentences in doubt."""
+        doubts = [Doubt(part.start, part.source) for part in by_words.doubtful if part.kind != ORDER]
+        sentences, use = await editor.ask_for_sentences(text, doubts, self.references)
+        if sentences is None:
+            return replace(by_words, editor=use, is_by_words=True)
+        chars = len(text) + sum(len(reference.text) for reference in self.references)
+        decided = await run_off_loop(chars, partial(_take_written, text, by_words, sentences, self.references))
+        # a sentence with several doubts is refused once
+        refused_count = len({part.start for part in decided.doubtful if part.kind != ORDER})
+        return replace(decided, editor=use + EditorUse(refused=refused_count))
+
+
+def take_verdicts(
+    by_words: FactDecision, judged_facts: Sequence[JudgedFact], *, may_clear: bool = False
+) -> tuple[FactDecision, list[UnsettledFact]]:
+    """The edits including the values that the judge chose, what stays unsettled, and what is left to the editor.
+
+    What words are certain of stands where the judge lets a fact stand, unless it may clear that.
+    """
+    verdicts = {id(one.part): one for one in judged_facts}
+    # one value cannot replace two facts of a sentence, as with words alone
+    uses = Counter((one.part.start, one.edit.source, one.edit.text) for one in judged_facts if one.edit)
+    written_edits: list[FactEdit] = []
+    unsettled_facts: list[UnsettledFact] = []
+    unwritten: list[UnsettledFact] = []
+    for part in by_words.doubtful:
+        one = verdicts.get(id(part))
+        if part.kind == ORDER:
+            unsettled_facts.append(part)
+        elif one is None or one.verdict is FactVerdict.CONTRADICTED:
+            edit = one.edit if one else part.words_edit
+            if edit and uses[part.start, edit.source, edit.text] <= 1:
+                written_edits.append(edit)
+            else:
+                unwritten.append(part)
+        elif part.words_edit is not None and not may_clear:
+            written_edits.append(part.words_edit)
+        elif part.question and part.question.must_be_stated:
+            unsettled_facts.append(part)
+    return FactDecision(merge_edits(by_words.edits, written_edits), unsettled_facts), unwritten
+
+
+def _take_written(
+    text: str, by_words: FactDecision, sentences: Mapping[int, str], references: Sequence[Reference]
+) -> FactDecision:
+    """The edits including the editor's, and the doubts that remain because its sentence was refused.
+
+    `sentences` has the editor's sentences by the positions where they begin.
+    """
+    matcher = matcher_of(references)
+    ends = {part.start: part.end for part in by_words.doubtful}
+    decided: list[FactEdit] = []
+    refused_starts: set[int] = set()
+    for start, sentence in sentences.items():
+        further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
+        decided += words_edits(by_words.doubtful, start) if further == [] else further or ()
+        if further is None:
+            refused_starts.add(start)
+    rest = [part for part in by_words.doubtful if part.kind == ORDER or part.start in refused_starts]
+    return FactDecision(merge_edits(by_words.edits, decided), rest)
