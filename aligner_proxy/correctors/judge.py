@@ -226,10 +226,8 @@ class RequestJudge:
             for number, at in enumerate((at for at in sorted(doubtful) if at not in violates), 1)
         ]
         calls = EditorUse()
-        if self.judge.form:
-            ask = self._ask_guard
-        else:
-            ask = self._ask_classifier if self.classifier else self._ask_at_once
+        ask_model = self._ask_classifier if self.classifier else self._ask_at_once
+        ask = self._ask_guard if self.judge.form else ask_model
         # a classifier reads the answer, however many passages are asked about
         for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
             numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
