@@ -26,7 +26,7 @@ from rich.text import Text
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import make_table, render_diff
-from aligner_proxy.cli.json_lines import progress_line
+from aligner_proxy.cli.json_lines import print_progress
 from aligner_proxy.cli.options import parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.correctors.registry import correctors
@@ -272,7 +272,7 @@ def command(
     if address and any(options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
     under = registry.parse_policies(candidate.read(), path) if candidate else file
-    report_progress = progress_line if lines else None
+    report_progress = print_progress if lines else None
     cases = asyncio.run(
         _run_replay(entries, under, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
     )
