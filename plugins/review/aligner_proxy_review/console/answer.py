@@ -54,9 +54,12 @@ class Opinion:
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
-def opinions(reviews: Sequence[Review]) -> list[Opinion]:
+def list_opinions(reviews: Sequence[Review]) -> list[Opinion]:
     """Each review with its contradictions, in the order of arrival."""
-    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, mark_contradictions(reviews), strict=True)]
+    return [
+        Opinion(review, is_contradicted)
+        for review, is_contradicted in zip(reviews, mark_contradictions(reviews), strict=True)
+    ]
 
 
 class AnswerView:

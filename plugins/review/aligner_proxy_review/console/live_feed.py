@@ -107,8 +107,8 @@ class LiveFeed:
     async def poll(self) -> None:
         """Poll once and pass on new entries; logs the first of several failures."""
         try:
-            last = await self._first_row()
-            newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
+            last_row = await self._first_row()
+            newest, entries = await asyncio.to_thread(self._source.entries_after, last_row, _MOST_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
                 log.warning("console: the audit store cannot be read (%s); retrying", type(error).__name__)
