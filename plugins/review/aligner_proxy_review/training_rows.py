@@ -86,7 +86,8 @@ def make_training_row(
     # reviews of single segments come last, so that they override the labels of the whole answer
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
         if review.segment is None:
-            target = _apply_whole_review(draft, entry, review) or target
+            whole_text = _apply_whole_review(draft, entry, review)
+            target = target if whole_text is None else whole_text
         else:
             _apply_segment_review(draft, review)
     return {

@@ -44,6 +44,9 @@ def row(of: Entry, *reviews: Review) -> dict[str, Any]:
         (EDITED, [said(MISSED, segment=0)], "", [1, 1]),
         (LEFT, [said(RIGHT)], RUDE, [0, -1]),
         (LEFT, [said(MISSED, segment=1)], "It is so.", [0, 1]),
+        # the reviewer wants nothing in place of the whole answer
+        (LEFT, [said(MISSED, edit="")], "", [1, 1]),
+        (EDITED, [said(HARM, edit="")], "", [1, 1]),
         (
             LEFT,
             [said(MISSED, segment=1, edit="Yes."), said(MISSED, "ben", segment=1, edit="Yes.")],
