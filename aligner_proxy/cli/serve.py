@@ -318,31 +318,33 @@ def engine_environment(plan: ServePlan) -> dict[str, str]:
     return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
 
 
-async def _run(first: ServePlan, listener: socket.socket) -> int:
+async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
     """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
     numbers = itertools.count(1)
     link = _claim_socket_name()
     plans: list[ServePlan] = []
     teacher = AutoTrainer(
-        first.policies, lambda: _serving_engine(plans[-1]) if plans else None, litellm_environment(first)
+        first_plan.policies, lambda: _serving_engine(plans[-1]) if plans else None, litellm_environment(first_plan)
     )
     with contextlib.ExitStack() as files:
-        policies = files.enter_context(active_policies.keep_active(first.policies, first.file))
+        policies = files.enter_context(active_policies.keep_active(first_plan.policies, first_plan.file))
 
         def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
             """Build the next generation; with a `shared` engine, only LiteLLM is replaced, and the plan stays."""
             number = next(numbers)
             if shared is not None:
                 return _build_generation(replace(plans[-1], number=number), shared, listener, files, link, plans.append)
-            plan = first if number == 1 else _renew_plan(first)
+            plan = first_plan if number == 1 else _renew_plan(first_plan)
             policies.refuse_losses(plan.file)
             plan = replace(plan, number=number, engine_number=number)
             return _build_generation(plan, None, listener, files, link, plans.append)
 
-        pace = supervisor.Pace(grace=first.grace, handover=first.handover)
-        memory = memory_limit.MemoryLimit(first.worker_mb)
+        pace = supervisor.Pace(grace=first_plan.grace, handover=first_plan.handover)
+        memory = memory_limit.MemoryLimit(first_plan.worker_mb)
         side_tasks = [asyncio.ensure_future(teacher.keep_training())]
-        side_tasks += [asyncio.ensure_future(_make_companion(plans, name).keep_running()) for name in first.companions]
+        side_tasks += [
+            asyncio.ensure_future(_make_companion(plans, name).keep_running()) for name in first_plan.companions
+        ]
 
         def stop_serving() -> None:
             listener.close()
@@ -371,17 +373,17 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
     return ServingEngine(address, partial(HttpEngine, address))
 
 
-def _renew_plan(first: ServePlan) -> ServePlan:
+def _renew_plan(first_plan: ServePlan) -> ServePlan:
     """A new plan from the current configuration files, with the options of the first; raises `ConfigError`."""
-    plan = make_plan(first.litellm_file, first.host, first.port, first.workers)
+    plan = make_plan(first_plan.litellm_file, first_plan.host, first_plan.port, first_plan.workers)
     return replace(
         plan,
-        log=first.log,
-        grace=first.grace,
-        handover=first.handover,
-        limits=first.limits,
-        worker_mb=first.worker_mb,
-        companions=first.companions,
+        log=first_plan.log,
+        grace=first_plan.grace,
+        handover=first_plan.handover,
+        limits=first_plan.limits,
+        worker_mb=first_plan.worker_mb,
+        companions=first_plan.companions,
     )
 
 

@@ -171,10 +171,10 @@ class Reasoning:
                 work.cancel()
 
 
-def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
+def _replace_task(earlier_task: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
     """Cancel the earlier task, if any, and start a new one."""
-    if work is not None:
-        work.cancel()
+    if earlier_task is not None:
+        earlier_task.cancel()
     return asyncio.create_task(coroutine)
 
 

@@ -83,10 +83,10 @@ class WebhookSender:
     """Queue and sender of one worker's reports."""
 
     def __init__(
-        self, redact: Redact | None = None, *, most: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
+        self, redact: Redact | None = None, *, max_waiting: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
     ) -> None:
         self._redact = redact or str
-        self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(most)
+        self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(max_waiting)
         self._backoff = backoff
         self._task: asyncio.Task[None] | None = None
         self._failing = False

@@ -147,8 +147,8 @@ def builtin_objectives() -> Mapping[str, Objective]:
 
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
     """Every objective by name: built-in ones, overridden by the file's, and those overridden by the tenant's."""
-    own = dict(file.objectives) | (tenant.objectives if tenant else {})
-    configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in own.items()}
+    entries = dict(file.objectives) | (tenant.objectives if tenant else {})
+    configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in entries.items()}
     return {**builtin_objectives(), **configured}
 
 

@@ -387,10 +387,10 @@ class PolicyResolver:
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
-        own = {name: setting_value(policy, name) for name in SETTINGS}
-        of_plugins = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
-        return own | {
-            name: value.labels if isinstance(value, Standard) else value for name, value in of_plugins.items()
+        gateway_values = {name: setting_value(policy, name) for name in SETTINGS}
+        plugin_values = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
+        return gateway_values | {
+            name: value.labels if isinstance(value, Standard) else value for name, value in plugin_values.items()
         }
 
     def _resolve_cacheable(

@@ -203,15 +203,17 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         score = _finite_score(worst.score) if worst else None
         # Findings are placed in the delivered text, flagged segments in the original.
         delivered_range = (start + shift, start + shift + len(text))
-        findings = [each for first, last, each in ranges if first < delivered_range[1] and delivered_range[0] < last]
+        findings = [
+            finding for first, last, finding in ranges if first < delivered_range[1] and delivered_range[0] < last
+        ]
         source = ", ".join(dict.fromkeys(finding.source for finding in findings)) or None
         objective = names.get(name, name) if name else findings[0].against if findings else None
-        first, last = _equal_ends(before[start:end], text)
+        prefix, suffix = _equal_ends(before[start:end], text)
         changes.append(
             TextEdit(
-                start=start + first,
-                end=end - last,
-                text=text[first : len(text) - last],
+                start=start + prefix,
+                end=end - suffix,
+                text=text[prefix : len(text) - suffix],
                 objective=objective,
                 score=score,
                 source=source,

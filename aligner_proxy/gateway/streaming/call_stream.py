@@ -141,6 +141,7 @@ class CallStream:
             raise self._upstream_error
 
     async def _read_events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
+        """The events of a stream; if the upstream breaks off, they end, and its error is kept."""
         try:
             async for item in source:
                 for event in self._decoder.feed(item):

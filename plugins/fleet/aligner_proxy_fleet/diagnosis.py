@@ -69,7 +69,7 @@ def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator
     for name, different in values.items():
         if len(different) > 1:
             hosts = {value: {state.host for state in standings if getattr(state, name) == value} for value in different}
-            hosts_text = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
+            hosts_text = "; ".join(f"{value} on {', '.join(sorted(host_names))}" for value, host_names in hosts.items())
             yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {name} differ: {hosts_text}", _FLEET_FIXES[name])
     if (own_hash := policies_hash(file)) not in values["policies"]:
         fix = "copy the same file to every host, or give doctor the one that they use"

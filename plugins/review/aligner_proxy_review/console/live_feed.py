@@ -42,10 +42,10 @@ class AnswerSource(Protocol):
     def last_row(self) -> int:
         """The id of the newest row, 0 if there is none; ids only grow."""
 
-    def entries_after(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
-        """The id of the newest row, and the newest entries after row `after`, oldest first."""
+    def entries_after(self, known_row: int, limit: int) -> tuple[int, Sequence[Entry]]:
+        """The id of the newest row, and the newest entries after row `known_row`, oldest first."""
 
-    def entries_since(self, at: float, limit: int) -> Sequence[Entry]:
+    def entries_since(self, since: float, limit: int) -> Sequence[Entry]:
         """The newest entries since a time, oldest first."""
 
 
