@@ -68,7 +68,7 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
 
     corrector = ChoiceCorrector(pipeline, ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
-    async for item in dispatch.stream(chat, ledger, data, upstream(), corrector, StreamBudget()):
+    async for item in dispatch.deliver_stream(chat, ledger, data, upstream(), corrector, StreamBudget()):
         text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))

@@ -37,8 +37,8 @@ _OWN = {
 @cache
 def all_commands() -> dict[str, Command]:
     """Every command by its name: our own, then those of installed plugins, which cannot replace ours."""
-    own = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
-    commands = {command.name: command for command in own}
+    own_commands = (Command(name, about, f"aligner_proxy.cli.{name}") for name, about in _OWN.items())
+    commands = {command.name: command for command in own_commands}
     for command in plugin_commands():
         commands.setdefault(command.name, command)
     return commands

@@ -54,7 +54,7 @@ _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OF_POLICIES = ("for_model", "route", "team", "key", "system")
 _OF_BATCH = ("requests", "bare")
-_OF_OTHERS = ("question", "as_json", "jsonl", "system")
+_NOT_OF_BATCH = ("question", "as_json", "jsonl", "system")
 _OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
@@ -138,8 +138,8 @@ def command(**options: Any) -> None:
         return
     open_corrector = partial(_open_corrector, flags, policy, policies if by_policies else None, address, options, file)
     if flags["jsonl"]:
-        usual = () if by_policies else policy.objectives
-        asyncio.run(_align_rows(flags, RowPolicy(usual, names), open_corrector))
+        default_objectives = () if by_policies else policy.objectives
+        asyncio.run(_align_rows(flags, RowPolicy(default_objectives, names), open_corrector))
     else:
         exchange = _read_exchange(flags["question"], flags["system"])
         outcome = asyncio.run(_align_answer(exchange, open_corrector))
@@ -169,7 +169,7 @@ def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Wri
 
 
 def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:
-    """Whether the policies of a file apply; a file that only names an aligner has none."""
+    """Whether a file has policies, or an option asks for one; a file may also only name an aligner."""
     has_any = policies.routes or policies.tenants or policies.defaults.model_fields_set
     return bool(has_any or any(flags[name] for name in _OF_POLICIES))
 
@@ -216,10 +216,10 @@ def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile
     request = RequestOptions(flags["for_model"], flags["route"], flags["team"], flags["key"])
     guard = open_guardrail(request, engine, file, policy.deadline_s)
 
-    async def correct(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
+    async def correct_by_policies(exchange: Exchange, objectives: tuple[Objective, ...]) -> Outcome:
         return await correct_answer(guard, exchange, request.model, objectives)
 
-    return correct
+    return correct_by_policies
 
 
 async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Outcome:
@@ -254,7 +254,7 @@ async def _align_batch(
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
     """Raise `ConfigError` for options that have no effect beside each other; `policies` are those that may apply."""
     if flags["batch_file"]:
-        _refuse(flags, _OF_OTHERS, "has no effect with --batch, whose questions are in --requests")
+        _refuse(flags, _NOT_OF_BATCH, "has no effect with --batch, whose questions are in --requests")
         if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
             raise ConfigError("--output must be another file than that of --batch")
     else:
@@ -287,8 +287,8 @@ def _is_typed(name: str) -> bool:
 def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         correction = outcome.correction
-        more = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
-        echo_json(result_fields(outcome) | more, ascii_alone=False)
+        run_fields = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
+        echo_json(result_fields(outcome) | run_fields, ascii_alone=False)
     else:
         show_outcome(Terminal(), exchange.answer or "", outcome)
     if outcome.reason == SkipReason.NO_OBJECTIVES:

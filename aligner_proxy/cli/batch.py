@@ -50,22 +50,22 @@ class BatchJob:
 
 async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
     """Correct all lines of `source`; write results in order, as soon as they are ready, to `job.output` or `sink`."""
-    done = job.skip + (_resume(job.output) if job.output else 0)
-    with _make_progress() as progress, _open_output(job.output, sink) as out:
+    finished_rows = job.skip + (_count_finished_rows(job.output) if job.output else 0)
+    with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
-        waiting: deque[asyncio.Task[bytes]] = deque()
+        tasks: deque[asyncio.Task[bytes]] = deque()
         row = 0
         for number, content in enumerate(source, 1):
             progress.advance(bar, len(content))
             row += bool(content.strip())
-            if row <= done or not content.strip():
+            if row <= finished_rows or not content.strip():
                 continue
-            waiting.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
-            if len(waiting) == _IN_FLIGHT:
-                _write(out, await waiting.popleft())
+            tasks.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
+            if len(tasks) == _IN_FLIGHT:
+                _write(output, await tasks.popleft())
                 progress.update(bar, rows=row)
-        while waiting:
-            _write(out, await waiting.popleft())
+        while tasks:
+            _write(output, await tasks.popleft())
         progress.update(bar, rows=row)
 
 
@@ -88,15 +88,15 @@ def encode_line(fields: dict[str, Any]) -> bytes:
         return json.dumps(fields).encode()
 
 
-def _resume(output: Path) -> int:
-    """Count the complete lines in `output`, and remove an incomplete last line from the file."""
+def _count_finished_rows(output: Path) -> int:
+    """The number of complete lines in `output`; removes an incomplete last line from the file."""
     if not output.exists():
         return 0
     content = output.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        output.write_bytes(whole)
-    return whole.count(b"\n")
+    complete_lines = content[: content.rfind(b"\n") + 1]
+    if len(complete_lines) < len(content):
+        output.write_bytes(complete_lines)
+    return complete_lines.count(b"\n")
 
 
 def _write(out: BinaryIO, line: bytes) -> None:

@@ -15,7 +15,7 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy.types import Exchange, Objective, Outcome, Turn
 
 CorrectExchange = Callable[[Exchange, tuple[Objective, ...]], Awaitable[Outcome]]
-"""Corrects an answer; objectives, if there are any, take the place of the usual ones."""
+"""Corrects an answer; objectives, if there are any, take the place of the default_objectives ones."""
 
 
 class BatchRow(BaseModel):
@@ -53,7 +53,7 @@ class ObjectiveNames:
 class RowPolicy:
     """The objectives of all rows, and those that a row may name instead."""
 
-    usual: tuple[Objective, ...]
+    default_objectives: tuple[Objective, ...]
     """Empty: those of the policy."""
     objectives: ObjectiveNames
 
@@ -63,7 +63,7 @@ class RowPolicy:
         try:
             fields = parse_object(line.content)
             row = BatchRow.model_validate(fields)
-            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.usual
+            objectives = self.objectives.resolve(row.objectives) if row.objectives else self.default_objectives
         except (ValueError, ConfigError) as error:
             return encode_line(fields | {"row": line.row} | _failure_fields(f"bad row: {_error_text(error)}"))
         exchange = Exchange(f"row-{line.row}", 0, (Turn("user", row.question),), row.answer)
@@ -72,15 +72,11 @@ class RowPolicy:
 
 def result_fields(outcome: Outcome) -> dict[str, Any]:
     """The fields that a result adds to a row: the delivered text, its status and reason, and the segments."""
-    return {
-        "corrected": outcome.text,
-        "status": outcome.status.value,
-        "reason": outcome.reason,
-        "segments": [
-            {"text": s.text, "score": s.score, "flagged": s.flagged, "against": outcome.objective_of(s)}
-            for s in outcome.segments
-        ],
-    }
+    segments = [
+        {"text": score.text, "score": score.score, "flagged": score.flagged, "against": outcome.objective_of(score)}
+        for score in outcome.segments
+    ]
+    return {"corrected": outcome.text, "status": outcome.status.value, "reason": outcome.reason, "segments": segments}
 
 
 def _failure_fields(reason: str) -> dict[str, Any]:

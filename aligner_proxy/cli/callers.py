@@ -25,7 +25,7 @@ class Caller:
 
 def find_caller(keys: Mapping[str, KeyEntry], team: str | None, key: str | None) -> Caller:
     """The caller with this team and this key (alias or sha256); a key of the keys file adds its alias and team."""
-    digest, entry = next(((d, e) for d, e in keys.items() if key is not None and key in (d, e.alias)), (None, None))
-    if entry is not None:
-        return Caller(team or entry.team, digest, entry.alias, True)
+    for digest, entry in keys.items():
+        if key is not None and key in (digest, entry.alias):
+            return Caller(team or entry.team, digest, entry.alias, True)
     return Caller(team, key if key is not None and _SHA256.fullmatch(key) else None, key, False)

@@ -189,8 +189,8 @@ def command(
     gaps = {name: lets_through(on_route) for name, on_route in by_route}
     remains = {name: describe_nothing_remains(on_route) for name, on_route in by_route}
     if as_json:
-        more = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains, "valid": not checked.faults}
-        echo_json(_as_json(checked, policy, warnings) | more, indent=2)
+        others = {"key": key_settings, "lets_through": gaps, "nothing_remains": remains, "valid": not checked.faults}
+        echo_json(_as_json(checked, policy, warnings) | others, indent=2)
     else:
         _print_policy(Terminal(), checked, policy, key_settings, in_full=in_full)
         _print_notes(Terminal(), gaps, remains, warnings, in_full=in_full)
@@ -209,8 +209,8 @@ async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: st
 
 def _find_losses(checked: _CheckedConfig, against: Path | None, running: bool) -> list[str]:
     """The reasons why a gateway would refuse a change to these policies: tenants would lose enforced objectives."""
-    before = [registry.load_policies(resolve_policies_file(against))] if against is not None else []
-    comparisons = [partial(refuse_losses, file, checked.policies) for file in before]
+    old_files = [registry.load_policies(resolve_policies_file(against))] if against is not None else []
+    comparisons = [partial(refuse_losses, file, checked.policies) for file in old_files]
     if running:
         active = active_policies.running_policies(checked.path)
         comparisons += [partial(policies.refuse_losses, checked.policies) for policies in active]
@@ -326,9 +326,9 @@ def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
-    for needed in (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner):
+    for check in (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner):
         try:
-            needed(policies)
+            check(policies)
         except (ConfigError, WeightsError) as error:
             yield f"{error}; a gateway with this environment does not start"
 
@@ -428,8 +428,8 @@ def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str
     if policy.quota is not None:
         rows.append(("quota", f"{policy.quota.seconds:g} s a minute", origins["quota"]))
     if policy.hand_off is not None:
-        to = policy.hand_off
-        summary = f"{to.url} within {to.within:g} nats, {'with' if to.text else 'without'} text"
+        hand_off = policy.hand_off
+        summary = f"{hand_off.url} within {hand_off.within:g} nats, {'with' if hand_off.text else 'without'} text"
         rows.append(("hand_off", summary, origins["hand_off"]))
     return rows
 
@@ -514,8 +514,8 @@ def _print_policy(
     console.print(f"policy [bold]{escape(policy.name)}[/], tenant namespace {escape(policy.tenant)}")
     if checked.keys:
         moments = sorted(entry.expires for entry in checked.keys.values() if entry.expires is not None)
-        first = f", {len(moments)} with an end, the first at {_moment_text(moments[0])}" if moments else ""
-        console.print(f"keys    {len(checked.keys)}{first}", soft_wrap=True)
+        first_end = f", {len(moments)} with an end, the first at {_moment_text(moments[0])}" if moments else ""
+        console.print(f"keys    {len(checked.keys)}{first_end}", soft_wrap=True)
     if key is not None:
         console.print(
             make_table(("key of the file", "value"), [(name, _list_text(value)) for name, value in key.items()])

@@ -1,6 +1,6 @@
 """`aligner-proxy decide`: how probable it is that a text goes against objectives, or that a question's answer is yes.
 
-The same numbers as from `POST /v1/decisions`. The engine runs in this process unless --engine or the policies file
+Prints what `POST /v1/decisions` returns. The engine runs in this process unless --engine or the policies file
 names another.
 """
 
@@ -63,7 +63,7 @@ def command(**options: Any) -> None:
         raise ConfigError(fault)
     names = ObjectiveNames(list_taught_objectives(file, aligner) if file else config.builtin_objectives())
     objectives = dict(zip(decision.objectives, names.resolve(decision.objectives), strict=True))
-    report = asyncio.run(_answer(form, decision, objectives, address, options, file))
+    report = asyncio.run(_ask_engine(form, decision, objectives, address, options, file))
     if as_json:
         echo_json(report)
         return
@@ -71,7 +71,7 @@ def command(**options: Any) -> None:
         echo(f"{answer['noul']:.3f}  {words}")
 
 
-async def _answer(
+async def _ask_engine(
     form: SystemOneDecision,
     decision: Decision,
     objectives: Mapping[str, Objective],
@@ -79,7 +79,7 @@ async def _answer(
     options: dict[str, Any],
     file: Path | None,
 ) -> dict[str, Any]:
-    """The report of the chosen engine."""
+    """Open the chosen engine, and return its report on the decision: `answers` by the words of each question."""
     async with open_chosen_engine(address, options, file) as engine:
 
         async def correct(words: str) -> Correction:

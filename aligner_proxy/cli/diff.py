@@ -38,13 +38,13 @@ def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     Nothing is cut where the terminal is narrow: names, in the first column, stand on one line, and other cells on more.
     """
     cells = [[escape_hidden(cell) for cell in row] for row in rows]
-    longest = max((cell_len(row[0]) for row in cells), default=0)
-    result = Table(
-        Column(head[0], no_wrap=True, min_width=longest), *(Column(name, overflow="fold") for name in head[1:])
+    name_width = max((cell_len(row[0]) for row in cells), default=0)
+    table = Table(
+        Column(head[0], no_wrap=True, min_width=name_width), *(Column(name, overflow="fold") for name in head[1:])
     )
     for row in cells:
-        result.add_row(*map(escape, row))
-    return result
+        table.add_row(*map(escape, row))
+    return table
 
 
 def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
@@ -59,10 +59,10 @@ def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
         console.print(_segment_table(correction.segments, outcome))
 
 
-def _segment_table(scored: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
+def _segment_table(segments: tuple[SegmentScore, ...], outcome: Outcome) -> Table:
     """A table of segments with their scores; flagged segments are red."""
     table = Table("score", "against", "segment", box=None, header_style="dim", padding=(0, 1))
-    for segment in scored:
+    for segment in segments:
         style = "red" if segment.flagged else ""
         against = Text(escape_hidden(outcome.objective_of(segment) or ""))
         cell = (

@@ -131,9 +131,9 @@ def check_compute(path: Path | None = None) -> Iterator[DoctorFinding]:
     fix = "reinstall bitsandbytes, or set aligner.quantization: none in the policies file (more memory, same answers)"
     yield _make_finding("4-bit kernels", works, text, fix)
     if report["device"] == "cuda":
-        lack = report["missing"]
-        text = f"not used, so corrections take longer: {lack}" if lack else "compiled and run"
-        yield _make_finding("own kernels", lack is None, text, suggest_fix(lack or ""), Severity.NOTE)
+        missing_part = report["missing"]
+        text = f"not used, so corrections take longer: {missing_part}" if missing_part else "compiled and run"
+        yield _make_finding("own kernels", missing_part is None, text, suggest_fix(missing_part or ""), Severity.NOTE)
         if aligner is not None:
             yield from _describe_aligner(aligner, report)
 
@@ -195,8 +195,8 @@ def run_probe(aligner: LocalAligner | None = None) -> dict[str, Any]:
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
     if aligner is not None and aligner.config is not None:
         command += [str(aligner.config.folder), *([aligner.config.gguf] if aligner.config.gguf else [])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_S, check=True)
+    report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return report
 
 
@@ -204,8 +204,8 @@ def _device_text(report: dict[str, Any]) -> str:
     if report["device"] == "cuda":
         return f"{report['name']} ({report['memory_gb']} GB)"
     flags = set(report["cpu_flags"])
-    quick = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
-    return f"CPU, {report['threads']} threads, {' and '.join(quick) or 'without bf16 instructions'}"
+    bf16_units = [name for flag, name in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in flags]
+    return f"CPU, {report['threads']} threads, {' and '.join(bf16_units) or 'without bf16 instructions'}"
 
 
 def check_weights() -> Iterator[DoctorFinding]:
@@ -278,8 +278,8 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
         yield DoctorFinding("back-end", Severity.NOTE, f"{configured}: called by LiteLLM, only inside the gateway")
         return
     info: AlignerInfo | None = None
-    for at in configured.at:
-        aligner = file.aligner.model_copy(update={"engine": configured.model_copy(update={"at": (at,)})})
+    for address in configured.at:
+        aligner = file.aligner.model_copy(update={"engine": configured.model_copy(update={"at": (address,)})})
         try:
             replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
             info = asyncio.run(_read_info(replica))
@@ -289,10 +289,10 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
                 if configured.kind is ServerKind.LOCAL
                 else "start it, or fix aligner.engine"
             )
-            bad = Severity.NOTE if configured.kind is ServerKind.LOCAL else Severity.FAULT
-            yield DoctorFinding("back-end", bad, f"{at} ({configured.kind}): {error}", fix)
+            verdict = Severity.NOTE if configured.kind is ServerKind.LOCAL else Severity.FAULT
+            yield DoctorFinding("back-end", verdict, f"{address} ({configured.kind}): {error}", fix)
         else:
-            yield DoctorFinding("back-end", Severity.OK, f"{at} ({configured.kind}): {_engine_text(info)}")
+            yield DoctorFinding("back-end", Severity.OK, f"{address} ({configured.kind}): {_engine_text(info)}")
     yield from check_lessons(file, info)
 
 
@@ -334,19 +334,19 @@ def check_policies() -> Iterator[DoctorFinding]:
     for report in reports:
         since = time.strftime("%H:%M:%S", time.localtime(report.since))
         text = f"process {report.pid} uses {report.path} as of {since}"
-        where = f"policies of {report.pid}"
+        check = f"policies of {report.pid}"
         if report.keys:
             fix = "fix the keys file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
-            yield DoctorFinding(where.replace("policies", "keys"), Severity.NOTE, report.keys, fix)
+            yield DoctorFinding(check.replace("policies", "keys"), Severity.NOTE, report.keys, fix)
         if report.refused:
             fix = "fix the file, test it with `aligner-proxy check`; the gateway then reloads it automatically"
-            yield DoctorFinding(where, Severity.NOTE, f"{text}; the current file is refused: {report.refused}", fix)
+            yield DoctorFinding(check, Severity.NOTE, f"{text}; the current file is refused: {report.refused}", fix)
         elif report.restart:
             yield DoctorFinding(
-                where, Severity.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway to apply them"
+                check, Severity.NOTE, f"{text}; {'; '.join(report.restart)}", "restart the gateway to apply them"
             )
         else:
-            yield DoctorFinding(where, Severity.OK, text)
+            yield DoctorFinding(check, Severity.OK, text)
 
 
 def check_plugins() -> Iterator[DoctorFinding]:
@@ -361,19 +361,19 @@ def check_plugins() -> Iterator[DoctorFinding]:
     names = ", ".join((METAALIGNER, *plugins.offers("correctors")))
     yield DoctorFinding("correctors", Severity.OK, f"{names} (corrector: NAME in a route)")
     for plugin in plugins.plugins:
-        where = f"plugin {plugin.name}"
+        check_name = f"plugin {plugin.name}"
         text = plugin.version if plugin.third_party else f"{plugin.version}, comes with the gateway"
         if plugin.fault:
-            yield DoctorFinding(where, Severity.NOTE, f"{text}, left out: {plugin.fault}", "fix or uninstall it")
+            yield DoctorFinding(check_name, Severity.NOTE, f"{text}, left out: {plugin.fault}", "fix or uninstall it")
         else:
             offers = "; ".join((*_offer_texts(plugin), *_declared_texts(plugin)))
-            yield DoctorFinding(where, Severity.OK, f"{text}; {offers or 'offers nothing'}")
+            yield DoctorFinding(check_name, Severity.OK, f"{text}; {offers or 'offers nothing'}")
     for name in sorted(BUNDLED - registry.plugin_distributions()):
         text = f"{name}, which comes with the gateway, is not installed"
         yield DoctorFinding("plugins", Severity.NOTE, text, f"pip install {name}")
-    off = [] if third_party else registry.third_party_names()
-    if off:
-        yield DoctorFinding("plugins", Severity.NOTE, f"switched off, not loaded: {', '.join(off)}")
+    switched_off = [] if third_party else registry.third_party_names()
+    if switched_off:
+        yield DoctorFinding("plugins", Severity.NOTE, f"switched off, not loaded: {', '.join(switched_off)}")
 
 
 def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:

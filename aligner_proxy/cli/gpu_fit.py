@@ -36,21 +36,21 @@ def describe_fit(
     if about["sizes"] is None:
         return []
     sizes = ModelSize(**about["sizes"])
-    copies = has_kernels and about["obstacle"] is None and quantization == "nf4"
-    states = about["head_states"] if has_head else 0
+    may_copy = has_kernels and about["obstacle"] is None and quantization == "nf4"
+    head_states = about["head_states"] if has_head else 0
     place = f"{card['name']} ({card['memory_gb']:g} GB)"
     try:
-        plan = memory.plan_gpu(sizes, quantization, 2, states, card["memory_gb"] * 2**30 - _DRIVER, copies)
+        plan = memory.plan_gpu(sizes, quantization, 2, head_states, card["memory_gb"] * 2**30 - _DRIVER, may_copy)
     except WeightsError as error:
         raise WeightsError(f"does not fit {place}: {error}") from None
     weights_gb = sizes.weights(quantization, 2) / 2**30
     parts = [f"{weights_gb:.1f} GB of weights", f"{plan.cache_tokens:,} tokens of KV cache"]
-    if copies:
+    if may_copy:
         copy = "a bf16 copy" if plan.has_copy else "no room for a bf16 copy"
         parts.append(f"{copy} of the weights, with which prompts are read faster")
     lines = [f"on {place}: {', '.join(parts)}"]
     rates = floors.find_card(card["name"])
-    if copies and rates is not None:
+    if may_copy and rates is not None:
         nothing_flagged, all_written = floors.estimate_costs(sizes, rates)
         lines.append(
             f"an estimate, not measured here: correcting an answer of {ANSWER} tokens after a prompt of {PROMPT} takes "

@@ -47,17 +47,17 @@ class ProcessHealth:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:
     """Show whether gateway and engine are alive, ready or degraded."""
-    processes = [_engine_health(_engine_address(engine))]
+    processes = [_check_engine(_resolve_engine_address(engine))]
     if gateway or not engine:
-        processes.insert(0, _gateway_health((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
+        processes.insert(0, _check_gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))
     overall = _overall_status(processes)
     if as_json:
         echo_json({"status": overall, "processes": [asdict(process) for process in processes]}, indent=2)
     else:
         for process in processes:
-            why = f" ({', '.join(process.reasons)})" if process.reasons else ""
+            reasons = f" ({', '.join(process.reasons)})" if process.reasons else ""
             status = (process.status, _COLOUR.get(process.status, "red"))
-            echo(f"{process.name} ", status, f"{why} at {process.address}")
+            echo(f"{process.name} ", status, f"{reasons} at {process.address}")
     sys.exit(0 if processes[0].serves else 1)
 
 
@@ -69,7 +69,7 @@ def _overall_status(processes: list[ProcessHealth]) -> str:
     return first.status
 
 
-def _engine_address(engine: str | None) -> str:
+def _resolve_engine_address(engine: str | None) -> str:
     address = engine or config.engine_override() or f"unix:{config.engine_socket()}"
     try:
         address = engine_address(address)
@@ -78,7 +78,7 @@ def _engine_address(engine: str | None) -> str:
     return f"unix:{config.default_socket()}" if address == "local" else address
 
 
-def _engine_health(address: str) -> ProcessHealth:
+def _check_engine(address: str) -> ProcessHealth:
     """Ask the engine for its health; "down" if it does not answer, "odd" if it is not an engine."""
     socket = address.removeprefix("unix:") if address.startswith("unix:") else None
     if socket and not Path(socket).exists():
@@ -95,21 +95,21 @@ def _engine_health(address: str) -> ProcessHealth:
         return ProcessHealth("engine", address, status, reasons)
 
 
-def _gateway_health(address: str) -> ProcessHealth:
+def _check_gateway(address: str) -> ProcessHealth:
     """Ask the gateway for its health; "down" if it does not answer, "odd" if it is not LiteLLM."""
     with _make_client() as http:
         try:
             if http.get(f"{address}/health/liveliness").is_success:
-                ready = http.get(f"{address}/health/readiness")
-                if ready.is_success:
+                readiness = http.get(f"{address}/health/readiness")
+                if readiness.is_success:
                     return ProcessHealth("gateway", address, "ready")
-                return ProcessHealth("gateway", address, "alive", _reasons(ready))
+                return ProcessHealth("gateway", address, "alive", _read_reasons(readiness))
         except httpx.HTTPError:
             return ProcessHealth("gateway", address, "down")
         return ProcessHealth("gateway", address, "odd", ("not LiteLLM",))
 
 
-def _reasons(answer: httpx.Response) -> tuple[str, ...]:
+def _read_reasons(answer: httpx.Response) -> tuple[str, ...]:
     """Why a gateway is not ready, if the reason is its engine; else empty."""
     try:
         return (str(answer.json()["aligner"]),)

@@ -5,6 +5,6 @@ from __future__ import annotations
 from aligner_proxy.cli.terminal import echo_json
 
 
-def progress_line(done: int, of: int) -> None:
-    """Print a line of JSON: `done` of `of` steps are finished."""
+def print_progress(done: int, of: int) -> None:
+    """Print the number of finished steps, and `of` how many, as one line of JSON."""
     echo_json({"done": done, "of": of})

@@ -20,52 +20,55 @@ _ENOUGH = 1 << 16
 log = logging.getLogger(__name__)
 
 
-def allow_connections(connections: int, each: int = 1) -> None:
-    """Raise the limit of this process and its children to `each` descriptors for each of these connections.
+def allow_connections(connections: int, files_each: int = 1) -> None:
+    """Raise the limit of this process and its children to `files_each` descriptors for each of these connections.
 
     Raises `ConfigError` if the hard limit is too low for even one descriptor per connection, and logs a warning if it
-    is too low for `each` of them.
+    is too low for `files_each` of them.
     """
-    limit = _raise_limit(max(_ENOUGH, connections * each + RESERVE))
+    limit = _raise_limit(max(_ENOUGH, connections * files_each + RESERVE))
     fix = "raise the hard limit (LimitNOFILE= of systemd, --ulimit nofile= of docker, ulimit -Hn)"
     if limit < connections + RESERVE:
-        fits = max(1, (limit - RESERVE) // each)
+        allowed_connections = max(1, (limit - RESERVE) // files_each)
         raise ConfigError(
             f"--connections {connections} needs {connections + RESERVE} open files, but the hard limit of this process "
-            f"is {limit}; {fix}, or use --connections {fits}"
+            f"is {limit}; {fix}, or use --connections {allowed_connections}"
         )
-    if limit < connections * each + RESERVE:
+    if limit < connections * files_each + RESERVE:
         log.warning(
             "open files: the hard limit of this process is %d, but --connections %d needs up to %d; %s, or use "
             "--connections %d",
             limit,
             connections,
-            connections * each + RESERVE,
+            connections * files_each + RESERVE,
             fix,
-            (limit - RESERVE) // each,
+            (limit - RESERVE) // files_each,
         )
 
 
 def fit_connections(connections: int) -> int:
     """Raise the limit for `connections`, and return how many of them fit; log a warning if fewer do."""
     limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
-    fits = max(1, min(connections, limit - RESERVE))
-    if fits < connections:
+    allowed = max(1, min(connections, limit - RESERVE))
+    if allowed < connections:
         log.warning(
-            "the limit of %d open files allows this process %d connections instead of %d", limit, fits, connections
+            "the limit of %d open files allows this process %d connections instead of %d",
+            limit,
+            allowed,
+            connections,
         )
-    return fits
+    return allowed
 
 
 def _raise_limit(target: int) -> int:
     """Raise the limit of open files towards `target` as far as the hard limit allows; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = target if hard == resource.RLIM_INFINITY else min(target, hard)
-    if soft == resource.RLIM_INFINITY or soft >= most:
+    reachable = target if hard == resource.RLIM_INFINITY else min(target, hard)
+    if soft == resource.RLIM_INFINITY or soft >= reachable:
         return target if soft == resource.RLIM_INFINITY else soft
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
     except (ValueError, OSError):
         return soft
-    log.info("open files: limit raised from %d to %d", soft, most)
-    return most
+    log.info("open files: limit raised from %d to %d", soft, reachable)
+    return reachable

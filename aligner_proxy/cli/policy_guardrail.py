@@ -35,7 +35,7 @@ def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, de
     """A guardrail with the policies of `file` for this request; raises `ConfigError` for an unknown route."""
     active = ActiveConfig.from_file(file)
     if options.route is not None:
-        active = replace(active, resolver=active.resolver.on_route(options.route))
+        active = replace(active, resolver=active.resolver.restrict_to_route(options.route))
     policies = FixedPolicies(active, config.known_keys(file))
     pipeline = Pipeline(
         engine,

@@ -257,8 +257,8 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
         config.engine_key(engine)
     data, source = read_yaml(litellm_file)
     # Groups in included files or in LiteLLM's database are not visible here, so nothing is refused then.
-    elsewhere = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
-    if engine.kind is ServerKind.GROUP and not elsewhere and engine.group not in model_groups(data):
+    has_hidden_groups = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
+    if engine.kind is ServerKind.GROUP and not has_hidden_groups and engine.group not in model_groups(data):
         raise ConfigError(f"{source.name}: no model group {engine.group!r} in the model_list; aligner.engine names it")
 
 
@@ -272,10 +272,10 @@ def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
 
 def check_class_is_ours(litellm_file: Path) -> None:
     """Refuse a copy of our package in the folder of the LiteLLM YAML, because LiteLLM would load that copy."""
-    shadow = litellm_file.parent / "aligner_proxy"
-    if (shadow / "guardrail.py").exists():
+    copy_folder = litellm_file.parent / "aligner_proxy"
+    if (copy_folder / "guardrail.py").exists():
         raise ConfigError(
-            f"{litellm_file} is next to {shadow.name}/, so LiteLLM would load a second copy of the guardrail from "
+            f"{litellm_file} is next to {copy_folder.name}/, so LiteLLM would load a second copy of the guardrail from "
             f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
         )
 
@@ -283,41 +283,42 @@ def check_class_is_ours(litellm_file: Path) -> None:
 def engine_command(plan: ServePlan) -> list[str]:
     """Command line of the engine, with the aligner of the policies file."""
     # The engine must finish a few seconds before it would be killed.
-    where = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
-    return [sys.executable, "-m", "aligner_proxy", "engine", *where]
+    arguments = ["--socket", str(plan.socket), "--config", str(plan.policies), "--grace", str(max(0, plan.grace - 5))]
+    return [sys.executable, "-m", "aligner_proxy", "engine", *arguments]
 
 
 def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, which runs in this interpreter and inherits these sockets."""
-    ours = [
+    module = [
         "-m",
         "aligner_proxy.gateway.process.litellm_server",
         litellm_server.encode_settings(listeners, plan.limits),
     ]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
-    return [sys.executable, *ours, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
+    return [sys.executable, *module, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
 
 def companion_command(plan: ServePlan, name: str) -> list[str]:
     """Command line of a companion process, which uses this generation's engine and listens only on this machine."""
-    where = ["--config", str(plan.litellm_file), "--port", str(plan.companions[name]), "--gateway", _base_url(plan)]
-    engine = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
-    return [sys.executable, "-m", "aligner_proxy", name, *where, *engine]
+    arguments = ["--config", str(plan.litellm_file), "--port", str(plan.companions[name]), "--gateway", _base_url(plan)]
+    engine_arguments = ["--engine", f"unix:{plan.socket}"] if plan.socket else []
+    return [sys.executable, "-m", "aligner_proxy", name, *arguments, *engine_arguments]
 
 
 def litellm_environment(plan: ServePlan) -> dict[str, str]:
     """The user's environment with our addresses and with defaults for LiteLLM."""
-    ours = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(active_policies.state_file_path())}
+    state_file = active_policies.state_file_path()
+    variables = {"ALIGNER_PROXY_POLICIES": str(plan.policies), config.IN_FORCE: str(state_file)}
     if plan.socket:
-        ours["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
+        variables["ALIGNER_PROXY_SOCKET"] = str(plan.socket)
     keys = config.keys_path(plan.file)
     if keys is not None:
-        ours["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
+        variables["ALIGNER_PROXY_KEYS"] = str(keys.resolve())
     if plan.log is not None:
-        ours[config.LOG] = plan.log
+        variables[config.LOG] = plan.log
     if litellm_config.needs_key_check(read_yaml(plan.litellm_file)[0]):
-        ours[config.CHECK_KEYS] = "1"
-    return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **ours}
+        variables[config.CHECK_KEYS] = "1"
+    return {**_UNLESS_SET, **({"JSON_LOGS": "true"} if plan.log == "json" else {}), **os.environ, **variables}
 
 
 def engine_environment(plan: ServePlan) -> dict[str, str]:
@@ -325,50 +326,50 @@ def engine_environment(plan: ServePlan) -> dict[str, str]:
     return config.engine_environment() | ({config.LOG: plan.log} if plan.log is not None else {})
 
 
-async def _run(first: ServePlan, listener: socket.socket) -> int:
+async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
     """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
     numbers = itertools.count(1)
-    name = _claim_socket_name()
-    serves: list[ServePlan] = []
+    link = _claim_socket_name()
+    plans: list[ServePlan] = []
     teacher = AutoTrainer(
-        first.policies, lambda: _serving_engine(serves[-1]) if serves else None, litellm_environment(first)
+        first_plan.policies, lambda: _serving_engine(plans[-1]) if plans else None, litellm_environment(first_plan)
     )
     with contextlib.ExitStack() as files:
-        policies = files.enter_context(active_policies.keep_active(first.policies, first.file))
+        policies = files.enter_context(active_policies.keep_active(first_plan.policies, first_plan.file))
 
         def make_generation(shared: supervisor.EngineProcess | None) -> supervisor.Generation:
             """Build the next generation; with a `shared` engine, only LiteLLM is replaced, and the plan stays."""
             number = next(numbers)
             if shared is not None:
-                return _build_generation(
-                    replace(serves[-1], number=number), shared, listener, files, name, serves.append
-                )
-            plan_now = first if number == 1 else _plan_again(first)
-            policies.refuse_losses(plan_now.file)
-            plan_now = replace(plan_now, number=number, engine_number=number)
-            return _build_generation(plan_now, None, listener, files, name, serves.append)
+                return _build_generation(replace(plans[-1], number=number), shared, listener, files, link, plans.append)
+            plan = first_plan if number == 1 else _renew_plan(first_plan)
+            policies.refuse_losses(plan.file)
+            plan = replace(plan, number=number, engine_number=number)
+            return _build_generation(plan, None, listener, files, link, plans.append)
 
-        pace = supervisor.Pace(grace=first.grace, handover=first.handover)
-        memory = memory_limit.MemoryLimit(first.worker_mb)
-        besides = [asyncio.ensure_future(teacher.keep_training())]
-        besides += [asyncio.ensure_future(_make_companion(serves, name).keep_running()) for name in first.companions]
+        pace = supervisor.Pace(grace=first_plan.grace, handover=first_plan.handover)
+        memory = memory_limit.MemoryLimit(first_plan.worker_mb)
+        side_tasks = [asyncio.ensure_future(teacher.keep_training())]
+        side_tasks += [
+            asyncio.ensure_future(_make_companion(plans, name).keep_running()) for name in first_plan.companions
+        ]
 
         def stop_serving() -> None:
             listener.close()
-            for task in besides:
+            for task in side_tasks:
                 task.cancel()
 
         try:
             return await supervisor.run(make_generation, pace, stop_serving, memory)
         finally:
-            await asyncio.gather(*besides, return_exceptions=True)
+            await asyncio.gather(*side_tasks, return_exceptions=True)
 
 
-def _make_companion(serves: list[ServePlan], name: str) -> CompanionKeeper:
+def _make_companion(plans: list[ServePlan], name: str) -> CompanionKeeper:
     """A keeper that restarts a companion when the engine is replaced, but not when only LiteLLM is."""
     return CompanionKeeper(
-        lambda: serves[-1].engine_number if serves else None,
-        lambda: supervisor.ChildProcess(name, companion_command(serves[-1], name), litellm_environment(serves[-1])),
+        lambda: plans[-1].engine_number if plans else None,
+        lambda: supervisor.ChildProcess(name, companion_command(plans[-1], name), litellm_environment(plans[-1])),
     )
 
 
@@ -380,17 +381,17 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
     return ServingEngine(address, partial(HttpEngine, address))
 
 
-def _plan_again(first: ServePlan) -> ServePlan:
+def _renew_plan(first_plan: ServePlan) -> ServePlan:
     """A new plan from the current configuration files, with the options of the first; raises `ConfigError`."""
-    again = make_plan(first.litellm_file, first.host, first.port, first.workers)
+    plan = make_plan(first_plan.litellm_file, first_plan.host, first_plan.port, first_plan.workers)
     return replace(
-        again,
-        log=first.log,
-        grace=first.grace,
-        handover=first.handover,
-        limits=first.limits,
-        worker_mb=first.worker_mb,
-        companions=first.companions,
+        plan,
+        log=first_plan.log,
+        grace=first_plan.grace,
+        handover=first_plan.handover,
+        limits=first_plan.limits,
+        worker_mb=first_plan.worker_mb,
+        companions=first_plan.companions,
     )
 
 
@@ -398,16 +399,17 @@ def _build_generation(
     plan: ServePlan,
     shared: supervisor.EngineProcess | None,
     listener: socket.socket,
-    files: contextlib.ExitStack,
-    name: Path | None,
+    socket_files: contextlib.ExitStack,
+    link: Path | None,
     note_serving: Callable[[ServePlan], None],
 ) -> supervisor.Generation:
-    """Build the engine and the LiteLLM of a plan; closing `files` removes their socket files at the latest.
+    """Build the engine and the LiteLLM of a plan; closing `socket_files` removes their socket files at the latest.
 
-    `shared` is an engine that already runs; `note_serving` is called with the plan as soon as both serve.
+    `link` is the usual name of the engine's socket (None: another engine has it), `shared` an engine that already runs.
+    `note_serving` is called with the plan as soon as both serve.
     """
-    probing = files.enter_context(contextlib.ExitStack())
-    probe = probing.enter_context(sockets.unix(plan.probe_socket))
+    probe_file = socket_files.enter_context(contextlib.ExitStack())
+    probe = probe_file.enter_context(sockets.unix(plan.probe_socket))
     engine = shared or _make_engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.ChildProcess(
@@ -415,11 +417,11 @@ def _build_generation(
     )
 
     def publish() -> None:
-        if name is not None and plan.socket is not None:
-            files.enter_context(_publish_socket(plan.socket, name))
+        if link is not None and plan.socket is not None:
+            socket_files.enter_context(_publish_socket(plan.socket, link))
 
     async def wait_serving() -> None:
-        with probing:
+        with probe_file:
             await _wait_until_serving(plan)
         if plan.is_restart and shared is None:
             publish()
@@ -467,15 +469,15 @@ async def _wait_until_loaded(plan: ServePlan) -> None:
         await _wait_for_answer(plan.socket, "/health/ready")
         return
     engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
-    where = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
+    address = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
     try:
-        with Terminal(stderr=True).status(f"waiting for the aligner at {where} ..."):
+        with Terminal(stderr=True).status(f"waiting for the aligner at {address} ..."):
             about = await _retry_until_answer(engine.info)
     finally:
         await engine.aclose()
-    took = time.monotonic() - started
-    log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, took)
+    seconds = time.monotonic() - started
+    log.info("engine: %s on %s (%s) ready after %.1f s", about.model, about.device, about.quantization, seconds)
 
 
 async def _wait_until_serving(plan: ServePlan) -> None:

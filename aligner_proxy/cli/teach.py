@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aligner_proxy import extras
 from aligner_proxy.cli.align import open_chosen_engine
-from aligner_proxy.cli.json_lines import progress_line
+from aligner_proxy.cli.json_lines import print_progress
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json
 from aligner_proxy.engine.api import Engine, with_heads
@@ -127,9 +127,9 @@ def command(
         if names or (forget and rollback):
             raise ConfigError("give --forget NAME or --rollback NAME alone")
         sys.exit(_take_back(policies, forget, rollback, as_json))
-    tasks = _tasks(policies, names, quick)
+    tasks = _read_tasks(policies, names, quick)
     extras.require_extra(extras.ENGINE, "teaching", ["torch"])  # heads are fitted here, even with a remote engine
-    report_progress = progress_line if json_lines else None
+    report_progress = print_progress if json_lines else None
     print_result = None if json_lines or as_json else partial(_print_result, Terminal(), dry_run=dry_run)
     results = asyncio.run(_teach_all(tasks, policies, path, address, options, dry_run, report_progress, print_result))
     if json_lines:
@@ -140,24 +140,24 @@ def command(
     sys.exit(0 if all(result.why is None for result in results) else 1)
 
 
-def _tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list[_Task]:
+def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list[_Task]:
     """Read all examples and return the tasks; raises `ConfigError` for any mistake before the engine is used."""
-    matching = subjects.select_subjects(policies, names)
-    if not matching:
+    matching_subjects = subjects.select_subjects(policies, names)
+    if not matching_subjects:
         raise ConfigError(
             f"{policies.source.name}: no objective has examples; write {{text: ..., examples: FILE}} under objectives"
         )
-    loaded: list[tuple[Subject, Examples]] = []
+    subject_examples: list[tuple[Subject, Examples]] = []
     faults = []
-    for subject in matching:
+    for subject in matching_subjects:
         try:
-            loaded.append((subject, subject.read()))
+            subject_examples.append((subject, subject.read()))
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
     aligners = subjects.aligner_names(policies)
-    return [_Task(subject, examples, aligner, quick) for subject, examples in loaded for aligner in aligners]
+    return [_Task(subject, examples, aligner, quick) for subject, examples in subject_examples for aligner in aligners]
 
 
 async def _teach_all(
@@ -234,9 +234,9 @@ async def _teach(
 
         reader = RowReader(heads, task.aligner, about.content_hash, advance)
         learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
-        own = own_answers(policies, subject.tenant, _OWN_ANSWERS)
-        progress.update(bar, total=planned.prompts + len(own))
-        scored = await score_own_answers(learned, planned.company, reader, own, rows_of_run)
+        recorded_answers = own_answers(policies, subject.tenant, _OWN_ANSWERS)
+        progress.update(bar, total=planned.prompts + len(recorded_answers))
+        scored_answers = await score_own_answers(learned, planned.company, reader, recorded_answers, rows_of_run)
         if not dry_run:
             # If the engine refuses the head, the store keeps the old one.
             await heads.put_head(learned.head)
@@ -247,39 +247,39 @@ async def _teach(
         return _Result(task, why=f"the audit store or the cache cannot be read ({type(error).__name__})")
     except AlignerProxyError as error:
         return _Result(task, why=str(error))
-    return _Result(task, learned, scored)
+    return _Result(task, learned, scored_answers)
 
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
     """Forget an objective's heads or roll back to its previous head, print the result, and return the exit status."""
     store = HeadStore.for_file(policies)
-    done: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for subject in subjects.select_subjects(policies, [forget or rollback or ""]):
         if forget:
             count = store.forget(subject.scope, subject.name)
-            done.append({"objective": subject.title, "forgotten": count})
+            results.append({"objective": subject.title, "forgotten": count})
             text = f"{subject.title}: {count} heads forgotten; the general head judges it"
         else:
-            back = store.rollback(subject.scope, subject.name, subject.text)
-            done.append({"objective": subject.title, "in_force": [version.model_dump() for version in back]})
-            dates = ", ".join(f"{v.head[:8]} of {v.day}, {v.against} examples" for v in back)
-            text = f"{subject.title}: in force is {dates}" if back else f"{subject.title}: there is no earlier head"
+            heads = store.rollback(subject.scope, subject.name, subject.text)
+            results.append({"objective": subject.title, "in_force": [version.model_dump() for version in heads]})
+            dates = ", ".join(f"{v.head[:8]} of {v.day}, {v.against} examples" for v in heads)
+            text = f"{subject.title}: in force is {dates}" if heads else f"{subject.title}: there is no earlier head"
         if not as_json:
             echo(text)
     if as_json:
-        echo_json({"objectives": done})
-    return 0 if all(result.get("forgotten") or result.get("in_force") for result in done) else 1
+        echo_json({"objectives": results})
+    return 0 if all(result.get("forgotten") or result.get("in_force") for result in results) else 1
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
     """The fields of a result for JSON output."""
     task = result.task
-    base = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
+    fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
     if result.lesson is None:
-        return base | {"why": result.why}
+        return fields | {"why": result.why}
     lesson = result.lesson
     version = lesson.version
-    return base | {
+    return fields | {
         "head": version.head,
         "against": version.against,
         "fine": version.fine,
@@ -335,10 +335,10 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
         return
     lesson = result.lesson
     version = lesson.version
-    done = "would be taught" if dry_run else "taught"
+    result_text = "would be taught" if dry_run else "taught"
     fine = f" and {version.fine} that are fine" if version.fine else ""
     lines = [
-        f"[green]{done}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
+        f"[green]{result_text}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
         f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",

@@ -51,9 +51,9 @@ class ActivePolicies:
 
     def refuse_losses(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
         """Raise `ConfigError` if `file` takes enforced objectives from a tenant; `current` is the caller's own file."""
-        before = self._file_to_compare(file, current)
-        if before is not None:
-            refuse_losses(before, file)
+        active_file = self._file_to_compare(file, current)
+        if active_file is not None:
+            refuse_losses(active_file, file)
 
     def activate(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
         """Store a file as the active one; raise `ConfigError` if it takes enforced objectives from a tenant."""
@@ -87,7 +87,7 @@ class ActivePolicies:
         text = self.read_text()
         if text == file.source.text:
             return None
-        # The caller's own file, already parsed, is the active one or the only one known.
+        # The caller's own file, already parsed, is then the active one, or no other is known.
         if text is None or (current is not None and text == current.source.text):
             return current
         try:
@@ -140,14 +140,13 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
     """The active policies of each running `serve` of this user and home that uses the policies file at `path`."""
     for state_file in _state_files():
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            if is_running(state_file) and json.loads(state_file.read_text(encoding="utf-8"))["path"] == os.path.abspath(
-                path
-            ):
+            stored_path = json.loads(state_file.read_text(encoding="utf-8"))["path"]
+            if is_running(state_file) and stored_path == os.path.abspath(path):
                 yield ActivePolicies(path, state_file)
 
 
 def is_running(path: Path) -> bool:
-    """Whether the process whose id ends the file name is running."""
+    """Whether the process is running whose id stands at the end of the file's name."""
     try:
         os.kill(int(path.stem.rpartition("-")[2]), 0)
     except (ProcessLookupError, ValueError):

@@ -47,7 +47,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     """
     body_limits.install()
     if not api_key:
-        raise _refusal("no key was sent; send it as Authorization: Bearer KEY", 401)
+        raise _make_refusal("no key was sent; send it as Authorization: Bearer KEY", 401)
     digest = client_keys.key_digest(api_key)
     if client_keys.is_master(digest):
         return UserAPIKeyAuth(
@@ -59,9 +59,11 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         )
     entry = _find_entry(digest)
     if entry.is_expired(datetime.now(UTC)):
-        raise _refusal("this key has expired; ask the gateway's operator for another", 401)
+        raise _make_refusal("this key has expired; ask the gateway's operator for another", 401)
     if not _may_call(entry, request):
-        raise _refusal("this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403)
+        raise _make_refusal(
+            "this key may not call this endpoint; `routes` in its entry of the keys file can allow it", 403
+        )
     caller = _make_caller(entry, digest, request)
     if entry.models:  # LiteLLM checks them only when asked
         await litellm_internals.refuse_other_models(caller, request)
@@ -75,9 +77,10 @@ def _find_entry(digest: str) -> KeyEntry:
     try:
         entry = client_keys.active_keys().get(digest)
     except client_keys.KeysUnreadable:
-        raise _refusal("the gateway's keys file cannot be read; ask its operator", 503) from None
+        raise _make_refusal("the gateway's keys file cannot be read; ask its operator", 503) from None
     if entry is None:
-        raise _refusal("this key is not known to the gateway; ask its operator, who can add it to the keys file", 401)
+        reason = "this key is not known to the gateway; ask its operator, who can add it to the keys file"
+        raise _make_refusal(reason, 401)
     return entry
 
 
@@ -94,8 +97,8 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
     if entry.role is Role.REVIEWER:
         return endpoint is not None and endpoint.for_reviewers
     path = get_request_route(request)
-    corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
-    if corrected or template in _WITHOUT_TEXT or endpoint is not None:
+    is_corrected = formats.wire(template) is not None and formats.wire(normalize_request_route(path)) is not None
+    if is_corrected or template in _WITHOUT_TEXT or endpoint is not None:
         return True
     return RouteChecks.is_llm_api_route(path) and any(fnmatchcase(path, glob) for glob in entry.routes)
 
@@ -123,5 +126,5 @@ def _parent_span(request: Request) -> Any:
     return getattr(request.state, "parent_otel_span", None)
 
 
-def _refusal(message: str, code: int) -> ProxyException:
+def _make_refusal(message: str, code: int) -> ProxyException:
     return ProxyException(message, ProxyErrorTypes.auth_error.value, "key", code)

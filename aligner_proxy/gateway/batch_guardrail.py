@@ -24,7 +24,7 @@ from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 
-_OF_LITELLM = ("litellm_logging_obj", "proxy_server_request")
+_LITELLM_FIELDS = ("litellm_logging_obj", "proxy_server_request")
 """Fields of a request that LiteLLM sets itself; in a file they could only pretend to be headers."""
 _OBJECTIVES = "aligner_proxy_objectives_of_caller"
 """Field of a request's data with the objectives that take the place of the policy's."""
@@ -85,7 +85,7 @@ class BatchGuardrail(AlignerGuardrail):
         `objectives`, if there are any, take the place of those of the policy. Raises `Blocked`, and `ForbiddenError` if
         the request asks for something that it is not allowed.
         """
-        data = {name: value for name, value in request.items() if name not in _OF_LITELLM}
+        data = {name: value for name, value in request.items() if name not in _LITELLM_FIELDS}
         data["litellm_call_id"] = call_id
         data[_OBJECTIVES] = objectives
         route = json_body.find_route(body, data)
@@ -105,7 +105,7 @@ class BatchGuardrail(AlignerGuardrail):
         return CorrectedBody(json_body.write_body(edited, body), state, edits)
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
-        """The policy of a request, for work that nobody waits for: every answer, without the tenant's quota."""
+        """The facts and the policy of a request: every answer is corrected, and none costs the tenant's quota."""
         if self._policy is not None:
             return RequestFacts(), self._policy
         objectives = data.pop(_OBJECTIVES, ())

@@ -26,7 +26,7 @@ _UNKNOWN_SENDER_BYTES = MIB
 _LINGER_BYTES = 32 * MIB
 """Most bytes of a refused body that are read and discarded."""
 _LINGER_S = 5.0
-"""Most seconds spent on that."""
+"""Most seconds for which a refused body is read."""
 
 Bound = Callable[[Scope], int | None]
 """The maximum body size in bytes; None for no limit."""
@@ -40,27 +40,27 @@ class BodyLimitMiddleware:
         self._bound = bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        most = self._bound(scope) if scope["type"] == "http" else None
-        if most is None:
+        max_bytes = self._bound(scope) if scope["type"] == "http" else None
+        if max_bytes is None:
             await self.app(scope, receive, send)
-        elif _declared_bytes(scope) > most:
-            await _refuse(receive, send, most)
+        elif _declared_bytes(scope) > max_bytes:
+            await _refuse(receive, send, max_bytes)
         else:
-            await self._read_body(scope, receive, send, most)
+            await self._read_body(scope, receive, send, max_bytes)
 
-    async def _read_body(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+    async def _read_body(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
         """Read the whole body, then run the application; stop if the client disconnects or the body is too large."""
         messages: deque[Message] = deque()
         size = 0
-        more = True
-        while more:
+        has_more = True
+        while has_more:
             message = await receive()
             if message["type"] != "http.request":
                 return
             size += len(message.get("body", b""))
-            more = message.get("more_body", False)
-            if size > most:
-                await _refuse(receive, send, most, more=more)
+            has_more = message.get("more_body", False)
+            if size > max_bytes:
+                await _refuse(receive, send, max_bytes, has_more=has_more)
                 return
             messages.append(message)
 
@@ -78,10 +78,10 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True) -> None:
-    """Answer 413, then discard part of the rest, because a client that is still sending would miss the answer."""
+async def _refuse(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
+    """Answer 413, then discard part of the body, because a client that is still sending it would miss the answer."""
     error = {
-        "message": f"the body of this request is larger than {most // MIB} MiB, the most that this key may send",
+        "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",
         "type": "invalid_request_error",
         "param": None,
         "code": "413",
@@ -98,25 +98,26 @@ async def _refuse(receive: Receive, send: Send, most: int, *, more: bool = True)
     drained = 0
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
-            while more and drained < _LINGER_BYTES:
+            while has_more and drained < _LINGER_BYTES:
                 message = await receive()
                 drained += len(message.get("body", b""))
-                more = message["type"] == "http.request" and message.get("more_body", False)
+                has_more = message["type"] == "http.request" and message.get("more_body", False)
     await send({"type": "http.response.body", "body": b""})
 
 
 def sender_bound(scope: Scope) -> int | None:
     """The limit for this request; None for the master key, or if the gateway does not check keys itself."""
     proxy = litellm_internals.proxy_module()
-    alone = not proxy.general_settings.get("custom_auth_settings")  # else LiteLLM may accept keys that we do not know
-    if not alone or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
+    # With these settings LiteLLM may accept keys that we do not know.
+    checks_all_keys = not proxy.general_settings.get("custom_auth_settings")
+    if not checks_all_keys or getattr(proxy.user_custom_auth, "__module__", None) != _AUTH:
         return None
     try:
         entries = client_keys.active_keys()
     except client_keys.KeysUnreadable:
         return _UNKNOWN_SENDER_BYTES
     bounds = list[int]()
-    for credential in _credentials(scope):
+    for credential in _possible_keys(scope):
         digest = client_keys.key_digest(credential)
         if client_keys.is_master(digest):
             return None
@@ -126,7 +127,7 @@ def sender_bound(scope: Scope) -> int | None:
     return min(bounds, default=_UNKNOWN_SENDER_BYTES)
 
 
-def _credentials(scope: Scope) -> Iterator[str]:
+def _possible_keys(scope: Scope) -> Iterator[str]:
     """Everything that could be a key, since LiteLLM accepts keys in many headers, a custom header, and the query."""
     for _, value in scope["headers"]:
         text = value.decode("latin-1")

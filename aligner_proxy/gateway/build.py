@@ -60,7 +60,7 @@ def open_engine(
     """
     backend = config.engine_backend(file)
 
-    def client(address: str, patience: float) -> Engine:
+    def open_client(address: str, patience: float) -> Engine:
         """The client of one engine; `local` itself in place of the engine on this machine's socket."""
         if server_kind(address) is ServerKind.SCORER:
             judge = VllmScorer(address, patience_s=patience)
@@ -68,15 +68,14 @@ def open_engine(
         is_local = server_kind(address) is ServerKind.LOCAL
         if is_local and local:
             return SuppliedEngine(local, head_source) if head_source else local
-        at = f"unix:{config.engine_socket()}" if is_local else address
-        return HttpEngine(at, patience_s=patience, head_source=head_source)
+        address = f"unix:{config.engine_socket()}" if is_local else address
+        return HttpEngine(address, patience_s=patience, head_source=head_source)
 
     if not backend.completes:
-        return _join_replicas(
-            [(at, client(at, _replica_patience(backend, patience_s))) for at in backend.at], patience_s
-        )
+        patience = _replica_patience(backend, patience_s)
+        return _join_replicas([(address, open_client(address, patience)) for address in backend.at], patience_s)
     family = prompts.find_template(completions_template(file, backend))
-    scorer = client(backend.scorer, patience_s) if backend.scorer else None
+    scorer = open_client(backend.scorer, patience_s) if backend.scorer else None
     if backend.kind is ServerKind.GROUP:
         if group is None:
             raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
@@ -84,8 +83,8 @@ def open_engine(
     key = config.engine_key(backend)
     patience = _replica_patience(backend, patience_s)
     completers = [
-        CompletionsClient(at, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
-        for at in backend.at
+        CompletionsClient(address, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
+        for address in backend.at
     ]
     engines = [_make_editor(backend, completer, family, scorer) for completer in completers]
     return _join_replicas(list(zip(backend.at, engines, strict=True)), patience_s)
@@ -111,7 +110,7 @@ def _make_editor(backend: Backend, completer: Completer, family: prompts.Templat
 
 
 def _replica_patience(backend: Backend, patience_s: float) -> float:
-    """Seconds to wait for one engine; 0 if there is another replica to try."""
+    """The seconds to wait for one engine; 0 if there is another replica to try."""
     return patience_s if len(backend.at) == 1 else 0.0
 
 
@@ -151,9 +150,9 @@ def build_pipeline(
     engine = Breaker(opened_engine, metrics.record_breaker)
     accounts = server.open_accounts if server else None
     # The engine limits its own slots. Here only the tenants' use through all gateways is counted.
-    counted = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
+    counted_engine = AdmittedEngine(engine, seats=sys.maxsize, accounts=accounts("engine")) if accounts else engine
     return Pipeline(
-        counted,
+        counted_engine,
         correction_cache(file, server),
         remember=file.cache.enabled,
         correctors=correctors(file, accounts),

@@ -1,9 +1,9 @@
 """Corrects the arguments of the tool calls in one response (`tool_arguments: correct`).
 
-The strings that are prose are judged, and flagged ones corrected in their place, as those of a JSON answer are. What is
-flagged and cannot be corrected stays as it is and is left to side_texts.py, which treats it as under `judge`; what was
-judged here is not judged there again. streaming/call_stream.py does the same for streams. Each call has its own record,
-under the policy's name followed by `/tool_arguments`.
+Strings of prose in them are judged, and flagged ones corrected in their place, as in a JSON answer. What is flagged
+and cannot be corrected stays as it is and is left to side_texts.py, which treats it as under `judge`; what was judged
+here is not judged there again. streaming/call_stream.py corrects the calls of a stream by it. Each call has its own
+record, under the policy's name followed by `/tool_arguments`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aligner_proxy.types import Exchange, Outcome, SideKind, SideTreatment, Stat
 
 _MOST_CALLS = 32
 """Most calls of one response that are corrected, since each is a question to the engine, at least."""
-_BETWEEN = "\n\n"
+_SEPARATOR = "\n\n"
 """Separates the strings of one call, where what was removed from them is looked for."""
 
 
@@ -110,25 +110,25 @@ class CallArguments:
             # not every event of a call names its tool
             if not self.is_known(call.text) and (call.name or call.text not in new_calls):
                 new_calls[call.text] = call
-        room = _MOST_CALLS - len(self._outcomes)
-        selected = list(new_calls.values())[: max(0, room)]
+        calls_left = _MOST_CALLS - len(self._outcomes)
+        selected = list(new_calls.values())[: max(0, calls_left)]
         # another model may answer, under a stricter policy
         if not selected or self.state.policy.tool_arguments is not SideTreatment.CORRECT:
             return
         corrector = self._corrector_of(correcting_state(self.state, SideKind.TOOL_ARGUMENTS))
-        unstored = no_store(self.data, source)
+        is_unstored = no_store(self.data, source)
         exchanges = [
-            self._exchange(len(self._outcomes) + number, call, unstored=unstored)
+            self._make_exchange(len(self._outcomes) + number, call, unstored=is_unstored)
             for number, call in enumerate(selected)
         ]
         outcomes = await asyncio.gather(*map(corrector.correct_one, exchanges))
         for call, outcome in zip(selected, outcomes, strict=True):
             self._outcomes[call.text] = outcome
             if outcome.status is Status.CORRECTED:
-                self.copies.add_removed(_strings(call.text), _strings(outcome.text or ""))
-        self._report()
+                self.copies.add_removed(_join_strings(call.text), _join_strings(outcome.text or ""))
+        self._publish_outcomes()
 
-    def _exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
+    def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
         """An exchange with the arguments of a call as the answer."""
         tool = find_tool(self.data, call.name)
         exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
@@ -142,7 +142,7 @@ class CallArguments:
         )
 
     def cover(self, calls: Iterable[CallText]) -> None:
-        """Let the side texts know which of these calls are judged as they are delivered now."""
+        """Tell the side texts which of these calls were judged as they are delivered, and need no judgement there."""
         for call in calls:
             outcome = self._outcomes.get(call.text)
             if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
@@ -160,17 +160,17 @@ class CallArguments:
             outcome = self._outcomes.get(text)
             if outcome is not None and outcome.status is Status.CORRECTED:
                 self._outcomes[text] = replace(outcome, status=Status.FAILED, reason=reason, text=None)
-        self._report()
+        self._publish_outcomes()
 
-    def _report(self) -> None:
+    def _publish_outcomes(self) -> None:
         """Set the outcomes in the request's state, from which headers and comments are made."""
         self.state.arguments = list(self._outcomes.values())
 
 
-def _strings(arguments: str) -> str:
-    """The strings of arguments as one text, or the text that they are."""
+def _join_strings(arguments: str) -> str:
+    """The prose strings of JSON arguments, joined to one text; other arguments as they are."""
     literals = prose_literals(arguments) if reads_as_json(arguments) else ()
-    return _BETWEEN.join(literal.text for literal in literals) or arguments
+    return _SEPARATOR.join(literal.text for literal in literals) or arguments
 
 
 def _is_judged_whole(arguments: str) -> bool:

@@ -48,12 +48,12 @@ class Blocked(ProxyException):
 
     def __init__(self, reason: str | None) -> None:
         self.reason = reason
-        missing = "recorded" if reason in _UNRECORDED else "aligned"
-        passes = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
+        lacking = "recorded" if reason in _UNRECORDED else "aligned"
+        may_pass = reason in _UNRECORDED or pipeline_outcomes.may_pass(reason)
         # LiteLLM reads `code` on whole responses and `status_code` on streams.
-        self.status_code = 503 if passes else 422
-        headers = {"retry-after": str(RETRY_AFTER_S)} if passes else None
-        message = f"the answer could not be {missing} ({reason})"
+        self.status_code = 503 if may_pass else 422
+        headers = {"retry-after": str(RETRY_AFTER_S)} if may_pass else None
+        message = f"the answer could not be {lacking} ({reason})"
         super().__init__(message, "aligner_error", None, self.status_code, headers)
 
 
@@ -92,9 +92,8 @@ class ChoiceCorrector:
         policy = state.policy
         metrics.record_upstream_end(state)
         if state.skip is not None:
-            outcomes = [
-                metrics.record_unprocessed(e.call_id, policy, Status.SKIPPED, state.skip, e.index) for e in exchanges
-            ]
+            skip = partial(metrics.record_unprocessed, policy=policy, status=Status.SKIPPED, reason=state.skip)
+            outcomes = [skip(exchange.call_id, index=exchange.index) for exchange in exchanges]
         elif policy.mode is Mode.SHADOW:
             outcomes = [
                 outcome
@@ -102,10 +101,11 @@ class ChoiceCorrector:
                 for outcome in self._shadows.start(answer, policy, self._correct_answer)
             ]
         else:
-            work = [each for answer in _split_answers(exchanges) for each in self._work_on(answer, session_of)]
+            answers = _split_answers(exchanges)
+            corrections = [work for answer in answers for work in self._make_corrections(answer, session_of)]
             with tracing.span("aligner.correct", state.arrival.trace, aligner__call_id=state.call_id):
                 # A single choice needs no task of its own.
-                outcomes = [await work[0]] if len(work) == 1 else await asyncio.gather(*work)
+                outcomes = [await corrections[0]] if len(corrections) == 1 else await asyncio.gather(*corrections)
         state.settle(outcomes)
         # Before `refuse`, so that a blocked answer is recorded, too.
         self._publish(started)
@@ -117,8 +117,8 @@ class ChoiceCorrector:
         """Record and settle choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
-            self._keep(exchange, outcome)
-            self._start_judging_beside(exchange, outcome)
+            self._queue_record(exchange, outcome)
+            self._start_shadow_judgement(exchange, outcome)
         self._state.settle([outcome for _, outcome in outcomes])
         metrics.record_upstream_end(self._state)
         self._publish(self._opened_at)
@@ -130,12 +130,12 @@ class ChoiceCorrector:
 
     async def _correct_answer(self, answer: Sequence[Exchange]) -> Sequence[Outcome]:
         """Correct all texts of one answer and record their outcomes."""
-        return await asyncio.gather(*self._work_on(answer))
+        return await asyncio.gather(*self._make_corrections(answer))
 
-    def _work_on(
+    def _make_corrections(
         self, answer: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
     ) -> list[Coroutine[Any, Any, Outcome]]:
-        """The correction of each text of one answer; several texts show only together what remains of it."""
+        """The correction of each text of one answer, not started; only together do texts show what remains of it."""
         texts = None
         if len(answer) > 1 and self._state.policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
@@ -148,10 +148,10 @@ class ChoiceCorrector:
 
         Several `texts` have to be corrected concurrently.
         """
-        # This outcome stays if the client leaves before there is another.
+        # The outcome that is recorded if the client leaves before there is another.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
-        self._end_beside()
+        self._cancel_shadow_judgements()
         shadows.busy += 1
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
@@ -161,13 +161,13 @@ class ChoiceCorrector:
                 shadows.busy -= 1
                 metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
                 metrics.describe_span(span, outcome)
-        self._start_judging_beside(exchange, outcome)
+        self._start_shadow_judgement(exchange, outcome)
         return outcome
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Context manager around a stream corrected segment by segment; shadow aligners pause meanwhile."""
-        self._end_beside()
+    def pause_shadow_aligners(self) -> Iterator[None]:
+        """Context manager around a stream that is corrected segment by segment; no shadow aligner judges meanwhile."""
+        self._cancel_shadow_judgements()
         self._shadows.busy += 1
         self._streaming = 1
         try:
@@ -176,12 +176,12 @@ class ChoiceCorrector:
             self._streaming = 0
             self._shadows.busy -= 1
 
-    def _end_beside(self) -> None:
+    def _cancel_shadow_judgements(self) -> None:
         """Cancel running judgements of shadow aligners, so that no answer waits for them."""
         for task in tuple(self._shadows.judgements):
             task.cancel()
 
-    def _start_judging_beside(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _start_shadow_judgement(self, exchange: Exchange, outcome: Outcome) -> None:
         """Start a background judgement of the same answer by the policy's shadow aligner, if it has one."""
         # The result is only compared, in the audit store, with the verdicts on the same answer.
         if outcome.policy.shadow_aligner is None or outcome.correction is None or self._auditor is None:
@@ -190,10 +190,10 @@ class ChoiceCorrector:
         if policy is not None:
             # This entry must not be taken for the answer's own entry, nor count among the entries of the route.
             policy = replace(policy, name=f"{policy.name}/beside")
-            judge = partial(self._judge_beside, policy)
+            judge = partial(self._judge_with_shadow_aligner, policy)
             self._shadows.judge_alongside(exchange, policy, judge, self._streaming)
 
-    async def _judge_beside(self, policy: Policy, exchange: Exchange) -> Outcome:
+    async def _judge_with_shadow_aligner(self, policy: Policy, exchange: Exchange) -> Outcome:
         """Judge an answer with the shadow aligner and record the result in a separate audit entry."""
         outcome = await self.pipeline.align(exchange, policy)
         state = self._state
@@ -226,7 +226,8 @@ class ChoiceCorrector:
             return replace(outcome, status=Status.FAILED, reason=error.reason, text=None)
         return outcome
 
-    def _keep(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _queue_record(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Queue the outcome for the audit store, unless nothing is to be recorded."""
         event = self._make_event(exchange, outcome)
         if event is not None and self._auditor is not None:
             self._auditor.note(event)

@@ -32,5 +32,5 @@ def _all_models(body: bytes) -> tuple[str, ...]:
         raise ProxyException(
             "the body is not JSON that every parser reads in the same way", kind, "body", 400
         ) from None
-    top = pairs if isinstance(pairs, tuple) else ()
-    return tuple(value for key, value in top if key == "model" and isinstance(value, str))
+    top_pairs = pairs if isinstance(pairs, tuple) else ()
+    return tuple(value for key, value in top_pairs if key == "model" and isinstance(value, str))

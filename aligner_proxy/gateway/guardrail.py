@@ -54,7 +54,7 @@ from aligner_proxy.gateway.comment_lines import is_comment, write_comment
 from aligner_proxy.gateway.endpoints.routes import install_endpoints
 from aligner_proxy.gateway.incoming_texts import IncomingTexts
 from aligner_proxy.gateway.readiness import EngineReadiness
-from aligner_proxy.gateway.request_state import Arrival, RequestState, find_state, store_state, without_state
+from aligner_proxy.gateway.request_state import Arrival, RequestState, copy_without_state, find_state, store_state
 from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.gateway.side_texts import SideTexts, delivered_texts, withhold_error
@@ -141,10 +141,10 @@ class AlignerGuardrail(CustomGuardrail):
         self._model = file.aligner.model
         # LiteLLM's application keeps what it is told for ever, and must not keep this guardrail with it
         weak_policies = weakref.ref(watched)
-        ready = EngineReadiness(
+        readiness = EngineReadiness(
             self.pipeline.engine, lambda: active.current.file if (active := weak_policies()) else None
         )
-        litellm_internals.count_in_readiness(ready.reason)
+        litellm_internals.count_in_readiness(readiness.reason)
         body_limits.install()
         client_keys.install()
         litellm_internals.watch_clients()
@@ -181,11 +181,11 @@ class AlignerGuardrail(CustomGuardrail):
     def apply_stream_scope(self, stream_scope: object) -> None:
         """Apply the entry's last setting, and log which settings of the entry let answers pass."""
         super().apply_stream_scope(stream_scope)
-        before = self._gaps
+        earlier_gaps = self._gaps
         mode = self.event_hook.tags if isinstance(self.event_hook, ModeByTag) else self.event_hook
         self._gaps = tuple(text for _, text in guardrail_entry.find_gaps(mode, self.default_on, stream_scope))
         # LiteLLM calls this twice for each entry; once is enough for the log.
-        for gap in self._gaps if self._gaps != before else ():
+        for gap in self._gaps if self._gaps != earlier_gaps else ():
             log.warning("%s (where the policies file enforces objectives, every answer is corrected anyway)", gap)
 
     def should_run_guardrail(self, data: Any, event_type: GuardrailEventHooks) -> bool:
@@ -213,7 +213,7 @@ class AlignerGuardrail(CustomGuardrail):
                 request_policy.check_body(data, self._policies.current.file.trust)
             elif data.get("stream") and litellm_internals.is_pass_through(route):
                 await self._refuse_passed_stream(data, user_api_key_dict)
-            state = await self._state(data, user_api_key_dict)
+            state = await self._get_state(data, user_api_key_dict)
             if state.policy.looks_at_incoming and state.skip is None and state.incoming is None:
                 judgement = IncomingTexts(data, state, partial(self._make_corrector, data))
                 state.incoming = judgement
@@ -252,7 +252,7 @@ class AlignerGuardrail(CustomGuardrail):
             and litellm_internals.is_pass_through(user_api_key_dict.request_route)
         ):
             return await self._correct_passed_body(data, user_api_key_dict, response)
-        state = await self._state(data, user_api_key_dict)
+        state = await self._get_state(data, user_api_key_dict)
         if state.is_settled:
             return None
         self._note_answering(data, state, response)
@@ -290,7 +290,7 @@ class AlignerGuardrail(CustomGuardrail):
 
     async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
         """Correct the JSON body of a pass-through route as an answer of the endpoint whose form it has."""
-        request = without_state(data)
+        request = copy_without_state(data)
         endpoint = user.model_copy(update={"request_route": json_body.find_route(body, request)})
         response = json_body.read_body(body)
         edited = await self.async_post_call_success_hook(request, endpoint, response)
@@ -346,7 +346,7 @@ class AlignerGuardrail(CustomGuardrail):
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """Correct a stream in the policy's stream mode. Skipped streams pass item by item."""
-        state = await self._state(request_data, user_api_key_dict)
+        state = await self._get_state(request_data, user_api_key_dict)
         self._note_answering(request_data, state)
         if routing.may_switch_model(request_data):
             note = partial(self._note_answering, request_data, state)
@@ -363,7 +363,7 @@ class AlignerGuardrail(CustomGuardrail):
             corrector = self._make_corrector(request_data, state)
             side = self._open_side_texts(request_data, state, response, streamed=True)
             calls = self._open_calls(request_data, state, side)
-            source = dispatch.stream(wire, state, request_data, response, corrector, self._streams, side, calls)
+            source = dispatch.deliver_stream(wire, state, request_data, response, corrector, self._streams, side, calls)
         async with contextlib.aclosing(source) as items:
             async for item in items:
                 if not (is_comment(item) and await write_comment(item)):
@@ -376,15 +376,15 @@ class AlignerGuardrail(CustomGuardrail):
         keeper = sse.LastEventKeeper()
         try:
             async for item in response:
-                for each in keeper.feed(item) if commented else (item,):
-                    yield each
+                for event in keeper.feed(item) if commented else (item,):
+                    yield event
         finally:
             if not state.is_settled:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and keeper.is_between_events:
             yield state.comment()
-        for each in keeper.flush():
-            yield each
+        for event in keeper.flush():
+            yield event
 
     async def async_post_call_failure_hook(
         self,
@@ -397,7 +397,7 @@ class AlignerGuardrail(CustomGuardrail):
         is_covered = formats.wire(user_api_key_dict.request_route) is not None
         if not is_covered or not upstream_errors.is_from_upstream(original_exception):
             return None
-        state = await self._state(request_data, user_api_key_dict)
+        state = await self._get_state(request_data, user_api_key_dict)
         side = self._open_side_texts(request_data, state, None)
         return await withhold_error(state, side, original_exception)
 
@@ -423,7 +423,7 @@ class AlignerGuardrail(CustomGuardrail):
             await state.incoming.wait()
         return state.headers()
 
-    async def _state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
+    async def _get_state(self, data: dict[str, Any], user: UserAPIKeyAuth) -> RequestState:
         """The request's state, created by whichever hook runs first, which depends on the configuration."""
         state = find_state(data)
         if state is None:
@@ -439,7 +439,7 @@ class AlignerGuardrail(CustomGuardrail):
         if wire is None:
             return RequestState(call_id, _NO_POLICY, self._model, Arrival(route), skip=SkipReason.ENDPOINT.value)
         request, policy = await self._resolve_policy(data, user)
-        skip = self._skip_reason(policy, sampled=is_sampled(policy.sample))
+        skip = self._find_skip_reason(policy, sampled=is_sampled(policy.sample))
         if skip is not None and pipeline_outcomes.blocks(Outcome(Status.SKIPPED, skip.value, None, policy)):
             raise Blocked(skip.value)
         arrival = Arrival(
@@ -449,7 +449,7 @@ class AlignerGuardrail(CustomGuardrail):
             heads_in_force=self._policies.current.head_versions,
             trace=tracing.context_of(user.parent_otel_span),
         )
-        state = RequestState(call_id, policy, self._aligner_of(policy), arrival, skip=skip)
+        state = RequestState(call_id, policy, self._aligner_name(policy), arrival, skip=skip)
         self._start_selection(data, state)
         return state
 
@@ -457,7 +457,7 @@ class AlignerGuardrail(CustomGuardrail):
         """The facts of a request and its policy."""
         return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
-    def _skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
+    def _find_skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
         """The reason known before there is an answer to skip a request with this policy; None to judge its answer."""
         reason = eligibility.find_policy_reason(policy)
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
@@ -485,12 +485,12 @@ class AlignerGuardrail(CustomGuardrail):
         # A request that was drawn before is not drawn again; one that was not may be in the new policy's sample.
         sampled = state.skip is None or is_sampled(policy.sample)
         state.policy = policy
-        state.model = self._aligner_of(policy)
-        state.skip = self._skip_reason(policy, sampled=sampled)
+        state.model = self._aligner_name(policy)
+        state.skip = self._find_skip_reason(policy, sampled=sampled)
         state.selecting = None  # it was a choice among the other policy's objectives
         self._start_selection(data, state)
 
-    def _aligner_of(self, policy: Policy) -> str:
+    def _aligner_name(self, policy: Policy) -> str:
         """The configured name of a policy's aligner."""
         return self._model if policy.aligner == DEFAULT_ALIGNER else policy.aligner
 
@@ -529,7 +529,7 @@ class AlignerGuardrail(CustomGuardrail):
             self._add_record(data, state, time.time())
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:
-        """Add LiteLLM's guardrail record, which its spend logs, spans and Prometheus metrics read."""
+        """Add LiteLLM's guardrail record to `data`; LiteLLM's spend logs, spans and Prometheus metrics read it."""
         end = time.time()
         self.add_standard_logging_guardrail_information_to_request_data(
             guardrail_json_response=state.record(),

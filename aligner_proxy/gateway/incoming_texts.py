@@ -58,7 +58,7 @@ class IncomingTexts:
         self._report: asyncio.Task[None] | None = None
 
     def __deepcopy__(self, memo: object) -> IncomingTexts:
-        """The same object. LiteLLM copies metadata for its records, but a task belongs to its loop."""
+        """Return this object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
         return self
 
     async def start(self) -> None:
@@ -114,16 +114,16 @@ class IncomingTexts:
             return
         reason = doubtful.text.kind.value
         state.settle([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
-        passes = not doubtful.is_flagged and pipeline_outcomes.may_pass(doubtful.outcome.reason)
-        what = (
+        may_pass = not doubtful.is_flagged and pipeline_outcomes.may_pass(doubtful.outcome.reason)
+        fault = (
             f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"
             if doubtful.is_flagged
             else f"could not be judged: {doubtful.outcome.reason}"
         )
         raise ProxyException(
-            f"{doubtful.text.place} of the request ({doubtful.text.kind.short_name}) {what}",
+            f"{doubtful.text.place} of the request ({doubtful.text.kind.short_name}) {fault}",
             "aligner_error",
             doubtful.text.place,
-            503 if passes else 422,
-            {"retry-after": str(RETRY_AFTER_S)} if passes else None,
+            503 if may_pass else 422,
+            {"retry-after": str(RETRY_AFTER_S)} if may_pass else None,
         )

@@ -21,7 +21,7 @@ from aligner_proxy.gateway import litellm_internals
 OTHER = "other"
 MOST_COMBINATIONS = 100
 """Most combinations of client-chosen values for each key, over all metrics."""
-_THEIRS = "litellm_"
+_LITELLM_PREFIX = "litellm_"
 """Prefix of the names of LiteLLM's metrics."""
 _MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model", "litellm_model_name"})
 _CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
@@ -43,7 +43,7 @@ class LabelBounds:
         self._clock = clock
         self._names = frozenset[str]()
         self._read_at = float("-inf")
-        self._of_owners: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
+        self._combinations: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
         """The labels, with `other` for client-chosen values once their key has `MOST_COMBINATIONS`.
@@ -55,7 +55,8 @@ class LabelBounds:
         client_labels = tuple(pair for pair in labels.items() if self._is_client_value(*pair, is_known=is_known))
         if not client_labels:
             return labels
-        combinations = self._of_owners.setdefault(owner if is_known else (), set())  # all unknown keys share one limit
+        # All unknown keys share one limit.
+        combinations = self._combinations.setdefault(owner if is_known else (), set())
         if client_labels in combinations:
             return labels
         if len(combinations) < MOST_COMBINATIONS:
@@ -97,21 +98,21 @@ def install() -> None:
 
 def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     """Patch prometheus_client so that LiteLLM's metrics use `bounds`; the returned function undoes the patch."""
-    before = MetricWrapperBase.labels
-    labels_of = getattr(before, "unbounded", before)
+    previous_labels = MetricWrapperBase.labels
+    unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
 
-    def labels(metric: Any, *values: Any, **keywords: Any) -> Any:
+    def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
         names = metric._labelnames
         # With a wrong number of labels prometheus_client raises its own error.
-        if not metric._name.startswith(_THEIRS) or len(values or keywords) != len(names):
-            return labels_of(metric, *values, **keywords)
+        if not metric._name.startswith(_LITELLM_PREFIX) or len(values or keywords) != len(names):
+            return unbounded_labels(metric, *values, **keywords)
         pairs = zip(names, values, strict=True) if values else keywords.items()
-        return labels_of(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
+        return unbounded_labels(metric, **bounds.bound_labels({name: str(value) for name, value in pairs}))
 
-    labels.unbounded = labels_of  # type: ignore[attr-defined]
-    MetricWrapperBase.labels = labels  # type: ignore[method-assign,assignment]
+    bounded_labels.unbounded = unbounded_labels  # type: ignore[attr-defined]
+    MetricWrapperBase.labels = bounded_labels  # type: ignore[method-assign,assignment]
 
     def undo() -> None:
-        MetricWrapperBase.labels = before  # type: ignore[method-assign]
+        MetricWrapperBase.labels = previous_labels  # type: ignore[method-assign]
 
     return undo

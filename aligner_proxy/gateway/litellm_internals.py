@@ -45,12 +45,12 @@ _LONGEST_CALL_ID = 256
 """Most characters of a call id that a client chooses; a longer one is replaced."""
 _MOST_FALLBACKS = 32
 """Most fallbacks in a request whose models are checked against the key."""
-_CHARGED = tuple(
+_PAYER_FIELDS = tuple(
     f"user_api_key_{name}"
     for name in ("hash", "alias", "team_id", "team_alias", "user_id", "org_id", "project_id", "end_user_id")
 )
 """Fields of LiteLLM's metadata that determine to whom a call is charged."""
-_ROOM = 200
+_CACHE_ENTRIES = 200
 """Default size of LiteLLM's counter cache, in entries."""
 _COUNTERS_OF_A_KEY = 8
 """Twice the entries that a limited key needs: window, requests, tokens, and requests in flight."""
@@ -85,7 +85,7 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
     from litellm.proxy.common_utils.http_parsing_utils import read_request_body
 
     body = await read_request_body(request)
-    # True for the first one above the limit; further ones are not read.
+    # Reads only the first fallback above the limit, if there is one.
     if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
         kind = ProxyErrorTypes.bad_request_error.value
         raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
@@ -168,11 +168,11 @@ async def count_request(caller: UserAPIKeyAuth, data: Mapping[str, Any]) -> Asyn
     """
     limiter = proxy_module().proxy_logging_obj.get_proxy_hook("parallel_request_limiter")
     try:
-        async with contextlib.AsyncExitStack() as place:
+        async with contextlib.AsyncExitStack() as capacity:
             if hasattr(limiter, "request_capacity"):
                 try:
                     model = str(data.get("model") or "")
-                    await place.enter_async_context(limiter.request_capacity(caller, model, request_data=data))
+                    await capacity.enter_async_context(limiter.request_capacity(caller, model, request_data=data))
                 except HTTPException as error:
                     headers = dict(error.headers or {})
                     kind = "rate_limit_error"
@@ -194,14 +194,14 @@ def payer_metadata(caller: UserAPIKeyAuth) -> dict[str, Any]:
 
     user_fields: Mapping[str, Any] = LiteLLMProxyRequestSetup.get_sanitized_user_information_from_key(caller)
     key = LiteLLMProxyRequestSetup.get_logged_api_key(caller)
-    charged = {name: user_fields[name] for name in _CHARGED if user_fields.get(name) is not None}
-    return charged | ({"user_api_key": key} if key is not None else {})
+    payer_fields = {name: user_fields[name] for name in _PAYER_FIELDS if user_fields.get(name) is not None}
+    return payer_fields | ({"user_api_key": key} if key is not None else {})
 
 
 def make_room_for_counters(keys: int) -> None:
     """Enlarge LiteLLM's counter cache for this many keys, so that counters of some keys do not evict others."""
     cache = proxy_module().proxy_logging_obj.internal_usage_cache.dual_cache.in_memory_cache
-    cache.max_size_in_memory = max(cache.max_size_in_memory, _ROOM + _COUNTERS_OF_A_KEY * keys)
+    cache.max_size_in_memory = max(cache.max_size_in_memory, _CACHE_ENTRIES + _COUNTERS_OF_A_KEY * keys)
 
 
 def proxy_application() -> Starlette | None:
@@ -242,16 +242,16 @@ def count_in_readiness(reason: readiness.Reason) -> None:
         readiness.add_reason(server.app, reason)
 
 
-def run_at_shutdown(last: Callable[[], Awaitable[object]]) -> None:
-    """Run `last` after the proxy's last request, before its own shutdown handler."""
+def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
+    """Run `last_work` after the proxy's last request, before its own shutdown handler."""
     module = sys.modules.get("litellm.proxy.proxy_server")
     if module is None:
         return
-    before = module.proxy_shutdown_event
+    own_shutdown = module.proxy_shutdown_event
 
     async def shutdown(*arguments: Any, **keywords: Any) -> None:
-        await last()
-        await before(*arguments, **keywords)
+        await last_work()
+        await own_shutdown(*arguments, **keywords)
 
     module.proxy_shutdown_event = shutdown  # type: ignore[attr-defined]
 
@@ -263,12 +263,12 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     """
     from litellm.proxy.auth import auth_utils
 
-    values_of = auth_utils._iter_fallback_field_values
-    if getattr(values_of, "bounded", False):  # patched already
+    iterate_values = auth_utils._iter_fallback_field_values
+    if getattr(iterate_values, "bounded", False):  # patched already
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
-        for value in values_of(request_body):
+        for value in iterate_values(request_body):
             if too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
             yield value
@@ -282,9 +282,10 @@ _COUNTED_AT_ONCE = 50_000
 
 
 def count_tokens_off_loop() -> None:
-    """Patch LiteLLM's billing of streams whose client has left to find their usage counted; nothing outside the proxy.
+    """Patch LiteLLM's billing of streams whose client has left, so that it finds their usage counted already.
 
-    It counts the tokens in the event loop: a fifth of a second for two million characters.
+    LiteLLM would count the tokens in the event loop: a fifth of a second for two million characters. Does nothing
+    outside the proxy.
     """
     processing: Any = sys.modules.get("litellm.proxy.common_request_processing")
     bill = getattr(processing, "_bill_partial_streamed_spend_on_disconnect", None)
@@ -301,7 +302,7 @@ def count_tokens_off_loop() -> None:
 
 
 async def add_usage(stream: object) -> None:
-    """Add a chunk with the usage to the kept chunks of a long stream, for which no other may have come."""
+    """Add a chunk with the usage to those that LiteLLM keeps of a long stream, so that it need not count tokens."""
     import litellm
 
     chunks = getattr(stream, "chunks", None)
@@ -346,9 +347,9 @@ def check_entry(params: Mapping[str, Any]) -> None:
     try:
         settings = LitellmParams(**{"mode": "post_call", **literal} if "mode" in params else literal)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(map(str, first["loc"])) or "litellm_params"
-        raise ConfigError(f"{key}: {first['msg']}; LiteLLM would start without the guardrail") from None
+        first_error = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first_error["loc"])) or "litellm_params"
+        raise ConfigError(f"{key}: {first_error['msg']}; LiteLLM would start without the guardrail") from None
     add_pre_call(settings.mode)  # raises for an unknown mode
 
 
@@ -428,19 +429,23 @@ def _text_choice(item: object) -> int | None:
         return None
     choice = item.choices[0]
     other_fields = {name for name, value in choice.delta if value is not None and name != "content"}
-    further = (getattr(choice, "finish_reason", None), getattr(choice, "logprobs", None), getattr(item, "usage", None))
-    plain = isinstance(getattr(choice.delta, "content", None), str) and not other_fields and not any(further)
-    return choice.index if plain and isinstance(choice.index, int) else None
+    others = (
+        getattr(choice, "finish_reason", None),
+        getattr(choice, "logprobs", None),
+        getattr(item, "usage", None),
+    )
+    is_plain = isinstance(getattr(choice.delta, "content", None), str) and not other_fields and not any(others)
+    return choice.index if is_plain and isinstance(choice.index, int) else None
 
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
     """One chunk with the joined texts of all."""
     # Copied, since the first chunk may be in another list, too.
-    whole = chunks[0].model_copy()
-    whole.choices = [chunks[0].choices[0].model_copy()]
-    whole.choices[0].delta = chunks[0].choices[0].delta.model_copy()
-    whole.choices[0].delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
-    return whole
+    joined = chunks[0].model_copy()
+    joined.choices = [chunks[0].choices[0].model_copy()]
+    joined.choices[0].delta = chunks[0].choices[0].delta.model_copy()
+    joined.choices[0].delta.content = "".join(chunk.choices[0].delta.content for chunk in chunks)
+    return joined
 
 
 def is_pass_through(route: str | None) -> bool:

@@ -125,8 +125,8 @@ def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
 def _count_outcome(outcome: Outcome) -> None:
     """Count the work done for a choice that was not skipped."""
     policy = outcome.policy
-    by = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
-    prometheus.BY_ALIGNER.labels(by, outcome.status.value, policy.name).inc()
+    corrector = policy.aligner if policy.corrector == METAALIGNER else policy.corrector
+    prometheus.BY_ALIGNER.labels(corrector, outcome.status.value, policy.name).inc()
     if outcome.cache_hit is not None:
         prometheus.CACHE.labels("hit" if outcome.cache_hit else "miss").inc()
     _count_edits(outcome)
@@ -175,14 +175,14 @@ def _count_calls(group: str, use: EditorUse, calls: Counter, tokens: Counter, se
 
 def record_stream(call_id: str, policy: Policy, timeline: Timeline) -> None:
     """Record the latency added to a stream; streams without text are not counted."""
-    first = timeline.first_added_s
-    last = timeline.last_added_s
+    first_added_s = timeline.first_added_s
+    last_added_s = timeline.last_added_s
     mode = policy.stream.value
-    if timeline.first_s is None or first is None or last is None:
+    if timeline.first_s is None or first_added_s is None or last_added_s is None:
         return
-    prometheus.FIRST_TOKEN_ADDED.labels(mode).observe(first)
-    prometheus.LAST_TOKEN_ADDED.labels(mode).observe(last)
-    seconds_of = {"first_token": timeline.first_s, "first_token_added": first, "last_token_added": last}
+    prometheus.FIRST_TOKEN_ADDED.labels(mode).observe(first_added_s)
+    prometheus.LAST_TOKEN_ADDED.labels(mode).observe(last_added_s)
+    seconds_of = {"first_token": timeline.first_s, "first_token_added": first_added_s, "last_token_added": last_added_s}
     times = {f"{name}_ms": round(seconds * 1000, 1) for name, seconds in seconds_of.items()}
     log.info(json.dumps({"event": "aligner_stream", "call_id": call_id, "stream": mode, **times}))
 

@@ -82,12 +82,12 @@ class PublicPages:
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""
         if time.monotonic() - self._made_at.get(variant, -math.inf) >= self._lasts_s or variant not in self._pages:
-            making = self._making.get(variant)
-            if making is None:
-                making = asyncio.ensure_future(self._make(variant))
-                self._making[variant] = making
+            task = self._making.get(variant)
+            if task is None:
+                task = asyncio.ensure_future(self._make(variant))
+                self._making[variant] = task
             if variant not in self._pages:
-                await asyncio.shield(making)  # not stopped if this client leaves, since others wait, too
+                await asyncio.shield(task)  # not stopped if this client leaves, since others wait, too
         return self._pages[variant]
 
     async def _make(self, variant: Hashable) -> None:
@@ -130,7 +130,7 @@ def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> No
         return
     setattr(app.state, _INSTALLED, True)
     documents = PublicPages(str(app.openapi_url), lambda root_path: openapi_document(app, root_path))
-    maps = PublicPages(COST_MAP, prices, _COST_MAP_S)
+    price_maps = PublicPages(COST_MAP, prices, _COST_MAP_S)
 
     async def openapi(request: Request) -> Response:
         root_path = str(request.scope.get("root_path", "")).rstrip("/")
@@ -138,9 +138,9 @@ def install_routes(app: FastAPI, prices: Callable[[bool], dict[str, Any]]) -> No
 
     async def cost_map(request: Request) -> Response:
         catalog_only = request.query_params.get("catalog_only", "").lower() in _YES
-        return (await maps.get_page(catalog_only)).response(request)
+        return (await price_maps.get_page(catalog_only)).response(request)
 
-    ours = [Route(COST_MAP, cost_map, include_in_schema=False)]
+    routes = [Route(COST_MAP, cost_map, include_in_schema=False)]
     if app.openapi_url:
-        ours.append(Route(app.openapi_url, openapi, include_in_schema=False))
-    app.router.routes[:0] = ours
+        routes.append(Route(app.openapi_url, openapi, include_in_schema=False))
+    app.router.routes[:0] = routes

@@ -40,8 +40,8 @@ def blocks_without_engine(file: PolicyFile) -> bool:
 
 def _blocks_without_aligner(policy: Policy) -> bool:
     """Whether an answer is blocked when the aligner's engine is down."""
-    down = Outcome(Status.FAILED, EngineUnavailable.reason, None, policy)
-    return policy.corrector == METAALIGNER and outcomes.blocks(down)
+    engine_down = Outcome(Status.FAILED, EngineUnavailable.reason, None, policy)
+    return policy.corrector == METAALIGNER and outcomes.blocks(engine_down)
 
 
 class EngineReadiness:
@@ -74,14 +74,14 @@ class EngineReadiness:
         """Check now why the gateway is not ready, and log a change."""
         if not await self._needs_engine():
             return None
-        why = await self._engine_fault()
-        if why != self._logged:
-            self._logged = why
-            if why:
-                log.warning("not ready: %s", why)
+        fault = await self._engine_fault()
+        if fault != self._logged:
+            self._logged = fault
+            if fault:
+                log.warning("not ready: %s", fault)
             else:
                 log.info("ready again")
-        return why
+        return fault
 
     async def _engine_fault(self) -> str | None:
         """The reason why the engine does not respond in time; None if it does."""
@@ -107,8 +107,8 @@ class ReadinessMiddleware:
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
-                if (why := await reason()) is not None:
-                    await JSONResponse({"status": "not ready", "aligner": why}, 503)(scope, receive, send)
+                if (fault := await reason()) is not None:
+                    await JSONResponse({"status": "not ready", "aligner": fault}, 503)(scope, receive, send)
                     return
         await self.app(scope, receive, send)
 

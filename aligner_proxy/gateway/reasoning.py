@@ -35,15 +35,15 @@ from aligner_proxy.types import (
 def reasoning_treatment(state: RequestState) -> SideTreatment:
     """The treatment of reasoning in this module for this request; PASS if it is handled elsewhere or not at all."""
     policy = state.policy
-    off = policy.bypass or policy.mode is Mode.OFF
+    is_off = policy.bypass or policy.mode is Mode.OFF
     # Shadow mode changes nothing in a response, so it removes no reasoning.
-    if off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
+    if is_off or (policy.reasoning is SideTreatment.DROP and policy.mode is not Mode.ENFORCE):
         return SideTreatment.PASS
     if policy.reasoning is SideTreatment.DROP:
         return SideTreatment.DROP
     # If reasoning may block the answer, it is judged together with the other side texts.
-    ends = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks_kind(policy, SideKind.REASONING)
-    return SideTreatment.PASS if ends or state.skip else policy.reasoning
+    may_block = policy.reasoning is SideTreatment.BLOCK or side_texts.blocks_kind(policy, SideKind.REASONING)
+    return SideTreatment.PASS if may_block or state.skip else policy.reasoning
 
 
 def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: CorrectorOf) -> Reasoning | None:
@@ -125,23 +125,23 @@ class Reasoning:
         self, source: AsyncIterable[Any], reader: SafeReasoningStream
     ) -> AsyncGenerator[Any, None]:
         """The items of a stream without reasoning; unchanged from the first failure on."""
-        broken = False
+        has_failed = False
         async with _close_at_end(source) as items:
             async for item in items:
                 try:
-                    outgoing = [item] if broken else reader.feed(item)
+                    outgoing = [item] if has_failed else reader.feed(item)
                 except NotPutIn:
-                    broken = True
+                    has_failed = True
                     self._handle_failure()
                     outgoing = [*reader.unread_items(), item]
-                if reader.is_unreadable and not broken:
-                    broken = True
+                if reader.is_unreadable and not has_failed:
+                    has_failed = True
                     self._handle_failure()
                     outgoing += reader.unread_items()
-                for each in outgoing:
-                    yield each
-        for each in [] if broken else reader.flush():
-            yield each
+                for outgoing_item in outgoing:
+                    yield outgoing_item
+        for outgoing_item in [] if has_failed else reader.flush():
+            yield outgoing_item
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
@@ -171,10 +171,10 @@ class Reasoning:
                 work.cancel()
 
 
-def _replace_task(work: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
+def _replace_task(earlier_task: asyncio.Task[None] | None, coroutine: Any) -> asyncio.Task[None]:
     """Cancel the earlier task, if any, and start a new one."""
-    if work is not None:
-        work.cancel()
+    if earlier_task is not None:
+        earlier_task.cancel()
     return asyncio.create_task(coroutine)
 
 

@@ -88,18 +88,18 @@ class WatchedFiles(Generic[_T]):
 
     def look(self) -> None:
         """Check the files and apply a completed change. Only one thread may call this at a time."""
-        now = self._signature()
-        still = now == self._last_signature
-        self._last_signature = now
+        signature = self._signature()
+        is_stable = signature == self._last_signature
+        self._last_signature = signature
         # After a refusal, read the files again even if unchanged, since a file that they name may have been missing.
-        if still and (now != self._applied or self.refusal):
-            self._apply(now)
+        if is_stable and (signature != self._applied or self.refusal):
+            self._apply(signature)
 
     def read_again(self) -> None:
         """Read again at the next check even if no file has changed, because `read` may use other files now."""
         self._applied = None
 
-    def _apply(self, now: Signature) -> None:
+    def _apply(self, signature: Signature) -> None:
         """Read the files and make their value the current one, unless it is refused or they change meanwhile."""
         try:
             value, files = self._read()
@@ -109,21 +109,21 @@ class WatchedFiles(Generic[_T]):
         except _PARSER_ERRORS as error:
             self._refuse(f"cannot be read: {type(error).__name__}")
             return
-        if self._signature() != now:
+        if self._signature() != signature:
             return  # changed while it was read; the next check reads it again
         # An equal value is a change, too, if it ends a refusal.
-        new = value != self.current or self.refusal is not None
+        is_change = value != self.current or self.refusal is not None
         self.current = value
         self._files = files
         self.refusal = None
         self._applied = self._last_signature = self._signature()  # `_files` may be others now
-        if new:
+        if is_change:
             self._on_change(None)
 
-    def _refuse(self, why: str) -> None:
-        if why != self.refusal:
-            self.refusal = why
-            self._on_change(why)
+    def _refuse(self, reason: str) -> None:
+        if reason != self.refusal:
+            self.refusal = reason
+            self._on_change(reason)
 
     def _signature(self) -> Signature:
         return tuple(_file_signature(path) for path in self._files)
@@ -135,15 +135,15 @@ def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
     threading.Thread(target=_look_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
 
 
-def _look_repeatedly(watcher: weakref.ref[Watcher], every_s: float) -> None:
+def _look_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
     """Check until the watcher is freed; only a weak reference to it is kept during a pause."""
     pause = threading.Event()
     while not pause.wait(every_s):
-        strong = watcher()
-        if strong is None:
+        watcher = reference()
+        if watcher is None:
             return
-        strong.look()
-        del strong  # so that the watcher can be freed during the pause
+        watcher.look()
+        del watcher  # so that the watcher can be freed during the pause
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:
@@ -301,9 +301,9 @@ class Policies:
         file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
             _warn_once(warning)
-        config_now = ActiveConfig.from_file(file)
-        metrics.record_taught(config_now.heads.index)
-        return config_now, (self.path, config_now.heads.store.index_path, *file.file_paths)
+        active_config = ActiveConfig.from_file(file)
+        metrics.record_taught(active_config.heads.index)
+        return active_config, (self.path, active_config.heads.store.index_path, *file.file_paths)
 
     def _read_disk(self) -> PolicyFile:
         """Load the file on disk and make it the active one; raises `ConfigError`."""
@@ -319,10 +319,10 @@ class Policies:
         try:
             return self._read_disk()
         except ConfigError:
-            last = self._active.read_file()
-            if last is None:
+            active_file = self._active.read_file()
+            if active_file is None:
                 raise
-            return last
+            return active_file
 
     def _catch_up(self) -> None:
         """Adopt the version that another process has made active, if this process does not have it yet."""
@@ -330,9 +330,9 @@ class Policies:
         if text is None or text == self.current.file.source.text:
             return
         try:
-            last = self._active.read_file()
-            if last is not None:
-                self._watched.current = ActiveConfig.from_file(last)
+            active_file = self._active.read_file()
+            if active_file is not None:
+                self._watched.current = ActiveConfig.from_file(active_file)
         except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
             log.warning(
                 "%s: the version that another process made active cannot be read (%s)",
@@ -404,23 +404,23 @@ def load_keys_quietly(path: Path) -> dict[str, KeyEntry]:
     try:
         return load_keys(path)
     except ConfigError as error:
-        place = _PLACE.match(str(error))
-        where = place[0] if place else path.name
-        raise ConfigError(f"{where}: invalid keys file; run `aligner-proxy check` to see why") from None
+        match = _PLACE.match(str(error))
+        place = match[0] if match else path.name
+        raise ConfigError(f"{place}: invalid keys file; run `aligner-proxy check` to see why") from None
 
 
-def _fixed_changes(started: PolicyFile, now: PolicyFile) -> Iterator[str]:
+def _fixed_changes(started: PolicyFile, current: PolicyFile) -> Iterator[str]:
     """Messages about changes that take effect only after a restart."""
     for block in _FIXED:
-        before = getattr(started, block)
-        after = getattr(now, block)
-        for name in type(after).model_fields:
-            if getattr(before, name) != getattr(after, name):
-                place = now.source.place_of(block, name)
+        old_block = getattr(started, block)
+        new_block = getattr(current, block)
+        for name in type(new_block).model_fields:
+            if getattr(old_block, name) != getattr(new_block, name):
+                place = current.source.place_of(block, name)
                 yield f"{place}: {block}.{name} changed on disk; restart the gateway to apply it"
     for names in (corrector_names, rule_names):
-        for name in names(now).keys() - names(started).keys():
-            place = now.source.place_of(*names(now)[name])
+        for name in names(current).keys() - names(started).keys():
+            place = current.source.place_of(*names(current)[name])
             yield f"{place}: {quote_name(name)} is new; restart the gateway to load it, until then requests for it fail"
 
 
@@ -431,9 +431,9 @@ def write_report(report: ReloadReport) -> None:
         if not active_policies.is_running(path):
             path.unlink(missing_ok=True)
     path = folder / f"policies-{report.pid}.json"
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(asdict(report)))
-    new.replace(path)
+    new_file = path.with_suffix(".new")
+    new_file.write_text(json.dumps(asdict(report)))
+    new_file.replace(path)
 
 
 def read_reports() -> Iterator[ReloadReport]:

@@ -36,9 +36,9 @@ from aligner_proxy.types import LOCAL_EDITOR, Policy
 log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
-_OURS = "aligner"
+_OUR_FIELD = "aligner"
 """Name of our field in metadata."""
-_ABOVE = frozenset({"system", "developer"})
+_SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
@@ -80,8 +80,8 @@ async def resolve_request(
             if current.resolver.draws:
                 request = _add_position(request, data, user)
             targets = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
-            further = (replace(request, model=model, groups=groups) for model, groups in targets)
-            policy = resolve_for_models(current.resolver, request, further)
+            other_requests = (replace(request, model=model, groups=groups) for model, groups in targets)
+            policy = resolve_for_models(current.resolver, request, other_requests)
             if policy.aligner_shares:  # shares set by metadata
                 request = _add_position(request, data, user)
                 policy = policy if request.position is None else shares.draw_aligner(policy, request.position)
@@ -90,7 +90,7 @@ async def resolve_request(
                 policy = _add_payer(policy, request, user)
             return request, policy
     finally:
-        forget_wishes(data)
+        remove_wishes(data)
 
 
 def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
@@ -107,14 +107,14 @@ def resolve_answer(
     """The policy if this model group answered, at least as strict as `policy`; None if the policy stays the same."""
     if routing.is_same_group(request.names, group):
         return None
-    answering = replace(request, model=group, groups=())
+    answer_request = replace(request, model=group, groups=())
     try:
-        answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
+        answer_policy = extensions.resolve(policies.current.resolver.resolve(answer_request), answer_request)
     except ForbiddenError:
         # It requested something that only its own route allows; `policy` contains that already.
-        answering = replace(answering, asked=(), own=(), fields={})
-        answered = extensions.resolve(policies.current.resolver.resolve(answering), answering)
-    return replace(stricter_policy(answered, policy), upstream=group, payer=policy.payer)
+        answer_request = replace(answer_request, asked=(), own=(), fields={})
+        answer_policy = extensions.resolve(policies.current.resolver.resolve(answer_request), answer_request)
+    return replace(stricter_policy(answer_policy, policy), upstream=group, payer=policy.payer)
 
 
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
@@ -176,21 +176,21 @@ def request_facts(
     """
     sent_headers = request_headers(data)
     metadata = metadata_buckets(data)
-    wishes = [bucket[_OURS] for bucket in metadata if _OURS in bucket]
+    wishes = [bucket[_OUR_FIELD] for bucket in metadata if _OUR_FIELD in bucket]
     model, groups = _model_names(data, user)
     key_hash = _hash_key(user.token or user.api_key)
     body = data.get(BODY_REQUEST)
     body_request = body if isinstance(body, BodyRequest) else BodyRequest()
     return RequestFacts(
         model=model,
-        tags=_tags(metadata),
+        tags=_read_tags(metadata),
         team_id=user.team_id,
         team_alias=user.team_alias,
         key_hash=key_hash,
         key_alias=user.key_alias,
         user_id=_user_id(user),
-        team_settings=_own_settings(user.team_metadata),
-        key_settings=_own_settings(user.metadata),
+        team_settings=_find_settings(user.team_metadata),
+        key_settings=_find_settings(user.metadata),
         asked=tuple(dict.fromkeys((*_requested_objectives(wishes, sent_headers), *body_request.names))),
         own=body_request.texts,
         bypass=sent_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
@@ -221,9 +221,9 @@ def decode_header(header: str) -> str:
 
 def _system_prompt(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
-    above = [*system_turn(data.get("instructions")), *system_turn(data.get("system"))]
-    above += [turn for name in ("messages", "input") for turn in turns(data.get(name), _ABOVE)]
-    return "\n".join(turn.content for turn in above)
+    system_turns = [*system_turn(data.get("instructions")), *system_turn(data.get("system"))]
+    system_turns += [turn for name in ("messages", "input") for turn in turns(data.get(name), _SYSTEM_ROLES)]
+    return "\n".join(turn.content for turn in system_turns)
 
 
 def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -235,14 +235,14 @@ def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tup
 
 
 def _model_names(data: Mapping[str, Any], user: UserAPIKeyAuth) -> tuple[str, tuple[str, ...]]:
-    """The requested model, and its groups together with any other model names in the request."""
+    """The requested model, and the further names whose policies count: its groups, and other names in the request."""
     requested = _requested_model(data, user.request_route)
     model, groups = routing.resolve_name(requested, user.team_id)
     if is_stored_answer(user.request_route):
         return model, groups
-    further = routing.further_names(routing.written_names(data), requested, user.team_id)
-    # Each group's own policy counts. With further names, that of the model must count as well.
-    return model, (*groups, model, *further) if further else groups
+    other_names = routing.further_names(routing.written_names(data), requested, user.team_id)
+    # The policy of each group counts. If there are other names, the policy of the model must count as well.
+    return model, (*groups, model, *other_names) if other_names else groups
 
 
 def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
@@ -255,12 +255,12 @@ def _requested_model(data: Mapping[str, Any], route: str | None) -> str:
     return str(data.get("model") or "")
 
 
-def forget_wishes(data: Mapping[str, Any]) -> None:
+def remove_wishes(data: Mapping[str, Any]) -> None:
     """Remove our field from the client's metadata, so that it reaches neither the upstream nor a log."""
     for bucket in metadata_buckets(data):
         for metadata in (bucket, bucket.get("requester_metadata")):
             if isinstance(metadata, dict):
-                metadata.pop(_OURS, None)
+                metadata.pop(_OUR_FIELD, None)
 
 
 def _hash_key(key: str | None) -> str | None:
@@ -277,11 +277,11 @@ def _user_id(user: UserAPIKeyAuth) -> str | None:
     return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
 
 
-def _own_settings(metadata: object) -> object:
-    return metadata.get(_OURS) if isinstance(metadata, Mapping) else None
+def _find_settings(metadata: object) -> object:
+    return metadata.get(_OUR_FIELD) if isinstance(metadata, Mapping) else None
 
 
-def _tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     values = (bucket.get("tags") for bucket in metadata)
     return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
 
@@ -294,9 +294,9 @@ def _requested_objectives(wishes: Sequence[object], request_headers: Mapping[str
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _wish_objectives(wishes: object) -> list[str]:
+def _wish_objectives(wish: object) -> list[str]:
     """The objectives in one metadata field: a list, or names separated by commas."""
-    names = wishes.get("objectives") if isinstance(wishes, Mapping) else None
+    names = wish.get("objectives") if isinstance(wish, Mapping) else None
     if isinstance(names, str):
         return [name.strip() for name in names.split(",")]
     return [str(name) for name in names] if isinstance(names, list) else []

@@ -30,6 +30,7 @@ _RANK = (
     Status.PENDING,
 )
 
+_CACHE_WORDS = {None: None, True: "hit", False: "miss"}
 _STATE = "aligner_proxy_state"
 """Name of the state in a request's metadata."""
 _LEAST_BOUND_MS = 100
@@ -191,7 +192,7 @@ class RequestState:
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
-        hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
+        is_hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
         # Ours come last, so that no plugin replaces one.
         pairs = self.arrival.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
@@ -205,7 +206,7 @@ class RequestState:
             "reasoning": _reasoning_summary(self.reasoning),
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
-            "cache": None if hit is None else "hit" if hit else "miss",
+            "cache": _CACHE_WORDS[is_hit],
             "ms": self._added_ms_text(),
             "editor": self._editor_summary(),
             "judge": self._judge_summary(),
@@ -251,15 +252,17 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return slowest
-        tens = _LEAST_BOUND_MS
-        while slowest > 5 * tens:
-            tens *= 10
-        return next(factor * tens for factor in (1, 2, 5) if slowest <= factor * tens)
+        bound = _LEAST_BOUND_MS
+        while slowest > 5 * bound:
+            bound *= 10
+        return next(factor * bound for factor in (1, 2, 5) if slowest <= factor * bound)
 
     def _added_ms_text(self) -> str | None:
-        """The same for a header: `<=` says that it is a bound."""
+        """`added_ms` as the text of a header, after `<=` if it is a bound; None if nothing was corrected."""
         ms = self.added_ms()
-        return None if ms is None else f"{ms:.0f}" if self.policy.exact_times else f"<={ms:.0f}"
+        if ms is None:
+            return None
+        return f"{ms:.0f}" if self.policy.exact_times else f"<={ms:.0f}"
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
         """SSE comments for the end of a stream, which every parser ignores; the last one contains the status."""
@@ -328,7 +331,7 @@ def store_state(data: dict[str, Any], state: RequestState) -> None:
     get_or_create_metadata_bucket(data)[1][_STATE] = state
 
 
-def without_state(data: dict[str, Any]) -> dict[str, Any]:
+def copy_without_state(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of a request without the state that an earlier hook stored."""
     buckets = {name: data[name] for name in ("metadata", "litellm_metadata") if isinstance(data.get(name), Mapping)}
     return data | {name: {key: bucket[key] for key in bucket if key != _STATE} for name, bucket in buckets.items()}

@@ -63,7 +63,7 @@ _UNDECLARED = (
     "user_config",
 )
 # Fields that every client may use; the entries of `fallbacks` are checked separately.
-_HARMLESS = frozenset(
+_HARMLESS_FIELDS = frozenset(
     {
         "allowed_openai_params",
         "caching_groups",
@@ -80,7 +80,7 @@ _HARMLESS = frozenset(
     }
 )
 # Fields that `extra_body` may not contain, since it overrides the body from which policy and conversation were read.
-_OF_THE_BODY = frozenset(
+_BODY_FIELDS = frozenset(
     {
         "conversation",
         "input",
@@ -107,7 +107,7 @@ def resolve_name(model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]
 
     A deployment id yields only its group, since nobody writes a route for an id and a glob could match it by chance.
     """
-    router = _router()
+    router = _find_router()
     if router is None or not model or _is_group(router, model):
         return model, ()
     if model not in router.model_names and router.has_model_id(model):
@@ -146,16 +146,16 @@ def further_names(names: Iterable[str], model: str, team_id: str | None) -> tupl
 
     Names that LiteLLM cannot route are ignored.
     """
-    router = _router()
+    router = _find_router()
     others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
     answerable = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
-    further = ((name, *groups) for name, groups in (resolve_name(name, team_id) for name in answerable))
-    return tuple(dict.fromkeys(name for of_one in further for name in of_one))
+    resolved = ((name, *groups) for name, groups in (resolve_name(name, team_id) for name in answerable))
+    return tuple(dict.fromkeys(name for group_names in resolved for name in group_names))
 
 
 def answering_group(data: Mapping[str, Any], response: object = None) -> str | None:
     """The model group whose deployment gave this response or stream item; None if LiteLLM does not say."""
-    router = _router()
+    router = _find_router()
     deployment = _deployment_id(response)
     if router is not None and deployment:
         return _deployment_group(router, deployment)
@@ -169,7 +169,7 @@ def is_same_group(names: Sequence[str], group: str) -> bool:
 
 def may_switch_model(data: Mapping[str, Any]) -> bool:
     """Whether LiteLLM may switch a stream to another group if it breaks before its first words."""
-    router = _router()
+    router = _find_router()
     return any(data.get(name) or getattr(router, name, None) for name in FALLBACKS)
 
 
@@ -183,7 +183,7 @@ def brings_words(item: object) -> bool:
     return str(getattr(item, "type", "")).endswith("delta")
 
 
-def _router() -> Any:
+def _find_router() -> Any:
     """The proxy's router; None outside the proxy."""
     server = sys.modules.get("litellm.proxy.proxy_server")
     return getattr(server, "llm_router", None)
@@ -217,8 +217,8 @@ def _deployment_group(router: Any, deployment_id: str) -> str | None:
     row = router.get_model_info(deployment_id)
     if not isinstance(row, Mapping):
         return None
-    public = (row.get("model_info") or {}).get("team_public_model_name")
-    return str(public or row["model_name"])
+    team_name = (row.get("model_info") or {}).get("team_public_model_name")
+    return str(team_name or row["model_name"])
 
 
 def _expand_wildcard(router: Any, model: str, pattern: str) -> str:
@@ -246,8 +246,8 @@ def _deployment_id(response: object) -> str | None:
 class RouterFieldRefused(BadRequest):
     """The body contains router settings that clients may not use."""
 
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
         self.param = field
 
 
@@ -264,15 +264,14 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     if internal is not None:
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
     extra = body.get("extra_body")
-    hidden = (
-        (_OF_THE_BODY | directing_fields()).intersection(extra) - set(allowed) if isinstance(extra, Mapping) else ()
-    )
+    extra_names = extra if isinstance(extra, Mapping) else ()
+    hidden = (_BODY_FIELDS | directing_fields()).intersection(extra_names) - set(allowed)
     if hidden:
         raise RouterFieldRefused(
             "extra_body", f"extra_body may not contain {min(hidden)}; send it as a field of the body"
         )
     for name in FALLBACKS:
-        _check_fallbacks(name, body.get(name), free=name in allowed)
+        _check_fallbacks(name, body.get(name), allows_settings=name in allowed)
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
@@ -290,7 +289,7 @@ def directing_fields() -> frozenset[str]:
     from litellm.router import Router  # importing it takes seconds, except inside the proxy
 
     declared = (name for purpose in _DIRECTING for name in purposes.wire_names(purpose))
-    return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS
+    return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS_FIELDS
 
 
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -309,7 +308,7 @@ def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in data.items() if name not in _ADDED}
 
 
-def _check_fallbacks(field: str, value: object, free: bool) -> None:
+def _check_fallbacks(field: str, value: object, allows_settings: bool) -> None:
     """Refuse fallbacks that are not a list of names, or are too many; the count is checked before any single entry."""
     if value is None:
         return
@@ -317,7 +316,7 @@ def _check_fallbacks(field: str, value: object, free: bool) -> None:
         raise RouterFieldRefused(field, f"{field} must be a list of model names")
     if too_many(value):
         raise RouterFieldRefused(field, TOO_MANY)
-    if not free and not all(map(_names_models_only, value)):
+    if not allows_settings and not all(map(_names_models_only, value)):
         raise RouterFieldRefused(field, f"an entry of {field} may only name models; other settings need {_SETTING}")
     if any(len(str(name)) > MAX_NAME_CHARS for name in _named_models(value)):
         raise RouterFieldRefused(field, f"a name in {field} is longer than {MAX_NAME_CHARS:,} characters")
@@ -335,10 +334,10 @@ def too_many(fallbacks: object) -> bool:
         # LiteLLM reads all lists in an entry, or only the fallback fields if the entry names its model.
         for entry in (entry for entry in entries if isinstance(entry, Mapping)):
             has_model = isinstance(entry.get("model"), str)
-            inner = (
+            values = (
                 [entry.get(field) for field in FALLBACKS] if has_model else list(islice(entry.values(), MAX_FALLBACKS))
             )
-            lists += [value for value in inner if isinstance(value, list)]
+            lists += [value for value in values if isinstance(value, list)]
     return False
 
 

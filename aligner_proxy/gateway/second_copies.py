@@ -50,9 +50,11 @@ class DeliveredTexts:
                 self.unchanged.append(original)
         self.delivered = [*texts.values(), *self.unchanged]
         tagged = [exchange for exchange in exchanges if exchange.tagged_reasoning]
-        self.delivered += [one.tagged_reasoning + texts.get(one.index, one.answer or "") for one in tagged]
+        self.delivered += [
+            exchange.tagged_reasoning + texts.get(exchange.index, exchange.answer or "") for exchange in tagged
+        ]
         self.is_quoted_in_opening = any(
-            self.removed.is_quoted_in(one.tagged_reasoning, SideKind.REASONING) for one in tagged
+            self.removed.is_quoted_in(exchange.tagged_reasoning, SideKind.REASONING) for exchange in tagged
         )
         """Whether reasoning in the same text as an answer quotes what was removed."""
 
@@ -162,7 +164,7 @@ class _PastTexts:
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
         self._read: dict[object, tuple[int, str, str]] = {}
-        """By path, the number of pieces, them as `normalize` has them, and the end, which may be half an escape."""
+        """By path, the number of pieces, their normalized text, and a rest that may end in half an escape."""
         self._normal: dict[bool, dict[object, str]] = {False: {}, True: {}}
         """The normalized texts by path, those that are acted on apart."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
@@ -174,20 +176,20 @@ class _PastTexts:
     def check(self, removed: RemovedText) -> None:
         """Raise `CopyStays` if one of the texts holds removed text."""
         for path, text in self._grown_texts.items():
-            count, normal, rest = self._read.get(path, (0, "", ""))
-            rest += "".join(text.pieces[count:])
-            end = rest.rfind(" ") + 1  # no escape holds a space
+            count, normal, unread = self._read.get(path, (0, "", ""))
+            unread += "".join(text.pieces[count:])
+            end = unread.rfind(" ") + 1  # no escape holds a space
             is_acted_on = text.kind in copies.ACTED_ON
-            whole = normal + copies.normalize(rest[:end])
-            self._read[path] = (len(text.pieces), whole, rest[end:])
-            self._normal[is_acted_on][path] = whole + copies.normalize(rest[end:])
+            whole = normal + copies.normalize(unread[:end])
+            self._read[path] = (len(text.pieces), whole, unread[end:])
+            self._normal[is_acted_on][path] = whole + copies.normalize(unread[end:])
             self._grams[is_acted_on].add(self._normal[is_acted_on][path], len(normal))
         self._grown_texts.clear()
         for is_acted_on, texts in self._normal.items():
             kind = SideKind.REASONING if is_acted_on else SideKind.OTHER_TEXT
             # looking into all texts for each edit would take quadratic time
-            few = removed.narrow(self._grams[is_acted_on])
-            if few is not None and few.is_quoted_in_normalized("\n".join(texts.values()), kind):
+            likely_texts = removed.narrow(self._grams[is_acted_on])
+            if likely_texts is not None and likely_texts.is_quoted_in_normalized("\n".join(texts.values()), kind):
                 raise CopyStays(kind)
 
 

@@ -59,14 +59,14 @@ class ShadowCorrections:
             for exchange, skip in zip(texts, skips, strict=True)
         ]
 
-    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Judge, own: int = 0) -> None:
+    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Judge, own_count: int = 0) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else count it as shed.
 
-        `judge` judges and records the answer. `own` is the number of corrections in progress that belong to this
+        `judge` judges and records the answer. `own_count` is the number of corrections in progress that belong to this
         answer.
         """
         # The current task may be the shadow correction whose answer this is.
-        if self.busy > own or self._tasks - {asyncio.current_task()} or self.judgements:
+        if self.busy > own_count or self._tasks - {asyncio.current_task()} or self.judgements:
             SHADOW_JUDGEMENTS.labels(policy.aligner, "shed").inc()
             return
         task = asyncio.ensure_future(judge(exchange))
@@ -90,13 +90,13 @@ class ShadowCorrections:
         while pending := self._tasks | self.judgements:
             await asyncio.wait(pending)
 
-    async def finish(self, then: Callable[[], Awaitable[object]]) -> None:
-        """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then call `then`."""
+    async def finish(self, last_work: Callable[[], Awaitable[object]]) -> None:
+        """At the end of the process, wait at most `LAST_S` seconds for pending corrections, then call `last_work`."""
         for task in tuple(self.judgements):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_S)
-        await then()
+        await last_work()
 
     async def _run_settle(self, texts: Sequence[Exchange], settle: Settle) -> None:
         async with self._slots:

@@ -58,7 +58,7 @@ CorrectorOf = Callable[[RequestState], ChoiceCorrector]
 """Creates the corrector for a request with this state."""
 JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.JUDGE))
 """Judges a text for whatever reason an answer would be skipped, since an unjudged side text counts as a failure."""
-_BETWEEN = "\n\n"
+_SEPARATOR = "\n\n"
 """Separates the texts of one kind, which are judged together."""
 _JUDGED = "_aligner_judged"
 """Attribute that marks an error whose text has been judged."""
@@ -169,10 +169,10 @@ class SideTextJudge:
     """The response or stream, with which LiteLLM stores the upstream's headers."""
 
     async def score(self, kind: SideKind, text: str) -> Outcome:
-        """The outcome of a text."""
+        """The outcome of a side text of this kind, scored as an answer."""
         corrector = self.corrector_of(scoring_state(self.state, kind))
-        unstored = no_store(self.data, self.source)
-        return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=unstored))
+        is_unstored = no_store(self.data, self.source)
+        return await corrector.correct_one(make_side_exchange(self.opening, 0, text, no_store=is_unstored))
 
 
 class SideTexts:
@@ -197,7 +197,7 @@ class SideTexts:
         self._echoes: dict[str, frozenset[str]] = {}
         """The strings of the request's own fields, as far as they were needed."""
         self._unjudged: set[SideKind] = set()
-        """Kinds of which a text that may not be delivered unjudged was found by somebody else."""
+        """Kinds of which `note_unjudged` reported a text that cannot be judged."""
 
     @classmethod
     def open(
@@ -271,8 +271,8 @@ class SideTexts:
 
     def _divide_texts(self, answers: Sequence[str]) -> list[DividedText]:
         """The texts of a whole response that begin with reasoning, with these answers."""
-        both = zip(self._tagged_reasoning, answers, strict=True)
-        return [DividedText(tagged, remove_tags(tagged), answer) for tagged, answer in both if tagged]
+        pairs = zip(self._tagged_reasoning, answers, strict=True)
+        return [DividedText(tagged, remove_tags(tagged), answer) for tagged, answer in pairs if tagged]
 
     @property
     def pending(self) -> bool:
@@ -308,7 +308,7 @@ class SideTexts:
                 uncovered.setdefault(text.kind, []).append(uncovered_text)
         # One judgement per kind, however many fields an upstream fills.
         for kind, parts in uncovered.items():
-            await self._judge_text(kind, _BETWEEN.join(dict.fromkeys(parts)))
+            await self._judge_text(kind, _SEPARATOR.join(dict.fromkeys(parts)))
             # A text that repeats one of these later is not judged again.
             self._clean += parts
         for text in texts:
@@ -318,7 +318,7 @@ class SideTexts:
         """Release texts that are strings of the request's own field of the same name, which need no judgement."""
         for text in self._unsettled_texts():
             fields = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
-            text.is_released = any(text.pieces[0] in self._own_strings(name) for name in fields)
+            text.is_released = any(text.pieces[0] in self._request_strings(name) for name in fields)
 
     def _uncovered_text(self, text: SideText, covering: Sequence[str]) -> str:
         """The part of a text that was not judged with another text and does not repeat the request."""
@@ -378,9 +378,9 @@ class SideTexts:
 
     def _echoed_texts(self, text: SideText) -> list[str]:
         """Strings of the request's own field of the same name."""
-        return [own for name in ECHOED if name in text.path for own in self._own_strings(name)]
+        return [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
 
-    def _own_strings(self, name: str) -> frozenset[str]:
+    def _request_strings(self, name: str) -> frozenset[str]:
         """The strings of a field of the request, which are read once."""
         if name not in self._echoes:
             self._echoes[name] = frozenset(echoed_texts(self._judge.data, [name]))

@@ -41,7 +41,7 @@ LAST_S = 2.0
 """Seconds for which queued reports are still sent when the process ends."""
 _TIMEOUT_S = 5.0
 """Seconds that connecting, or one read or write, may take."""
-_AGAIN = frozenset({408, 425, 429})
+_RETRIED_STATUSES = frozenset({408, 425, 429})
 """Statuses below 500 after which the same report may be accepted later."""
 _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
 """Growing pause between two attempts, partly random so that workers do not all return at once."""
@@ -68,10 +68,10 @@ class _WebhookReport:
 
 def is_doubtful(outcome: Outcome) -> bool:
     """Whether to report an answer, because it was judged and a segment score is near the threshold."""
-    to = outcome.policy.hand_off
+    target = outcome.policy.hand_off
     margin = outcome.margin
     is_judged = outcome.status not in (Status.SKIPPED, Status.FAILED)
-    return is_judged and to is not None and margin is not None and margin <= to.within
+    return is_judged and target is not None and margin is not None and margin <= target.within
 
 
 def sign_report(secret: bytes, at: int, body: bytes) -> str:
@@ -83,21 +83,21 @@ class WebhookSender:
     """Queue and sender of one worker's reports."""
 
     def __init__(
-        self, redact: Redact | None = None, *, most: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
+        self, redact: Redact | None = None, *, max_waiting: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
     ) -> None:
         self._redact = redact or str
-        self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(most)
+        self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(max_waiting)
         self._backoff = backoff
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
     def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
         """Queue a report if the answer is doubtful; drop and count it if the queue is full."""
-        to = outcome.policy.hand_off
-        if to is None or not is_doubtful(outcome):
+        target = outcome.policy.hand_off
+        if target is None or not is_doubtful(outcome):
             return
         try:
-            self._queue.put_nowait(_WebhookReport(exchange, outcome, aligner_id, time.time(), to))
+            self._queue.put_nowait(_WebhookReport(exchange, outcome, aligner_id, time.time(), target))
         except asyncio.QueueFull:
             HAND_OFFS.labels("dropped", outcome.policy.name).inc()
             return
@@ -150,7 +150,7 @@ class WebhookSender:
             log.error("hand_off: reports of doubtful answers fail (%s); answers are not affected", reason)
         self._failing = True
 
-    async def _send_retrying(self, client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+    async def _send_retrying(self, client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
         """Post a report, at most `ATTEMPTS` times while the webhook may still accept it."""
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_RetryLater),
@@ -160,22 +160,22 @@ class WebhookSender:
         )
         async for attempt in retrying:
             with attempt:
-                await _post_report(client, to, body)
+                await _post_report(client, target, body)
 
 
-async def _post_report(client: httpx.AsyncClient, to: HandOff, body: bytes) -> None:
+async def _post_report(client: httpx.AsyncClient, target: HandOff, body: bytes) -> None:
     """Post a signed report once; raises `_RetryLater` or `_Rejected` if it is not accepted."""
-    secret = config.hand_off_secret(to.secret_env)
+    secret = config.hand_off_secret(target.secret_env)
     if secret is None:
-        raise _Rejected(f"{to.secret_env} holds no secret")
+        raise _Rejected(f"{target.secret_env} holds no secret")
     headers = {"content-type": "application/json", SIGNATURE: sign_report(secret, int(time.time()), body)}
     try:
         # The response body is not read, since it is not needed and may be endless.
-        async with client.stream("POST", to.url, content=body, headers=headers) as response:
+        async with client.stream("POST", target.url, content=body, headers=headers) as response:
             status = response.status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _RetryLater(type(error).__name__) from None
-    if status >= 500 or status in _AGAIN:
+    if status >= 500 or status in _RETRIED_STATUSES:
         raise _RetryLater(f"HTTP {status}")
     if not 200 <= status < 300:
         raise _Rejected(f"HTTP {status}")

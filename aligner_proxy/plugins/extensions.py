@@ -55,7 +55,7 @@ class Runner(Protocol):
 
 
 class Boundary:
-    """Context manager around plugin code that lets only errors of this package pass; one of two broad catches."""
+    """Context manager around plugin code that lets only errors of this package pass."""
 
     def __enter__(self) -> None: ...
 
@@ -102,7 +102,7 @@ class Extensions:
         return tuple(m for m in self._members if getattr(type(m.extension), name) is not getattr(Extension, name))
 
     def __deepcopy__(self, memo: object) -> Extensions:
-        """The same object. LiteLLM copies a request's metadata and state, but extensions belong to the worker."""
+        """Return this object: LiteLLM copies a request's metadata and state, but extensions belong to the worker."""
         return self
 
     @property
@@ -118,11 +118,11 @@ class Extensions:
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
         for member in self._overriding["resolve"]:
-            policy = _resolve_one(member.extension, policy, request)
+            policy = _call_resolve(member.extension, policy, request)
         return policy
 
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
-        """Like `resolve`, but in a thread if the texts of the request are long."""
+        """The policy that `resolve` returns; computed in a thread if the texts of the request are long."""
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
         # without extensions the length does not matter
         return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
@@ -142,21 +142,21 @@ class Extensions:
         """
         if not self.selects(policy):
             return policy
-        work = asyncio.create_task(self._run_selection(policy, turns, encoder))
+        selection = asyncio.create_task(self._run_selection(policy, turns, encoder))
         try:
             # As a task, so that work that ignores its cancellation does not block the request.
-            await asyncio.wait({work}, timeout=min(SELECT_S, policy.deadline_s))
+            await asyncio.wait({selection}, timeout=min(SELECT_S, policy.deadline_s))
             # a plugin may cancel its own work, which counts as a timeout
-            error = work.exception() if work.done() and not work.cancelled() else TimeoutError()
+            error = selection.exception() if selection.done() and not selection.cancelled() else TimeoutError()
             if error is None:
-                return work.result().with_extension(SELECTION_REASON, None)
+                return selection.result().with_extension(SELECTION_REASON, None)
         finally:
-            work.cancel()
+            selection.cancel()
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
         log.warning("choosing objectives by prompt failed, so policy %s uses its fallback: %s", policy.name, reason)
         for member in self._selecting_members(policy):
-            stated = _call_quietly(member.extension, "unselected", policy, reason)
-            policy = stated if isinstance(stated, Policy) else policy
+            fallback = _call_quietly(member.extension, "unselected", policy, reason)
+            policy = fallback if isinstance(fallback, Policy) else policy
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
@@ -217,15 +217,15 @@ class Extensions:
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """Notes on a policy for `aligner-proxy check`."""
-        explained = (
+        note_lists = (
             _call_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"]
         )
-        return [str(note) for notes in explained for note in notes or ()]
+        return [str(note) for notes in note_lists for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
         """Tables on a policy for `aligner-proxy check`."""
-        lists = (_call_quietly(member.extension, "tables", policy) for member in self._overriding["tables"])
-        return [table for tables in lists for table in tables or () if isinstance(table, CheckTable)]
+        table_lists = (_call_quietly(member.extension, "tables", policy) for member in self._overriding["tables"])
+        return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
         """Fields on a policy for `aligner-proxy check --json`."""
@@ -237,16 +237,16 @@ class Extensions:
         return next((str(text) for text in texts if text), None)
 
     def _selecting_members(self, policy: Policy) -> list[Member]:
-        return [m for m in self._overriding["select"] if _call_quietly(m.extension, "selects", policy)]
+        return [member for member in self._overriding["select"] if _call_quietly(member.extension, "selects", policy)]
 
     def _wrapping_members(self, policy: Policy) -> list[Member]:
-        return [m for m in self._overriding["correct"] if _call_guarded(m.extension.wraps, policy)]
+        return [member for member in self._overriding["correct"] if _call_guarded(member.extension.wraps, policy)]
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
-            reachable = encoder if member.caller is None else _EncoderFromThread(encoder)
-            policy = _check_policy(member.extension, await _select(member, policy, turns, reachable))
+            usable_encoder = encoder if member.caller is None else _EncoderFromThread(encoder)
+            policy = _check_policy(member.extension, await _call_select(member, policy, turns, usable_encoder))
         return policy
 
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
@@ -262,21 +262,21 @@ NO_EXTENSIONS = Extensions()
 class RunningSelection:
     """Chooses the objectives of one request in a task, while the upstream works.
 
-    `otherwise` is the policy if the task fails; its objectives are then chosen when it is used.
+    `fallback` is the policy if the task fails; its objectives are then chosen when it is used.
     """
 
-    def __init__(self, work: Coroutine[Any, Any, Policy], otherwise: Policy) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Policy], fallback: Policy) -> None:
         self._task = asyncio.create_task(work)
-        self._otherwise = otherwise
+        self._fallback = fallback
 
     async def policy(self) -> Policy:
         """Wait for the policy with its objectives chosen. Cancelling one waiter does not affect the others."""
         await asyncio.wait({self._task})
         is_lost = self._task.cancelled() or self._task.exception() is not None
-        return self._otherwise if is_lost else self._task.result()
+        return self._fallback if is_lost else self._task.result()
 
     def __deepcopy__(self, memo: object) -> RunningSelection:
-        """The same object. LiteLLM copies metadata for its records, but a task belongs to its loop."""
+        """Return this object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
         return self
 
 
@@ -447,13 +447,15 @@ async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
-def _select(member: Member, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Coroutine[Any, Any, Policy]:
+def _call_select(
+    member: Member, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder
+) -> Coroutine[Any, Any, Policy]:
     caller = member.caller or InlineRunner()
     return caller.call(lambda: member.extension.select(policy, turns, encoder))
 
 
-def _resolve_one(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
-    """The policy after one extension. On a fault it stays unchanged, so that the operator's objectives still apply."""
+def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
+    """The policy that an extension's `resolve` returns; after a fault `policy`, so that its objectives still apply."""
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():
@@ -473,7 +475,7 @@ def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
-    """The stages of an extension; one that always fails if the extension could not create them."""
+    """The stages of an extension; if it could not create them, a single stage that always fails."""
     try:
         return _call_guarded(extension.stages, policy)
     except CorrectionError as error:
@@ -496,6 +498,6 @@ def _check_policy(extension: Extension, policy: object) -> Policy:
 
 
 @lru_cache(maxsize=1024)
-def _warn(name: str, method: str, what: str) -> None:
+def _warn(name: str, method: str, fault: str) -> None:
     """Log each kind of fault only once per worker, since every request may repeat it."""
-    log.warning("extension %s: %s failed and was skipped: %s", name, method, what)
+    log.warning("extension %s: %s failed and was skipped: %s", name, method, fault)

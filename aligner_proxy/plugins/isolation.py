@@ -40,7 +40,7 @@ class ThreadRunner:
         except asyncio.CancelledError:
             # our caller was cancelled; otherwise the plugin itself raised it
             if is_being_cancelled():
-                self._probe(loop)
+                self._send_probe(loop)
                 raise
             raise PluginFault("a plugin raised CancelledError") from None
 
@@ -53,7 +53,7 @@ class ThreadRunner:
             self._thread.start()
         return self._loop
 
-    def _probe(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _send_probe(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask the thread for a sign of life, unless an earlier request is still unanswered."""
         if self._last_probe is None or self._last_probe[1].is_set():
             response = threading.Event()

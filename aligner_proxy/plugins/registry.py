@@ -62,7 +62,7 @@ _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One plugin: its version, its offers by sort, and its fault if it cannot be used."""
+    """One plugin: its version, what it offers by sort (the name of a hook), and its fault if it cannot be used."""
 
     name: str
     version: str
@@ -150,7 +150,7 @@ def load_policies(path: Path | str) -> PolicyFile:
 
 
 def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyFile:
-    """Validate the text of a file that need not exist at `path`; raises `ConfigError`."""
+    """Validate the text of a policies file, which need not exist at `path` yet; raises `ConfigError`."""
     return config.loads(text, path, _load_declarations, with_files=with_files)
 
 
@@ -200,35 +200,35 @@ def configure_plugins(file: PolicyFile) -> dict[str, tuple[ConfiguredPlugin, ...
     entries: dict[str, list[tuple[str, PluginEntry, KeyPath]]] = {
         # A missing corrector of our own distributions does not prevent the start (config.py warns).
         "correctors": [
-            (name, own, path)
+            (name, block.correctors.get(name, {}), path)
             for name, path in correctors.items()
-            if plugin_kind(name, own := block.correctors.get(name, {})) not in plugins.declarations.missing_correctors
+            if plugin_kind(name, block.correctors.get(name, {})) not in plugins.declarations.missing_correctors
         ],
         "gate_rules": [(name, {}, path) for name, path in rules.items()],
-        "audit_sinks": [(name, own, ("plugins", "audit_sinks", name)) for name, own in block.audit_sinks.items()],
+        "audit_sinks": [(name, entry, ("plugins", "audit_sinks", name)) for name, entry in block.audit_sinks.items()],
         "caches": [("cache", block.cache, ("plugins", "cache"))] if block.cache is not None else [],
     }
     return {
-        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in group)
-        for sort, group in entries.items()
+        sort: tuple(_configure_plugin(file.source, plugins, sort, *entry) for entry in sort_entries)
+        for sort, sort_entries in entries.items()
     }
 
 
 def make_server(file: PolicyFile, sort: str, address: ServerAddress) -> Any:
     """Create the plugin object for a server that several hosts share; raises `ConfigError`."""
-    return _server_kind(load_plugins(config.allows_third_party(file)), sort, address.setting).make(address)
+    return _find_server_kind(load_plugins(config.allows_third_party(file)), sort, address.setting).make(address)
 
 
 def _refuse_missing_servers(file: PolicyFile, plugins: PluginSet) -> None:
     """Raise `ConfigError` if no plugin can open a server in this file, so that shared data is never kept locally."""
     if file.cache.redis_env:
-        _server_kind(plugins, "shared_servers", config.redis_setting(file))
+        _find_server_kind(plugins, "shared_servers", config.redis_setting(file))
     if file.audit.enabled and file.audit.database_env:
-        _server_kind(plugins, "audit_databases", config.audit_database_setting(file))
+        _find_server_kind(plugins, "audit_databases", config.audit_database_setting(file))
 
 
-def _server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
-    """The kind that opens such a server; the error says whether the plugin is missing or broken."""
+def _find_server_kind(plugins: PluginSet, sort: str, setting: str) -> Kind[Any]:
+    """The kind that opens a shared server of this sort; raises `ConfigError` if its plugin is missing or broken."""
     offer = next(iter(plugins.offers(sort).values()), None)
     if offer is not None:
         return offer.kind
@@ -249,10 +249,10 @@ def _configure_plugin(
     if offer is None:
         names = [METAALIGNER, *offers] if sort == "correctors" else list(offers)
         broken = [f"{plugin.name} ({plugin.fault})" for plugin in plugins.plugins if plugin.fault]
-        more = f"; plugins that could not be loaded: {', '.join(broken)}" if broken else ""
+        broken_text = f"; plugins that could not be loaded: {', '.join(broken)}" if broken else ""
         hint = suggest_name(kind, names) if names else "no plugin offers any"
         raise ConfigError(
-            f"{source.place_of(*path)}: no plugin offers {quote_name(kind)} among its {sort}; {hint}{more}"
+            f"{source.place_of(*path)}: no plugin offers {quote_name(kind)} among its {sort}; {hint}{broken_text}"
         )
     try:
         with Boundary():
@@ -333,7 +333,7 @@ def _load_plugin(
             hooks.check_pending()
             return _check_plugin(_add_offers(hooks, plugin), earlier)
     except CorrectionError as error:
-        # its unknown hooks would fail the check of every later plugin
+        # otherwise the plugin's unknown hooks would fail the check of every later plugin
         if hooks.has_plugin(entry.name):
             hooks.unregister(name=entry.name)
         return replace(plugin, fault=str(error))
@@ -341,7 +341,7 @@ def _load_plugin(
 
 def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
     """The plugin with the offers and extensions that its hooks return."""
-    offers = {sort: tuple(_checked_kinds(hooks, plugin.name, sort)) for sort in SORTS}
+    offers = {sort: tuple(_read_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
     endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)
     return replace(plugin, offers=offers, extensions=extensions, endpoints=endpoints)
@@ -354,7 +354,7 @@ def _check_plugin(plugin: Plugin, earlier: Sequence[Plugin]) -> Plugin:
         for kind in kinds:
             if (sort, kind.name) in offered_names or kind.name == METAALIGNER:
                 raise PluginFault(f"it offers {quote_name(kind.name)}, which another plugin offers already")
-    # such a server runs in the gateway's loop, where foreign code could block everything
+    # shared servers are used in the gateway's loop, where foreign code could block everything
     if plugin.third_party and any(plugin.offers[sort] for sort in SERVERS_OF_PLUGINS):
         raise PluginFault("only plugins that come with the gateway may offer a server that hosts share")
     if not all(isinstance(extension, Extension) for extension in plugin.extensions):
@@ -409,8 +409,8 @@ def _hook_results(hooks: pluggy.PluginManager, name: str, hook: str) -> Iterator
             yield returned
 
 
-def _checked_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
-    """The kinds that a hook offers; raises `PluginFault` if one has no valid name or settings."""
+def _read_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[Kind[Any]]:
+    """The kinds that a hook of a plugin returns; raises `PluginFault` if a kind has no valid name or settings."""
     for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
@@ -448,15 +448,17 @@ class PluginRules:
         missing = set(policy.plugin_rules) - set(self._rules)
         if missing:
             raise PluginFault("a plugin rule of the policy is not loaded; restart the gateway to load it")
-        further = {name: _rule(self._rules[name]) for name in policy.plugin_rules}
+        plugin_rules = {name: _adapt_check(self._rules[name]) for name in policy.plugin_rules}
 
         async def work() -> Verdict:
-            return judge(original, correction, policy, further)
+            return judge(original, correction, policy, plugin_rules)
 
         return await self._runner.call(work)
 
 
-def _rule(check: GateCheck) -> Rule:
+def _adapt_check(check: GateCheck) -> Rule:
+    """A rule of the gate that asks a plugin's check."""
+
     def breaks(candidate: Candidate) -> bool:
         objectives = [objective.text for objective in candidate.objectives]
         return bool(check.breaks(candidate.before.text, candidate.after.text, objectives))

@@ -147,8 +147,8 @@ def builtin_objectives() -> Mapping[str, Objective]:
 
 def objectives(file: PolicyFile, tenant: Tenant | None = None) -> dict[str, Objective]:
     """Every objective by name: built-in ones, overridden by the file's, and those overridden by the tenant's."""
-    own = dict(file.objectives) | (tenant.objectives if tenant else {})
-    configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in own.items()}
+    entries = dict(file.objectives) | (tenant.objectives if tenant else {})
+    configured = {name: Objective(name, entry.text, judge=entry.judge) for name, entry in entries.items()}
     return {**builtin_objectives(), **configured}
 
 
@@ -166,24 +166,25 @@ def _with_current_names(
     lines = dict(source.lines)
     warnings = list[str]()
 
-    def current(block: object, place: KeyPath) -> object:
-        """The block with current names; adds warnings, and the lines of renamed keys."""
+    def rename_block(block: object, path: KeyPath) -> object:
+        """Return the block at `path` with current names; adds warnings, and the lines of renamed keys."""
         if not isinstance(block, Mapping):
             return block
         renamed, changes = rename_deprecated(block, declarations.current_names)
         for change in changes:
-            where = source.place_of(*place, change.key)
-            warnings.append(f"{where}: {change}")
-            old = (*place, change.key)
-            new = (*place, change.new_key)
-            lines.update({(*new, *path[len(old) :]): n for path, n in source.lines.items() if path[: len(old)] == old})
+            place = source.place_of(*path, change.key)
+            warnings.append(f"{place}: {change}")
+            old_path = (*path, change.key)
+            new_path = (*path, change.new_key)
+            paths_inside = [other for other in source.lines if other[: len(old_path)] == old_path]
+            lines.update({(*new_path, *other[len(old_path) :]): source.lines[other] for other in paths_inside})
         return renamed
 
     if "defaults" in data:
-        data["defaults"] = current(data["defaults"], ("defaults",))
+        data["defaults"] = rename_block(data["defaults"], ("defaults",))
     for name in ("routes", "tenants"):
         if isinstance(data.get(name), list):
-            data[name] = [current(block, (name, n)) for n, block in enumerate(data[name])]
+            data[name] = [rename_block(block, (name, n)) for n, block in enumerate(data[name])]
     return data, replace(source, lines=lines), warnings
 
 
@@ -208,8 +209,8 @@ def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
             yield _missing_plugin_text(file.source.place_of(block_name, key), f"{block_name}.{key}", owner)
 
 
-def _missing_plugin_text(place: str, what: str, owner: str) -> str:
-    return missing_plugin_text(f"{place}: {what}", owner)
+def _missing_plugin_text(place: str, feature: str, owner: str) -> str:
+    return missing_plugin_text(f"{place}: {feature}", owner)
 
 
 def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
@@ -220,13 +221,13 @@ def _unpinned_warnings(file: PolicyFile) -> Iterator[str]:
     models |= {("judges", name): model for name, model in aligner.judges.items()}
     for path, model in models.items():
         # The embedded aligner has no slash in its name; these beginnings are paths.
-        of_hub = "/" in model and not model.startswith((".", "/", "~"))
-        if engine_backend(file).local and of_hub and not _COMMIT.search(model):
+        is_hub_id = "/" in model and not model.startswith((".", "/", "~"))
+        if engine_backend(file).local and is_hub_id and not _COMMIT.search(model):
             fix = f"write {model.partition('@')[0]}@COMMIT, its 40 hexadecimal digits (`aligner-proxy pull` prints it)"
-            why = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
+            fault = f"{file.source.place_of('aligner', *path)}: {model} names no commit of the hub"
             if file.aligner.require_revision:
-                raise ConfigError(f"{why}, and aligner.require_revision asks for one; {fix}")
-            yield f"{why}, so its weights may change; {fix}"
+                raise ConfigError(f"{fault}, and aligner.require_revision asks for one; {fix}")
+            yield f"{fault}, so its weights may change; {fix}"
 
 
 def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
@@ -250,10 +251,13 @@ def _check_aligners(file: PolicyFile) -> None:
     aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
         choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
-        for key, name in ((key, name) for key, names in choices for name in names):
-            if name is not None and name not in aligners and engine_backend(file).local:
-                place = file.source.place_of(*path, key, *([name] if isinstance(getattr(block, key), tuple) else []))
-                raise ConfigError(f"{place}: unknown aligner {quote_name(name)}; {suggest_name(name, aligners)}")
+        for key, names in choices if engine_backend(file).local else ():
+            unknown_name = next((name for name in names if name is not None and name not in aligners), None)
+            if unknown_name is not None:
+                has_shares = isinstance(getattr(block, key), tuple)
+                place = file.source.place_of(*path, key, *([unknown_name] if has_shares else []))
+                hint = suggest_name(unknown_name, aligners)
+                raise ConfigError(f"{place}: unknown aligner {quote_name(unknown_name)}; {hint}")
         if block.shadow_aligner is not None and not file.audit.enabled:
             place = file.source.place_of(*path, "shadow_aligner")
             raise ConfigError(f"{place}: shadow_aligner needs the audit store; set audit: {{enabled: true}}")
@@ -270,7 +274,7 @@ def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]
 
 
 def _check_editors(file: PolicyFile) -> None:
-    """Refuse editors and judges without a detector head, which would not be asked, and second tries without editor."""
+    """Refuse `second_try` without an editor, and editors and judges where no detector head flags text for them."""
     blocks = list(file.blocks())
     editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
@@ -278,9 +282,9 @@ def _check_editors(file: PolicyFile) -> None:
     _check_classifiers(file, judges)
     for name, place in [("editor", editor_place), *(("judge", path) for _, path in judges)]:
         if place is not None and engine.completes and engine.scorer is None:
-            work = "an editor replaces what" if name == "editor" else "a judge is asked about what"
+            purpose = "an editor replaces what" if name == "editor" else "a judge is asked about what"
             raise ConfigError(
-                f"{file.source.place_of(*place)}: {name}: {work} a detector head flags, and {engine} "
+                f"{file.source.place_of(*place)}: {name}: {purpose} a detector head flags, and {engine} "
                 "has none; set aligner.engine.scorer, or remove the line"
             )
     check_second_try(blocks, file.source)
@@ -301,7 +305,7 @@ def policies_path(setting: str, folder: Path) -> Path:
 
 
 def policies_in_environment() -> Path | None:
-    """Path of the policies file in the environment."""
+    """Path of the policies file that the environment names; None if it names none."""
     return _env_path(_POLICIES)
 
 
@@ -317,7 +321,7 @@ def engine_backend(file: PolicyFile) -> Backend:
 
 
 def default_write(file: PolicyFile, names: Iterable[str]) -> Write:
-    """What aligners with these names may write if nothing is set: nothing if one of them is the embedded one."""
+    """The default of `write` for aligners with these names: `never` if one of them is the embedded one, else `free`."""
     models = {DEFAULT_ALIGNER: file.aligner.model, **file.aligner.adapters}
     is_embedded = not engine_backend(file).completes and any(models.get(name) == EMBEDDED for name in names)
     return Write.NEVER if is_embedded else Write.FREE
@@ -568,21 +572,21 @@ def engine_environment() -> dict[str, str]:
 
     The engine does not need the master key, providers' keys or the audit store's key, so it does not get them.
     """
-    further = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
+    operator_names = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
 
-    def is_handed_on(name: str) -> bool:
-        usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
+    def is_passed_on(name: str) -> bool:
+        is_usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
         # A variable that the operator names is passed on even if it looks like a secret.
-        return name in further or (usual and not _SECRET.search(name))
+        return name in operator_names or (is_usual and not _SECRET.search(name))
 
-    return {name: value for name, value in os.environ.items() if is_handed_on(name)}
+    return {name: value for name, value in os.environ.items() if is_passed_on(name)}
 
 
 def is_traced() -> bool:
     """Whether OpenTelemetry's environment variables name an address for traces."""
-    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _env("OTEL_TRACES_EXPORTER") == "none"
-    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return not off and any(_env(name) for name in places)
+    is_off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or _env("OTEL_TRACES_EXPORTER") == "none"
+    address_variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return not is_off and any(_env(name) for name in address_variables)
 
 
 def _env(name: str) -> str | None:
@@ -611,7 +615,10 @@ def refuse_unreachable(file: PolicyFile) -> None:
 
 
 def _refuse_hidden(file: PolicyFile, key: str, entries: Sequence[_Patterns], always: tuple[bool, ...]) -> None:
-    """Raise `ConfigError` for the first entry whose requests all match an earlier entry."""
+    """Raise `ConfigError` for the first entry whose requests all match an earlier entry.
+
+    `always` says of each pattern of an entry whether every request has the property that it is about.
+    """
     for j, later in enumerate(entries):
         for i, earlier in enumerate(entries[:j]):
             if all(_hides(a, b, present) for a, b, present in zip(earlier, later, always, strict=True)):
@@ -645,10 +652,10 @@ def covers(wide: str, narrow: str) -> bool:
     for mark in wide:
         if mark == "*":
             # A star covers any further characters.
-            first = fits.index(True) if True in fits else len(fits)
-            fits = [j >= first for j in range(len(fits))]
+            first_fit = fits.index(True) if True in fits else len(fits)
+            fits = [j >= first_fit for j in range(len(fits))]
         else:
             # A star of `narrow` stands for any text, which only a star covers.
-            steps = [fits[j] and narrow[j] != "*" and mark in ("?", narrow[j]) for j in range(len(narrow))]
-            fits = [False, *steps]
+            fits_after_mark = [fits[j] and narrow[j] != "*" and mark in ("?", narrow[j]) for j in range(len(narrow))]
+            fits = [False, *fits_after_mark]
     return fits[-1]

@@ -30,7 +30,7 @@ class EditorBlock(BaseModel):
     """A model group of the LiteLLM file, by its model_name."""
 
 
-def _as_word(value: object) -> object:
+def _parse_word(value: object) -> object:
     """Parse any form of `editor` into its one word."""
     if isinstance(value, Mapping):
         return EDITOR_GROUP + _group_name(value)
@@ -54,7 +54,7 @@ def _group_name(block: Mapping[object, object]) -> str:
     return group.strip()
 
 
-Editor = Annotated[str, BeforeValidator(_as_word, json_schema_input_type=Literal["local", "upstream"] | EditorBlock)]
+Editor = Annotated[str, BeforeValidator(_parse_word, json_schema_input_type=Literal["local", "upstream"] | EditorBlock)]
 """The values that a policies file may have for `editor`."""
 
 
@@ -107,17 +107,17 @@ def check_second_try(blocks: Sequence[tuple[KeyPath, EditorSettings]], source: Y
         editor = _last_set(block.editor for _, block in layers)
         if place is None or reaction is not IfNothingRemains.SECOND_TRY or editor not in (None, LOCAL_EDITOR):
             continue
-        others = [path for path, _ in layers if path not in (place, ("defaults",))]
-        where = "".join(f", together with {source.place_of(*path)}" for path in others)
+        other_paths = [path for path, _ in layers if path not in (place, ("defaults",))]
+        together = "".join(f", together with {source.place_of(*path)}" for path in other_paths)
         line = source.place_of(*place, "if_nothing_remains")
         raise ConfigError(
             f"{line}: if_nothing_remains: second_try needs an editor model, and "
-            f"none is set here{where}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
+            f"none is set here{together}; add editor: upstream or editor: {{model: GROUP}}, or write decline"
         )
 
 
 def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tuple[KeyPath, EditorSettings]]:
-    """Keep the first of blocks with equal values of both settings; drop blocks that set neither."""
+    """Keep the first of blocks with equal `if_nothing_remains` and `editor`; drop blocks that set neither."""
     first_blocks: dict[tuple[object, object], tuple[KeyPath, EditorSettings]] = {}
     for path, block in blocks:
         settings = (block.if_nothing_remains, block.editor)
@@ -127,4 +127,5 @@ def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tup
 
 
 def _last_set(values: Iterable[object]) -> object:
+    """The last value that is not None; None if all are."""
     return next((value for value in reversed(list(values)) if value is not None), None)

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-_WORKS = (
+_ADDRESS_FORMS = (
     "use local, unix:/path/to/engine.sock, http(s)://host:port of an aligner-proxy engine, "
     "http(s)://host:port/v1 of a completions server, or litellm:<model group>"
 )
-_COMPLETES = ("model", "template", "key_env", "prediction", "window", "revision", "scorer")
+_COMPLETION_SETTINGS = ("model", "template", "key_env", "prediction", "window", "revision", "scorer")
 LITELLM = "litellm:"
 VLLM = "vllm://"
 
@@ -38,8 +38,9 @@ def server_kind(address: str) -> ServerKind:
         return ServerKind.GROUP
     if address.startswith(VLLM):
         return ServerKind.SCORER
-    web = address.startswith(("http://", "https://"))
-    return ServerKind.COMPLETIONS if web and urlsplit(address).path.rstrip("/").endswith("/v1") else ServerKind.ENGINE
+    is_web = address.startswith(("http://", "https://"))
+    ends_in_v1 = is_web and urlsplit(address).path.rstrip("/").endswith("/v1")
+    return ServerKind.COMPLETIONS if ends_in_v1 else ServerKind.ENGINE
 
 
 def engine_address(text: str) -> str:
@@ -53,7 +54,7 @@ def engine_address(text: str) -> str:
         raise ValueError("an engine address must not hold a password; put the key into a variable and name it: key_env")
     if text == "local" or text.startswith("unix:/") or (parts and parts.hostname):
         return text.rstrip("/") if parts else text
-    raise ValueError(f"not an engine address; {_WORKS}")
+    raise ValueError(f"not an engine address; {_ADDRESS_FORMS}")
 
 
 Address = Annotated[str, AfterValidator(engine_address)]
@@ -113,7 +114,7 @@ class Backend(BaseModel):
             raise ValueError(
                 f"{self.at[0]} only judges; name it as `scorer` of a completions server (docs/guides/vllm.md)"
             )
-        names = [name for name in _COMPLETES if name in self.model_fields_set]
+        names = [name for name in _COMPLETION_SETTINGS if name in self.model_fields_set]
         if names and not self.completes:
             raise ValueError(f"{', '.join(names)}: only for a completions server (http(s)://host:port/v1) or litellm:")
         if self.kind is ServerKind.GROUP and (self.model or self.key_env):
@@ -139,7 +140,7 @@ class Backend(BaseModel):
 
     @property
     def group(self) -> str:
-        """The LiteLLM model group."""
+        """The name of the LiteLLM model group, of an engine at `litellm:NAME`."""
         return self.at[0].removeprefix(LITELLM)
 
     @property
@@ -150,12 +151,12 @@ class Backend(BaseModel):
     @property
     def engines(self) -> tuple[str, ...]:
         """The addresses of engines: the replicas unless they are completions servers, and the scorer."""
-        ours = () if self.completes else self.at
-        return ours + ((self.scorer,) if self.scorer else ())
+        replicas = () if self.completes else self.at
+        return replicas + ((self.scorer,) if self.scorer else ())
 
     def __str__(self) -> str:
-        scored = f", where {self.scorer} flags something" if self.scorer else ""
-        return ", ".join(self.at) + scored
+        scorer_text = f", where {self.scorer} flags something" if self.scorer else ""
+        return ", ".join(self.at) + scorer_text
 
 
 def expand_backend(value: object) -> object:
@@ -164,7 +165,7 @@ def expand_backend(value: object) -> object:
         return value
     addresses = [value] if isinstance(value, str) else value
     if not addresses or not all(isinstance(address, str) for address in addresses):
-        raise ValueError(f"a list of engines holds addresses; {_WORKS}")
+        raise ValueError(f"a list of engines holds addresses; {_ADDRESS_FORMS}")
     return {"at": tuple(engine_address(address) for address in addresses)}
 
 

@@ -32,31 +32,31 @@ _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
 
 
 def find_enforcement(file: PolicyFile) -> str | None:
-    """The file and line of a setting that withholds unjudged answers; None if the policies file has none."""
+    """ "file:line" of a setting by which unjudged answers are withheld; None if the policies file has none."""
     policies = [policy for policy in PolicyResolver(file).active_settings() if policy.mode is Mode.ENFORCE]
-    enforced = (("tenants", n, "enforce") for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
-    place: KeyPath | None = next(enforced, None)
-    if place is None and any(map(_blocks, policies)):
+    enforcing = (n for n, tenant in enumerate(file.tenants) if tenant.enforce and policies)
+    place: KeyPath | None = next((("tenants", n, "enforce") for n in enforcing), None)
+    if place is None and any(map(_withholds_answers, policies)):
         place = next(
             ((*path, "on_error") for path, block in file.blocks() if block.on_error is not None), ("defaults",)
         )
     return None if place is None else file.source.place_of(*place)
 
 
-def _blocks(policy: Policy) -> bool:
-    """Whether a policy withholds any answer: after a failure, a skip, or if nothing of it remains."""
+def _withholds_answers(policy: Policy) -> bool:
+    """Whether a policy blocks answers: after a failure, after a skip, or if nothing of an answer remains."""
     actions = [policy.on_error.reaction_to(kind) for kind in FailureClass]
-    blocked = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
-    skipped = OnSkip.BLOCK in (policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS)
-    return blocked or skipped or policy.if_nothing_remains is IfNothingRemains.BLOCK
+    after_failure = OnError.BLOCK in actions or (OnError.RETRY in actions and policy.after_retry is OnError.BLOCK)
+    after_skip = OnSkip.BLOCK in (policy.on_skip.reaction_to(reason) for reason in GOVERNED_SKIPS)
+    return after_failure or after_skip or policy.if_nothing_remains is IfNothingRemains.BLOCK
 
 
 def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterator[tuple[str, str]]:
     """Each setting by which LiteLLM calls the guardrail for only some answers: (its key, a message with the fix)."""
     if isinstance(mode, Mapping):
         yield "mode", _BY_TAGS
-    elif mode is not None and _NEEDED not in _words(mode):
-        words = ", ".join(map(str, _words(mode)))
+    elif mode is not None and _NEEDED not in _mode_words(mode):
+        words = ", ".join(map(str, _mode_words(mode)))
         yield "mode", f"mode {words}: LiteLLM hands the guardrail no answer; write mode: {_NEEDED}"
     if default_on is not True:
         yield (
@@ -81,7 +81,8 @@ def find_gaps(mode: object, default_on: object, stream_scope: object) -> Iterato
         )
 
 
-def _words(mode: object) -> list[object]:
+def _mode_words(mode: object) -> list[object]:
+    """The hooks that a `mode` names, in lower case; it is one word, or a list of words."""
     words = mode if isinstance(mode, list | tuple) else [mode]
     return [word.lower() if isinstance(word, str) else word for word in words]
 
@@ -95,7 +96,7 @@ def check_entries(
     settings that LiteLLM could not read: LiteLLM would start without the guardrail. It imports LiteLLM, which takes
     seconds, so it is called only for entries that are not the plain one.
     """
-    for number, _, params in _entries(data):
+    for number, _, params in _find_entries(data):
         if _is_plain(params):
             continue
         try:
@@ -104,58 +105,58 @@ def check_entries(
             # The message begins with the key of the setting, which tells the line.
             key = str(error).partition(":")[0].partition(" ")[0]
             raise ConfigError(f"{source.place_of('guardrails', number, 'litellm_params', key)}: {error}") from None
-    gaps = list(_file_gaps(data, source))
+    gaps = list(_find_file_gaps(data, source))
     place = find_enforcement(file) if gaps else None
     if place is not None:
         raise ConfigError("\n".join(f"{gap} ({place} withholds answers that were not judged)" for gap in gaps))
-    return [*gaps, *_ineffective_settings(data, source)]
+    return [*gaps, *_find_ineffective_settings(data, source)]
 
 
 def _is_plain(params: Mapping[str, Any]) -> bool:
     return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 
-def _file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
-    """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
-    entries = list(_entries(data))
+def _find_file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
+    """The gaps in a LiteLLM YAML and in the files that it includes, two levels deep, as "file:line: message"."""
+    entries = list(_find_entries(data))
     for number, name, params in entries:
         path = ("guardrails", number, "litellm_params")
         values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
         for key, text in find_gaps(*values):
             yield f"{source.place_of(*path, key)}: {text}"
-        yield from _shared_name(data, source, number, name)
-        yield from _pipelines(data, source, name)
-    yield from _class_as_callback(data, source)
-    for name in _list(data.get("include")) if depth < 2 else ():
+        yield from _find_shared_names(data, source, number, name)
+        yield from _find_pipeline_steps(data, source, name)
+    yield from _find_callbacks(data, source)
+    for name in _list_or_empty(data.get("include")) if depth < 2 else ():
         included = source.folder / str(name)
         if included.is_file():
-            inner, place = read_yaml(included)
-            yield from _file_gaps(inner if isinstance(inner, dict) else {}, place, depth + 1)
+            inner_data, inner_source = read_yaml(included)
+            yield from _find_file_gaps(inner_data if isinstance(inner_data, dict) else {}, inner_source, depth + 1)
 
 
-def _entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
+def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
     """The entries of our guardrail: (index, name, settings)."""
-    for number, entry in enumerate(_list(data.get("guardrails"))):
+    for number, entry in enumerate(_list_or_empty(data.get("guardrails"))):
         params = entry.get("litellm_params") if isinstance(entry, Mapping) else None
         if isinstance(params, Mapping) and params.get("guardrail") == GUARDRAIL:
             yield number, entry.get("guardrail_name"), params
 
 
-def _shared_name(data: Mapping[str, Any], source: YamlSource, number: int, name: object) -> Iterator[str]:
+def _find_shared_names(data: Mapping[str, Any], source: YamlSource, number: int, name: object) -> Iterator[str]:
     """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
-    for other, entry in enumerate(_list(data.get("guardrails"))):
+    for other, entry in enumerate(_list_or_empty(data.get("guardrails"))):
         if other != number and isinstance(entry, Mapping) and entry.get("guardrail_name") == name:
             place = source.place_of("guardrails", other, "guardrail_name")
             quoted = quote_name(str(name))
             yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
 
 
-def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Iterator[str]:
+def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, name: object) -> Iterator[str]:
     """Warn if LiteLLM's own `policies` use the guardrail as a pipeline step: it could then be bypassed."""
     policies = data.get("policies")
     for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
         pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
-        steps = _list(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
+        steps = _list_or_empty(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
         for number, step in enumerate(steps):
             if isinstance(step, Mapping) and step.get("guardrail") == name:
                 place = source.place_of("policies", policy, "pipeline", "steps", number)
@@ -166,7 +167,7 @@ def _pipelines(data: Mapping[str, Any], source: YamlSource, name: object) -> Ite
                 )
 
 
-def _class_as_callback(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
+def _find_callbacks(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     """Warn if our class stands in a list of callbacks, where LiteLLM never calls a guardrail."""
     settings = data.get("litellm_settings") or {}
     for key in _CLASS_LISTS:
@@ -176,9 +177,9 @@ def _class_as_callback(data: Mapping[str, Any], source: YamlSource) -> Iterator[
             yield f"{place}: LiteLLM never calls a guardrail that is named under {key}; name it under guardrails: alone"
 
 
-def _ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
+def _find_ineffective_settings(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
     """Warn about settings that the guardrail ignores."""
-    for number, _, params in _entries(data):
+    for number, _, params in _find_entries(data):
         for key in WITHOUT_EFFECT:
             if _resolve_value(params.get(key)):
                 place = source.place_of("guardrails", number, "litellm_params", key)
@@ -195,5 +196,5 @@ def _resolve_value(value: object) -> object:
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _list(value: object) -> list[Any]:
+def _list_or_empty(value: object) -> list[Any]:
     return value if isinstance(value, list) else []

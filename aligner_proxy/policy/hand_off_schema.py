@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 _FORM = "must be an address such as https://desk.example/doubts"
 
 
-def _address(url: str) -> str:
+def _check_url(url: str) -> str:
     """Check the URL of a webhook; raises `ValueError`."""
     try:
         parts = urlsplit(url)
@@ -30,7 +30,7 @@ class HandOffBlock(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    url: Annotated[str, Field(max_length=2000), AfterValidator(_address)]
+    url: Annotated[str, Field(max_length=2000), AfterValidator(_check_url)]
     """Address to which reports are posted; redirects are not followed."""
     secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     """Environment variable with the secret that signs reports (HMAC-SHA256), at least 16 characters."""

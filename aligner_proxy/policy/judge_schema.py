@@ -46,7 +46,7 @@ class JudgeBlock(BaseModel):
         return self
 
 
-def _as_judge(value: object) -> object:
+def _parse_judge(value: object) -> object:
     """Parse any form of `judge`; YAML 1.1 reads the bare word off as false."""
     if value is False or value == "off":
         return NO_JUDGE
@@ -59,7 +59,7 @@ def _as_judge(value: object) -> object:
     return Judge(kind, getattr(block, kind.value), block.form, block.ask, block.band)
 
 
-JudgeSetting = Annotated[Judge, BeforeValidator(_as_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]
+JudgeSetting = Annotated[Judge, BeforeValidator(_parse_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]
 """The values that a policies file may have for `judge`."""
 
 

@@ -16,7 +16,7 @@ from aligner_proxy.policy.config import policies_path
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, read_yaml
 
 GUARDRAIL = "aligner_proxy.guardrail.AlignerGuardrail"
-_KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
+_LITELLM_KEYS = frozenset({"model_list", "guardrails", "litellm_settings", "general_settings", "router_settings"})
 # If the variable OPENAI_API_KEY is set (or that of another provider here), every client of the gateway can call that
 # provider through LiteLLM's pass-through routes.
 _PROVIDERS = ("anthropic", "azure", "cohere", "gemini", "mistral", "openai", "openrouter")
@@ -60,7 +60,7 @@ def resolve_policies_file(file: Path) -> Path:
 
 def is_litellm(data: object) -> bool:
     """Whether this is the content of a LiteLLM YAML."""
-    return isinstance(data, dict) and not _KEYS.isdisjoint(data)
+    return isinstance(data, dict) and not _LITELLM_KEYS.isdisjoint(data)
 
 
 def model_groups(litellm: Mapping[str, Any]) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def resolve_model(litellm: Mapping[str, Any], model: str) -> tuple[str, tuple[st
 
     A deployment's id is replaced by the name of its model group.
     """
-    for entry in _list(litellm.get("model_list")):
+    for entry in _list_or_empty(litellm.get("model_list")):
         info = entry.get("model_info") if isinstance(entry, dict) else None
         if isinstance(info, dict) and info.get("id") == model and "model_name" in entry:
             return str(entry["model_name"]), ()
@@ -116,7 +116,7 @@ def check_master_key(litellm_file: Path) -> None:
             f"{place}: no master key, so anybody could use the gateway; set general_settings.master_key: "
             f"os.environ/{MASTER_KEY} and in the environment {_NEW_KEY}"
         )
-    # This one is the example in LiteLLM's documentation.
+    # sk-1234 is the example in LiteLLM's documentation.
     if key == "sk-1234" or len(key) < _SHORTEST_KEY:
         raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
 
@@ -130,10 +130,10 @@ _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS
 
 
 def needs_key_check(data: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM has nothing that knows keys, so that any key but the master key would be an error of its own."""
+    """Whether LiteLLM has no database or other check that knows clients' keys, so that the gateway must check them."""
     settings = data.get("general_settings") or {}
-    is_known_here = "include" in data or _permits_weak_key(settings)
-    return not (is_known_here or os.environ.get("DATABASE_URL") or any(settings.get(name) for name in _KEY_CHECKS))
+    may_be_open = "include" in data or _permits_weak_key(settings)
+    return not (may_be_open or os.environ.get("DATABASE_URL") or any(settings.get(name) for name in _KEY_CHECKS))
 
 
 def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[str]:
@@ -141,48 +141,51 @@ def find_unset_variables(data: Mapping[str, Any], source: YamlSource) -> list[st
     from dotenv import dotenv_values  # comes with LiteLLM, which reads .env itself
 
     variables = {**dotenv_values(".env"), **(data.get("environment_variables") or {}), **os.environ}
-    missing = {name: path for path, name in _references(data) if not variables.get(name)}
+    missing = {name: path for path, name in _find_references(data) if not variables.get(name)}
     return [
         f"{source.place_of(*path)}: the variable {name} is not set; export it before the gateway starts"
         for name, path in missing.items()
     ]
 
 
-def _references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+def _find_references(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
     """Every `os.environ/NAME` below a value: (key path, NAME)."""
     if isinstance(value, str) and value.startswith(_REFERENCE):
         yield path, value.removeprefix(_REFERENCE)
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        yield from _references(part, (*path, key))
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _find_references(part, (*path, key))
+    if isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _find_references(part, (*path, number))
 
 
 def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
     """One warning for each setting of a LiteLLM YAML that lets answers through uncorrected."""
-    gaps = [*_section_gaps(data), *_pass_through_gaps(data), *_environment_gaps(data)]
-    for number, entry in enumerate(_list(data.get("model_list"))):
+    gaps = [*_find_section_gaps(data), *_find_pass_through_gaps(data), *_find_environment_gaps(data)]
+    for number, entry in enumerate(_list_or_empty(data.get("model_list"))):
         if isinstance(entry, dict):
-            gaps.extend((("model_list", number, *path), text) for path, text in _model_gaps(entry))
+            gaps.extend((("model_list", number, *path), text) for path, text in _find_model_gaps(entry))
     return [f"{source.place_of(*path)}: {text}" for path, text in gaps]
 
 
-def _section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    for name, what in _SECTIONS.items():
+def _find_section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    for name, endpoints in _SECTIONS.items():
         if data.get(name):
-            yield (name,), f"{what}; {_NOT_CORRECTED}"
+            yield (name,), f"{endpoints}; {_NOT_CORRECTED}"
 
 
-def _pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
-    for number, entry in enumerate(_list(endpoints)):
+    for number, entry in enumerate(_list_or_empty(endpoints)):
         path = entry.get("path") if isinstance(entry, dict) else None
         is_guarded = isinstance(entry, dict) and entry.get("guardrails")
         limit = "of its answers only whole JSON bodies are corrected, no streams" if is_guarded else _NOT_CORRECTED
         yield ("general_settings", "pass_through_endpoints", number), f"pass-through route {path}; {limit}"
 
 
-def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """The settings of one model through which answers are not corrected: (key path, message)."""
     params = entry.get("litellm_params") or {}
     info = entry.get("model_info") or {}
@@ -204,7 +207,7 @@ def _model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
             yield ("litellm_params", "model"), _open_route_text(provider)
 
 
-def _environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+def _find_environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     variables = data.get("environment_variables")
     for provider, variable in _VARIABLES.items():
         if isinstance(variables, dict) and variables.get(variable):
@@ -216,5 +219,5 @@ def _open_route_text(provider: str) -> str:
     return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 
 
-def _list(value: object) -> list[Any]:
+def _list_or_empty(value: object) -> list[Any]:
     return value if isinstance(value, list) else []

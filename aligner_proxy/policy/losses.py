@@ -51,18 +51,19 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
     """The losses, at most one for each tenant, in the order of the old file."""
-    result = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
+    losses = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
-        return result
-    pair = (PolicyResolver(before), PolicyResolver(after))
-    models = list(_models(before, after))
-    for n, tenant in enumerate(before.tenants):
+        return losses
+    resolvers = (PolicyResolver(before), PolicyResolver(after))
+    route_samples = list(_route_samples(before, after))
+    for index, tenant in enumerate(before.tenants):
         if tenant.enforce:
-            requests = _requests(tenant, before, after)
-            reason = next(filter(None, (_loss_reason(tenant, pair, one, models) for one in requests)), None)
+            samples = _tenant_samples(tenant, before, after)
+            reasons = (_loss_reason(tenant, resolvers, sample, route_samples) for sample in samples)
+            reason = next(filter(None, reasons), None)
             if reason:
-                result.append(Loss(entry_name(tenant, n), f"{', '.join(tenant.enforce)} ({reason})"))
-    return result
+                losses.append(Loss(entry_name(tenant, index), f"{', '.join(tenant.enforce)} ({reason})"))
+    return losses
 
 
 def _names_objectives(file: PolicyFile) -> bool:
@@ -72,7 +73,7 @@ def _names_objectives(file: PolicyFile) -> bool:
 
 
 def _relevant_settings(file: PolicyFile) -> object:
-    """The settings that decide whether a tenant can lose something; equal ones mean no loss."""
+    """The settings that decide whether a tenant can lose something; if they are equal in two files, nobody does."""
 
     def settings(block: object) -> list[object]:
         names = ("match", "name", "mode", "stream", "sample", "enforce", "allow_bypass")
@@ -86,18 +87,18 @@ def _loss_reason(
     tenant: Tenant,
     resolvers: tuple[PolicyResolver, PolicyResolver],
     request: RequestFacts,
-    models: Sequence[RequestFacts],
+    route_samples: Sequence[RequestFacts],
 ) -> str | None:
-    """Why a tenant loses its enforced objectives for this request with some model; None if it does not."""
-    for of_model in models:
-        facts = replace(request, model=of_model.model, tags=of_model.tags)
-        was, now = (_open_bypasses(resolver, facts) for resolver in resolvers)
-        # Its answers were not corrected before either, so nothing is lost.
-        if "mode" in was:
+    """Why a tenant loses its enforced objectives for `request`, with the model and tags of some sample; None if not."""
+    for sample in route_samples:
+        facts = replace(request, model=sample.model, tags=sample.tags)
+        old_bypasses, new_bypasses = (_open_bypasses(resolver, facts) for resolver in resolvers)
+        # Answers of this model were not corrected before, either, so nothing is lost.
+        if "mode" in old_bypasses:
             continue
-        new = next((text for way, text in now.items() if way not in was), None)
-        if new is not None:
-            return new
+        new_bypass = next((text for name, text in new_bypasses.items() if name not in old_bypasses), None)
+        if new_bypass is not None:
+            return new_bypass
         names = {objective.name for objective in resolvers[1].resolve(facts).objectives}
         if names.isdisjoint(tenant.enforce):
             return "no entry enforces it"
@@ -105,15 +106,15 @@ def _loss_reason(
 
 
 def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, str]:
-    """The settings by which the answer to a request can go out uncorrected: way -> `key: value` as in the file."""
+    """The settings by which the answer to a request can go out uncorrected: name -> `key: value` as in the file."""
     policy: Policy = resolver.resolve(facts)
-    ways = {
+    bypasses = {
         "mode": f"mode: {policy.mode}" if policy.mode is not Mode.ENFORCE else "",
         "sample": "sample: 0" if not policy.sample else "",
         "stream": "stream: passthrough" if policy.stream is StreamMode.PASSTHROUGH else "",
         "bypass": "allow_bypass: true" if _may_bypass(resolver, facts) else "",
     }
-    return {way: text for way, text in ways.items() if text}
+    return {name: text for name, text in bypasses.items() if text}
 
 
 def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
@@ -123,11 +124,11 @@ def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
         return False
 
 
-def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
+def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
     """Sample requests of this tenant, one for each tenant entry that may match them after the change."""
-    for other in (tenant, *after.tenants):
-        team = _common_name((tenant.match.team, other.match.team))
-        key = _common_name((tenant.match.key, other.match.key))
+    for later_tenant in (tenant, *after.tenants):
+        team = _common_name((tenant.match.team, later_tenant.match.team))
+        key = _common_name((tenant.match.key, later_tenant.match.key))
         if team is None or key is None:
             continue
         by_id = RequestFacts(team_id=team or None, key_alias=key or None, alias_by_operator=True)
@@ -138,24 +139,27 @@ def _requests(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> Iterator
                 yield facts
 
 
-def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, aliases: bool) -> Tenant | None:
-    return next((tenant for tenant in tenants if tenant_matches(tenant, facts, aliases)), None)
+def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, any_alias: bool) -> Tenant | None:
+    return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 
-def _models(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
-    """Sample requests for models, one for each pair of old and new route with different relevant settings."""
+def _route_samples(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFacts]:
+    """Sample requests, by model and tag, derived from the patterns of the routes.
+
+    Yields one for each distinct pair (first matching route of the old file, of the new file) by `_deciding_settings`.
+    """
     seen_decisions = set[str]()
     matches = [route.match for route in (*before.routes, *after.routes)]
     # The first pair stands for requests that no pattern was written for.
     for model, tag in [(None, None), *((match.model, match.tag) for match in matches)]:
         facts = RequestFacts(_example(model) if model else _ANY, (_example(tag),) if tag else ())
-        first = [
-            next((r for r in file.routes if route_matches(r, facts.names, facts.tags)), None)
+        first_routes = [
+            next((route for route in file.routes if route_matches(route, facts.names, facts.tags)), None)
             for file in (before, after)
         ]
-        decided = str([_deciding_settings(route) for route in first])
-        if decided not in seen_decisions:
-            seen_decisions.add(decided)
+        decision = str([_deciding_settings(route) for route in first_routes])
+        if decision not in seen_decisions:
+            seen_decisions.add(decision)
             yield facts
 
 
@@ -164,12 +168,12 @@ def _deciding_settings(route: Route | None) -> object:
 
 
 def _common_name(patterns: tuple[str | None, str | None]) -> str | None:
-    """A name that both patterns match; empty if both patterns are None, None if no such name is found."""
-    asked_patterns = [pattern for pattern in patterns if pattern is not None]
-    examples = map(_example, asked_patterns)
+    """A name that both patterns match; "" if both patterns are None, None if no such name is found."""
+    set_patterns = [pattern for pattern in patterns if pattern is not None]
+    examples = map(_example, set_patterns)
     return next(
-        (name for name in examples if all(fnmatchcase(name, pattern) for pattern in asked_patterns)),
-        None if asked_patterns else "",
+        (name for name in examples if all(fnmatchcase(name, pattern) for pattern in set_patterns)),
+        None if set_patterns else "",
     )
 
 

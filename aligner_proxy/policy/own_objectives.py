@@ -11,25 +11,28 @@ from aligner_proxy.errors import ForbiddenError
 from aligner_proxy.types import Allowance, Objective
 
 PREFIX = "own:"
-"""Prefix of the names given to them; no configured name contains a colon, so they cannot collide."""
+"""Prefix of the names of own objectives; no configured name contains a colon, so the two cannot collide."""
 REFUSAL = 'this key may not bring objectives in its own words; its tenant needs allow: ["*"]'
 
 
 def match_known_names(
-    requested: Sequence[str], own: Sequence[str], objectives: Mapping[str, Objective]
+    requested: Sequence[str], own_texts: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
-    """The requested names, plus the names of configured objectives whose text appears in `own`."""
-    names = {fold_words(objective.text): name for name, objective in objectives.items()} if own else {}
-    return tuple(dict.fromkeys((*requested, *(names[fold_words(text)] for text in own if fold_words(text) in names))))
+    """The requested names, plus the names of configured objectives whose text is among the request's own texts."""
+    names_by_text = {fold_words(objective.text): name for name, objective in objectives.items()} if own_texts else {}
+    own_names = (names_by_text.get(fold_words(text)) for text in own_texts)
+    return tuple(dict.fromkeys((*requested, *filter(None, own_names))))
 
 
-def own_objectives(own: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool) -> tuple[Objective, ...]:
-    """The objectives of a request that are not configured; raises `ForbiddenError` if it has some and may not."""
-    configured = {fold_words(objective.text) for objective in objectives.values()} if own else set()
-    texts = dict.fromkeys(text for text in own if fold_words(text) not in configured)
-    if texts and not allowed:
+def own_objectives(
+    texts: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool
+) -> tuple[Objective, ...]:
+    """The objectives in a request's own words that are not configured; raises `ForbiddenError` if not `allowed`."""
+    configured = {fold_words(objective.text) for objective in objectives.values()} if texts else set()
+    new_texts = dict.fromkeys(text for text in texts if fold_words(text) not in configured)
+    if new_texts and not allowed:
         raise ForbiddenError(REFUSAL)
-    return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(texts, 1))
+    return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(new_texts, 1))
 
 
 def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
@@ -38,5 +41,5 @@ def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
 
 
 def fold_words(text: str) -> str:
-    """A text as it is compared: whatever its white space and its capitals."""
+    """The text as it is compared: in lower case, with single spaces."""
     return " ".join(text.split()).casefold()

@@ -85,9 +85,9 @@ COMPANIONS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"console": REVIEW})
 """Flag of `serve`, without its dashes -> the distribution that provides it."""
 
 
-def missing_plugin_text(what: str, owner: str) -> str:
+def missing_plugin_text(feature: str, owner: str) -> str:
     """The message for a feature whose plugin distribution is not installed."""
-    return f"{what} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
+    return f"{feature} needs the plugin distribution {owner}, which is not installed; pip install {owner}"
 
 
 SERVERS_OF_PLUGINS: Mapping[str, str] = MappingProxyType({"shared_servers": FLEET, "audit_databases": FLEET})
@@ -185,22 +185,22 @@ class DeprecatedName:
 
 
 def rename_deprecated(
-    block: Mapping[str, Any], renamed: Mapping[str, str]
+    block: Mapping[str, Any], new_names: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[DeprecatedName]]:
     """Rename deprecated keys and values in a block of settings; returns the new block and the changes.
 
     If a key is present under both names, the old one is kept, so that it is refused as unknown later.
     """
-    current: dict[str, Any] = {}
+    renamed_block: dict[str, Any] = {}
     changes: list[DeprecatedName] = []
     for key, value in block.items():
-        new_key = renamed.get(key, key)
+        new_key = new_names.get(key, key)
         if new_key != key and new_key not in block:
             changes.append(DeprecatedName(key, new_key, key, new_key))
         else:
             new_key = key
-        new = RENAMED_VALUES.get((new_key, value)) if isinstance(value, str) else None
-        if new is not None:
-            changes.append(DeprecatedName(key, new_key, f"{new_key}: {value}", f"{new_key}: {new}"))
-        current[new_key] = value if new is None else new
-    return current, changes
+        new_value = RENAMED_VALUES.get((new_key, value)) if isinstance(value, str) else None
+        if new_value is not None:
+            changes.append(DeprecatedName(key, new_key, f"{new_key}: {value}", f"{new_key}: {new_value}"))
+        renamed_block[new_key] = value if new_value is None else new_value
+    return renamed_block, changes

@@ -40,9 +40,9 @@ def _check_text(text: str) -> str:
         raise ValueError("is empty; write what the client is to read in place of the answer")
     if len(text) > MAX_DECLINE_CHARS:
         raise ValueError(f"has {len(text):,} characters; shorten it to at most {MAX_DECLINE_CHARS:,}")
-    other = next((name for name in _PLACEHOLDER.findall(text) if name != "objective"), None)
-    if other is not None:
-        raise ValueError(f"has the unknown placeholder {{{other}}}; the only one is {{objective}}")
+    unknown_name = next((name for name in _PLACEHOLDER.findall(text) if name != "objective"), None)
+    if unknown_name is not None:
+        raise ValueError(f"has the unknown placeholder {{{unknown_name}}}; the only one is {{objective}}")
     return text
 
 

@@ -123,9 +123,9 @@ def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool
     `any_alias`.
     """
     match = tenant.match
-    aliased = any_alias or facts.alias_by_operator
-    team_fits = _any_fits(match.team, (facts.team_id, facts.team_alias if aliased else None))
-    return team_fits and _any_fits(match.key, (facts.key_hash, facts.key_alias if aliased else None))
+    aliases_count = any_alias or facts.alias_by_operator
+    team_fits = _any_fits(match.team, (facts.team_id, facts.team_alias if aliases_count else None))
+    return team_fits and _any_fits(match.key, (facts.key_hash, facts.key_alias if aliases_count else None))
 
 
 def _any_fits(pattern: str | None, values: Sequence[str | None]) -> bool:
@@ -218,7 +218,7 @@ class _Layer:
 
 
 class _MetadataReader:
-    """Reads the settings in the metadata of teams and keys, which only what the policies file loads can change."""
+    """Reads the settings in the metadata of teams and keys; these may name only what the policies file loads."""
 
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
@@ -275,22 +275,22 @@ class _MetadataReader:
         """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
         for key, value in raw.items():
             try:
-                checked = getattr(self._grants_model.model_validate({key: value}), key)
+                parsed = getattr(self._grants_model.model_validate({key: value}), key)
             except ValidationError:
                 _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
                 continue
-            if not self._is_loaded(key, checked):
+            if not self._is_loaded(key, parsed):
                 _warn_invalid(label, key)
                 continue
             if key in _OBJECTIVE_LISTS:
-                names = tuple(name for name in checked if name in configured or (name == "*" and key == "allow"))
-                if names != checked:
+                names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
+                if names != parsed:
                     _warn_invalid(label, key)
-                checked = names
-            yield key, checked
+                parsed = names
+            yield key, parsed
 
     def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether a corrector, rule or file in metadata is loaded; only those that the policies file names are."""
+        """Whether the corrector, rules or files that metadata names are loaded; a policies file must name them, too."""
         if key == "corrector":
             return value in self._correctors
         if isinstance(value, Standard):
@@ -320,7 +320,7 @@ class PolicyResolver:
         """The route that applies to every request; None: the first that matches."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
 
-    def on_route(self, name: str) -> PolicyResolver:
+    def restrict_to_route(self, name: str) -> PolicyResolver:
         """A resolver that applies the route with this name to every request; raises `ConfigError` if there is none."""
         routes = {entry_name(route, n): route for n, route in enumerate(self._file.routes)}
         if name not in routes:
@@ -333,12 +333,12 @@ class PolicyResolver:
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
-        policy = self._resolve_caller(facts)
+        policy = self._resolve_before_draw(facts)
         if policy.aligner_shares and facts.position is not None:
             policy = shares.draw_aligner(policy, facts.position)
         return policy
 
-    def _resolve_caller(self, facts: RequestFacts) -> Policy:
+    def _resolve_before_draw(self, facts: RequestFacts) -> Policy:
         """The policy before an aligner is drawn, from the cache if the request is cacheable."""
         if not facts.is_cacheable:
             return self._resolve(facts)
@@ -357,10 +357,10 @@ class PolicyResolver:
         """(name, policy) for each route, and for no route, as if this request matched it despite its model and tags."""
         plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
-            (entry_name(route, n), self._first_match(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
+            (entry_name(route, n), self._build_policy(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
             for n, route in enumerate(self._file.routes)
         ]
-        return [*policies, (NO_ROUTE, self._first_match(plain, lambda _: False))]
+        return [*policies, (NO_ROUTE, self._build_policy(plain, lambda _: False))]
 
     def active_settings(self) -> Iterator[Policy]:
         """The settings of every combination of a route (or none) and a tenant of the file (or none).
@@ -387,9 +387,11 @@ class PolicyResolver:
 
     def settings(self, policy: Policy) -> dict[str, Any]:
         """Every setting of a policy by name, including those of plugins."""
-        own = {name: setting_value(policy, name) for name in SETTINGS}
-        of_plugins = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
-        return own | {name: v.labels if isinstance(v, Standard) else v for name, v in of_plugins.items()}
+        gateway_values = {name: setting_value(policy, name) for name in SETTINGS}
+        plugin_values = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
+        return gateway_values | {
+            name: value.labels if isinstance(value, Standard) else value for name, value in plugin_values.items()
+        }
 
     def _resolve_cacheable(
         self,
@@ -408,14 +410,14 @@ class PolicyResolver:
 
     def _resolve(self, facts: RequestFacts) -> Policy:
         """The policy for all names of the model, tightened to that of each model group behind it."""
-        policy = self._first_match(facts)
+        policy = self._build_policy(facts)
         for group in facts.groups:
-            policy = stricter_policy(policy, self._first_match(replace(facts, model=group, groups=())))
+            policy = stricter_policy(policy, self._build_policy(replace(facts, model=group, groups=())))
         return policy
 
-    def _first_match(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
-        """The policy from file and metadata with the first route for which `applies` is true (default: it matches)."""
-        route = _first_layer(self._file.routes, applies or partial(self._applies, facts))
+    def _build_policy(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
+        """The policy from file and metadata, with the first route for which `applies` is true (default: it matches)."""
+        route = _first_layer(self._file.routes, applies or partial(self._route_applies, facts))
         tenant = _first_layer(
             self._file.tenants, lambda tenant: tenant_matches(tenant, facts, self._file.trust.aliases)
         )
@@ -435,7 +437,7 @@ class PolicyResolver:
         if settings["aligner_shares"]:
             percents = settings["aligner_shares"]
             settings["aligner_shares"] = tuple(
-                self._make_share(name, part, objectives, tenant) for name, part in percents
+                self._make_share(name, percent, objectives, tenant) for name, percent in percents
             )
         if settings["shadow_aligner"]:
             # A shadow aligner corrects nothing, so it has no share of the traffic.
@@ -460,7 +462,7 @@ class PolicyResolver:
             **settings,
         )
 
-    def _applies(self, facts: RequestFacts, route: Route) -> bool:
+    def _route_applies(self, facts: RequestFacts, route: Route) -> bool:
         """Whether a route applies to a request."""
         return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
@@ -473,8 +475,8 @@ class PolicyResolver:
     ) -> tuple[Objective, ...]:
         """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
         entry = tenant[0].values if tenant else None
-        own = entry.objectives if isinstance(entry, Tenant) else {}
-        owners = ((objective, entry if objective.name in own else None) for objective in objectives)
+        own_objectives = entry.objectives if isinstance(entry, Tenant) else {}
+        owners = ((objective, entry if objective.name in own_objectives else None) for objective in objectives)
         return tuple(
             replace(objective, head=self._head_of(owner if isinstance(owner, Tenant) else None, objective, aligner))
             for objective, owner in owners
@@ -484,11 +486,12 @@ class PolicyResolver:
         self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[_Layer]
     ) -> AlignerShare:
         """The share of one aligner, with the heads that were taught for it."""
-        heads = ((one.name, one.head) for one in self._attach_heads(objectives, tenant, name) if one.head)
+        taught_objectives = self._attach_heads(objectives, tenant, name)
+        heads = ((objective.name, objective.head) for objective in taught_objectives if objective.head)
         return AlignerShare(name, percent, tuple(heads))
 
     def _pop_plugin_settings(self, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Remove the keys of plugins from `settings`, and yield those that differ from their default."""
+        """Remove the keys of plugins from `settings`, and yield (key, value) for each value that is not the default."""
         for key in self._keys.values():
             value = settings.pop(key.name)
             if value != key.default:
@@ -526,15 +529,15 @@ class PolicyResolver:
         for layer in layers:
             for name, value in self._layer_values(layer.values):
                 # An untrusted `decline` counts whatever was violated, so it is stricter than the default against harm.
-                widens = value == settings[name] and origins[name] == _AGAINST_HARM
-                if layer.trusted or widens or may_tighten(name, value, settings[name]):
+                declines_more = value == settings[name] and origins[name] == _AGAINST_HARM
+                if layer.trusted or declines_more or may_tighten(name, value, settings[name]):
                     settings[name] = value
                     origins[name] = layer.origin(self._file.source, *name.split("."))
                 elif value != settings[name]:
                     _warn_not_trusted(layer.name, name)
             # An untrusted layer switches no rule of the gate, neither off nor on.
-            for rule, on in switches(layer.values.gate).items() if layer.trusted else ():
-                rules[rule] = on
+            for rule, is_on in switches(layer.values.gate).items() if layer.trusted else ():
+                rules[rule] = is_on
                 origins[f"gate.{rule}"] = layer.origin(self._file.source, "gate", rule.value)
         by_class = {name.removeprefix(_ON_ERROR): settings.pop(name) for name in ON_ERROR}
         by_reason = {name.removeprefix(_ON_SKIP): settings.pop(name) for name in ON_SKIP}
@@ -547,11 +550,11 @@ class PolicyResolver:
         settings |= {"on_error": FailurePolicy(**by_class), "on_skip": SkipPolicy(**by_reason)}
         _judge_side_texts(enforced, settings, origins)
         self._choose_write(settings, origins)
-        settings["gate"] = tuple(rule for rule, on in rules.items() if on)
-        choice = settings["aligner"]
+        settings["gate"] = tuple(rule for rule, is_on in rules.items() if is_on)
+        aligner = settings["aligner"]
         settings |= {
-            "aligner": shares.leading_aligner(choice),
-            "aligner_shares": () if isinstance(choice, str) else choice,
+            "aligner": shares.leading_aligner(aligner),
+            "aligner_shares": () if isinstance(aligner, str) else aligner,
         }
         return settings, tuple(origins.items())
 
@@ -586,7 +589,7 @@ class PolicyResolver:
     def _find_quota(
         self, facts: RequestFacts, grants: Sequence[_Layer]
     ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """The last quota and its origin. Each layer with a quota has a separate account for each of its tenants."""
+        """The quota of the last layer that sets one, and its origin. Each layer counts for each tenant separately."""
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
@@ -628,9 +631,9 @@ class PolicyResolver:
         for layer in route:
             assert isinstance(layer.values, Route)
             selector = route_selector(layer.values)
-            for name, key in route_objectives(layer.values, configured):
-                origins_by_name.setdefault(name, layer.origin(self._file.source, *key))
-        # Before the request's own are added: only what is present without them needs no permission.
+            for name, path in route_objectives(layer.values, configured):
+                origins_by_name.setdefault(name, layer.origin(self._file.source, *path))
+        # Before the request's objectives are added: an objective that applies without them needs no permission.
         self._refuse_forbidden(facts, origins_by_name, grants, configured)
         selection = None
         # Without the plugin that would choose, all of these objectives apply.
@@ -680,12 +683,12 @@ class PolicyResolver:
 
 def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
     """Whether a request may bring objectives in its own words. An untrusted list can only forbid it."""
-    every = False
+    allows_every = False
     for layer in grants:
         allow = getattr(layer.values, "allow", None)
         if allow is not None:
-            every = EVERY in allow and (layer.trusted or every)
-    return every
+            allows_every = EVERY in allow and (layer.trusted or allows_every)
+    return allows_every
 
 
 def _judges_harm(layer: _Layer) -> bool:
@@ -738,6 +741,7 @@ def _denied_names(grants: Sequence[_Layer]) -> set[str]:
 
 
 def _last_grant(grants: Sequence[_Layer], name: str) -> Any:
+    """The value of a grant in the last layer that sets it; None if none does."""
     values = (getattr(layer.values, name) for layer in reversed(grants))
     return next((value for value in values if value is not None), None)
 
@@ -761,16 +765,16 @@ def _warn(label: str, problem: str) -> None:
     log.warning("%s: %s", label, problem)
 
 
-def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, further: Iterable[RequestFacts]) -> Policy:
+def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_facts: Iterable[RequestFacts]) -> Policy:
     """The policy of a request that further models may also answer.
 
-    `further` are the facts as if the client had asked for each of these models. Raises `SeveralPolicies` if the
+    `other_facts` are the facts as if the client had asked for each of these models. Raises `SeveralPolicies` if the
     policies of the models differ, and `ForbiddenError` like `resolve`.
     """
     policy = resolver.resolve(facts)
-    others = map(resolver.resolve, further)
+    other_policies = map(resolver.resolve, other_facts)
     # For several models in one field LiteLLM returns a list of answers without calling any guardrail.
-    if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in others):
+    if "," in facts.model or any(_policy_effect(other) != _policy_effect(policy) for other in other_policies):
         raise SeveralPolicies("the models of this request have different policies; ask for one of them")
     return policy
 

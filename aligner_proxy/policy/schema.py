@@ -638,10 +638,10 @@ def route_objectives(route: Route, configured: Iterable[str]) -> Iterator[tuple[
     """The objectives of a route, each with its key path inside the route; a selector's "*" means all `configured`."""
     selector = route_selector(route)
     names = selector.names if selector else route.objectives
-    place = ("objectives", selector.word) if selector else ("objectives",)
+    path = ("objectives", selector.word) if selector else ("objectives",)
     for position, name in enumerate(names):
-        every = configured if selector and name == EVERY else (name,)
-        yield from ((objective, (*place, position)) for objective in every)
+        objectives = configured if selector and name == EVERY else (name,)
+        yield from ((objective, (*path, position)) for objective in objectives)
 
 
 _BUILDING = threading.Lock()
@@ -687,10 +687,10 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
     if not selectors:
         return {}
     words = tuple(form.word for form in selectors)
-    forms = [_selector_type(form) for form in selectors]
-    lists = Annotated[Names, Tag(LIST_FORM)]
+    form_types = [_selector_type(form) for form in selectors]
+    names_type = Annotated[Names, Tag(LIST_FORM)]
 
-    def tag_of(value: object) -> str:
+    def choose_tag(value: object) -> str:
         if isinstance(value, SelectorBlock):
             return _tag(value.word)
         if isinstance(value, Mapping):
@@ -698,7 +698,7 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
             return _tag(next((word for word in words if word in value), words[0]))
         return _tag(value) if isinstance(value, str) and value in words else LIST_FORM
 
-    field_type = Annotated[Union[(lists, *forms)], Discriminator(tag_of)]  # type: ignore[valid-type]
+    field_type = Annotated[Union[(names_type, *form_types)], Discriminator(choose_tag)]  # type: ignore[valid-type]
     descriptions = [Route.model_fields["objectives"].description, *(f"{form.word}: {form.about}" for form in selectors)]
     return {"objectives": (field_type, Field(default=(), description=" ".join(filter(None, descriptions))))}
 
@@ -706,9 +706,9 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
 def _selector_type(form: SelectorForm) -> Any:
     """The pydantic type of one selector form: the word alone, or a block with the word and its options."""
     names = Field(min_length=1, description='Names of the candidates, most important first; "*": every configured one.')
-    create: Any = create_model  # mypy cannot check a model with computed fields
+    create_block: Any = create_model  # mypy cannot check a model with computed fields
     with _BUILDING:
-        block = create(
+        block = create_block(
             f"{form.word.title()}Objectives",
             # The config of the later base class decides whether unknown keys are refused.
             __base__=(SelectorBlock, AnyOptions) if form.options is AnyOptions else (form.options, SelectorBlock),
@@ -717,13 +717,13 @@ def _selector_type(form: SelectorForm) -> Any:
         )
     block.word = form.word
 
-    def as_block(value: object) -> object:
+    def expand_word(value: object) -> object:
         """Expand the word alone into its block form, with every objective of the file as a candidate."""
         return {form.word: (EVERY,)} if value == form.word else value
 
     short_form: Any = Annotated[str, WithJsonSchema({"const": form.word, "type": "string"})]
     input_type = short_form | block
-    return Annotated[block, BeforeValidator(as_block, json_schema_input_type=input_type), Tag(_tag(form.word))]
+    return Annotated[block, BeforeValidator(expand_word, json_schema_input_type=input_type), Tag(_tag(form.word))]
 
 
 def _tag(word: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """What a plugin needs to open such a server. Errors must not quote `url`, which may hold a password, or `key`."""
+    """What opens a connection to a shared server. Errors must not quote `url`, which may hold a password, or `key`."""
 
     setting: str
     """The setting in the policies file with its file and line; error messages begin with it."""

@@ -35,7 +35,7 @@ Shares = tuple[tuple[str, int], ...]
 """Pairs (aligner, per cent), in the order of the file."""
 
 
-def _check_choice(value: object) -> object:
+def _parse_choice(value: object) -> object:
     """Parse a name, or shares into pairs that sum to 100; a single share becomes its name."""
     if isinstance(value, str):
         return _check_name(value)
@@ -64,7 +64,7 @@ def _check_name(name: object) -> str:
 _Named = Annotated[str, Field(pattern=NAME)]
 _Percent = Annotated[int, Field(ge=1, le=_WHOLE)]
 AlignerChoice = Annotated[
-    str | Shares, BeforeValidator(_check_choice, json_schema_input_type=_Named | dict[_Named, _Percent])
+    str | Shares, BeforeValidator(_parse_choice, json_schema_input_type=_Named | dict[_Named, _Percent])
 ]
 """The values that a policies file may have for `aligner`: one name, or shares."""
 
@@ -84,20 +84,20 @@ def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
 
     It is a hash of the turns up to the user's first one, because every request of a conversation repeats these.
     """
-    first = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
-    opening = [tenant, *([turn.role, turn.content] for turn in turns[:first])]
+    opening_turns = next((n for n, turn in enumerate(turns, 1) if turn.role == "user"), len(turns))
+    opening = [tenant, *([turn.role, turn.content] for turn in turns[:opening_turns])]
     digest = hashlib.sha256(json.dumps(opening).encode()).digest()
     return int.from_bytes(digest[:8]) % _WHOLE
 
 
-def draw_aligner(policy: Policy, at: int) -> Policy:
-    """The policy with the aligner whose share covers position `at`, and with the heads taught for that aligner."""
+def draw_aligner(policy: Policy, position: int) -> Policy:
+    """The policy with the aligner whose share covers `position`, and with the heads taught for that aligner."""
     end = 0
     for share in policy.aligner_shares:
         end += share.percent
-        if at < end:
+        if position < end:
             return _with_aligner(policy, share)
-    # Only without shares: they sum to 100, and positions are below that.
+    # Only a policy without shares comes here: shares sum to 100, and positions are below that.
     return replace(policy, aligner_shares=())
 
 

@@ -27,7 +27,7 @@ from aligner_proxy.types import (
 )
 
 _REACTIONS = (OnError.PASSTHROUGH, OnError.RETRY, OnError.BLOCK)
-_SIDE = tuple(SideTreatment)
+_SIDE_TREATMENTS = tuple(SideTreatment)
 _SCALES: Mapping[str, tuple[str, ...]] = {
     "mode": (Mode.OFF, Mode.SHADOW, Mode.ENFORCE),
     "stream": (StreamMode.PASSTHROUGH, StreamMode.SENTENCE, StreamMode.HOLD),
@@ -38,7 +38,7 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     "write": tuple(reversed(Write)),
     "editor_write": tuple(reversed(Write)),
     "json_strings": (JsonStrings.KEEP, JsonStrings.CORRECT),
-    **dict.fromkeys(SideKind, _SIDE),
+    **dict.fromkeys(SideKind, _SIDE_TREATMENTS),
     **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
 }
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
@@ -73,27 +73,26 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
     If the modes are equal, the first policy and its objectives are used. A policy without objectives and standards
     corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
     """
-    lead, rest = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
+    lead, weaker = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
     # A bypass needs the consent of both.
-    lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), rest)
-    if not _strength(rest):
+    lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), weaker)
+    if not _strength(weaker):
         return lead
-    raised = replace(
-        lead, **{name: _stricter_value(name, getattr(lead, name), getattr(rest, name)) for name in _compared_settings()}
-    )
-    raised = replace(raised, judge=_stricter_judge(lead.judge, rest.judge))
-    raised = replace(raised, declines_harm_alone=_declines_harm_alone(lead, rest))
+    values = {name: _stricter_value(name, getattr(lead, name), getattr(weaker, name)) for name in _compared_settings()}
+    merged = replace(lead, **values)
+    merged = replace(merged, judge=_stricter_judge(lead.judge, weaker.judge))
+    merged = replace(merged, declines_harm_alone=_declines_harm_alone(lead, weaker))
     origins = dict(lead.origins)
     origins |= {
-        name: origin for name, origin in rest.origins if _setting_value(raised, name) != _setting_value(lead, name)
+        name: origin for name, origin in weaker.origins if _setting_value(merged, name) != _setting_value(lead, name)
     }
-    return replace(raised, origins=tuple(origins.items()))
+    return replace(merged, origins=tuple(origins.items()))
 
 
 def _declines_harm_alone(*policies: Policy) -> bool:
-    """Whether no policy that withholds an answer of which nothing remains does so whatever was violated."""
-    withholding = [one for one in policies if one.if_nothing_remains is not IfNothingRemains.ORIGINAL]
-    return bool(withholding) and all(one.declines_harm_alone for one in withholding)
+    """Whether some policy withholds an answer of which nothing remains, and all that do only if it did harm."""
+    withholding = [policy for policy in policies if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL]
+    return bool(withholding) and all(policy.declines_harm_alone for policy in withholding)
 
 
 def _strength(policy: Policy) -> int:
@@ -129,7 +128,7 @@ def _stricter_value(name: str, first: Any, second: Any) -> Any:
 
 
 def _stricter_judge(judge: Judge, other: Judge) -> Judge:
-    """The first judge, unless the other is stricter: one that only flags, then none, then one that may clear."""
+    """The stricter judge: one that only flags is stricter than none, and none is stricter than one that may clear."""
     if judge == other or (judge and not judge.may_clear):
         return judge
     return NO_JUDGE if other.may_clear else other

@@ -38,7 +38,7 @@ LIST_FORM = "[list]"
 BLOCK_FORM = "[block]"
 _NOT_IN_FILE = re.compile(r"\[[^\]]*\]")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_ECHO = 80
+_MAX_NAME_CHARS = 80
 """Characters of a name from outside that a message repeats."""
 _SHOWN = 10
 """Errors that one message lists."""
@@ -46,7 +46,7 @@ _SHOWN = 10
 _MOST_NODES = 200_000
 _DEEPEST = 50
 # Plainer words for pydantic's messages, by the type of the error.
-_PLAINER = {
+_PLAIN_MESSAGES = {
     "string_type": "must be text (put it in quotes)",
     "tuple_type": "must be a list, for example [a, b]",
     "model_type": "must be a block of keys",
@@ -116,7 +116,7 @@ def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
 
 
 class _YamlReader:
-    """One pass over the node tree. Keys stay text, because YAML would read `on`, `no` and `1.0` as other types."""
+    """Turns YAML nodes into plain data. Keys stay text, because YAML would read `on`, `no` and `1.0` as other types."""
 
     def __init__(self, text: str, name: str, lines: dict[KeyPath, int]) -> None:
         self._loader = yaml.SafeLoader(text)
@@ -126,12 +126,13 @@ class _YamlReader:
         self._nodes = 0
 
     def read(self) -> Any:
+        """Convert the whole document to plain data; None if it is empty."""
         node = self._loader.get_single_node()
-        return None if node is None else self._value(node, ())
+        return None if node is None else self._convert(node, ())
 
-    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _convert(self, node: yaml.Node, path: KeyPath) -> Any:
         """Convert a node to plain data and record its line; refuses too many nodes, deep nesting and cyclic aliases."""
-        # The line of its key, which `_mapping` has recorded, comes first.
+        # The line of its key, which `_convert_mapping` has recorded, comes first.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
@@ -144,12 +145,12 @@ class _YamlReader:
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
-            return [self._value(item, (*path, i)) for i, item in enumerate(node.value)]
+                return self._convert_mapping(node, path)
+            return [self._convert(item, (*path, i)) for i, item in enumerate(node.value)]
         finally:
             self._open.discard(id(node))
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+    def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         """Convert a mapping and record the line of each key; refuses duplicate keys."""
         mapping: dict[str, Any] = {}
         for key, value in node.value:
@@ -162,18 +163,18 @@ class _YamlReader:
                     f"{self._name}:{line}: key {quote_name(key.value)} is given twice (first on line {first}); keep one"
                 )
             self._lines[(*path, key.value)] = line
-            mapping[key.value] = self._value(value, (*path, key.value))
+            mapping[key.value] = self._convert(value, (*path, key.value))
         return mapping
 
 
 def quote_name(name: str) -> str:
     """Make a name from outside safe to print: quoted, escaped, at most 80 characters."""
-    return repr(name if len(name) <= _ECHO else name[: _ECHO - 3] + "...")
+    return repr(name if len(name) <= _MAX_NAME_CHARS else name[: _MAX_NAME_CHARS - 3] + "...")
 
 
 def suggest_name(name: str, names: Collection[str]) -> str:
     """A hint for an unknown name: the most similar known name, else all known names."""
-    close = difflib.get_close_matches(name[:_ECHO], names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:_MAX_NAME_CHARS], names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(names))}"
 
 
@@ -202,7 +203,7 @@ def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseMod
         keys = _model_keys(model, path[:-1])
         key = str(path[-1])
         return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"
-    message = _PLAINER.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    message = _PLAIN_MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     return f"{place}: {dotted_path(path)}: {message}"
 
 
@@ -229,17 +230,17 @@ def put_value(text: str, block: KeyPath, key: str, value: Value) -> str:
         return _insert_lines(text, len(text.rstrip()), 0, f"{block[0]}:", f"  {key}: {_format_value(value)}")
     target: yaml.Node = root
     for part in block:
-        inner = _child(target, part)
-        if inner is None:
+        child = _find_child(target, part)
+        if child is None:
             return _add_pair(text, root, str(part), f"{{{key}: {_format_value(value)}}}")
-        target = inner
+        target = child
     if not isinstance(target, yaml.MappingNode):  # a key without a value (`defaults:`)
         return _replace_node(text, target, f"{{{key}: {_format_value(value)}}}")
-    old = _child(target, key)
+    old_node = _find_child(target, key)
     return (
         _add_pair(text, target, key, _format_value(value))
-        if old is None
-        else _replace_node(text, old, _format_value(value))
+        if old_node is None
+        else _replace_node(text, old_node, _format_value(value))
     )
 
 
@@ -251,38 +252,38 @@ def append_item(text: str, block: KeyPath, key: str, value: str, comment: str = 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     target = root
     for part in block:
-        target = target and _child(target, part)
+        target = target and _find_child(target, part)
     item = quote_text(value)
-    behind = f"  # {comment}" if comment else ""
+    comment_text = f"  # {comment}" if comment else ""
     if target is None or not isinstance(target, yaml.MappingNode):
-        return _insert_lines(text, len(text.rstrip()), 0, f"{key}:", f"  - {item}{behind}")
-    items = _child(target, key)
+        return _insert_lines(text, len(text.rstrip()), 0, f"{key}:", f"  - {item}{comment_text}")
+    items = _find_child(target, key)
     if items is None:
         if target.flow_style:
             return _add_pair(text, target, key, f"[{item}]")
         column = target.start_mark.column
-        return _insert_lines(text, _node_end(target), column, f"{key}:", f"  - {item}{behind}")
+        return _insert_lines(text, _node_end(target), column, f"{key}:", f"  - {item}{comment_text}")
     if not isinstance(items, yaml.SequenceNode):  # a key without a value
         return _replace_node(text, items, f"[{item}]")
     if items.flow_style:
-        at = _node_end(items.value[-1]) if items.value else items.start_mark.index + 1
-        return text[:at] + (", " if items.value else "") + item + text[at:]
-    return _insert_lines(text, _node_end(items), items.start_mark.column, f"- {item}{behind}")
+        index = _node_end(items.value[-1]) if items.value else items.start_mark.index + 1
+        return text[:index] + (", " if items.value else "") + item + text[index:]
+    return _insert_lines(text, _node_end(items), items.start_mark.column, f"- {item}{comment_text}")
 
 
 def remove_item(text: str, block: KeyPath, key: str, index: int) -> str:
     """Remove an item and its comment from the list under `key` and return the new text; a last item leaves `[]`."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in (*block, key):
-        node = node and _child(node, part)
+        node = node and _find_child(node, part)
     assert isinstance(node, yaml.SequenceNode)
     if len(node.value) == 1:
-        end = node.end_mark.index if node.flow_style else _next_line(text, _node_end(node))
+        end = node.end_mark.index if node.flow_style else _next_line_start(text, _node_end(node))
         start = node.start_mark.index if node.flow_style else text.rfind(":", 0, node.start_mark.index) + 1
         return text[:start] + ("[]" if node.flow_style else " []\n") + text[end:]
     item = node.value[index]
     if not node.flow_style:
-        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_next_line(text, _node_end(item)) :]
+        return text[: text.rfind("\n", 0, item.start_mark.index) + 1] + text[_next_line_start(text, _node_end(item)) :]
     # The first item of a flow list goes with the comma behind it, any other with the comma before it.
     if index == 0:
         return text[: item.start_mark.index] + text[node.value[1].start_mark.index :]
@@ -293,7 +294,7 @@ def wrap_in_block(text: str, path: KeyPath, key: str) -> str:
     """Wrap the value at `path` in a block and return the new text: `x` becomes `{key: x}`."""
     node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     for part in path:
-        node = node and _child(node, part)
+        node = node and _find_child(node, part)
     # A block needs no wrapping.
     if not isinstance(node, yaml.ScalarNode):
         return text
@@ -318,13 +319,13 @@ def edit_checked(text: str, path: Path, edit: Callable[[str], str], change: Call
     data = copy.deepcopy(parse_yaml(text, path)[0])
     change(data)
     try:
-        after = edit(text)
-        same = parse_yaml(after, path)[0] == data
+        edited_text = edit(text)
+        is_intended = parse_yaml(edited_text, path)[0] == data
     except (ConfigError, yaml.YAMLError):
-        same = False
-    if not same:
+        is_intended = False
+    if not is_intended:
         raise ConfigError(f"{path.name}: other settings would change, too (probably through an alias); edit it by hand")
-    return after
+    return edited_text
 
 
 _KEPT_BACKUPS = 10
@@ -365,7 +366,7 @@ def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -
     return backup_path
 
 
-def _child(node: yaml.Node, part: str | int) -> yaml.Node | None:
+def _find_child(node: yaml.Node, part: str | int) -> yaml.Node | None:
     """The node of the value under a key, or of an item of a list; None if there is none."""
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
         item: yaml.Node = node.value[part]
@@ -385,25 +386,25 @@ def _replace_node(text: str, node: yaml.Node, new_text: str) -> str:
 def _add_pair(text: str, node: yaml.MappingNode, key: str, value_text: str) -> str:
     """Add a pair at the end of a block or flow mapping and return the new text."""
     if node.flow_style:
-        at = _node_end(node.value[-1][1]) if node.value else node.start_mark.index + 1
-        return text[:at] + (", " if node.value else "") + f"{key}: {value_text}" + text[at:]
+        index = _node_end(node.value[-1][1]) if node.value else node.start_mark.index + 1
+        return text[:index] + (", " if node.value else "") + f"{key}: {value_text}" + text[index:]
     return _insert_lines(text, _node_end(node), node.start_mark.column, f"{key}: {value_text}")
 
 
-def _insert_lines(text: str, at: int, column: int, *lines: str) -> str:
-    """Insert lines below the line that contains `at`, so that a comment at the end of that line stays with it."""
+def _insert_lines(text: str, index: int, column: int, *lines: str) -> str:
+    """Insert lines below the line that contains `index`, so that a comment at the end of that line stays with it."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    below = _next_line(text, at)
-    gap = newline if text[:below] and not text[:below].endswith("\n") else ""
-    return text[:below] + gap + "".join(" " * column + line + newline for line in lines) + text[below:]
+    start = _next_line_start(text, index)
+    gap = newline if text[:start] and not text[:start].endswith("\n") else ""
+    return text[:start] + gap + "".join(" " * column + line + newline for line in lines) + text[start:]
 
 
-def _next_line(text: str, at: int) -> int:
-    """The index at which the next line begins; `at` itself if it is already at the beginning of a line.
+def _next_line_start(text: str, index: int) -> int:
+    """The index at which the next line begins; `index` itself if it is already at the beginning of a line.
 
-    The parser's end of a multi-line text already is.
+    (Where the parser says that a multi-line text ends, a line begins.)
     """
-    return at if text[at - 1 : at] == "\n" else text.find("\n", at) + 1 or len(text)
+    return index if text[index - 1 : index] == "\n" else text.find("\n", index) + 1 or len(text)
 
 
 def _node_end(node: yaml.Node) -> int:
@@ -420,5 +421,5 @@ def _format_value(value: Value) -> str:
         return f'"{value}"' if value == "off" else value
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {number}" for name, number in value.items()) + "}"
-    plain = repr(float(value))
-    return plain if "e" not in plain else f"{value:.12f}"
+    digits = repr(float(value))
+    return digits if "e" not in digits else f"{value:.12f}"

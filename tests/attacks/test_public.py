@@ -299,7 +299,7 @@ def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
         return CliRunner().invoke(main, given).output
     else:
         process = health.ProcessHealth("engine", "http://x", ESCAPE, (ESCAPE,))
-        monkeypatch.setattr(health, "_engine_health", lambda _: process)
+        monkeypatch.setattr(health, "_check_engine", lambda _: process)
         return CliRunner().invoke(main, ["health", "--engine", "http://x"]).output
     return sink.getvalue()
 

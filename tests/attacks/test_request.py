@@ -351,7 +351,7 @@ async def test_no_other_name_of_a_model_escapes_its_route(
         for name, (model, key) in models.items()
     ]
     router = Router(model_list=model_list, model_group_alias={"nickname": "gpt"})
-    monkeypatch.setattr(routing, "_router", lambda: router)
+    monkeypatch.setattr(routing, "_find_router", lambda: router)
     strict = [{"match": {"model": name}, "objectives": ["kind"]} for name in ("gpt", "openai/gpt-4o", "x-mini")]
     rules = {**DEFENDED, "routes": [*strict, {"match": {}, "mode": "off"}]}
     guard = build(tmp_path, monkeypatch, rules)

@@ -225,12 +225,12 @@ def test_a_restart_reads_the_configuration_again_and_keeps_the_options(tmp_path:
     path = written(tmp_path)
     first = replace(planned(path), log="json", grace=7, limits=ConnectionLimits(connections=9))
     (tmp_path / "policies.yaml").write_text("aligner: {engine: 'http://127.0.0.1:9'}\n" + OFF)
-    again = serve._plan_again(first)
+    again = serve._renew_plan(first)
     assert (again.socket, str(again.engine)) == (None, "http://127.0.0.1:9")
     assert (again.port, again.log, again.grace, again.limits) == (first.port, "json", 7, first.limits)
     (tmp_path / "policies.yaml").write_text("rotues: []\n")
     with pytest.raises(ConfigError, match="rotues"):
-        serve._plan_again(first)
+        serve._renew_plan(first)
 
 
 def test_litellm_runs_in_this_interpreter_with_its_own_options(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def router(monkeypatch: pytest.MonkeyPatch) -> Router:
         ],
         model_group_alias={"quick": "support", "hidden": {"model": "support", "hidden": True}},
     )
-    monkeypatch.setattr(routing, "_router", lambda: router)
+    monkeypatch.setattr(routing, "_find_router", lambda: router)
     return router
 
 
@@ -80,7 +80,7 @@ def test_an_upstream_model_leads_to_every_group_that_has_it(monkeypatch: pytest.
     router = Router(
         model_list=[_model("support", "openai/up-1", id="first"), _model("plain", "openai/up-1", id="third")]
     )
-    monkeypatch.setattr(routing, "_router", lambda: router)
+    monkeypatch.setattr(routing, "_find_router", lambda: router)
     assert routing.resolve_name("openai/up-1", None) == ("openai/up-1", ("support", "plain"))
 
 

@@ -182,7 +182,7 @@ async def test_no_redirect_is_followed(hand_offs: WebhookSender) -> None:
 
 
 async def test_a_slow_webhook_delays_nothing_and_what_exceeds_the_bound_is_dropped() -> None:
-    hand_offs = WebhookSender(most=3, backoff=wait_none())
+    hand_offs = WebhookSender(max_waiting=3, backoff=wait_none())
     before = told("dropped")
     async with opened() as desk:
         desk.gate.clear()

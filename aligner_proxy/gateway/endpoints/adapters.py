@@ -134,9 +134,9 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str,
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}  # an action without a body lets the message pass
     try:
-        beside = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
+        other_fields = [choice.model_dump(exclude={"message": {"content", "role"}}) for choice in body.choices]
         result = await judge(
-            AnswerBatch(texts=[choice.message.content for choice in body.choices], side_content=beside)
+            AnswerBatch(texts=[choice.message.content for choice in body.choices], side_content=other_fields)
         )
     except Blocked as error:
         return {"action": {"body": error.message, "status_code": error.status_code, "reason": error.message}}
@@ -154,7 +154,7 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     response = body.response.content or {}
     if body.event_type != _ANSWERED or not (response or body.response.model_extra):
         return {"verdict": True}
-    places = list(_text_places(response))
+    places = list(_find_texts(response))
     model = request.get("model")
     answers = AnswerBatch(
         texts=[holder[key] for (holder, key), _ in places],
@@ -178,23 +178,23 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     return verdict
 
 
-def _text_places(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
+def _find_texts(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
     """Every text of a chat, text completion, Messages or Responses response, with its finish reason."""
-    for choice in _objects(response.get("choices")):
+    for choice in _list_objects(response.get("choices")):
         reason = _finish_reason(choice.get("finish_reason"))
         message = choice.get("message")
-        places = _texts_in(message, "content") if isinstance(message, dict) else ()
-        yield from ((place, reason) for place in (*places, *_texts_in(choice, "text")))
+        places = _find_texts_under(message, "content") if isinstance(message, dict) else ()
+        yield from ((place, reason) for place in (*places, *_find_texts_under(choice, "text")))
     reason = _finish_reason(response.get("stop_reason"))
-    for item in (response, *_objects(response.get("output"))):
-        yield from ((place, reason) for place in _texts_in(item, "content"))
+    for item in (response, *_list_objects(response.get("output"))):
+        yield from ((place, reason) for place in _find_texts_under(item, "content"))
 
 
-def _texts_in(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
+def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
     """The text under a key, or the texts of the parts under it."""
     if isinstance(holder.get(key), str):
         yield holder, key
-    for part in _objects(holder.get(key)):
+    for part in _list_objects(holder.get(key)):
         if part.get("type", _TEXT) in (_TEXT, "output_text") and isinstance(part.get("text"), str):
             yield part, "text"
 
@@ -219,10 +219,10 @@ def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any
         if isinstance(value, str) or (name == "system" and value):
             yield {"role": "system" if name in ("system", "instructions") else "user", "content": value}
         else:
-            yield from (turn for turn in _objects(value) if isinstance(turn.get("role"), str))
+            yield from (turn for turn in _list_objects(value) if isinstance(turn.get("role"), str))
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
+def _list_objects(value: object) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 

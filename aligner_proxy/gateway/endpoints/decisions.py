@@ -66,8 +66,8 @@ async def _ask_engine(
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
     async def correct(objective: str) -> Correction:
-        one = replace(policy, objectives=(objectives[fold_words(objective)],))
-        return await engine.align(align_request(exchange, decision.text, one, deadline))
+        single_policy = replace(policy, objectives=(objectives[fold_words(objective)],))
+        return await engine.align(align_request(exchange, decision.text, single_policy, deadline))
 
     return await answer_decision(form, decision, correct)
 

@@ -123,10 +123,10 @@ async def parse_body(request: Request, form: type[_Form]) -> _Form:
     try:
         return form.model_validate_json(await request.body())
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise _make_refusal(error) from None
 
 
-def _refusal(error: ValidationError) -> ProxyException:
+def _make_refusal(error: ValidationError) -> ProxyException:
     """An HTTP 400 that names the first invalid fields, without their values."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_FAULTS]
     places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]

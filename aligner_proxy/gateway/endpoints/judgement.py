@@ -203,15 +203,17 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
         score = _finite_score(worst.score) if worst else None
         # Findings are placed in the delivered text, flagged segments in the original.
         delivered_range = (start + shift, start + shift + len(text))
-        findings = [one for first, last, one in ranges if first < delivered_range[1] and delivered_range[0] < last]
-        source = ", ".join(dict.fromkeys(one.source for one in findings)) or None
+        findings = [
+            finding for first, last, finding in ranges if first < delivered_range[1] and delivered_range[0] < last
+        ]
+        source = ", ".join(dict.fromkeys(finding.source for finding in findings)) or None
         objective = names.get(name, name) if name else findings[0].against if findings else None
-        first, last = _differing_range(before[start:end], text)
+        prefix, suffix = _equal_ends(before[start:end], text)
         changes.append(
             TextEdit(
-                start=start + first,
-                end=end - last,
-                text=text[first : len(text) - last],
+                start=start + prefix,
+                end=end - suffix,
+                text=text[prefix : len(text) - suffix],
                 objective=objective,
                 score=score,
                 source=source,
@@ -228,11 +230,11 @@ def count_unsettled(before: str, after: str, outcome: Outcome | None) -> int:
     may go when more is known. Without a verdict on the whole text nothing is settled.
     """
     offset = find_answer(before)
-    pieces = split(before[offset:])
-    if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not pieces:
+    segments = split(before[offset:])
+    if outcome is None or outcome.status not in (Status.CORRECTED, Status.UNCHANGED) or not segments:
         return len(after)
     edits = list(find_edits(before, after))
-    end = offset + pieces[-1].start
+    end = offset + segments[-1].start
     for first, last, _ in _flagged_ranges(before, outcome):
         if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
             end = min(end, first)
@@ -246,26 +248,26 @@ def count_unsettled(before: str, after: str, outcome: Outcome | None) -> int:
     return len(after) - len(after[: end + shift].rstrip())
 
 
-def _differing_range(old: str, new: str) -> tuple[int, int]:
+def _equal_ends(old: str, new: str) -> tuple[int, int]:
     """The number of characters at the beginning and at the end of two texts that are the same, without half a word."""
-    first = _common_length(old, new)
-    while first and _cuts_word(old, first) | _cuts_word(new, first):
-        first -= 1
-    last = _common_length(old[first:][::-1], new[first:][::-1])
-    while last and _cuts_word(old, len(old) - last) | _cuts_word(new, len(new) - last):
-        last -= 1
-    return first, last
+    prefix = _common_length(old, new)
+    while prefix and _cuts_word(old, prefix) | _cuts_word(new, prefix):
+        prefix -= 1
+    suffix = _common_length(old[prefix:][::-1], new[prefix:][::-1])
+    while suffix and _cuts_word(old, len(old) - suffix) | _cuts_word(new, len(new) - suffix):
+        suffix -= 1
+    return prefix, suffix
 
 
-def _common_length(one: str, other: str) -> int:
+def _common_length(text: str, other: str) -> int:
     """The length of the longest common beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, pair in pairs if pair[0] != pair[1]), min(len(one), len(other)))
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((index for index, pair in pairs if pair[0] != pair[1]), min(len(text), len(other)))
 
 
-def _cuts_word(text: str, at: int) -> bool:
+def _cuts_word(text: str, index: int) -> bool:
     """Whether this place is between two characters of one word or number."""
-    return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
+    return 0 < index < len(text) and text[index - 1].isalnum() and text[index].isalnum()
 
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:

@@ -85,35 +85,44 @@ class AutoTrainer:
         if due:
             await self._run_training(target, [subject.title for subject in due])
 
-    def _due_subjects(self, file: PolicyFile, about: AlignerInfo) -> list[Subject]:
+    def _due_subjects(self, file: PolicyFile, info: AlignerInfo) -> list[Subject]:
         """Objectives that lack a head for the serving aligner and were not attempted recently; records the attempt."""
         index = HeadStore.for_file(file).index()
-        due = []
+        due_subjects = []
         for subject in subjects.subjects(file):
             for aligner in subjects.aligner_names(file):
-                content_hash = about.find_aligner(aligner).content_hash
+                content_hash = info.find_aligner(aligner).content_hash
                 if subjects.teaching_state(subject, index, aligner, content_hash) not in _TO_TEACH:
                     continue
-                mark = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
-                if mark not in self._attempted:
-                    self._attempted[mark] = True  # before it is tried, so that a failure is not repeated at once
-                    due.append(subject)
-        return list(dict.fromkeys(due))  # one training serves all aligners of an objective
+                attempt = (subject.title, subject.text, aligner, content_hash, subject.read().digest)
+                if attempt not in self._attempted:
+                    self._attempted[attempt] = True  # before it is tried, so that a failure is not repeated at once
+                    due_subjects.append(subject)
+        return list(dict.fromkeys(due_subjects))  # one training serves all aligners of an objective
 
     async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
         """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
         engine = ["--engine", target.address] if target.address else []
-        command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
-        tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "aligner_proxy",
+            "teach",
+            str(self.policies),
+            *titles,
+            "--json",
+            *engine,
+        ]
+        launcher = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
         log.info("teaching %d objectives that have examples: %s", len(titles), ", ".join(titles))
         process = await asyncio.create_subprocess_exec(
-            *tether,
+            *launcher,
             *command,
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C does not reach it; the tether ends it with us
+            start_new_session=True,  # Ctrl-C does not reach it; the launcher ends it with us
         )
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)

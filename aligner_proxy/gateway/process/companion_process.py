@@ -33,17 +33,17 @@ class CompanionKeeper:
     async def keep_running(self) -> None:
         """Keep the companion of the serving generation running, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            current: int | None = None
-            keeping: asyncio.Task[None] | None = None
+            task_generation: int | None = None
+            task: asyncio.Task[None] | None = None
             while True:
-                number = self.serving()
+                generation = self.serving()
                 # While no generation serves, the last companion stays.
-                if number != current and number is not None:
-                    if keeping is not None:
-                        keeping.cancel()
-                        await asyncio.wait({keeping})
-                    keeping = group.create_task(self._run_companion())
-                    current = number
+                if generation != task_generation and generation is not None:
+                    if task is not None:
+                        task.cancel()
+                        await asyncio.wait({task})
+                    task = group.create_task(self._run_companion())
+                    task_generation = generation
                 await asyncio.sleep(self.look_s)
 
     async def _run_companion(self) -> None:

@@ -42,12 +42,12 @@ class MemoryLimit:
 
     async def _wait_above(self, pid: int, share: float, looks: int) -> int:
         """Wait until the share of the limit was exceeded at `looks` checks in a row; never returns without a limit."""
-        above = 0
+        looks_above = 0
         while True:
             await asyncio.sleep(self.look_s)
             resident_mb = largest_mb(pid) if self.most_mb else 0
-            above = above + 1 if resident_mb > share * self.most_mb else 0
-            if above >= looks:
+            looks_above = looks_above + 1 if resident_mb > share * self.most_mb else 0
+            if looks_above >= looks:
                 return resident_mb
 
 

@@ -78,7 +78,7 @@ class ChildProcess:
 
     async def start(self) -> None:
         """Start the process; it writes to this process's output."""
-        tethered = [
+        tethered_command = [
             sys.executable,
             "-m",
             "aligner_proxy.gateway.process.die_with_parent",
@@ -86,7 +86,7 @@ class ChildProcess:
             *self.command,
         ]
         self.process = await asyncio.create_subprocess_exec(
-            *tethered, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
+            *tethered_command, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
         )
         self.since = time.monotonic()
         self._end_task = asyncio.ensure_future(self._wait_end())
@@ -162,9 +162,9 @@ class EngineProcess:
 
     async def start(self, user: Generation, pace: Pace) -> None:
         """Start the engine unless it is running, wait until it is ready, and keep restarting it whenever it ends."""
-        shared = bool(self._users)
+        is_shared = bool(self._users)
         self._users.add(user)
-        if shared:  # only an engine that serves already is shared
+        if is_shared:  # only an engine that serves already is shared
             return
         if self.child is None:
             await self._wait_loaded()
@@ -222,7 +222,7 @@ class Generation:
             await self.engine.stop(self, engine_grace)
 
     def kill(self) -> None:
-        """Send SIGKILL to both."""
+        """Send SIGKILL to LiteLLM and the engine."""
         self.gateway.kill()
         self.engine.kill()
 
@@ -234,9 +234,9 @@ class _Pauses:
         self._pace = pace
         self._next = pace.first
 
-    def next_pause(self, ran: float) -> float:
-        """The next pause, given that the child ran for `ran` seconds; advances the growing pause."""
-        if ran >= self._pace.stable:
+    def next_pause(self, run_s: float) -> float:
+        """The next pause, given that the child ran for `run_s` seconds; advances the growing pause."""
+        if run_s >= self._pace.stable:
             self._next = self._pace.first
         pause = self._next
         self._next = min(pause * 2, self._pace.most)
@@ -279,7 +279,7 @@ async def run(
     `on_drain` is called when no successor will start any more.
     """
     supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
-    with supervisor.signals():
+    with supervisor.handle_signals():
         work = asyncio.ensure_future(supervisor.run())
         stopped = asyncio.ensure_future(supervisor.stop.wait())
         try:
@@ -322,8 +322,9 @@ class _Supervisor:
             while True:
                 demand = await self._next_demand(current)
                 if demand is not _Demand.END:
-                    shared = current.engine if demand is _Demand.RENEW else None
-                    current = await self._replace_generation(current, shared, "the running processes stay") or current
+                    shared_engine = current.engine if demand is _Demand.RENEW else None
+                    successor = await self._replace_generation(current, shared_engine, "the running processes stay")
+                    current = successor or current
                 elif current.has_served:
                     current = await self._revive(current)
                 else:
@@ -334,20 +335,20 @@ class _Supervisor:
 
     async def _next_demand(self, current: Generation) -> _Demand:
         """Wait for the next demand on the current generation."""
-        waiting = {
+        demands = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
             asyncio.ensure_future(self._wait_too_large(current)): _Demand.RENEW,
         }
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            # In the order above: a LiteLLM that has ended comes first.
-            return next(demand for task, demand in waiting.items() if task.done())
+            await asyncio.wait(demands, return_when=asyncio.FIRST_COMPLETED)
+            # The dictionary's order decides: a LiteLLM that has ended comes first.
+            return next(demand for task, demand in demands.items() if task.done())
         finally:
             self._restart.clear()
-            for task in waiting:
+            for task in demands:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*demands, return_exceptions=True)
 
     async def _wait_too_large(self, current: Generation) -> None:
         """Wait until LiteLLM uses too much memory, at least `stable` seconds after the last replacement or attempt."""
@@ -364,14 +365,14 @@ class _Supervisor:
 
         If the serving process `pid` exceeds the limit, draining generations are told to finish quickly.
         """
-        before = set(self._leaving)
+        draining = set(self._leaving)
         over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
-        departures = asyncio.ensure_future(asyncio.wait(before))
+        departures = asyncio.ensure_future(asyncio.wait(draining))
         try:
             await asyncio.wait({over_limit, departures}, return_when=asyncio.FIRST_COMPLETED)
             if not departures.done():
                 self._crowded.set()
-                await asyncio.wait(before)
+                await asyncio.wait(draining)
         finally:
             self._crowded.clear()
             over_limit.cancel()
@@ -384,45 +385,45 @@ class _Supervisor:
         The listening port stays open, so clients wait instead of being refused.
         """
         status = await predecessor.gateway.wait()
-        ran = time.monotonic() - predecessor.gateway.since
+        run_s = time.monotonic() - predecessor.gateway.since
         while True:
-            pause = self._pauses.next_pause(ran)
+            pause = self._pauses.next_pause(run_s)
             log.error("%s: ended with status %d, restart in %g s", predecessor.gateway.name, status, pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._restart.wait()
-            shared = None if self._restart.is_set() else predecessor.engine
+            shared_engine = None if self._restart.is_set() else predecessor.engine
             self._restart.clear()
-            successor = await self._replace_generation(predecessor, shared, "trying again")
+            successor = await self._replace_generation(predecessor, shared_engine, "trying again")
             if successor is not None:
                 return successor
-            ran = 0.0  # nothing ran since, so the pauses keep growing
+            run_s = 0.0  # nothing ran since, so the pauses keep growing
 
     async def _replace_generation(
-        self, current: Generation, shared: EngineProcess | None, otherwise: str
+        self, current: Generation, shared_engine: EngineProcess | None, consequence: str
     ) -> Generation | None:
         """Start a generation in place of `current`, with its own or a shared engine.
 
-        Retires `current` in the background. Returns None if the new generation could not be started; `otherwise` is the
-        log text for what happens then.
+        Retires `current` in the background. Returns None if the new generation could not be started; `consequence` says
+        in the log what happens then.
         """
-        log.info("restart: starting a new %sLiteLLM", "" if shared else "engine and ")
+        log.info("restart: starting a new %sLiteLLM", "" if shared_engine else "engine and ")
         successor = None
         try:
-            successor = self._make_generation(shared)
+            successor = self._make_generation(shared_engine)
             async with asyncio.timeout(self._pace.start):
                 await successor.start_engine(self._pace)
                 await successor.start_gateway()
         except (AlignerProxyError, TimeoutError) as error:
-            why = str(error) or f"not ready after {self._pace.start:g} s"
-            log.error("restart: refused, %s: %s", otherwise, why)  # noqa: TRY400 - the error is a sentence
+            fault = str(error) or f"not ready after {self._pace.start:g} s"
+            log.error("restart: refused, %s: %s", consequence, fault)  # noqa: TRY400 - the error is a sentence
             if successor is not None:
                 await successor.stop(self._pace.grace, self._pace.grace)
                 self._generations.remove(successor)
             return None
-        leaving = asyncio.ensure_future(self._retire(current))
-        self._leaving.add(leaving)
-        leaving.add_done_callback(self._leaving.discard)
+        retirement = asyncio.ensure_future(self._retire(current))
+        self._leaving.add(retirement)
+        retirement.add_done_callback(self._leaving.discard)
         return successor
 
     async def _retire(self, generation: Generation) -> None:
@@ -457,10 +458,10 @@ class _Supervisor:
         for task in self._leaving:
             task.cancel()
         await asyncio.gather(*self._leaving, return_exceptions=True)
-        await asyncio.gather(*(one.stop(self._pace.grace, self._pace.grace) for one in self._generations))
+        await asyncio.gather(*(generation.stop(self._pace.grace, self._pace.grace) for generation in self._generations))
 
     @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """Install signal handlers: SIGHUP replaces; the first SIGTERM or SIGINT drains, a second one kills."""
         loop = asyncio.get_running_loop()
 
@@ -471,9 +472,9 @@ class _Supervisor:
             log.info("%s: finishing requests; send the signal again to stop at once", signal.Signals(number).name)
             self.stop.set()
 
-        def handle_hangup(terminal: bool) -> None:
+        def handle_hangup(has_terminal: bool) -> None:
             # SIGHUP is also sent when the terminal closes; that asks for an end, not for a second generation.
-            if terminal and not os.isatty(_STDERR):
+            if has_terminal and not os.isatty(_STDERR):
                 handle_signal(signal.SIGHUP)
             else:
                 self._restart.set()
@@ -490,17 +491,17 @@ class _Supervisor:
 
 async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
     """Wait until a started child is ready; raise `WeightsError` if it ends first, since a restart would fail again."""
-    waiting = asyncio.ensure_future(ready())
+    readiness = asyncio.ensure_future(ready())
     end = asyncio.ensure_future(child.wait())
     try:
-        await asyncio.wait({waiting, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({readiness, end}, return_when=asyncio.FIRST_COMPLETED)
         if end.done():
             raise WeightsError(
                 f"the {child.name} ended with status {end.result()} before it was ready; its log above says why. "
                 "`aligner-proxy doctor` lists what this machine lacks"
             )
-        waiting.result()
+        readiness.result()
     finally:
-        waiting.cancel()
+        readiness.cancel()
         end.cancel()
-        await asyncio.gather(waiting, end, return_exceptions=True)
+        await asyncio.gather(readiness, end, return_exceptions=True)

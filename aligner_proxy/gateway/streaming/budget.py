@@ -38,8 +38,8 @@ def bytes_of(item: object, chars: int) -> int:
     """Approximate bytes that an event takes with `chars` characters of text in it."""
     if isinstance(item, bytes | str):
         return _EVENT_BYTES + len(item)
-    around = 0 if isinstance(item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
-    return _EVENT_BYTES + around + chars
+    chunk_bytes = 0 if isinstance(item, PackedChunk) else _CHUNK_BYTES  # a packed chunk keeps only its values
+    return _EVENT_BYTES + chunk_bytes + chars
 
 
 class StreamBudget:
@@ -70,8 +70,8 @@ class StreamBudget:
         if not self._by_tenant[tenant]:
             del self._by_tenant[tenant]
         if size < 0:
-            for freed in self._waiting:
-                freed.set()
+            for event in self._waiting:
+                event.set()
 
     def shares(self, tenant: str) -> float:
         """A tenant's use in multiples of an equal share of the whole budget."""
@@ -122,7 +122,7 @@ class StreamAccount:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether all streams together hold too much, and this tenant's are not among the small ones."""
+        """Whether all streams together hold too much, and this tenant's more than `_SMALL` of an equal share."""
         return self._budget.full and self._budget.shares(self._tenant) > _SMALL
 
     @property
@@ -132,13 +132,13 @@ class StreamAccount:
 
     @property
     def over_share(self) -> bool:
-        """Whether all streams together hold too much, and this tenant's more than an equal share."""
+        """Whether all streams together hold too much, and this tenant's streams more than an equal share."""
         return self._budget.full and self._budget.shares(self._tenant) > 1
 
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait for room; False if none was freed within `within_s` seconds and the budget of all streams is full."""
-        freed = await self._budget.wait_for_room(within_s)
-        return freed or not self._budget.full
+        has_freed = await self._budget.wait_for_room(within_s)
+        return has_freed or not self._budget.full
 
     def close(self) -> None:
         """Release all bytes of the ended stream."""

@@ -1,8 +1,8 @@
 """Corrects the tool calls of one stream before anything else reads it.
 
 The events of a call wait for its end, and those behind them, too. If that takes more room than a stream may have, they
-go on uncorrected. The first piece of a call then holds all of its new
-arguments, and the others are empty. Without an edit the events go on as they came.
+go on uncorrected. Of a corrected call the first piece holds all of its new arguments, and the others are empty. Without
+an edit the events go on as they came.
 """
 
 from __future__ import annotations
@@ -129,9 +129,9 @@ class CallStream:
     async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream; if the upstream breaks off, what arrived, and then its error."""
         try:
-            async with contextlib.aclosing(self._events(source)) as events:
+            async with contextlib.aclosing(self._read_events(source)) as events:
                 async for event in events:
-                    for item in await self._take(event):
+                    for item in await self._take_event(event):
                         yield item
             for item in await self._end_calls():
                 yield item
@@ -140,7 +140,8 @@ class CallStream:
         if self._upstream_error is not None:
             raise self._upstream_error
 
-    async def _events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
+    async def _read_events(self, source: AsyncIterable[Any]) -> AsyncGenerator[StreamEvent, None]:
+        """The events of a stream; if the upstream breaks off, they end, and its error is kept."""
         try:
             async for item in source:
                 for event in self._decoder.feed(item):
@@ -150,7 +151,7 @@ class CallStream:
         for event in self._decoder.flush():
             yield event
 
-    async def _take(self, event: StreamEvent) -> Sequence[object]:
+    async def _take_event(self, event: StreamEvent) -> Sequence[object]:
         """The items to deliver now that an event has come."""
         own_texts = [piece for _, piece in event.pieces]
         own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
@@ -203,17 +204,17 @@ class CallStream:
             await self._calls.correct(calls, self._source)
         self._waiting.free_room()
         try:
-            items = await self._each(self._with_arguments, events)
+            items = await self._make_items(self._with_arguments, events)
             if self._calls.has_edits:
-                items = await self._each(self._without_copies, items, events)
+                items = await self._make_items(self._without_copies, items, events)
         except (CopyStays, NotPutIn) as error:
             self._calls.withdraw(calls, error)
             self._has_given_up = True
-            return await self._each(self._without_check, events)
+            return await self._make_items(self._with_arguments_or_original, events)
         self._calls.cover(calls)
         return items
 
-    async def _each(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
+    async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
         """The items made of the waiting events, which may be tens of thousands, with pauses for other tasks."""
         items = []
         for row in zip(*columns, strict=True):
@@ -228,7 +229,7 @@ class CallStream:
             with contextlib.suppress(NotPutIn):
                 self._calls.copies.read(event.original, event.own_texts)
             return event.original
-        item = self._without_check(event)
+        item = self._with_arguments_or_original(event)
         try:
             return self._without_copies(item, event)
         except (CopyStays, NotPutIn):
@@ -236,7 +237,7 @@ class CallStream:
             self._calls.side.note_unjudged(SideKind.TOOL_ARGUMENTS)
             return item
 
-    def _without_check(self, event: _WaitingEvent) -> Any:
+    def _with_arguments_or_original(self, event: _WaitingEvent) -> Any:
         """The item of an event with the new arguments of its calls; the original if they cannot be put in."""
         try:
             return self._with_arguments(event)

@@ -32,9 +32,9 @@ _STREAMS: dict[StreamMode, type[StreamQueue[Any]]] = {
 }
 
 
-async def stream(
+async def deliver_stream(
     wire: Wire | SafeFormat,
-    ledger: RequestState,
+    state: RequestState,
     data: dict[str, Any],
     response: AsyncIterable[Any],
     corrector: ChoiceCorrector,
@@ -42,23 +42,23 @@ async def stream(
     side: SideTexts | None = None,
     calls: CallArguments | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """The items that the client gets; sets the policy's effective mode and stream mode first."""
-    way = stream_mode(ledger.policy, corrector.pipeline, records_first=corrector.records_first)
+    """Deliver a stream: the items that the client gets. Sets the policy's effective mode and stream mode first."""
+    stream_mode = choose_stream_mode(state.policy, corrector.pipeline, records_first=corrector.records_first)
     # Text that is delivered at once cannot be corrected. Metrics and comments report the mode that was used.
-    mode = Mode.SHADOW if way is StreamMode.PASSTHROUGH else ledger.policy.mode
-    ledger.policy = replace(ledger.policy, mode=mode, stream=way)
-    if way is StreamMode.PASSTHROUGH:
+    mode = Mode.SHADOW if stream_mode is StreamMode.PASSTHROUGH else state.policy.mode
+    state.policy = replace(state.policy, mode=mode, stream=stream_mode)
+    if stream_mode is StreamMode.PASSTHROUGH:
         # What is delivered at once cannot be blocked because of a side text.
         side = None
     if side is not None:
         response = side.drop_from_stream(response)
         if calls is not None:
-            response = CallStream(calls, wire, budget.open(ledger.policy.tenant)).correct(response)
-    queue = _STREAMS[way](wire, data, ledger, corrector, budget.open(ledger.policy.tenant), side)
+            response = CallStream(calls, wire, budget.open(state.policy.tenant)).correct(response)
+    queue = _STREAMS[stream_mode](wire, data, state, corrector, budget.open(state.policy.tenant), side)
     # In the other modes `correct_one` itself says when a correction is running.
-    working = corrector.at_work() if way is StreamMode.SENTENCE else contextlib.nullcontext()
+    pausing = corrector.pause_shadow_aligners() if stream_mode is StreamMode.SENTENCE else contextlib.nullcontext()
     try:
-        with working:
+        with pausing:
             async with contextlib.aclosing(queue.play(response)) as items:
                 async for item in items:
                     # The comment is the last item, so everything served is known now.
@@ -66,10 +66,10 @@ async def stream(
                         litellm_internals.log_served_texts(data, queue.client.served_items.items)
                     yield item
     finally:
-        metrics.record_stream(ledger.call_id, ledger.policy, queue.client.timeline)
+        metrics.record_stream(state.call_id, state.policy, queue.client.timeline)
 
 
-def stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
+def choose_stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = False) -> StreamMode:
     """The stream mode to use, which may differ from the policy's.
 
     In shadow mode nothing is held, and not every corrector can release segments. `records_first` means that no enforced
@@ -79,7 +79,7 @@ def stream_mode(policy: Policy, pipeline: Pipeline, *, records_first: bool = Fal
         return StreamMode.HOLD
     if policy.mode is Mode.SHADOW or (policy.stream is StreamMode.PASSTHROUGH and policy.mode is Mode.ENFORCE):
         return StreamMode.PASSTHROUGH
-    by_segments = (
+    releases_segments = (
         policy.stream is StreamMode.SENTENCE and policy.mode is Mode.ENFORCE and pipeline.can_release_segments(policy)
     )
-    return StreamMode.SENTENCE if by_segments else StreamMode.HOLD
+    return StreamMode.SENTENCE if releases_segments else StreamMode.HOLD

@@ -27,7 +27,7 @@ from aligner_proxy.gateway.side_texts import delivered_texts
 from aligner_proxy.gateway.streaming.line import PACKED_FROM
 from aligner_proxy.gateway.streaming.opening import Opening
 from aligner_proxy.gateway.streaming.prefill import PrefilledText
-from aligner_proxy.gateway.streaming.queue import StreamQueue, slices
+from aligner_proxy.gateway.streaming.queue import StreamQueue, cut_slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.part_cutter import is_blocked, longest_part
@@ -57,7 +57,7 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     def _new_text(self, index: int) -> PrefilledText:
         pipeline = self._request.corrector.pipeline
-        return PrefilledText(pipeline, self._request.ledger.policy, index, partial(self._decoder.facts, index))
+        return PrefilledText(pipeline, self._request.state.policy, index, partial(self._decoder.facts, index))
 
     async def take(self, item: object) -> None:
         """Decode an item and queue its events; switch to release by parts if a text is too long."""
@@ -71,7 +71,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         # waited is not of this item.
         is_event = self._event_count == count_before + 1 and not (was_waiting or isinstance(item, bytes | str))
         self._received.append(self._last_entry if is_event else item)
-        if self._longest() > longest_part(self._request.ledger.policy):
+        if self._longest_length() > longest_part(self._request.state.policy):
             await self._go_on_in_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
@@ -86,26 +86,26 @@ class HeldStream(StreamQueue[PrefilledText]):
             if is_due:
                 self.changed.set()
 
-    def _longest(self) -> int:
+    def _longest_length(self) -> int:
         """The length of the longest text."""
         return max((text.length for text in self._texts.values()), default=0)
 
     async def _go_on_in_parts(self) -> ReleasedStream:
         """Switch to release by parts, for held and future items; raises `Blocked` if the policy prefers an error."""
-        if is_blocked(self._request.ledger.policy, self._longest()):
+        if is_blocked(self._request.state.policy, self._longest_length()):
             self._has_outcome = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
-            self._request.corrector.refuse(self._request.ledger.outcomes[0])
+            self._request.corrector.refuse(self._request.state.outcomes[0])
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
         # The events are queued again below, in the new stream; taking them out frees their room.
         while self._queue:
-            self._next()
+            self._pop_event()
         side = self._request.side.reopen() if self._request.side else None
         request = self._request
         released = ReleasedStream(
-            request.wire, request.data, request.ledger, request.corrector, self._room.account, side
+            request.wire, request.data, request.state, request.corrector, self._room.account, side
         )
         released.client = self.client
         released.changed = self.changed
@@ -148,7 +148,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
         # First, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
-        exchanges = self._exchanges()
+        exchanges = self._read_exchanges()
         outcomes = await self._correct_texts(exchanges)
         self._opening.is_over = True  # what is left goes out together
         originals = self._queue.entries() if self._opening.delivered else self._received
@@ -165,8 +165,8 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Correct all texts of the response; no outcomes if the upstream failed or there is no text."""
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
-            if any(map(pipeline_outcomes.blocks, self._request.ledger.outcomes)):
-                self._request.corrector.refuse(self._request.ledger.outcomes[0])
+            if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
+                self._request.corrector.refuse(self._request.state.outcomes[0])
             return ()
         if not exchanges:
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
@@ -175,23 +175,23 @@ class HeldStream(StreamQueue[PrefilledText]):
         # LiteLLM may store the upstream's headers only with the stream, not with its items.
         if no_store(self._request.data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
-        return await self._request.corrector.correct(exchanges, self._session)
+        return await self._request.corrector.correct(exchanges, self._take_session)
 
-    def _exchanges(self) -> list[Exchange]:
+    def _read_exchanges(self) -> list[Exchange]:
         return self._decoder.exchanges()
 
-    def _session(self, index: int) -> Session | None:
+    def _take_session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
 
     async def _corrected_items(
         self, exchanges: Sequence[Exchange], outcomes: Sequence[Outcome]
     ) -> Collection[object] | None:
-        """The items with the corrected texts; None if the original has to go out. Raises if the policy blocks that."""
-        ledger = self._request.ledger
+        """The items with the corrected texts; None if the original has to go out. Raises `Blocked` if it may not."""
+        state = self._request.state
         texts = corrected_texts(outcomes)
         for exchange in exchanges:
             if exchange.index in texts:
-                self._text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
+                self._get_text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
         answers = DeliveredTexts(exchanges, outcomes)
         try:
             try:
@@ -201,17 +201,17 @@ class HeldStream(StreamQueue[PrefilledText]):
                     raise
             return await self._replay_events(answers, without_reasoning=True)
         except NotPutIn:
-            metrics.record_not_applied(ledger)
-            for outcome in filter(pipeline_outcomes.blocks, ledger.outcomes):
+            metrics.record_not_applied(state)
+            for outcome in filter(pipeline_outcomes.blocks, state.outcomes):
                 self._request.corrector.refuse(outcome)
         except CopyStays:
-            self._request.corrector.refuse(second_copies.withdraw_corrections(ledger))
+            self._request.corrector.refuse(second_copies.withdraw_corrections(state))
         return None
 
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:
         """The items of all events with the corrected texts, and without copies of what was removed."""
         request = self._request
-        form = formats.reasoning(request.ledger.arrival.route) if without_reasoning else None
+        form = formats.reasoning(request.state.arrival.route) if without_reasoning else None
         reasoning = form.open_stream(request.data, drop=True) if form is not None else None
         copies = StreamCopies(request.data, answers.removed)
         for item in self._opening.delivered:
@@ -238,7 +238,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         if self._released is not None:
             yield from self._released.ready()
         while self._may_open and self._opening.admits(self._queue.first):
-            item, _ = self._deliverable(self._next())
+            item, _ = self._deliverable(self._pop_event())
             self._opening.delivered.append(item)
             yield item, False
         outgoing = self._outgoing
@@ -273,22 +273,22 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     def _give_up(self, status: Status, reason: str) -> None:
         """Settle every choice that had begun, each with this status and reason."""
-        ledger = self._request.ledger
-        metrics.record_upstream_end(ledger)
+        state = self._request.state
+        metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
-        indices = [exchange.index for exchange in self._exchanges()] or [0]
-        ledger.settle(
-            [metrics.record_unprocessed(ledger.call_id, ledger.policy, status, reason, index) for index in indices]
+        indices = [exchange.index for exchange in self._read_exchanges()] or [0]
+        state.settle(
+            [metrics.record_unprocessed(state.call_id, state.policy, status, reason, index) for index in indices]
         )
 
 
 class LiveStream(HeldStream):
-    """A stream whose original passes at once (shadow mode, `stream: live`) and is corrected only for the record.
+    """A stream whose original passes at once (shadow mode, `stream: passthrough`) and is corrected only for the record.
 
     Each item is decoded after it was delivered, and only its text is kept.
     """
 
-    async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
@@ -298,13 +298,13 @@ class LiveStream(HeldStream):
                 await self.take(item)
                 chunks.merge()
         # Nothing is left to deliver, but correcting for the record takes a while; comments keep the connection alive.
-        async with contextlib.aclosing(super()._flow(_nothing())) as comments:
+        async with contextlib.aclosing(super()._deliver_items(_nothing())) as comments:
             async for comment in comments:
                 yield comment
 
     async def take(self, item: object) -> None:
         """Decode an item that was already delivered."""
-        for piece in slices(item):
+        for piece in cut_slices(item):
             self._decoder.feed(piece)
             await self._time.pause()
 
@@ -317,7 +317,7 @@ class LiveStream(HeldStream):
 
     async def _end(self) -> None:
         self._has_outcome = True
-        await self._correct_texts(self._exchanges())
+        await self._correct_texts(self._read_exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:

@@ -108,16 +108,16 @@ class EventLine(Generic[Text]):
 
     def append(self, queued: QueuedEvent[Text]) -> None:
         """Append an event."""
-        self._entries.append(self._plain(queued) or queued)
+        self._entries.append(self._pack_event(queued) or queued)
 
     def popleft(self) -> QueuedEvent[Text]:
         """Remove and return the first event."""
-        return self._whole(self._entries.popleft())
+        return self._unpack_entry(self._entries.popleft())
 
     @property
     def first(self) -> QueuedEvent[Text]:
         """The first event."""
-        return self._whole(self._entries[0])
+        return self._unpack_entry(self._entries[0])
 
     @property
     def last(self) -> StreamEvent | Plain:
@@ -132,7 +132,7 @@ class EventLine(Generic[Text]):
     def original(self, entry: object) -> object:
         """The original item of a stored entry."""
         if isinstance(entry, tuple):
-            return self._whole(entry).event.original
+            return self._unpack_entry(entry).event.original
         if isinstance(entry, StreamEvent):
             return entry.original
         return entry.unpack() if isinstance(entry, PackedChunk) else entry
@@ -145,9 +145,9 @@ class EventLine(Generic[Text]):
         return len(self._entries)
 
     def __iter__(self) -> Iterator[QueuedEvent[Text]]:
-        return map(self._whole, self._entries)
+        return map(self._unpack_entry, self._entries)
 
-    def _plain(self, queued: QueuedEvent[Text]) -> Plain | None:
+    def _pack_event(self, queued: QueuedEvent[Text]) -> Plain | None:
         """An event as plain values; None if it is more than one text piece in a packed chunk."""
         event = queued.event
         chunk = event.item
@@ -155,22 +155,22 @@ class EventLine(Generic[Text]):
             return None
         ((text, start, _),) = queued.places
         ((index, piece),) = event.pieces
-        shape = self._shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
+        shape = self._find_shape(_Shape(chunk.template, chunk.paths, event.rewrite, index, text))
         return None if shape is None else (shape, chunk.values, piece, start, queued.size)
 
-    def _shape(self, new: _Shape[Text]) -> int | None:
+    def _find_shape(self, other: _Shape[Text]) -> int | None:
         """The number of a shape, which is registered if new; None if too many are known."""
         for number, shape in enumerate(self._shapes):
             # By identity where possible, since this runs for every event.
-            alike = shape.template is new.template and shape.text is new.text and shape.index == new.index
-            if alike and shape.paths == new.paths and shape.rewrite == new.rewrite:
+            alike = shape.template is other.template and shape.text is other.text and shape.index == other.index
+            if alike and shape.paths == other.paths and shape.rewrite == other.rewrite:
                 return number
         if len(self._shapes) == _MOST_SHAPES:  # so that the search above stays short
             return None
-        self._shapes.append(new)
+        self._shapes.append(other)
         return len(self._shapes) - 1
 
-    def _whole(self, entry: QueuedEvent[Text] | Plain) -> QueuedEvent[Text]:
+    def _unpack_entry(self, entry: QueuedEvent[Text] | Plain) -> QueuedEvent[Text]:
         """The event of a stored entry."""
         if not isinstance(entry, tuple):
             return entry

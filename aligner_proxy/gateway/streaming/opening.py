@@ -59,7 +59,7 @@ class Opening:
 
     def _opens_answer(self, item: object) -> bool:
         """Whether an event without text may go out before the answer is decided."""
-        policy = self._request.ledger.policy
+        policy = self._request.state.policy
         # An answer that is recorded first is recorded as a whole, and reasoning is read with it.
         if policy.mode is Mode.ENFORCE and self._request.corrector.records_first and _holds_reasoning(item):
             return False

@@ -38,12 +38,12 @@ class PrefilledText:
 
     async def feed(self, piece: str) -> None:
         """Add a piece of the original and pass it to the engine; never raises, since reading ahead is optional."""
-        first = self.length == 0
+        is_first = self.length == 0
         self.length += len(piece)
         if self.length > self._policy.max_answer_chars:
             return  # too long to be corrected as a whole, so a session would not be used
         try:
-            if first:
+            if is_first:
                 self._session = await self._pipeline.read(self._exchange(), self._policy)
             if self._session is not None:
                 await self._session.feed(piece)

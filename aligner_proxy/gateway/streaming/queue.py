@@ -48,7 +48,7 @@ class StreamRequest:
 
     wire: Wire | SafeFormat
     data: Mapping[str, Any]
-    ledger: RequestState
+    state: RequestState
     corrector: ChoiceCorrector
     side: SideTexts | None
     """Collector of side texts; None if they are not checked before delivery."""
@@ -67,8 +67,8 @@ class StreamRoom:
 class ClientSide:
     """Tracks what was delivered to the client, and when a heartbeat is due."""
 
-    def __init__(self, ledger: RequestState) -> None:
-        self._ledger = ledger
+    def __init__(self, state: RequestState) -> None:
+        self._state = state
         self.timeline = Timeline()
         self.served_items = litellm_internals.ServedItems()
         self.keeper = sse.LastEventKeeper()
@@ -101,7 +101,7 @@ class ClientSide:
 
     def put_off_heartbeat(self) -> None:
         """Schedule the next heartbeat, `keepalive_s` seconds from now."""
-        every_s = self._ledger.policy.keepalive_s
+        every_s = self._state.policy.keepalive_s
         self._heartbeat_at = time.monotonic() + every_s if every_s else None
 
 
@@ -112,12 +112,12 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self,
         wire: Wire | SafeFormat,
         data: Mapping[str, Any],
-        ledger: RequestState,
+        state: RequestState,
         corrector: ChoiceCorrector,
         account: StreamAccount | None = None,
         side: SideTexts | None = None,
     ) -> None:
-        self._request = StreamRequest(wire, data, ledger, corrector, side)
+        self._request = StreamRequest(wire, data, state, corrector, side)
         self._decoder = AnswerDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
         self._queue: EventLine[Text] = EventLine()
@@ -131,7 +131,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._work: asyncio.Task[None] | None = None
         self.broken: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
-        self.client = ClientSide(ledger)
+        self.client = ClientSide(state)
 
     async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items of the stream. If the upstream breaks off, deliver what arrived, then raise its error.
@@ -141,7 +141,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._source = source
         finished = False
         try:
-            async with contextlib.aclosing(self._flow(source)) as items:
+            async with contextlib.aclosing(self._deliver_items(source)) as items:
                 async for item in items:
                     for each in self.client.keeper.feed(item):
                         yield each
@@ -154,14 +154,14 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await run_to_end(self._close(finished=finished))
         # No comment for a stream that broke before its first item, so that it stays a plain HTTP error.
         if (self.client.served_items.any or self.broken is None) and self.client.is_at_rest:
-            self.client.comment = self._request.ledger.comment(self.client.timeline)
+            self.client.comment = self._request.state.comment(self.client.timeline)
             yield self.client.comment
         for each in self.client.keeper.flush():
             yield each
         if self.broken is not None:
-            raise await withhold_error(self._request.ledger, self._request.side, self.broken) or self.broken
+            raise await withhold_error(self._request.state, self._request.side, self.broken) or self.broken
 
-    async def _flow(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
         # A single task reads the stream, since objects in it may be bound to the task that reads them.
         work = self._work = asyncio.create_task(self._read(source))
@@ -170,19 +170,19 @@ class StreamQueue(abc.ABC, Generic[Text]):
         is_due = False
         while True:
             # Asked before `ready`: what is queued after that is delivered in the next round.
-            over = work.done()
-            if over:
+            has_ended = work.done()
+            if has_ended:
                 work.result()
             for item, has_text in self.ready():
                 is_due = False
                 self.client.note(item, has_text=has_text)
                 yield item
                 await self._time.pause()
-            if over and not self.waits:
+            if has_ended and not self.waits:
                 return
             if is_due:
                 yield self.heartbeat()
-            is_due = await self._silent()
+            is_due = await self._wait_for_items()
 
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause for room when the budget is full."""
@@ -212,7 +212,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     async def take(self, item: object) -> None:
         """Decode an item and queue its events."""
-        for piece in slices(item):
+        for piece in cut_slices(item):
             for event in self._decoder.feed(piece):
                 await self._enqueue(event)
                 await self._time.pause()
@@ -230,7 +230,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             # A stream that is shed already only waits for its own client.
             crowded_out = not self._room.is_shed and self._room.account.over_share
             if crowded_out or not (await self._room.account.wait_for_room(PATIENCE_S) or self._room.is_shed):
-                metrics.record_stream_shed(self._request.ledger)
+                metrics.record_stream_shed(self._request.state)
                 self._room.is_shed = True
                 self.give_way()
 
@@ -238,16 +238,16 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Add the event's pieces to their texts, then queue the event with their positions."""
         places = []
         for index, piece in event.pieces:
-            text = self._text(index)
+            text = self._get_text(index)
             start = text.length
             await text.feed(piece)
             places.append((text, start, start + len(piece)))
             self._room.account.keep(len(piece))
         if places:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
-        wholes = {index: self._text(index) for index in event.wholes} or NO_WHOLES
+        wholes = {index: self._get_text(index) for index in event.wholes} or NO_WHOLES
         if self._request.side is not None:
-            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original, wholes)]
+            answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, wholes)]
             self._request.side.read(event.original, answer_texts, event.divided_texts)
         event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
@@ -256,11 +256,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._room.account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 
-    def _original(self, index: int) -> str:
+    def _original_text(self, index: int) -> str:
         """The original of a text so far."""
         return self._decoder.exchange(index).answer or ""
 
-    def _next(self) -> QueuedEvent[Text]:
+    def _pop_event(self) -> QueuedEvent[Text]:
         """Remove and return the first queued event, and free its room."""
         queued = self._queue.popleft()
         self._room.account.free(queued.size)
@@ -292,7 +292,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Whether events are queued."""
         return bool(self._queue)
 
-    def _text(self, index: int) -> Text:
+    def _get_text(self, index: int) -> Text:
         if index not in self._texts:
             self._texts[index] = self._new_text(index)
         return self._texts[index]
@@ -300,7 +300,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     @property
     def _passes_broken(self) -> bool:
         """Whether the upstream failed and the text that arrived is delivered without being judged."""
-        return self.broken is not None and self._request.ledger.policy.on_skip.upstream_error is not OnSkip.JUDGE
+        return self.broken is not None and self._request.state.policy.on_skip.upstream_error is not OnSkip.JUDGE
 
     @abc.abstractmethod
     def _new_text(self, index: int) -> Text:
@@ -348,7 +348,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """The first queued event; None if not even its id and the like may go out."""
         return self._queue.first.event.original if self._queue and self._may_show_next else None
 
-    async def _silent(self) -> bool:
+    async def _wait_for_items(self) -> bool:
         """Wait until something can be delivered; True if a heartbeat is due first and is allowed at this point."""
         try:
             async with asyncio.timeout(self.client.seconds_to_heartbeat):
@@ -371,9 +371,9 @@ class StreamQueue(abc.ABC, Generic[Text]):
         await self.settle(finished=finished)
 
 
-def slices(item: object) -> Iterator[object]:
+def cut_slices(item: object) -> Iterator[object]:
     """The item itself, or slices of it if it is a long run of bytes."""
     if isinstance(item, bytes) and len(item) > _SLICE_BYTES:
-        yield from (item[at : at + _SLICE_BYTES] for at in range(0, len(item), _SLICE_BYTES))
+        yield from (item[start : start + _SLICE_BYTES] for start in range(0, len(item), _SLICE_BYTES))
     else:
         yield item

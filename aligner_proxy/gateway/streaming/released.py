@@ -40,7 +40,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     """Texts that may still be undecided."""
     _is_relieved = False
     """Whether room was needed; from then on, the beginning of a block waits for no text."""
-    _over = False
+    _has_ended = False
     """Whether the upstream has ended."""
     _skipped_count = 0
     """How many of the next events the client has already."""
@@ -69,9 +69,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _new_text(self, index: int) -> GrowingAnswer:
         """A text that is corrected while it grows; given up at once if the stream was shed."""
         facts = partial(self._decoder.facts, index)
-        policy = self._request.ledger.policy
+        policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
-        whole = policy.stream is StreamMode.HOLD
+        is_whole = policy.stream is StreamMode.HOLD
         pipeline = self._request.corrector.pipeline
         notify: Callable[[], None] = self.changed.set
         if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL and self._decoder.is_one_answer:
@@ -79,7 +79,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                 pipeline.refusal_text, self._texts, partial(self._decoder.facts, 0)
             )
             notify = partial(_note_change, self.changed, self._answer_texts)
-        text = GrowingAnswer(pipeline, policy, facts, notify, whole=whole, texts=self._answer_texts)
+        text = GrowingAnswer(pipeline, policy, facts, notify, whole=is_whole, texts=self._answer_texts)
         if self._room.is_shed:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
@@ -101,7 +101,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             await self._request.side.settle((), ended_only=True)
         # Something other than text arrived, such as a tool call, which may forbid edits.
         if len(self._texts) > text_count or not event.pieces or event.ends:
-            for text in self._open():
+            for text in self._list_undecided():
                 text.check()
             if self._answer_texts is not None:
                 self._answer_texts.check()
@@ -110,7 +110,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             if index in self._texts:
                 await self._texts[index].end()
 
-    def _open(self) -> Sequence[GrowingAnswer]:
+    def _list_undecided(self) -> Sequence[GrowingAnswer]:
         """The texts that are not completely decided."""
         self._undecided = tuple(text for text in self._undecided if not text.done)
         return self._undecided
@@ -120,7 +120,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         self._is_relieved = True
         if self._answer_texts is not None:
             self._answer_texts.free_room()
-        for text in self._open():
+        for text in self._list_undecided():
             text.hasten_part()
 
     @property
@@ -135,13 +135,13 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return (
             bool(self._queue)
             and not self._is_decided(self._queue.first)
-            and any(text.is_hastened for text in self._open())
+            and any(text.is_hastened for text in self._list_undecided())
         )
 
     def give_way(self) -> None:
         """Give up undecided texts, because the stream is shed."""
         self._room.is_shed = True
-        for text in self._open():
+        for text in self._list_undecided():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
 
@@ -153,7 +153,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         """
         if not self._decoder.disagrees and not any(index in self._ended_texts for index, _ in event.pieces):
             return
-        outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._request.ledger.policy)
+        outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._request.state.policy)
         if outcomes.blocks(outcome):
             self._contradicted = True
             self._request.corrector.refuse(outcome)
@@ -165,7 +165,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         for text in self._texts.values():
             text.close(Status.FAILED, outcomes.INTERNAL)
         if not self._texts:
-            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
+            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy))
 
     async def _end(self) -> None:
         """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
@@ -178,11 +178,11 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             await self._request.side.settle([text.render(0, text.length) for text in self._texts.values() if text.done])
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
-                if (reason := eligibility.check(exchange, self._request.ledger.policy)) is not None:
+                if (reason := eligibility.check(exchange, self._request.state.policy)) is not None:
                     self._request.corrector.refuse(
-                        Outcome(Status.SKIPPED, reason.value, None, self._request.ledger.policy)
+                        Outcome(Status.SKIPPED, reason.value, None, self._request.state.policy)
                     )
-        self._over = True
+        self._has_ended = True
 
     async def _end_texts(self) -> None:
         """End all texts, and let those that wait for more of the answer be decided."""
@@ -195,7 +195,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def _withholds_refusal(self) -> bool:
         """Whether the refusal field may block the stream, which is known only when the field is complete."""
-        policy = self._request.ledger.policy
+        policy = self._request.state.policy
         reasons = (SkipReason.NON_TEXT, SkipReason.REFUSAL)
         return self._decoder.refusing and any(
             outcomes.blocks(Outcome(Status.SKIPPED, reason.value, None, policy)) for reason in reasons
@@ -209,11 +209,11 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
             self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
-            queued = self._next()
+            queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
             elif not self._leaves_out(queued):
-                yield self._item(queued)
+                yield self._make_item(queued)
 
     @property
     def _may_show_next(self) -> bool:
@@ -231,14 +231,14 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         """Whether it is clear that a text block is delivered, or that it is not."""
         text = None if block.text_number is None else self._texts.get(block.text_number)
         if text is None:
-            return block.has_ended or self._over or self._is_relieved or self._decoder.fault is not None
+            return block.has_ended or self._has_ended or self._is_relieved or self._decoder.fault is not None
         # without room, white space that begins a text waits for no letter
         is_known = text.has_output or text.done or (self._is_relieved and text.is_decided(1))
         return block.is_sent or is_known
 
     def _withholds_all(self) -> bool:
         """Whether delivery pauses because of a side text or a refusal."""
-        return (not self._over and self._withholds_refusal()) or (
+        return (not self._has_ended and self._withholds_refusal()) or (
             self._request.side is not None and self._request.side.pending
         )
 
@@ -248,7 +248,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             if (outcome := text.stopped) is not None:
                 self._request.corrector.refuse(outcome)
 
-    def _item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
+    def _make_item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
         """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
         self._note_edits()
         try:
@@ -256,7 +256,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             return self._without_copies(queued, item, pieces), any(pieces)
         except NotPutIn:
             self._edit_left_out = True
-            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.ledger.policy))
+            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy))
             return queued.event.original, bool(queued.places)
 
     def _note_edits(self) -> None:
@@ -281,7 +281,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._copies.check()
         except CopyStays:
             self._copy_stays = True
-            self._request.corrector.refuse(copy_outcome(self._request.ledger.policy))
+            self._request.corrector.refuse(copy_outcome(self._request.state.policy))
         return item
 
     async def settle(self, *, finished: bool) -> None:
@@ -292,10 +292,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             await text.aclose()
         if self._answer_texts is not None:
             self._answer_texts.close()
-        if self._request.ledger.is_settled:
+        if self._request.state.is_settled:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
-        outcomes = outcomes or [self._without_text(finished)]
+        outcomes = outcomes or [self._settle_without_text(finished)]
         if self._request.side is not None and self._request.side.ending_kind is not None:
             reason = self._request.side.ending_kind.value
             outcomes = [
@@ -313,13 +313,13 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _withdraw_edits(self) -> None:
         """Take back the status of corrections that did not go out, or not alone."""
         if self._copy_stays:
-            withdraw_corrections(self._request.ledger)
+            withdraw_corrections(self._request.state)
         if self._edit_left_out:
-            metrics.record_not_applied(self._request.ledger)
+            metrics.record_not_applied(self._request.state)
 
-    def _without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
+    def _settle_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
         """Exchange and outcome of a stream without any text."""
-        policy = self._request.ledger.policy
+        policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
         if not finished:
             return exchange, Outcome(Status.FAILED, metrics.CANCELLED, None, policy)

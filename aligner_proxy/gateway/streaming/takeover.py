@@ -13,7 +13,7 @@ from typing import Any
 from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
-from aligner_proxy.gateway.streaming.dispatch import stream_mode
+from aligner_proxy.gateway.streaming.dispatch import choose_stream_mode
 from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import StreamMode
@@ -27,38 +27,42 @@ _PEEKED = 8
 async def watch_stream(
     response: AsyncIterable[Any], state: RequestState, pipeline: Pipeline, note: Note
 ) -> AsyncIterable[Any]:
-    """The same stream, with `note` called for every item before it is passed on."""
-    withheld = state.skip is None and stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
-    rest = aiter(response)
-    first: list[Any] = []
-    broken: Exception | None = None
+    """A stream of the items of `response` that calls `note` with each of them before it is passed on."""
+    is_withheld = state.skip is None and choose_stream_mode(state.policy, pipeline) is not StreamMode.PASSTHROUGH
+    later_items = aiter(response)
+    first_items: list[Any] = []
+    upstream_error: Exception | None = None
     # Where text is withheld, each item is checked before delivery, so nothing needs to be read ahead.
-    while not withheld and len(first) < _PEEKED and not any(map(routing.brings_words, first)):
+    while not is_withheld and len(first_items) < _PEEKED and not any(map(routing.brings_words, first_items)):
         try:
-            first.append(await anext(rest))
+            first_items.append(await anext(later_items))
         except StopAsyncIteration:
             break
         except UPSTREAM_ERRORS as error:
-            broken = error  # raised again after the items that had arrived
+            upstream_error = error  # raised again after the items that had arrived
             break
-        note(first[-1])
-    return WatchedStream(_note_items(first, broken, rest, state, note), response)
+        note(first_items[-1])
+    return WatchedStream(_note_items(first_items, upstream_error, later_items, state, note), response)
 
 
 async def _note_items(
-    first: Sequence[Any], broken: Exception | None, rest: AsyncIterator[Any], state: RequestState, note: Note
+    first_items: Sequence[Any],
+    upstream_error: Exception | None,
+    later_items: AsyncIterator[Any],
+    state: RequestState,
+    note: Note,
 ) -> AsyncGenerator[Any, None]:
     """The items of a stream; a stricter policy applies from then on, but mode and stream mode never change."""
     try:
-        for item in first:
+        for item in first_items:
             yield item
-        if broken is not None:
-            raise broken
-        async for item in rest:
+        if upstream_error is not None:
+            raise upstream_error
+        async for item in later_items:
             first_policy = state.policy
             note(item)
             state.policy = replace(state.policy, mode=first_policy.mode, stream=first_policy.stream)
             yield item
     finally:
-        if isinstance(rest, AsyncGenerator):
-            await rest.aclose()
+        if isinstance(later_items, AsyncGenerator):
+            await later_items.aclose()

@@ -36,22 +36,22 @@ class Announcements:
         loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
         while True:
-            began = loop.time()
+            started = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
                 await self._listen_once(on_message)
             # A connection that held for long starts again with the short pause.
-            pause_s = FIRST_PAUSE_S if loop.time() - began > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, pause_s * 2)
+            pause_s = FIRST_PAUSE_S if loop.time() - started > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, pause_s * 2)
             await asyncio.sleep(pause_s)
 
     async def _listen_once(self, on_message: Callable[[], object]) -> None:
         """Listen until the connection breaks; raises the library's errors."""
         client = self._server.new_client()
         try:
-            async with client.pubsub() as subscribed:
-                await subscribed.subscribe(self._channel)
+            async with client.pubsub() as subscription:
+                await subscription.subscribe(self._channel)
                 on_message()
                 while True:
-                    if await subscribed.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S) is not None:
+                    if await subscription.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S) is not None:
                         on_message()
         finally:
             await client.aclose()

@@ -33,9 +33,9 @@ _CHECK_S = 0.1
 """Seconds between two checks of a waiting call's timeout."""
 _PORTION = 100
 """Rows to read at a time."""
-_WRITING = 6_274_101
+_WRITERS_LOCK = 6_274_101
 """Id of the writers' advisory lock; an arbitrary number, like the next one, that nobody else is likely to use."""
-_TIDYING = 6_274_102
+_DELETION_LOCK = 6_274_102
 _ENTRY_BYTES = 1024
 """Estimated bytes of an entry without its content, including indexes."""
 # Errors of a row that PostgreSQL can never store; all other errors concern the server or the network.
@@ -165,12 +165,12 @@ def _translate_statement(statement: str) -> str:
     """Translate an SQLite statement to PostgreSQL's dialect."""
     # psycopg reads a single % as a placeholder; 9e999 is how SQLite writes infinity.
     words = {"%": "%%", "?": "%s", "ifnull(": "coalesce(", "9e999": "'Infinity'::float8"}
-    for ours, theirs in words.items():
-        statement = statement.replace(ours, theirs)
+    for sqlite_word, postgres_word in words.items():
+        statement = statement.replace(sqlite_word, postgres_word)
     return statement
 
 
-_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
+_INSERT_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id != '' DO NOTHING"
 """Insert statement that can be repeated without creating a duplicate, if a commit was not confirmed."""
 
 
@@ -193,10 +193,10 @@ class DatabaseStore(AuditStore):
         self._database = database
         self._server = _connect(database)
         try:
-            ours = int(database.patience_s * 1000)
+            limit_ms = int(database.patience_s * 1000)
             # A host that loses its network while it writes must not hold the lock for long.
             self.rows(
-                f"SET search_path = aligner_audit; SET statement_timeout = {ours}; SET lock_timeout = {ours}; "
+                f"SET search_path = aligner_audit; SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; "
                 f"SET idle_in_transaction_session_timeout = {int((busy_s + database.patience_s) * 1000)}"
             )
             if durable and self.rows("SELECT current_setting('synchronous_commit')")[0][0] == "off":
@@ -210,8 +210,8 @@ class DatabaseStore(AuditStore):
         """The column values of an entry; U+0000, which PostgreSQL's texts cannot contain, becomes U+FFFD."""
         names = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
         changed = {name: value.replace("\0", "\ufffd") for name, value in names.items() if value and "\0" in value}
-        *plain, key, content = super().row(replace(entry, **changed) if changed else entry)
-        values = [int(value) if isinstance(value, bool) else value for value in plain]
+        *columns, key, content = super().row(replace(entry, **changed) if changed else entry)
+        values = [int(value) if isinstance(value, bool) else value for value in columns]
         return (*values, key, content.encode() if isinstance(content, str) else content)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
@@ -242,7 +242,7 @@ class DatabaseStore(AuditStore):
         """Send rows without waiting for each; raises one of `_REFUSED`, or `DatabaseAway`."""
         try:
             with psycopg.Cursor(self._server) as cursor:
-                cursor.executemany(_translate_statement(_ONCE), rows)
+                cursor.executemany(_translate_statement(_INSERT_ONCE), rows)
         except _REFUSED:
             raise
         except psycopg.Error as error:
@@ -283,7 +283,7 @@ class DatabaseStore(AuditStore):
         """Context with exclusive write access across hosts; everything in it is committed, or nothing."""
         self._execute("BEGIN")
         try:
-            self._execute(f"SELECT pg_advisory_xact_lock({_WRITING})")
+            self._execute(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
             yield
             self._execute("COMMIT")
         except BaseException:
@@ -310,7 +310,7 @@ class DatabaseStore(AuditStore):
                 self._execute(f"CLOSE {name}")
 
     def _prepare(self, steps: Sequence[str]) -> None:
-        """Migrate the tables to this version; another gateway may do the same at the same time."""
+        """Migrate the tables to this version; another gateway may migrate them at the same time."""
         # The usual case: nothing to do, and no need for the writers' lock.
         if self._read_version() == len(steps):
             return
@@ -353,7 +353,7 @@ class DatabaseLease:
                 self.close()  # the lease ended with the connection
         if self._store is None:
             store = DatabaseStore(self._database)
-            if not store.rows(f"SELECT pg_try_advisory_lock({_TIDYING})")[0][0]:
+            if not store.rows(f"SELECT pg_try_advisory_lock({_DELETION_LOCK})")[0][0]:
                 store.close()
                 return False
             self._store = store

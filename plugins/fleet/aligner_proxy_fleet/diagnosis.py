@@ -62,15 +62,15 @@ def _check_fleet(standings: Sequence[MemberState], file: PolicyFile) -> Iterator
     if not standings:
         yield DoctorFinding("fleet", Severity.NOTE, "no gateway has reported to the shared Redis lately", "start one")
         return
-    text = f"{len(standings)} gateway processes on {len({one.host for one in standings})} hosts"
-    values = {what: sorted({str(getattr(one, what)) for one in standings}) for what in COMPARED}
+    text = f"{len(standings)} gateway processes on {len({state.host for state in standings})} hosts"
+    values = {name: sorted({str(getattr(state, name)) for state in standings}) for name in COMPARED}
     if all(len(different) == 1 for different in values.values()):
         yield DoctorFinding("fleet", Severity.OK, f"{text}, all with the same {', '.join(COMPARED)}")
-    for what, different in values.items():
+    for name, different in values.items():
         if len(different) > 1:
-            hosts = {value: {one.host for one in standings if getattr(one, what) == value} for value in different}
-            hosts_text = "; ".join(f"{value} on {', '.join(sorted(on))}" for value, on in hosts.items())
-            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {what} differ: {hosts_text}", _FLEET_FIXES[what])
-    if (own := policies_hash(file)) not in values["policies"]:
+            hosts = {value: {state.host for state in standings if getattr(state, name) == value} for value in different}
+            hosts_text = "; ".join(f"{value} on {', '.join(sorted(host_names))}" for value, host_names in hosts.items())
+            yield DoctorFinding("fleet", Severity.NOTE, f"{text}: {name} differ: {hosts_text}", _FLEET_FIXES[name])
+    if (own_hash := policies_hash(file)) not in values["policies"]:
         fix = "copy the same file to every host, or give doctor the one that they use"
-        yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own})", fix)
+        yield DoctorFinding("fleet", Severity.NOTE, f"no gateway uses this policies file ({own_hash})", fix)

@@ -43,21 +43,21 @@ class EntryCodec:
     """Encoder and decoder of entries; `key` is the encryption key of 32 bytes, None for no encryption."""
 
     def __init__(self, key: bytes | None = None) -> None:
-        own = hmac.digest(key, b"aligner-proxy shared corrections", "sha256") if key else None
-        self._cipher = AESGCM(own) if own else None
-        space = f":{hashlib.sha256(own).hexdigest()[:12]}" if own else ""
-        self.prefix = f"aligner:{FORM}{space}:"
+        cipher_key = hmac.digest(key, b"aligner-proxy shared corrections", "sha256") if key else None
+        self._cipher = AESGCM(cipher_key) if cipher_key else None
+        key_part = f":{hashlib.sha256(cipher_key).hexdigest()[:12]}" if cipher_key else ""
+        self.prefix = f"aligner:{FORM}{key_part}:"
         """The prefix of all names."""
 
     def pack(self, name: str, content: bytes) -> bytes | None:
         """Encode a content as the entry `name`; None if it is too large."""
-        small = zlib.compress(content, _LEVEL)
-        if max(len(small), len(content)) > LARGEST // 2:
+        compressed = zlib.compress(content, _LEVEL)
+        if max(len(compressed), len(content)) > LARGEST // 2:
             return None
         if self._cipher is None:
-            return _PLAIN + _LENGTH.pack(_DIGEST + len(small)) + _digest(name, small) + small
+            return _PLAIN + _LENGTH.pack(_DIGEST + len(compressed)) + _digest(name, compressed) + compressed
         nonce = os.urandom(_NONCE)
-        sealed = nonce + self._cipher.encrypt(nonce, small, name.encode())
+        sealed = nonce + self._cipher.encrypt(nonce, compressed, name.encode())
         return _SEALED + _LENGTH.pack(len(sealed)) + sealed
 
     def unpack(self, name: str, entry: bytes) -> bytes:
@@ -84,14 +84,14 @@ def _digest(name: str, body: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + body).digest()
 
 
-def _decompress(small: bytes) -> bytes:
+def _decompress(compressed: bytes) -> bytes:
     """Decompress a content; raises `RefusedEntry` if it is damaged or larger than `LARGEST`."""
-    machine = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     try:
-        content = machine.decompress(small, LARGEST)
+        content = decompressor.decompress(compressed, LARGEST)
     except zlib.error:
         raise RefusedEntry(ALTERED) from None
     # The content goes on after `LARGEST` bytes, or its end is missing.
-    if not machine.eof:
+    if not decompressor.eof:
         raise RefusedEntry(ALTERED)
     return content

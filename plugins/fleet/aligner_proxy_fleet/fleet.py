@@ -64,7 +64,7 @@ class MemberState(BaseModel):
 def policies_hash(file: PolicyFile) -> str:
     """Hash of the content of a policies file and of the files that it names, independent of its path and layout."""
     content = [file.model_dump(mode="json"), file.file_texts]
-    return _hash(json.dumps(content, sort_keys=True, default=str))
+    return _hash_text(json.dumps(content, sort_keys=True, default=str))
 
 
 def read_member_state(policies: Policies) -> MemberState:
@@ -81,12 +81,12 @@ def read_member_state(policies: Policies) -> MemberState:
         pid=os.getpid(),
         release=__version__,
         policies=policies_hash(current.file),
-        keys=_hash(json.dumps([repr(policies.keys[key]) for key in sorted(policies.keys)])),
-        heads=_hash(json.dumps(heads)),
+        keys=_hash_text(json.dumps([repr(policies.keys[key]) for key in sorted(policies.keys)])),
+        heads=_hash_text(json.dumps(heads)),
     )
 
 
-def _hash(text: str) -> str:
+def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_SHOWN]
 
 
@@ -98,15 +98,15 @@ class FleetHeartbeat:
     entries: EntryCodec
     member: str = field(default_factory=make_member_id)
 
-    async def exchange(self, own: MemberState | None) -> list[MemberState]:
+    async def exchange(self, own_state: MemberState | None) -> list[MemberState]:
         """Publish the state of this process (unless None), and return the states of the others.
 
         Raises `RedisAway` and `RedisRefused`.
         """
         name = f"{self.entries.prefix}gateways"
         value = b""
-        if own is not None:
-            value = self.entries.pack(f"{name}:{self.member}", own.model_dump_json().encode()) or b""
+        if own_state is not None:
+            value = self.entries.pack(f"{name}:{self.member}", own_state.model_dump_json().encode()) or b""
         answer = await self.server.write(
             lambda redis: redis.eval(*heartbeat_arguments(name, self.member, value, KNOWN_S))
         )
@@ -158,30 +158,30 @@ class Fleet:
         """Call `look` when this process's state changes, on an announcement, and every `POLL_S` seconds."""
         loop = asyncio.get_running_loop()
         polled_at = -POLL_S
-        compared: tuple[object, ...] = ()
+        hashed: tuple[object, ...] = ()
         while True:
-            now = (self._policies.current, self._policies.keys)
+            active = (self._policies.current, self._policies.keys)
             # Both are replaced when they change, so the identity tells, and hashing is needed only then.
-            if not compared or any(one is not other for one, other in zip(now, compared, strict=True)):
-                own = await asyncio.to_thread(read_member_state, self._policies)
-                compared = now
-            if own != self._reported_state or self._woken.is_set() or loop.time() - polled_at >= POLL_S:
+            if not hashed or any(part is not hashed_part for part, hashed_part in zip(active, hashed, strict=True)):
+                own_state = await asyncio.to_thread(read_member_state, self._policies)
+                hashed = active
+            if own_state != self._reported_state or self._woken.is_set() or loop.time() - polled_at >= POLL_S:
                 self._woken.clear()
                 polled_at = loop.time()
-                await self.look(own)
+                await self.look(own_state)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._woken.wait()
 
-    async def look(self, own: MemberState) -> None:
-        """Exchange heads, publish the own state, and compare it with the others."""
+    async def look(self, own_state: MemberState) -> None:
+        """Exchange heads, publish the state of this process, and compare it with the others."""
         try:
             has_new_heads = await self._exchange_heads()
-            others = await self._heartbeat.exchange(own)
-            if has_new_heads or own != self._reported_state:
+            others = await self._heartbeat.exchange(own_state)
+            if has_new_heads or own_state != self._reported_state:
                 await self._announcements.announce()
-            self._reported_state = own
-            self._compare(own, others)
+            self._reported_state = own_state
+            self._compare(own_state, others)
         except (RedisAway, RedisRefused):
             self._reported_state = None  # publish it again when the server is back
 
@@ -198,14 +198,14 @@ class Fleet:
         finally:
             self._fault = fault
 
-    def _compare(self, own: MemberState, others: list[MemberState]) -> None:
+    def _compare(self, own_state: MemberState, others: list[MemberState]) -> None:
         """Update the metrics of the fleet, and log each difference when it begins."""
         FLEET_GATEWAYS.set(1 + len(others))
-        for what in COMPARED:
-            other = next((one for one in others if getattr(one, what) != getattr(own, what)), None)
-            FLEET_DIFFERS.labels(what).set(other is not None)
-            if other is not None and not self._differing.get(what):
+        for name in COMPARED:
+            other = next((state for state in others if getattr(state, name) != getattr(own_state, name)), None)
+            FLEET_DIFFERS.labels(name).set(other is not None)
+            if other is not None and not self._differing.get(name):
                 log.warning(
-                    "%s: host %s differs from this host; `aligner-proxy doctor` shows all hosts", what, other.host
+                    "%s: host %s differs from this host; `aligner-proxy doctor` shows all hosts", name, other.host
                 )
-            self._differing[what] = other is not None
+            self._differing[name] = other is not None

@@ -33,7 +33,7 @@ _ALONE_S = 1.0
 # The value of a lease while others compute for themselves, and what _CLAIM returns instead of a token.
 _ALONE = b"-"
 _HELD = 0
-_THERE = -1
+_STORED = -1
 _FOR_ITSELF = -2
 
 # KEYS: entry, lease, counter. ARGV: milliseconds of the lease.
@@ -95,7 +95,7 @@ class Claim:
     @property
     def others_compute(self) -> bool:
         """Whether another gateway holds the lease, or has just written the entry."""
-        return self.token in (_HELD, _THERE)
+        return self.token in (_HELD, _STORED)
 
 
 class SharedEntries:
@@ -115,16 +115,16 @@ class SharedEntries:
         """Look up a key. Raises `RedisAway`."""
         name = self.entry_name(key)
 
-        async def work(redis: Redis) -> list[Any]:
-            pipe = redis.pipeline(transaction=False)
+        async def read_entry(redis: Redis) -> list[Any]:
+            pipeline = redis.pipeline(transaction=False)
             # Another program may have stored a huge value, so transfer at most the size of the largest entry.
-            pipe.getrange(name, 0, LARGEST)
-            pipe.pttl(name)
-            pipe.get(self._lease_name(key))
-            results: list[Any] = await pipe.execute(raise_on_error=False)
+            pipeline.getrange(name, 0, LARGEST)
+            pipeline.pttl(name)
+            pipeline.get(self._lease_name(key))
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
             return [_check_result(result) for result in results]
 
-        entry, ttl_ms, holder = await self._server.ask(work)
+        entry, ttl_ms, holder = await self._server.ask(read_entry)
         is_computed = holder not in (None, _ALONE)
         return EntryLookup(entry or None, ttl_ms / 1000, is_computed)
 
@@ -146,10 +146,10 @@ class SharedEntries:
         """
         token = claim.token if claim else ""
         names = (self.entry_name(key), self._lease_name(key))
-        stored = await self._server.write(
+        is_stored = await self._server.write(
             lambda redis: redis.eval(_STORE, len(names), *names, token, entry, self._ttl_ms)
         )
-        return bool(stored)
+        return bool(is_stored)
 
     async def release(self, key: str, claim: Claim, *, others_alone: bool = False) -> None:
         """Release the lease without an entry; failures are ignored.

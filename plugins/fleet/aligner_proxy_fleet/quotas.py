@@ -113,13 +113,13 @@ class SharedAccounts(Accounts):
             self._exchanging = asyncio.create_task(self._exchange_repeatedly())
 
     async def _exchange_repeatedly(self) -> None:
-        """Exchange usage and slots periodically, until no account or tenant had a request for 120 s."""
+        """Exchange usage and slots periodically, until no account or tenant had a request for `_REMEMBERED_S`."""
         while self._active_quotas or self._tenants:
             await self.exchange()
             await asyncio.sleep(EXCHANGE_S)
-            before = self.clock() - _REMEMBERED_S
-            self._active_quotas = {name: record for name, record in self._active_quotas.items() if record[1] > before}
-            self._tenants = {name: at for name, at in self._tenants.items() if at > before}
+            oldest = self.clock() - _REMEMBERED_S
+            self._active_quotas = {name: record for name, record in self._active_quotas.items() if record[1] > oldest}
+            self._tenants = {name: at for name, at in self._tenants.items() if at > oldest}
             self._elsewhere = {name: record for name, record in self._elsewhere.items() if name in self._tenants}
 
     async def exchange(self) -> None:
@@ -133,7 +133,7 @@ class SharedAccounts(Accounts):
         counts = self._places()
         places = {name: counts[name] for name in self._tenants}
 
-        async def work(redis: Redis) -> list[Any]:
+        async def run_scripts(redis: Redis) -> list[Any]:
             pipe = redis.pipeline(transaction=False)
             for name, seconds in used.items():
                 quota, _ = self._active_quotas[name]
@@ -145,14 +145,14 @@ class SharedAccounts(Accounts):
             return answers
 
         try:
-            answers = await self._server.write(work)
+            answers = await self._server.write(run_scripts)
         except (RedisAway, RedisRefused):
             return  # the server may have counted the usage, so it must not be sent again
         now = self.clock()
         # The answers for slots follow those for usage, hence not strict.
-        for name, (everywhere, altered) in zip(used, answers, strict=False):
+        for name, (total_used, altered) in zip(used, answers, strict=False):
             # The total lacks what was used here while the exchange ran.
-            self._used[name] = (float(everywhere) + self._unreported.get(name, 0.0), now)
+            self._used[name] = (float(total_used) + self._unreported.get(name, 0.0), now)
             if altered:
                 REDIS_REFUSED.labels(ALTERED).inc()
         for name, answer in zip(places, answers[len(used) :], strict=True):

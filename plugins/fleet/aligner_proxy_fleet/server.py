@@ -75,7 +75,7 @@ class RedisServer:
             raise
 
     async def write(self, work: Work[_T]) -> _T:
-        """Do as `ask` for work that changes something; raises at once while the server refuses writes."""
+        """Run `work` that writes, as `ask` does; raises `RedisRefused` at once while the server refuses writes."""
         if not self._takes_writes:
             raise RedisRefused("the shared Redis takes no writes")
         return await self.ask(work)
@@ -124,15 +124,15 @@ class RedisServer:
             self._client = open_client(self._url, self._patience_s)
         return self._client
 
-    def _mark_away(self, what: str) -> None:
+    def _mark_away(self, fault: str) -> None:
         """Mark the server as away, log and count it, and start a task that probes it until it is back."""
-        REDIS_FAILURES.labels(what).inc()
+        REDIS_FAILURES.labels(fault).inc()
         if self.is_away:
             return  # another call has already marked it
-        log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, what)
-        well_for = time.monotonic() - self._returned_at
+        log.warning("the Redis in %s does not answer (%s); this gateway works alone until it does", self.name, fault)
+        up_s = time.monotonic() - self._returned_at
         # A server that fails again soon after its return gets ever longer pauses.
-        self._pause_s = FIRST_PAUSE_S if well_for > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
+        self._pause_s = FIRST_PAUSE_S if up_s > LONGEST_PAUSE_S else min(LONGEST_PAUSE_S, self._pause_s * 2)
         self._returning = asyncio.create_task(self._wait_until_back())
         self._update_metrics()
 
@@ -151,15 +151,15 @@ class RedisServer:
         self._update_metrics()
         log.info("the Redis in %s answers again", self.name)
 
-    def _stop_writing(self, what: str) -> None:
+    def _stop_writing(self, fault: str) -> None:
         """Stop writing for `FULL_PAUSE_S`, then allow it again; logs and counts the refusal."""
-        REDIS_FAILURES.labels(what).inc()
+        REDIS_FAILURES.labels(fault).inc()
         if not self._takes_writes:
             return
         self._takes_writes = False
         self._update_metrics()
         log.warning(
-            "the Redis in %s refuses writes (%s); the gateway still reads it and retries writes", self.name, what
+            "the Redis in %s refuses writes (%s); the gateway still reads it and retries writes", self.name, fault
         )
         asyncio.get_running_loop().call_later(FULL_PAUSE_S, self._resume_writing)
 
@@ -168,9 +168,9 @@ class RedisServer:
         self._update_metrics()
 
     def _update_metrics(self) -> None:
-        away = self._returning is not None
-        REDIS_UP.labels(self.name, "reads").set(not away)
-        REDIS_UP.labels(self.name, "writes").set(not away and self._takes_writes)
+        is_away = self._returning is not None
+        REDIS_UP.labels(self.name, "reads").set(not is_away)
+        REDIS_UP.labels(self.name, "writes").set(not is_away and self._takes_writes)
 
 
 def open_client(url: str, patience_s: float) -> Redis:

@@ -68,7 +68,7 @@ class SharedCache(CorrectionCache):
         if lookup.entry is None:
             return None
         try:
-            correction = self._read(key, lookup, aligner)
+            correction = self._decode_correction(key, lookup, aligner)
         except RefusedEntry as error:
             REDIS_REFUSED.labels(error.reason).inc()
             log.warning("shared corrections: entry %s is %s and was dropped", key[:12], error.reason)
@@ -77,7 +77,7 @@ class SharedCache(CorrectionCache):
         self._recent.put(key, correction.without_editor, time.monotonic() + min(lookup.ttl_s, self._ttl_s))
         return correction
 
-    def _read(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction:
+    def _decode_correction(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction:
         """Decode the correction in an entry; raises `RefusedEntry`."""
         content = self._entries.unpack(self._shared.entry_name(key), lookup.entry or b"")
         try:
@@ -128,19 +128,19 @@ class SharedCache(CorrectionCache):
     async def _compute_for_all(self, key: str, compute: Compute, aligner: str, claim: Claim) -> Correction:
         """Compute under a lease and publish the result; the lease is always released, so that nobody waits in vain."""
         REDIS_COMPUTED.labels("for_all").inc()
-        published = False
+        is_published = False
         others_alone = True
         try:
             async with self._shared.keep_lease(key, claim):
                 correction = await compute()
             if worth_storing(correction, aligner):
-                published = await self._publish(key, correction, claim)
+                is_published = await self._publish(key, correction, claim)
             return correction
         except asyncio.CancelledError:
             others_alone = False  # the client disconnected, so let the next gateway compute for all
             raise
         finally:
-            if not published:
+            if not is_published:
                 await run_to_end(self._shared.release(key, claim, others_alone=others_alone))
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
@@ -153,12 +153,12 @@ class SharedCache(CorrectionCache):
         if entry is None:
             return False
         try:
-            stored = await self._shared.store(key, entry, claim)
+            is_stored = await self._shared.store(key, entry, claim)
         except (RedisAway, RedisRefused):
             await super().put(key, correction)
             return False
-        if stored:
+        if is_stored:
             self._recent.put(key, correction.without_editor, time.monotonic() + self._ttl_s)
         else:
             REDIS_COMPUTED.labels("superseded").inc()
-        return stored
+        return is_stored

@@ -88,24 +88,24 @@ class SharedHeads:
         Raises `RedisAway`, `RedisRefused`, and `ConfigError` if the store cannot be read or written.
         """
         store = HeadStore.for_file(file)
-        places = _places(file)
+        places = _list_places(file)
         if not places or not await asyncio.to_thread(self._is_leader, store):
             return False
         index = await asyncio.to_thread(store.index)
         revisions = await asyncio.to_thread(_read_revisions, store)
         anything_sent = False
-        after = {}
+        new_revisions = {}
         try:
             for place in places:
-                here = index.objective(place.scope, place.name).history(place.aligner_name, place.text)
-                before = revisions.get(place.digest, KnownRevision())
-                one = _HeadExchange(self.server, self.entries, store, place, here, before)
-                after[place.digest] = await one.run()
-                anything_sent = anything_sent or one.has_sent
+                own_history = index.objective(place.scope, place.name).history(place.aligner_name, place.text)
+                last_known = revisions.get(place.digest, KnownRevision())
+                head_exchange = _HeadExchange(self.server, self.entries, store, place, own_history, last_known)
+                new_revisions[place.digest] = await head_exchange.run()
+                anything_sent = anything_sent or head_exchange.has_sent
         finally:
             # Also after a failure midway, so that what was exchanged is not taken for a local change.
-            if any(revisions.get(name) != one for name, one in after.items()):
-                await asyncio.to_thread(_write_revisions, store, revisions | after)
+            if any(revisions.get(name) != revision for name, revision in new_revisions.items()):
+                await asyncio.to_thread(_write_revisions, store, revisions | new_revisions)
         return anything_sent
 
     def close(self) -> None:
@@ -138,37 +138,38 @@ class _HeadExchange:
     entries: EntryCodec
     store: HeadStore
     place: HeadPlace
-    here: HeadHistory
+    own_history: HeadHistory
     last_known: KnownRevision
     has_sent: bool = False
 
     async def run(self) -> KnownRevision:
         """Send or fetch, depending on the revisions; returns the revision that this host has now."""
         try:
-            there = await self._read_record()
+            record = await self._read_record()
         except _NotUnderstood:
             return self.last_known
         # A host without any head (new, or its store was lost) changed nothing: it only fetches.
-        changed = self.here != _NOTHING and self.here.digest != self.last_known.digest
-        revision = there.revision if there else 0
-        if there is not None and there.taught == self.here and revision >= self.last_known.revision:
-            return await self._complete(there)
+        changed = self.own_history != _NOTHING and self.own_history.digest != self.last_known.digest
+        revision = record.revision if record else 0
+        if record is not None and record.taught == self.own_history and revision >= self.last_known.revision:
+            return await self._complete(record)
         # A lower revision than the last known one means that Redis lost data.
-        if there is None or revision < self.last_known.revision or (revision == self.last_known.revision and changed):
-            if self.here == _NOTHING:
+        if record is None or revision < self.last_known.revision or (revision == self.last_known.revision and changed):
+            if self.own_history == _NOTHING:
                 return self.last_known
             # A local change gets the next revision; data that Redis lost keep theirs. Revisions begin at 1.
-            return await self._send(Record(revision=max(1, self.last_known.revision + changed), taught=self.here))
-        return await self._fetch(there, replaces=changed)
+            revision = max(1, self.last_known.revision + changed)
+            return await self._send(Record(revision=revision, taught=self.own_history))
+        return await self._fetch(record, replaces=changed)
 
-    def _name(self, head: str = "") -> str:
+    def _entry_name(self, head: str = "") -> str:
         """The name in Redis of the record for this objective and aligner, or of one of its heads."""
         kind = f"head:{head}" if head else "taught"
         return f"{self.entries.prefix}{kind}:{self.place.digest}"
 
     async def _read_record(self) -> Record | None:
         """Read the record in Redis; None if there is no valid one. Raises `_NotUnderstood`."""
-        content = await self._read_entry(self._name())
+        content = await self._read_entry(self._entry_name())
         if content is None:
             return None
         try:
@@ -182,10 +183,10 @@ class _HeadExchange:
     async def _read_entry(self, name: str) -> bytes | None:
         """Read and verify the entry under a name; an invalid one is counted, logged and deleted, and gives None."""
 
-        async def work(redis: Redis) -> Any:
+        async def read_range(redis: Redis) -> Any:
             return await redis.getrange(name, 0, _LARGEST)
 
-        entry = await self.server.ask(work)
+        entry = await self.server.ask(read_range)
         if not entry:
             return None
         try:
@@ -202,50 +203,50 @@ class _HeadExchange:
 
     async def _send(self, record: Record) -> KnownRevision:
         """Send this host's heads to Redis, before the record that names them."""
-        values = await asyncio.to_thread(self._entries_of, record)
+        values = await asyncio.to_thread(self._pack_entries, record)
         if values is None:
             return self.last_known  # a head is missing here, and others must not get a record without its heads
 
-        async def work(redis: Redis) -> None:
-            pipe = redis.pipeline(transaction=False)
+        async def write_entries(redis: Redis) -> None:
+            pipeline = redis.pipeline(transaction=False)
             for name, entry in values.items():
-                pipe.set(name, entry, px=int(LIVES_S * 1000))
-            await pipe.execute()
+                pipeline.set(name, entry, px=int(LIVES_S * 1000))
+            await pipeline.execute()
 
-        await self.server.write(work)
+        await self.server.write(write_entries)
         self.has_sent = True
         HEADS_SHARED.labels("sent").inc()
         return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
-    def _entries_of(self, record: Record) -> Mapping[str, bytes] | None:
+    def _pack_entries(self, record: Record) -> Mapping[str, bytes] | None:
         """The entries by name, the record last; None if a head is missing here or any cannot be packed."""
-        contents = {self._name(version.head): self.store.head(version.head) for version in record.taught.versions}
-        contents[self._name()] = record.model_dump_json().encode()
+        contents = {self._entry_name(version.head): self.store.head(version.head) for version in record.taught.versions}
+        contents[self._entry_name()] = record.model_dump_json().encode()
         packed = {name: content and self.entries.pack(name, content) for name, content in contents.items()}
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
-    async def _complete(self, there: Record) -> KnownRevision:
+    async def _complete(self, record: Record) -> KnownRevision:
         """Send heads that Redis has lost, if this host and Redis have the same record."""
-        names = [self._name(version.head) for version in there.taught.versions]
+        names = [self._entry_name(version.head) for version in record.taught.versions]
         if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
-            await self._send(there)
-        return KnownRevision(revision=there.revision, digest=there.taught.digest)
+            await self._send(record)
+        return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
-    async def _fetch(self, there: Record, *, replaces: bool) -> KnownRevision:
+    async def _fetch(self, record: Record, *, replaces: bool) -> KnownRevision:
         """Fetch the record's heads and activate them here, all of them or none."""
         heads: dict[str, bytes] = {}
-        for version in there.taught.versions:
+        for version in record.taught.versions:
             if await asyncio.to_thread(self.store.head, version.head) is not None:
                 continue
-            name = self._name(version.head)
+            name = self._entry_name(version.head)
             head = await self._read_entry(name)
             if head is None:
                 return self.last_known  # a host that has this head will send it again
-            if not self._is_of(version, head):
+            if not self._matches_version(version, head):
                 await self._refuse(name, ALTERED)
                 return self.last_known
             heads[version.head] = head
-        if not await asyncio.to_thread(self.store.replace_history, self.place, self.here, there.taught, heads):
+        if not await asyncio.to_thread(self.store.replace_history, self.place, self.own_history, record.taught, heads):
             return self.last_known  # the store was changed meanwhile; the next exchange compares again
         if replaces:
             log.warning(
@@ -254,10 +255,10 @@ class _HeadExchange:
                 self.place.name,
             )
         HEADS_SHARED.labels("replaced" if replaces else "fetched").inc()
-        log.info("taught heads: %s now has the heads of another host, revision %d", self.place.name, there.revision)
-        return KnownRevision(revision=there.revision, digest=there.taught.digest)
+        log.info("taught heads: %s now has the heads of another host, revision %d", self.place.name, record.revision)
+        return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
-    def _is_of(self, version: Version, data: bytes) -> bool:
+    def _matches_version(self, version: Version, data: bytes) -> bool:
         """Whether these bytes are the head that a record names, for this text and the version's aligner."""
         try:
             head = TaughtHead.from_bytes(data)
@@ -266,7 +267,7 @@ class _HeadExchange:
         return (head.content_hash, head.objective, head.aligner) == (version.head, self.place.text, version.aligner)
 
 
-def _places(file: PolicyFile) -> list[HeadPlace]:
+def _list_places(file: PolicyFile) -> list[HeadPlace]:
     """All combinations of an objective with examples and an aligner in this file."""
     return [
         HeadPlace(subject.scope, subject.name, subject.text, aligner_name)
@@ -285,5 +286,5 @@ def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
 def _write_revisions(store: HeadStore, revisions: Mapping[str, KnownRevision]) -> None:
     """Store the last known revisions; a failure is ignored, and the next exchange compares anew."""
     with contextlib.suppress(OSError):
-        data = json.dumps({name: one.model_dump() for name, one in revisions.items()}, indent=1)
+        data = json.dumps({name: revision.model_dump() for name, revision in revisions.items()}, indent=1)
         write_atomically(store.folder / _KNOWN, data.encode())

@@ -66,15 +66,15 @@ def compare_evidence(
     )
 
 
-def select_answers(entries: Sequence[Entry], beginning: str) -> list[Entry]:
+def select_answers(entries: Sequence[Entry], prefix: str) -> list[Entry]:
     """Return the answers of one aligner or policy; raises `ConfigError` if the prefix matches no hash or several."""
-    if len(beginning) < _SHORTEST:
-        raise ConfigError(f"{beginning!r} is too short; give at least {_SHORTEST} digits of a hash")
+    if len(prefix) < _SHORTEST:
+        raise ConfigError(f"{prefix!r} is too short; give at least {_SHORTEST} digits of a hash")
     hashes = {hash_ for entry in entries for hash_ in (entry.aligner, entry.policy_hash) if hash_}
-    fitting = sorted(hash_ for hash_ in hashes if hash_.startswith(beginning))
+    fitting_hashes = sorted(hash_ for hash_ in hashes if hash_.startswith(prefix))
     # a prefix that fits several hashes would mix their answers
-    if len(fitting) != 1:
-        beginnings = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
-        what = "several hashes begin" if fitting else "no hash begins"
-        raise ConfigError(f"{what} with {beginning!r} among these answers; there are: {beginnings}")
-    return [entry for entry in entries if fitting[0] in (entry.aligner, entry.policy_hash)]
+    if len(fitting_hashes) != 1:
+        prefixes = ", ".join(sorted(hash_[:12] for hash_ in hashes)) or "none"
+        fault = "several hashes begin" if fitting_hashes else "no hash begins"
+        raise ConfigError(f"{fault} with {prefix!r} among these answers; there are: {prefixes}")
+    return [entry for entry in entries if fitting_hashes[0] in (entry.aligner, entry.policy_hash)]

@@ -86,13 +86,17 @@ class Evidence:
             return None
         # the shares of the reviewed answers, scaled up to all answers
         unchanged = self.changed.of - self.changed.count
-        right, least, most = (part * self.changed.count for part in self.right.interval)
-        missed, fewest, all_missed = (part * unchanged for part in self.missed.interval)
+        right, least_right, most_right = (part * self.changed.count for part in self.right.interval)
+        missed, least_missed, most_missed = (part * unchanged for part in self.missed.interval)
         # the worst case has few right edits and many missed ones, the best case the reverse
-        return _found_share(right, missed), _found_share(least, all_missed), _found_share(most, fewest)
+        return (
+            _compute_recall(right, missed),
+            _compute_recall(least_right, most_missed),
+            _compute_recall(most_right, least_missed),
+        )
 
 
-def _found_share(edited: float, missed: float) -> float:
+def _compute_recall(edited: float, missed: float) -> float:
     return edited / (edited + missed) if edited + missed else 0.0
 
 
@@ -109,16 +113,16 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
     disputed = []
     feedback: Counter[str] = Counter()
     for place, entry in judged_entries.items():
-        everything = by_place.get(place, [])
-        reviewer_reviews = [review for review in everything if review.chosen is not ReviewOrigin.FEEDBACK]
-        feedback.update(review.verdict.value for review in everything if review.chosen is ReviewOrigin.FEEDBACK)
+        all_reviews = by_place.get(place, [])
+        reviewer_reviews = [review for review in all_reviews if review.chosen is not ReviewOrigin.FEEDBACK]
+        feedback.update(review.verdict.value for review in all_reviews if review.chosen is ReviewOrigin.FEEDBACK)
         if reviewers_disagree(reviewer_reviews):
             disagreed.append(place)
             continue
         verdict = agreed_verdict(reviewer_reviews)
         if verdict is None:
             continue
-        if reviewers_disagree(everything):
+        if reviewers_disagree(all_reviews):
             disputed.append(place)
         verdicts[verdict.value] += 1
         # "missed" says nothing about the edits that were made
@@ -165,14 +169,14 @@ def reviewers_disagree(reviews: Sequence[Review]) -> bool:
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
     """For each review of an answer: whether another person gave a different verdict on the same place."""
-    people: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
+    speakers_by_place: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
-        people[review.segment][review.verdict].add(review.who)
+        speakers_by_place[review.segment][review.verdict].add(review.who)
     return [
         any(
-            # said by somebody besides the reviewer
-            verdict is not review.verdict and len(said_by) > (review.who in said_by)
-            for verdict, said_by in people[review.segment].items()
+            # somebody besides the reviewer said it
+            verdict is not review.verdict and len(speakers) > (review.who in speakers)
+            for verdict, speakers in speakers_by_place[review.segment].items()
         )
         for review in reviews
     ]
@@ -207,19 +211,19 @@ class PairedAnswers:
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
     """Compare the answers that both judged, matched by tenant, conversation and text."""
-    before = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
+    first_entries = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
     seen_keys = set()
     for entry in second:
         key = _answer_key(entry)
         # an answer that was given several times counts once
-        if key is None or key in seen_keys or key not in before:
+        if key is None or key in seen_keys or key not in first_entries:
             continue
         seen_keys.add(key)
-        other = before[key]
-        changed = (bool(other.changed), bool(entry.changed))
+        first_entry = first_entries[key]
+        changed = (bool(first_entry.changed), bool(entry.changed))
         if changed == (True, True):
-            counts["alike" if _edited_text(other) == _edited_text(entry) else "otherwise"] += 1
+            counts["alike" if _edited_text(first_entry) == _edited_text(entry) else "otherwise"] += 1
         else:
             counts["first_alone" if changed[0] else "second_alone" if changed[1] else "neither"] += 1
     return PairedAnswers(answers=len(seen_keys), **counts)

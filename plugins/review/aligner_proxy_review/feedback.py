@@ -133,17 +133,17 @@ class Feedback:
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
         # with too many waiting, look only once
-        again = self._waiting_count < MOST_LOOKED_FOR
-        self._waiting_count += again
+        looks_again = self._waiting_count < MOST_LOOKED_FOR
+        self._waiting_count += looks_again
         try:
-            for pause in PAUSES_S if again else ():
+            for pause in PAUSES_S if looks_again else ():
                 try:
                     return await self._write(review, open_store)
                 except UnknownAnswer:
                     await asyncio.sleep(pause)
             await self._write(review, open_store)
         finally:
-            self._waiting_count -= again
+            self._waiting_count -= looks_again
 
     async def _write(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         async with self._slots:

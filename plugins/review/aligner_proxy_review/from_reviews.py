@@ -33,7 +33,7 @@ _BY_REVIEWERS = (
 _REVIEWED = (
     f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND e.content IS NOT NULL AND EXISTS ({_BY_REVIEWERS})"
 )
-_SAYS = {ReviewVerdict.MISSED: True, ReviewVerdict.RIGHT: True, ReviewVerdict.WRONG: False}
+_IS_VIOLATION = {ReviewVerdict.MISSED: True, ReviewVerdict.RIGHT: True, ReviewVerdict.WRONG: False}
 """Whether a segment with this verdict violates the objective."""
 
 
@@ -47,24 +47,26 @@ class Suggestion:
     segment: int
 
 
-def suggestions(file: PolicyFile, store: AuditStore, subject: Subject, there: Examples, most: int) -> list[Suggestion]:
+def find_suggestions(
+    file: PolicyFile, store: AuditStore, subject: Subject, examples: Examples, limit: int
+) -> list[Suggestion]:
     """Suggestions that are not examples yet, from this subject's tenant only, newest answers first.
 
     A sentence with contradicting reviews is left out.
     """
-    present = {fold_example(example.text) for example in (*there.against, *there.fine)}
+    example_keys = {fold_example(example.text) for example in (*examples.against, *examples.fine)}
     by_text: dict[str, Suggestion] = {}
     contradicted: set[str] = set()
-    for suggestion in _all_suggestions(file, store, subject):
+    for suggestion in _read_suggestions(file, store, subject):
         key = fold_example(suggestion.sentence.text)
-        if key not in present:
-            first = by_text.setdefault(key, suggestion)
-            if first.sentence.against != suggestion.sentence.against:
+        if key not in example_keys:
+            first_suggestion = by_text.setdefault(key, suggestion)
+            if first_suggestion.sentence.against != suggestion.sentence.against:
                 contradicted.add(key)
-    return [suggestion for key, suggestion in by_text.items() if key not in contradicted][:most]
+    return [suggestion for key, suggestion in by_text.items() if key not in contradicted][:limit]
 
 
-def _all_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
+def _read_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> Iterator[Suggestion]:
     """Suggestions from all reviewed answers, newest first."""
     reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in Reviews(store).all():
@@ -75,9 +77,9 @@ def _all_suggestions(file: PolicyFile, store: AuditStore, subject: Subject) -> I
             yield from _entry_suggestions(entry, reviews[entry.aligner_id, entry.choice], subject)
 
 
-def digest(listing: Iterable[Suggestion]) -> str:
+def hash_suggestions(suggestions: Iterable[Suggestion]) -> str:
     """A hash that identifies a list of suggestions."""
-    texts = [[one.sentence.text, one.sentence.against] for one in listing]
+    texts = [[suggestion.sentence.text, suggestion.sentence.against] for suggestion in suggestions]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:32]
 
 
@@ -89,29 +91,29 @@ def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject
     review_of: dict[int, Review] = {}
     # Reviews of one segment override reviews of the whole answer.
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
-        review_of |= dict.fromkeys(_places(review, entry, segments, subject), review)
+        review_of |= dict.fromkeys(_find_segments(review, entry, segments, subject), review)
     for number, review in sorted(review_of.items()):
         text = segments[number].text.strip()
         # marks alone, or a text too long for an example, teach nothing
         if any(map(str.isalnum, text)) and len(text) <= MOST_CHARS:
-            sentence = NewExample(text, _SAYS[review.verdict], _origin(review, number))
+            sentence = NewExample(text, _IS_VIOLATION[review.verdict], _describe_origin(review, number))
             yield Suggestion(sentence, entry, review, number)
 
 
-def _places(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
+def _find_segments(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
     """The segments to which a review applies, for this objective."""
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
-        # without a name it can only be meant if it was the only active one
-        alone = review.objective is None and entry.objectives == (subject.name,)
-        is_there = review.segment is not None and review.segment < len(segments)
-        return [int(review.segment or 0)] if is_there and (names_objective or alone) else []
-    if review.verdict not in _SAYS or not entry.changed:
+        # without a name the review can only mean this objective if it was the only active one
+        is_only_objective = review.objective is None and entry.objectives == (subject.name,)
+        has_segment = review.segment is not None and review.segment < len(segments)
+        return [int(review.segment or 0)] if has_segment and (names_objective or is_only_objective) else []
+    if review.verdict not in _IS_VIOLATION or not entry.changed:
         return []
     flagged = [segment.number for segment in segments if segment.objective == subject.name]
     return flagged if review.segment is None else [number for number in flagged if number == review.segment]
 
 
-def _origin(review: Review, number: int) -> str:
+def _describe_origin(review: Review, number: int) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(review.at))
     return f"review {review.aligner_id}/{review.choice} segment {number}, {review.who} {review.verdict.value} {day}"

@@ -23,15 +23,15 @@ class JudgedSegment:
 def judged_segments(content: Content) -> list[JudgedSegment]:
     """The judged segments; for JSON, whose texts are judged separately, only flagged segments have a text."""
     texts = [piece.text for piece in split(content.exchange.answer or "")]
-    # one score more if the end of the answer was scored as well; JSON has other numbers
-    alike = len(content.scores) in (len(texts), len(texts) + 1)
-    against = {flagged.number: flagged for flagged in content.segments}
-    result: list[JudgedSegment] = []
+    # one score more if the end of the answer was scored as well; for JSON the numbers differ
+    fits_texts = len(content.scores) in (len(texts), len(texts) + 1)
+    flagged_by_number = {flagged.number: flagged for flagged in content.segments}
+    segments: list[JudgedSegment] = []
     for number, score in enumerate(content.scores):
-        flagged = against.get(number)
-        own = flagged.text if flagged else None
-        text = texts[number] if alike and number < len(texts) else own or ""
+        flagged = flagged_by_number.get(number)
+        stored_text = flagged.text if flagged else None
+        text = texts[number] if fits_texts and number < len(texts) else stored_text or ""
         margin = None if score is None else score - content.threshold
         objective = (flagged.objective or "?") if flagged else ""
-        result.append(JudgedSegment(number, margin, objective, text))
-    return result
+        segments.append(JudgedSegment(number, margin, objective, text))
+    return segments

@@ -65,7 +65,7 @@ class Target:
     route: str | None = None
     tenant: str | None = None
 
-    def place(self, file: PolicyFile) -> KeyPath:
+    def find_place(self, file: PolicyFile) -> KeyPath:
         """Its position in the file; raises `ConfigError` for an unknown name."""
         if self.route is not None:
             return "routes", _entry_position("route", self.route, file.routes)
@@ -134,36 +134,37 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
     """Make a proposal for the file at `path`; raises `ConfigError`."""
     before = read_text(path)
     file = registry.parse_policies(before, path)
-    where = target.place(file)
-    after = apply_changes(before, path, where, settings)
-    result = registry.parse_policies(after, path)
+    place = target.find_place(file)
+    after = apply_changes(before, path, place, settings)
+    new_file = registry.parse_policies(after, path)
     # only for the error that a wrong keys file raises
-    config.known_keys(result)
-    refuse_losses(file, result)
-    return Proposal(path, target, before, after, file, _lets_more_out(file, result, where))
+    config.known_keys(new_file)
+    refuse_losses(file, new_file)
+    return Proposal(path, target, before, after, file, _lets_more_out(file, new_file, place))
 
 
-def apply_changes(text: str, path: Path, where: KeyPath, settings: SettingChanges) -> str:
-    """The text with `settings` at `where`; raises `ConfigError` when anything else would change."""
+def apply_changes(text: str, path: Path, place: KeyPath, settings: SettingChanges) -> str:
+    """The text with `settings` at `place`; raises `ConfigError` when anything else would change."""
     # a tenant has its list under another key than a route
-    list_key = "enforce" if where[0] == "tenants" else "objectives"
-    settings = _missing_changes(settings, _block_at(parse_yaml(text, path)[0], where), list_key)
+    list_key = "enforce" if place[0] == "tenants" else "objectives"
+    settings = _missing_changes(settings, _find_block(parse_yaml(text, path)[0], place), list_key)
     # the defaults have no list of objectives
-    if settings.objectives and where[0] == "defaults":
+    if settings.objectives and place[0] == "defaults":
         raise ConfigError("objectives are added to a route or a tenant; say which")
 
     def edit(text: str) -> str:
         for name, value in settings.values.items():
-            text = put_value(text, where, name, value)
+            text = put_value(text, place, name, value)
         for name in settings.objectives:
-            text = append_item(text, where, list_key, name)
+            text = append_item(text, place, list_key, name)
         return text
 
     def change(data: dict[str, Any]) -> None:
-        block = _block_at(data, where)
-        block.update({name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.values.items()})
+        block = _find_block(data, place)
+        for name, value in settings.values.items():
+            block[name] = dict(value) if isinstance(value, Mapping) else value
         if settings.objectives:
-            block[list_key] = [*_names_in(block.get(list_key), where), *settings.objectives]
+            block[list_key] = [*_list_names(block.get(list_key), place), *settings.objectives]
 
     return edit_checked(text, path, edit, change)
 
@@ -175,16 +176,16 @@ def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_
     return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
 
 
-def _names_in(present: object, where: KeyPath) -> list[Any]:
+def _list_names(present: object, place: KeyPath) -> list[Any]:
     """The names of a list of objectives; raises `ConfigError` if the file has something else there."""
     if present is not None and not isinstance(present, list):
-        raise ConfigError(f"the objectives of {where[0]}[{where[1]}] are no plain list; edit the file by hand")
+        raise ConfigError(f"the objectives of {place[0]}[{place[1]}] are no plain list; edit the file by hand")
     return list(present or ())
 
 
-def _block_at(data: Any, where: KeyPath) -> dict[str, Any]:
+def _find_block(data: Any, place: KeyPath) -> dict[str, Any]:
     """The block of the parsed file at a position; missing defaults are created."""
-    for part in where:
+    for part in place:
         if part == "defaults":
             data[part] = data.get(part) or {}
         data = data[part]
@@ -200,10 +201,10 @@ def _entry_position(kind: str, name: str, entries: Sequence[Route | Tenant]) -> 
     return names.index(name)
 
 
-def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> bool:
-    """Whether the settings at `where` may deliver edits that were not delivered before."""
-    old = _effective_settings(before, where)
-    new = _effective_settings(after, where)
+def _lets_more_out(before: PolicyFile, after: PolicyFile, place: KeyPath) -> bool:
+    """Whether the settings at `place` may deliver edits that were not delivered before."""
+    old = _effective_settings(before, place)
+    new = _effective_settings(after, place)
     # in the other modes clients get no edits
     if new["mode"] is not Mode.ENFORCE:
         return False
@@ -216,14 +217,14 @@ def _lets_more_out(before: PolicyFile, after: PolicyFile, where: KeyPath) -> boo
     )
 
 
-def _effective_settings(file: PolicyFile, where: KeyPath) -> dict[str, Any]:
-    """The effective settings at `where`: its own, else the defaults, else the built-in ones."""
-    own: Any = file.defaults if where == ("defaults",) else getattr(file, str(where[0]))[int(where[1])]
+def _effective_settings(file: PolicyFile, place: KeyPath) -> dict[str, Any]:
+    """The effective settings at `place`: its own, else the defaults, else the built-in ones."""
+    entry: Any = file.defaults if place == ("defaults",) else getattr(file, str(place[0]))[int(place[1])]
     settings: dict[str, Any] = {}
     for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
-        values = [value for block in (own, file.defaults) if (value := getattr(block, name)) is not None]
+        values = [value for block in (entry, file.defaults) if (value := getattr(block, name)) is not None]
         settings[name] = values[0] if values else built_in
-    settings["objectives"] = own.enforce if isinstance(own, Tenant) else getattr(own, "objectives", ())
+    settings["objectives"] = entry.enforce if isinstance(entry, Tenant) else getattr(entry, "objectives", ())
     return settings
 
 

@@ -101,13 +101,13 @@ class ReplayPolicies:
 async def replay(
     entries: Sequence[Entry],
     policies: ReplayPolicies,
-    done: Callable[[], None],
+    advance: Callable[[], None],
     deadline_s: float | None = None,
     current: ReplayPolicies | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries that have a text, in order; calls `done` after each.
+    """Replay the entries that have a text, in order; calls `advance` after each.
 
-    The run before is the recorded one, or one under the `current` policies. `deadline_s` overrides the policy's.
+    The run before is the recorded one, or one under the `current` policies. `deadline_s` replaces the policy's.
     """
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -116,7 +116,7 @@ async def replay(
         async with slots:
             after = await _replay_answer(content, policies, deadline_s)
             before = await _replay_answer(content, current, deadline_s) if current else recorded
-        done()
+        advance()
         return ReplayCase(entry, before, after, recorded)
 
     return await asyncio.gather(*(replay_one(entry, entry.content) for entry in entries if entry.content is not None))
@@ -140,9 +140,8 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
     # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
         return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
-    # A replay must not consume tenants' quotas.
-    patient = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
-    return _make_run(exchange.answer, await pipeline.align(exchange, patient))
+    replay_policy = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
+    return _make_run(exchange.answer, await pipeline.align(exchange, replay_policy))
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
@@ -184,19 +183,19 @@ class RunFigures:
     """Forward passes of the aligner per answer."""
 
 
-def compute_figures(sides: Sequence[ReplayRun]) -> RunFigures:
+def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
     """The figures of one run."""
-    endings = Counter(side.ending for side in sides)
+    endings = Counter(run.ending for run in runs)
     # the aligner did not score the others to the end
-    times = sorted(side.engine_ms for side in sides if side.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
+    times = sorted(run.engine_ms for run in runs if run.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
     return RunFigures(
-        answers=len(sides),
+        answers=len(runs),
         endings={ending: endings[ending] for ending in Ending},
-        refusals=dict(Counter(side.reason or "" for side in sides if side.ending is Ending.REFUSED).most_common()),
-        changed=wilson_interval(endings[Ending.CHANGED], len(sides)),
+        refusals=dict(Counter(run.reason or "" for run in runs if run.ending is Ending.REFUSED).most_common()),
+        changed=wilson_interval(endings[Ending.CHANGED], len(runs)),
         p50_ms=_quantile(times, 0.5),
         p95_ms=_quantile(times, 0.95),
-        forwards=statistics.fmean(side.forwards for side in sides) if sides else 0.0,
+        forwards=statistics.fmean(run.forwards for run in runs) if runs else 0.0,
     )
 
 

@@ -76,23 +76,23 @@ def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
 
 
 class ReviewQueue:
-    """The queue of one reviewer; with `second`, of answers that somebody else has reviewed."""
+    """The queue of one reviewer; with `second_opinion`, of answers that somebody else has reviewed."""
 
     def __init__(
         self,
         store: AuditStore,
-        who: str,
+        reviewer: str,
         answer_filter: AnswerFilter | None = None,
         *,
-        second: bool = False,
-        draw: Callable[[], float] = random.random,
+        second_opinion: bool = False,
+        draw_number: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._who = who
+        self._reviewer = reviewer
         self._filter = answer_filter or AnswerFilter()
-        self._second = second
-        self._draw = draw
+        self._second_opinion = second_opinion
+        self._draw_number = draw_number
         self._now = now
 
     def next(self, skipped: Sequence[AnswerPlace] = ()) -> tuple[Entry, ReviewOrigin] | None:
@@ -100,16 +100,16 @@ class ReviewQueue:
 
         The answer is leased to this reviewer, and earlier leases of this reviewer are released.
         """
-        first = ReviewOrigin.RANDOM if self._draw() < RANDOM_SHARE else ReviewOrigin.NEAREST
-        other = ReviewOrigin.NEAREST if first is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
+        first_origin = ReviewOrigin.RANDOM if self._draw_number() < RANDOM_SHARE else ReviewOrigin.NEAREST
+        other_origin = ReviewOrigin.NEAREST if first_origin is ReviewOrigin.RANDOM else ReviewOrigin.RANDOM
         with self._store.transaction():
-            self._release()
-            for origin in (first, other):
+            self._delete_leases()
+            for origin in (first_origin, other_origin):
                 # so many that at least one is not skipped, if there is one
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
-                        self._store.rows(_HOLD, (*place, self._who, until))
+                        self._store.rows(_HOLD, (*place, self._reviewer, until))
                         entry = find_entry(self._store, place)
                         assert entry is not None  # the transaction keeps others from deleting it
                         return entry, origin
@@ -118,12 +118,12 @@ class ReviewQueue:
     def hold(self, place: AnswerPlace) -> bool:
         """Lease this answer and release all others; False if somebody else has leased it."""
         with self._store.transaction():
-            self._release()
+            self._delete_leases()
             # our own and expired leases are gone, so this is somebody else's
             leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not leases:
                 until = self._now() + HOLD_S
-                self._store.rows(_HOLD, (*place, self._who, until))
+                self._store.rows(_HOLD, (*place, self._reviewer, until))
         return not leases
 
     def count_waiting(self) -> int:
@@ -134,11 +134,11 @@ class ReviewQueue:
     def release(self) -> None:
         """Release all leases of this reviewer."""
         with self._store.transaction():
-            self._release()
+            self._delete_leases()
 
-    def _release(self) -> None:
+    def _delete_leases(self) -> None:
         """Delete this reviewer's leases and all that have expired."""
-        self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._who, self._now()))
+        self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
         condition, values = self._condition()
@@ -147,6 +147,6 @@ class ReviewQueue:
 
     def _condition(self) -> tuple[str, list[object]]:
         condition, values = self._filter.condition()
-        reviewed = _BY_ANOTHER_ALONE if self._second else _BY_NOBODY
-        by = [self._who] if self._second else []
-        return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", [*values, self._who, self._now(), *by]
+        reviewed = _BY_ANOTHER_ALONE if self._second_opinion else _BY_NOBODY
+        values += [self._reviewer, self._now(), *([self._reviewer] if self._second_opinion else [])]
+        return f"{_REVIEWABLE} AND {condition} AND {_FREE} AND {reviewed}", values

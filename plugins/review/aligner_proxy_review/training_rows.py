@@ -62,16 +62,18 @@ class _DraftRow:
         """The corrected answer; raises `NoRow` if two edits overlap."""
         text = self.answer
         end = len(text)
-        for start, stop, new in sorted(self.edits, reverse=True):
+        for start, stop, replacement in sorted(self.edits, reverse=True):
             # edits may share only white space
             if stop > end and self.answer[end:stop].strip():
                 raise NoRow("two edits of the same place")
-            text = text[:start] + new + text[min(stop, end) :]
+            text = text[:start] + replacement + text[min(stop, end) :]
             end = start
         return text
 
 
-def training_row(entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup) -> dict[str, Any]:
+def make_training_row(
+    entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup
+) -> dict[str, Any]:
     """The row of one answer; raises `NoRow`."""
     content = entry.content
     answer = content.exchange.answer if content else None
@@ -79,20 +81,21 @@ def training_row(entry: Entry, reviews: Sequence[Review], family: Template, look
         raise NoRow("its text was not kept")
     if reviewers_disagree(reviews):
         raise NoRow("reviewers disagree")
-    work = _start_draft(entry, content, answer)
+    draft = _start_draft(entry, content, answer)
     target = None
     # reviews of single segments come last, so that they override the labels of the whole answer
     for review in sorted(reviews, key=lambda review: (review.segment is not None, review.at)):
         if review.segment is None:
-            target = _apply_whole_review(work, entry, review) or target
+            whole_text = _apply_whole_review(draft, entry, review)
+            target = target if whole_text is None else whole_text
         else:
-            _apply_segment_review(work, review)
+            _apply_segment_review(draft, review)
     return {
         "query": query_field(family, content.exchange.turns),
         "objectives": _objective_texts(entry, reviews, lookup),
         "answer": answer,
-        "target": work.target if target is None else target,
-        "labels": work.labels,
+        "target": draft.target if target is None else target,
+        "labels": draft.labels,
         "source": _provenance(entry, reviews),
     }
 
@@ -110,15 +113,15 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
     return _DraftRow(answer, segments, labels, list(content.edits) if entry.changed else [])
 
 
-def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | None:
+def _apply_whole_review(draft: _DraftRow, entry: Entry, review: Review) -> str | None:
     """Apply a review of the whole answer; returns its corrected text, or None."""
     if review.edit is not None:
         # a segment whose text is still there was not meant
-        work.labels = [STAYS if segment.text in review.edit else CHANGES for segment in work.segments]
+        draft.labels = [STAYS if segment.text in review.edit else CHANGES for segment in draft.segments]
         return review.edit
     if review.verdict is ReviewVerdict.WRONG:
-        work.labels = [STAYS] * len(work.labels)
-        work.edits = []
+        draft.labels = [STAYS] * len(draft.labels)
+        draft.edits = []
     elif review.verdict is ReviewVerdict.HARM and entry.changed:
         raise NoRow("a harmful edit without a better text")
     elif review.verdict is ReviewVerdict.MISSED:
@@ -126,17 +129,17 @@ def _apply_whole_review(work: _DraftRow, entry: Entry, review: Review) -> str | 
     return None
 
 
-def _apply_segment_review(work: _DraftRow, review: Review) -> None:
+def _apply_segment_review(draft: _DraftRow, review: Review) -> None:
     """Apply a review of one segment."""
     number = review.segment
-    if number is None or number >= len(work.segments):
+    if number is None or number >= len(draft.segments):
         raise NoRow("about the end of the answer, after its last segment")
     if review.verdict is ReviewVerdict.WRONG:
-        work.labels[number] = STAYS
-        work.keep_segment(number)
+        draft.labels[number] = STAYS
+        draft.keep_segment(number)
     elif review.verdict is ReviewVerdict.MISSED or review.edit is not None:
-        work.labels[number] = CHANGES
-        work.replace_segment(number, review.edit or "")
+        draft.labels[number] = CHANGES
+        draft.replace_segment(number, review.edit or "")
     elif review.verdict is ReviewVerdict.HARM:
         raise NoRow("a harmful edit without a better text")
 
@@ -157,8 +160,8 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
 def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
     """Provenance of a row: answer, policy, aligner, and each reviewer's verdict with its date."""
     verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
-    by = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
-    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {by} {verdicts}"
+    versions = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
+    return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {versions} {verdicts}"
 
 
 def _date_text(at: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.gateway.streaming.dispatch import stream_mode
+from aligner_proxy.gateway.streaming.dispatch import choose_stream_mode
 from aligner_proxy.types import Mode, Policy, StreamMode
 
 
@@ -16,7 +16,7 @@ from aligner_proxy.types import Mode, Policy, StreamMode
 @pytest.mark.parametrize("asked", StreamMode)
 def test_the_way_is_the_policys_where_it_can_be_taken(mode: Mode, asked: StreamMode, pieces: bool) -> None:
     pipeline: Any = SimpleNamespace(can_release_segments=lambda _: pieces)
-    way = stream_mode(Policy(name="p", mode=mode, stream=asked), pipeline)
+    way = choose_stream_mode(Policy(name="p", mode=mode, stream=asked), pipeline)
     if mode is Mode.SHADOW:
         assert way is StreamMode.PASSTHROUGH
     elif mode is Mode.ENFORCE and (asked is not StreamMode.SENTENCE or pieces):

@@ -155,7 +155,7 @@ async def test_what_comes_later_opens_the_answer_at_once() -> None:
     """Once a heartbeat was due, the opening waits for no further one."""
     upstream = Upstream([chunk("", role="assistant"), chunk("a"), chunk(why="stop")], 0)
     stream = held_stream(FORMATS[0])
-    stream._request.ledger.policy = Policy("p", keepalive_s=0.1)
+    stream._request.state.policy = Policy("p", keepalive_s=0.1)
     got: Items = []
 
     async def read() -> None:

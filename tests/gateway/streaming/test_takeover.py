@@ -36,7 +36,7 @@ ROUTER = SimpleNamespace(get_model_info=DEPLOYMENTS.get, fallbacks=[{"off": ["gp
 @pytest.fixture
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
     guard = build(tmp_path, monkeypatch, RULES)
-    monkeypatch.setattr(routing, "_router", lambda: ROUTER)
+    monkeypatch.setattr(routing, "_find_router", lambda: ROUTER)
     monkeypatch.setattr(routing, "resolve_name", lambda model, team_id: (model, ()))
     return guard
 

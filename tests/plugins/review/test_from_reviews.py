@@ -17,7 +17,7 @@ from aligner_proxy.policy.config import load
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.examples import Examples, parse_examples
 from aligner_proxy.teaching.subjects import Subject, subjects
-from aligner_proxy_review.from_reviews import digest, suggestions
+from aligner_proxy_review.from_reviews import find_suggestions, hash_suggestions
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from tests.audit.conftest import noted
 from tests.teaching.examples import AGAINST, listed, policies
@@ -67,7 +67,7 @@ def say(
 
 
 def found(file: PolicyFile, store: AuditStore, there: Examples | None = None, most: int = 10) -> list[tuple[str, bool]]:
-    made = suggestions(file, store, subject(file), there or Examples(()), most)
+    made = find_suggestions(file, store, subject(file), there or Examples(()), most)
     return [(one.sentence.text, one.sentence.against) for one in made]
 
 
@@ -88,9 +88,9 @@ def test_what_each_verdict_makes_of_a_sentence(store: AuditStore, file: PolicyFi
     newest_first = [("My heart aches.", True), ("Many people feel sad.", False), ("I feel sad.", True)]
     assert found(file, store) == newest_first
     assert found(file, store, most=1) == newest_first[:1]
-    made = suggestions(file, store, subject(file), Examples(()), 10)
+    made = find_suggestions(file, store, subject(file), Examples(()), 10)
     assert made[-1].sentence.origin == f"review {1:032x}/0 segment 0, reviewer:anna right 1970-01-02"
-    assert digest(made) != digest(made[1:])
+    assert hash_suggestions(made) != hash_suggestions(made[1:])
 
 
 def test_what_contradicts_itself_or_is_known_is_left_out(store: AuditStore, file: PolicyFile) -> None:

@@ -48,7 +48,7 @@ def store(place: StoreLocation) -> Iterator[AuditStore]:
 
 def queue(store: AuditStore, who: str = "anna", draw: float = 1.0, **more: object) -> ReviewQueue:
     more.setdefault("now", Clock())
-    return ReviewQueue(store, who, draw=lambda: draw, **more)  # type: ignore[arg-type]
+    return ReviewQueue(store, who, draw_number=lambda: draw, **more)  # type: ignore[arg-type]
 
 
 def say(store: AuditStore, name: str, who: str = "anna", chosen: ReviewOrigin = ReviewOrigin.NEAREST) -> None:
@@ -120,7 +120,7 @@ def test_feedback_of_users_leaves_an_answer_in_the_queue(store: AuditStore) -> N
 def test_a_second_opinion_is_about_what_another_has_reviewed(store: AuditStore) -> None:
     say(store, "near", "ben")
     say(store, "far", "anna")
-    assert [name for name, _ in worked_off(store, queue(store, second=True))] == ["near"]
+    assert [name for name, _ in worked_off(store, queue(store, second_opinion=True))] == ["near"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.types import Objective
 from aligner_proxy_review.reviews import Review, ReviewOrigin, ReviewVerdict
-from aligner_proxy_review.training_rows import NoRow, training_row
+from aligner_proxy_review.training_rows import NoRow, make_training_row
 from models.data.pairs import read_pairs
 from tests.audit.conftest import KIND, RUDE, noted
 
@@ -30,7 +30,7 @@ def said(verdict: ReviewVerdict, who: str = "anna", **fields: Any) -> Review:
 
 
 def row(of: Entry, *reviews: Review) -> dict[str, Any]:
-    return training_row(of, reviews, TEMPLATES["hh-rlhf"], lambda _: KNOWN)
+    return make_training_row(of, reviews, TEMPLATES["hh-rlhf"], lambda _: KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,9 @@ def row(of: Entry, *reviews: Review) -> dict[str, Any]:
         (EDITED, [said(MISSED, segment=0)], "", [1, 1]),
         (LEFT, [said(RIGHT)], RUDE, [0, -1]),
         (LEFT, [said(MISSED, segment=1)], "It is so.", [0, 1]),
+        # the reviewer wants nothing in place of the whole answer
+        (LEFT, [said(MISSED, edit="")], "", [1, 1]),
+        (EDITED, [said(HARM, edit="")], "", [1, 1]),
         (
             LEFT,
             [said(MISSED, segment=1, edit="Yes."), said(MISSED, "ben", segment=1, edit="Yes.")],

@@ -30,8 +30,8 @@ def command(first: str, second: str, as_json: bool, **options: Any) -> None:
         comparison = compare_evidence(store.entries(), store.reviews(), first, second)
     if as_json:
         sides: dict[str, Any] = {first: _evidence_fields(comparison.first), second: _evidence_fields(comparison.second)}
-        same = asdict(comparison.both) | {"intervals": _intervals(comparison.both)}
-        echo_json({"sides": sides, "same_answers": same}, indent=2)
+        same_answers = asdict(comparison.both) | {"intervals": _count_intervals(comparison.both)}
+        echo_json({"sides": sides, "same_answers": same_answers}, indent=2)
         return
     _print_comparison(comparison, first, second)
 
@@ -54,7 +54,7 @@ def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
     return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 
-def _intervals(both: PairedAnswers) -> dict[str, list[float]]:
+def _count_intervals(both: PairedAnswers) -> dict[str, list[float]]:
     """For each count its share and the ends of the interval."""
     counts = asdict(both)
     del counts["answers"]

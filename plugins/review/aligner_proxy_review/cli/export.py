@@ -25,7 +25,7 @@ from aligner_proxy.types import Objective
 from aligner_proxy_review.cli.options import OpenReviews, open_reviews, review_options
 from aligner_proxy_review.review_queue import AnswerPlace
 from aligner_proxy_review.reviews import Review, ReviewOrigin
-from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, training_row
+from aligner_proxy_review.training_rows import NoRow, ObjectiveLookup, make_training_row
 
 _FAMILY = "hh-rlhf"
 """The prompt template in which the rows have their queries."""
@@ -40,36 +40,36 @@ _FAMILY = "hh-rlhf"
 def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
     """Write reviewed answers as training rows."""
     with open_reviews(options) as store:
-        rows, without = _training_rows(store, feedback)
+        rows, skipped_counts = _make_rows(store, feedback)
     _write_rows(out, rows)
     if as_json:
-        echo_json({"file": str(out), "rows": len(rows), "without": dict(without)})
+        echo_json({"file": str(out), "rows": len(rows), "without": dict(skipped_counts)})
         return
     echo(f"{len(rows)} rows in {out}")
-    for reason, count in without.most_common():
+    for reason, count in skipped_counts.most_common():
         echo(f"{count} reviewed answers gave no row: {reason}")
 
 
-def _training_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
+def _make_rows(store: OpenReviews, feedback: bool) -> tuple[list[Mapping[str, Any]], Counter[str]]:
     """Return the rows, and how many reviewed answers gave none, by reason."""
     reviews: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in store.reviews():
         if feedback or review.chosen is not ReviewOrigin.FEEDBACK:
             reviews[review.aligner_id, review.choice].append(review)
-    lookup = _objective_lookup(store.file)
+    lookup = _make_objective_lookup(store.file)
     rows: list[Mapping[str, Any]] = []
-    without: Counter[str] = Counter()
+    skipped_counts: Counter[str] = Counter()
     for entry in store.entries():
         answer_reviews = reviews.get((entry.aligner_id, entry.choice))
         if answer_reviews:
             try:
-                rows.append(training_row(entry, answer_reviews, TEMPLATES[_FAMILY], lookup))
+                rows.append(make_training_row(entry, answer_reviews, TEMPLATES[_FAMILY], lookup))
             except NoRow as reason:
-                without[str(reason)] += 1
-    return rows, without
+                skipped_counts[str(reason)] += 1
+    return rows, skipped_counts
 
 
-def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
+def _make_objective_lookup(file: PolicyFile) -> ObjectiveLookup:
     """Return a function that finds the objectives of an entry's tenant.
 
     The first tenant of the file that matches decides.
@@ -77,8 +77,10 @@ def _objective_lookup(file: PolicyFile) -> ObjectiveLookup:
 
     def find_objectives(entry: Entry) -> dict[str, Objective]:
         facts = entry.content.facts if entry.content else None
-        matching = (t for t in file.tenants if facts is not None and tenant_matches(t, facts, file.trust.aliases))
-        return config.objectives(file, next(matching, None))
+        matching_tenants = (
+            tenant for tenant in file.tenants if facts is not None and tenant_matches(tenant, facts, file.trust.aliases)
+        )
+        return config.objectives(file, next(matching_tenants, None))
 
     return find_objectives
 

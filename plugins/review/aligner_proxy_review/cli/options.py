@@ -57,8 +57,8 @@ class OpenReviews:
     def entries(self) -> Iterator[Entry]:
         """The selected answers, oldest first."""
         condition, values = self.answer_filter.condition()
-        inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
-        return self.store.select(f"id IN ({inner}) ORDER BY id", values)
+        selected_ids = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition}"
+        return self.store.select(f"id IN ({selected_ids}) ORDER BY id", values)
 
     def reviews(self) -> list[Review]:
         """Every review in the store."""

@@ -26,7 +26,7 @@ from rich.text import Text
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import make_table, render_diff
-from aligner_proxy.cli.json_lines import progress_line
+from aligner_proxy.cli.json_lines import print_progress
 from aligner_proxy.cli.options import parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.correctors.registry import correctors
@@ -69,14 +69,18 @@ class ReplayReport:
     """The figures of one replay, in total and by recorded policy."""
 
     def __init__(
-        self, cases: Sequence[ReplayCase], policies: str, without_text: int, reviews: Sequence[Review] = ()
+        self,
+        cases: Sequence[ReplayCase],
+        policies_file_name: str,
+        skipped_without_text: int,
+        reviews: Sequence[Review] = (),
     ) -> None:
         self._cases = cases
         self._reviewed = compare_with_reviews(cases, reviews)
-        self._policies = policies
-        self._without_text = without_text
+        self._policies_file_name = policies_file_name
+        self._skipped_without_text = skipped_without_text
         self._otherwise_count = sum(not case.is_as_recorded for case in cases)
-        self._before, self._after = _compute_both(cases)
+        self._before, self._after = _compute_both_figures(cases)
         policy = attrgetter("entry.policy")
         by_policy = groupby(sorted(cases, key=policy), policy)
         self._groups = {name: list(group) for name, group in by_policy}
@@ -88,13 +92,13 @@ class ReplayReport:
             console.print(make_table(head, rows))
 
     def as_json(self) -> dict[str, Any]:
-        """The comparison as JSON, with the ids of all cases."""
+        """The report as JSON, with the ids of all cases."""
         return {
-            "policies": self._policies,
+            "policies": self._policies_file_name,
             "answers": len(self._cases),
-            "without_text": self._without_text,
-            "aligners_before": _aligners([case.before for case in self._cases]),
-            "aligners_after": _aligners([case.after for case in self._cases]),
+            "without_text": self._skipped_without_text,
+            "aligners_before": _list_aligners([case.before for case in self._cases]),
+            "aligners_after": _list_aligners([case.after for case in self._cases]),
             "before": asdict(self._before),
             "after": asdict(self._after),
             "changes": count_changes(self._cases),
@@ -117,10 +121,12 @@ class ReplayReport:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
 
     def _summary(self) -> str:
-        text = f"{len(self._cases)} recorded answers, replayed under {self._policies}"
+        text = f"{len(self._cases)} recorded answers, replayed under {self._policies_file_name}"
         if self._otherwise_count:
             text += f"; under the current file {self._otherwise_count} of them come out otherwise than recorded"
-        return text + (f"; {self._without_text} more were recorded without text" if self._without_text else "")
+        return text + (
+            f"; {self._skipped_without_text} more were recorded without text" if self._skipped_without_text else ""
+        )
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
         """The tables as (head, rows); those of reviews and of policies only where they say something."""
@@ -170,12 +176,12 @@ class ReplayReport:
             figure.savefig(file, metadata={"Date": None})
 
 
-def _compute_both(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
+def _compute_both_figures(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
     return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
 
 
-def _aligners(sides: Sequence[ReplayRun]) -> list[str]:
-    return sorted({side.aligner for side in sides if side.aligner})
+def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
+    return sorted({run.aligner for run in runs if run.aligner})
 
 
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
@@ -197,13 +203,13 @@ def _share_text(figures: RunFigures) -> str:
 
 
 def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
-    before, after = _compute_both(cases)
+    before, after = _compute_both_figures(cases)
     differ = sum(case.change is not ReplayChange.SAME for case in cases)
     return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
 
 
 def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
-    before, after = _compute_both(cases)
+    before, after = _compute_both_figures(cases)
     return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
 
 
@@ -267,8 +273,8 @@ def command(
 ) -> None:
     """Run recorded answers under other policies or another aligner, and compare."""
     show = options.pop("show")
-    lines = options.pop("json_lines")
-    as_json = options.pop("as_json") or lines
+    as_lines = options.pop("json_lines")
+    as_json = options.pop("as_json") or as_lines
     deadline_s = options.pop("deadline")
     candidate = options.pop("candidate")
     target = Target(options.pop("route"), options.pop("tenant"))
@@ -278,18 +284,18 @@ def command(
     if address and any(options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
     files = [file, registry.parse_policies(candidate.read(), path)] if candidate else [file]
-    report_progress = progress_line if lines else None
+    report_progress = print_progress if as_lines else None
     cases = asyncio.run(
         _run_replay(entries, files, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
     )
-    comparison = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
+    report = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
     if output is not None:
-        comparison.write(output)
+        report.write(output)
     if as_json:
-        echo_json(comparison.as_json(), indent=None if lines else 2)
+        echo_json(report.as_json(), indent=None if as_lines else 2)
         return
     console = Terminal()
-    comparison.show(console)
+    report.show(console)
     _show_cases(console, [case for case in cases if case.change is not ReplayChange.SAME][:show])
 
 
@@ -303,9 +309,9 @@ def _read_recorded(
     store = writer.open_for_reading(file, path)
     try:
         is_narrowed = target != Target()
-        # filtered below, so the limit must not cut before
+        # the target is looked for below, so the limit must not cut before that
         newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
-        entries = list(islice((one for one in newest if not is_narrowed or target.covers(one)), limit))
+        entries = list(islice((entry for entry in newest if not is_narrowed or target.covers(entry)), limit))
         reviews = list(Reviews(store).all())
     finally:
         store.close()
@@ -327,16 +333,16 @@ async def _run_replay(
     Shows a progress bar, or calls `report_progress`.
     """
     total = sum(entry.content is not None for entry in entries)
-    done = 0
+    finished = 0
     with Progress(console=Terminal(stderr=True), disable=report_progress is not None) as progress:
         bar = progress.add_task("replaying", total=total)
 
         def advance() -> None:
-            nonlocal done
-            done += 1
+            nonlocal finished
+            finished += 1
             progress.advance(bar)
             if report_progress is not None:
-                report_progress(done, total)
+                report_progress(finished, total)
 
         async with open_engine() as engine:
             *current, policies = [_open_policies(engine, file) for file in files]

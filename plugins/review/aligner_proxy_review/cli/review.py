@@ -57,15 +57,15 @@ _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ?
 @review_options
 def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
     """Judge whether recorded answers were corrected rightly."""
-    who = f"reviewer:{who or getpass.getuser()}"
+    reviewer = f"reviewer:{who or getpass.getuser()}"
     with open_reviews(options) as store:
-        queue = ReviewQueue(store.store, who, store.answer_filter, second=second)
+        queue = ReviewQueue(store.store, reviewer, store.answer_filter, second_opinion=second)
         if as_json:
             evidence = read_evidence(store.store, store.answer_filter)
             echo_json(_figure_fields(evidence, queue.count_waiting()), indent=2)
             return
         try:
-            _ReviewLoop(Terminal(), store.store, queue, who).run()
+            _ReviewLoop(Terminal(), store.store, queue, reviewer).run()
         finally:
             queue.release()
         _show_figures(Terminal(), store, queue)
@@ -78,7 +78,7 @@ class _ReviewLoop:
     console: Console
     store: AuditStore
     queue: ReviewQueue
-    who: str
+    reviewer: str
     skipped: list[AnswerPlace] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[Review] = field(default_factory=list)
@@ -128,7 +128,7 @@ class _ReviewLoop:
         if key == "m":
             objective = click.prompt("against which objective (empty: none)", default="", show_default=False) or None
         place = (entry.aligner_id, entry.choice)
-        review = Review(*place, verdict, self.who, time.time(), origin, segment, edit, objective)
+        review = Review(*place, verdict, self.reviewer, time.time(), origin, segment, edit, objective)
         try:
             Reviews(self.store).save(review)
         except NoSuchPlace as error:
@@ -150,7 +150,9 @@ class _ReviewLoop:
 def _parse_number(text: str) -> int | None:
     """Parse the number of a segment; None if empty, and -1, which no answer has, if the text is not a number."""
     text = text.strip()
-    return int(text) if text.isdecimal() else -1 if text else None
+    if not text:
+        return None
+    return int(text) if text.isdecimal() else -1
 
 
 def show_entry(console: Console, entry: Entry) -> None:
@@ -196,12 +198,14 @@ def _show_figures(console: Console, store: OpenReviews, queue: ReviewQueue) -> N
         value, low, high = (100 * part for part in evidence.recall)
         rows.append(("found of what should be edited", f"{value:.1f} % ({low:.1f} to {high:.1f})", ""))
     console.print(make_table(("so far", "", "more needed"), rows))
-    apart = f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"
-    console.print(f"{queue.count_waiting()} answers wait; {apart}", soft_wrap=True)
+    disagreements = (
+        f"reviewers disagree on {len(evidence.disagreed)}, feedback with reviewers on {len(evidence.disputed)}"
+    )
+    console.print(f"{queue.count_waiting()} answers wait; {disagreements}", soft_wrap=True)
 
 
 def _figure_fields(evidence: Evidence, waiting: int) -> dict[str, Any]:
-    """The same figures as JSON."""
+    """What the reviews prove, and how many answers wait, as JSON; without text."""
     return {
         "waiting": waiting,
         "answers": evidence.answers,

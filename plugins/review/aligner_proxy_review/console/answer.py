@@ -53,9 +53,12 @@ class Opinion:
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
-def opinions(reviews: Sequence[Review]) -> list[Opinion]:
+def list_opinions(reviews: Sequence[Review]) -> list[Opinion]:
     """Each review with its contradictions, in the order of arrival."""
-    return [Opinion(review, otherwise) for review, otherwise in zip(reviews, mark_contradictions(reviews), strict=True)]
+    return [
+        Opinion(review, is_contradicted)
+        for review, is_contradicted in zip(reviews, mark_contradictions(reviews), strict=True)
+    ]
 
 
 class AnswerView:
@@ -137,10 +140,10 @@ class AnswerView:
             return ((WordChange.KEPT.value, self.answer[:_MOST_IN_LIST]),)
         excerpt: list[Passage] = []
         room = _MOST_IN_LIST
-        last = len(self.passages) - 1
+        last_number = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
             is_kept = change == WordChange.KEPT.value
-            text = _shorten_kept(text, first=number == 0, last=number == last) if is_kept else text
+            text = _shorten_kept(text, is_first=number == 0, is_last=number == last_number) if is_kept else text
             excerpt.append((change, text if len(text) <= room else text[:room] + _ELLIPSIS))
             room -= len(text)
             if room <= 0:
@@ -184,10 +187,10 @@ def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str
         yield WordChange.ADDED, after
 
 
-def _shorten_kept(text: str, first: bool, last: bool) -> str:
+def _shorten_kept(text: str, is_first: bool, is_last: bool) -> str:
     """Shorten unchanged text between changes to its two ends; the first passage keeps its end, the last its start."""
     if len(text) <= 2 * _CONTEXT:
         return text
-    head = "" if first else text[:_CONTEXT]
-    tail = "" if last else text[-_CONTEXT:]
+    head = "" if is_first else text[:_CONTEXT]
+    tail = "" if is_last else text[-_CONTEXT:]
     return head + _ELLIPSIS + tail

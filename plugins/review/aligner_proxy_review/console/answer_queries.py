@@ -176,25 +176,26 @@ class AnswerQueries:
         with self._open_store() as store:
             return find_entry(store, (entry.aligner_id + BESIDE_ID, entry.choice)) if store else None
 
-    def entries_since(self, at: float, limit: int) -> list[Entry]:
+    def entries_since(self, since: float, limit: int) -> list[Entry]:
         """The newest answers since a time, at most `limit`, oldest first, of all tenants."""
-        return list(self._iter_entries(at, math.inf, limit))[::-1]
+        return list(self._iter_entries(since, math.inf, limit))[::-1]
 
     def last_row(self) -> int:
         """The id of the newest row; 0 if there is none."""
         with self._open_store() as store:
             return store.last_row() if store else 0
 
-    def entries_after(self, after: int, limit: int) -> tuple[int, list[Entry]]:
-        """The id of the newest row, and the newest answers after row `after`, oldest first, of all tenants."""
+    def entries_after(self, known_row: int, limit: int) -> tuple[int, list[Entry]]:
+        """The id of the newest row, and the newest answers after row `known_row`, oldest first, of all tenants."""
         with self._open_store() as store:
             if store is None:
                 return 0, []
             last = store.last_row()
             # after an erasure the newest row may have a smaller id
-            if last <= after:
+            if last <= known_row:
                 return last, []
-            return last, list(store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (after, last, limit)))[::-1]
+            entries = store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (known_row, last, limit))
+            return last, list(entries)[::-1]
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """The newest answers since a time that this viewer may see, newest first, for counting rates."""

@@ -164,17 +164,17 @@ class Console:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Follow the audit store while the application runs, and end jobs and connections with it."""
-        following = asyncio.ensure_future(self.services.feed.run())
+        feed_task = asyncio.ensure_future(self.services.feed.run())
         try:
             yield
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            feed_task.cancel()
+            await asyncio.gather(feed_task, return_exceptions=True)
             await self.services.jobs.aclose()
             await self.services.gateway.aclose()
 
     def _find_visit(self, request: Request) -> Visit | None:
-        """Return the visit of a request with a valid session, else None.
+        """The visit of a request; None without a valid session.
 
         The keys file is read every time, so that withdrawing a key takes effect at once.
         """
@@ -267,9 +267,9 @@ class Console:
 
     async def _show_store_error(self, request: Request, error: Exception) -> Response:
         # Our own errors contain a fix and no text of the traffic; errors of SQLite and the system may name files.
-        ours = isinstance(error, AlignerProxyError)
+        is_own = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)
-        return self._error_page(request, 503, str(error) if ours else "The audit store cannot be read.")
+        return self._error_page(request, 503, str(error) if is_own else "The audit store cannot be read.")
 
     def _error_page(self, request: Request, status: int, message: str) -> Response:
         text = self.services.templates.get_template("error.html").render(

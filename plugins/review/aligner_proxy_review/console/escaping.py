@@ -21,9 +21,9 @@ _MOST_MARKS = 500
 """How many runs of hidden characters are shown; the text is cut after them."""
 
 
-def show_text(text: object, most: int = MOST_CHARS) -> Markup:
+def show_text(text: object, max_chars: int = MOST_CHARS) -> Markup:
     """A text as escaped HTML in its own element."""
-    return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), most))
+    return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), max_chars))
 
 
 def show_name(text: object) -> Markup:
@@ -31,19 +31,19 @@ def show_name(text: object) -> Markup:
     return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MOST_OF_NAME))
 
 
-def show_plain(text: object, most: int = MOST_OF_NAME) -> str:
-    """The same for an HTML attribute, where elements are not possible."""
+def show_plain(text: object, max_chars: int = MOST_OF_NAME) -> str:
+    """A text for an HTML attribute, cut, with hidden characters as [U+....], since no elements are possible there."""
     text = str(text)
-    visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:most])
-    return visible + ("…" if len(text) > most else "")
+    visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:max_chars])
+    return visible + ("…" if len(text) > max_chars else "")
 
 
-def _escape_bounded(text: str, most: int) -> Markup:
+def _escape_bounded(text: str, max_chars: int) -> Markup:
     """Escape the text and replace each run of a hidden character by its code point."""
     pieces = list[Markup]()
     marks = 0
     end = 0
-    for run in _runs(text[:most]):
+    for run in _split_runs(text[:max_chars]):
         if is_hidden(run[0]):
             marks += 1
             if marks > _MOST_MARKS:
@@ -58,7 +58,7 @@ def _escape_bounded(text: str, most: int) -> Markup:
     return Markup("").join(pieces)
 
 
-def _runs(text: str) -> Iterator[str]:
+def _split_runs(text: str) -> Iterator[str]:
     """The text split into runs of visible characters and runs of one hidden character."""
     # all visible characters have the same key, each hidden one its own
     for _, run in groupby(text, lambda char: char if is_hidden(char) else ""):

@@ -108,9 +108,9 @@ class ConsoleJobs:
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
     """Run one command and read its progress lines; kills it if the job is cancelled."""
     # the command ends when the console dies
-    tether = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
+    launcher = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
-        *tether,
+        *launcher,
         *(sys.executable, "-m", "aligner_proxy", *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -122,7 +122,7 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
     assert process.stdout is not None
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
-    last: dict[str, Any] = {}
+    last_report: dict[str, Any] = {}
     try:
         # a command that fails at once reads no input; its last line says why
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -130,20 +130,20 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
             await process.stdin.drain()
         process.stdin.close()
         async for line in process.stdout:
-            last = json.loads(line)
-            if last.keys() == {"done", "of"}:
-                job.done = last["done"]
-                job.of = last["of"]
+            last_report = json.loads(line)
+            if last_report.keys() == {"done", "of"}:
+                job.done = last_report["done"]
+                job.of = last_report["of"]
         status = await process.wait()
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
         raise
-    if "error" in last:
-        job.fault = str(last["error"].get("message"))
+    if "error" in last_report:
+        job.fault = str(last_report["error"].get("message"))
     # it ended without a result
-    elif not last or last.keys() == {"done", "of"}:
+    elif not last_report or last_report.keys() == {"done", "of"}:
         job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
     else:
-        job.result = last
+        job.result = last_report

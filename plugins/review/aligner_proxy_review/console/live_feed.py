@@ -42,10 +42,10 @@ class AnswerSource(Protocol):
     def last_row(self) -> int:
         """The id of the newest row, 0 if there is none; ids only grow."""
 
-    def entries_after(self, after: int, limit: int) -> tuple[int, Sequence[Entry]]:
-        """The id of the newest row, and the newest entries after row `after`, oldest first."""
+    def entries_after(self, known_row: int, limit: int) -> tuple[int, Sequence[Entry]]:
+        """The id of the newest row, and the newest entries after row `known_row`, oldest first."""
 
-    def entries_since(self, at: float, limit: int) -> Sequence[Entry]:
+    def entries_since(self, since: float, limit: int) -> Sequence[Entry]:
         """The newest entries since a time, oldest first."""
 
 
@@ -107,8 +107,8 @@ class LiveFeed:
     async def poll(self) -> None:
         """Poll once and pass on new entries; logs the first of several failures."""
         try:
-            last = await self._first_row()
-            newest, entries = await asyncio.to_thread(self._source.entries_after, last, _MOST_AT_ONCE)
+            last_row = await self._first_row()
+            newest, entries = await asyncio.to_thread(self._source.entries_after, last_row, _MOST_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
                 log.warning("console: the audit store cannot be read (%s); retrying", type(error).__name__)

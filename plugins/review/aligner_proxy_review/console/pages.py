@@ -19,7 +19,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy_review.console import access, policy_explanation
 from aligner_proxy_review.console.access import Viewer
-from aligner_proxy_review.console.answer import AnswerView, opinions
+from aligner_proxy_review.console.answer import AnswerView, list_opinions
 from aligner_proxy_review.console.answer_queries import AnswerFilters, AnswerQueries, answer_handle
 from aligner_proxy_review.console.files import ConsoleFiles
 from aligner_proxy_review.console.forms import NOT_FOUND, PageError
@@ -134,7 +134,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
     row = visit.services.templates.get_template("answer_row.html")
     filters = visit.filters
 
-    def event(entry: Entry) -> str:
+    def render_event(entry: Entry) -> str:
         name = answer_handle(entry)
         if name not in feed.rendered:
             # each line of an event needs its own field; a carriage return would end one
@@ -142,15 +142,15 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
             feed.rendered[name] = "event: answer\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
         return feed.rendered[name]
 
-    def render(entries: Sequence[Entry]) -> str:
-        ours = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
-        return "".join(map(event, ours))
+    def render_entries(entries: Sequence[Entry]) -> str:
+        visible_entries = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
+        return "".join(map(render_event, visible_entries))
 
     # pages with both alike show the same, so they share the rendered batches
     kind = (visit.viewer.tenants, filters)
     with feed.open_page() as queue:
         yield "retry: 2000\n: following\n\n"
-        yield render(await feed.recent_entries())
+        yield render_entries(await feed.recent_entries())
         while visit.is_open():
             try:
                 async with asyncio.timeout(_KEEP_ALIVE_S):
@@ -158,7 +158,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            yield "event: missed\ndata: \n\n" if batch is MISSED else batch.render(kind, render)
+            yield "event: missed\ndata: \n\n" if batch is MISSED else batch.render(kind, render_entries)
         yield "event: over\ndata: \n\n"
 
 
@@ -170,14 +170,14 @@ async def show_answer(visit: Visit) -> Response:
         raise PageError(404, NOT_FOUND)
     policy = await asyncio.to_thread(lambda: policy_explanation.explain_entry(services.files.current(), entry))
     reviews = await asyncio.to_thread(services.answers.reviews, entry)
-    other = await asyncio.to_thread(services.answers.shadow_entry, entry)
+    shadow = await asyncio.to_thread(services.answers.shadow_entry, entry)
     return visit.page(
         "answer.html",
         answer=AnswerView(entry),
         policy=policy,
-        opinions=opinions(reviews),
+        opinions=list_opinions(reviews),
         apart=reviewers_disagree(reviews),
-        beside=AnswerView(other) if other is not None and visit.viewer.may_see(other.tenant) else None,
+        beside=AnswerView(shadow) if shadow is not None and visit.viewer.may_see(shadow.tenant) else None,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy.audit.entry import policy_hash
+from aligner_proxy.cli.callers import find_caller
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import litellm_config
@@ -46,13 +47,11 @@ class ExplainedPolicy:
 
 def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
     """The policy that a model, team and key would get; raises `ForbiddenError` and `BadRequest`."""
-    entries = configured.keys.items()
-    # a key may be given by its hash or its alias
-    digest, entry = next(((d, e) for d, e in entries if key and key in (d, e.alias)), (None, None))
-    team = team or (entry.team if entry and entry.team else "")
+    caller = find_caller(configured.keys, team or None, key or None)
     name, groups = litellm_config.resolve_model(configured.litellm, model)
-    facts = RequestFacts(name, (), team or None, team or None, digest, entry.alias if entry else key or None)
-    return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=entry is not None))
+    # a team may be given by its id or its alias, so it is used as both
+    facts = RequestFacts(name, (), caller.team, caller.team, caller.key_digest, caller.key_alias)
+    return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=caller.is_known))
 
 
 def explain_entry(configured: ConsoleConfig, entry: Entry) -> ExplainedPolicy | None:

@@ -74,13 +74,13 @@ class Rates:
     @property
     def total(self) -> RateGroup:
         """All groups as one."""
-        whole = RateGroup("all", "all")
+        total = RateGroup("all", "all")
         for group in self.groups:
-            whole.statuses += group.statuses
-            whole.would_correct += group.would_correct
-            whole.cache_hits += group.cache_hits
-            whole.times += group.times
-        return whole
+            total.statuses += group.statuses
+            total.would_correct += group.would_correct
+            total.cache_hits += group.cache_hits
+            total.times += group.times
+        return total
 
     @property
     def tallest_bar(self) -> int:

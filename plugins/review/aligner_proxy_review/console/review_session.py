@@ -23,9 +23,9 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 
 PERIOD_S = 30 * 86_400.0
 """How far back the queue reaches; the default of the `review` command."""
-_MOST_DESKS = 1000
+_MOST_STATES = 1000
 """How many sessions have a state at a time."""
-_MOST_PASSED = 200
+_MOST_REMEMBERED = 200
 """Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
 Drawn = tuple[AnswerPlace, ReviewOrigin]
 Redact = Callable[[str], str]
@@ -50,12 +50,12 @@ class ReviewStates:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._of: TTLCache[str, ReviewState] = TTLCache(_MOST_DESKS, LIFETIME_S)
+        self._states: TTLCache[str, ReviewState] = TTLCache(_MOST_STATES, LIFETIME_S)
 
     def state_of(self, session: str) -> ReviewState:
         """The state of a session; creates it on first use."""
         with self._lock:
-            return self._of.setdefault(session, ReviewState())
+            return self._states.setdefault(session, ReviewState())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ class ReviewSession:
         self._store = store
         self._state = state
         self._viewer = viewer
-        self._who = reviewer_name(viewer)
+        self._reviewer = reviewer_name(viewer)
         # the queue gives only answers of this reviewer's tenants
         self.answer_filter = AnswerFilter(since=time.time() - PERIOD_S, tenants=viewer.tenants)
-        self._queue = ReviewQueue(store, self._who, self.answer_filter, second=state.second)
+        self._queue = ReviewQueue(store, self._reviewer, self.answer_filter, second_opinion=state.second)
 
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
         """Return the current answer, else lease the next one for this reviewer; None if none is left."""
@@ -104,7 +104,7 @@ class ReviewSession:
         review = Review(
             *place,
             review_input.verdict,
-            self._who,
+            self._reviewer,
             time.time(),
             origin,
             review_input.segment,
@@ -137,7 +137,7 @@ class ReviewSession:
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
             # the oldest ones may come up again
-            del self._state.skipped[:-_MOST_PASSED]
+            del self._state.skipped[:-_MOST_REMEMBERED]
             self._state.current = None
             self._queue.release()
 
@@ -159,9 +159,9 @@ class ReviewSession:
     def compute_figures(self) -> ReviewFigures:
         """What the reviews prove so far about the answers that this reviewer may see."""
         evidence = read_evidence(self._store, self.answer_filter)
-        places = (*evidence.disagreed, *evidence.disputed)[:_MOST_PASSED]
-        apart = [entry for place in places if (entry := find_entry(self._store, place)) is not None]
-        return ReviewFigures(evidence, self._queue.count_waiting(), tuple(apart))
+        places = (*evidence.disagreed, *evidence.disputed)[:_MOST_REMEMBERED]
+        entries = [entry for place in places if (entry := find_entry(self._store, place)) is not None]
+        return ReviewFigures(evidence, self._queue.count_waiting(), tuple(entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def test_a_segment_that_is_not_there_is_asked_for_again(folder: Path, segment: s
 
 def test_what_another_one_holds_is_not_shown(folder: Path) -> None:
     store = AuditStore(folder / "audit.db")
-    assert ReviewQueue(store, "reviewer:ben", draw=lambda: 1.0).next() is not None
+    assert ReviewQueue(store, "reviewer:ben", draw_number=lambda: 1.0).next() is not None
     store.close()
     run(folder, "review", "--who", "anna", keys="aq")
     assert [r.aligner_id for r in reviews(folder)] == ["id-1"]

@@ -18,7 +18,7 @@ from aligner_proxy.types import Status
 from aligner_proxy_review.console import answer_queries
 from aligner_proxy_review.console.answer_queries import answer_handle
 from tests.audit.conftest import noted
-from tests.plugins.review.console.conftest import MASTER, REVIEWER, Browser, Site, an_entry, judged, with_texts
+from tests.plugins.review.console.conftest import MASTER, REVIEWER, Browser, Site, an_entry, digest, judged, with_texts
 
 STATIC = Path(answer_queries.__file__).parent / "static"
 
@@ -215,6 +215,15 @@ def test_the_policy_of_model_team_and_key(operator: Browser) -> None:
     assert "all+acme" in operator.send("/policy", model="gpt", key="app").text
     assert "all+acme" not in operator.send("/policy", model="gpt", team="globex").text
     assert "such an answer is skipped" in operator.send("/policy", model="other").text
+
+
+def test_the_policy_of_a_key_that_only_litellm_knows_is_found_by_its_hash(site: Site, operator: Browser) -> None:
+    """A tenant of the file may be a key of LiteLLM's database, which the keys file does not have."""
+    sha256 = digest("sk-of-the-database")
+    site.write_policies(tenants=[{"match": {"key": sha256}, "name": "job", "enforce": ["kind"]}])
+    operator.get("/playground")
+    assert "all+job" in operator.send("/policy", model="gpt", key=sha256).text
+    assert "all+job" not in operator.send("/policy", model="gpt", key=digest("sk-another")).text
 
 
 def test_without_a_store_the_page_says_what_to_do(site: Site, browser: Browser) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from aligner_proxy.plugins.api import Entry
-from aligner_proxy_review.console.answer import opinions
+from aligner_proxy_review.console.answer import list_opinions
 from aligner_proxy_review.console.answer_queries import answer_handle
 from aligner_proxy_review.reviews import Review, ReviewOrigin, ReviewVerdict
 from tests.plugins.review.conftest import reviews_in
@@ -126,12 +126,12 @@ def test_whom_a_verdict_contradicts_is_marked() -> None:
     def said(verdict: str, who: str, segment: int | None = None) -> Review:
         return Review("id", 0, ReviewVerdict(verdict), who, 1.0, ReviewOrigin.NEAREST, segment)
 
-    found = opinions(
+    found = list_opinions(
         [said("right", "anna"), said("right", "bert"), said("missed", "bert", 1), said("wrong", "anna", 2)]
     )
     assert [one.contradicted for one in found] == [False] * 4, "of the same place all say the same"
     assert [one.is_against_aligner for one in found] == [False, False, True, True]
-    found = opinions([said("harm", "anna", 1), said("right", "bert", 1), said("right", "carl", 2)])
+    found = list_opinions([said("harm", "anna", 1), said("right", "bert", 1), said("right", "carl", 2)])
     assert [one.contradicted for one in found] == [True, True, False]
 
 

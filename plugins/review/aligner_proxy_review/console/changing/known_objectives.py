@@ -66,8 +66,8 @@ class KnownObjective:
 def list_objectives(file: PolicyFile) -> list[KnownObjective]:
     """Every objective of the file and of its tenants; raises `ConfigError` for a damaged index of heads."""
     by_title: dict[str, list[HeadStatus]] = {}
-    for one in head_statuses(file):
-        by_title.setdefault(one.subject.title, []).append(one)
+    for status in head_statuses(file):
+        by_title.setdefault(status.subject.title, []).append(status)
     return [
         KnownObjective(name, title, text, tenant, path, file.source.place_of(*path), tuple(by_title.get(title, ())))
         for name, title, text, tenant, path in _iter_objectives(file)

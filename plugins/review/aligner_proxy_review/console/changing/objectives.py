@@ -40,7 +40,7 @@ _changing = threading.Lock()
 """Prevents two forms from writing a file at the same time."""
 _CHANGED = "The examples, or the text, have changed since this report; teach again."
 """Shown if a report is no longer about the present examples."""
-_OTHERS = "There are other sentences now than the page showed; look at them first."
+_OTHER_SENTENCES = "There are other sentences now than the page showed; look at them first."
 
 
 def count_interval(count: Count) -> tuple[float, float, float]:
@@ -72,7 +72,7 @@ class _Contents:
     @property
     def digest(self) -> str:
         """A hash that identifies the list of suggestions."""
-        return from_reviews.digest(self.suggested)
+        return from_reviews.hash_suggestions(self.suggested)
 
 
 async def show_objective(visit: Visit) -> Response:
@@ -110,8 +110,8 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
         _start_lesson(visit, target)
     elif act == "discard":
         visit.services.jobs.forget(_job_name(target))
-    elif act in _ACTS:
-        await asyncio.to_thread(_apply_act, visit, target, act, form)
+    elif act in _ACTIONS:
+        await asyncio.to_thread(_apply_action, visit, target, act, form)
         # its heads are active now, so the report is done with
         if act == "keep":
             visit.services.jobs.forget(_job_name(target))
@@ -131,7 +131,7 @@ def _find_objective(visit: Visit) -> KnownObjective:
 
 
 def _find_changeable(visit: Visit) -> KnownObjective:
-    """The same, and 404 as well if this viewer may not change it."""
+    """Return the objective of the URL; raises `PageError` 404 if it does not exist or this viewer may not change it."""
     target = _find_objective(visit)
     if not target.may_change(visit.viewer):
         raise PageError(404, NOT_FOUND)
@@ -156,7 +156,7 @@ def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> lis
     if not writer.has_store(configured.policies):
         return []
     with closing(configured.store()) as store:
-        suggestions = from_reviews.suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
+        suggestions = from_reviews.find_suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
     return [suggestion for suggestion in suggestions if visit.viewer.may_see(suggestion.entry.tenant)]
 
 
@@ -170,11 +170,11 @@ def _example_lists(examples: Examples | None) -> tuple[tuple[str, str, Sequence[
     )
 
 
-def _apply_act(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
+def _apply_action(visit: Visit, target: KnownObjective, act: str, form: dict[str, str]) -> None:
     """Perform the action of a form; a `ConfigError` becomes an error of the form."""
     try:
         with _changing:
-            _ACTS[act](visit, target, form)
+            _ACTIONS[act](visit, target, form)
     except ConfigError as error:
         raise PageError(400, f"Nothing was changed: {error}.") from None
 
@@ -199,7 +199,7 @@ def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
 def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     subject = _require_subject(target)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
-    _hold_new(visit, subject)
+    _block_auto_teaching(visit, subject)
     count = example_file.add_examples(subject, sentences)
     _log_change(visit, target, f"{count} examples added")
 
@@ -222,7 +222,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     before = read_text(place)
     after = _insert_examples(before, target, name, configured)
-    _hold_new(visit, subject)
+    _block_auto_teaching(visit, subject)
     count = example_file.add_examples(subject, sentences)
     try:
         # Resolve links, since a mounted file may be a link that has to stay.
@@ -234,7 +234,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     _log_change(visit, target, f"{count} examples begun")
 
 
-def _insert_examples(before: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
+def _insert_examples(policies_text: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
     """Return the policies file's text with a file of examples added to an objective."""
 
     def edit(text: str) -> str:
@@ -248,10 +248,10 @@ def _insert_examples(before: str, target: KnownObjective, name: str, configured:
         # an objective may be written as its text alone
         block[target.path[-1]] = {**(entry if isinstance(entry, dict) else {"text": entry}), "examples": name}
 
-    return edit_checked(before, path_of(configured.policies), edit, change)
+    return edit_checked(policies_text, path_of(configured.policies), edit, change)
 
 
-def _hold_new(visit: Visit, subject: Subject) -> None:
+def _block_auto_teaching(visit: Visit, subject: Subject) -> None:
     """If the example file is new, block automatic teaching of it, so that its report is seen first."""
     if subject.examples.exists():
         return
@@ -262,10 +262,10 @@ def _hold_new(visit: Visit, subject: Subject) -> None:
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Remove one example from a list of the file."""
     kind = form.get("list", "")
-    was_there = kind in (AGAINST, FINE) and example_file.remove_example(
+    is_removed = kind in (AGAINST, FINE) and example_file.remove_example(
         _require_subject(target), kind, form.get("example", "")
     )
-    if not was_there:
+    if not is_removed:
         raise PageError(409, "This example is gone already.")
     _log_change(visit, target, "1 example taken back")
 
@@ -273,17 +273,23 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Add suggestions from reviews as examples: one sentence, or all that the page showed."""
     subject = _require_subject(target)
-    suggested = _find_suggestions(visit, subject, example_file.present_examples(subject))
+    suggestions = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
-        selection = [one for one in suggested if example_file.example_id(one.sentence.text) == form["example"]]
+        selection = [
+            suggestion
+            for suggestion in suggestions
+            if example_file.example_id(suggestion.sentence.text) == form["example"]
+        ]
     else:
         # nobody may take sentences that the page did not show
-        selection = suggested if from_reviews.digest(suggested) == form.get("shown") else []
+        selection = suggestions if from_reviews.hash_suggestions(suggestions) == form.get("shown") else []
     if not selection:
-        raise PageError(409, _OTHERS)
-    _hold_new(visit, subject)
-    count = example_file.add_examples(subject, [one.sentence for one in selection])
-    answers = ", ".join(f"{one.review.aligner_id}/{one.review.choice}#{one.segment}" for one in selection)
+        raise PageError(409, _OTHER_SENTENCES)
+    _block_auto_teaching(visit, subject)
+    count = example_file.add_examples(subject, [suggestion.sentence for suggestion in selection])
+    answers = ", ".join(
+        f"{suggestion.review.aligner_id}/{suggestion.review.choice}#{suggestion.segment}" for suggestion in selection
+    )
     _log_change(visit, target, f"{count} examples from reviews of {answers}")
 
 
@@ -307,12 +313,12 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
     """Activate the heads that were active before, if they were taught for the present text."""
     subject = _require_subject(target)
-    back = HeadStore.for_file(visit.services.files.current().policies).rollback(
+    active_versions = HeadStore.for_file(visit.services.files.current().policies).rollback(
         subject.scope, subject.name, subject.text
     )
-    if not back:
+    if not active_versions:
         raise PageError(409, "There is no earlier head for this text.")
-    _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in back)}")
+    _log_change(visit, target, f"back to head {', '.join(version.head[:8] for version in active_versions)}")
 
 
 def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
@@ -321,7 +327,7 @@ def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> No
     _log_change(visit, target, f"{count} heads forgotten")
 
 
-_ACTS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
+_ACTIONS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
     "add": _add_examples,
     "begin": _begin_examples,
     "remove": _remove_example,
@@ -402,6 +408,6 @@ def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
     return [(Version.model_validate(result["version"]), base64.b64decode(result["head_bytes"])) for result in results]
 
 
-def _log_change(visit: Visit, target: KnownObjective, what: str) -> None:
-    """Log one line for a change: who, what, and ids; never a text."""
-    log.info("console: %s changed objective %s: %s", visit.viewer.name, target.title, what)
+def _log_change(visit: Visit, target: KnownObjective, change: str) -> None:
+    """Log one line for a change: the viewer, the objective and the change; never a text."""
+    log.info("console: %s changed objective %s: %s", visit.viewer.name, target.title, change)

@@ -63,8 +63,8 @@ class _ShownChange:
     @property
     def digest(self) -> str:
         """A hash that identifies this change of this version of the file."""
-        both = self.change.before + "\0" + self.change.after
-        return hashlib.sha256(both.encode(errors="replace")).hexdigest()
+        texts = self.change.before + "\0" + self.change.after
+        return hashlib.sha256(texts.encode(errors="replace")).hexdigest()
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -107,26 +107,26 @@ async def show_replay(visit: Visit) -> Response:
     return visit.page("replayed.html", work=job, listed=answers, limits=LIMITS)
 
 
-def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **more: Any) -> Response:
+def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **extra: Any) -> Response:
     """Render the page with its form, the proposed change, and the replay of this change."""
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
     # Do not show the replay of another change.
-    is_its = proposed is not None and job is not None and job.subject == proposed.digest
+    is_same_change = proposed is not None and job is not None and job.subject == proposed.digest
     values = {
         "problem": None,
         "written": None,
         "places": _change_places(file),
-        "objectives": sorted({one.name for one in list_objectives(file)}),
+        "objectives": sorted({objective.name for objective in list_objectives(file)}),
         "aligners": (DEFAULT_ALIGNER, *file.aligner.adapters),
         "modes": [mode.value for mode in Mode],
         "limits": LIMITS,
-        "work": job if is_its else None,
-        "listed": _differing_answers(visit, job if is_its else None),
+        "work": job if is_same_change else None,
+        "listed": _differing_answers(visit, job if is_same_change else None),
         "canaries": _list_canaries(file),
     }
     return visit.page(
-        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | more
+        "promote.html", given={name: fields.get(name, "") for name in _FIELDS}, shown=proposed, **values | extra
     )
 
 
@@ -196,7 +196,7 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
     if not writer.has_store(configured.policies):
         raise PageError(409, "There is no audit store, so there are no answers to replay.")
     target = proposed.change.target
-    where = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
+    place_options = ["--route", target.route] if target.route else ["--tenant", target.tenant] if target.tenant else []
     count = limit if limit in map(str, LIMITS) else str(LIMITS[0])
     since = f"{PERIOD_S:.0f}s"
     # Taught heads belong to the path as configured, with links unresolved.
@@ -204,7 +204,7 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
     arguments = ["replay", "--policy", file, "--candidate", "-", "--json-lines", "--since", since]
     services.jobs.begin(
         _job_name(visit),
-        [*arguments, "--limit", count, *where, *services.files.engine_options()],
+        [*arguments, "--limit", count, *place_options, *services.files.engine_options()],
         stdin_text=proposed.change.after,
         subject=proposed.digest,
     )
