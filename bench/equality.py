@@ -170,7 +170,7 @@ def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work
 
 
 def _writing(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
-    proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
+    proposer = EditProposer([*draft, shapes.EOS], runner.choose_draft_length)
     return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 

@@ -84,7 +84,7 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
     prepared, folder = _prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings, progress=progress)
-    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
+    runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
     return Aligner(runner, info)
 
@@ -96,7 +96,7 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     prepared, folder = _store_weights(together.base, settings, home, progress)
     progress("loading")
     runner = load(folder, settings, list(together.over.values()), progress)
-    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
+    runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
     for number, (name, source) in enumerate(together.over.items(), start=1):
@@ -121,7 +121,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
         template_hash=family.hash,
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
-        ends=has_head and runner.ends(number),
+        ends=has_head and runner.judges_ends(number),
         taught=runner.list_shipped_objectives(number),
         languages=prepared.languages,
         quantization=prepared.quantization,
@@ -281,7 +281,7 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
 
 def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
     head = _head(source.head, model)
-    return AdapterWeights(lora.read(adapter), head, _load_shipped_heads(source.taught_heads, head))
+    return AdapterWeights(lora.read_adapter(adapter), head, _load_shipped_heads(source.taught_heads, head))
 
 
 def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:

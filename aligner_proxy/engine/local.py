@@ -257,7 +257,7 @@ class LocalEngine:
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         client = JobClient(submitted.deadline, tenant, submitted.abandoned.is_set)
         if answer is not None:
-            client.awake = answer.waits
+            client.has_new_text = answer.waits
             client.reads_ahead = answer.is_read_ahead
         job = Job(name, work(sequence), submitted.finish, client, sequence=sequence, phases=phases)
         self._live.add(submitted)

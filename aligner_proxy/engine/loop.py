@@ -112,8 +112,8 @@ class Loop:
     def _step(self, feed: Feed, ask: Ask) -> Step:
         """Build the result for a job's ask, once all its tokens have been fed."""
         runner = self.aligner.runner
-        scores = runner.scores(feed, ask.spans) if ask.spans else []
-        rows = runner.rows(feed, ask.spans) if ask.spans and ask.rows else []
+        scores = runner.score_segments(feed, ask.spans) if ask.spans else []
+        rows = runner.read_rows(feed, ask.spans) if ask.spans and ask.rows else []
         return Step(scores, feed.job.tokens, feed.job.forwards, rows)
 
     def _advance(self, job: Job, step: Step) -> None:

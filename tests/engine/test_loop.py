@@ -90,7 +90,7 @@ def test_a_second_request_of_the_same_route_reads_only_what_is_new() -> None:
     first = correct_alone(made, tiny.request(caution=1e9))
     other = tiny.request("Bring a coat. The ferry leaves at seven.", caution=1e9)
     expected = correct_alone(aligner(), other)
-    assert made.runner.pool.use().cached > 3
+    assert made.runner.pool.count_uses().cached > 3
     fed: list[int] = []
     run = made.runner.run
     made.runner.run = lambda feeds: fed.extend(f.stop - f.start for f in feeds) or run(feeds)  # type: ignore[assignment,method-assign]
@@ -161,14 +161,14 @@ def test_one_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made = aligner()
-    scores = made.runner.scores
+    scores = made.runner.score_segments
 
     def broken(feed: Any, spans: Any) -> Any:
         if feed.job.name == "1":
             raise RuntimeError("no more memory for the harbour")
         return scores(feed, spans)
 
-    monkeypatch.setattr(made.runner, "scores", broken)
+    monkeypatch.setattr(made.runner, "score_segments", broken)
     requests = [tiny.request().model_copy(update={"request_id": str(i)}) for i in range(3)]
     ends = together(made, requests, 1024, 8)
     assert isinstance(ends[1], EngineFault)
@@ -191,8 +191,10 @@ def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPa
     runner = made.runner
     model = made.runner._model
     seen: list[torch.Tensor] = []
-    choose = runner._choose
-    monkeypatch.setattr(runner, "_choose", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds))
+    choose = runner._choose_tokens
+    monkeypatch.setattr(
+        runner, "_choose_tokens", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds)
+    )
     loop = Loop(made, budget=90)
     for i in range(5):
         sequence = Sequence()

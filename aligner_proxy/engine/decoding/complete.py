@@ -39,7 +39,7 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
         )
     # the end mark, too: the completion is expected to end where the prediction does
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
-    proposer = EditProposer(draft, aligner.runner.draft_length)
+    proposer = EditProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
     limits = DraftLimits(

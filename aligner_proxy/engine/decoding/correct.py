@@ -18,7 +18,7 @@ from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRan
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
 from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
-from aligner_proxy.engine.model.detector import spans, spans_with_words
+from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
@@ -153,7 +153,7 @@ class PromptedPassage(AnswerPassage):
 
     def spans(self, pieces: Sequence[Segment]) -> Spans:
         """The prompt's tokens that belong to the given pieces and to the objectives."""
-        return spans(self.fitted.prompt, pieces, self.fitted.offsets)
+        return find_spans(self.fitted.prompt, pieces, self.fitted.offsets)
 
 
 class AnswerEditor:
@@ -269,14 +269,14 @@ class AnswerEditor:
         scores: list[Score] = []
         clean = tuple[range, ...]()
         # a long draft is worth it only where the detector flags nothing, so it is asked first
-        if self.scores and self._runner.probes(len(passage.fitted.ids), len(lookup)):
+        if self.scores and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             moved = len(lead) - passage.folded.place_in_folded(start)
             placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
             clean = trusted_ranges(placed, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         where = passage.spans(passage.own) if self.scores and not scores else None
-        proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
+        proposer = EditProposer(lookup, self._runner.choose_draft_length, trusted=clean)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
@@ -345,7 +345,7 @@ class AnswerEditor:
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
     ) -> Generator[Ask, Step, list[Score]]:
         """The scores of pieces of a prompt with the answer `text`, by their inner words, too."""
-        scores = (yield from self._read(prompt, spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
+        scores = (yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
         yield from self.judge_words(prompt, text, pieces, scores)
         return scores
 
@@ -367,7 +367,7 @@ class AnswerEditor:
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
         """The score of a piece apart from its inner words, and of each of its `judged_words` that is flagged."""
-        marked = spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        marked = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
         where = replace(marked, segments=(*marked.inner[0], *marked.segments), inner=())
         *in_place, own = (yield from self._read(prompt, where)).scores
         before = without_last_marks(text[: piece.start])
@@ -383,7 +383,7 @@ class AnswerEditor:
     def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
         """The score of a sentence behind the answer `before`."""
         prompt = self._frame.fit_prompt(before + sentence)
-        where = spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
+        where = find_spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
         return (yield from self._read(prompt, where)).scores[0]
 
     def judge_followers(
@@ -555,7 +555,7 @@ class AnswerEditor:
         body = text.lstrip()
         pieces = structure.split(body)
         placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
-        where = spans_with_words(prompt.prompt, placed, prompt.offsets)
+        where = find_spans_with_words(prompt.prompt, placed, prompt.offsets)
         scores = (yield from self._read(prompt, where, taught_heads=framed.taught_heads)).scores
         # what the model wrote must be clear even by its inner words
         if framed is self._frame and not clear:
@@ -581,7 +581,7 @@ class AnswerEditor:
         lookup = [*aspects, *span, *then]
         # drafting starts after the span, as if it were removed
         first = len(aspects) + len(span)
-        return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
+        return EditProposer(lookup, self._runner.choose_draft_length, anchors=(first,)), room
 
     def _write(
         self,

@@ -30,7 +30,7 @@ from aligner_proxy.engine.decoding.correct import (
 from aligner_proxy.engine.decoding.parts import PartRange, text_of
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.model.detector import spans_with_words
+from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
@@ -300,7 +300,7 @@ class AnswerReader:
         # context pieces were scored in the part before
         first = max(part.own, len(self._scores)) - part.first
         placed = _place_pieces(pieces, first)
-        return spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
+        return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
 
 
 def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:

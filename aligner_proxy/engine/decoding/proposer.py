@@ -88,16 +88,16 @@ class EditProposer:
         # a run broke only if there was one; otherwise the former place still counts
         if accepted:
             self._broke = at
-        if self._acceptance.running and accepted < drafted and any(at in clean for clean in self._trusted):
+        if self._acceptance.in_run and accepted < drafted and any(at in clean for clean in self._trusted):
             self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
         self._pointer, located = self._resync(output, at)
         done = Round(drafted + 1, accepted + 1, located)
-        self._acceptance = self._acceptance.add_step(accepted + goes_on, run_ended=not goes_on, done=done)
+        self._acceptance = self._acceptance.add_step(accepted + goes_on, run_ended=not goes_on, step_round=done)
 
     def _sure(self) -> int:
         """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""
         here = next((clean for clean in self._trusted if self._pointer in clean), None)
-        return here.stop - self._pointer if here and self._acceptance.running else 0
+        return here.stop - self._pointer if here and self._acceptance.in_run else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
         """Map every n-gram of the lookup text to the positions right after its occurrences."""

@@ -20,7 +20,7 @@ from aligner_proxy.engine.decoding.splice import EditSpan
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import find_template
@@ -172,7 +172,7 @@ def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkey
     asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
     written = set()
     for rule in (tiny.whole, tiny.at_most(16), tiny.at_most(2), tiny.at_most(0), DEAR):
-        monkeypatch.setattr(ModelRunner, "draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
+        monkeypatch.setattr(ModelRunner, "choose_draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
         written.add(correct_alone(tiny.aligner(head=False), asked).text)
     assert len(written) == 1
 
@@ -191,7 +191,7 @@ def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
     return written[0, len(prompt) :].tolist()
 
 
-DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
+DEAR = partial(choose_draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
 
 
 @pytest.mark.covering("rate", "rule")

@@ -28,7 +28,7 @@ class Oracle:
     Of what it has written it flags `again` (texts), which then has this score.
     """
 
-    draft_length = staticmethod(tiny.whole)
+    choose_draft_length = staticmethod(tiny.whole)
     costs = FLAT
     step_tokens = 1024
 
@@ -52,7 +52,7 @@ class Oracle:
     def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
 
-    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         ids = feed.job.sequence.ids
         texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
         first = not self.judged

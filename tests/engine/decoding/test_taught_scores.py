@@ -261,7 +261,9 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     begun = request.model_copy(update={"answer": ""})
     growing, sequence = PartialAnswer(begun), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
+    loop.add(
+        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+    )
     for chunk in cut(rng, request.answer):
         growing.add(chunk)
         while loop.busy and not ends:
@@ -281,7 +283,9 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     ends: list[Any] = []
     growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
+    loop.add(
+        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+    )
     growing.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()
