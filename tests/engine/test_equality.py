@@ -18,11 +18,11 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
-from aligner_proxy.engine.decoding.prompt_fit import frame
+from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.model.detector import find_spans_with_words, spans
+from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
@@ -117,14 +117,14 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     chosen = made.find_aligner(request.aligner)
     head = made.runner._heads[chosen.adapter].detector
     assert head is not None
-    framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
+    framed = make_frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
     most: list[float] = []
     for part in division.parts:
         passage = division.passage(part)
         fitted = framed.fit_prompt(passage.folded)
         # what is verified as a whole is not judged by the words within marks
-        read_spans = find_spans_with_words if request.verify is Verify.FLAGGED else spans
+        read_spans = find_spans_with_words if request.verify is Verify.FLAGGED else find_spans
         where = read_spans(fitted.prompt, passage.own, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():

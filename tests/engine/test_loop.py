@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.loop import Loop, _share, correct_alone
+from aligner_proxy.engine.loop import Loop, _charge_time, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
@@ -138,7 +138,7 @@ def test_an_objective_of_a_request_is_shared_with_nobody(common: int) -> None:
 def test_engine_time_is_shared_by_tokens() -> None:
     jobs = [Job(str(i), iter(()), print) for i in range(2)]  # type: ignore[arg-type]
     for seconds in (1.0, 3.0):
-        _share([Feed(jobs[0], 10, 13), Feed(jobs[1], 0, 1)], seconds)
+        _charge_time([Feed(jobs[0], 10, 13), Feed(jobs[1], 0, 1)], seconds)
     assert [job.sequence.spent_s for job in jobs] == [3.0, 1.0]
 
 
@@ -177,10 +177,10 @@ def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(aligner())
-    assert loop.idle()
+    assert loop.is_idle()
     assert loop.scheduler.totals.unbalanced == 0
     loop.scheduler.pool.take()
-    assert loop.idle()
+    assert loop.is_idle()
     assert loop.scheduler.totals.unbalanced == 1
     assert "blocks are miscounted" in caplog.text
 

@@ -146,7 +146,7 @@ class ModelRunner:
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
         self._last_sequences = len(feeds)
-        if self._recorded is not None and self._recorded.takes(feeds):
+        if self._recorded is not None and self._recorded.can_run(feeds):
             return self._recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]

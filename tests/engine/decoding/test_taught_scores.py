@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, R
 from aligner_proxy.engine.decoding import rows as reading_rows
 from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
-from aligner_proxy.engine.decoding.rows import rows
+from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
@@ -96,7 +96,7 @@ def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     loop = Loop(loaded)
     chosen = loaded.find_aligner(request.aligner)
     sequence = Sequence(chosen.adapter)
-    loop.add(Job("rows", rows(chosen, request, sequence), ends.append, sequence=sequence))
+    loop.add(Job("rows", read_answer_rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
         loop.step()
     loop.scheduler.check()
