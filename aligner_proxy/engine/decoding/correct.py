@@ -215,25 +215,30 @@ class AnswerEditor:
         if not flagged_pieces:
             raise EngineFault("there are no such segments in the answer")
         # the prompt also shows the segment after the run, at which writing is to stop
-        next_piece = self._division.range_of(span.stop, span.stop + 1).stop
+        prompt_stop = self._division.range_of(span.stop, span.stop + 1).stop
         gap = self._division.pieces[flagged_pieces.start - 1].gap if span.before else ""
         edited = [(span.before, gap)] if span.before else []
         for part in self._division.parts:
             # the pieces of the span in this part; context pieces belong to the part before
             run = range(max(part.own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
             if run:
-                yield from self._replace_run(part, run, next_piece, edited, span.objective)
+                yield from self._replace_run(part, run, prompt_stop, edited, span.objective)
         # without `span.before`, which the caller has
         return structure.join(edited[bool(span.before) :])
 
     def _replace_run(
-        self, part: PartRange, run: range, next_piece: int, edited: list[tuple[str, str]], missing_objective: int | None
+        self,
+        part: PartRange,
+        run: range,
+        prompt_stop: int,
+        edited: list[tuple[str, str]],
+        missing_objective: int | None,
     ) -> Generator[Ask, Step, None]:
         """Write a replacement for the pieces in `run`, all in one part, and append it to `edited`, as (text, gap).
 
-        The prompt ends before piece `next_piece`. `missing_objective`: the objective that the run violates.
+        The prompt shows the pieces before `prompt_stop`. At the end of the answer `missing_objective` misses text.
         """
-        passage = self._prompt_passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, next_piece))))
+        passage = self._prompt_passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, prompt_stop))))
         flags = [number in run for number in range(part.first, passage.part.stop)]
         first = run.start - part.first
         flagged_run = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
@@ -425,9 +430,8 @@ class AnswerEditor:
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part up to the end of its last piece, and return the scores of its own pieces."""
-        return (
-            yield from self._read(passage.fitted, passage.find_spans(passage.own) if self.can_score else None)
-        ).scores
+        spans = passage.find_spans(passage.own) if self.can_score else None
+        return (yield from self._read(passage.fitted, spans)).scores
 
     def _read(
         self,
@@ -481,12 +485,9 @@ class AnswerEditor:
         if keepable and self.can_score and (yield from self._drop_flagged_sentences(hole, keepable)) == keepable:
             return keepable
         dictated = None
-        if (
-            not hole.run.segments[-1].text
-            and missing_objective is not None
-            and missing_objective < len(self._request.objectives)
-        ):
-            dictated = dictated_text(self._request.objectives[missing_objective])
+        objectives = self._request.objectives
+        if not hole.run.segments[-1].text and missing_objective is not None and missing_objective < len(objectives):
+            dictated = dictated_text(objectives[missing_objective])
         if not dictated:
             return (yield from self._write_text(passage, hole))
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
@@ -573,8 +574,8 @@ class AnswerEditor:
     def _make_hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
         """The proposer of drafts for a hole, and the most tokens that may be written.
 
-        The first draft is the text after the span, because most flagged segments are removed; the second is the span
-        itself. At the end of the answer the objectives are drafted from, too: they often contain the missing text.
+        The first draft is the text after the flagged run, because most runs are removed; the next is the run itself. At
+        the end of the answer the objectives are drafted from, too: they often contain the missing text.
         """
         tokenizer = self._runner.tokenizer
         lead = hole.lead

@@ -74,9 +74,8 @@ class EditProposer:
         """The next draft tokens, at most `room`; empty at the end of the lookup text."""
         limit = max(0, min(room, len(self._lookup) - self._pointer))
         sure_count = min(limit, self._count_sure_tokens())
-        return self._lookup[
-            self._pointer : self._pointer + sure_count + self._rule(self._acceptance, limit - sure_count)
-        ]
+        length = sure_count + self._rule(self._acceptance, limit - sure_count)
+        return self._lookup[self._pointer : self._pointer + length]
 
     def guess_next_token(self, draft: Sequence[int]) -> list[int]:
         """The token after the draft just proposed, as a list of one, or empty at the end of the lookup text."""
