@@ -47,14 +47,15 @@ class ClockReading:
         return self.wall + self.offset
 
 
-def _boot_id() -> str:
+def _read_boot_id() -> str:
+    """The id of this boot of the machine; empty if the system does not report it."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
 
 
-_BOOT = _boot_id()
+_BOOT = _read_boot_id()
 # Prefer a clock that also runs while the machine sleeps; otherwise waking up would look like a jump.
 _UPTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -104,16 +105,16 @@ class SteadyClock:
 
     def _follow_machine(self, last: ClockReading, reading: ClockReading) -> ClockReading:
         """The new reading with its correction: against jumps, and 0 once the machine's clock is back or is accepted."""
-        jump = self._jump(last, reading)
+        jump = self._measure_jump(last, reading)
         if jump:
             offset = last.offset - jump
-            back = abs(offset) <= JUMP_S  # so small a rest is no jump
-            return replace(reading, offset=0.0 if back else offset, jumped_at=reading.wall)
+            is_back = abs(offset) <= JUMP_S  # so small a rest is no jump
+            return replace(reading, offset=0.0 if is_back else offset, jumped_at=reading.wall)
         if last.offset and reading.wall - last.jumped_at >= self._believed_after_s:
             return reading
         return replace(reading, offset=last.offset, jumped_at=last.jumped_at)
 
-    def _jump(self, last: ClockReading, reading: ClockReading) -> float:
+    def _measure_jump(self, last: ClockReading, reading: ClockReading) -> float:
         """Seconds by which the machine's clock has jumped between two readings; 0 if it has not."""
         elapsed = reading.wall - last.wall
         if reading.boot and reading.boot == last.boot and reading.uptime >= last.uptime:
@@ -123,6 +124,7 @@ class SteadyClock:
         return elapsed if elapsed > self._gap_s or elapsed < -JUMP_S else 0.0
 
     def _log_change(self, before: ClockReading) -> None:
+        """Export the new correction, and log whether the clock is ignored or used again."""
         self._update_metric()
         if self._last.offset:
             log.warning(

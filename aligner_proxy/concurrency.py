@@ -70,7 +70,7 @@ class TimeSlice:
         turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
         task = id(asyncio.current_task())
         if turns.holder != task or time.perf_counter() - turns.began > self.LONGEST_S:
-            await turns.next()
+            await turns.wait_for_turn()
             turns.holder = task
             turns.began = time.perf_counter()
 
@@ -85,7 +85,7 @@ class _Turns:
         """Id of the task that has the turn; a reference to the task would keep it alive."""
         self.began = 0.0
 
-    async def next(self) -> None:
+    async def wait_for_turn(self) -> None:
         """Wait for the caller's turn."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
@@ -110,18 +110,18 @@ class _Turns:
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
 
 
-async def join_chunks(chunks: AsyncIterator[bytes], most: int, error: Exception) -> bytes:
-    """Join all chunks; raise `error` as soon as they exceed `most` bytes."""
+async def join_chunks(chunks: AsyncIterator[bytes], limit: int, error: Exception) -> bytes:
+    """Join all chunks; raise `error` as soon as they exceed `limit` bytes."""
     body = bytearray()
     async for chunk in chunks:
         body += chunk
-        if len(body) > most:
+        if len(body) > limit:
             raise error
     return bytes(body)
 
 
 class ErrorTranslation:
-    """Context manager that converts errors of the given kinds with `become`.
+    """Context manager that converts errors of the given kinds with `convert`.
 
     This is a class and not a generator with `contextmanager` to avoid a reference cycle. From Python 3.12 on, a
     generator that raises a new error keeps a reference to its caller's frame. That frame holds the first error, whose
@@ -130,17 +130,17 @@ class ErrorTranslation:
     """
 
     def __init__(
-        self, kinds: type[Exception] | tuple[type[Exception], ...], become: Callable[[Any], Exception]
+        self, kinds: type[Exception] | tuple[type[Exception], ...], convert: Callable[[Any], Exception]
     ) -> None:
         self._kinds = kinds
-        self._become = become
+        self._convert = convert
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, self._kinds):
-            raise self._become(error) from None
+            raise self._convert(error) from None
 
 
 def enforce_deadline(deadline_s: float) -> AbstractAsyncContextManager[None]:
@@ -174,10 +174,10 @@ async def wait_until_closed(receive: Receive) -> None:
 
 
 def cancel_when_gone(
-    wait_gone: Callable[[], Awaitable[None]] | None,
+    wait_until_gone: Callable[[], Awaitable[None]] | None,
 ) -> AbstractAsyncContextManager[None]:
-    """Context manager that ends its block with `ClientGone` when `wait_gone` returns first; None: no watching."""
-    return contextlib.nullcontext() if wait_gone is None else _Watch(wait_gone)
+    """Context manager that ends its block with `ClientGone` once `wait_until_gone` returns; None: no watching."""
+    return contextlib.nullcontext() if wait_until_gone is None else _Watch(wait_until_gone)
 
 
 class _Watch:

@@ -186,7 +186,7 @@ class BoundedProtocol(H11Protocol):
 
     def _update_clock(self) -> None:
         """Start or stop the timeout if the expected input has changed."""
-        pending = self._pending_input()
+        pending = self._find_pending_input()
         if pending is self._pending or self.transport.is_closing():
             return
         self._pending = pending
@@ -202,7 +202,7 @@ class BoundedProtocol(H11Protocol):
         else:
             self._server.connections[self] = None  # uvicorn's timer closes it, or a new connection that needs its place
 
-    def _pending_input(self) -> _PendingInput:
+    def _find_pending_input(self) -> _PendingInput:
         """What the client is to send next, from h11's state."""
         state = self.conn.their_state
         if state is h11.SEND_BODY:
@@ -214,18 +214,21 @@ class BoundedProtocol(H11Protocol):
         return _PendingInput.HEAD if has_started else _PendingInput.NEXT_REQUEST
 
     def _start_clock(self, seconds: float) -> None:
+        """Begin the timeout for what the client has to send, and note that the connection waits for it."""
         self._stop_clock()
         self._since = self.loop.time()
         self._server.connections[self] = None
         self._clock = self.loop.call_later(seconds, self._check_overdue)
 
     def _stop_clock(self) -> None:
+        """End the timeout for what the client has to send."""
         self._server.connections.pop(self, None)
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
 
     def _stop_unread(self) -> None:
+        """End the timeout for a client that does not read."""
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
@@ -244,8 +247,8 @@ class BoundedProtocol(H11Protocol):
     def _close(self, status: int | None) -> None:
         """Close the connection; send `status` first unless a response has already begun."""
         self._stop_clock()
-        answered = self._pending is _PendingInput.BODY and self.cycle.response_started
-        if status is not None and not answered:
+        has_answered = self._pending is _PendingInput.BODY and self.cycle.response_started
+        if status is not None and not has_answered:
             head = f"HTTP/1.1 {status} {_REASONS[status]}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(head.encode())
         self.transport.close()
@@ -259,14 +262,14 @@ class _BoundedExchange:
         self._connection = connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request, with its body limited."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._connection.limits.body_bytes
-        exchange = _BoundedRequest(self._connection, receive, send, most)
+        limit = self._connection.limits.body_bytes
+        exchange = _BoundedRequest(self._connection, receive, send, limit)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if int(length) > most:  # h11 has already refused a value that is not a number
+        if int(length) > limit:  # h11 has already refused a value that is not a number
             await exchange.refuse()
         else:
             await self._app(scope, exchange.receive, exchange.send)
@@ -275,11 +278,11 @@ class _BoundedExchange:
 class _BoundedRequest:
     """One request and its response; counts the bytes of the body."""
 
-    def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send, most: int) -> None:
+    def __init__(self, connection: BoundedProtocol, receive: Receive, send: Send, limit: int) -> None:
         self._connection = connection
         self._receive = receive
         self._send = send
-        self._bytes_left = most
+        self._bytes_left = limit
         self._has_started = False
         self._is_refused = False
 

@@ -24,9 +24,9 @@ class MissingExtra(ConfigError):
     """Required packages of an extra are not installed; the message says how to install the extra."""
 
     def __init__(self, extra: str, user: str, packages: Sequence[str]) -> None:
-        are = "is" if len(packages) == 1 else "are"
+        verb = "is" if len(packages) == 1 else "are"
         super().__init__(
-            f"{user} needs {', '.join(packages)}, which {are} not installed: pip install 'aligner-proxy[{extra}]'"
+            f"{user} needs {', '.join(packages)}, which {verb} not installed: pip install 'aligner-proxy[{extra}]'"
         )
         self.extra = extra
 
@@ -282,11 +282,12 @@ class PluginFault(CorrectionError):
     reason = "plugin_error"
 
 
-def _all_subclasses(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
+def _list_classes(kind: type[CorrectionError]) -> Iterator[type[CorrectionError]]:
+    """A class of errors and all its subclasses, deepest last."""
     yield kind
     for subclass in kind.__subclasses__():
-        yield from _all_subclasses(subclass)
+        yield from _list_classes(subclass)
 
 
-BY_REASON = {kind.reason: kind for kind in _all_subclasses(CorrectionError)}
+BY_REASON = {kind.reason: kind for kind in _list_classes(CorrectionError)}
 """The package's own `CorrectionError` classes by reason; classes of plugins are not included."""

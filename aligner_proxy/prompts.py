@@ -44,8 +44,8 @@ class Template:
     def guard(self, text: str) -> str:
         """A text from outside with its field marks replaced, so that it stays inside its field."""
         text = neutralise_marks(text)
-        for mark, safe in self.guarded:
-            text = text.replace(mark, safe)
+        for mark, look_alike in self.guarded:
+            text = text.replace(mark, look_alike)
         return text
 
     @property
@@ -55,6 +55,7 @@ class Template:
 
 
 def _assistant_form(field: str, verb: str) -> str:
+    """The `better` or `equal` form of a template: `field` names the conversation, `verb` what the edit is to do."""
     return (
         f"You are an assistant to human. You will be provided with a {field} and an answer. Consider the {field}, then "
         f"edit the answer to {verb} considering these aspects: {{aspects}} | {field.capitalize()}: {{question}} | "
@@ -85,6 +86,7 @@ _VICUNA = (
 
 
 def _wrap_in_vicuna(family: Template) -> Template:
+    """The same family inside the chat format of FastChat's trainer."""
     forms = [form and _VICUNA.replace("{prompt}", form) for form in (family.better, family.equal)]
     return replace(family, name=f"{family.name}-vicuna", better=forms[0] or "", equal=forms[1], guarded=_ROLES)
 
@@ -97,8 +99,8 @@ _METAALIGNER = (
     Template("imhi", _IMHI, None, _BARS),
 )
 TEMPLATES = {
-    t.name: t
-    for t in (
+    template.name: template
+    for template in (
         *_METAALIGNER,
         *map(_wrap_in_vicuna, _METAALIGNER),
         Template("aligner", _ALIGNER, None, ("Question", "Answer", "Correction"), guarded=_ROLES),
@@ -113,7 +115,7 @@ _BAR_MARK = re.compile(r"\|(?=\s*(?:Context|Query|Question|Answer|Edit)\s*:)", r
 # The lookbehind tries a run of line breaks only from its first; trying each one took seconds for ten thousand.
 _ROLE_TURN = re.compile(r"(?<!\n)\n{2,}+(?=[^\S\n]*+(?:Human|Assistant)[^\S\n]*+:)")
 _HASH_MARK = re.compile(r"##(?=\s*(?:Question|Answer|Correction|Answer_Prefix)\s*:)", re.IGNORECASE)
-_LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((safe, mark) for mark, safe in _ROLES))
+_LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((look_alike, mark) for mark, look_alike in _ROLES))
 """(look-alike, mark), to undo the replacements in generated text."""
 
 
@@ -132,9 +134,9 @@ class Prompt:
     question: int = 0
     """Index where the conversation begins; the text before it is template and objectives."""
 
-    def place(self, at: int) -> int:
+    def place(self, offset: int) -> int:
         """Map an offset in the original (unfolded) answer to an offset in the prompt text."""
-        return self.start + self.folded.place_in_folded(at)
+        return self.start + self.folded.place_in_folded(offset)
 
     @property
     def shown_answer(self) -> str:
@@ -156,9 +158,10 @@ class Prompt:
         return "\n".join(lines.get(line) or self._restore_marks(line) for line in generated.split("\n"))
 
     def _restore_marks(self, line: str) -> str:
-        for safe, mark in _LOOK_ALIKES:
-            if safe not in self.original:
-                line = line.replace(safe, mark)
+        """A generated line with marks in place of look-alikes that the answer does not contain itself."""
+        for look_alike, mark in _LOOK_ALIKES:
+            if look_alike not in self.original:
+                line = line.replace(look_alike, mark)
         return line
 
 
@@ -192,7 +195,7 @@ def render(
     if form is None:
         raise ConfigError(f"template {family.name!r} has no form for equal preferences")
     head, tail = form.split("{answer}")
-    spans = _spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
+    spans = _find_spans(head.index("{aspects}"), objectives) if family.names_objectives else ()
     head = head.replace("{aspects}", join_objectives(objectives), 1)
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
@@ -205,19 +208,19 @@ def render(
 
 def join_objectives(objectives: Sequence[str]) -> str:
     """The objectives as one field: joined by "; ", each on one line, free of field marks, quotes and placeholders."""
-    return _SEPARATOR.join(_one_line(text) for text in objectives)
+    return _SEPARATOR.join(_flatten(text) for text in objectives)
 
 
-def _spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]:
+def _find_spans(start: int, objectives: Sequence[str]) -> tuple[tuple[int, int], ...]:
     """(start, exclusive end) of each objective in a field that begins at `start`."""
     spans = []
     for text in objectives:
-        spans.append((start, start + len(_one_line(text))))
+        spans.append((start, start + len(_flatten(text))))
         start = spans[-1][1] + len(_SEPARATOR)
     return tuple(spans)
 
 
-def _one_line(text: str) -> str:
+def _flatten(text: str) -> str:
     """A text on one line, without quotes and bars, which end its field, or a placeholder that is filled later."""
     flat = " ".join(text.split()).replace('"', "'").replace("|", BROKEN_BAR)
     return neutralise_marks(flat).replace("{question}", "(question)")

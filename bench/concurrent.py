@@ -22,7 +22,7 @@ from rich.progress import Progress
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit
+from aligner_proxy.engine.decoding.prompt_fit import fit_request
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
@@ -64,7 +64,7 @@ def jobs(aligner: Aligner, tag: str) -> list[Job]:
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
         )
         family = prompts.find_template(aligner.info.template)
-        fitted = fit(request, family, aligner.runner.tokenizer, aligner.info.window)
+        fitted = fit_request(request, family, aligner.runner.tokenizer, aligner.info.window)
         found.append(Job(request, fitted.ids, len(fitted.answer)))
     return found
 

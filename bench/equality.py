@@ -120,7 +120,7 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
     loop = Loop(Aligner(runner, about), budget=budget, most=max(1, len(works)))
     for number, (sequence, work) in enumerate(works):
         loop.add(Job(str(number), work, partial(ends.__setitem__, number), sequence=sequence))
-    while not loop.idle():
+    while not loop.is_idle():
         loop.step()
     for end in ends:
         if isinstance(end, Exception):
@@ -170,7 +170,7 @@ def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work
 
 
 def _writing(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
-    proposer = EditProposer([*draft, shapes.EOS], runner.draft_length)
+    proposer = EditProposer([*draft, shapes.EOS], runner.choose_draft_length)
     return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 

@@ -70,12 +70,12 @@ class Forward:
 @contextmanager
 def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
     """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
-    score = runner.scores
+    score = runner.score_segments
 
     def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
 
-    with patch.object(runner, "scores", scores), force_targets(runner, lambda _: (prompt, target)) as count:
+    with patch.object(runner, "score_segments", scores), force_targets(runner, lambda _: (prompt, target)) as count:
         yield count
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from aligner_proxy.engine.model.cost import costs
+from aligner_proxy.engine.model.cost import load_or_measure_costs
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from bench import cache_fill, equality, shapes
@@ -76,7 +76,7 @@ def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
     runner = shapes.runner(made, asked.sequences * (asked.tokens + BLOCK))
     cache_fill.fill(runner, asked.sequences, asked.tokens)
     row = {"shape": shape, "equal": equal, "cases": asked.cases, "weights_gb": weights, "peak_gb": _most()}
-    runner.costs = costs(runner, Path("/dev/null/not-kept"))
+    runner.costs = load_or_measure_costs(runner, Path("/dev/null/not-kept"))
     row |= {"rates": {rate: speed(runner, made, rate, asked) for rate in RATES}}
     del made, runner
     _freed()

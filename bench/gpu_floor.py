@@ -38,7 +38,7 @@ from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, genera
 from aligner_proxy.engine.gpu import nf4, plain_kernels
 from aligner_proxy.engine.gpu.graphs import run_directly
 from aligner_proxy.engine.gpu.step import ChoiceInput, StepInput, find_bucket
-from aligner_proxy.engine.model.cost import costs
+from aligner_proxy.engine.model.cost import load_or_measure_costs
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
@@ -311,7 +311,7 @@ class Pair:
         began = time.perf_counter()
         _accelerate(runner)
         seconds = time.perf_counter() - began
-        runner.costs = costs(runner, Path("/dev/null/not-kept"))
+        runner.costs = load_or_measure_costs(runner, Path("/dev/null/not-kept"))
         return cls(
             shape, peer, runner, seconds, (torch.cuda.memory_allocated() - before) / 1e9 if bench.on_gpu else 0.0
         )
@@ -427,7 +427,7 @@ def _time_generate(bench: Bench, peer: Any, answer_tokens: int) -> float:
 
 def _propose(runner: ModelRunner, answer: list[int], way: str) -> EditProposer:
     """Drafts from the answer, as long as the costs say; or none."""
-    rule = runner.draft_length if way == "drafts" else lambda _acceptance, _room: 0
+    rule = runner.choose_draft_length if way == "drafts" else lambda _acceptance, _room: 0
     return EditProposer([*answer, shapes.EOS], rule)
 
 
@@ -491,7 +491,7 @@ def _write_flagged(
         # as in the engine, the first draft is the text after the segment, as if it were removed
         old = answer[first : first + _SEGMENT]
         then = answer[first + _SEGMENT : first + 2 * _SEGMENT]
-        proposer = EditProposer([*old, *then, shapes.EOS], runner.draft_length, anchors=(len(old),))
+        proposer = EditProposer([*old, *then, shapes.EOS], runner.choose_draft_length, anchors=(len(old),))
         limits = DraftLimits(_SEGMENT)
         yield from generate(sequence, Ask(context[start:]), proposer, limits, Tally(), frozenset({shapes.EOS}))
     return step

@@ -53,7 +53,7 @@ class AuditEvent:
     """The value of x-aligner-id."""
 
 
-def _current_content(content: object) -> object:
+def _convert_old_content(content: object) -> object:
     """Convert content written by earlier versions to the current fields."""
     if not isinstance(content, dict):
         return content
@@ -74,7 +74,7 @@ def _current_content(content: object) -> object:
     return content
 
 
-CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_current_content)])
+CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_convert_old_content)])
 
 
 def encode_content(content: Content) -> bytes:
@@ -86,10 +86,11 @@ def encode_content(content: Content) -> bytes:
 
 
 def _replace_surrogates(text: str) -> str:
+    """The text with U+FFFD in place of unpaired surrogates."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def event_bytes(event: AuditEvent) -> int:
+def estimate_event_bytes(event: AuditEvent) -> int:
     """Estimate the memory of a queued event in bytes: its texts, each counted once, plus constants for the rest."""
     sizes: dict[int, int] = {}
     values: list[object] = [event.facts.fields, event.record, event.outcome.reports]
@@ -164,14 +165,14 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
     edited = None if outcome.edited is None else redact(outcome.edited)
     proposed = None if correction is None or correction.text == outcome.edited else redact(correction.text)
     # If the answer went out unchanged, the edits are those that were proposed.
-    intended = proposed if proposed is not None and edited == answer else edited
+    intended_text = proposed if proposed is not None and edited == answer else edited
     return Content(
         facts=_redact_facts(event.facts, redact),
         exchange=replace(event.exchange, turns=turns, answer=answer),
         edited=edited,
         proposed=proposed,
-        edits=() if answer is None or intended is None else tuple(find_edits(answer, intended)),
-        segments=tuple(_flagged_segments(outcome, answer or "", redact)),
+        edits=() if answer is None or intended_text is None else tuple(find_edits(answer, intended_text)),
+        segments=tuple(_find_flagged_segments(outcome, answer or "", redact)),
         scores=tuple(_round_score(segment.score) for segment in outcome.segments),
         threshold=outcome.threshold,
         reports=dict(outcome.reports) | outcome.findings_record,
@@ -201,7 +202,7 @@ def _redact_value(value: Any, redact: Redact) -> Any:
     return [_redact_value(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
+def _find_flagged_segments(outcome: Outcome, answer: str, redact: Redact) -> Iterator[Flagged]:
     """The flagged segments; a text is None if the redacted answer does not contain it.
 
     That happens when redaction removes something that begins in one segment and ends in another.
@@ -218,7 +219,7 @@ def _round_score(score: float | None) -> float | None:
 
 
 def find_edits(before: str, after: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, new text) for each replaced range of `before`, including white space at the end."""
+    """Yield (start, end, new text) for each replaced range of `before`, and for white space that differs at the end."""
     changes = edits_by_comparison(before, split(before), after)
     yield from ((edit.start, edit.end, edit.text) for edit in changes)
     end = len(before.rstrip())

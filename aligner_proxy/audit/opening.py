@@ -8,8 +8,8 @@ from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.store import AuditStore, Seal
 
 
-def open_store(place: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
-    """Open the store at `place`; raises the errors of its kind of store."""
-    if isinstance(place, Path):
-        return AuditStore(place, seal, durable=durable)
-    return place.open_store(seal, durable=durable)
+def open_store(location: StoreLocation, seal: Seal | None = None, *, durable: bool = False) -> AuditStore:
+    """Open the store at `location`; raises the errors of its kind of store."""
+    if isinstance(location, Path):
+        return AuditStore(location, seal, durable=durable)
+    return location.open_store(seal, durable=durable)

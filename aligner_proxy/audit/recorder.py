@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, event_bytes, make_entry
+from aligner_proxy.audit.entry import AuditEvent, Redact, estimate_event_bytes, make_entry
 from aligner_proxy.audit.retention import RetentionWorker
 from aligner_proxy.audit.store import AuditStore, Row
 from aligner_proxy.errors import AuditError, CorrectionError, NoRoomForRecord, NotRecorded
@@ -57,17 +57,17 @@ class QueueLimits:
 class MemoryBudget:
     """Thread-safe memory budget for queued entries. An entry larger than the whole budget may wait alone."""
 
-    def __init__(self, bounds: QueueLimits) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
         self._lock = threading.Lock()
         self._bytes = 0
         self._entries = 0
 
     def take(self, size: int) -> bool:
         """Reserve `size` bytes for one entry; False if there is too little room."""
-        most = self._bounds.max_entries
+        limit = self._limits.max_entries
         with self._lock:
-            fits = self._bytes + size <= self._bounds.max_bytes and (most is None or self._entries < most)
+            fits = self._bytes + size <= self._limits.max_bytes and (limit is None or self._entries < limit)
             if self._entries and not fits:
                 return False
             self._bytes += size
@@ -140,6 +140,7 @@ class _StoreWriter:
             store.close()
 
     def _log_loss(self, reason: str) -> None:
+        """Log that entries are lost, unless the last batch had losses, too."""
         if not self._losing:
             log.error("audit: entries are lost (%s)", reason)
         self._losing = True
@@ -189,7 +190,7 @@ class Recorder:
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Do the same as `aclose` without an event loop, for the end of a process."""
+        """Write the queued entries, as far as possible within `LAST_S` seconds, and close; blocks the caller."""
         with self._condition:
             # The first call counts: a second one must not give the queue more time.
             self._closing_at = self._closing_at or time.monotonic()
@@ -203,7 +204,7 @@ class Recorder:
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
         """Queue an event and start the writer thread; returns False, counts and logs if the queue is full or closed."""
-        item = _QueuedEntry(event, event_bytes(event), completion)
+        item = _QueuedEntry(event, estimate_event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
             if accepted:
@@ -218,6 +219,7 @@ class Recorder:
         return accepted
 
     def _start_thread(self) -> None:
+        """Start the writer thread if it does not run yet."""
         if self._thread is None:
             # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)
@@ -227,7 +229,7 @@ class Recorder:
     def _write_batches(self) -> None:
         """Write batches, retrying failed ones, until the recorder is closed and the queue is empty."""
         pause = _FIRST_PAUSE_S
-        while batch := self._next_batch():
+        while batch := self._wait_for_batch():
             try:
                 unwritable = self._writer.write(batch)
             except Exception as error:  # noqa: BLE001 - the thread must survive; the batch is tried again
@@ -241,16 +243,16 @@ class Recorder:
                 pause = _FIRST_PAUSE_S
         self._writer.close()
 
-    def _next_batch(self) -> list[_QueuedEntry]:
+    def _wait_for_batch(self) -> list[_QueuedEntry]:
         """Wait for queued items and return the first batch; empty when the recorder is closed."""
         batch: list[_QueuedEntry] = []
         size = 0
-        most = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
+        limit = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closing_at is not None)
             for item in self._items:
                 size += item.size
-                if batch and (size > _BATCH_BYTES or len(batch) == most):
+                if batch and (size > _BATCH_BYTES or len(batch) == limit):
                     break
                 batch.append(item)
         return batch
@@ -288,11 +290,11 @@ class Recorder:
             # Only those for which a request waits; the others can wait for the store to return.
             self._give_up(lambda item: item.completion is not None)
 
-    def _give_up(self, hopeless: Callable[[_QueuedEntry], bool]) -> None:
-        """Remove the entries that `hopeless` selects, count them as lost, and refuse the answers that wait for them."""
+    def _give_up(self, is_hopeless: Callable[[_QueuedEntry], bool]) -> None:
+        """Remove the entries that are hopeless, count them as lost, and refuse the answers that wait for them."""
         with self._condition:
-            hopeless_items = [item for item in self._items if hopeless(item)]
-            self._items = deque(item for item in self._items if not hopeless(item))
+            hopeless_items = [item for item in self._items if is_hopeless(item)]
+            self._items = deque(item for item in self._items if not is_hopeless(item))
         count_entries("lost", len(hopeless_items))
         for item in hopeless_items:
             self._budget.give_back(item.size)

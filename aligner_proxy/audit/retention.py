@@ -94,8 +94,11 @@ class RetentionLease:
             self._file = None
 
 
-def _lease_of(place: StoreLocation) -> Lease:
-    return RetentionLease(place.with_name(place.name + ".tidy")) if isinstance(place, Path) else place.make_lease()
+def _make_lease(location: StoreLocation) -> Lease:
+    """The lease of a store: a lock file beside the store's file, or a lock in its database."""
+    if isinstance(location, Path):
+        return RetentionLease(location.with_name(location.name + ".tidy"))
+    return location.make_lease()
 
 
 class RetentionWorker:
@@ -103,17 +106,17 @@ class RetentionWorker:
 
     def __init__(
         self,
-        place: StoreLocation,
+        location: StoreLocation,
         limits: RetentionLimits,
         *,
         every_s: float = EVERY_S,
         read_clock: Callable[[], ClockReading] = read_clocks,
     ) -> None:
-        self._place = place
+        self._location = location
         self._limits = limits
         self._every_s = every_s
         self._read_clock = read_clock
-        self._lease = _lease_of(place)
+        self._lease = _make_lease(location)
         self._clock: SteadyClock | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -140,21 +143,21 @@ class RetentionWorker:
         """
         if not self._lease.take():
             return 0
-        store = open_store(self._place)
+        store = open_store(self._location)
         try:
-            now = self._believed_time(store)
+            now = self._read_believed_time(store)
             pace = _DeletionPace(self._stop)
             last = store.last_expired(now - self._limits.seconds, now)
-            expired = 0 if last is None else pace.delete(lambda count: store.delete_first(count, last))
-            surplus = self._delete_surplus(store, pace)
-            if expired or surplus:
+            expired_count = 0 if last is None else pace.delete(lambda count: store.delete_first(count, last))
+            surplus_count = self._delete_surplus(store, pace)
+            if expired_count or surplus_count:
                 pace.delete(store.shrink)
                 store.empty_log()
         finally:
             store.close()
-        AUDIT_DELETED.labels("age").inc(expired)
-        AUDIT_DELETED.labels("size").inc(surplus)
-        return expired + surplus
+        AUDIT_DELETED.labels("age").inc(expired_count)
+        AUDIT_DELETED.labels("size").inc(surplus_count)
+        return expired_count + surplus_count
 
     def _delete_surplus(self, store: AuditStore, pace: _DeletionPace) -> int:
         """Delete the oldest entries if the store is above its size limit; returns their number."""
@@ -163,7 +166,7 @@ class RetentionWorker:
         room = self._limits.max_bytes * _ROOM
         return pace.delete(lambda count: store.delete_first(count) if store.used_bytes() > room else 0)
 
-    def _believed_time(self, store: AuditStore) -> float:
+    def _read_believed_time(self, store: AuditStore) -> float:
         """The earlier of the machine's time and the steady clock's time, so that a wrong clock deletes too little.
 
         Stores the reading with the lease.
@@ -207,16 +210,16 @@ class _DeletionPace:
         self._count = 16
         """Entries or pages of the next portion; adapted to the time that the last one took."""
 
-    def delete(self, portion: Callable[[int], int]) -> int:
-        """Call `portion` with an adapted count until it deletes nothing or `stop` is set; returns the total deleted."""
+    def delete(self, delete_portion: Callable[[int], int]) -> int:
+        """Call `delete_portion` with a count until it deletes nothing or `stop` is set; returns the total deleted."""
         total = 0
         while not self._stop.is_set():
-            began = time.monotonic()
-            deleted = portion(self._count)
+            start = time.monotonic()
+            deleted = delete_portion(self._count)
             if deleted <= 0:
                 break
             total += deleted
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             if seconds > _PORTION_S:
                 self._count = max(1, self._count // 2)
             elif seconds < _PORTION_S / 2:

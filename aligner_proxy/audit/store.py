@@ -239,8 +239,8 @@ class AuditStore:
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
         """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` if decryption fails."""
-        most = _LAST_ID if limit < 0 else limit
-        yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, most))
+        row_limit = _LAST_ID if limit < 0 else limit
+        yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, row_limit))
 
     def select(self, condition: str, values: Sequence[object], *, texts: bool = True) -> Iterator[Entry]:
         """Entries that meet a condition in SQL; without `texts`, their contents are neither read nor decrypted.
@@ -292,8 +292,8 @@ class AuditStore:
 
     def delete_first(self, count: int, last: int = _LAST_ID) -> int:
         """Delete the first `count` entries by id, up to the id `last`; returns how many were deleted."""
-        first = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
-        deleted: int = self._execute(first, (last, count)).rowcount
+        statement = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
+        deleted: int = self._execute(statement, (last, count)).rowcount
         return deleted
 
     def used_bytes(self) -> int:
@@ -334,7 +334,7 @@ class AuditStore:
             return
         with self.transaction():  # another worker may migrate at the same time
             for step in steps[self._pragma("user_version") :]:
-                for statement in _statements(step):
+                for statement in _split_statements(step):
                     self._connection.execute(statement)
             self._connection.execute(f"PRAGMA user_version = {len(steps)}")
 
@@ -360,6 +360,7 @@ class AuditStore:
         return cursor
 
     def _pragma(self, name: str) -> int:
+        """The number that a PRAGMA of SQLite returns."""
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:
@@ -373,7 +374,7 @@ class AuditStore:
             raise AuditError("an entry of the audit store is damaged") from None
 
 
-def _statements(step: str) -> Iterator[str]:
+def _split_statements(step: str) -> Iterator[str]:
     """Split a migration step into statements; a trigger is one statement with several semicolons."""
     statement = ""
     for part in step.split(";"):
@@ -389,6 +390,7 @@ def _statements(step: str) -> Iterator[str]:
 
 
 def _row_identity(call_id: str, choice: int, at: float) -> bytes:
+    """What identifies an entry's row, to which the entry's encrypted content is bound."""
     return json.dumps([call_id, choice, at]).encode()
 
 

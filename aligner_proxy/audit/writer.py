@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from aligner_proxy.audit.entry import AuditEvent, Redact, event_bytes, make_entry
+from aligner_proxy.audit.entry import AuditEvent, Redact, estimate_event_bytes, make_entry
 from aligner_proxy.audit.location import AuditDatabase, StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import MemoryBudget, QueueLimits, Recorder, count_entries
@@ -95,26 +95,26 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
     redact = load_redaction(file) if sinks else None
     writers: list[AuditWriter] = [] if store is None else [store]
     for sink in sinks:
-        caller = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
-        writers.append(SinkWriter(sink.name, sink.make(), caller, redact, queue_limits(file)))
+        runner = ThreadRunner(sink.name) if sink.offer.plugin.third_party else InlineRunner()
+        writers.append(SinkWriter(sink.name, sink.make(), runner, redact, queue_limits(file)))
     return AuditWriters(writers)
 
 
 class SinkWriter:
     """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
 
-    def __init__(self, name: str, sink: AuditSink, caller: Runner, redact: Redact | None, bounds: QueueLimits) -> None:
+    def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact | None, limits: QueueLimits) -> None:
         self._name = name
         self._sink = sink
-        self._caller = caller
+        self._runner = runner
         self._redact = redact
-        self._budget = MemoryBudget(bounds)
+        self._budget = MemoryBudget(limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._healthy = True
 
     def note(self, event: AuditEvent) -> None:
         """Pass an event to the sink in a background task; if the queue is full, drop and count it."""
-        size = event_bytes(event)
+        size = estimate_event_bytes(event)
         if not self._budget.take(size):
             count_entries("sink_dropped")
             return
@@ -135,7 +135,7 @@ class SinkWriter:
 
         try:
             async with asyncio.timeout(WRITE_S):
-                await self._caller.call(work)
+                await self._runner.call(work)
         except (CorrectionError, TimeoutError) as error:
             count_entries("sink_lost")
             if self._healthy:
@@ -148,7 +148,7 @@ class SinkWriter:
 
 
 def make_recorder(file: PolicyFile) -> Recorder | None:
-    """The writer to the audit store, not opened yet; None if that is off. Raises `ConfigError` for bad settings."""
+    """The writer to the audit store, not opened yet; None if the store is off. Raises `ConfigError`."""
     settings = file.audit
     opener = store_opener(file)
     if opener is None:
@@ -164,9 +164,9 @@ def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
     """A function that opens the store for writing; None if the store is off. Raises `ConfigError` for bad settings."""
     if not file.audit.enabled:
         return None
-    where = store_location(file)
-    seal = _seal(file)
-    return lambda: open_store(where, seal, durable=file.audit.required)
+    location = store_location(file)
+    seal = _make_seal(file)
+    return lambda: open_store(location, seal, durable=file.audit.required)
 
 
 def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLocation:
@@ -188,12 +188,12 @@ def queue_limits(file: PolicyFile) -> QueueLimits:
 
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
     """Open the store for reading; raises `ConfigError` if there is none."""
-    where = path or store_location(file, READING_S)
-    if isinstance(where, Path) and not where.exists():
+    location = path or store_location(file, READING_S)
+    if isinstance(location, Path) and not location.exists():
         raise ConfigError(
-            f"there is no audit store at {where}; turn it on with audit: {{enabled: true}}, or name another"
+            f"there is no audit store at {location}; turn it on with audit: {{enabled: true}}, or name another"
         )
-    return open_store(where, _seal(file))
+    return open_store(location, _make_seal(file))
 
 
 def has_store(file: PolicyFile) -> bool:
@@ -201,7 +201,8 @@ def has_store(file: PolicyFile) -> bool:
     return file.audit.enabled and bool(file.audit.database_env or config.audit_file(file).exists())
 
 
-def _seal(file: PolicyFile) -> Seal | None:
+def _make_seal(file: PolicyFile) -> Seal | None:
+    """The cipher with the configured key; None if no key is set."""
     key = config.audit_key(file)
     return Seal(key) if key is not None else None
 

@@ -71,7 +71,7 @@ def _describe_gpu(folder: Path, quantization: str) -> list[str]:
     """What the prepared weights in `folder` would do on this machine's GPU; empty without one."""
     from aligner_proxy.engine.model import acceleration, probe
 
-    card = probe.device()
+    card = probe.describe_device()
     if card["device"] != "cuda":
         return []
     missing = acceleration.find_missing_part()

@@ -156,7 +156,7 @@ class ModelGroup:
                 self.circuit.end_probe(alive=alive, now=self._clock())
             # a failure was already counted by `_note_error`
             elif alive:
-                self.circuit.alive()
+                self.circuit.note_answer()
 
     def _check_circuit(self) -> bool:
         """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""

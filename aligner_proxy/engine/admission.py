@@ -103,8 +103,9 @@ class Accounts:
         return 0
 
     def _current_use(self, quota: Quota) -> float:
-        used, at = self._used.get(quota.account, (0.0, 0.0))
-        return max(0.0, used - (self.clock() - at) * quota.seconds / _MINUTE_S)
+        """Seconds of the account that are used now, after what time has forgiven."""
+        used, since = self._used.get(quota.account, (0.0, 0.0))
+        return max(0.0, used - (self.clock() - since) * quota.seconds / _MINUTE_S)
 
 
 OpenAccounts = Callable[[str], Accounts]
@@ -121,7 +122,7 @@ class FairAdmission:
         self._clock = clock
         self._tickets: list[Ticket] = []
         self._accounts = accounts or Accounts(clock)
-        self._accounts.register_places(self._places)
+        self._accounts.register_places(self._count_local_places)
         self._cost_s = 1.0  # recent average engine time of a request, in seconds
         self._stay_s = 1.0  # recent average time from arrival to end, in seconds
 
@@ -129,14 +130,14 @@ class FairAdmission:
         self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], tenant_places: int = 0
     ) -> _T:
         """Run `work` if a slot and quota are free, and return its result; charge the result's `ms` if it has them."""
-        self._check(quota)
+        self._check_quota(quota)
         self._make_room(tenant, tenant_places)
         ticket = Ticket(tenant, self._clock(), tenant_places=tenant_places)
-        leaving = {other.work for other in self._tickets if other.shed and other.work}
+        ending_work = {other.work for other in self._tickets if other.shed and other.work}
         self._tickets.append(ticket)
         try:
-            if leaving:
-                await asyncio.wait(leaving)  # so that there are never more requests than places
+            if ending_work:
+                await asyncio.wait(ending_work)  # so that there are never more requests than places
             return await self._serve(ticket, quota, work)
         finally:
             self._tickets.remove(ticket)
@@ -145,12 +146,12 @@ class FairAdmission:
         """Run the admitted work and charge its cost, however it ends."""
         if ticket.gave_way():
             raise self._shed_error()
-        began = self._clock()
-        cost = None
+        start = self._clock()
+        cost_s = None
         working = asyncio.ensure_future(work())
         ticket.work = working
         try:
-            done = await working
+            result = await working
         except asyncio.CancelledError:
             # cancelled to make room for other work, not by our caller
             if ticket.gave_way() and not is_being_cancelled():
@@ -158,72 +159,74 @@ class FairAdmission:
             raise
         else:
             self._stay_s += _SMOOTHING * (self._clock() - ticket.since - self._stay_s)
-            spent_ms = getattr(done, "ms", None)  # without it, the charge is an estimate
+            spent_ms = getattr(result, "ms", None)  # without it, the charge is an estimate
             if spent_ms is not None:
-                cost = spent_ms / 1000
-                self._cost_s += _SMOOTHING * (cost - self._cost_s)
-            return done
+                cost_s = spent_ms / 1000
+                self._cost_s += _SMOOTHING * (cost_s - self._cost_s)
+            return result
         finally:
-            self.charge(quota, self._clock() - began, cost)
+            self.charge(quota, self._clock() - start, cost_s)
 
-    def _check(self, quota: Quota | None) -> None:
+    def _check_quota(self, quota: Quota | None) -> None:
+        """Raise `QuotaSpent` if the quota is used up."""
         if quota and self._accounts.is_used_up(quota):
             raise QuotaSpent(f"the tenant's {quota.seconds:g} s of engine time a minute are used up")
 
-    def charge(self, quota: Quota | None, elapsed: float, cost: float | None) -> None:
-        """Charge `cost` seconds to the quota's account, or an estimate if the cost is None (the work did not end).
+    def charge(self, quota: Quota | None, elapsed_s: float, cost_s: float | None) -> None:
+        """Charge `cost_s` seconds to the quota's account, or an estimate if the cost is None (the work did not end).
 
         The estimate is the elapsed time, at most the recent average cost, because waiting for others must be free.
         """
         if quota:
-            self._accounts.charge(quota, min(elapsed, self._cost_s) if cost is None else cost)
+            self._accounts.charge(quota, min(elapsed_s, self._cost_s) if cost_s is None else cost_s)
 
-    def _places(self) -> Counter[str]:
+    def _count_local_places(self) -> Counter[str]:
+        """Slots by tenant in this engine."""
         return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
 
     def count_places_everywhere(self, tenant: str) -> int:
         """Slots of a tenant here and in other processes; 0 if it is known to have none in other processes."""
         others = self._accounts.count_elsewhere(tenant)
-        return min(MAX_PLACES, others + self._places()[tenant]) if others else 0
+        return min(MAX_PLACES, others + self._count_local_places()[tenant]) if others else 0
 
     def _count_places(self, tenant: str, tenant_places: int) -> Counter[str]:
         """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
-        here = self._places()
+        here = self._count_local_places()
         # later tickets overwrite earlier ones, so each tenant has its newest count
-        latest = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
+        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
             tenant: tenant_places
         }
-        counted = Counter[str]()
-        for name, places_known in latest.items():
+        counts = Counter[str]()
+        for name, reported_places in newest_counts.items():
             # two views of the same slots: the one that knows of more counts
-            counted[name] = max(here[name] + self._accounts.count_elsewhere(name), places_known)
-        return counted
+            counts[name] = max(here[name] + self._accounts.count_elsewhere(name), reported_places)
+        return counts
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:
         """Free a slot for a new request of `tenant`, by shedding another if needed; raises if `tenant` must yield."""
-        here = self._places()
+        here = self._count_local_places()
         if here.total() < self._seats:
             return
         places = self._count_places(tenant, tenant_places)
         # the latest first; `max` takes the first of equals
         tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
-        readers = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
-        if readers:
-            self._stop_reading(max(readers, key=lambda ticket: places[ticket.tenant]))
+        reading_tickets = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
+        if reading_tickets:
+            self._stop_reading(max(reading_tickets, key=lambda ticket: places[ticket.tenant]))
             return
         # with one more slot the tenant would have more than an equal share
         if places[tenant] + 1 > places.total() / len(places):
-            mine = here[tenant]
+            own_places = here[tenant]
             # "already has its share" would be untrue for a tenant without a slot here, and useless for the only one
-            first_or_only = not mine or mine == self._seats
+            first_or_only = not own_places or own_places == self._seats
             raise self._overload_error() if first_or_only else self._shed_error()
-        leaving = max(tickets, key=lambda ticket: places[ticket.tenant])
-        if leaving.session:
-            self._stop_reading(leaving)
+        chosen_ticket = max(tickets, key=lambda ticket: places[ticket.tenant])
+        if chosen_ticket.session:
+            self._stop_reading(chosen_ticket)
             return
-        leaving.shed = True
-        if leaving.work:
-            leaving.work.cancel()
+        chosen_ticket.shed = True
+        if chosen_ticket.work:
+            chosen_ticket.work.cancel()
 
     def _stop_reading(self, ticket: Ticket) -> None:
         """Take the slot of a read-ahead session and close it; its answer is then read as a whole at the end."""
@@ -233,14 +236,16 @@ class FairAdmission:
             ticket.work.add_done_callback(lambda _: self._tickets.remove(ticket))
 
     def _overload_error(self) -> EngineOverloaded:
+        """Count a refusal because the engine is full, and return its error."""
         count_refusal(EngineOverloaded.reason)
-        return EngineOverloaded(self._full(), self._wait_s())
+        return EngineOverloaded(self._say_full(), self._wait_s())
 
     def _shed_error(self) -> Shed:
+        """Count a refusal because the tenant has its share, and return its error."""
         count_refusal(Shed.reason)
-        return Shed(f"{self._full()}, and this tenant already has its share of them", self._wait_s())
+        return Shed(f"{self._say_full()}, and this tenant already has its share of them", self._wait_s())
 
-    def _full(self) -> str:
+    def _say_full(self) -> str:
         return f"all {self._seats} slots are taken"
 
     def _wait_s(self) -> float:
@@ -306,8 +311,8 @@ class AdmittedEngine(FairAdmission):
 
     async def read(self, request: AlignRequest) -> Session:
         """Start reading an answer ahead if a slot is free; the answer may lose the slot until it is complete."""
-        self._check(request.quota)
-        if self._places().total() >= self._seats:
+        self._check_quota(request.quota)
+        if self._count_local_places().total() >= self._seats:
             # reading ahead is not worth another request's slot
             raise self._overload_error()
         session = await self._engine.read(self._add_tenant_places(request))
@@ -328,13 +333,13 @@ class AdmittedEngine(FairAdmission):
         if session is None or ticket.gave_way():
             raise SessionLost("its place was needed")
         try:
-            self._check(request.quota)
+            self._check_quota(request.quota)
             return await self._serve(ticket, request.quota, lambda: session.finish(engine_request))
         finally:
             self._tickets.remove(ticket)
             await session.aclose()
 
-    async def let_go(self, ticket: Ticket, quota: Quota | None) -> None:
+    async def release(self, ticket: Ticket, quota: Quota | None) -> None:
         """Give up a read-ahead session: free its slot, charge its time and close it."""
         session = ticket.session
         ticket.session = None
@@ -417,4 +422,4 @@ class _AdmittedSession(ForwardingSession):
 
     async def aclose(self) -> None:
         """Free the slot and close the session."""
-        await self._admission.let_go(self._ticket, self._quota)
+        await self._admission.release(self._ticket, self._quota)

@@ -114,6 +114,7 @@ class AlignRequest(Asked):
 
     @model_validator(mode="after")
     def _one_head_each(self) -> Self:
+        """Raise `ValueError` unless there is a head for each objective, or none at all."""
         if self.heads and len(self.heads) != len(self.objectives):
             raise ValueError(
                 f"{len(self.heads)} heads for {len(self.objectives)} objectives; name one for each, or none"
@@ -122,7 +123,7 @@ class AlignRequest(Asked):
 
 
 def make_proof_request(request: AlignRequest) -> AlignRequest:
-    """The request, changed so that written text is judged as its `write` says: perhaps against the question, too."""
+    """The request by which written text is judged; for `Write.VERIFIED`, its question is one more objective."""
     if request.write is not Write.VERIFIED or not request.question or request.question in request.objectives:
         return request
     heads = (*request.heads, "") if request.heads else ()
@@ -184,12 +185,13 @@ class RowsResponse(BaseModel):
 
     @model_validator(mode="after")
     def _as_many_rows_as_segments(self) -> Self:
+        """Raise `ValueError` unless each answer has a row and scores for every segment."""
         for exchange in self.exchanges:
-            segments = len(exchange.segments)
+            count = len(exchange.segments)
             # a number has 2 bytes, and base64 writes each 3 bytes as 4 characters
-            encoded = 4 * ceil(2 * self.width * segments / 3)
-            if len(exchange.rows) != encoded or len(exchange.scores) != segments:
-                raise ValueError(f"rows or scores of other segments than the {segments} that are named")
+            encoded_length = 4 * ceil(2 * self.width * count / 3)
+            if len(exchange.rows) != encoded_length or len(exchange.scores) != count:
+                raise ValueError(f"rows or scores of other segments than the {count} that are named")
         return self
 
 
@@ -557,7 +559,7 @@ def with_judges(engine: Engine) -> HasJudges:
 
 
 class ForwardingEngine:
-    """An engine around another one, which has states, taught heads and judges; closing it closes that one."""
+    """An engine that wraps another one, whose states, taught heads and judges it gives; closing closes it, too."""
 
     def __init__(self, inner: Engine) -> None:
         self.inner = inner

@@ -79,7 +79,7 @@ class PredicateQuestion(_QuestionPart):
     instructions: str
 
     def options(self) -> list[Option]:
-        """The only objective."""
+        """The question's only objective."""
         return [Option("", make_objective(self.instructions))]
 
 
@@ -98,7 +98,7 @@ class ChoiceQuestion(_QuestionPart):
     choices: Annotated[tuple[ChoiceOption, ...], Field(min_length=2, max_length=MOST_OBJECTIVES)]
 
     def options(self) -> list[Option]:
-        """The objectives."""
+        """An objective for each choice."""
         return [Option(choice.value, name_objective(str(choice.value), choice.description)) for choice in self.choices]
 
 
@@ -110,7 +110,7 @@ class NoulQuestion(_QuestionPart):
     criteria: Mapping[Literal["true", "false"], _Words] | None = None
 
     def options(self) -> list[Option]:
-        """The only objective, of which the criteria say what goes against it and what does not."""
+        """The question's only objective; the criteria say what goes against it and what does not."""
         return [Option("", make_objective(self.instructions, self.criteria or {}))]
 
 
@@ -121,7 +121,7 @@ class LabelQuestion(_QuestionPart):
     criteria: Annotated[Mapping[_Label, _Words], Field(min_length=1, max_length=MOST_OBJECTIVES)]
 
     def options(self) -> list[Option]:
-        """The objectives."""
+        """An objective for each label."""
         return [Option(label, name_objective(label, description)) for label, description in self.criteria.items()]
 
 
@@ -136,13 +136,16 @@ class OpenAIDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
-        """The text and the questions."""
+        """Read the text and the questions of the request."""
         text = self.input if isinstance(self.input, str) else "\n\n".join(message.text for message in self.input)
-        questions = [DecisionQuestion(one.name, one.type == "choice", tuple(one.options())) for one in self.questions]
+        questions = [
+            DecisionQuestion(question.name, question.type == "choice", tuple(question.options()))
+            for question in self.questions
+        ]
         return Decision((), text, tuple(questions))
 
     def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
-        """The answers in this form."""
+        """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: list[dict[str, Any]] = []
         for question in questions:
             answer: dict[str, Any] = {"type": "choice" if question.is_choice else "predicate", "name": question.name}
@@ -153,7 +156,7 @@ class OpenAIDecision(_QuestionPart):
                 answers.append(answer | {"choice": best[0], "probabilities": entries, "confidence": best[1]})
             else:
                 objective = question.options[0].objective
-                answers.append(answer | {"probability": probability(scores[objective], objective)})
+                answers.append(answer | {"probability": estimate_probability(scores[objective], objective)})
         usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -172,14 +175,15 @@ class SystemOneDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
-        """The text and the questions."""
+        """Read the text and the questions of the request."""
         questions = (
-            DecisionQuestion(name, one.type == "choice", tuple(one.options())) for name, one in self.questions.items()
+            DecisionQuestion(name, question.type == "choice", tuple(question.options()))
+            for name, question in self.questions.items()
         )
         return Decision(*_read_state(self.state), tuple(questions))
 
     def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
-        """The answers in this form."""
+        """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: dict[str, dict[str, Any]] = {}
         for question in questions:
             name = str(question.name)
@@ -189,7 +193,7 @@ class SystemOneDecision(_QuestionPart):
                 answers[name] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
             else:
                 objective = question.options[0].objective
-                answers[name] = {"type": "noul", "noul": probability(scores[objective], objective)}
+                answers[name] = {"type": "noul", "noul": estimate_probability(scores[objective], objective)}
         usage = {"input_tokens": tokens, "output_tokens": 0}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -215,10 +219,10 @@ class DecisionQuestion:
     options: tuple[Option, ...]
 
     def probabilities(self, scores: Mapping[str, float]) -> list[tuple[str | bool, float]]:
-        """The options of a choice, each with its share of the odds."""
+        """The options of a choice, each with its probability: its share of the odds."""
         logits = [_logit(scores[option.objective], option.objective) for option in self.options]
         odds = [exp(logit - max(logits)) for logit in logits]
-        return [(option.value, one / sum(odds)) for option, one in zip(self.options, odds, strict=True)]
+        return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,22 +236,22 @@ class Decision:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The different objectives, by name or text."""
-        return tuple(dict.fromkeys(option.objective for one in self.questions for option in one.options))
+        return tuple(dict.fromkeys(option.objective for question in self.questions for option in question.options))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The objectives that are given by name."""
+        """The objectives that are only named, not written out."""
         return tuple(objective for objective in self.objectives if _NAME.fullmatch(objective))
 
     def find_fault(self) -> str | None:
-        """Why it cannot be answered; None if it can."""
+        """Why the questions cannot be answered; None if they can."""
         if not self.text.strip():
             return "the input has no text"
         if len(self.text) > MOST_CHARS:
             return f"the input has {len(self.text):,} characters; at most {MOST_CHARS:,} are read"
         if len(self.objectives) > MOST_OBJECTIVES:
             return f"the questions are about {len(self.objectives)} objectives; at most {MOST_OBJECTIVES} are read"
-        if not all(_NAME.fullmatch(one) or _WRITTEN_OUT.match(one) for one in self.objectives):
+        if not all(_NAME.fullmatch(text) or _WRITTEN_OUT.match(text) for text in self.objectives):
             return 'a question needs instructions or criteria, and a choice labels without ":"'
         if any(len(objective) > _MOST_OBJECTIVE_CHARS for objective in self.objectives):
             return f"the words of a question have at most {_MOST_OBJECTIVE_CHARS:,} characters"
@@ -268,27 +272,28 @@ async def answer_decision(form: DecisionForm, decision: Decision, correct: Corre
         for objective, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            scores[objective] = highest_score(result)
+            scores[objective] = find_highest_score(result)
             tokens += result.prompt_tokens
     return form.report(decision.questions, scores, tokens)
 
 
-def highest_score(correction: Correction) -> float:
+def find_highest_score(correction: Correction) -> float:
     """The score of the sentence that most goes against the objective; raises `EngineFault` without a detector head."""
     # the last entry may stand for what is missing behind the text
-    scores = [one.score for one in correction.segments if one.text]
+    scores = [segment.score for segment in correction.segments if segment.text]
     numbers = [score for score in scores if score is not None]
     if len(numbers) < len(scores) or not numbers:
         raise EngineFault("this aligner has no detector head, so there are no probabilities")
     return max(numbers)
 
 
-def probability(score: float, objective: str) -> float:
+def estimate_probability(score: float, objective: str) -> float:
     """The probability that a text with this score goes against the objective."""
     return 1 / (1 + exp(-_logit(score, objective)))
 
 
 def _logit(score: float, objective: str) -> float:
+    """The log-odds of a score in nats, within `_STEEPEST` of 0."""
     slope, shift = QUESTION_CURVE if objective.startswith(_QUESTION) else OBJECTIVE_CURVE
     return max(-_STEEPEST, min(_STEEPEST, slope * score + shift))
 
@@ -296,15 +301,15 @@ def _logit(score: float, objective: str) -> float:
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
     """The objective of a yes/no question: its name, its text, or one made of a question in words."""
     words = write_words(instructions)
-    against, fine = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
-    if not against and not fine and (_NAME.fullmatch(words) or _WRITTEN_OUT.match(words)):
+    against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
+    if not against and not allowed and (_NAME.fullmatch(words) or _WRITTEN_OUT.match(words)):
         return words
     # of several wordings these told texts of our own apart best
     avoided = f"everything for which the answer is yes: {words}" if words.endswith("?") else words and f"this: {words}"
     parts = (
         avoided and f"the response should avoid {avoided}",
         against and f"the response should avoid this: {against}",
-        fine and f"it may do this: {fine}",
+        allowed and f"it may do this: {allowed}",
     )
     description = "; ".join(filter(None, parts))
     return f"{_QUESTION}{description}" if description else ""
@@ -319,7 +324,7 @@ def name_objective(label: str, description: JsonValue) -> str:
 
 
 def write_words(value: JsonValue) -> str:
-    """A text, or JSON as a text."""
+    """The text itself, or other JSON written as text; "" for null."""
     if value is None:
         return ""
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
@@ -336,13 +341,13 @@ def _read_state(state: JsonValue) -> tuple[tuple[Turn, ...], str]:
 
 
 def _list_texts(state: JsonValue) -> Iterator[str]:
-    """All texts of JSON in their order."""
-    waiting = [state]
-    while waiting:
-        value = waiting.pop()
+    """All texts in JSON, from first to last; of an object first its keys, then its values."""
+    pending = [state]
+    while pending:
+        value = pending.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, list):
-            waiting += reversed(value)
+            pending += reversed(value)
         elif isinstance(value, dict):
-            waiting += reversed([*value, *value.values()])
+            pending += reversed([*value, *value.values()])

@@ -108,10 +108,11 @@ def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
 
 
 def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Aligner:
+    """Load one aligner by itself, its adapter merged into the base."""
     prepared, folder = _prepare(settings, home, progress)
     progress("loading")
     runner = load(folder, settings, progress=progress)
-    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
+    runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
     return Aligner(runner, info)
 
@@ -123,14 +124,14 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     prepared, folder = _store_weights(together.base, settings, home, progress)
     progress("loading")
     runner = load(folder, settings, list(together.over.values()), progress)
-    runner.costs = cost.costs(runner, WeightStore(home).costs(prepared))
+    runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
     aligners: dict[str, Aligner] = {}
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
         aligners[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
-    alone = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
-    main = aligners.pop(DEFAULT_ALIGNER, alone)
+    base = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
+    main = aligners.pop(DEFAULT_ALIGNER, base)
     infos = {name: other.info for name, other in aligners.items()}
     return replace(main, info=replace(main.info, others=infos), others=aligners)
 
@@ -148,7 +149,7 @@ def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head:
         template_hash=family.hash,
         window=min(prepared.window, runner.positions, runner.pool.count * runner.pool.size),
         has_head=has_head,
-        ends=has_head and runner.ends(number),
+        ends=has_head and runner.judges_ends(number),
         taught=runner.list_shipped_objectives(number),
         languages=prepared.languages,
         quantization=prepared.quantization,
@@ -163,6 +164,7 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 
 
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
+    """Find or make the prepared weights, as `prepare`; the library's errors pass."""
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _recall_prepared(store, settings)):
         return stored
@@ -212,12 +214,14 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
     # Imported here, because these imports take seconds and most starts only load prepared weights.
+    """Prepare a source's weights in `folder`."""
     from aligner_proxy.engine.weights import quantise
 
     quantise.fill(source, quantization, folder)
 
 
 def _recall_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
+    """The weights that were prepared of a hub id before, and their folder; None if there are none for this template."""
     record = store.recall(str(settings.model), settings.quantization)
     # weights prepared for another template than the settings ask for do not count
     if record is None or settings.template not in (None, record.template):
@@ -298,6 +302,7 @@ def _memory_left() -> float | None:
 
 
 def _head(path: Path | None, model: Any) -> DetectorHead | None:
+    """Load a detector head; None if there is none. Raises `ValueError` if it does not fit the model."""
     if path is None or not path.exists():
         return None
     head = DetectorHead.load(path)
@@ -307,8 +312,9 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
 
 
 def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
+    """Load an adapter with the heads that it comes with."""
     head = _head(source.head, model)
-    return AdapterWeights(lora.read(adapter), head, _load_shipped_heads(source.taught_heads, head))
+    return AdapterWeights(lora.read_adapter(adapter), head, _load_shipped_heads(source.taught_heads, head))
 
 
 def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[TaughtHead, ...]:
@@ -318,11 +324,13 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
     """
     taught_heads = unpack(path.read_bytes()) if path and path.exists() else ()
     width = head.row_width if head else 0
-    for each in taught_heads:
-        if each.aligner:
-            raise ValueError(f"the taught head of {each.objective!r} names an aligner; write it without")
-        if each.width != width:
-            raise ValueError(f"the taught head of {each.objective!r} reads rows of {each.width} numbers, not {width}")
+    for taught_head in taught_heads:
+        if taught_head.aligner:
+            raise ValueError(f"the taught head of {taught_head.objective!r} names an aligner; write it without")
+        if taught_head.width != width:
+            raise ValueError(
+                f"the taught head of {taught_head.objective!r} reads rows of {taught_head.width} numbers, not {width}"
+            )
     return taught_heads
 
 
@@ -337,7 +345,7 @@ def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
     """Ids of the tokens that end a text: the configured list, or a single one and the tokenizer's own."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
-    eos_ids = frozenset(int(i) for i in ids if i is not None)
+    eos_ids = frozenset(int(token_id) for token_id in ids if token_id is not None)
     if not eos_ids:
         raise WeightsError(f"{folder} names no end-of-text token; set eos_token_id in its generation_config.json")
     return eos_ids

@@ -31,12 +31,12 @@ from aligner_proxy.engine.api import (
     TokenLabels,
     TokenLabelsRequest,
 )
-from aligner_proxy.engine.decoding.complete import aligner_for, complete
+from aligner_proxy.engine.decoding.complete import choose_aligner, complete
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
-from aligner_proxy.engine.decoding.rows import rows
-from aligner_proxy.engine.decoding.states import states
-from aligner_proxy.engine.loop import Loop, correction_error_of
+from aligner_proxy.engine.decoding.rows import read_answer_rows
+from aligner_proxy.engine.decoding.states import read_states
+from aligner_proxy.engine.loop import Loop, make_own_error
 from aligner_proxy.engine.scheduling.metrics import Phases
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
@@ -58,8 +58,8 @@ class _Submitted:
     def finish(self, end: object) -> None:
         """Record how the request ended and resolve its future; called in the model's thread, and by `aclose`."""
         # both a passed deadline and a client that leaves cancel the future; the clock tells which it was
-        late = "timeout" if time.monotonic() >= self.deadline else "cancelled"
-        self.phases.note_end(end, late if self.future.cancelled() else None)
+        departure = "timeout" if time.monotonic() >= self.deadline else "cancelled"
+        self.phases.note_end(end, departure if self.future.cancelled() else None)
         with contextlib.suppress(InvalidStateError):  # the client has gone, so the future is already resolved
             if isinstance(end, CorrectionError):
                 self.future.set_exception(end)
@@ -166,6 +166,7 @@ class LocalSession:
             await self._changed.wait()
 
     def _end(self) -> None:
+        """Give up the work of the model's thread, if it is not done, and forget the session."""
         self._submitted.abandoned.set()
         self._wake()
         self._on_end()
@@ -204,7 +205,7 @@ class LocalEngine:
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Return hidden states of texts; raises `StatesUnavailable` for a layer that the model does not have."""
-        return await self._submit_work(states, request)  # type: ignore[no-any-return]
+        return await self._submit_work(read_states, request)  # type: ignore[no-any-return]
 
     async def put_head(self, data: bytes) -> str:
         """Store a taught head for requests that name it by its hash, and return the hash; raises `HeadRefused`."""
@@ -217,7 +218,7 @@ class LocalEngine:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Return the segment rows on which heads are taught; raises `HeadsUnavailable` without a detector head."""
-        return await self._submit_work(rows, request)  # type: ignore[no-any-return]
+        return await self._submit_work(read_answer_rows, request)  # type: ignore[no-any-return]
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
         """Return what a token classifier says of an answer; raises `UnknownJudge`.
@@ -229,14 +230,14 @@ class LocalEngine:
             try:
                 return await asyncio.wrap_future(self._judging.submit(judge.label_tokens, request))
             except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and foreign models
-                raise correction_error_of(request.request_id, error) from None
+                raise make_own_error(request.request_id, error) from None
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
         """Complete one prompt, with the client's prediction as the draft."""
-        aligner = aligner_for(self._aligner(), request.model)
+        aligner = choose_aligner(self._aligner(), request.model)
         work = partial(complete, aligner, request)
         submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
-        return await self._result(submitted, deadline_s)  # type: ignore[no-any-return]
+        return await self._wait_for_result(submitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalSession:
         """Begin to read an answer that is still being written; `request.answer` is its text so far."""
@@ -256,7 +257,7 @@ class LocalEngine:
         aligner = self._aligner().find_aligner(request.aligner)
         begin = partial(work, aligner, request)
         submitted = self._submit(request.request_id, aligner, begin, request.tenant, request.deadline_s)
-        return await self._result(submitted, request.deadline_s)
+        return await self._wait_for_result(submitted, request.deadline_s)
 
     def _submit(
         self,
@@ -273,14 +274,14 @@ class LocalEngine:
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
         client = JobClient(submitted.deadline, tenant, submitted.abandoned.is_set)
         if answer is not None:
-            client.awake = answer.waits
+            client.has_new_text = answer.waits
             client.reads_ahead = answer.is_read_ahead
         job = Job(name, work(sequence), submitted.finish, client, sequence=sequence, phases=phases)
         self._live.add(submitted)
         self._inbox.put(job)
         return submitted
 
-    async def _result(self, submitted: _Submitted, deadline_s: float) -> Any:
+    async def _wait_for_result(self, submitted: _Submitted, deadline_s: float) -> Any:
         """Wait for the result; if the caller stops waiting, the model's thread drops the work."""
         try:
             async with enforce_deadline(deadline_s):
@@ -347,7 +348,7 @@ class LocalEngine:
 
     def _take_in(self, loop: Loop) -> None:
         """Move all queued jobs into the loop; if the loop is idle, wait for the first one."""
-        wait = loop.idle()
+        wait = loop.is_idle()
         while True:
             try:
                 job = self._inbox.get(block=wait)

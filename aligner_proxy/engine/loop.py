@@ -43,7 +43,7 @@ class Loop:
         try:
             result = job.advance()
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and templates
-            job.finish(correction_error_of(job.name, error))
+            job.finish(make_own_error(job.name, error))
             return
         if result is None:
             self.scheduler.add(job)
@@ -63,7 +63,7 @@ class Loop:
             for feed, tokens in self._run(feeds):
                 self._postprocess(feed, tokens)
 
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether there is nothing to do. If so, check that no cache block is lost; log and count a mismatch."""
         if self.busy:
             return False
@@ -85,16 +85,16 @@ class Loop:
         If the pass fails, run each feed alone and drop only the jobs whose feed fails.
         """
         self.scheduler.totals.forwards += 1
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
-            done = list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
+            results = list(zip(feeds, self.aligner.runner.run(feeds), strict=True))
         except Exception as error:  # noqa: BLE001 - the boundary to torch
             if len(feeds) == 1:
-                self.scheduler.drop(feeds[0].job, correction_error_of(feeds[0].job.name, error))
+                self.scheduler.drop(feeds[0].job, make_own_error(feeds[0].job.name, error))
                 return []
         else:
-            _share(feeds, time.perf_counter() - began)
-            return done
+            _charge_time(feeds, time.perf_counter() - start)
+            return results
         return [result for feed in feeds for result in self._run([feed])]
 
     def _postprocess(self, feed: Feed, tokens: list[int]) -> None:
@@ -105,15 +105,15 @@ class Loop:
         try:
             step = self._step(feed, job.ask)
         except Exception as error:  # noqa: BLE001 - the boundary to torch
-            self.scheduler.drop(job, correction_error_of(job.name, error))
+            self.scheduler.drop(job, make_own_error(job.name, error))
         else:
             self._advance(job, step)
 
     def _step(self, feed: Feed, ask: Ask) -> Step:
         """Build the result for a job's ask, once all its tokens have been fed."""
         runner = self.aligner.runner
-        scores = runner.scores(feed, ask.spans) if ask.spans else []
-        rows = runner.rows(feed, ask.spans) if ask.spans and ask.rows else []
+        scores = runner.score_segments(feed, ask.spans) if ask.spans else []
+        rows = runner.read_rows(feed, ask.spans) if ask.spans and ask.rows else []
         return Step(scores, feed.job.tokens, feed.job.forwards, rows)
 
     def _advance(self, job: Job, step: Step) -> None:
@@ -121,17 +121,17 @@ class Loop:
         try:
             result = job.advance(step)
         except Exception as error:  # noqa: BLE001 - the boundary to tokenizers and to what a correction does
-            self.scheduler.drop(job, correction_error_of(job.name, error))
+            self.scheduler.drop(job, make_own_error(job.name, error))
         else:
             if result is not None:
                 self.scheduler.drop(job, result)
 
 
-def _share(feeds: list[Feed], seconds: float) -> None:
+def _charge_time(feeds: list[Feed], seconds: float) -> None:
     """Charge each job its part of a step's time, in proportion to its tokens; waiting costs nothing."""
-    tokens = sum(feed.stop - feed.start for feed in feeds)
+    token_count = sum(feed.stop - feed.start for feed in feeds)
     for feed in feeds:
-        feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / tokens
+        feed.job.sequence.spent_s += seconds * (feed.stop - feed.start) / token_count
 
 
 def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
@@ -151,7 +151,7 @@ def correct_alone(aligner: Aligner, request: AlignRequest) -> Correction:
     return end
 
 
-def correction_error_of(name: str, error: Exception) -> CorrectionError:
+def make_own_error(name: str, error: Exception) -> CorrectionError:
     """Convert a library's exception to one of ours, and log where it was raised.
 
     The log leaves the message out, because it may quote the request.
@@ -159,8 +159,8 @@ def correction_error_of(name: str, error: Exception) -> CorrectionError:
     if isinstance(error, CorrectionError):
         return error
     place = traceback.extract_tb(error.__traceback__)[-1]  # the innermost frame
-    kind = type(error).__name__
-    logger.error("request %s failed: %s at %s:%s", name, kind, place.filename, place.lineno)
-    fault = EngineFault(f"the aligner failed: {kind}")
+    error_name = type(error).__name__
+    logger.error("request %s failed: %s at %s:%s", name, error_name, place.filename, place.lineno)
+    fault = EngineFault(f"the aligner failed: {error_name}")
     fault.__cause__ = error
     return fault

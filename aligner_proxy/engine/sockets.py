@@ -19,28 +19,28 @@ from aligner_proxy.errors import ConfigError
 def unix(path: Path) -> Iterator[socket.socket]:
     """Listen on a socket file of mode 0600 and remove it afterwards. Raises `ConfigError` if it is in use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _clear(path)
+    _clear_stale_file(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with contextlib.closing(listener):
         # private from the moment it exists; a chmod afterwards would be too late
-        before = os.umask(0o177)
+        old_umask = os.umask(0o177)
         try:
             listener.bind(str(path))
         except OSError as error:
             raise ConfigError(f"cannot listen on {path}: {error.strerror or error}; choose another --socket") from None
         finally:
-            os.umask(before)
+            os.umask(old_umask)
         listener.listen()
-        mine = path.stat().st_ino
+        own_inode = path.stat().st_ino
         try:
             yield listener
         finally:
             # another process may have replaced the file by its own meanwhile
-            if path.exists() and path.stat().st_ino == mine:
+            if path.exists() and path.stat().st_ino == own_inode:
                 path.unlink()
 
 
-def _clear(path: Path) -> None:
+def _clear_stale_file(path: Path) -> None:
     """Remove a stale socket file or a dangling link at `path`; raises `ConfigError` if the path is in use."""
     if not path.exists():
         if path.is_symlink():
@@ -74,7 +74,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # IPv4 if the host has both
-        family, *_, address = min(addresses, key=lambda one: one[0] != socket.AF_INET)
+        family, *_, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, socket.SOCK_STREAM)
         # after a restart, connections of the old process may still block the port for a while
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,10 +94,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 def publish(socket_file: Path, name: Path) -> None:
     """Atomically point the symlink `name` to a socket file, so that clients of `name` connect to that socket."""
-    new = name.with_name(f".{name.name}.{os.getpid()}")
-    new.unlink(missing_ok=True)
-    new.symlink_to(socket_file.name)  # both are in one folder
-    new.replace(name)
+    new_link = name.with_name(f".{name.name}.{os.getpid()}")
+    new_link.unlink(missing_ok=True)
+    new_link.symlink_to(socket_file.name)  # both are in one folder
+    new_link.replace(name)
 
 
 def withdraw(socket_file: Path, name: Path) -> None:

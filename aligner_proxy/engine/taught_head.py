@@ -93,7 +93,7 @@ class TaughtHead:
         if len(data) > MAX_HEAD_BYTES:
             raise MalformedHead(f"a taught head of {len(data)} bytes; at most {MAX_HEAD_BYTES} are read")
         line, newline, weight = data.partition(b"\n")
-        header = _header(line) if newline else None
+        header = _parse_header(line) if newline else None
         if header is None:
             raise MalformedHead("no taught head: its first line is not the header of one")
         if header["taught_head"] != FORMAT:
@@ -117,7 +117,7 @@ class TaughtHead:
         return head
 
 
-def _header(line: bytes) -> dict[str, Any] | None:
+def _parse_header(line: bytes) -> dict[str, Any] | None:
     """Parse a header line; None if a field is missing, unknown or of the wrong type."""
     try:
         header = json.loads(line)
@@ -125,16 +125,16 @@ def _header(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(header, dict) or header.keys() - {_EITHER, _FLOOR, _HIDDEN} != _FIELDS:
         return None
-    texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
-    numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
+    has_texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
+    has_numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
     # isinstance would let true and false through
-    counts = all(type(header[name]) is int for name in ("taught_head", "width"))
+    has_counts = all(type(header[name]) is int for name in ("taught_head", "width"))
     # optional fields are left out if false or 0, so these values may not stand there
-    either = header.get(_EITHER, True) is True
+    either_fits = header.get(_EITHER, True) is True
     hidden = header.get(_HIDDEN, 1)
-    units = type(hidden) is int and hidden > 0
-    floored = isinstance(header.get(_FLOOR, 0.0), float)
-    return header if texts and numbers and counts and either and units and floored else None
+    hidden_fits = type(hidden) is int and hidden > 0
+    floor_fits = isinstance(header.get(_FLOOR, 0.0), float)
+    return header if has_texts and has_numbers and has_counts and either_fits and hidden_fits and floor_fits else None
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:
@@ -146,16 +146,16 @@ def pack(heads: Iterable[TaughtHead]) -> bytes:
 def unpack(data: bytes) -> tuple[TaughtHead, ...]:
     """Parse the output of `pack`. Raises `MalformedHead`, also if two heads have the same objective."""
     heads: list[TaughtHead] = []
-    at = 0
-    while at < len(data):
-        body = at + _LENGTH.size
+    position = 0
+    while position < len(data):
+        body = position + _LENGTH.size
         if body > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")
-        (length,) = _LENGTH.unpack_from(data, at)
-        at = body + length
-        if at > len(data):
+        (length,) = _LENGTH.unpack_from(data, position)
+        position = body + length
+        if position > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")
-        heads.append(TaughtHead.from_bytes(data[body:at]))
+        heads.append(TaughtHead.from_bytes(data[body:position]))
     if len({head.objective for head in heads}) != len(heads):
         raise MalformedHead("the file of taught heads has two of one objective")
     return tuple(heads)

@@ -49,7 +49,7 @@ VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422
 """Status for a request whose fields are invalid or unknown."""
 BAD_REQUEST = "bad_request"
-"""The reason that is sent with it."""
+"""Reason of an error with that status."""
 MAX_BODY_BYTES = 16 << 20
 """Largest body that either side accepts; no request or answer that fits a model's window needs as much."""
 # The meaning of a status without an error body of ours: it comes from a proxy in front of the engine, or from a crash.
@@ -72,7 +72,7 @@ class WireVersionCheck:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Answer a request of another version with an error, and add the version to every answer."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
 
@@ -81,26 +81,26 @@ class WireVersionCheck:
                 MutableHeaders(scope=message).update(VERSION_HEADERS)
             await send(message)
 
-        theirs = Headers(scope=scope)
+        headers = Headers(scope=scope)
         # requests without the header are accepted
-        if theirs.get(HEADER, str(WIRE)) != str(WIRE):
-            response = refusal(mismatch("gateway", theirs, "engine"))
+        if headers.get(HEADER, str(WIRE)) != str(WIRE):
+            response = refusal(make_mismatch_error("gateway", headers, "engine"))
             answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
             return await answer(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
 
 
-def check(status: int, headers: Mapping[str, str]) -> None:
+def check_version(status: int, headers: Mapping[str, str]) -> None:
     """Check an engine's answer in the gateway; raises `EngineMismatch` if its wire version differs from ours.
 
     A missing version counts as different only if the engine rejects the request (422).
     """
     number = headers.get(HEADER)
     if number != str(WIRE) and (number is not None or status == _REFUSED):
-        raise mismatch("engine", headers, "gateway")
+        raise make_mismatch_error("engine", headers, "gateway")
 
 
-def mismatch(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:
+def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> EngineMismatch:
     """The error for two different wire versions; its message names both releases and the fix."""
     # cut, because the other side may have sent anything; version 1 had no header
     release = headers.get(RELEASE, "an older release")[:32]
@@ -174,9 +174,9 @@ def refusal(error: CorrectionError) -> Refusal:
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
-def translate_parse_errors(otherwise: str) -> ErrorTranslation:
-    """A context that turns validation errors of received data into `InvalidOutput` with the message `otherwise`."""
-    return ErrorTranslation(ValidationError, lambda _: InvalidOutput(otherwise))
+def translate_parse_errors(message: str) -> ErrorTranslation:
+    """A context that turns validation errors of received data into `InvalidOutput` with the message `message`."""
+    return ErrorTranslation(ValidationError, lambda _: InvalidOutput(message))
 
 
 def _retry_after(seconds: float) -> dict[str, str]:
@@ -185,17 +185,17 @@ def _retry_after(seconds: float) -> dict[str, str]:
 
 
 def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
-    """Convert an error answer to its exception; without our error body, by the status, else `InvalidOutput`."""
+    """Convert an engine's error answer to an exception: by our error body, else by the status, else `InvalidOutput`."""
     try:
         error = ErrorResponse.model_validate_json(content).error
     except ValidationError:
-        kind = _FOREIGN.get(status, InvalidOutput)
-        return kind(f"the engine answered with status {status} and no error of ours")
+        error_type = _FOREIGN.get(status, InvalidOutput)
+        return error_type(f"the engine answered with status {status} and no error of ours")
     # a reason that this version does not know counts as a fault
-    kind = BY_REASON.get(error.type, EngineFault)
-    if issubclass(kind, EngineOverloaded | BreakerOpen):
-        return kind(error.message, retry_after(headers))
-    return kind(error.message)
+    error_type = BY_REASON.get(error.type, EngineFault)
+    if issubclass(error_type, EngineOverloaded | BreakerOpen):
+        return error_type(error.message, retry_after(headers))
+    return error_type(error.message)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:

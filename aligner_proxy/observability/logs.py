@@ -56,6 +56,7 @@ def _one_line(text: str) -> str:
 
 
 def _message_fields(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of an outcome's record, or the message of any other record."""
     text = record.getMessage()
     if record.name.startswith("aligner_proxy.outcome"):
         return dict(json.loads(text))
@@ -63,6 +64,7 @@ def _message_fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
+    """The type and the innermost location of a record's exception; empty without one."""
     if not record.exc_info or record.exc_info[0] is None:
         return {}
     frames = traceback.extract_tb(record.exc_info[2])
@@ -89,7 +91,7 @@ class PrintedLines(io.TextIOBase):
         return len(text)
 
     def writable(self) -> bool:
-        """Always True."""
+        """Whether text can be written: always."""
         return True
 
 
@@ -109,12 +111,12 @@ def configure_logging(form: str) -> None:
 
 def configure_own_logging(form: str) -> None:
     """Set up logging for this package's loggers only and leave LiteLLM's alone; for LiteLLM's process."""
-    ours = logging.getLogger("aligner_proxy")
+    own_logger = logging.getLogger("aligner_proxy")
     # LiteLLM may create the guardrail, and so call this, again.
-    if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in ours.handlers):
-        ours.addHandler(make_handler(form))
-        ours.setLevel(logging.INFO)
-        ours.propagate = False  # LiteLLM's handlers would write each line once more
+    if not any(isinstance(existing.formatter, JsonLine | TextLine) for existing in own_logger.handlers):
+        own_logger.addHandler(make_handler(form))
+        own_logger.setLevel(logging.INFO)
+        own_logger.propagate = False  # LiteLLM's handlers would write each line once more
     if form == "json":
         unify_json_lines()
 
@@ -122,7 +124,7 @@ def configure_own_logging(form: str) -> None:
 def unify_json_lines() -> None:
     """Write what the other loggers of this process say to a terminal as our JSON lines, too."""
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    handlers = [handler for each in loggers if isinstance(each, logging.Logger) for handler in each.handlers]
+    handlers = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
     for handler in handlers:
         # another stream, such as a file, belongs to whoever opened it
         if isinstance(handler, logging.StreamHandler) and _is_standard(handler.stream):

@@ -61,8 +61,8 @@ class LoopWatchdog:
     def __init__(self, longest_s: float = LONGEST_S, beat_s: float = _BEAT_S) -> None:
         self._longest_s = longest_s
         self._beat_s = beat_s
-        for each in OWNERS:
-            LOOP_STALLS.labels(each)  # exported from the start, as a metric without labels would be
+        for owner in OWNERS:
+            LOOP_STALLS.labels(owner)  # exported from the start, as a metric without labels would be
         self._quiet_s = 0.0 if os.environ.get(EVERY_STALL) else _QUIET_S
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -84,8 +84,8 @@ class LoopWatchdog:
     def _watch(self, pulse: _Pulse) -> None:
         """Check the loop until it is closed or replaced; count and report each stall when it ends."""
         stall: _Stall | None = None
-        logged = -_QUIET_S
-        alive = 0.0
+        logged_at = -_QUIET_S
+        measured_beat = 0.0
         usage: ThreadUsage | None = None
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
@@ -93,17 +93,17 @@ class LoopWatchdog:
             if stall is not None and last_beat > stall.began:
                 stall.end(last_beat, pulse.usage())
                 LOOP_STALLS.labels(stall.owner).observe(stall.seconds)
-                if last_beat - logged >= self._quiet_s:
-                    logged = last_beat
+                if last_beat - logged_at >= self._quiet_s:
+                    logged_at = last_beat
                     stall.report()
                 stall = None
             if stall is None and time.monotonic() - last_beat > self._longest_s:
                 stall = _Stall(last_beat, usage)
             if stall is not None:
-                stall.look(pulse.thread)
+                stall.record_positions(pulse.thread)
             # Kept for the next stall, which begins at this beat.
-            elif last_beat > alive:
-                alive = last_beat
+            elif last_beat > measured_beat:
+                measured_beat = last_beat
                 usage = pulse.usage()
 
 
@@ -162,7 +162,7 @@ def current_frames() -> dict[int, FrameType]:
 
 @dataclass(slots=True)
 class _Stall:
-    """One stall so far."""
+    """A stall of the loop, and what was seen of it so far."""
 
     began: float
     usage: ThreadUsage | None
@@ -172,16 +172,16 @@ class _Stall:
     _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Number of times the loop's thread was seen, by owner and position."""
     _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
-    """The same for other threads that were not waiting."""
+    """Number of times that other threads were seen which were not waiting, by owner and position."""
 
-    def look(self, thread: int) -> None:
+    def record_positions(self, thread: int) -> None:
         """Record the current position of all threads."""
         frames = current_frames()
         frame = frames.pop(thread, None)
-        self._places[line_owner(frame), tuple(line_places(frame))] += 1
+        self._places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
         for other in frames.values():
             if Path(other.f_code.co_filename).name not in _WAITING:
-                self._others[line_owner(other), tuple(line_places(other))] += 1
+                self._others[find_line_owner(other), tuple(list_line_places(other))] += 1
 
     def end(self, at: float, usage: ThreadUsage | None) -> None:
         """End the stall: set its duration, usage and owner."""
@@ -197,15 +197,15 @@ class _Stall:
         """
         if self.usage is not None and self.usage.queued_s > _HALF * self.seconds:
             return "machine"
-        idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
-        counts = self._others if idle and self._others else self._places
+        is_idle = self.usage is not None and self.usage.computed_s < _HALF * self.seconds
+        counts = self._others if is_idle and self._others else self._places
         by_owner = Counter[str]()
-        for (whose, _), looks in counts.items():
-            by_owner[whose] += looks
+        for (owner, _), looks in counts.items():
+            by_owner[owner] += looks
         # Threads that wait in a library's read are seen at every check, our threads only while they compute. So a lower
         # count is enough for `aligner`.
-        most = max(by_owner.values(), default=0)
-        if by_owner["aligner"] > _HALF * most:
+        highest = max(by_owner.values(), default=0)
+        if by_owner["aligner"] > _HALF * highest:
             return "aligner"
         return max(by_owner, key=by_owner.__getitem__, default="other")
 
@@ -222,18 +222,19 @@ class _Stall:
 
 
 def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
+    """The position that was seen most often; empty if none was."""
     return counts.most_common(1)[0][0][1] if counts else ()
 
 
-def line_owner(frame: FrameType | None) -> str:
+def find_line_owner(frame: FrameType | None) -> str:
     """The owner of a thread's current line; for a library, the package that called it."""
-    packages = (package for outer in _outer_frames(frame) for package in _packages(outer))
+    packages = (package for outer in _walk_outwards(frame) for package in _find_packages(outer))
     return next((_PACKAGES[package] for package in packages), "other")
 
 
-def line_places(frame: FrameType | None) -> list[str]:
+def list_line_places(frame: FrameType | None) -> list[str]:
     """The innermost frame as file:line if it is not ours, then our `_FRAMES` innermost ones, innermost first."""
-    frames = list(_outer_frames(frame))
+    frames = list(_walk_outwards(frame))
     ours = [place for place in map(_own_place, frames) if place is not None][:_FRAMES]
     # If the innermost frame is ours, it is in the list already.
     if not frames or ours[:1] == [_own_place(frames[0])]:
@@ -243,13 +244,14 @@ def line_places(frame: FrameType | None) -> list[str]:
     return [f"{'/'.join(parts)}:{frames[0].f_lineno}", *ours]
 
 
-def _outer_frames(frame: FrameType | None) -> Iterator[FrameType]:
+def _walk_outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame and those that called it, innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
-def _packages(frame: FrameType) -> list[str]:
+def _find_packages(frame: FrameType) -> list[str]:
     """The innermost known package that contains a frame's file, as a list of at most one."""
     folders = Path(frame.f_code.co_filename).parts[:-1]
     return [folder for folder in reversed(folders) if folder in _PACKAGES][:1]
@@ -259,5 +261,5 @@ def _own_place(frame: FrameType) -> str | None:
     """A frame as file:line if it is in this project; None otherwise."""
     path = Path(frame.f_code.co_filename)
     parts = path.parts
-    names = [at for at, part in enumerate(parts[:-1]) if _PACKAGES.get(part) == "aligner"]
-    return f"{'/'.join(parts[names[-1] :])}:{frame.f_lineno}" if names else None
+    indices = [index for index, part in enumerate(parts[:-1]) if _PACKAGES.get(part) == "aligner"]
+    return f"{'/'.join(parts[indices[-1] :])}:{frame.f_lineno}" if indices else None

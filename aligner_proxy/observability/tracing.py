@@ -35,11 +35,11 @@ class TraceSpan:
         self._span = span
 
     def set_attributes(self, **attributes: Value | None) -> None:
-        """Set attributes."""
+        """Set attributes of the span."""
         self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:
-        """Add an event at the current time."""
+        """Add an event to the span, at the current time."""
         self._span.add_event(name, _dot_attributes(attributes))
 
     def fail(self, kind: str) -> None:
@@ -62,11 +62,11 @@ def span(
         record_exception=False,
         set_status_on_exception=False,
     ) as open_span:
-        wrapped = TraceSpan(open_span)
+        trace_span = TraceSpan(open_span)
         try:
-            yield wrapped
+            yield trace_span
         except BaseException as error:
-            wrapped.fail(type(error).__name__)
+            trace_span.fail(type(error).__name__)
             raise
 
 
@@ -129,18 +129,19 @@ def _tracer() -> trace.Tracer:
 
 
 def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
+    """The attributes that are not None, with dots in their names."""
     return {name.replace("__", "."): value for name, value in attributes.items() if value is not None}
 
 
 @contextmanager
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[TraceSpan]:
     """Span and timer around a stage; failed stages are timed, too."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:
             yield stage_span
     finally:
-        SECONDS.labels(name).observe(time.perf_counter() - began)
+        SECONDS.labels(name).observe(time.perf_counter() - start)
 
 
 def record_stage(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:

@@ -92,8 +92,8 @@ def export(
     if find_template(config["template"]).names_objectives:
         head = DetectorHead.load(trained / "detector.safetensors")
         if neutral is not None:
-            head.know(neutral_segments(trained, neutral))
-        head.move(shift, temperature, end_shift)
+            head.store_neutral(neutral_segments(trained, neutral))
+        head.calibrate(shift, temperature, end_shift)
         head.ends.logical_and_(torch.tensor(ends))
         head.save(folder / "detector.safetensors")
     manifest = {

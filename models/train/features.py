@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import find_spans
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Template, render
 from aligner_proxy.text.structure import append_end, split
@@ -59,7 +59,7 @@ def encode(
     ids, offsets = _tokens(tokenizer, prompt.text, begins=True)
     ends = ends and bool(pair.kinds and pair.themes)
     segments = split(pair.answer)
-    where = spans(prompt, append_end(segments) if ends else segments, offsets)
+    where = find_spans(prompt, append_end(segments) if ends else segments, offsets)
     weights = [0.0] * len(ids)
     if with_target:
         target = _whole if whole or not family.names_objectives else _target

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.loader import EngineSettings, prepare
-from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
+from aligner_proxy.engine.model.detector import DetectorHead, Taps, find_spans
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.prompts import find_template, render
@@ -209,7 +209,7 @@ class RowReader:
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )
-        return coded["input_ids"], spans(prompt, split(case.answer), coded["offset_mapping"])
+        return coded["input_ids"], find_spans(prompt, split(case.answer), coded["offset_mapping"])
 
     def _write(self, path: Path, prompts: Sequence[tuple[list[int], Spans]]) -> None:
         read: list[tuple[Tensor, Tensor]] = []

@@ -19,7 +19,7 @@ import torch
 from rich.progress import track
 from transformers import DynamicCache
 
-from aligner_proxy.engine.model.detector import DetectorHead, Taps, spans
+from aligner_proxy.engine.model.detector import DetectorHead, Taps, find_spans
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
@@ -161,7 +161,7 @@ class StateReader:
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
         )
-        where = spans(prompt, split(reply.answer), coded["offset_mapping"])
+        where = find_spans(prompt, split(reply.answer), coded["offset_mapping"])
         return coded["input_ids"], where, objectives.index(OWN) if OWN in objectives else 0
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit import recorder as recording
-from aligner_proxy.audit.entry import event_bytes, make_entry
+from aligner_proxy.audit.entry import estimate_event_bytes, make_entry
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
 from aligner_proxy.audit.retention import RetentionLimits, RetentionWorker
 from aligner_proxy.audit.store import AuditStore
@@ -134,7 +134,7 @@ async def test_what_waits_for_the_store_is_bounded_in_bytes(attack: Attack, tmp_
     for number in range(100):
         one = noted(number)
         recorder.note(replace(one, exchange=replace(one.exchange, answer=f"{number}" + "x" * attack.payload)))
-    assert sum(event_bytes(item.event) for item in recorder._items) <= 5 * attack.payload
+    assert sum(estimate_event_bytes(item.event) for item in recorder._items) <= 5 * attack.payload
     stuck.set()
     await recorder.aclose()
 

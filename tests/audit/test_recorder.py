@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.audit import recorder as recording
-from aligner_proxy.audit.entry import AuditEvent, event_bytes
+from aligner_proxy.audit.entry import AuditEvent, estimate_event_bytes
 from aligner_proxy.audit.location import StoreLocation
 from aligner_proxy.audit.opening import open_store
 from aligner_proxy.audit.recorder import QueueLimits, Recorder
@@ -113,7 +113,7 @@ async def test_what_waits_is_bounded_by_its_bytes(place: StoreLocation, counts: 
         return open_store(place)
 
     large = [sized(n, "x" * 100_000 + str(n)) for n in range(20)]
-    recorder = Recorder(opened, QueueLimits(8 * event_bytes(large[0]) + 1000))
+    recorder = Recorder(opened, QueueLimits(8 * estimate_event_bytes(large[0]) + 1000))
     for one in large:
         recorder.note(one)
     assert counts() == {"dropped": 12}
@@ -125,10 +125,12 @@ async def test_what_waits_is_bounded_by_its_bytes(place: StoreLocation, counts: 
 
 
 def test_the_weight_of_an_event_is_that_of_its_texts() -> None:
-    assert event_bytes(sized(0, "x" * 10**6)) - event_bytes(sized(0, "x")) == 10**6 - 1
+    assert estimate_event_bytes(sized(0, "x" * 10**6)) - estimate_event_bytes(sized(0, "x")) == 10**6 - 1
     one = noted()
     wide = replace(one, facts=replace(one.facts, fields={"a": [{"b": "y" * 10**6}] * 9}))
-    assert 10**6 < event_bytes(wide) < 10**6 + event_bytes(one) + 10_000, "the same text is counted once"
+    assert 10**6 < estimate_event_bytes(wide) < 10**6 + estimate_event_bytes(one) + 10_000, (
+        "the same text is counted once"
+    )
 
 
 async def test_the_number_of_those_that_wait_is_bounded_where_the_operator_says_so(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.audit.entry import AuditEvent, event_bytes
+from aligner_proxy.audit.entry import AuditEvent, estimate_event_bytes
 from aligner_proxy.audit.recorder import QueueLimits
 from aligner_proxy.audit.writer import SinkWriter, make_audit_writers
 from aligner_proxy.plugins.api import Entry
@@ -75,7 +75,7 @@ async def test_one_that_raises_costs_its_entry_and_one_warning(caplog: pytest.Lo
     assert "Ann" not in caplog.text
 
 
-@pytest.mark.parametrize("bounds", [QueueLimits(2**20, 2), QueueLimits(2 * event_bytes(noted()) + 1)])
+@pytest.mark.parametrize("bounds", [QueueLimits(2**20, 2), QueueLimits(2 * estimate_event_bytes(noted()) + 1)])
 async def test_one_that_blocks_keeps_bounded_entries_waiting(
     monkeypatch: pytest.MonkeyPatch, bounds: QueueLimits
 ) -> None:

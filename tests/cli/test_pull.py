@@ -116,7 +116,7 @@ def test_a_folder_is_quantised_once(tmp_path: Path, home: Path) -> None:
 def test_on_a_gpu_what_fits_and_what_it_costs_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny.save(tmp_path / "full")
     assert "GPU" not in pull(str(folder), "--template", "imhi").output
-    monkeypatch.setattr(probe, "device", lambda: {"device": "cuda", "name": "NVIDIA L4", "memory_gb": 22.5})
+    monkeypatch.setattr(probe, "describe_device", lambda: {"device": "cuda", "name": "NVIDIA L4", "memory_gb": 22.5})
     monkeypatch.setattr(acceleration, "find_missing_part", lambda: None)
     lines = " ".join(pull(str(folder), "--template", "imhi").stderr.split())
     assert "on NVIDIA L4 (22.5 GB): 0.0 GB of weights, " in lines

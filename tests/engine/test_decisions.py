@@ -14,9 +14,9 @@ from aligner_proxy.engine.decisions import (
     OpenAIDecision,
     SystemOneDecision,
     answer_decision,
-    highest_score,
+    estimate_probability,
+    find_highest_score,
     make_objective,
-    probability,
 )
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore, Turn
@@ -73,11 +73,11 @@ async def test_answer_decision_in_the_form_of_system_one() -> None:
 
 
 def test_probability_grows_with_the_score() -> None:
-    values = [probability(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
+    values = [estimate_probability(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
     assert values == sorted(set(values))
     assert 0 <= values[0] < 0.01 < 0.99 < values[-1] <= 1
     # a question in words has a curve of its own
-    assert probability(0.0, make_objective("Is it rude?")) > probability(0.0, KIND)
+    assert estimate_probability(0.0, make_objective("Is it rude?")) > estimate_probability(0.0, KIND)
 
 
 OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
@@ -169,4 +169,4 @@ async def test_a_failure_is_an_error_and_no_probability() -> None:
         await answer_decision(form, form.read(), fail)
     for segments in ((), (SegmentScore("One.", None, False),), (SegmentScore("", 3.0, True),)):
         with pytest.raises(EngineFault, match="no detector head"):
-            highest_score(Correction("One.", segments))
+            find_highest_score(Correction("One.", segments))

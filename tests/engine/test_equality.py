@@ -18,12 +18,12 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
-from aligner_proxy.engine.decoding.prompt_fit import frame
+from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.loop import Loop
-from aligner_proxy.engine.model.detector import spans, spans_with_words
-from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
 from aligner_proxy.text import structure
@@ -45,8 +45,8 @@ PER_TEST = 25
 RULES: tuple[Rule, ...] = (
     tiny.whole,
     tiny.at_most(4),
-    partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2)))),
-    partial(draft_length, CostCurve(((1, 1.0), (64, 3.0)))),
+    partial(choose_draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2)))),
+    partial(choose_draft_length, CostCurve(((1, 1.0), (64, 3.0)))),
 )
 
 
@@ -117,14 +117,14 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     chosen = made.find_aligner(request.aligner)
     head = made.runner._heads[chosen.adapter].detector
     assert head is not None
-    framed = frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
+    framed = make_frame(request, prompts.find_template(chosen.info.template), made.runner.tokenizer, chosen.info.window)
     division = framed.division(structure.split(request.answer))
     most: list[float] = []
     for part in division.parts:
         passage = division.passage(part)
         fitted = framed.fit_prompt(passage.folded)
         # what is verified as a whole is not judged by the words within marks
-        read_spans = spans_with_words if request.verify is Verify.FLAGGED else spans
+        read_spans = find_spans_with_words if request.verify is Verify.FLAGGED else find_spans
         where = read_spans(fitted.prompt, passage.own, fitted.offsets)
         taps = head.taps(plain(chosen.adapter).base_model)
         with torch.inference_mode():
@@ -195,7 +195,9 @@ def score_alike(
                 growing.append((grows, cut(rng, answer)))
                 work = read(chosen, grows, sequence)
                 ahead = grows.is_read_ahead
-                loop.add(Job(str(i), work, finish, JobClient(awake=grows.waits, reads_ahead=ahead), sequence=sequence))
+                loop.add(
+                    Job(str(i), work, finish, JobClient(has_new_text=grows.waits, reads_ahead=ahead), sequence=sequence)
+                )
         drive(loop, rng, partial(write_on, growing, requests))
         for i, request in enumerate(requests):
             assert [s.score for s in ends[i].segments] == pytest.approx(scores(made, request), abs=1e-4), (seed, i)

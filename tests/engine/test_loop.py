@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.loop import Loop, _share, correct_alone
+from aligner_proxy.engine.loop import Loop, _charge_time, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
@@ -90,7 +90,7 @@ def test_a_second_request_of_the_same_route_reads_only_what_is_new() -> None:
     first = correct_alone(made, tiny.request(caution=1e9))
     other = tiny.request("Bring a coat. The ferry leaves at seven.", caution=1e9)
     expected = correct_alone(aligner(), other)
-    assert made.runner.pool.use().cached > 3
+    assert made.runner.pool.count_uses().cached > 3
     fed: list[int] = []
     run = made.runner.run
     made.runner.run = lambda feeds: fed.extend(f.stop - f.start for f in feeds) or run(feeds)  # type: ignore[assignment,method-assign]
@@ -138,7 +138,7 @@ def test_an_objective_of_a_request_is_shared_with_nobody(common: int) -> None:
 def test_engine_time_is_shared_by_tokens() -> None:
     jobs = [Job(str(i), iter(()), print) for i in range(2)]  # type: ignore[arg-type]
     for seconds in (1.0, 3.0):
-        _share([Feed(jobs[0], 10, 13), Feed(jobs[1], 0, 1)], seconds)
+        _charge_time([Feed(jobs[0], 10, 13), Feed(jobs[1], 0, 1)], seconds)
     assert [job.sequence.spent_s for job in jobs] == [3.0, 1.0]
 
 
@@ -161,14 +161,14 @@ def test_one_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made = aligner()
-    scores = made.runner.scores
+    scores = made.runner.score_segments
 
     def broken(feed: Any, spans: Any) -> Any:
         if feed.job.name == "1":
             raise RuntimeError("no more memory for the harbour")
         return scores(feed, spans)
 
-    monkeypatch.setattr(made.runner, "scores", broken)
+    monkeypatch.setattr(made.runner, "score_segments", broken)
     requests = [tiny.request().model_copy(update={"request_id": str(i)}) for i in range(3)]
     ends = together(made, requests, 1024, 8)
     assert isinstance(ends[1], EngineFault)
@@ -177,10 +177,10 @@ def test_one_whose_scores_fail_fails_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_lost_block_is_told_in_an_idle_moment(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(aligner())
-    assert loop.idle()
+    assert loop.is_idle()
     assert loop.scheduler.totals.unbalanced == 0
     loop.scheduler.pool.take()
-    assert loop.idle()
+    assert loop.is_idle()
     assert loop.scheduler.totals.unbalanced == 1
     assert "blocks are miscounted" in caplog.text
 
@@ -191,8 +191,10 @@ def test_the_forward_of_many_is_the_forward_of_each(monkeypatch: pytest.MonkeyPa
     runner = made.runner
     model = made.runner._model
     seen: list[torch.Tensor] = []
-    choose = runner._choose
-    monkeypatch.setattr(runner, "_choose", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds))
+    choose = runner._choose_tokens
+    monkeypatch.setattr(
+        runner, "_choose_tokens", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds)
+    )
     loop = Loop(made, budget=90)
     for i in range(5):
         sequence = Sequence()

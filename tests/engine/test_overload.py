@@ -132,7 +132,7 @@ def test_a_reading_that_is_let_go_of_says_nothing_about_how_long_others_take(clo
     sequence = Sequence()
     ends = []
     job = Job("read along", correction(machine.rng, sequence), ends.append, sequence=sequence)
-    job.phases.unwanted, job.client.abandoned = True, lambda: clock.now > 60
+    job.phases.unwanted, job.client.is_abandoned = True, lambda: clock.now > 60
     job.advance()
     machine.scheduler.add(job)
     (feed,) = machine.scheduler.schedule(clock.now)

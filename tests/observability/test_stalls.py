@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from aligner_proxy.observability import stalls
-from aligner_proxy.observability.stalls import LoopWatchdog, line_places
+from aligner_proxy.observability.stalls import LoopWatchdog, list_line_places
 from aligner_proxy.text.structure import split
 
 
@@ -64,9 +64,9 @@ def test_the_place_is_our_innermost_line_and_no_text() -> None:
         split("A secret. Told.")
     finally:
         sys.setprofile(before)
-    place, *_ = line_places(caught[0])
+    place, *_ = list_line_places(caught[0])
     assert place.startswith("aligner_proxy/text/structure.py:")
-    assert "secret" not in str(line_places(caught[0]))
+    assert "secret" not in str(list_line_places(caught[0]))
 
 
 async def test_whose_line_it_was_is_counted(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ async def test_whose_line_it_was_is_counted(caplog: pytest.LogCaptureFixture, mo
 
 def test_a_thread_that_waits_for_a_processor_stalls_nobody() -> None:
     stall = stalls._Stall(began=10.0, usage=stalls.ThreadUsage(1.0, 1.0))
-    stall.look(threading.get_ident())
+    stall.record_positions(threading.get_ident())
     stall.end(11.0, stalls.ThreadUsage(1.1, 1.8))
     assert (stall.seconds, stall.owner) == (1.0, "machine")
 
@@ -110,7 +110,7 @@ def test_a_thread_that_has_the_interpreter_is_named() -> None:
     stall = stalls._Stall(began=10.0, usage=stalls.ThreadUsage(1.0, 1.0))
     for _ in range(20):
         time.sleep(0.002)  # the other one needs the interpreter to get to its work
-        stall.look(threading.get_ident())
+        stall.record_positions(threading.get_ident())
     leave.set()
     thread.join()
     stall.end(11.0, stalls.ThreadUsage(1.0, 1.0))

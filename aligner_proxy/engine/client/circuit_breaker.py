@@ -83,7 +83,7 @@ class Circuit:
     state: State = State.CLOSED
     losses: int = 0
     """Requests in a row that met no engine or got invalid output."""
-    late: int = 0
+    timeouts: int = 0
     """Requests in a row that timed out."""
     pause_s: float = FIRST_PAUSE_S
     """Length of the current pause, or of the last one."""
@@ -96,7 +96,7 @@ class Circuit:
         if self.probing:
             return False
         # a closed circuit probes only after timeouts, which leave in doubt whether the engine is slow or dead
-        return now >= self.until if self.state is State.OPEN else self.late >= self.threshold
+        return now >= self.until if self.state is State.OPEN else self.timeouts >= self.threshold
 
     def begin_probe(self) -> None:
         """Record that a probe begins; an open circuit becomes half-open, a closed one still lets requests pass."""
@@ -108,16 +108,16 @@ class Circuit:
         """Record the result of the probe; `alive` is None if the probe was abandoned and shows nothing."""
         self.probing = False
         if alive:
-            self.alive()
+            self.note_answer()
         elif alive is False:
             self._open(now)
         elif self.state is State.HALF_OPEN:
             self.state = State.OPEN  # its pause is over, so the next request probes
 
-    def alive(self) -> None:
+    def note_answer(self) -> None:
         """Record that the engine answered: reset the counts and close the circuit."""
         self.losses = 0
-        self.late = 0
+        self.timeouts = 0
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self.pause_s = FIRST_PAUSE_S
@@ -125,16 +125,17 @@ class Circuit:
     def note_failure(self, now: float, *, late: bool = False, unavailable: bool = False) -> None:
         """Record a failed request: `late` for a timeout, else a loss; `unavailable` opens the circuit at once."""
         if late:
-            self.late += 1
+            self.timeouts += 1
             return  # a slow engine times out as well, so a probe decides; see `wants_probe`
         self.losses += 1
         if self.state is State.CLOSED and (unavailable or self.losses >= self.threshold):
             self._open(now)
 
     def _open(self, now: float) -> None:
-        # not closed means that a probe failed
-        again = self.state is not State.CLOSED
-        self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if again else FIRST_PAUSE_S
+        # opened from another state than closed: the probe has failed once more
+        """Open the circuit for a pause, twice as long as the last one if a probe failed."""
+        failed_again = self.state is not State.CLOSED
+        self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if failed_again else FIRST_PAUSE_S
         self.state = State.OPEN
         self.until = now + self.pause_s
 
@@ -160,13 +161,13 @@ class Breaker:
         describes itself.
         """
         await self._wait_for_circuit()
-        began = self._clock()
+        start = self._clock()
         try:
             with self._watch_errors():
                 return await self._engine.info()
         except asyncio.CancelledError:
             # It is unknown here whether a client left or a deadline passed; a wrong suspicion only costs one probe.
-            if self._clock() - began >= _SLOW_INFO_S:
+            if self._clock() - start >= _SLOW_INFO_S:
                 self.circuit.note_failure(self._clock(), late=True)
             raise
 
@@ -176,25 +177,25 @@ class Breaker:
         The time for a probe is subtracted from the request's deadline.
         """
         ask = ask or self._engine.align
-        before = self._clock()
+        start = self._clock()
         await self._wait_for_circuit()
         # a deadline has to be above 0
-        remaining_s = max(0.001, request.deadline_s - (self._clock() - before))
+        remaining_s = max(0.001, request.deadline_s - (self._clock() - start))
         with self._watch_errors():
             correction = await ask(request.model_copy(update={"deadline_s": remaining_s}))
-        self.circuit.alive()
+        self.circuit.note_answer()
         self._report()
         return correction
 
     async def read(self, request: AlignRequest) -> Session:
         """Read ahead if the engine is not in doubt, else return a session that corrects at the end; never probes."""
-        if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
+        if self.circuit.state is not State.CLOSED or self.circuit.timeouts >= THRESHOLD:
             return DeferredSession(self)
         return _GuardedSession(self, await self._engine.read(request))
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
         """Return hidden states if the engine is not in doubt; never probes, as requests can go on without states."""
-        if self.circuit.state is not State.CLOSED or self.circuit.late >= THRESHOLD:
+        if self.circuit.state is not State.CLOSED or self.circuit.timeouts >= THRESHOLD:
             raise BreakerOpen("the engine did not answer lately", self.circuit.pause_s)
         return await self.watch_call(text_states(self._engine, request))
 
@@ -210,7 +211,7 @@ class Breaker:
         """Run a call without checking the circuit first, and record its outcome in the circuit."""
         with self._watch_errors():
             result = await call
-        self.circuit.alive()
+        self.circuit.note_answer()
         self._report()
         return result
 
@@ -229,7 +230,7 @@ class Breaker:
             self._report()
             # The probe is a separate task, because a request with a shorter deadline would never see its end.
             self._probing = asyncio.create_task(self._probe())
-            self._probing.add_done_callback(self._probe_ended)
+            self._probing.add_done_callback(self._note_probe_end)
             if not await asyncio.shield(self._probing):
                 raise BreakerOpen("the engine still does not answer", self.circuit.pause_s)
         elif self.circuit.state is not State.CLOSED:
@@ -246,7 +247,7 @@ class Breaker:
             return True  # a full engine, or one that fails on this text, still answers
         return True
 
-    def _probe_ended(self, probing: asyncio.Task[bool]) -> None:
+    def _note_probe_end(self, probing: asyncio.Task[bool]) -> None:
         """Tell the circuit the probe's result, even if its request does not wait any more."""
         inconclusive = probing.cancelled() or probing.exception() is not None
         self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
@@ -262,7 +263,7 @@ class Breaker:
             self._report()
             raise
         except CorrectionError:
-            self.circuit.alive()
+            self.circuit.note_answer()
             self._report()
             raise
 

@@ -159,7 +159,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
     if entry is None:
         raise EngineFault(f"{where} does not serve the model of aligner.engine.model; it serves {names}")
     meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
-    # vLLM names the first, llama.cpp the others
+    # vLLM sends max_model_len, llama.cpp the others
     window = entry.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
     parts = {"root": entry.get("root"), "size": meta.get("size"), "n_params": meta.get("n_params")}
     identity = {name: value for name, value in parts.items() if value is not None}
@@ -168,7 +168,7 @@ def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
 
 def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """Convert a foreign server's error answer to one of our errors; only one-word codes of it are quoted."""
-    error = _error(body)
+    error = _find_error(body)
     codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
     summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
     if status == 429:
@@ -182,7 +182,7 @@ def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Corre
     return EngineFault(f"the server refuses ({summary}){_HINTS.get(status, '')}")
 
 
-def _error(body: bytes) -> dict[str, Any]:
+def _find_error(body: bytes) -> dict[str, Any]:
     """The error object of a body, either in OpenAI's form ({"error": ...}) or bare; empty if there is none."""
     try:
         parsed = json.loads(body)
@@ -192,7 +192,7 @@ def _error(body: bytes) -> dict[str, Any]:
     return error if isinstance(error, dict) else {}
 
 
-def unreachable(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
+def make_connection_error(where: str, error: Exception, *, mid_request: bool) -> CorrectionError:
     """The error for a server that did not answer, or, with `mid_request`, for a connection lost during a request."""
     if mid_request:
         return EngineUnavailable(f"the server at {where} disconnected during a request ({type(error).__name__})")
@@ -239,10 +239,10 @@ class CompletionsClient:
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
         """Continue one text within `deadline_s`, which includes waiting for the server."""
-        until = time.monotonic() + deadline_s
+        deadline = time.monotonic() + deadline_s
         model = self._model or (await self.describe_model()).model
         body = request_body(request, model, predicts=self._predicts)
-        remaining_s = max(0.001, until - time.monotonic())
+        remaining_s = max(0.001, deadline - time.monotonic())
         answer = await retry(lambda _: self._send("POST", "/completions", body), remaining_s, self._patience_s)
         return parse_completion(answer)
 
@@ -258,7 +258,7 @@ class CompletionsClient:
             )
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None  # the server that answers next may serve another model
-            raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
+            raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise parse_refusal(response.status_code, response.content, response.headers)

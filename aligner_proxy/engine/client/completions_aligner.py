@@ -53,7 +53,7 @@ DEFAULT_WINDOW = 4096
 """Window in tokens if neither the settings nor the server name one."""
 _HOLE_ROOM = 16
 """Tokens that a replacement may have in addition to one and a half times its run's."""
-Passed = Callable[[splice.EditSpan, str], Awaitable[str]]
+JudgeEdit = Callable[[splice.EditSpan, str], Awaitable[str]]
 """Judges a text in a hole and returns the part of it that may stay."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 """Beginnings of a further turn, which a model may write after the answer."""
@@ -68,7 +68,7 @@ class ByteRuler:
 
     def count(self, text: str) -> int:
         """Estimated number of tokens of a text, usually too high."""
-        return tokens(text)
+        return estimate_tokens(text)
 
     def first(self, text: str, tokens: int) -> str:
         """The beginning of a text, of about `tokens` tokens."""
@@ -131,9 +131,9 @@ class CompletionsAligner:
             info = (await self.info()).find_aligner(request.aligner)
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
-            # without a head nothing is known of what it writes
+            # without a head nothing vouches for what the server writes
             may_write = request.write is Write.FREE or request.score_only
-            correction = await self.whole(request, info.window) if may_write else Correction(request.answer)
+            correction = await self.rewrite_answer(request, info.window) if may_write else Correction(request.answer)
         pieces = tuple(SegmentScore(s.text, None, flagged=False) for s in structure.split(request.answer))
         ms = (time.perf_counter() - started) * 1000
         return replace(correction, segments=pieces, ms=ms, aligner=info.content_hash)
@@ -142,29 +142,29 @@ class CompletionsAligner:
         """Return a session that corrects the answer at its end, because a completions server cannot read ahead."""
         return DeferredSession(self)
 
-    async def whole(self, request: AlignRequest, window: int) -> Correction:
+    async def rewrite_answer(self, request: AlignRequest, window: int) -> Correction:
         """Rewrite the whole answer, part by part. Raises `AnswerTooLong`.
 
         With `score_only` one completion is requested and the answer is left unchanged.
         """
-        framed = frame(request, self._family, window)
-        division = framed.division(structure.split(request.answer))
+        frame = make_frame(request, self._family, window)
+        division = frame.division(structure.split(request.answer))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
             passage = division.passage(part)
             before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
-            prompt = framed.render_prompt(passage.folded)
+            prompt = frame.render_prompt(passage.folded)
             completions.append(
-                await self._completer.complete(_whole(prompt, passage, before, request), request.deadline_s)
+                await self._completer.complete(_request_part(prompt, passage, before, request), request.deadline_s)
             )
             if request.score_only:
                 return _add_up_costs(request.answer, completions)
             text = _restore_marks(prompt, passage.text, completions[-1].text)
             text = unfold(text, passage.text[passage.start :])
-            text = splice.whole(text, passage.text[passage.start :], finished=completions[-1].finished)
+            text = splice.clean_answer(text, passage.text[passage.start :], finished=completions[-1].finished)
             edited.append((text.rstrip(), division.pieces[part.stop - 1].gap))
-        return _add_up_costs(splice.whole(structure.join(edited), request.answer, finished=True), completions)
+        return _add_up_costs(splice.clean_answer(structure.join(edited), request.answer, finished=True), completions)
 
     async def rewrite_flagged(
         self,
@@ -172,31 +172,31 @@ class CompletionsAligner:
         pieces: Sequence[structure.Segment],
         flags: Sequence[bool],
         window: int,
-        judge_edit: Passed,
+        judge_edit: JudgeEdit,
     ) -> Correction:
         """Rewrite only the flagged segments; the edited answer before each is given as a prefix.
 
         `judge_edit` returns the part of each new text that may stay.
         """
-        framed = frame(request, self._family, window)
-        division = framed.division(pieces)
-        flagged = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
+        frame = make_frame(request, self._family, window)
+        division = frame.division(pieces)
+        piece_flags = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
         for part in division.parts:
             passage = division.passage(part)
             # the context was decided on with the part before
-            own = [False] * passage.context + flagged[part.own : part.stop]
-            prompt = framed.render_prompt(passage.folded) if any(own) else None
-            rewriting = splice.rewrite_flagged_runs(passage.pieces, own, edited, passage.context)
+            part_flags = [False] * passage.context + piece_flags[part.own : part.stop]
+            prompt = frame.render_prompt(passage.folded) if any(part_flags) else None
+            rewriting = splice.rewrite_flagged_runs(passage.pieces, part_flags, edited, passage.context)
             try:
                 hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
                 while prompt is not None:
-                    near = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
-                    continuation = _hole(prompt, near, passage.text, request.tenant)
+                    trimmed_hole = replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
+                    continuation = _request_replacement(prompt, trimmed_hole, passage.text, request.tenant)
                     completions.append(await self._completer.complete(continuation, request.deadline_s))
-                    text = _fill(prompt, near, passage.text, completions[-1])
-                    hole = rewriting.send(await judge_edit(near, text) if text else "")
+                    text = _cut_replacement(prompt, trimmed_hole, passage.text, completions[-1])
+                    hole = rewriting.send(await judge_edit(trimmed_hole, text) if text else "")
             except StopIteration:
                 pass
         return _add_up_costs(structure.join(edited), completions)
@@ -229,7 +229,7 @@ class CompletionsAligner:
         started = time.perf_counter()
         window = (await self.info()).window
         if request.verify is Verify.ALWAYS and request.write is Write.FREE:
-            correction = await self.whole(request, window)
+            correction = await self.rewrite_answer(request, window)
         else:
             flags = [verdict.flagged for verdict in scored.segments]
             pieces = judged_segments(request.answer, scored.segments)
@@ -238,7 +238,7 @@ class CompletionsAligner:
             judging: list[Correction] = []
 
             async def judge_edit(hole: splice.EditSpan, text: str) -> str:
-                passed_text, cost = await _judged_in_place(request, scorer, hole, text)
+                passed_text, cost = await _judge_in_place(request, scorer, hole, text)
                 judging.append(cost)
                 return passed_text
 
@@ -277,11 +277,11 @@ class CompletionsAligner:
         )
 
 
-async def _judged_in_place(
-    request: AlignRequest, scorer: Engine, span: splice.EditSpan, text: str
+async def _judge_in_place(
+    request: AlignRequest, scorer: Engine, hole: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
-    """Score `text` in its hole; return the part clearly below the threshold, and the scorer's correction (its cost)."""
-    answer = span.with_text(text)
+    """Score `text` in its hole; return the part clearly below the threshold, and the scorer's answer, for its cost."""
+    answer = hole.fill_in(text)
     judging = await scorer.align(
         make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
     )
@@ -291,14 +291,14 @@ async def _judged_in_place(
     scores = []
     for piece in pieces:
         # the text stands at the end of `answer`
-        place = structure.shift_segment(piece, len(answer) - len(body))
-        over = [verdict for at, verdict in verdicts if at.end > place.start and at.start < place.end]
-        scores.append(max(verdict.score or 0.0 for verdict in over))
-    allowed_text = splice.at_most(request.caution - splice.CLEAR, pieces, scores)
+        placed = structure.shift_segment(piece, len(answer) - len(body))
+        overlapping = [verdict for part, verdict in verdicts if part.end > placed.start and part.start < placed.end]
+        scores.append(max(verdict.score or 0.0 for verdict in overlapping))
+    allowed_text = splice.join_unflagged(request.caution - splice.CLEAR, pieces, scores)
     return text.removesuffix(body) + allowed_text if allowed_text else "", judging
 
 
-def frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
+def make_frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
     """Build the frame of a request's prompts, by estimated tokens. Raises `AnswerTooLong`.
 
     The server may still refuse a prompt, because only it knows the exact tokens.
@@ -306,7 +306,7 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     objectives = tuple(veil_controls(text) for text in request.objectives)
-    room_left = window - tokens(prompts.render(family, "", "", objectives).text)
+    room_left = window - estimate_tokens(prompts.render(family, "", "", objectives).text)
     if room_left < LEAST_ROOM:
         raise AnswerTooLong(
             f"the objectives should fill the server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes "
@@ -316,10 +316,10 @@ def frame(request: AlignRequest, family: prompts.Template, window: int) -> Remot
     query = prompts.query_field(
         family, [replace(turn, content=veil_controls(fold(turn.content).text)) for turn in turns]
     )
-    return RemoteFrame(family, query, objectives, longest_answer(room_left - tokens(query)))
+    return RemoteFrame(family, query, objectives, longest_answer(room_left - estimate_tokens(query)))
 
 
-def tokens(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Estimated number of tokens of a text, usually too high."""
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
@@ -336,63 +336,67 @@ def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
 
 
-def _completion(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
+def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
     # the tenant "-" stands for requests that name none
+    """The request to continue `prompt` by at most `tokens` tokens."""
     expected = Prediction(content=prediction) if prediction else None
     return CompletionRequest(
         prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=None if user == "-" else user
     )
 
 
-def _whole(prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest) -> CompletionRequest:
+def _request_part(
+    prompt: prompts.Prompt, passage: AnswerPassage, before: str, request: AlignRequest
+) -> CompletionRequest:
     """The request for one part: its prompt, followed by the edited answer `before` this part."""
     # a stop text that the answer has itself would cut it off there
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
     shown_answer = prompt.text[prompt.place(passage.start) : prompt.end]
-    size = tokens(shown_answer)
+    size = estimate_tokens(shown_answer)
     # Such a server cannot score. One token shows that it works, and costs least.
     room = 1 if request.score_only else writing_room(size)
-    return _completion(prompt.text + _as_read(before), room, stop, shown_answer, request.tenant)
+    return _make_request(prompt.text + _clean_text(before), room, stop, shown_answer, request.tenant)
 
 
-def _hole(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
+def _request_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
     """The request for one hole: the prompt, followed by the edited answer so far.
 
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
     the predicted output, for servers that use one.
     """
-    before, run = (_as_read(text) for text in (hole.before, hole.run.text))
-    count = tokens(run)
-    # Short keys could occur anywhere, so they are no stop texts; `_fill` looks for them at the start of segments.
+    before, run_text = (_clean_text(text) for text in (hole.before, hole.run.text))
+    run_tokens = estimate_tokens(run_text)
+    # Short keys could occur anywhere, so they are no stop texts; `_cut_replacement` looks for them.
     stop = tuple(key for key in hole.keys if len(key) >= splice.KEY_CHARS)[:MAX_STOPS]
-    rest = _as_read(hole.lead + answer[hole.run.segments[0].start :])
-    return _completion(prompt.text + before, count + count // 2 + _HOLE_ROOM, stop, rest, user)
+    rest = _clean_text(hole.lead + answer[hole.run.segments[0].start :])
+    return _make_request(prompt.text + before, run_tokens + run_tokens // 2 + _HOLE_ROOM, stop, rest, user)
 
 
-def _as_read(text: str) -> str:
+def _clean_text(text: str) -> str:
+    """The text as prompts show it: folded, with marks and control tokens disarmed."""
     return prompts.neutralise_marks(veil_controls(fold(text).text))
 
 
-def _fill(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, done: Completion) -> str:
+def _cut_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, completion: Completion) -> str:
     """Cut the replacement of a run out of a completion.
 
     If a stop text ended it, that counts as finished only if a kept segment really begins there.
     """
-    text = _restore_marks(prompt, answer, done.text)
-    if done.stop_reason is not None:
-        text += done.stop_reason  # servers leave it out, but the cut is made where it begins
-        return hole.cut_replacement(text, finished=splice.before_resumption(text, hole.keys) is not None)
-    return hole.cut_replacement(text, finished=done.finished and _ends(text, hole))
+    text = _restore_marks(prompt, answer, completion.text)
+    if completion.stop_reason is not None:
+        text += completion.stop_reason  # servers leave it out, but the cut is made where it begins
+        return hole.cut_replacement(text, finished=splice.cut_before_resumption(text, hole.keys) is not None)
+    return hole.cut_replacement(text, finished=completion.finished and _ends_between_segments(text, hole))
 
 
-def _ends(text: str, hole: splice.EditSpan) -> bool:
+def _ends_between_segments(text: str, hole: splice.EditSpan) -> bool:
     """Whether a text that ended without a named stop ended between segments; if not, its last sentence is dropped.
 
     Some servers do not say which stop text ended a completion.
     """
     if not hole.keys:
         return True
-    return splice.before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
+    return splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
 
 
 def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:

@@ -77,7 +77,7 @@ class EditedEngine(ForwardingEngine):
         return await self.writer.describe(await self.scorer.info())
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Score, and ask the writer only where something is flagged, within `request.deadline_s`."""
+        """Score the answer, and ask the writer only if something is flagged, within `request.deadline_s`."""
         return await self.finish(request, self.scorer.align(make_verdict_request(request)))
 
     async def finish(self, request: AlignRequest, scoring: Awaitable[Correction]) -> Correction:
@@ -106,7 +106,7 @@ class EditedEngine(ForwardingEngine):
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def aclose(self) -> None:
-        """Close both."""
+        """Close scorer and writer."""
         try:
             await super().aclose()
         finally:
@@ -142,12 +142,12 @@ class EditedSession(ForwardingSession):
         if span.stop > len(segments):  # the end of the answer is in the span
             segments = structure.append_end(segments)
         scores: list[SegmentScore] = []
-        for at, segment in enumerate(segments):
-            judged_objective = self._verdicts[at].objective if at < len(self._verdicts) else None
+        for number, segment in enumerate(segments):
+            judged_objective = self._verdicts[number].objective if number < len(self._verdicts) else None
             # the end of the answer, which has no text, gets its objective from the span
             objective = judged_objective if segment.text else span.objective
-            inside = span.first <= at < span.stop
-            scores.append(SegmentScore(segment.text, None, inside, objective if inside else None))
+            is_inside = span.first <= number < span.stop
+            scores.append(SegmentScore(segment.text, None, is_inside, objective if is_inside else None))
         return segments, scores
 
     async def replace(self, span: Span) -> Correction:
@@ -175,7 +175,7 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
 
 
 def remove_flagged(answer: str, scored: Correction) -> Correction:
-    """The correction that removes what is flagged and writes nothing."""
+    """Make the correction that removes flagged segments and writes nothing."""
     pieces = judged_segments(answer, scored.segments)
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):
@@ -190,5 +190,5 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
 
 
 def make_verdict_request(request: AlignRequest) -> AlignRequest:
-    """The request, changed to ask for verdicts only."""
+    """A copy of the request that asks for verdicts only."""
     return request.model_copy(update={"score_only": True, "verify": Verify.FLAGGED})

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LACKING = (UnknownHead, HeadRefused)
 """The errors by which an engine rejects a request whose heads it cannot use."""
-_AGAIN_S = 30.0
+_RETRY_S = 30.0
 """Seconds after which a head that could not be uploaded is tried again."""
 _MOST = 4096
 """Most heads that are remembered as not uploaded."""
@@ -54,7 +54,7 @@ class HeadSupply:
         self._source = source
         self._put = put
         self._clock = clock
-        self._absent: TTLCache[str, str] = TTLCache(_MOST, _AGAIN_S, timer=clock)
+        self._absent: TTLCache[str, str] = TTLCache(_MOST, _RETRY_S, timer=clock)
         """Reasons why heads could not be uploaded recently, by the heads' hashes."""
         self._logged = float("-inf")
 
@@ -78,31 +78,33 @@ class HeadSupply:
         """
         sent_request = await self.upload_heads(request)
         try:
-            done = await ask(self._in_time(sent_request, until))
+            correction = await ask(self._limit_deadline(sent_request, until))
         except LACKING:
             # The engine has lost the heads again, or they do not fit the request.
             sent_request = drop_heads(sent_request, sent_request.heads)
-            done = await ask(self._in_time(sent_request, until))
-        return self.count_untaught(done, request, sent_request)
+            correction = await ask(self._limit_deadline(sent_request, until))
+        return self.count_untaught(correction, request, sent_request)
 
-    def count_untaught(self, done: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
+    def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
         """Record, in metrics, log and correction, how many taught heads of `request` were not sent."""
         # a request without any head has an empty tuple
         sent_heads = sent_request.heads or ("",) * len(request.heads)
-        lacked = [name for name, used in zip(request.heads, sent_heads, strict=True) if name and not used]
-        for name in lacked:
+        lacking_heads = [
+            name for name, sent_name in zip(request.heads, sent_heads, strict=True) if name and not sent_name
+        ]
+        for name in lacking_heads:
             # "lost" was uploaded, and then rejected once more
             UNTAUGHT.labels(self._absent.get(name, "lost")).inc()
         now = self._clock()
-        if lacked and now >= self._logged + _LOG_S:
+        if lacking_heads and now >= self._logged + _LOG_S:
             self._logged = now
-            reason = self._absent.get(lacked[0], "lost")
+            reason = self._absent.get(lacking_heads[0], "lost")
             log.warning(
                 "taught head %s cannot be used (%s): the general head judges its objective alone; teach it again",
-                lacked[0][:8],
+                lacking_heads[0][:8],
                 reason,
             )
-        return replace(done, untaught=len(lacked)) if lacked else done
+        return replace(correction, untaught=len(lacking_heads)) if lacking_heads else correction
 
     async def _upload(self, name: str, objective: str) -> str:
         """Upload one head to the engine; return the reason if that failed, else an empty text."""
@@ -123,7 +125,8 @@ class HeadSupply:
             return error.reason
         return ""
 
-    def _in_time(self, request: AlignRequest, until: float) -> AlignRequest:
+    def _limit_deadline(self, request: AlignRequest, until: float) -> AlignRequest:
+        """The request with the deadline that is left before `until`."""
         return request.model_copy(update={"deadline_s": max(_LEAST_S, until - self._clock())})
 
 

@@ -160,7 +160,7 @@ class Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._response is not None and not self._is_over(self._response):
+        if self._response is not None and not self._has_ended(self._response):
             ending = asyncio.create_task(self._end(self._response))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
@@ -189,7 +189,7 @@ class Asking:
             if self._abandoned and (task := asyncio.current_task()):
                 task.cancel()
 
-    def _is_over(self, response: asyncio.Task[httpx.Response]) -> bool:
+    def _has_ended(self, response: asyncio.Task[httpx.Response]) -> bool:
         """Whether all tasks are done and the response is closed."""
         if self._task is None or not self._task.done() or not response.done():
             return False
@@ -227,7 +227,7 @@ class HttpEngine:
     ) -> None:
         self.address = address
         self.heads = HeadSupply(head_source, self.put_head)
-        self._connections = Connections(*_parse(address), idle=pool)
+        self._connections = Connections(*_parse_address(address), idle=pool)
         self._patience_s = patience_s
         self._info_ttl_s = info_ttl_s
         self._info: tuple[float, AlignerInfo] | None = None
@@ -256,8 +256,8 @@ class HttpEngine:
                 content = await self._send_patiently("POST", path, sent_request, request.deadline_s)
         except LACKING:
             return await self.heads.supply_and_correct(request, partial(self._correct, path), until)
-        done = _correction(content)
-        return self.heads.count_untaught(done, request, sent_request) if request.heads else done
+        correction = _parse_correction(content)
+        return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head and return its content hash."""
@@ -325,21 +325,23 @@ class HttpEngine:
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
         """Request the correction again, after heads were uploaded."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            return _correction(await self._send_patiently("POST", path, request, request.deadline_s))
+            return _parse_correction(await self._send_patiently("POST", path, request, request.deadline_s))
 
     async def _send_patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
         """Send repeatedly until the engine begins, or once if there is no patience; each attempt has the time left."""
         if not self._patience_s:
             async with enforce_deadline(deadline_s):
-                return await self.send(method, path, _with_time_left(request, deadline_s))
+                return await self.send(method, path, _serialise_with_deadline(request, deadline_s))
         return await retry(
-            lambda left_s: self.send(method, path, _with_time_left(request, left_s)), deadline_s, self._patience_s
+            lambda left_s: self.send(method, path, _serialise_with_deadline(request, left_s)),
+            deadline_s,
+            self._patience_s,
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:
         """Send one HTTP request and return the body of its answer. Raises the error that the engine reports."""
         try:
-            headers = _headers(method, content)
+            headers = _make_headers(method, content)
             with self._connections.begin_request(method, path, content=content, headers=headers) as asking:
                 response = await asking.response()
                 # Read the raw bytes up to a limit; they are not decompressed, so a compression bomb does no harm.
@@ -353,7 +355,7 @@ class HttpEngine:
             raise self._forget_engine(EngineUnavailable(message)) from error
         except httpx.DecodingError:
             raise InvalidOutput("the engine's answer is not what its headers say") from None
-        wire.check(response.status_code, response.headers)
+        wire.check_version(response.status_code, response.headers)
         if response.is_success:
             return body
         failure = received_error(response.status_code, body, response.headers)
@@ -379,14 +381,14 @@ class _Outbox:
         self._end_sent = False
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, text: str, send_on: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Add text. If nothing is being sent, start `send_on`, which sends until there is no more.
+    def add(self, text: str, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Add text. If nothing is being sent, start `send`, which sends until there is no more.
 
-        It is not stored: it belongs to a session, whose texts would then stay until garbage is collected.
+        `send` is not stored: it belongs to a session, whose texts would then stay until garbage is collected.
         """
         self._text += text
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(send_on())
+            self._task = asyncio.create_task(send())
 
     def end(self) -> None:
         """Note that no more text will come, which is to be sent, too."""
@@ -398,7 +400,7 @@ class _Outbox:
         return bool(self._text) or self._has_ended > self._end_sent
 
     def take(self, known_count: int) -> TextChunk:
-        """All that waits, for an engine of which `known_count` verdicts are known."""
+        """Take all text that waits, as a chunk for an engine of which `known_count` verdicts are known."""
         chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
         self._end_sent = self._has_ended
@@ -442,14 +444,14 @@ class HttpSession:
         self._received_verdicts: tuple[SegmentScore, ...] = ()
         self._broken = False
         self._ending = False
-        self._opening_over = asyncio.Event()
+        self._opening_ended = asyncio.Event()
         self._failure: CorrectionError | None = None
         self._time = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text, which is sent in the background, and return the verdicts received so far."""
         if not self._broken:
-            self._outbox.add(text, self._send_on)
+            self._outbox.add(text, self._send_gathered_text)
         return self._verdicts
 
     async def end(self) -> None:
@@ -473,7 +475,7 @@ class HttpSession:
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
-        return _correction(content)
+        return _parse_correction(content)
 
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the complete answer from what the engine has read, or send it whole if the session is lost."""
@@ -498,13 +500,13 @@ class HttpSession:
         if not self._ending:
             await self._stop()
 
-    async def _post(self, what: str, body: BaseModel) -> bytes:
+    async def _post(self, action: str, body: BaseModel) -> bytes:
         """Send a request about the open session; waits until it is open and raises if it is lost."""
-        await self._opening_over.wait()
+        await self._opening_ended.wait()
         await self._time.pause()
         if self._name is None or self._broken:
             raise self._failure or SessionLost("the engine does not read this answer")
-        return await self._engine.send("POST", f"/v1/read/{self._name}/{what}", body.model_dump_json().encode())
+        return await self._engine.send("POST", f"/v1/read/{self._name}/{action}", body.model_dump_json().encode())
 
     async def _stop(self) -> None:
         """Stop sending, and close the session on the engine unless it was asked to finish it."""
@@ -529,16 +531,17 @@ class HttpSession:
             return OPENED.validate_json(session).reading
 
     async def _begin(self, request: AlignRequest) -> bytes:
+        """Ask the engine to open a session; return the body of its answer."""
         return await self._engine.send("POST", "/v1/read", request.model_dump_json().encode())
 
-    async def _send_on(self) -> None:
+    async def _send_gathered_text(self) -> None:
         """Open the session if needed, then send gathered text until none is left; an error marks the session broken."""
         try:
             if self._name is None:
                 self._opening = asyncio.create_task(self._open())
                 # shielded, because an opening must not be cancelled; see `close_session`
                 self._name = await asyncio.shield(self._opening)
-                self._opening_over.set()
+                self._opening_ended.set()
             # also without text if the end is still to be said
             while self._outbox.has_more:
                 await self._time.pause()
@@ -550,15 +553,16 @@ class HttpSession:
             self._broken = True
             self._outbox.clear()
             self._failure = error if isinstance(error, CorrectionError) else None
-            self._opening_over.set()  # requests that wait for the session now fail
+            self._opening_ended.set()  # requests that wait for the session now fail
 
 
-def _correction(content: bytes) -> Correction:
+def _parse_correction(content: bytes) -> Correction:
+    """Parse the engine's answer to a correction; raises `InvalidOutput`."""
     with translate_parse_errors("the engine sent something that is no correction"):
         return AlignResponse.model_validate_json(content).correction()
 
 
-def _parse(address: str) -> tuple[str, str | None]:
+def _parse_address(address: str) -> tuple[str, str | None]:
     """Split an engine address into (base URL, socket path or None); raises `ConfigError` if it is invalid."""
     if address.startswith("unix:/"):
         # no name is looked up for a socket, so the host may be any
@@ -568,13 +572,15 @@ def _parse(address: str) -> tuple[str, str | None]:
     raise ConfigError(f"{address!r} is no engine address; use unix:/path/to/engine.sock or http(s)://host:port")
 
 
-def _headers(method: str, content: bytes | None) -> Mapping[str, str]:
+def _make_headers(method: str, content: bytes | None) -> Mapping[str, str]:
     # the only uploads are taught heads
-    kind = "application/octet-stream" if method == "PUT" else "application/json"
-    described = {"content-type": kind} if content is not None else {}
+    """The headers of a request: version, trace, and the type of its content if it has any."""
+    content_type = "application/octet-stream" if method == "PUT" else "application/json"
+    content_headers = {"content-type": content_type} if content is not None else {}
     # answers uncompressed, because `send` reads their raw bytes
-    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **described}
+    return {"accept-encoding": "identity", **wire.VERSION_HEADERS, **tracing.propagation_headers(), **content_headers}
 
 
-def _with_time_left(request: _Timed | None, left_s: float) -> bytes | None:
+def _serialise_with_deadline(request: _Timed | None, left_s: float) -> bytes | None:
+    """The request as JSON, with `left_s` as its deadline; None for a request without a body."""
     return None if request is None else request.model_copy(update={"deadline_s": left_s}).model_dump_json().encode()

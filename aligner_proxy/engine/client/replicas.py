@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from aligner_proxy.concurrency import enforce_deadline
@@ -65,7 +66,7 @@ _LEAST_S = 0.001
 _INFO_S = 1.0
 """Seconds for a description, all replicas together; any engine has its description at once."""
 _LATE_INFO_S = 3.0
-"""The same in a second try after all were late: on a busy machine everything is, and requests have more time."""
+"""Seconds for a second try after all were late: on a busy machine everything is, and requests have more time."""
 _REFUSALS = (
     AnswerTooLong,
     StatesUnavailable,
@@ -96,7 +97,7 @@ class Replica:
         """Whether its circuit is closed, so that it gets requests."""
         return self.circuit.state is State.CLOSED
 
-    def due(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Whether its pause is over and no request is trying it yet."""
         return not self.busy and self.circuit.wants_probe(now)
 
@@ -105,24 +106,26 @@ class Replica:
 
         Within each group, the least busy replica comes first.
         """
-        return (0 if self.due(now) else 1 if self.healthy else 2), self.busy
+        if self.is_due(now):
+            return 0, self.busy
+        return (1 if self.healthy else 2), self.busy
 
     def note_end(self, now: float, *, alive: bool | None, failure: CorrectionError | None, probing: bool) -> None:
         """Record the end of a request and log changes of health; `alive` is None if it was abandoned and shows nothing.
 
         A replica that cannot be reached becomes unhealthy at once, after other failures only if they repeat.
         """
-        healthy = self.healthy
+        was_healthy = self.healthy
         if probing:
             self.circuit.end_probe(alive=alive, now=now)
         elif alive:
-            self.circuit.alive()
+            self.circuit.note_answer()
         elif failure is not None:
             self.circuit.note_failure(now, unavailable=isinstance(failure, EngineUnavailable))
-        if self.healthy and not healthy:
+        if self.healthy and not was_healthy:
             log.warning("engine %s works again", self.name)
         # each failed try is logged, but not the requests that fail in between
-        elif failure is not None and not self.healthy and (healthy or probing):
+        elif failure is not None and not self.healthy and (was_healthy or probing):
             log.warning("engine %s unhealthy (%s), next try in %g s", self.name, failure.reason, self.circuit.pause_s)
 
 
@@ -147,7 +150,7 @@ class Replicas:
         async def ask(replica: Replica, left_s: float) -> AlignerInfo:
             async with enforce_deadline(left_s):
                 about = await replica.engine.info()
-            self._same(replica, about.content_hash)
+            self._note_aligner(replica, about.content_hash)
             return about
 
         try:
@@ -160,7 +163,7 @@ class Replicas:
 
         async def ask(replica: Replica, left_s: float) -> Correction:
             correction = await replica.engine.align(request.model_copy(update={"deadline_s": left_s}))
-            self._same(replica, correction.aligner)
+            self._note_aligner(replica, correction.aligner)
             return correction
 
         return await self._try_replicas(ask, request.deadline_s)
@@ -174,12 +177,12 @@ class Replicas:
 
     async def put_head(self, data: bytes) -> str:
         """Upload a taught head to all replicas; raises the first error if none of them accepts it."""
-        puts = (self._put(replica, data) for replica in self.replicas)
-        done = await asyncio.gather(*puts, return_exceptions=True)
-        for result in done:
+        uploads = (self._put(replica, data) for replica in self.replicas)
+        results = await asyncio.gather(*uploads, return_exceptions=True)
+        for result in results:
             if isinstance(result, str):
                 return result
-        for failure in done:
+        for failure in results:
             if isinstance(failure, BaseException):
                 raise failure
         raise EngineUnavailable("there are no engines")
@@ -201,20 +204,21 @@ class Replicas:
         return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put(self, replica: Replica, data: bytes) -> str:
+        """Upload a taught head to one replica."""
         async with self.use_replica(replica):
             return await with_heads(replica.engine).put_head(data)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read an answer while it is being written; the session stays with that replica."""
-        order = self._order()
+        order = self._order_replicas()
         # not one that is due for a try, because the session could not move to another replica
         replica = next((candidate for candidate in order if candidate.healthy), order[0])
         return ReplicaSession(self, replica, await replica.engine.read(request))
 
     async def aclose(self) -> None:
         """Close all engines, and raise the first error."""
-        done = await asyncio.gather(*(replica.engine.aclose() for replica in self.replicas), return_exceptions=True)
-        for failure in done:
+        results = await asyncio.gather(*(replica.engine.aclose() for replica in self.replicas), return_exceptions=True)
+        for failure in results:
             if isinstance(failure, BaseException):
                 raise failure
 
@@ -224,7 +228,7 @@ class Replicas:
 
         Errors that are `excused` leave no trace in its health.
         """
-        probing = replica.due(self._clock())
+        probing = replica.is_due(self._clock())
         if probing:
             replica.circuit.begin_probe()
         replica.busy += 1
@@ -258,24 +262,23 @@ class Replicas:
 
         With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
         """
-        return await retry(
-            lambda left_s: self._round(ask, left_s, divided=divided, excused=excused), deadline_s, self._patience_s
-        )
+        ask_once = partial(self._ask_in_turn, ask, divided=divided, excused=excused)
+        return await retry(ask_once, deadline_s, self._patience_s)
 
-    async def _round(
+    async def _ask_in_turn(
         self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool, excused: _Errors
     ) -> _T:
         """Ask the replicas in turn until one succeeds; raises `NotReady` if none is reached, else one of the errors.
 
-        `behind` is the number of replicas that are left after this one.
+        With `divided`, a replica gets only half of the time that is left as long as others follow it.
         """
-        until = self._clock() + left_s
-        last = CorrectionError("no engine was asked")
-        order = self._order()
-        for behind, replica in zip(reversed(range(len(order))), order, strict=True):
-            left_s = until - self._clock()
+        deadline = self._clock() + left_s
+        worst_error = CorrectionError("no engine was asked")
+        order = self._order_replicas()
+        for others_left, replica in zip(reversed(range(len(order))), order, strict=True):
+            left_s = deadline - self._clock()
             # A replica that is tried after a pause may hang, so it gets only half of the time.
-            share = left_s / 2 if replica.due(self._clock()) or (divided and behind) else left_s
+            share = left_s / 2 if replica.is_due(self._clock()) or (divided and others_left) else left_s
             try:
                 async with self.use_replica(replica, excused):
                     return await ask(replica, max(_LEAST_S, share))
@@ -284,23 +287,25 @@ class Replicas:
             except DeadlineExceeded as error:
                 if share == left_s:
                     raise  # no time is left for another replica
-                last = _graver(last, error)
+                worst_error = _choose_graver(worst_error, error)
             except CorrectionError as error:
-                last = _graver(last, error)
-        raise NotReady(f"none of {len(self.replicas)} engines answers") if isinstance(last, EngineUnavailable) else last
+                worst_error = _choose_graver(worst_error, error)
+        if isinstance(worst_error, EngineUnavailable):
+            raise NotReady(f"none of {len(self.replicas)} engines answers")
+        raise worst_error
 
-    def _order(self) -> list[Replica]:
+    def _order_replicas(self) -> list[Replica]:
         """All replicas in the order in which to try them; equally ranked ones take turns."""
         now = self._clock()
         start = self._turn % len(self.replicas)
         self._turn += 1
         return sorted(self.replicas[start:] + self.replicas[:start], key=lambda replica: replica.rank(now))
 
-    def _same(self, replica: Replica, aligner: str) -> None:
+    def _note_aligner(self, replica: Replica, aligner: str) -> None:
         """Record a replica's aligner, and log once if replicas differ; their corrections are then cached separately."""
         previous = replica.aligner
         replica.aligner = aligner or previous
-        others = {r.aligner for r in self.replicas if r.aligner} - {replica.aligner}
+        others = {other.aligner for other in self.replicas if other.aligner} - {replica.aligner}
         if replica.aligner != previous and others:
             log.warning(
                 "engine %s serves aligner %s, but another engine serves %s; use the same aligner on all engines",
@@ -333,7 +338,7 @@ class ReplicaSession(ForwardingSession):
     async def finish(self, request: AlignRequest) -> Correction:
         """Correct the whole answer on the replica that has read it, or on any other if that fails."""
         started = time.monotonic()
-        self._leave()  # from here on, `use_replica` counts it
+        self._stop_counting()  # from here on, `use_replica` counts it
         try:
             async with self._replicas.use_replica(self._replica):
                 return await super().finish(request)
@@ -345,15 +350,16 @@ class ReplicaSession(ForwardingSession):
 
     async def aclose(self) -> None:
         """Give up the session and stop counting it as load."""
-        self._leave()
+        self._stop_counting()
         await super().aclose()
 
-    def _leave(self) -> None:
-        self._replica.busy -= self._counted  # only the first time
+    def _stop_counting(self) -> None:
+        """Stop counting the session as load of its replica; only the first call does anything."""
+        self._replica.busy -= self._counted
         self._counted = False
 
 
-def _graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
+def _choose_graver(previous: CorrectionError, error: CorrectionError) -> CorrectionError:
     """The error to report if all replicas fail: a full engine or a fault says more than an unreachable engine."""
     # `CorrectionError` itself is the error before any replica was asked
     return previous if isinstance(error, EngineUnavailable) and type(previous) is not CorrectionError else error

@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     RowsRequest,
     RowsResponse,
 )
-from aligner_proxy.engine.client.completions import parse_refusal, unreachable
+from aligner_proxy.engine.client.completions import make_connection_error, parse_refusal
 from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
@@ -80,10 +80,11 @@ class VllmScorer:
         if self._about and time.monotonic() - self._about[0] < _INFO_TTL_S:
             return self._about[1]
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._who())
+            self._asking = asyncio.create_task(self._fetch_info())
         return await asyncio.shield(self._asking)
 
-    async def _who(self) -> AlignerInfo:
+    async def _fetch_info(self) -> AlignerInfo:
+        """Ask the server which aligner it serves, and cache that."""
         data = await self._ask({}, _INFO_S)
         if data.about is None:
             raise InvalidOutput(f"{self._base} does not say which aligner it serves; is aligner-proxy-vllm installed?")
@@ -106,7 +107,7 @@ class VllmScorer:
             if not request.answer.strip():
                 return Correction(request.answer, aligner=info.content_hash)
             body: dict[str, Any] = {"align": request.model_dump(mode="json")}
-            heads = {name: b64encode(self._head(name)).decode("ascii") for name in request.heads if name}
+            heads = {name: b64encode(self._find_head(name)).decode("ascii") for name in request.heads if name}
             data = await self._ask(body | {"heads": heads}, request.deadline_s)
         if data.response is None:
             raise InvalidOutput(f"{self._base} sent no verdicts")
@@ -136,7 +137,8 @@ class VllmScorer:
             self._asking.cancel()
         await self._connections.aclose()
 
-    def _head(self, name: str) -> bytes:
+    def _find_head(self, name: str) -> bytes:
+        """The bytes of a stored taught head; raises `UnknownHead`."""
         if name not in self._heads:
             raise UnknownHead(f"no taught head {name[:8]} is known here; give it to the engine and ask again")
         return self._heads[name]
@@ -150,12 +152,13 @@ class VllmScorer:
         ):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
-            raise self._error_of(answer.error)
+            raise self._make_error(answer.error)
         return answer
 
     @staticmethod
-    def _error_of(error: wire.ErrorBody) -> CorrectionError:
+    def _make_error(error: wire.ErrorBody) -> CorrectionError:
         # the status has no effect, because the body is one of ours
+        """One of our errors, from the plugin's report of it."""
         return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:
@@ -164,7 +167,7 @@ class VllmScorer:
             response = await self._connections.fetch_response("POST", f"{self._base}/pooling", json=body)
         except (httpx.TransportError, httpx.DecodingError) as error:
             self._about = None  # the server that answers next may serve another aligner
-            raise unreachable(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
+            raise make_connection_error(self._base, error, mid_request=not isinstance(error, NOT_BEGUN)) from None
         if response.status_code == httpx.codes.OK:
             return response.content
         raise parse_refusal(response.status_code, response.content, response.headers)

@@ -17,7 +17,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
 
 
-def aligner_for(aligner: Aligner, model: str | None) -> Aligner:
+def choose_aligner(aligner: Aligner, model: str | None) -> Aligner:
     """The aligner to use for OpenAI's `model`; if the engine has only one, any name means that one."""
     return aligner if not aligner.others or model in (None, aligner.info.model) else aligner.find_aligner(model or "")
 
@@ -39,25 +39,25 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
         )
     # the end mark, too: the completion is expected to end where the prediction does
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
-    proposer = EditProposer(draft, aligner.runner.draft_length)
+    proposer = EditProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
     limits = DraftLimits(
-        request.max_tokens, done=lambda ids: bool(stop) and _cut(tokenizer.decode(ids), stop) is not None
+        request.max_tokens, is_done=lambda ids: bool(stop) and _find_stop(tokenizer.decode(ids), stop) is not None
     )
     generated = yield from generate(sequence, Ask(prompt, prompt=True), proposer, limits, tally, tokenizer.eos_ids)
     text = tokenizer.decode(generated.ids)
-    at = _cut(text, stop)
+    ending = _find_stop(text, stop)
     return Completion(
-        text if at is None else text[: at[0]],
-        "stop" if generated.finished or at else "length",
-        at[1] if at else None,
+        text if ending is None else text[: ending[0]],
+        "stop" if generated.finished or ending else "length",
+        ending[1] if ending else None,
         len(prompt),
         len(generated.ids),
         tally.counts(),
     )
 
 
-def _cut(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
+def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
     """The index of the earliest stop text and that stop text; None if there is none."""
-    return min(((text.index(ending), ending) for ending in stop if ending in text), default=None)
+    return min(((text.index(stop_text), stop_text) for stop_text in stop if stop_text in text), default=None)

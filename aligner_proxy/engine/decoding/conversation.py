@@ -81,22 +81,22 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
     last_turns: list[Turn] = []
     remaining_tokens = room
     # characters that may still be folded: as many as `_LONG_TURNS` long turns have
-    reach = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
+    foldable_chars = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
     for turn in reversed(spoken):
         remaining_tokens -= _TURN_TOKENS
         # the latest turn is read however small the room is
-        if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or reach <= 0:
+        if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or foldable_chars <= 0:
             break
         content, size = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))
         remaining_tokens -= size
-        reach -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
+        foldable_chars -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
     return tuple(reversed(last_turns))
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     """The text cut to `room` tokens, and its token count; a longer text is reduced to its beginning and end."""
-    ends = _ends(text, room * _CHARS_PER_TOKEN)
+    ends = _fold_ends(text, room * _CHARS_PER_TOKEN)
     plain = CUT.join(collapse_repeats(end) for end in ends)
     size = ruler.count(plain)
     if size <= room:
@@ -108,14 +108,14 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     return cut_text, ruler.count(cut_text)
 
 
-def _ends(text: str, most: int) -> tuple[str, ...]:
-    """The folded text as one item, or its beginning and end as two if it is longer than `most` characters."""
-    half = most // 2
+def _fold_ends(text: str, limit: int) -> tuple[str, ...]:
+    """The folded text as one item, or its beginning and end as two if it is longer than `limit` characters."""
+    half = limit // 2
     reach = half * _DISGUISED
     if len(text) > 2 * reach:
         return fold(text[:reach]).text[:half], fold(text[-reach:]).text[-half:]
     folded = fold(text).text
-    return (folded,) if len(folded) <= most else (folded[:half], folded[-half:])
+    return (folded,) if len(folded) <= limit else (folded[:half], folded[-half:])
 
 
 def collapse_repeats(text: str) -> str:
@@ -123,20 +123,20 @@ def collapse_repeats(text: str) -> str:
     if len(text) <= _PLAIN_CHARS:
         return text
     letters = text.encode("utf-32-le", "surrogatepass")
-    text = "".join(_drop_copies(text, _repetitions(letters, _LETTERS)))
+    text = "".join(_drop_copies(text, _find_repetitions(letters, _LETTERS)))
     words = _WORD.findall(text)
-    return "".join(_drop_copies(words, _repetitions(_number_words(words), _WORDS)))
+    return "".join(_drop_copies(words, _find_repetitions(_number_words(words), _WORDS)))
 
 
 def _drop_copies(items: Sequence[str], repetitions: Iterable[tuple[int, int, int]]) -> list[str]:
     """The items without the surplus copies; a repetition that overlaps an earlier one is left unchanged."""
     pieces: list[str] = []
-    at = 0
+    position = 0
     for start, stop, unit in repetitions:
-        if start >= at:
-            pieces += [*items[at : start + unit * _COPIES_READ], CUT]
-            at = stop
-    return [*pieces, *items[at:]]
+        if start >= position:
+            pieces += [*items[position : start + unit * _COPIES_READ], CUT]
+            position = stop
+    return [*pieces, *items[position:]]
 
 
 def _number_words(words: Sequence[str]) -> bytes:
@@ -145,7 +145,7 @@ def _number_words(words: Sequence[str]) -> bytes:
     return array("I", [numbers.setdefault(word.rstrip(), len(numbers)) for word in words]).tobytes()
 
 
-def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
+def _find_repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
     """The repetitions as (start, stop, unit length), sorted by start and then by unit length.
 
     For each unit length, the text is shifted by it and compared with itself as one large number. Bytes that are equal
@@ -156,24 +156,24 @@ def _repetitions(items: bytes, kind: Repetition) -> list[tuple[int, int, int]]:
     for unit in range(1, min(kind.longest, count // kind.copies) + 1):
         # shifted by one unit, n copies agree over n - 1 of them
         least = max(kind.copies * unit, kind.items) - unit
-        moved = items[unit * _WIDTH :]
-        fixed = items[: -unit * _WIDTH]
-        differences = (int.from_bytes(moved) ^ int.from_bytes(fixed)).to_bytes(len(fixed))
-        for start, stop in _zeros(differences, least):
+        shifted = items[unit * _WIDTH :]
+        unshifted = items[: -unit * _WIDTH]
+        differences = (int.from_bytes(shifted) ^ int.from_bytes(unshifted)).to_bytes(len(unshifted))
+        for start, stop in _find_equal_runs(differences, least):
             result.append((start, stop + unit, unit))
     return sorted(result)
 
 
-def _zeros(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
+def _find_equal_runs(differences: bytes, least: int) -> Iterator[tuple[int, int]]:
     """The (start, stop) of runs of at least `least` equal items, which are zeros in `differences`."""
     zeros = bytes(least * _WIDTH)
-    at = differences.find(zeros)
-    while at >= 0:
-        other = _OTHER.search(differences, at + len(zeros))
+    position = differences.find(zeros)
+    while position >= 0:
+        other = _OTHER.search(differences, position + len(zeros))
         end = other.start() if other else len(differences)
         # rounded up, and `stop` down, to whole items: zeros may begin or end within one
-        start = -(-at // _WIDTH)
+        start = -(-position // _WIDTH)
         stop = end // _WIDTH
         if stop - start >= least:
             yield start, stop
-        at = differences.find(zeros, end)
+        position = differences.find(zeros, end)

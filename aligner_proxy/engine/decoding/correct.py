@@ -16,10 +16,10 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span, make_proof_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
-from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, frame, writing_room
-from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, trusted_ranges
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, make_frame, writing_room
+from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, find_trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
-from aligner_proxy.engine.model.detector import spans, spans_with_words
+from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.model.taught import TaughtColumns
 from aligner_proxy.engine.scheduling import sequence as sequences
@@ -83,14 +83,14 @@ class Aligner:
     def keep(self, head: TaughtHead) -> str:
         """Store a taught head for requests to its aligner, and return its hash; raises `HeadRefused`."""
         served_aligners = {other.info.content_hash: other for other in (*self.others.values(), self)}
-        own = served_aligners.get(head.aligner)
-        if own is None:
+        owner = served_aligners.get(head.aligner)
+        if owner is None:
             names = ", ".join(name[:12] for name in served_aligners)
             raise HeadRefused(
                 f"the taught head is for aligner {head.aligner[:12] or 'unnamed'}, but this engine serves {names}; "
                 "teach the objective again"
             )
-        width = self.runner.row_width(own.adapter)
+        width = self.runner.row_width(owner.adapter)
         if head.width != width:
             raise HeadRefused(
                 f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "
@@ -112,9 +112,9 @@ def correct(
     """
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
-    framed = build_frame(aligner, request)
-    division = divide_answer(aligner, framed, request)
-    work = AnswerEditor(aligner, framed, division, request, sequence, known_scores)
+    frame = build_frame(aligner, request)
+    division = divide_answer(aligner, frame, request)
+    work = AnswerEditor(aligner, frame, division, request, sequence, known_scores)
     text, verdicts = yield from work.edit_answer()
     return Correction(
         text=text,
@@ -132,24 +132,26 @@ def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
     taught_heads = aligner.find_taught_heads(request)
-    framed = frame(request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-    return replace(framed, taught_heads=taught_heads) if taught_heads else framed
+    frame = make_frame(
+        request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window
+    )
+    return replace(frame, taught_heads=taught_heads) if taught_heads else frame
 
 
-def scores_segments(aligner: Aligner, framed: PromptFrame) -> bool:
+def scores_segments(aligner: Aligner, frame: PromptFrame) -> bool:
     """Whether segments can be scored: this needs a detector head and objectives that the prompt names."""
-    return aligner.info.has_head and framed.family.names_objectives and bool(framed.objectives)
+    return aligner.info.has_head and frame.family.names_objectives and bool(frame.objectives)
 
 
-def judges_end(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> bool:
+def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> bool:
     """Whether the end of the answer is judged, too, for missing text."""
-    return aligner.info.ends and request.open_ended and scores_segments(aligner, framed)
+    return aligner.info.ends and request.open_ended and scores_segments(aligner, frame)
 
 
-def divide_answer(aligner: Aligner, framed: PromptFrame, request: AlignRequest) -> Division:
+def divide_answer(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> Division:
     """Divide a complete answer into parts, with its end as a last segment if that is judged."""
-    division = framed.division(structure.split(request.answer))
-    if judges_end(aligner, framed, request):
+    division = frame.division(structure.split(request.answer))
+    if judges_end(aligner, frame, request):
         division.add_end()
     return division
 
@@ -163,9 +165,9 @@ class PromptedPassage(AnswerPassage):
 
     fitted: Fitted
 
-    def spans(self, pieces: Sequence[Segment]) -> Spans:
+    def find_spans(self, pieces: Sequence[Segment]) -> Spans:
         """The prompt's tokens that belong to the given pieces and to the objectives."""
-        return spans(self.fitted.prompt, pieces, self.fitted.offsets)
+        return find_spans(self.fitted.prompt, pieces, self.fitted.offsets)
 
 
 class AnswerEditor:
@@ -174,7 +176,7 @@ class AnswerEditor:
     def __init__(
         self,
         aligner: Aligner,
-        framed: PromptFrame,
+        frame: PromptFrame,
         division: Division,
         request: AlignRequest,
         sequence: sequences.Sequence,
@@ -183,11 +185,11 @@ class AnswerEditor:
         self._aligner = aligner
         self._runner = aligner.runner
         self._request = request
-        self._frame = framed
+        self._frame = frame
         self._division = division
         self._sequence = sequence
         self._known_scores = list(known_scores)
-        self.scores = scores_segments(aligner, framed)
+        self.can_score = scores_segments(aligner, frame)
         self.tally = Tally()
         self.prompt_tokens = 0
         """Tokens of all prompts that were read."""
@@ -198,71 +200,76 @@ class AnswerEditor:
             # Without a head there are no scores. The prompt is read all the same, because a probe must use the model.
             return self._request.answer, self._verdicts((yield from self._score_pieces()))
         # a draft of the whole answer would be written freely
-        if self.scores and (self._request.verify is Verify.FLAGGED or self._request.write is not Write.FREE):
+        if self.can_score and (self._request.verify is Verify.FLAGGED or self._request.write is not Write.FREE):
             return (yield from self.rewrite_flagged())
         if self._request.write is not Write.FREE:
             return self._request.answer, self._verdicts((yield from self._score_pieces()))
-        return (yield from self.whole())
+        return (yield from self.verify_answer())
 
     def judge_pieces(self) -> Generator[Ask, Step, list[Score]]:
         """Score all pieces and write nothing; an empty list if they cannot be scored."""
-        return (yield from self._score_pieces()) if self.scores else []
+        return (yield from self._score_pieces()) if self.can_score else []
 
-    def rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
-        """The rows and scores of all pieces by the general head."""
+    def read_rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
+        """The general head's rows and scores of all pieces."""
         rows: list[SegmentRow] = []
         for part in self._division.parts:
-            passage = self._passage(part)
-            rows += (yield from self._read(passage.fitted, passage.spans(passage.own), rows=True)).rows
+            passage = self._prompt_passage(part)
+            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own), rows=True)).rows
         return rows
 
-    def span(self, span: Span) -> Generator[Ask, Step, str]:
-        """Write a replacement for one flagged run; `span.before` is the edited text before it.
+    def replace_span(self, span: Span) -> Generator[Ask, Step, str]:
+        """Write a replacement for the segments of one flagged `span`; `span.before` is the edited text before them.
 
-        For the end of the answer, the replacement is the missing text, including the white space before it.
+        At the end of the answer, the replacement is the missing text, including the white space before it.
         """
-        members = self._division.range_of(span.first, span.stop)
-        if not members:
+        flagged_pieces = self._division.range_of(span.first, span.stop)
+        if not flagged_pieces:
             raise EngineFault("there are no such segments in the answer")
         # the prompt also shows the segment after the run, at which writing is to stop
-        behind = self._division.range_of(span.stop, span.stop + 1).stop
-        gap = self._division.pieces[members.start - 1].gap if span.before else ""
+        prompt_stop = self._division.range_of(span.stop, span.stop + 1).stop
+        gap = self._division.pieces[flagged_pieces.start - 1].gap if span.before else ""
         edited = [(span.before, gap)] if span.before else []
         for part in self._division.parts:
             # the pieces of the span in this part; context pieces belong to the part before
-            run = range(max(part.own, members.start), min(part.stop, members.stop))
+            run = range(max(part.own, flagged_pieces.start), min(part.stop, flagged_pieces.stop))
             if run:
-                yield from self._replace_run(part, run, behind, edited, span.objective)
+                yield from self._replace_run(part, run, prompt_stop, edited, span.objective)
         # without `span.before`, which the caller has
         return structure.join(edited[bool(span.before) :])
 
     def _replace_run(
-        self, part: PartRange, run: range, behind: int, edited: list[tuple[str, str]], misses: int | None
+        self,
+        part: PartRange,
+        run: range,
+        prompt_stop: int,
+        edited: list[tuple[str, str]],
+        missing_objective: int | None,
     ) -> Generator[Ask, Step, None]:
-        """Write a replacement for the pieces in `run`, all in one part, and append it to `edited`.
+        """Write a replacement for the pieces in `run`, all in one part, and append it to `edited`, as (text, gap).
 
-        The prompt ends before piece `behind`.
+        The prompt shows the pieces before `prompt_stop`. At the end of the answer `missing_objective` misses text.
         """
-        passage = self._passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, behind))))
-        flags = [at in run for at in range(part.first, passage.part.stop)]
+        passage = self._prompt_passage(PartRange(part.first, part.own, max(run.stop, min(part.stop, prompt_stop))))
+        flags = [number in run for number in range(part.first, passage.part.stop)]
         first = run.start - part.first
-        members = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
+        flagged_run = splice.Run(True, first, passage.pieces[first : run.stop - part.first])
         before = structure.join(edited)
-        hole = splice.hole(passage.pieces, flags, members, before, edited[-1][1] if before else "")
-        text = yield from self._fill_hole(passage, self._trim_before(passage, hole), misses)
-        edited.append((text, members.segments[-1].gap))
+        hole = splice.make_hole(passage.pieces, flags, flagged_run, before, edited[-1][1] if before else "")
+        text = yield from self._fill_hole(passage, self._trim_before(passage, hole), missing_objective)
+        edited.append((text, flagged_run.segments[-1].gap))
 
-    def whole(self) -> Generator[Ask, Step, Edited]:
-        """Verify the whole answer as a draft, part by part."""
+    def verify_answer(self) -> Generator[Ask, Step, Edited]:
+        """Verify the whole answer as a draft, part by part; return its new text and the verdicts."""
         edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
-            passage = self._passage(part)
+            passage = self._prompt_passage(part)
             before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
-            text, read = yield from self._verify_part(passage, before)
-            scores += read
+            text, part_scores = yield from self._verify_part(passage, before)
+            scores += part_scores
             edited.append((text.rstrip(), self._division.pieces[part.stop - 1].gap))
-        text = splice.whole(structure.join(edited), self._request.answer, finished=True)
+        text = splice.clean_answer(structure.join(edited), self._request.answer, finished=True)
         return text, self._verdicts(scores)
 
     def _verify_part(self, passage: PromptedPassage, before: str) -> Generator[Ask, Step, tuple[str, list[Score]]]:
@@ -274,30 +281,30 @@ class AnswerEditor:
         tokenizer = self._runner.tokenizer
         start = passage.start
         prompt = passage.fitted.prompt
-        own = prompt.text[prompt.place(start) : prompt.end]
-        lead = self._division.pieces[passage.part.own - 1].gap if before else ""
-        pieces = tokenizer.pieces(lead + own)
+        own_text = prompt.text[prompt.place(start) : prompt.end]
+        gap = self._division.pieces[passage.part.own - 1].gap if before else ""
+        pieces = tokenizer.pieces(gap + own_text)
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
-        clean = tuple[range, ...]()
+        unflagged = tuple[range, ...]()
         # a long draft is worth it only where the detector flags nothing, so it is asked first
-        if self.scores and self._runner.probes(len(passage.fitted.ids), len(lookup)):
+        if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
-            moved = len(lead) - passage.folded.place_in_folded(start)
-            placed = [structure.shift_segment(piece, moved) for piece in passage.folded.segments(passage.own)]
-            clean = trusted_ranges(placed, [self.is_flagged(score) for score in scores], pieces.offsets)
+            shift = len(gap) - passage.folded.place_in_folded(start)
+            placed_pieces = [structure.shift_segment(piece, shift) for piece in passage.folded.segments(passage.own)]
+            unflagged = find_trusted_ranges(placed_pieces, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
-        where = passage.spans(passage.own) if self.scores and not scores else None
-        proposer = EditProposer(lookup, self._runner.draft_length, trusted=clean)
+        spans = passage.find_spans(passage.own) if self.can_score and not scores else None
+        proposer = EditProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
-        generated = yield from self._write(passage, context, proposer, limits, where)
+        generated = yield from self._write(passage, context, proposer, limits, spans)
         text = unfold(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
-        return splice.whole(text, passage.text[start:], finished=generated.finished), scores or generated.scores
+        return splice.clean_answer(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
     def rewrite_flagged(self) -> Generator[Ask, Step, Edited]:
-        """Score the segments part by part, and rewrite only the flagged ones."""
+        """Score the segments part by part and rewrite the flagged ones; return the new answer and the verdicts."""
         edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
@@ -307,7 +314,7 @@ class AnswerEditor:
                 scores += known_scores
                 edited += [(piece.text, piece.gap) for piece in self._division.pieces[part.own : part.stop]]
                 continue
-            passage = self._passage(part)
+            passage = self._prompt_passage(part)
             scores += known_scores or (yield from self._judge_part(passage, scores))
             # context pieces were edited in the part before, so they count as kept here
             flags = [False] * passage.context + [self.is_flagged(score) for score in scores[part.own :]]
@@ -328,7 +335,8 @@ class AnswerEditor:
         """The hole with its preceding text cut to the length that the prompt has of the original."""
         return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
 
-    def _passage(self, part: PartRange) -> PromptedPassage:
+    def _prompt_passage(self, part: PartRange) -> PromptedPassage:
+        """A part of the answer with its prompt, whose tokens are counted."""
         passage = self._division.passage(part)
         fitted = self._frame.fit_prompt(passage.folded)
         self.prompt_tokens += len(fitted.ids)
@@ -338,14 +346,14 @@ class AnswerEditor:
         """Read all parts and return the scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._find_known_scores(part) or (yield from self._judge_part(self._passage(part), scores))
+            scores += self._find_known_scores(part) or (yield from self._judge_part(self._prompt_passage(part), scores))
         return scores
 
     def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
         """Score a part's own pieces; `before` are the scores of all pieces before them."""
-        if not self.scores:
+        if not self.can_score:
             return (yield from self._prefill(passage))
-        own_scores = yield from self._score_with_words(passage.fitted, passage.text, passage.own)
+        own_scores = yield from self._score_pieces_with_words(passage.fitted, passage.text, passage.own)
         scores = [*before, *own_scores]
         own = passage.part.own
         yield from self.judge_followers(
@@ -353,11 +361,11 @@ class AnswerEditor:
         )
         return scores[own:]
 
-    def _score_with_words(
+    def _score_pieces_with_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
     ) -> Generator[Ask, Step, list[Score]]:
         """The scores of pieces of a prompt with the answer `text`, by their inner words, too."""
-        scores = (yield from self._read(prompt, spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
+        scores = (yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
         yield from self.judge_words(prompt, text, pieces, scores)
         return scores
 
@@ -370,64 +378,60 @@ class AnswerEditor:
         better. So they flag their piece if they are flagged as a plain sentence behind the text before it. The last
         piece comes first, so that little is read twice.
         """
-        for at in reversed(range(len(scores))):
-            if scores[at][0] > self._request.caution - _INNER_ALLOWANCE and judged_words(pieces[at].text):
-                own, words = yield from self._judge_words_alone(prompt, text, pieces[at])
-                scores[at] = max([own, *(score for score in words if score is not None)])
+        for number, (score, _) in reversed([*enumerate(scores)]):
+            piece = pieces[number]
+            if score > self._request.caution - _INNER_ALLOWANCE and judged_words(piece.text):
+                own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
+                scores[number] = max([own_score, *(word_score for word_score in word_scores if word_score is not None)])
 
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
-        """The score of a piece apart from its inner words, and of each of its `judged_words` that is flagged."""
-        marked = spans_with_words(prompt.prompt, [piece], prompt.offsets)
-        where = replace(marked, segments=(*marked.inner[0], *marked.segments), inner=())
-        *in_place, own = (yield from self._read(prompt, where)).scores
+        """The score of a piece without its inner words, and those of its `judged_words`, None where not flagged."""
+        piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
+        *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
         before = without_last_marks(text[: piece.start])
-        least = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
-        flagged: list[Score | None] = []
-        for (start, end), (score, _) in zip(judged_words(piece.text), in_place, strict=True):
+        threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
+        flagged_scores: list[Score | None] = []
+        for (start, end), (score, _) in zip(judged_words(piece.text), scores_in_place, strict=True):
             is_doubtful = score > self._request.caution - _INNER_ALLOWANCE
             sentence = sentence_of(piece.text[start:end])
-            alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
-            flagged.append(alone if alone and alone[0] > least else None)
-        return own, flagged
+            score_alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
+            flagged_scores.append(score_alone if score_alone and score_alone[0] > threshold else None)
+        return own_score, flagged_scores
 
     def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
         """The score of a sentence behind the answer `before`."""
         prompt = self._frame.fit_prompt(before + sentence)
-        where = spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
-        return (yield from self._read(prompt, where)).scores[0]
+        spans = find_spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
+        return (yield from self._read(prompt, spans)).scores[0]
 
     def judge_followers(
         self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
     ) -> Generator[Ask, Step, bool]:
         """Judge again, in `scores` from piece `first` on, what is flagged directly behind a flagged piece.
 
-        A detector takes a sentence behind an insult for worse than it is. So it is read once more behind what stays.
-        `is_behind` says whether the piece before `first` was flagged; returns the same of the last one.
+        A detector takes a sentence behind an insult for worse than it is. So it is scored once more behind what stays.
+        `is_behind`: whether the piece before `first` was flagged; returns whether the last piece was.
         """
-        for at in range(first, len(scores)):
-            is_flagged = self.is_flagged(scores[at])
-            if is_flagged and is_behind and at > part.first and self._division.pieces[at].text:
-                again = yield from self._judge_behind_kept(part, scores, at)
-                scores[at] = scores[at] if self.is_flagged(again) else again
+        for number in range(first, len(scores)):
+            is_flagged = self.is_flagged(scores[number])
+            if is_flagged and is_behind and number > part.first and self._division.pieces[number].text:
+                new_score = yield from self._judge_behind_kept(part, scores, number)
+                scores[number] = scores[number] if self.is_flagged(new_score) else new_score
             is_behind = is_flagged
         return is_behind
 
-    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], at: int) -> Generator[Ask, Step, Score]:
-        """The score of piece `at` behind the pieces of its part that are not flagged."""
-        piece = self._division.pieces[at]
-        before = [
-            (
-                "" if self.is_flagged(scores[number]) else self._division.pieces[number].text,
-                self._division.pieces[number].gap,
-            )
-            for number in range(part.first, at)
-        ]
+    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], number: int) -> Generator[Ask, Step, Score]:
+        """The score of piece `number` behind the pieces of its part that are not flagged."""
+        *earlier, piece = self._division.pieces[part.first : number + 1]
+        scored = zip(earlier, scores[part.first : number], strict=True)
+        before = [("" if self.is_flagged(score) else other.text, other.gap) for other, score in scored]
         text = structure.join([*before, (piece.text, "")])
         prompt = self._frame.fit_prompt(text)
         placed = Segment(len(text) - len(piece.text), piece.text, "")
-        return (yield from self._score_with_words(prompt, text, [placed]))[0]
+        return (yield from self._score_pieces_with_words(prompt, text, [placed]))[0]
 
     def _find_known_scores(self, part: PartRange) -> list[Score] | None:
         """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
@@ -438,27 +442,28 @@ class AnswerEditor:
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part up to the end of its last piece, and return the scores of its own pieces."""
-        return (yield from self._read(passage.fitted, passage.spans(passage.own) if self.scores else None)).scores
+        spans = passage.find_spans(passage.own) if self.can_score else None
+        return (yield from self._read(passage.fitted, spans)).scores
 
     def _read(
         self,
         prompt: Fitted,
-        where: Spans | None,
+        spans: Spans | None,
         *,
         rows: bool = False,
         taught_heads: TaughtColumns | None = None,
     ) -> Generator[Ask, Step, Step]:
-        """Read a prompt and score the pieces in `where`; tokens that the sequence already holds are not fed again.
+        """Read a prompt and score its segments in `spans`; tokens that the sequence already holds are not fed again.
 
-        `taught_heads` are those of the objectives in the prompt; None: those of the request.
+        `taught_heads` are those of the objectives in the prompt, if not the request's.
         """
-        ids = prompt.ids[: where.segments[-1].stop] if where and where.segments else prompt.ids
+        ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
         # What has been read while the answer was still being written is not read again.
         start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
         self._sequence.crop(start)
         taught_heads = taught_heads or self._frame.taught_heads
         step = yield Ask(
-            ids[start:], spans=where, prompt=True, shared=prompt.shared, taught_heads=taught_heads, rows=rows
+            ids[start:], spans=spans, prompt=True, shared=prompt.shared, taught_heads=taught_heads, rows=rows
         )
         self.tally.forwards += step.forwards
         return step
@@ -476,24 +481,25 @@ class AnswerEditor:
         return verdicts(self._division, scores, self._request.caution)
 
     def _fill_hole(
-        self, passage: PromptedPassage, hole: splice.EditSpan, misses: int | None
+        self, passage: PromptedPassage, hole: splice.EditSpan, missing_objective: int | None
     ) -> Generator[Ask, Step, str]:
         """Produce the text that replaces a flagged run.
 
         What is left without flagged cells, elements or comments is kept, and so are code without its comments, the
         title of an item and the cells of a row, if the detector does not flag them on their own. At the end of the
-        answer, text that the objective dictates word for word is copied.
+        answer, text is copied that the objective `missing_objective` dictates word for word.
         """
-        pruned = (yield from self._prune(hole)) if self.scores else ""
+        pruned = (yield from self._prune(hole)) if self.can_score else ""
         if pruned:
             return pruned
-        bare = hole.bare
+        keepable = hole.keepable
         # kept only as a whole, if none of its sentences is flagged
-        if bare and self.scores and (yield from self._drop_flagged_sentences(hole, bare)) == bare:
-            return bare
+        if keepable and self.can_score and (yield from self._drop_flagged_sentences(hole, keepable)) == keepable:
+            return keepable
         dictated = None
-        if not hole.run.segments[-1].text and misses is not None and misses < len(self._request.objectives):
-            dictated = dictated_text(self._request.objectives[misses])
+        objectives = self._request.objectives
+        if not hole.run.segments[-1].text and missing_objective is not None and missing_objective < len(objectives):
+            dictated = dictated_text(objectives[missing_objective])
         if not dictated:
             return (yield from self._write_text(passage, hole))
         text = (yield from self._write_text(passage, hole)) if hole.run.text else ""
@@ -501,18 +507,18 @@ class AnswerEditor:
         return text if dictated in text else hole.append_text(text, dictated)
 
     def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
-        """A flagged run without its flagged cells, elements, comments and clauses; empty if nothing clear stays."""
-        members = hole.run.segments
-        if not any(judged_words(segment.text) for segment in members):
+        """The flagged run without its flagged cells, elements, comments and clauses; "" if the rest is flagged, too."""
+        segments = hole.run.segments
+        if not any(judged_words(segment.text) for segment in segments):
             return ""
-        answer = hole.with_text(hole.run.text)
+        answer = hole.fill_in(hole.run.text)
         prompt = self._frame.fit_prompt(answer)
         if len(prompt.ids) > self._frame.window:
             return ""
-        moved = len(answer) - len(hole.run.text) - members[0].start
+        shift = len(answer) - len(hole.run.text) - segments[0].start
         pieces = []
-        for segment in members:
-            flagged = yield from self._find_flagged_words(prompt, answer, structure.shift_segment(segment, moved))
+        for segment in segments:
+            flagged = yield from self._find_flagged_words(prompt, answer, structure.shift_segment(segment, shift))
             pieces.append((without_words(segment.text, flagged) if flagged else "", segment.gap))
         pruned = structure.join(pieces)
         is_clear = bool(pruned) and (yield from self._drop_flagged_sentences(hole, pruned)) == pruned
@@ -529,71 +535,76 @@ class AnswerEditor:
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
 
-        Sentences of it that are flagged again are dropped. Empty if the request forbids to write.
+        Written sentences that are flagged again are dropped. "" if the request forbids to write.
         """
-        if self._request.write is Write.NEVER or (self._request.write is Write.VERIFIED and not self.scores):
+        if self._request.write is Write.NEVER or (self._request.write is Write.VERIFIED and not self.can_score):
             return ""
         tokenizer = self._runner.tokenizer
         restore = passage.fitted.prompt.restore
 
         def reaches_resumption(ids: list[int]) -> bool:
-            return splice.before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
+            return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
 
-        proposer, room = self._hole_proposer(hole)
+        proposer, room = self._make_hole_proposer(hole)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(hole.before))]
-        limits = DraftLimits(min(room, self._count_tokens_left(context)), done=reaches_resumption)
+        limits = DraftLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
-        if text and self.scores:
+        if text and self.can_score:
             text = yield from self._drop_flagged_sentences(hole, text, splice.CLEAR)
         proof_request = make_proof_request(self._request)
         if text and proof_request is not self._request:
             proof_frame = build_frame(self._aligner, proof_request)
-            text = yield from self._drop_flagged_sentences(hole, text, framed=proof_frame)
+            text = yield from self._drop_flagged_sentences(hole, text, frame=proof_frame)
         return text
 
     def _drop_flagged_sentences(
-        self, hole: splice.EditSpan, text: str, clear: float = 0.0, framed: PromptFrame | None = None
+        self, hole: splice.EditSpan, text: str, margin: float = 0.0, frame: PromptFrame | None = None
     ) -> Generator[Ask, Step, str]:
-        """Score `text` in the hole and return it without the sentences less than `clear` nats below the threshold.
+        """Score `text` in the hole and keep the sentences that score at least `margin` nats below the threshold.
 
-        `framed` replaces the frame of the request's own objectives.
+        "" if the prompt would exceed the window. `frame`: objectives to judge by, if not the request's own.
         """
-        framed = framed or self._frame
-        answer = hole.with_text(text)
-        prompt = framed.fit_prompt(answer)
-        if len(prompt.ids) > framed.window:
+        frame = frame or self._frame
+        answer = hole.fill_in(text)
+        prompt = frame.fit_prompt(answer)
+        if len(prompt.ids) > frame.window:
             return ""  # the prompt has outgrown the window, so the text cannot be judged
         body = text.lstrip()
         pieces = structure.split(body)
-        placed = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
-        where = spans_with_words(prompt.prompt, placed, prompt.offsets)
-        scores = (yield from self._read(prompt, where, taught_heads=framed.taught_heads)).scores
-        # what the model wrote must be clear even by its inner words
-        if framed is self._frame and not clear:
-            yield from self.judge_words(prompt, answer, placed, scores)
-        clear_text = splice.at_most(self._request.caution - clear, pieces, [score for score, _ in scores])
+        placed_pieces = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
+        spans = find_spans_with_words(prompt.prompt, placed_pieces, prompt.offsets)
+        scores = (yield from self._read(prompt, spans, taught_heads=frame.taught_heads)).scores
+        # only in text kept from the answer are inner words judged again, and so perhaps cleared; written text has no
+        # second chance
+        if frame is self._frame and not margin:
+            yield from self.judge_words(prompt, answer, placed_pieces, scores)
+        kept_text = splice.join_unflagged(self._request.caution - margin, pieces, [score for score, _ in scores])
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
-        return text.removesuffix(body) + clear_text if clear_text else ""
+        return text.removesuffix(body) + kept_text if kept_text else ""
 
-    def _hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
+    def _make_hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
         """The proposer of drafts for a hole, and the most tokens that may be written.
 
-        The first draft is the text after the span, because most flagged segments are removed; the second is the span
-        itself. At the end of the answer the objectives are drafted from, too: they often contain the missing text.
+        The first draft is the text after the flagged run, because most runs are removed; the next is the run itself. At
+        the end of the answer the objectives are drafted from, too: they often contain the missing text.
         """
         tokenizer = self._runner.tokenizer
         lead = hole.lead
-        ends = not hole.run.segments[-1].text
-        span = tokenizer.continuation(prompts.fold_for_prompt(lead + hole.run.text.lstrip()))
-        then = tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
+        is_end = not hole.run.segments[-1].text
+        run_ids = tokenizer.continuation(prompts.fold_for_prompt(lead + hole.run.text.lstrip()))
+        next_ids = (
+            tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
+        )
         # 1.5 times the flagged run and a reserve, see `_SPAN_ROOM`
-        room = len(span) + len(span) // 2 + (_END_ROOM if ends else _SPAN_ROOM)
-        aspects = tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if ends else []
-        lookup = [*aspects, *span, *then]
+        room = len(run_ids) + len(run_ids) // 2 + (_END_ROOM if is_end else _SPAN_ROOM)
+        objective_ids = (
+            tokenizer.continuation(" " + prompts.join_objectives(self._request.objectives)) if is_end else []
+        )
+        lookup = [*objective_ids, *run_ids, *next_ids]
         # drafting starts after the span, as if it were removed
-        first = len(aspects) + len(span)
-        return EditProposer(lookup, self._runner.draft_length, anchors=(first,)), room
+        start = len(objective_ids) + len(run_ids)
+        return EditProposer(lookup, self._runner.choose_draft_length, anchors=(start,)), room
 
     def _write(
         self,
@@ -601,17 +612,19 @@ class AnswerEditor:
         context: list[int],
         proposer: EditProposer,
         limits: DraftLimits,
-        where: Spans | None = None,
+        spans: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
-        """Write after `context`, feeding only tokens that the sequence does not hold yet; with `where`, score, too."""
+        """Write after `context`, feeding only tokens that the sequence does not hold yet; score the `spans`, too."""
         # The last token is always fed again, because its hidden state determines the next token.
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
         eos = self._runner.tokenizer.eos_ids
         # For a prompt that is read again, the detector's states are stored as on the first reading.
-        prompt = where is not None or start < passage.fitted.read
+        is_prompt = spans is not None or start < passage.fitted.answer_end
         shared = passage.fitted.shared
-        first = Ask(context[start:], spans=where, prompt=prompt, shared=shared, taught_heads=self._frame.taught_heads)
+        first = Ask(
+            context[start:], spans=spans, prompt=is_prompt, shared=shared, taught_heads=self._frame.taught_heads
+        )
         return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
 

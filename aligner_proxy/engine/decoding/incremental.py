@@ -27,10 +27,10 @@ from aligner_proxy.engine.decoding.correct import (
     scores_segments,
     verdicts,
 )
-from aligner_proxy.engine.decoding.parts import PartRange, text_of
+from aligner_proxy.engine.decoding.parts import PartRange, join_pieces
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
-from aligner_proxy.engine.model.detector import spans_with_words
+from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
@@ -41,7 +41,7 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 ENOUGH_CHARS = 96
 """New characters that justify a forward pass: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
 ALONE_CHARS = 32
-"""The same if the engine has no other request; a smaller value leaves less to read at the end."""
+"""New characters that justify one if the engine has no other request; fewer leave less to read at the end."""
 
 _CHARS_PER_TOKEN = 4
 """Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
@@ -76,7 +76,7 @@ class AnswerBody:
         self.finished = len(self.segments)
 
     def take(self) -> str:
-        """The text as far as it has come, noted as read with its finished segments."""
+        """Return the text so far, and note that it and its finished segments were read."""
         # The order matters, because another thread appends: finished segments must be part of the text read here.
         self.segments_read = self.finished
         text = self.text
@@ -84,7 +84,7 @@ class AnswerBody:
         return text
 
     def end(self) -> list[Segment]:
-        """The segments behind the finished ones, once the text has ended."""
+        """Return the segments after the finished ones, once the text has ended."""
         return self._cutter.end()
 
 
@@ -162,22 +162,22 @@ class AnswerReader:
         self._prompt: Fitted | None = None
         self._text = ""
         """The text of this part in `_prompt`."""
-        self._is_behind = False
+        self._last_was_flagged = False
         """Whether the last scored piece was flagged before it was judged again."""
         self._division_complete = False
         """True once the division covers the whole answer."""
 
     @property
-    def _judges(self) -> bool:
+    def _scores_growing(self) -> bool:
         """Whether pieces are scored while the answer grows."""
         return scores_segments(self._aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
 
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
-        read = self._answer.body.text
+        read_text = self._answer.body.text
         # once divided to its end, the answer may not go on: its last pieces were judged as the end
-        as_read = request.answer == read if self._division_complete else request.answer.startswith(read)
-        return self._scores if as_read and _question(request) == _question(self._first_request) else []
+        as_read = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
+        return self._scores if as_read and _scored_fields(request) == _scored_fields(self._first_request) else []
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed the new text of one part that cannot change any more; return whether another part is left to read."""
@@ -186,7 +186,7 @@ class AnswerReader:
         part = parts[self._part]
         # only the last part can get more text; an earlier one is read to its end and left
         grows = self._part == len(parts) - 1
-        if self._judges or self._part == 0:  # without verdicts only the beginning is worth reading
+        if self._scores_growing or self._part == 0:  # without verdicts only the beginning is worth reading
             yield from self._read_part(part, self._find_unfinished_tail(text) if grows else "")
         if not grows:
             self._part += 1
@@ -200,7 +200,7 @@ class AnswerReader:
             self._take_in_rest()
         before_s = self._sequence.spent_s
         editor = self._editor()
-        text = yield from editor.span(pending.span)
+        text = yield from editor.replace_span(pending.span)
         spent_ms = (self._sequence.spent_s - before_s) * 1000
         aligner = self._aligner.info.content_hash
         pending.done.set_result(Correction(text, counts=editor.tally.counts(), ms=spent_ms, aligner=aligner))
@@ -217,6 +217,7 @@ class AnswerReader:
         answer.changed()
 
     def _editor(self) -> AnswerEditor:
+        """An editor of the answer as far as it is divided, with the scores so far."""
         request = self._answer.request
         return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scores)
 
@@ -245,62 +246,72 @@ class AnswerReader:
     def _read_part(self, part: PartRange, tail: str) -> Generator[Ask, Step, None]:
         """Feed new text of a part and score its new pieces; `tail` is the unfinished text after its last piece."""
         pieces = self._division.pieces[part.first : part.stop]
-        prompt = self._prompt_of(part, pieces, tail)
+        prompt = self._build_prompt(part, pieces, tail)
         # the tail was admitted by an estimate of its tokens; without it the prompt fits
         if tail and len(prompt.ids) > self._frame.window:
             tail = ""
-            prompt = self._prompt_of(part, pieces, tail)
-        where = self._find_unjudged_spans(part, pieces, prompt)
+            prompt = self._build_prompt(part, pieces, tail)
+        spans = self._find_unjudged_spans(part, pieces, prompt)
+        token_count = spans.segments[-1].stop if spans else 0
         if tail:
-            tokens = bisect_right(
-                prompt.offsets, prompt.prompt.place(firm_length(self._text)), key=lambda offset: offset[1]
-            )
-            # tokens of the last word may change, and with them the score of a piece that they reach into
-            where = _limit_spans(where, tokens)
-        else:
-            tokens = where.segments[-1].stop if where else 0
+            token_count = self._count_firm_tokens(prompt)
+            spans = _limit_spans(spans, token_count)
         # at least one token is fed, because a step without tokens would only wait
-        start = min(count_matching(self._sequence.ids, prompt.ids[:tokens]), tokens - 1)
-        if tokens <= max(0, start + 1) and where is None:
+        start = min(count_matching(self._sequence.ids, prompt.ids[:token_count]), token_count - 1)
+        # nothing to score, and at most one token would be fed
+        if spans is None and token_count <= max(0, start + 1):
             return
         self._sequence.crop(start)
-        ids = prompt.ids[start:tokens]
-        step = yield Ask(ids, spans=where, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
-        if where is not None:
-            first_new = len(self._scores)
-            editor = self._editor()
-            placed = _place_pieces(pieces, first_new - part.first)
-            yield from editor.judge_words(prompt, self._text, placed, step.scores)
-            self._scores += step.scores
-            if first_new == part.own:
-                self._is_behind = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
-            self._is_behind = yield from editor.judge_followers(
-                part, self._scores, first_new, is_behind=self._is_behind
-            )
-            answer = self._answer
-            first = len(answer.verdicts)
-            answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, first)
-            answer.changed()
+        ids = prompt.ids[start:token_count]
+        step = yield Ask(ids, spans=spans, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
+        if spans is not None:
+            yield from self._add_scores(part, pieces, prompt, step.scores)
 
-    def _prompt_of(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
+    def _count_firm_tokens(self, prompt: Fitted) -> int:
+        """Number of tokens that further text cannot change: all before those of the last word."""
+        end = prompt.prompt.place(firm_length(self._text))
+        return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
+
+    def _add_scores(
+        self, part: PartRange, pieces: list[Segment], prompt: Fitted, new_scores: list[Score]
+    ) -> Generator[Ask, Step, None]:
+        """Add the scores of a part's next pieces, after judging doubtful ones again, and update the verdicts."""
+        first_new = len(self._scores)
+        editor = self._editor()
+        placed_pieces = _place_pieces(pieces, first_new - part.first)
+        yield from editor.judge_words(prompt, self._text, placed_pieces, new_scores)
+        self._scores += new_scores
+        # the first own piece: the piece before it was scored in the previous part
+        if first_new == part.own:
+            self._last_was_flagged = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
+        self._last_was_flagged = yield from editor.judge_followers(
+            part, self._scores, first_new, is_behind=self._last_was_flagged
+        )
+        answer = self._answer
+        answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, len(answer.verdicts))
+        answer.changed()
+
+    def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
         """Build the prompt of a part's text so far, extending the previous one, and store it in `_prompt`."""
         previous = self._prompt
-        text = text_of(pieces, ends=not tail)
+        text = join_pieces(pieces, ends=not tail)
         folded = join_folded((self._division.fold_part(part, text), fold(tail)))
         text += tail
-        same = min(len(text), len(self._text))
-        self._prompt = self._frame.extend_prompt(previous, folded, same) if previous else self._frame.fit_prompt(folded)
+        common_length = min(len(text), len(self._text))
+        self._prompt = (
+            self._frame.extend_prompt(previous, folded, common_length) if previous else self._frame.fit_prompt(folded)
+        )
         self._text = text
         return self._prompt
 
     def _find_unjudged_spans(self, part: PartRange, pieces: list[Segment], prompt: Fitted) -> Spans | None:
         """The token ranges of a part's pieces that have no score yet; None if there are none."""
-        if not self._judges or not pieces:
+        if not self._scores_growing or not pieces:
             return None
         # context pieces were scored in the part before
         first = max(part.own, len(self._scores)) - part.first
         placed = _place_pieces(pieces, first)
-        return spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
+        return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
 
 
 def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
@@ -308,16 +319,16 @@ def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
     return [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
 
 
-def _question(request: AlignRequest) -> tuple[object, ...]:
+def _scored_fields(request: AlignRequest) -> tuple[object, ...]:
     """The fields of a request, other than the answer, on which scores depend."""
     objectives = (request.objectives, request.heads)
     return (request.turns, objectives, request.aligner, request.verify, request.open_ended)
 
 
-def _limit_spans(where: Spans | None, tokens: int) -> Spans | None:
-    """The leading segments that lie within the first `tokens` tokens; None if there are none.
+def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
+    """The leading segments that lie within the first `token_count` tokens; None if there are none.
 
     A segment's last token may reach into the white space after it.
     """
-    inside = tuple(takewhile(lambda segment: segment.stop <= tokens, where.segments)) if where else ()
-    return Spans(where.objectives, inside, inner=where.inner[: len(inside)]) if where and inside else None
+    inside = tuple(takewhile(lambda segment: segment.stop <= token_count, spans.segments)) if spans else ()
+    return Spans(spans.objectives, inside, inner=spans.inner[: len(inside)]) if spans and inside else None

@@ -63,7 +63,7 @@ class AnswerPassage:
             return edited
         before = self.text[:end].rstrip()
         # Fold before cutting, because the last of several spaced-out letters alone would not be read as a word.
-        return recent(
+        return keep_end(
             fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.place_in_folded(len(before))]
         )
 
@@ -93,12 +93,12 @@ class Division:
         self._firsts.append(len(self.pieces))
         self._texts.append(segment.text)
         before = self.pieces[-1].gap if self.pieces else ""
-        for piece, folded, size in self._pieces(segment, before):
-            full = self._used + size > self._room or len(before) > _LONGEST_GAP
+        for piece, folded, size in self._measure_pieces(segment, before):
+            is_full = self._used + size > self._room or len(before) > _LONGEST_GAP
             # a part has at least one piece of its own, even one that is too large
-            if full and self._starts[-1][1] < len(self.pieces):
+            if is_full and self._starts[-1][1] < len(self.pieces):
                 # after a long gap there is no context: the whole room is taken to be needed
-                self._begin(self._room if len(before) > _LONGEST_GAP else size)
+                self._begin_part(self._room if len(before) > _LONGEST_GAP else size)
             before = piece.gap
             self.pieces.append(piece)
             self._folded.append(folded)
@@ -131,31 +131,34 @@ class Division:
 
     def range_of(self, first: int, stop: int) -> range:
         """Indices of the pieces of segments `first` to `stop`, `stop` excluded."""
-        return range(self._first(first), self._first(stop))
+        return range(self._first_piece(first), self._first_piece(stop))
 
     def passage(self, part: PartRange) -> AnswerPassage:
         """A part with its text."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
-        text = text_of(pieces, ends=part.stop < len(self.pieces))
+        text = join_pieces(pieces, ends=part.stop < len(self.pieces))
         return AnswerPassage(
             part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.fold_part(part, text)
         )
 
     def fold_part(self, part: PartRange, text: str) -> Folded:
-        """The folded form of a part; `text` is the part's `text_of`, to whose length the result is cut."""
+        """The folded form of a part; `text` is the part's `join_pieces`, to whose length the result is cut."""
         pieces = range(part.first, part.stop)
-        whole = join_folded(f for at in pieces for f in (self._folded[at], Folded(self.pieces[at].gap)))
+        whole = join_folded(
+            form for number in pieces for form in (self._folded[number], Folded(self.pieces[number].gap))
+        )
         return whole.cut(0, len(text))
 
     def segment(self, number: int) -> tuple[str, range]:
         """The text of a segment and the indices of its pieces."""
         return self._texts[number], self.range_of(number, number + 1)
 
-    def _first(self, segment: int) -> int:
+    def _first_piece(self, segment: int) -> int:
+        """Index of the first piece of a segment; behind the last segment, the number of pieces."""
         return self._firsts[segment] if segment < len(self._firsts) else len(self.pieces)
 
-    def _begin(self, size: int) -> None:
+    def _begin_part(self, size: int) -> None:
         """Begin a new part with as many earlier pieces as context as leave `size` tokens for the next piece."""
         first = own = len(self.pieces)
         room = min(self._overlap, self._room - size)
@@ -165,7 +168,7 @@ class Division:
         self._starts.append((first, own))
         self._used = sum(self._sizes[first:own])
 
-    def _pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, Folded, int]]:
+    def _measure_pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, Folded, int]]:
         """The segment as (piece, folded form, tokens), in several pieces if it is longer than a part.
 
         The tokens of an unbroken segment include the white space before it, of which `before` is the text.
@@ -180,28 +183,28 @@ class Division:
     def _break_segment(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
         """Cut a segment that is longer than a part into pieces, between words if it has any."""
         # so that context fits beside it
-        most = max(1, self._room - self._overlap)
-        start = at = 0
-        while at < len(folded.text):
-            rest = folded.text[at : at + most * _CHARS_PER_TOKEN]
+        limit = max(1, self._room - self._overlap)
+        start = position = 0
+        while position < len(folded.text):
+            rest = folded.text[position : position + limit * _CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
-            text = self._ruler.first(rest, most) or rest[:1]
-            whole = at + len(text) == len(folded.text)
+            text = self._ruler.first(rest, limit) or rest[:1]
+            is_last = position + len(text) == len(folded.text)
             # the last word may be cut, so it goes to the next piece unless it is the only one
-            if not whole and (words := text.rstrip().rsplit(None, 1))[1:]:
+            if not is_last and (words := text.rstrip().rsplit(None, 1))[1:]:
                 text = text[: text.rindex(words[1])]
-            at += len(text)
-            end = len(segment.text) if whole else folded.place_in_original(at)
+            position += len(text)
+            end = len(segment.text) if is_last else folded.place_in_original(position)
             if end == start:
                 continue  # one original character is folded to several letters
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
-            piece = Segment(segment.start + start, body, segment.gap if whole else cut[len(body) :])
+            piece = Segment(segment.start + start, body, segment.gap if is_last else cut[len(body) :])
             yield piece, folded.cut(start, start + len(body)), self._ruler.count(text)
             start = end
 
 
-def text_of(pieces: Sequence[Segment], *, ends: bool) -> str:
+def join_pieces(pieces: Sequence[Segment], *, ends: bool) -> str:
     """The text of consecutive pieces as it appears in a prompt, with limited white space after the last one.
 
     With `ends` (the part ends here but the answer goes on) spaces after the last piece are dropped. Line breaks are
@@ -213,7 +216,7 @@ def text_of(pieces: Sequence[Segment], *, ends: bool) -> str:
     return text[: len(text) - surplus]
 
 
-def recent(edited: str, original: str) -> str:
+def keep_end(edited: str, original: str) -> str:
     """The end of an edited text, at most as long as the text it was edited from, beginning at a whole word."""
     if len(edited) <= len(original):
         return edited

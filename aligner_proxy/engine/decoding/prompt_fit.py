@@ -58,7 +58,7 @@ class Fitted:
         return self.encoded.offsets
 
     @property
-    def read(self) -> int:
+    def answer_end(self) -> int:
         """Number of tokens up to the end of the answer."""
         # tokens whose last character lies before the end of the answer
         return bisect_right(self.encoded.offsets, self.prompt.end, key=lambda offset: offset[1])
@@ -107,14 +107,15 @@ class PromptFrame:
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
         return self._add_answer_tokens(prompt, self.tokenizer.prompt(prompt.text))
 
-    def extend_prompt(self, previous: Fitted, answer: str | Folded, same: int) -> Fitted:
-        """The prompt of an answer whose first `same` characters equal those of `previous`; tokenises only the rest.
+    def extend_prompt(self, previous: Fitted, answer: str | Folded, common_length: int) -> Fitted:
+        """The prompt of an answer that has its first `common_length` characters in common with that of `previous`.
 
-        The result has no answer tokens and no `room`, because nothing is written while an answer is read ahead.
+        Only the rest is tokenised. The result has no answer tokens and no `room`, because nothing is written while an
+        answer is read ahead.
         """
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
         before = previous.prompt.text
-        encoded = self.tokenizer.prompt_after(previous.encoded, before, prompt.text, prompt.place(same))
+        encoded = self.tokenizer.prompt_after(previous.encoded, before, prompt.text, prompt.place(common_length))
         return Fitted(prompt, encoded, [], 0, previous.shared)
 
     def division(self, segments: Iterable[Segment] = ()) -> Division:
@@ -122,11 +123,12 @@ class PromptFrame:
         return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
 
     def _add_answer_tokens(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
+        """Complete a prompt by the answer's tokens, the room to write, and how many tokens tenants may share."""
         answer = self.tokenizer.continuation(prompt.shown_answer)
-        shared = bisect_right(encoded.offsets, self._common_end(prompt), key=lambda offset: offset[1])
+        shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer, writing_room(len(answer)), shared)
 
-    def _common_end(self, prompt: prompts.Prompt) -> int:
+    def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
         """Index in the prompt's text where the tenant's own text begins."""
         # objectives of the request itself come after the common ones; without them the question is the first own text
         if self.common < len(prompt.objectives):
@@ -134,11 +136,11 @@ class PromptFrame:
         return prompt.question
 
 
-def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> PromptFrame:
+def make_frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> PromptFrame:
     """Build the frame of a request's prompts; raises `AnswerTooLong` if the objectives or the answer are too long."""
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
-    tokens_left = window - _bare(request, family, tokenizer, window)
+    tokens_left = window - _count_frame_tokens(request, family, tokenizer, window)
     if tokens_left < LEAST_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
     turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(tokens_left * CONVERSATION))
@@ -148,21 +150,23 @@ def frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptToke
     return PromptFrame(family, query, request.objectives, request.common, tokenizer, window, room)
 
 
-def fit(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
+def fit_request(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
     """The prompt of a request whose answer is one part."""
-    return frame(request, family, tokenizer, window).fit_prompt(request.answer)
+    return make_frame(request, family, tokenizer, window).fit_prompt(request.answer)
 
 
-def _bare(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> int:
+def _count_frame_tokens(
+    request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int
+) -> int:
     """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
     text = prompts.render(family, "", "", request.objectives).text
     # more than the window, so the caller refuses them
     return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.prompt(text).ids)
 
 
-def writing_room(answer: int) -> int:
+def writing_room(answer_tokens: int) -> int:
     """Tokens allowed for writing the correction of an answer of this many tokens."""
-    return answer + max(_ROOM, answer // 2)
+    return answer_tokens + max(_ROOM, answer_tokens // 2)
 
 
 def longest_answer(tokens_left: int) -> int:

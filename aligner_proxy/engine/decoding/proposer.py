@@ -28,7 +28,7 @@ _AHEAD = 4
 """Window of the one-token search around the point of disagreement; it finds deletions and the ends of edits."""
 
 
-def trusted_ranges(
+def find_trusted_ranges(
     segments: Sequence[Segment], flags: Sequence[bool], offsets: Sequence[tuple[int, int]]
 ) -> tuple[range, ...]:
     """The ranges of draft tokens that belong to unflagged segments.
@@ -38,17 +38,17 @@ def trusted_ranges(
     """
     # the first one begins at 0, because tokens before it belong to it
     starts = [0, *(segment.start for segment in segments[1:])]
-    clean = list[range]()
+    ranges = list[range]()
     first = 0
-    for flagged, run in groupby(range(len(segments)), key=lambda i: flags[i]):
+    for flagged, run in groupby(range(len(segments)), key=lambda number: flags[number]):
         last = list(run)[-1] + 1
         end = starts[last] if last < len(starts) else None
         # after the last segment the end mark is included
         stop = len(offsets) + 1 if end is None else sum(stop <= end for _, stop in offsets)
         if not flagged and stop > first:
-            clean.append(range(first, stop))
+            ranges.append(range(first, stop))
         first = stop
-    return tuple(clean)
+    return tuple(ranges)
 
 
 class EditProposer:
@@ -67,14 +67,15 @@ class EditProposer:
         self._rule = rule
         self._acceptance = Acceptance()
         self._anchors = tuple(anchors)
-        self._pointer = self._broke = anchors[0] if anchors else 0
+        self._pointer = self._break_position = anchors[0] if anchors else 0
         self._index = self._build_index()
 
     def propose(self, room: int) -> list[int]:
         """The next draft tokens, at most `room`; empty at the end of the lookup text."""
-        most = max(0, min(room, len(self._lookup) - self._pointer))
-        sure = min(most, self._sure())
-        return self._lookup[self._pointer : self._pointer + sure + self._rule(self._acceptance, most - sure)]
+        limit = max(0, min(room, len(self._lookup) - self._pointer))
+        sure_count = min(limit, self._count_sure_tokens())
+        length = sure_count + self._rule(self._acceptance, limit - sure_count)
+        return self._lookup[self._pointer : self._pointer + length]
 
     def guess_next_token(self, draft: Sequence[int]) -> list[int]:
         """The token after the draft just proposed, as a list of one, or empty at the end of the lookup text."""
@@ -83,21 +84,23 @@ class EditProposer:
 
     def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
         """Record one step and move the pointer; `output` is all text so far, ending with the model's own token."""
-        at = self._pointer + accepted
-        goes_on = accepted == drafted and self._lookup[at : at + 1] == [output[-1]]
+        position = self._pointer + accepted
+        run_continues = accepted == drafted and self._lookup[position : position + 1] == [output[-1]]
         # a run broke only if there was one; otherwise the former place still counts
         if accepted:
-            self._broke = at
-        if self._acceptance.running and accepted < drafted and any(at in clean for clean in self._trusted):
+            self._break_position = position
+        if self._acceptance.in_run and accepted < drafted and any(position in clean for clean in self._trusted):
             self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
-        self._pointer, located = self._resync(output, at)
-        done = Round(drafted + 1, accepted + 1, located)
-        self._acceptance = self._acceptance.add_step(accepted + goes_on, run_ended=not goes_on, done=done)
+        self._pointer, located = self._find_pointer(output, position)
+        step_round = Round(drafted + 1, accepted + 1, located)
+        self._acceptance = self._acceptance.add_step(
+            accepted + run_continues, run_ended=not run_continues, step_round=step_round
+        )
 
-    def _sure(self) -> int:
+    def _count_sure_tokens(self) -> int:
         """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""
         here = next((clean for clean in self._trusted if self._pointer in clean), None)
-        return here.stop - self._pointer if here and self._acceptance.running else 0
+        return here.stop - self._pointer if here and self._acceptance.in_run else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
         """Map every n-gram of the lookup text to the positions right after its occurrences."""
@@ -107,32 +110,32 @@ class EditProposer:
                 index[tuple(self._lookup[end - size : end])].append(end)
         return dict(index)
 
-    def _resync(self, output: Sequence[int], at: int) -> tuple[int, bool]:
+    def _find_pointer(self, output: Sequence[int], position: int) -> tuple[int, bool]:
         """The new pointer, and True if written tokens located it, False if it is a guess."""
         last_token = output[-1]
-        if self._lookup[at : at + 1] == [last_token]:
-            return at + 1, True
+        if self._lookup[position : position + 1] == [last_token]:
+            return position + 1, True
         # a longer run occurs only where its last two tokens do
         if tuple(output[-2:]) in self._index:
             for size in _NGRAMS:
                 places = self._index.get(tuple(output[-size:]))
                 if places:
-                    return _nearest(places, at + 1), True
-        if self._lookup[self._broke : self._broke + 1] == [last_token]:
-            return self._broke + 1, True
-        place = self._one_token(last_token, at)
-        return (at + 1, False) if place is None else (place + 1, True)
+                    return _nearest(places, position + 1), True
+        if self._lookup[self._break_position : self._break_position + 1] == [last_token]:
+            return self._break_position + 1, True
+        place = self._find_token(last_token, position)
+        return (position + 1, False) if place is None else (place + 1, True)
 
-    def _one_token(self, token: int, at: int) -> int | None:
-        """The position of a token at an anchor, else in the window around `at`; None if it is at neither."""
+    def _find_token(self, token: int, position: int) -> int | None:
+        """The position of a token at an anchor, else in the window around `position`; None if it is at neither."""
         lookup = self._lookup
-        first = max(0, at - _BEHIND)
-        stop = min(len(lookup), at + _AHEAD + 1)
-        places = [i for i in self._anchors if lookup[i] == token]
+        first = max(0, position - _BEHIND)
+        stop = min(len(lookup), position + _AHEAD + 1)
+        places = [number for number in self._anchors if lookup[number] == token]
         # most tokens are not in the window, which is far quicker to see than where they are
         if not places and token in lookup[first:stop]:
-            places = [i for i in range(first, stop) if lookup[i] == token]
-        return _nearest(places, at) if places else None
+            places = [number for number in range(first, stop) if lookup[number] == token]
+        return _nearest(places, position) if places else None
 
 
 def _nearest(positions: Sequence[int], to: int) -> int:

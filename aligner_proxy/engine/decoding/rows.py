@@ -19,7 +19,7 @@ MAX_ROWS_BYTES = 16 << 20
 """Most bytes of rows in one response. As base64 text they are a third longer, and both sides limit the body size."""
 
 
-def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
+def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
     """Return rows and general-head scores of all segments of the answers.
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
@@ -30,7 +30,7 @@ def rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
     answers: list[ExchangeRows] = []
     remaining_bytes = MAX_ROWS_BYTES
     for exchange in request.exchanges:
-        rows_of_answer = yield from _read(aligner, _align_request(request, exchange), sequence)
+        rows_of_answer = yield from _read_answer(aligner, _align_request(request, exchange), sequence)
         # base64 text is a third longer than the bytes that it stands for
         remaining_bytes -= len(rows_of_answer.rows) * 3 // 4
         if remaining_bytes < 0:
@@ -56,13 +56,15 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
     )
 
 
-def _read(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
     """Read one answer and return its rows."""
-    framed = build_frame(aligner, request)
-    if not scores_segments(aligner, framed):
-        raise HeadsUnavailable(f"prompts of template {framed.family.name!r} name no objectives to teach")
-    division = framed.division(structure.split(request.answer) if request.answer.strip() else ())
-    segments = (yield from AnswerEditor(aligner, framed, division, request, sequence).rows()) if division.pieces else []
+    frame = build_frame(aligner, request)
+    if not scores_segments(aligner, frame):
+        raise HeadsUnavailable(f"prompts of template {frame.family.name!r} name no objectives to teach")
+    division = frame.division(structure.split(request.answer) if request.answer.strip() else ())
+    segments = (
+        (yield from AnswerEditor(aligner, frame, division, request, sequence).read_rows()) if division.pieces else []
+    )
     return ExchangeRows(
         segments=tuple((piece.start, piece.end) for piece in division.pieces),
         rows=b64encode(b"".join(row.numbers for row in segments)).decode("ascii"),

@@ -43,11 +43,11 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class DraftLimits:
-    """When to stop: after `tokens`, or as soon as `done` returns true for the tokens written. `caution` in nats."""
+    """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written. `caution` in nats."""
 
     tokens: int
     caution: float = 0.0
-    done: Callable[[list[int]], bool] = lambda _: False
+    is_done: Callable[[list[int]], bool] = lambda _: False
 
 
 def generate(
@@ -58,7 +58,7 @@ def generate(
     tally: Tally,
     eos_ids: frozenset[int],
 ) -> Generator[Ask, Step, Generated]:
-    """Feed `first` with a draft, then decode greedily until the end mark, `limits.done`, or the token limit."""
+    """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit."""
     output: list[int] = []
     scores: list[tuple[float, int]] = []
     while True:
@@ -74,20 +74,20 @@ def generate(
         accepted = count_matching(draft, step.tokens)
         # the rejected draft tokens were fed, too, and are taken back
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
-        new_tokens = take(draft, accepted, step.tokens[accepted], eos_ids, tally)
+        new_tokens = collect_tokens(draft, accepted, step.tokens[accepted], eos_ids, tally)
         tally.forwards += step.forwards
         output.extend(new_tokens)
         if output[-1] in eos_ids:
             return Generated(output[:-1], True, scores)
-        if limits.done(output):
+        if limits.is_done(output):
             return Generated(output, True, scores)
         if len(output) >= limits.tokens:
             return Generated(output, False, scores)
         proposer.update(output, len(draft), accepted)
 
 
-def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
-    """Return the tokens that one step wrote, up to and including the end mark, and add them to `tally` by origin."""
+def collect_tokens(draft: list[int], accepted: int, own_token: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
+    """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally` by origin."""
     tally.drafted += len(draft)
     if not eos_ids.isdisjoint(draft[:accepted]):
         stop = next(i + 1 for i in range(accepted) if draft[i] in eos_ids)
@@ -96,4 +96,4 @@ def take(draft: list[int], accepted: int, own: int, eos_ids: frozenset[int], tal
     tally.accepted += accepted
     tally.recovered += accepted < len(draft)
     tally.bonus += accepted == len(draft)
-    return [*draft[:accepted], own]
+    return [*draft[:accepted], own_token]

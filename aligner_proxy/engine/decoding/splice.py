@@ -50,7 +50,7 @@ class Run:
         """The run's text in the answer, without the gap after it; empty for the end of the answer."""
         return join([(segment.text, segment.gap) for segment in self.segments])
 
-    def bare(self, behind: str) -> str:
+    def find_keepable_text(self, behind: str) -> str:
         """The part of the run that may be kept: code without its comments, or the title or cells of its last line.
 
         Empty if it has neither. `behind` is the text that follows the run in its line, or in its list item.
@@ -77,8 +77,8 @@ class EditSpan:
     """The white space between `before` and the replacement."""
     keys: tuple[str, ...]
     banned: tuple[str, ...]
-    bare: str = ""
-    """The part of the run that may be kept if the detector does not flag it on its own."""
+    keepable: str = ""
+    """The part of the run that may be kept if the detector does not flag it on its own; may be empty."""
     behind: tuple[str, ...] = ()
     """The kept segments after the run."""
     ahead: tuple[str, ...] = ()
@@ -100,20 +100,20 @@ class EditSpan:
         """
         if not text:
             return text
-        own = [_words(segment.text) for segment in self.run.segments]
-        ahead = [words for words in map(_words, self.ahead) if not _is_alike(words, own)]
-        behind = [words for words in map(_words, self.behind) if not _is_alike(words, own)]
+        own_words = [_words(segment.text) for segment in self.run.segments]
+        words_before = [words for words in map(_words, self.ahead) if not _is_alike(words, own_words)]
+        words_after = [words for words in map(_words, self.behind) if not _is_alike(words, own_words)]
         in_line = bool(self.before) and "\n" not in self.lead
         pieces: list[tuple[str, str]] = []
         for piece in split(text):
             words = _words(piece.text)
             # In the middle of a line, a list mark belongs to the next item.
-            if _is_alike(words, behind) or (in_line and marks.read(piece.text.lstrip()) is not None):
+            if _is_alike(words, words_after) or (in_line and marks.read(piece.text.lstrip()) is not None):
                 break
-            pieces.append(("" if not words or _is_alike(words, ahead) else piece.text, piece.gap))
+            pieces.append(("" if not words or _is_alike(words, words_before) else piece.text, piece.gap))
         return join(pieces)
 
-    def with_text(self, text: str) -> str:
+    def fill_in(self, text: str) -> str:
         """The edited answer up to and including this hole, filled with `text`."""
         return self.before + (self.lead if self.run.text else "") + text
 
@@ -123,10 +123,10 @@ class EditSpan:
         return text + gap + more if text or not self.run.text else more
 
 
-def at_most(most: float, segments: Sequence[Segment], scores: Sequence[float]) -> str:
-    """The joined text of the segments that score at most `most`."""
+def join_unflagged(threshold: float, segments: Sequence[Segment], scores: Sequence[float]) -> str:
+    """The joined text of the segments that score at most `threshold`."""
     scored = zip(segments, scores, strict=True)
-    return join([(segment.text if score <= most else "", segment.gap) for segment, score in scored])
+    return join([(segment.text if score <= threshold else "", segment.gap) for segment, score in scored])
 
 
 def rewrite_flagged_runs(
@@ -143,7 +143,7 @@ def rewrite_flagged_runs(
             pieces.extend((segment.text, segment.gap) for segment in run.segments)
             continue
         before = join(pieces)
-        text = yield hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        text = yield make_hole(segments, flags, run, before, pieces[-1][1] if before else "")
         # an addition at the end brings its own white space, so the gap before it is dropped
         if text and not run.text:
             pieces[-1] = (pieces[-1][0], "")
@@ -151,19 +151,22 @@ def rewrite_flagged_runs(
     return join(pieces)
 
 
-def hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> EditSpan:
-    """Describe the hole that a flagged run leaves in the answer; `before` is the edited answer up to it."""
+def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> EditSpan:
+    """Describe the hole that a flagged run leaves; `before` is the edited answer up to it, `lead` the gap between."""
     start = run.at + len(run.segments)
-    following = [s for s, flag in zip(segments[start:], flags[start:], strict=True) if s.text and not flag]
+    following = [
+        segment for segment, flag in zip(segments[start:], flags[start:], strict=True) if segment.text and not flag
+    ]
     unflagged = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
     # The replacement must not repeat the run's own segments, nor long segments from elsewhere, flagged or kept.
-    banned = [s.text.strip() for s in run.segments] + [s.text.strip() for s in segments if len(s.text) >= KEY_CHARS]
+    not_again = [*run.segments, *(segment for segment in segments if len(segment.text) >= KEY_CHARS)]
+    banned = [segment.text.strip() for segment in not_again]
     banned += [fold(text).text for text in banned]  # as the model read them
-    bare = run.bare(_find_rest_of_line(run, segments[start:], flags[start:]))
-    later = tuple(segment.text for segment in following)
+    keepable = run.find_keepable_text(_find_rest_of_line(run, segments[start:], flags[start:]))
+    kept_after = tuple(segment.text for segment in following)
     # `unflagged` without those after the run
-    ahead = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
-    return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), bare, later, ahead)
+    kept_before = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
+    return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
@@ -184,15 +187,15 @@ def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bo
 def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
     """Group neighbours with the same verdict, from segment `skip` on."""
     grouped: list[Run] = []
-    at = skip
+    first = skip
     for flagged, group in groupby(zip(segments[skip:], flags[skip:], strict=True), key=lambda pair: pair[1]):
         members = tuple(segment for segment, _ in group)
-        grouped.append(Run(flagged, at, members))
-        at += len(members)
+        grouped.append(Run(flagged, first, members))
+        first += len(members)
     return grouped
 
 
-def key(text: str) -> str:
+def make_key(text: str) -> str:
     """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it."""
     text = fold(text.strip()).text
     if len(text) <= KEY_CHARS:
@@ -202,11 +205,11 @@ def key(text: str) -> str:
 
 def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
     """Keys of the kept segments after a span: always of the next one, of later ones only if long enough."""
-    keys = [key(segment.text) for segment in following]
+    keys = [make_key(segment.text) for segment in following]
     return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
 
 
-def before_resumption(generated: str, keys: Sequence[str]) -> str | None:
+def cut_before_resumption(generated: str, keys: Sequence[str]) -> str | None:
     """The text before the first segment of `generated` that begins with a key; None if there is no such segment.
 
     Item numbers are ignored, because a model that leaves an item out renumbers the next ones. List marks are ignored,
@@ -251,13 +254,13 @@ def _strip_number(text: str) -> str:
 
 
 def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
-    """The text that replaces a span, possibly empty.
+    """The part of `generated` that replaces a span, up to the first of `keys`; may be empty.
 
     `banned` texts are dropped from it: flagged segments that the model wrote again (the detector prevails) and kept
     ones that it repeats. A sentence that directly repeats the previous one is dropped, too, because small models get
     into loops. Text that the limit cut off loses its unfinished last sentence.
     """
-    before = before_resumption(generated, keys)
+    before = cut_before_resumption(generated, keys)
     text = generated if before is None else before
     if before is None and not finished:
         text = complete(text)
@@ -278,7 +281,7 @@ def complete(text: str) -> str:
     return join([(piece.text, piece.gap) for piece in pieces])
 
 
-def whole(text: str, answer: str, *, finished: bool) -> str:
+def clean_answer(text: str, answer: str, *, finished: bool) -> str:
     """Clean up a verified or regenerated whole answer; returns `answer` itself if only outer white space differs.
 
     Drops an unfinished last sentence, and any further turn of the conversation that the model began to write.

@@ -14,8 +14,11 @@ _MOST_CHARS = 16_000
 """Longest text that is tokenised whole; of a longer one only the first and the last half of this are."""
 
 
-def states(aligner: Aligner, request: StatesRequest, sequence: Sequence) -> Work:
-    """Return rows [texts, layers * hidden] in the order of the texts. Raises `StatesUnavailable` for unknown layers."""
+def read_states(aligner: Aligner, request: StatesRequest, sequence: Sequence) -> Work:
+    """Return one row per text, [texts, layers * hidden]: for each layer the mean of the text's states, normalised.
+
+    Raises `StatesUnavailable` for unknown layers.
+    """
     yield from ()  # a generator like other work, but it needs no step
     runner = aligner.runner
     beyond = [layer for layer in request.layers if layer >= runner.layers]

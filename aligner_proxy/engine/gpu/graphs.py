@@ -67,15 +67,15 @@ class RecordedForwards:
         self._tokens = torch.zeros(WANTED_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
         self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
-        self._most = rows
+        self._most_rows = rows
         self._forwards: dict[int, Replay] = {}
         self._choices: dict[int, Replay] = {}
 
     @torch.inference_mode()
-    def record_all(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+    def record_all(self, progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
         """Record every bucket, the largest first, because smaller ones then find their memory in its pool."""
-        buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most]
-        counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most]
+        buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most_rows]
+        counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most_rows]
         began = time.perf_counter()
         # each forward runs once before it is recorded: with the rows of an earlier step, it would write beyond its own
         self._input.clear()
@@ -95,21 +95,24 @@ class RecordedForwards:
         return self._forwards[rows]
 
     def _find_choice(self, count: int) -> Replay:
+        """The recorded choice of `count` tokens, recorded now if it is not yet."""
         if count not in self._choices:
             view = self._input.view_choice(count)
             self._choices[count] = self._record(lambda: self.stack.choose(view))
         return self._choices[count]
 
-    def run_layers(self, feed: Feed, count: int) -> Tensor:
+    def run_layers(self, feed: Feed, layer_count: int) -> Tensor:
         """Run the first layers only, unrecorded; return the states of the feed's tokens after the final norm."""
         rows, _ = self._input.fill([feed])
-        return self.stack.forward(self._input.view(rows), count)[: feed.stop - feed.start].clone()
+        return self.stack.forward(self._input.view(rows), layer_count)[: feed.stop - feed.start].clone()
 
-    def takes(self, feeds: Sequence[Feed]) -> bool:
+    def can_run(self, feeds: Sequence[Feed]) -> bool:
         """Whether a step fits into the buffers and uses no adapter."""
         rows = sum(feed.stop - feed.start for feed in feeds)
         return (
-            rows <= self._most and len(feeds) <= MOST_SEQUENCES and not any(feed.job.sequence.adapter for feed in feeds)
+            rows <= self._most_rows
+            and len(feeds) <= MOST_SEQUENCES
+            and not any(feed.job.sequence.adapter for feed in feeds)
         )
 
     @torch.inference_mode()

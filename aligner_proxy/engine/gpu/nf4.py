@@ -22,9 +22,9 @@ _PER_WORD = 8
 class PackedWeights:
     """A matrix [outputs, inputs]: `words` [outputs / 64, inputs / 64, 64, 8], `scales` [outputs / 64, inputs / 64, 64].
 
-    `book` [16] are the values of the 4-bit numbers in fp32, and `coarse_book` the same in bf16, for tensor cores.
-    `byte_tables` [8, 8] are the bytes of the latter, four in each row: first the low bytes, then the high ones. All
-    columns are the same.
+    `book` [16] are the values of the 4-bit numbers in fp32, and `coarse_book` these values in bf16, for tensor cores.
+    `byte_tables` [8, 8] are the bytes of `coarse_book`, four in each row: first the low bytes, then the high ones.
+    All columns are the same.
     """
 
     words: Tensor
@@ -50,20 +50,20 @@ class PackedWeights:
 
 
 def can_pack(layer: Any) -> bool:
-    """Whether a layer is 4-bit in NF4, without bias, and divides into tiles."""
+    """Whether `pack` accepts a layer: NF4 without bias, in blocks of `TILE` weights, both sizes multiples of `TILE`."""
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
     state = layer.weight.quant_state
-    whole = layer.out_features % TILE == 0 and layer.in_features % TILE == 0
-    # on a CPU, bitsandbytes orders its weights anew at their first use
+    has_whole_tiles = layer.out_features % TILE == 0 and layer.in_features % TILE == 0
+    # with packing_format_for_cpu, bitsandbytes has reordered the weights for its product on a CPU
     if state is None or getattr(state, "packing_format_for_cpu", False):
         return False
-    return bool(state.quant_type == "nf4" and state.blocksize == TILE and whole)
+    return bool(state.quant_type == "nf4" and state.blocksize == TILE and has_whole_tiles)
 
 
 @torch.inference_mode()
 def pack(layers: list[Any]) -> PackedWeights:
-    """The weights of quantised layers with the same inputs, one below the other."""
+    """Pack the weights of quantised layers with the same inputs into one matrix, one layer below the other."""
     parts = [_pack_layer(layer.weight) for layer in layers]
     words, scales = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     book = layers[0].weight.quant_state.code.float()
@@ -104,7 +104,7 @@ def order_words(numbers: Tensor) -> Tensor:
 
 
 def order_numbers(words: Tensor) -> Tensor:
-    """The inverse of `order_words`."""
+    """Unpack words to 4-bit numbers [outputs, inputs], one in each byte: the inverse of `order_words`."""
     rows, columns = words.shape[:2]
     flat = torch.stack([(words >> (4 * place)) & 15 for place in range(_PER_WORD)], dim=-1)
     tiles = flat.view(rows, columns, TILE, _PER_WORD, TILE // 16, 2).permute(0, 2, 1, 4, 3, 5)

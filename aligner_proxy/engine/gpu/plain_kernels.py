@@ -66,29 +66,31 @@ def rotate_and_put(
     queries = heads[:, : -2 * key_heads]
     new_keys = heads[:, -2 * key_heads : -key_heads]
     new_values = heads[:, -key_heads:]
-    wide = [queries.float(), new_keys.float()]
+    heads_in_fp32 = [queries.float(), new_keys.float()]
     if norms is not None:
         query_norm, key_norm, epsilon = norms
-        wide = [normalise_heads(queries, query_norm, epsilon), normalise_heads(new_keys, key_norm, epsilon)]
+        heads_in_fp32 = [normalise_heads(queries, query_norm, epsilon), normalise_heads(new_keys, key_norm, epsilon)]
     cos, sin = (turn.index_select(0, step.places)[:, None] for turn in turns)
-    turned = []
-    for part in wide:
-        low, high = part.chunk(2, dim=-1)
-        turned.append(torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1).to(dtype))
+    rotated = []
+    for tensor in heads_in_fp32:
+        low, high = tensor.chunk(2, dim=-1)
+        rotated.append(torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1).to(dtype))
     slots = step.slots.long()
-    keys.index_copy_(1, slots, turned[1].transpose(0, 1))
+    keys.index_copy_(1, slots, rotated[1].transpose(0, 1))
     values.index_copy_(1, slots, new_values.transpose(0, 1))
-    return turned[0]
+    return rotated[0]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
     """Attention of queries [rows, heads, size] over their sequences' slots, [rows, heads * size]; padding gives NaN."""
     rows, heads, _ = queries.shape
-    own = torch.searchsorted(step.starts[1:], torch.arange(rows, device=queries.device, dtype=torch.int32), right=True)
-    own = own.clamp(max=len(step.lengths) - 1)
-    slots = (step.table[own, :, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
+    sequence_of_row = torch.searchsorted(
+        step.starts[1:], torch.arange(rows, device=queries.device, dtype=torch.int32), right=True
+    )
+    sequence_of_row = sequence_of_row.clamp(max=len(step.lengths) - 1)
+    slots = (step.table[sequence_of_row, :, None] * BLOCK + torch.arange(BLOCK, device=queries.device)).flatten(1)
     place = torch.arange(slots.shape[1], device=queries.device)
-    visible = (place <= step.places[:, None]) & (place < step.lengths[own][:, None])
+    visible = (place <= step.places[:, None]) & (place < step.lengths[sequence_of_row][:, None])
     repeat = heads // len(keys)
     # [rows, key heads, context, size]; slots that nobody may see can hold anything, so they are cleared
     gathered_keys, gathered_values = (

@@ -26,12 +26,12 @@ from aligner_proxy.engine.gpu.step import BUCKETS, ChoiceInput, StepView
 _FEW_ROWS = 128
 """Most rows that are multiplied with 4-bit weights directly; for more, it is faster to unpack them first."""
 _FEW_ROWS_BESIDE_COPY = 64
-"""The same where a bf16 copy is kept (both as timed on an H100, docs/lab/2026-11-26-gpu-engine.md)."""
+"""Most rows where a bf16 copy is kept, too (both as timed on an H100, docs/lab/2026-11-26-gpu-engine.md)."""
 _ROUNDING = 0.02
 """Relative difference of two products that round their sums to bf16 in another order."""
 _FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures that are computed alike; others may turn other pairs of numbers, or turn them in some layers only."""
-_TURNS = ("default", "linear", "llama3", "yarn")
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Kinds of rotary embeddings whose angles depend on nothing but the position."""
 _ATTENTION_PARTS = {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm", "rotary_emb"}
 _LAYER_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -71,7 +71,7 @@ class Kernels(Protocol):
 
 
 class Product:
-    """The product with the weights of layers that have the same inputs, joined to one matrix.
+    """Multiplies rows with the weights of layers that have the same inputs, joined to one matrix.
 
     Weights in 4 bits are reordered for our kernel, and the layers then use the same memory; others are joined in place.
     """
@@ -85,9 +85,9 @@ class Product:
         ranges = list(zip(layers, ends, ends[1:], strict=False))
         if all(map(nf4.can_pack, layers)):
             self.packed = nf4.pack(layers)
-            if all(self._is_equal(*one) for one in ranges):
-                for one in ranges:
-                    _use_packed(self, *one)
+            if all(self._is_equal(layer, first, last) for layer, first, last in ranges):
+                for layer, first, last in ranges:
+                    _use_packed(self, layer, first, last)
                 return
             self.packed = None
         if all(type(layer) is nn.Linear for layer in layers):
@@ -165,27 +165,29 @@ def find_obstacle(model: Any) -> str | None:
     base: Any = getattr(model, "model", None)
     if not all(hasattr(base, name) for name in ("layers", "norm", "rotary_emb", "embed_tokens")):
         return "another architecture than Llama's"
-    return find_config_obstacle(model.config) or next(filter(None, map(_find_obstacle_in, base.layers)), None)
+    return find_config_obstacle(model.config) or next(filter(None, map(_find_layer_obstacle, base.layers)), None)
 
 
 def find_config_obstacle(config: Any) -> str | None:
-    """The same from a model's config alone, before it is loaded."""
+    """Why the stack cannot compute a model with this config, in a few words, or None; layers are not looked at."""
     if getattr(config, "hidden_act", None) != "silu":
         return f"the activation {getattr(config, 'hidden_act', None)}"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "attention over a sliding window"
-    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if kind not in _TURNS:
-        return f"rotary embeddings of the kind {kind}"
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope_type not in _ROPE_TYPES:
+        return f"rotary embeddings of the kind {rope_type}"
     if config.model_type not in _FAMILY:
         return f"the architecture {config.model_type}"
     if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
         return "biases outside of queries, keys and values"
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return f"heads of {size} numbers" if size & (size - 1) or size < 16 else None
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # a power of two, and at least 16
+    return f"heads of {head_size} numbers" if head_size & (head_size - 1) or head_size < 16 else None
 
 
-def _find_obstacle_in(layer: Any) -> str | None:
+def _find_layer_obstacle(layer: Any) -> str | None:
+    """Why the stack cannot compute a decoder layer: it has other parts than those of the family; None if it can."""
     parts = {name for name, _ in layer.named_children()}
     attention = {name for name, _ in layer.self_attn.named_children()} if hasattr(layer, "self_attn") else set()
     gates = {name for name, _ in layer.mlp.named_children()} if hasattr(layer, "mlp") else set()
@@ -223,13 +225,16 @@ class Stack:
         self._layers = [self._read_layer(layer) for layer in base.layers]
         places = torch.arange(positions, device=model.device)
         # in fp32 whatever the model's type: `rotary_emb` gives its angles in the type of its first argument
-        both = base.rotary_emb(torch.zeros(1, device=model.device), places[None])
-        self._turns: tuple[Tensor, Tensor] = tuple(turn[0, :, : turn.shape[-1] // 2].contiguous() for turn in both)
+        cosine_and_sine = base.rotary_emb(torch.zeros(1, device=model.device), places[None])
+        self._turns: tuple[Tensor, Tensor] = tuple(
+            turn[0, :, : turn.shape[-1] // 2].contiguous() for turn in cosine_and_sine
+        )
         shape = (BUCKETS[-1], model.config.hidden_size)
         self.hidden = torch.zeros(shape, dtype=model.dtype, device=model.device)
         """States after the final norm, [rows, hidden size], of the last forward."""
 
     def _read_layer(self, layer: Any) -> _DecoderLayer:
+        """The weights of a decoder layer, those with the same inputs joined."""
         attention = layer.self_attn
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         biases = [each.bias for each in projections]

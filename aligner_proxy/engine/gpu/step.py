@@ -22,7 +22,7 @@ from aligner_proxy.engine.scheduling.scheduler import Feed
 BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Numbers of rows that a forward is recorded for; a step takes the smallest that holds its tokens."""
 WANTED_BUCKETS = (1, 4, 16, 64, 256, 1024)
-"""The same for the rows after which a token is chosen."""
+"""Numbers of rows after which a token is chosen, for which a choice is recorded."""
 MOST_SEQUENCES = 64
 """Most sequences in one forward."""
 NO_SEQUENCE = -1
@@ -130,11 +130,11 @@ class StepInput:
         self._numbers = np.arange(MOST_SEQUENCES)
         self._rows_of_blocks: list[list[int]] = [[] for _ in range(MOST_SEQUENCES)]
         self._padding_slot = padding_slot
-        self._table_begins = pieces["table"].start
+        self._table_start = pieces["table"].start
         self._blocks = blocks
 
     def view(self, rows: int) -> StepView:
-        """The input of a step with so many rows."""
+        """The input of a step with `rows` rows."""
         tiling = self._tilings[rows]
         ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
         blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
@@ -142,7 +142,7 @@ class StepInput:
         return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
 
     def view_choice(self, count: int) -> ChoiceInput:
-        """The input of a choice of so many tokens."""
+        """The input of a choice of `count` tokens."""
         return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
 
     def clear(self) -> None:
@@ -152,13 +152,13 @@ class StepInput:
         self._write["slots"][:] = self._padding_slot
         self._write["query_blocks"][:] = NO_SEQUENCE
         self._write["favoured"][:] = NO_SEQUENCE
-        used = slice(self._table_begins)
+        used = slice(self._table_start)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
 
     def fill(self, feeds: Sequence[Feed]) -> tuple[int, int]:
-        """Write a step, and start its copy to the device; return its number of rows, and of rows that want a token.
+        """Write a step, and start its copy to the device; return the number of rows, and of tokens to choose.
 
-        Both are rounded up to buckets; the second is 0 if no token is wanted. The last copy must have ended.
+        Both are rounded up to buckets; there may be no token to choose. The last copy must have ended.
         """
         ids: list[int] = []
         places: list[int] = []
@@ -175,22 +175,22 @@ class StepInput:
             self._write_blocks(number, sequence.blocks[: -(-stop // BLOCK)])
         starts = [0, *accumulate(counts)]
         rows = find_bucket(len(ids))
-        into = self._write
+        buffers = self._write
         # all feeds at once: for one token, a call of numpy costs as much as for a hundred
         place_of = np.array(places, np.int32)
         sequence_of = np.repeat(self._numbers[: len(feeds)], counts)
-        slots = into["table"][sequence_of, place_of // BLOCK] * BLOCK + place_of % BLOCK
+        slots = buffers["table"][sequence_of, place_of // BLOCK] * BLOCK + place_of % BLOCK
         for name, values, padding in (("ids", ids, 0), ("places", place_of, 0), ("slots", slots, self._padding_slot)):
-            into[name][: len(ids)] = values
-            into[name][len(ids) : rows] = padding
-        into["starts"][: len(starts)] = starts
-        into["starts"][len(starts) :] = starts[-1]
-        into["lengths"][: len(feeds)] = stops
-        into["lengths"][len(feeds) :] = 0
+            buffers[name][: len(ids)] = values
+            buffers[name][len(ids) : rows] = padding
+        buffers["starts"][: len(starts)] = starts
+        buffers["starts"][len(starts) :] = starts[-1]
+        buffers["lengths"][: len(feeds)] = stops
+        buffers["lengths"][len(feeds) :] = 0
         self._divide_queries(starts, self._tilings[rows])
         choices = self._fill_wanted(feeds, starts)
         # the table comes last, and only the part of this step's sequences is copied
-        used = slice(self._table_begins + len(feeds) * self._blocks)
+        used = slice(self._table_start + len(feeds) * self._blocks)
         self._device[used].copy_(self._host[used], non_blocking=self._on_gpu)
         return rows, choices
 
@@ -226,8 +226,8 @@ class StepInput:
             caution = ask.caution if ask else 0.0
             if ask is not None and caution > 0:
                 # a draft may be fed in several steps; then the rows of this feed begin within it
-                begin = predicted.start - feed.job.tail
-                favoured += ask.favoured[begin : begin + count]
+                first = predicted.start - feed.job.tail
+                favoured += ask.favoured[first : first + count]
             favoured += [NO_SEQUENCE] * (len(rows) - len(favoured))
             cautions += [caution] * count
         if not rows:

@@ -70,6 +70,7 @@ def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
 def _normalise(
     residual, parts, weight, out, width, part_stride, epsilon, PARTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    """One row of `plain_kernels.normalise`."""
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -101,6 +102,7 @@ def _rotate_and_put(
     epsilon, HEADS: tl.constexpr, KEY_HEADS: tl.constexpr, SIZE: tl.constexpr, PARTS: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_NORMS: tl.constexpr,
 ):  # fmt: skip
+    """One head of one row of `plain_kernels.rotate_and_put`; heads of queries come first, then of keys and values."""
     row = tl.program_id(0)
     head = tl.program_id(1)
     half = tl.arange(0, SIZE // 2)
@@ -140,16 +142,16 @@ def _rotate_and_put(
 
 
 @triton.jit
-def _multiply_tiles(one, other, EXACT: tl.constexpr):
+def _multiply_tiles(first, second, EXACT: tl.constexpr):
     """The product of two tiles, in fp32."""
     if EXACT:
-        return tl.dot(one.to(tl.float32), other.to(tl.float32), input_precision="ieee")
-    return tl.dot(one, other)
+        return tl.dot(first.to(tl.float32), second.to(tl.float32), input_precision="ieee")
+    return tl.dot(first, second)
 
 
 @triton.jit
 def _weigh(scores, best, total):
-    """Weights of keys by their scores; the factor for earlier ones, the highest score, and the sum of all weights."""
+    """Softmax weights of a block's keys; the factor for earlier sums, the highest score, and the sum of all weights."""
     top = tl.maximum(best, tl.max(scores, 1))
     # a row that sees none of the keys so far has no maximum yet
     level = tl.where(top == float("-inf"), 0.0, top)
@@ -256,6 +258,7 @@ def _attend(
 
 @triton.jit
 def _gate(parts, out, width, part_stride, PARTS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Some columns of one row of `plain_kernels.gate`."""
     row = tl.program_id(0)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
@@ -393,7 +396,7 @@ def _multiply(
 
 @triton.jit
 def _unpack(words, scales, book, out, width, TILE: tl.constexpr):
-    """One tile as bf16, in the order of the matrix."""
+    """One tile of `nf4.unpack`, as bf16 in the order of the matrix."""
     tile = tl.program_id(0)
     block = tl.program_id(1)
     output = tl.arange(0, TILE)
@@ -411,6 +414,7 @@ def _unpack(words, scales, book, out, width, TILE: tl.constexpr):
 
 @triton.jit
 def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
+    """One row of `plain_kernels.put_states`."""
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -420,16 +424,17 @@ def _put_states(hidden, slots, states, width, slot_stride, WIDTH: tl.constexpr):
 
 @triton.jit
 def _choose(logits, favoured, caution, out, width, COLUMNS: tl.constexpr):
+    """One row of `plain_kernels.choose`."""
     row = tl.program_id(0)
     column = tl.arange(0, COLUMNS)
     best = tl.full((), float("-inf"), tl.float32)
     token = tl.full((), 0, tl.int32)
     for first in tl.range(0, width, COLUMNS):
-        some = tl.load(logits + row * width + first + column, mask=first + column < width, other=float("-inf"))
-        some = some.to(tl.float32)
-        top = tl.max(some, 0)
+        block = tl.load(logits + row * width + first + column, mask=first + column < width, other=float("-inf"))
+        block = block.to(tl.float32)
+        top = tl.max(block, 0)
         # of equal logits the first counts, within a block and between blocks
-        place = tl.min(tl.where(some == top, column, COLUMNS), 0)
+        place = tl.min(tl.where(block == top, column, COLUMNS), 0)
         token = tl.where(top > best, first + place, token)
         best = tl.maximum(best, top)
     favourite = tl.load(favoured + row)
@@ -448,11 +453,11 @@ def normalise(
     """See `plain_kernels.normalise`."""
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
-    count = 0 if parts is None else len(parts)
-    some = residual if parts is None else parts
+    part_count = 0 if parts is None else len(parts)
+    summands = residual if parts is None else parts
     warps = 8 if width >= 2048 else 4
     _normalise[rows,](
-        residual, some, weight, out, width, rows * width, epsilon, count, _next_power(width), num_warps=warps
+        residual, summands, weight, out, width, rows * width, epsilon, part_count, _next_power(width), num_warps=warps
     )
     return out
 
@@ -518,6 +523,7 @@ def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _find_tile(rows: int) -> int:
+    """The number of rows of a product's tile: a power of two, for which there is a division."""
     return min(max(DIVISIONS), max(min(DIVISIONS), _next_power(rows)))
 
 

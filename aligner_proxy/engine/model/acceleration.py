@@ -39,7 +39,7 @@ def find_missing_part() -> str | None:
 
 
 def try_kernel() -> str | None:
-    """Compile and run one of our kernels; return why that does not work, in a few words."""
+    """Compile and run one of our kernels; return why that does not work, in a few words, or None."""
     try:
         from aligner_proxy.engine.gpu import triton_kernels
 
@@ -58,7 +58,7 @@ def accelerate(runner: ModelRunner, progress: Callable[[str], None] = lambda _: 
 
 
 def _record(runner: ModelRunner, progress: Callable[[str], None]) -> str | None:
-    """Record the forwards; return what was in the way."""
+    """Record a forward of every size for the runner; return what prevented it, in a few words, or None."""
     from aligner_proxy.engine.gpu import triton_kernels
 
     try:
@@ -72,5 +72,5 @@ def _record(runner: ModelRunner, progress: Callable[[str], None]) -> str | None:
     if ROOM_FOR_COPY * recorded.stack.copy_bytes <= free_bytes:
         for product in recorded.stack.products:
             product.copy_weights()
-    recorded.record_all(lambda done, count: progress(f"recording forward {done + 1} of {count}"))
+    recorded.record_all(lambda index, count: progress(f"recording forward {index + 1} of {count}"))
     return runner.check_recorded()

@@ -43,7 +43,7 @@ class AttentionRow:
     context: Tensor
 
     @property
-    def new_tokens(self) -> int:
+    def new_count(self) -> int:
         """Number of new tokens."""
         return self.last - self.first
 
@@ -56,8 +56,8 @@ class RowGroup:
     slots: Tensor
     mask: Tensor | None
     """[rows, 1, fed, context], True where a query may see a key; None for one plain causal prompt."""
-    old: int
-    """Number of first context tokens that all queries may see."""
+    shared: int
+    """Number of first context tokens that all queries may see, so that they need no mask."""
 
 
 class KVStore:
@@ -67,7 +67,7 @@ class KVStore:
         heads = config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, heads, slots, size)
-        self.multiplies = dtype == torch.bfloat16 and device.type == "cpu"
+        self.uses_products = dtype == torch.bfloat16 and device.type == "cpu"
         """Whether attention uses our own matrix products instead of torch's kernel."""
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty(shape, dtype=dtype, device=device)
@@ -97,15 +97,15 @@ class AttentionPlan:
     store: KVStore
     slots: Tensor
     groups: tuple[RowGroup, ...]
-    alone: bool
+    is_single: bool
     """True if the step has only one sequence, so that its tokens need no regrouping."""
 
 
 def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
     """Plan the attention of one step; `slots` are those of its new tokens, in the order of the row."""
-    short = [row for row in rows if row.new_tokens <= SHORT_FEED]
-    long = [row for row in rows if row.new_tokens > SHORT_FEED]
-    multiple = _PADDED if store.multiplies else 1
+    short = [row for row in rows if row.new_count <= SHORT_FEED]
+    long = [row for row in rows if row.new_count > SHORT_FEED]
+    multiple = _PADDED if store.uses_products else 1
     groups = [_joint_group(short, multiple)] if short else []
     return AttentionPlan(store, slots, (*groups, *(_single_group(row, multiple) for row in long)), len(rows) == 1)
 
@@ -115,28 +115,28 @@ def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     queries = torch.arange(row.first, row.last, device=row.context.device)[None]
     slots = _pad_context(row.context, multiple)
     # nothing was cached before and nothing is padded, so the mask is the usual causal one
-    plain = row.new_tokens == len(slots)
+    is_causal = row.new_count == len(slots)
     return RowGroup(
         queries,
         slots[None],
-        None if plain else _mask([row], row.new_tokens, len(slots)),
-        len(row.context) - row.new_tokens,
+        None if is_causal else _make_mask([row], row.new_count, len(slots)),
+        len(row.context) - row.new_count,
     )
 
 
 def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
     """Group short rows, padded to equal length. Padding repeats a row's last token, and its output is discarded."""
-    new_tokens = max(row.new_tokens for row in rows)
-    context = max(len(row.context) for row in rows)
+    new_count = max(row.new_count for row in rows)
+    longest = max(len(row.context) for row in rows)
     device = rows[0].context.device
-    queries = [torch.arange(row.first, row.first + new_tokens, device=device).clamp(max=row.last - 1) for row in rows]
-    slots = torch.stack([_pad_context(row.context, multiple, context) for row in rows])
+    queries = [torch.arange(row.first, row.first + new_count, device=device).clamp(max=row.last - 1) for row in rows]
+    slots = torch.stack([_pad_context(row.context, multiple, longest) for row in rows])
     return RowGroup(
         torch.stack(queries),
         slots,
-        _mask(rows, new_tokens, slots.shape[1]),
+        _make_mask(rows, new_count, slots.shape[1]),
         # with several rows the contexts differ in length, so the mask covers all keys
-        context - new_tokens if len(rows) == 1 else 0,
+        longest - new_count if len(rows) == 1 else 0,
     )
 
 
@@ -147,12 +147,12 @@ def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
 
 
-def _mask(rows: Sequence[AttentionRow], new_tokens: int, context: int) -> Tensor:
-    """The mask of keys that each query may see: up to its own position in its sequence."""
+def _make_mask(rows: Sequence[AttentionRow], new_count: int, context_length: int) -> Tensor:
+    """The mask [rows, 1, fed, context]: a query may see the keys up to its own position in its sequence."""
     device = rows[0].context.device
-    steps = torch.arange(new_tokens, device=device)
-    places = torch.arange(context, device=device)
-    last = torch.stack([(len(row.context) - row.new_tokens + steps).clamp(max=len(row.context) - 1) for row in rows])
+    steps = torch.arange(new_count, device=device)
+    places = torch.arange(context_length, device=device)
+    last = torch.stack([(len(row.context) - row.new_count + steps).clamp(max=len(row.context) - 1) for row in rows])
     return (places <= last[..., None])[:, None]
 
 
@@ -173,20 +173,22 @@ def attend(
     layer = module.layer_idx
     scale = settings.get("scaling")
     step.store.put(layer, step.slots, key[0], value[0])
-    look = _products if step.store.multiplies else _torchs
-    if step.alone:
+    attend_group = _attend_by_products if step.store.uses_products else _attend_by_kernel
+    if step.is_single:
         group = step.groups[0]
-        return look(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
+        return attend_group(query, *step.store.get(layer, group.slots), group, scale).transpose(1, 2), None
     tokens = query[0].transpose(0, 1)
     out = torch.empty_like(tokens)
     for group in step.groups:
-        attended = look(tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale)
+        attended = attend_group(
+            tokens[group.queries].transpose(1, 2), *step.store.get(layer, group.slots), group, scale
+        )
         # Padding repeats its row's last query, so writing its output to the same position changes nothing.
         out[group.queries] = attended.transpose(1, 2)
     return out[None], None
 
 
-def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
+def _attend_by_kernel(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
     """Attention by torch's kernel: queries [rows, heads, fed, size] over keys [rows, key heads, context, size]."""
     repeat = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(repeat, dim=1)
@@ -195,36 +197,36 @@ def _torchs(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scal
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=group.mask, is_causal=causal, scale=scale)
 
 
-def _products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """Attention as `_torchs`, by products in the tensors' own type and a softmax in fp32, some queries at a time."""
-    (rows, heads, new_tokens, size), (groups, context) = queries.shape, keys.shape[1:3]
+def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
+    """Attention of the same shapes, by products in the tensors' type and a softmax in fp32, some queries at a time."""
+    (rows, heads, new_count, size), (key_heads, context) = queries.shape, keys.shape[1:3]
     mask = group.mask
-    old = group.old
+    shared = group.shared
     if mask is None:
-        mask = torch.ones(1, 1, new_tokens, context, dtype=torch.bool).tril()
-    hidden = ~mask[:, :, None, :, old:]
+        mask = torch.ones(1, 1, new_count, context, dtype=torch.bool).tril()
+    forbidden = ~mask[:, :, None, :, shared:]
     scaled = queries * (size**-0.5 if scale is None else scale)
-    most = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
-    done = []
-    for first in range(0, new_tokens, most):
-        last = min(first + most, new_tokens)
-        # Queries of one sequence see no keys after the last query; for several sequences the longest context counts.
-        reach = min(context, -(-(old + last) // _PADDED) * _PADDED) if rows == 1 else context
-        some = scaled[:, :, first:last].reshape(rows, groups, -1, size)
-        count = some.shape[2]
-        scores = _scores(cpu_kernels.pad_rows(some), keys[:, :, :reach])
-        new = scores[:, :, :count].view(rows, groups, -1, last - first, reach)[..., old:]
-        # `new` leaves out the first `old` keys, which every query may see
-        new.masked_fill_(hidden[..., first:last, : reach - old], -torch.inf)
-        attended = (scores.softmax(dim=-1) @ values[:, :, :reach])[:, :, :count]
-        done.append(attended.reshape(rows, heads, last - first, size))
-    return done[0] if len(done) == 1 else torch.cat(done, dim=2)
+    query_limit = max(1, min(_QUERIES, _SCORES // (rows * heads * context)))
+    outputs = []
+    for first in range(0, new_count, query_limit):
+        last = min(first + query_limit, new_count)
+        # Queries of one sequence see no keys after the last query; of several, the longest context counts.
+        key_count = min(context, -(-(shared + last) // _PADDED) * _PADDED) if rows == 1 else context
+        chunk = scaled[:, :, first:last].reshape(rows, key_heads, -1, size)
+        row_count = chunk.shape[2]
+        scores = _multiply(cpu_kernels.pad_rows(chunk), keys[:, :, :key_count])
+        later = scores[:, :, :row_count].view(rows, key_heads, -1, last - first, key_count)[..., shared:]
+        # `later` leaves out the keys that every query may see
+        later.masked_fill_(forbidden[..., first:last, : key_count - shared], -torch.inf)
+        attended = (scores.softmax(dim=-1) @ values[:, :, :key_count])[:, :, :row_count]
+        outputs.append(attended.reshape(rows, heads, last - first, size))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
-def _scores(queries: Tensor, keys: Tensor) -> Tensor:
-    """Every query times every key; for several sequences on a CPU with tiles, transposed, in a third of the time."""
+def _multiply(queries: Tensor, keys: Tensor) -> Tensor:
+    """The products of all queries with all keys; for several sequences in tiles transposed, in a third of the time."""
     if len(keys) > 1 and cpu_kernels.has_tiles():
-        return cpu_kernels.product_turned(queries, keys).contiguous()
+        return cpu_kernels.multiply_transposed(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)
 
 

@@ -31,59 +31,60 @@ _CONTEXT = 256
 """Tokens in the cache before the timed ones, as before a real draft."""
 _ENOUGH_S = 4.0
 """Time limit of the measurement. The costs of other sizes are interpolated or extrapolated."""
-_KNOWN = TypeAdapter(dict[str, list[tuple[int, float]]])
+_STORED = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 
-def costs(runner: ModelRunner, file: Path) -> CostCurve:
-    """The costs of this runner on this machine: read from `file`, or else measured and written to it."""
+def load_or_measure_costs(runner: ModelRunner, file: Path) -> CostCurve:
+    """Return the costs of this runner on this machine, from `file` or else measured and then written to it."""
     stored_costs: dict[str, list[tuple[int, float]]] = {}
     with contextlib.suppress(OSError, ValidationError):
-        stored_costs = _KNOWN.validate_json(file.read_bytes())
+        stored_costs = _STORED.validate_json(file.read_bytes())
     # weights may be copied or shared between machines, so each has its own entry
     points = stored_costs.get(runner.machine)
     if not points:
-        curve = CostCurve.from_samples(_samples(runner))
-        _note(file, stored_costs | {runner.machine: [*curve.points]})
+        curve = CostCurve.from_samples(_measure_costs(runner))
+        _store_costs(file, stored_costs | {runner.machine: [*curve.points]})
         return curve
     return CostCurve.from_samples(points)
 
 
-def _samples(runner: ModelRunner) -> Iterator[tuple[int, float]]:
+def _measure_costs(runner: ModelRunner) -> Iterator[tuple[int, float]]:
     """Time forward passes over a test sequence and yield (tokens, seconds); free its cache blocks at the end."""
-    recorded = runner.recorded is not None
-    measured_sizes = [size for size in BUCKETS if size <= _LARGEST_RECORDED] if recorded else _SIZES
+    is_recorded = runner.recorded is not None
+    measured_sizes = [size for size in BUCKETS if size <= _LARGEST_RECORDED] if is_recorded else _SIZES
     # a small cache or model may have less room than the largest size needs
-    room = min(runner.pool.available() * runner.pool.size, runner.positions)
+    room = min(runner.pool.count_free() * runner.pool.size, runner.positions)
     context = min(_CONTEXT, room // 2)
     sequence = Sequence(ids=[i % 7 + 3 for i in range(min(room, context + max(measured_sizes)))])
-    job = Job("measure", _nothing(), lambda _: None, sequence=sequence)
+    job = Job("measure", _make_idle_work(), lambda _: None, sequence=sequence)
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // runner.pool.size))]
     try:
         runner.run([Feed(job, 0, context)])
-        began = time.perf_counter()
+        start = time.perf_counter()
         job.ask = Ask([], draft=[0] * (len(sequence.ids) - context))
         sizes = [size for size in measured_sizes if size <= len(sequence.ids) - context]
         # Measure in rounds, so that a burst of other load does not affect one size only.
         for _ in range(_ROUNDS):
             for size in sizes:
-                if time.perf_counter() - began > _ENOUGH_S:
+                if time.perf_counter() - start > _ENOUGH_S:
                     return
                 started = time.perf_counter()
                 runner.run([Feed(job, context, context + size)])
                 seconds = time.perf_counter() - started
                 yield size, seconds
                 # padding costs as much as tokens, so all sizes above the next smaller bucket cost the same
-                if recorded and size > 1:
+                if is_recorded and size > 1:
                     yield BUCKETS[BUCKETS.index(size) - 1] + 1, seconds
     finally:
         runner.pool.give_back(sequence.blocks)
 
 
-def _nothing() -> Work:
+def _make_idle_work() -> Work:
+    """The work of a job that is never advanced: its ask is set from outside."""
     yield Ask([])
 
 
-def _note(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:
+def _store_costs(file: Path, stored_costs: dict[str, list[tuple[int, float]]]) -> None:
     """Write the costs to `file` by a rename, so that no reader sees half of them; a failure is ignored."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,9 @@ KEPT = 256 * 2**20
 MANY = 64
 """Fewest rows for which tiles are worth it if a layer is unpacked at each use."""
 MANY_KEPT = 10
-"""The same if the unpacked weights are retained."""
+"""Fewest rows for which tiles are worth it if the unpacked weights are retained."""
 FEW = 16
-"""Up to this many rows, the output layer computes the transposed product (`product_turned`), which is faster."""
+"""Up to this many rows, the output layer computes the transposed product (`multiply_transposed`), which is faster."""
 _LANES = 32
 """Rows of weights that the 4-bit kernel packs together: half of them in low nibbles, the other half in high ones."""
 _MULTIPLY = "gemv_4bit_inference_cpu_nf4_bf16"
@@ -53,15 +53,15 @@ Product = Callable[[Tensor], Tensor]
 
 @cache
 def check_versions() -> bool:
-    """The switch: whether the installed libraries have tested versions; if not, log that once."""
-    others = [
+    """Whether the installed libraries have tested versions; if not, log that once."""
+    untested = [
         f"{name} {version(name)}"
         for name, tried_version in SEEN_WITH.items()
         if not version(name).startswith(f"{tried_version}.")
     ]
-    if others:
-        log.warning("CPU kernels not used: untested with %s; corrections are the same, but slower", ", ".join(others))
-    return not others
+    if untested:
+        log.warning("CPU kernels not used: untested with %s; corrections are the same, but slower", ", ".join(untested))
+    return not untested
 
 
 @cache
@@ -70,10 +70,10 @@ def has_tiles() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def kept_bytes(weights: int) -> int:
-    """Bytes that a model with `weights` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
+def kept_bytes(weight_count: int) -> int:
+    """Bytes that a model with `weight_count` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
     # bf16: two bytes per weight
-    size = 2 * weights
+    size = 2 * weight_count
     if not (check_versions() and has_tiles()) or size > KEPT:
         return 0
     free_bytes = memory.available()
@@ -83,27 +83,27 @@ def kept_bytes(weights: int) -> int:
 
 def install(model: nn.Module) -> int:
     """Let every 4-bit layer of a bf16 model on a CPU call its kernel directly; return how many layers now do."""
-    layers = [layer for layer in model.modules() if _suits(layer)]
+    layers = [layer for layer in model.modules() if _can_replace(layer)]
     if not layers or not check_versions():
         return 0
-    done = [layer for layer in layers if _install_kernel(layer)]
-    if done:
-        _leave_file(model, layers)
-    if done and has_tiles():
-        _use_tiles(done)
-    return len(done)
+    direct_layers = [layer for layer in layers if _install_kernel(layer)]
+    if direct_layers:
+        _unmap_file(model, layers)
+    if direct_layers and has_tiles():
+        _use_tiles(direct_layers)
+    return len(direct_layers)
 
 
 @torch.no_grad()
-def _leave_file(model: nn.Module, layers: list[Any]) -> None:
+def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
     """Copy all tensors that still lie in the mapped model file, so that the file is unmapped.
 
     A single tensor in the file keeps the whole file mapped. The original weights, which are not read again after
     packing, then stay in memory: half a gigabyte for a model of 1.1B.
     """
-    own = {id(layer.weight) for layer in layers}
+    packed_ids = {id(layer.weight) for layer in layers}
     for parameter in model.parameters():
-        if id(parameter) not in own:
+        if id(parameter) not in packed_ids:
             parameter.data = parameter.data.clone()
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
@@ -115,7 +115,7 @@ def _leave_file(model: nn.Module, layers: list[Any]) -> None:
         trim(0)
 
 
-def _suits(layer: Any) -> bool:
+def _can_replace(layer: Any) -> bool:
     """Whether the kernel can replace a layer: it is 4-bit, on a CPU, computes in bf16 and has no bias."""
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
@@ -129,15 +129,15 @@ def _install_kernel(layer: Any) -> bool:
     The sample call comes first, because the layer packs its weights at its first forward pass.
     """
     sample = torch.linspace(-1, 1, 3 * layer.in_features, dtype=torch.bfloat16).view(1, 3, layer.in_features)
-    before = layer(sample)
-    call = _call(layer)
-    if call is None or not torch.equal(call(sample), before):
+    expected = layer(sample)
+    call = _make_kernel_call(layer)
+    if call is None or not torch.equal(call(sample), expected):
         return False
     layer.forward = call
     return True
 
 
-def _call(layer: Any) -> Product | None:
+def _make_kernel_call(layer: Any) -> Product | None:
     """A function that runs the kernel on this layer's weights, or None if they are not packed for it."""
     from bitsandbytes.cextension import lib
 
@@ -151,14 +151,14 @@ def _call(layer: Any) -> Product | None:
     weights = layer.weight.data
     scales = state.absmax
     block = state.blocksize
-    fixed = weights.data_ptr(), scales.data_ptr()
+    addresses = weights.data_ptr(), scales.data_ptr()
 
     def call(x: Tensor) -> Tensor:
         # In nearly every call there is nothing to convert, and both return their argument.
         inputs = x.to(torch.bfloat16).contiguous()
         out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
         if count := inputs.numel() // width:  # the kernel divides by the number of rows
-            kernel(count, rows, width, inputs.data_ptr(), *fixed, out.data_ptr(), block, width, rows)
+            kernel(count, rows, width, inputs.data_ptr(), *addresses, out.data_ptr(), block, width, rows)
         return out.to(x.dtype)
 
     # The kernel reads from raw addresses, so these tensors must live as long as the function.
@@ -171,19 +171,21 @@ def _use_tiles(layers: list[Any]) -> None:
     counts = [layer.in_features * layer.out_features for layer in layers]
     if kept_bytes(sum(counts)):
         for layer in layers:
-            layer.forward = _by_rows(layer, MANY_KEPT, _keep_weights(layer))
+            layer.forward = _choose_by_rows(layer, MANY_KEPT, _keep_weights(layer))
         return
     # one layer is used after the other, so they share the memory of the largest
     room = torch.empty(max(counts), dtype=torch.bfloat16)
     for layer in layers:
-        layer.forward = _by_rows(layer, MANY, _unpack_weights(layer, room))
+        layer.forward = _choose_by_rows(layer, MANY, _unpack_weights(layer, room))
 
 
 def _keep_weights(layer: Any) -> Product:
     """A product with weights that are unpacked once and reordered for torch's library; `linear` reorders each time."""
     multiply = torch.ops.mkldnn._linear_pointwise
     shape = layer.weight.quant_state.shape
-    reordered = torch.ops.mkldnn._reorder_linear_weight(_numbers(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW)
+    reordered = torch.ops.mkldnn._reorder_linear_weight(
+        _unpack_layer(layer, torch.empty(shape, dtype=torch.bfloat16)), FEW
+    )
     return lambda rows: multiply(rows, reordered, None, "none", [], "")
 
 
@@ -191,24 +193,24 @@ def _unpack_weights(layer: Any, room: Tensor) -> Product:
     """A product with weights that are unpacked at each use, into the memory `room` that all layers share."""
     rows, width = layer.weight.quant_state.shape
     place = room[: rows * width].view(rows, width)
-    return lambda x: nn.functional.linear(x, _numbers(layer, place))
+    return lambda x: nn.functional.linear(x, _unpack_layer(layer, place))
 
 
-def _by_rows(layer: Any, least: int, many: Product) -> Product:
-    """A product that uses the layer's current `forward` for fewer than `least` rows, and `many` for more."""
-    few = layer.forward
+def _choose_by_rows(layer: Any, least_rows: int, multiply_many: Product) -> Product:
+    """A product that uses the layer's current `forward` for fewer than `least_rows` rows, else `multiply_many`."""
+    multiply_few = layer.forward
     width = layer.in_features
 
     def product(x: Tensor) -> Tensor:
-        if x.numel() < least * width:
-            return few(x)  # type: ignore[no-any-return]
+        if x.numel() < least_rows * width:
+            return multiply_few(x)  # type: ignore[no-any-return]
         rows = x.to(torch.bfloat16).reshape(-1, width)
-        return many(pad_rows(rows))[: len(rows)].view(*x.shape[:-1], -1).to(x.dtype)
+        return multiply_many(pad_rows(rows))[: len(rows)].view(*x.shape[:-1], -1).to(x.dtype)
 
     return product
 
 
-def _numbers(layer: Any, out: Tensor) -> Tensor:
+def _unpack_layer(layer: Any, out: Tensor) -> Tensor:
     """The layer's weights, unpacked into `out`."""
     state = layer.weight.quant_state
     return unpack(layer.weight.data, state.absmax, state.blocksize, out)
@@ -244,17 +246,17 @@ def pad_rows(rows: Tensor) -> Tensor:
     """
     count = rows.shape[-2]
     # up to the next multiple of 16, and of 64 above 64 rows; up to 8 rows there are few variants anyway
-    more = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
-    return nn.functional.pad(rows, (0, 0, 0, more)) if more else rows
+    padding = 0 if count <= 8 else -count % (16 if count <= 64 else 64)
+    return nn.functional.pad(rows, (0, 0, 0, padding)) if padding else rows
 
 
-def product_turned(rows: Tensor, weights: Tensor) -> Tensor:
-    """Rows times weights, both (..., count, width), computed as weights times rows: faster for some shapes in tiles."""
+def multiply_transposed(rows: Tensor, weights: Tensor) -> Tensor:
+    """Each row times each row of weights, computed as weights times rows: faster for some shapes in tiles."""
     return (weights @ rows.transpose(-1, -2)).transpose(-1, -2)
 
 
-def logits(output: nn.Module, states: Tensor) -> Tensor:
-    """The output layer's logits of states (rows, width).
+def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
+    """The logits (rows, words) that the output layer computes from states (rows, width).
 
     On a CPU with tiles, few rows are computed as a transposed product of at least two rows, which halves the time.
     """
@@ -263,4 +265,4 @@ def logits(output: nn.Module, states: Tensor) -> Tensor:
         return output(states)  # type: ignore[no-any-return]
     if len(states) > FEW:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]
-    return product_turned(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]
+    return multiply_transposed(states.expand(2, -1) if len(states) == 1 else states, weight)[: len(states)]

@@ -33,35 +33,36 @@ DEPTHS = (0.4, 0.67, 0.9)
 """Relative heights of the layers whose states are read; a text's meaning is clearest in the middle (docs/lab)."""
 
 
-def spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
     """Find the tokens of objectives and segments; `offsets` are the (start, end) characters of the prompt's tokens.
 
     A segment without text means the end of the answer. Its tokens begin where those of the last segment begin, because
     the last sentence shows whether something is missing. A head that read only the prompt's last words learned whether
     an ending was asked for, but not whether it was there (docs/lab).
     """
-    pieces = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
+    places = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
     has_end = bool(segments) and not segments[-1].text
     if has_end:
         # the prompt's own words after the answer stand for its end
-        *before, behind = _ranges([*pieces[:-1], (prompt.end, len(prompt.text))], offsets)
-        tokens = (*before, range(before[-1].start if before else behind.start, behind.stop))
+        *ranges, closing = _find_ranges([*places[:-1], (prompt.end, len(prompt.text))], offsets)
+        last_segment = ranges[-1] if ranges else closing
+        tokens = (*ranges, range(last_segment.start, closing.stop))
     else:
-        tokens = _ranges(pieces, offsets)
-    return Spans(_ranges(prompt.objectives, offsets), tokens, has_end)
+        tokens = _find_ranges(places, offsets)
+    return Spans(_find_ranges(prompt.objectives, offsets), tokens, has_end)
 
 
-def spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
-    """`spans` with the words of each segment that are judged by themselves, too.
+def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tuple[int, int]]) -> Spans:
+    """Find the tokens as `find_spans`, and those of the words of each segment that are judged by themselves, too.
 
-    They raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
+    Such words raise the score of their segment, so what they flag has to be judged again (`AnswerEditor.judge_words`).
     """
-    inner = tuple(_inner_ranges(prompt, segment, offsets) for segment in segments)
-    where = spans(prompt, segments, offsets)
-    return replace(where, inner=inner) if any(inner) else where
+    inner = tuple(_find_inner_ranges(prompt, segment, offsets) for segment in segments)
+    spans = find_spans(prompt, segments, offsets)
+    return replace(spans, inner=inner) if any(inner) else spans
 
 
-def _inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
     """The tokens of words in a segment that are judged by themselves, too."""
     return tuple(
         find_tokens(prompt.place(segment.start + start), prompt.place(segment.start + end), offsets)
@@ -77,7 +78,7 @@ def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> ran
     return range(first, max(last + 1, bisect_right(offsets, offsets[last][1], key=itemgetter(1))))
 
 
-def _ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
+def _find_ranges(pieces: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
     """Map ascending (start, end) pieces of text to token ranges, each up to the token with the piece's last character.
 
     A token that reaches over a border is in both ranges. A character may have several tokens, which then all have the
@@ -109,9 +110,9 @@ class Taps:
         self._outputs: dict[int, Tensor] = {}
         self._layers = tuple(layers)
         for layer in self._layers:
-            model.layers[layer].register_forward_hook(self._keep(layer))
+            model.layers[layer].register_forward_hook(self._make_hook(layer))
 
-    def _keep(self, layer: int) -> Any:
+    def _make_hook(self, layer: int) -> Any:
         def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
             self._outputs[layer] = output[0] if isinstance(output, tuple) else output
 
@@ -123,7 +124,7 @@ class Taps:
         return torch.stack([*states, final], dim=-2)
 
 
-def layers_of(config: Any) -> list[int]:
+def choose_layers(config: Any) -> list[int]:
     """The layer numbers at `DEPTHS` in a model with this transformers config."""
     return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
 
@@ -151,12 +152,12 @@ class DetectorHead(nn.Module):
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
-        own = (len(layers) + 1) * hidden_size
-        by = len(layers) * hidden_size
+        segment_width = (len(layers) + 1) * hidden_size
+        objective_width = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
-        self.segment = nn.Linear(own, 2 * width)
+        self.segment = nn.Linear(segment_width, 2 * width)
         # twice the width: one half is added, the other multiplied (`_compare`)
-        self.objective = nn.Linear(by, 2 * width)
+        self.objective = nn.Linear(objective_width, 2 * width)
         self.score = nn.Linear(width, 1)
         self.register_buffer("neutral", torch.zeros(0, 2 * width))
         self.register_buffer("floor", torch.tensor(NEUTRAL_FLOOR))
@@ -166,7 +167,7 @@ class DetectorHead(nn.Module):
     @classmethod
     def create_for_model(cls, config: Any) -> DetectorHead:
         """Create an untrained head for a model with this transformers config."""
-        return cls(config.hidden_size, layers_of(config))
+        return cls(config.hidden_size, choose_layers(config))
 
     def fits(self, config: Any) -> bool:
         """Whether a model with this config has the head's width and all the layers it reads."""
@@ -178,42 +179,42 @@ class DetectorHead(nn.Module):
 
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Compute log-odds [segments, objectives] from rows of `read`, in fp32 whatever the input type."""
-        text = self.objective(objectives)
-        scores = self._compare(self.segment(segments), text)
+        projections = self.objective(objectives)
+        scores = self._compare(self.segment(segments), projections)
         if len(self.neutral):
             # how high each objective scores text that violates nothing
-            loud = self._compare(self.neutral, text).quantile(NEUTRAL_QUANTILE, dim=0)
-            scores = scores - (loud - self.floor).clamp(min=0.0)
+            neutral_scores = self._compare(self.neutral, projections).quantile(NEUTRAL_QUANTILE, dim=0)
+            scores = scores - (neutral_scores - self.floor).clamp(min=0.0)
         return scores
 
-    def judge(self, states: Tensor, where: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
-        """Log-odds [segments, objectives] of one prompt, with taught heads applied and `end_shift` added at the end.
+    def judge(self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
+        """Log-odds [segments, objectives] of one prompt, by the taught heads where there are some.
 
-        Only the general head judges the end of the answer, because heads are not taught what is missing.
+        Only the general head judges the end of the answer (the last row, with `end_shift` added), because
+        heads are not taught what is missing.
         """
-        inner = tuple(tokens for ranges in where.inner for tokens in ranges)
-        # the end is the last row
-        rows, objectives = self.read(states, Spans(where.objectives, inner + where.segments))
+        inner = tuple(tokens for ranges in spans.inner for tokens in ranges)
+        rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
-        segments = len(rows) - where.behind
-        if taught_heads is not None and segments:
-            taught_heads.judge(rows[:segments], scores[:segments])
-        if where.behind:
+        segment_count = len(rows) - spans.behind
+        if taught_heads is not None and segment_count:
+            taught_heads.judge(rows[:segment_count], scores[:segment_count])
+        if spans.behind:
             scores[-1] += self.end_shift
-        return _raise_by_inner(scores, where) if inner else scores
+        return _raise_by_inner(scores, spans) if inner else scores
 
     @property
     def row_width(self) -> int:
         """Numbers in a segment's row of `read`."""
         return self.segment.in_features
 
-    def know(self, segments: Tensor) -> None:
-        """Store neutral segments, which violate no objective, given as rows of `read`."""
+    def store_neutral(self, segments: Tensor) -> None:
+        """Store segments that violate no objective, given as rows of `read`."""
         with torch.no_grad():
             self.neutral = self.segment(segments)
 
-    def move(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
-        """Change the weights: add `shift` nats to all scores, `end_shift` more at ends, and divide by `temperature`."""
+    def calibrate(self, shift: float, temperature: float, end_shift: float = 0.0) -> None:
+        """Change the weights: scores rise by `shift` nats (ends by `end_shift` more), then shrink by `temperature`."""
         with torch.no_grad():
             self.score.bias.add_(shift)
             self.floor.add_(shift)
@@ -223,20 +224,20 @@ class DetectorHead(nn.Module):
 
     def _compare(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Compute log-odds [segments, objectives] from projected rows."""
-        own, own_factor = segments[:, None].chunk(2, dim=-1)
-        text, text_factor = objectives[None].chunk(2, dim=-1)
-        scores: Tensor = self.score(F.gelu(own + text + own_factor * text_factor / 4)).squeeze(-1)
+        segment, segment_factor = segments[:, None].chunk(2, dim=-1)
+        objective, objective_factor = objectives[None].chunk(2, dim=-1)
+        scores: Tensor = self.score(F.gelu(segment + objective + segment_factor * objective_factor / 4)).squeeze(-1)
         return scores
 
     @staticmethod
-    def read(states: Tensor, where: Spans) -> tuple[Tensor, Tensor]:
+    def read(states: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Return (segments, objectives) as rows for `forward`, from a prompt's states [tokens, layers + 1, hidden]."""
         segments = [
             torch.cat([states[tokens.start : tokens.stop, :-1].float().mean(0), states[tokens[-1], -1:].float()])
-            for tokens in where.segments
+            for tokens in spans.segments
         ]
-        objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in where.objectives]
-        return _rows(segments), _rows(objectives)
+        objectives = [states[tokens.start : tokens.stop, :-1].float().mean(0) for tokens in spans.objectives]
+        return normalise_states(torch.stack(segments)), normalise_states(torch.stack(objectives))
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
@@ -259,20 +260,16 @@ class DetectorHead(nn.Module):
         return head.eval()
 
 
-def _raise_by_inner(scores: Tensor, where: Spans) -> Tensor:
+def _raise_by_inner(scores: Tensor, spans: Spans) -> Tensor:
     """The scores of the segments, each no lower than those of its inner words, which stand first in `scores`."""
-    raised = scores[len(scores) - len(where.segments) :].clone()
+    raised = scores[len(scores) - len(spans.segments) :].clone()
     first = 0
-    for number, ranges in enumerate(where.inner):
+    for number, ranges in enumerate(spans.inner):
         if ranges:
             words = scores[first : first + len(ranges)].amax(dim=0)
             raised[number] = torch.maximum(raised[number], words)
             first += len(ranges)
     return raised
-
-
-def _rows(states: list[Tensor]) -> Tensor:
-    return normalise_states(torch.stack(states))
 
 
 def normalise_states(states: Tensor) -> Tensor:

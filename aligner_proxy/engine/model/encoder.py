@@ -28,11 +28,13 @@ def shorten_ids(ids: list[int]) -> list[int]:
 @torch.no_grad()
 def encode(model: Any, texts: Sequence[list[int]], layers: Sequence[int]) -> Tensor:
     """Return rows [texts, layers * hidden] of tokenised texts; `model` is the causal language model, left unchanged."""
-    read = [shorten_ids(ids) for ids in texts]
-    longest = max(map(len, read))
+    read_ids = [shorten_ids(ids) for ids in texts]
+    longest = max(map(len, read_ids))
     # Padding comes after a text, so in a causal model it cannot affect the text's states.
-    ids = torch.tensor([one + [0] * (longest - len(one)) for one in read], device=model.device)
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in read_ids], device=model.device)
     states = model.base_model(ids, output_hidden_states=True, use_cache=False).hidden_states
     # Entry 0 of the hidden states is the embedding, so the output of layer i is entry i + 1.
     layer_states = [states[layer + 1] for layer in layers]
-    return torch.stack([represent([layer[i, : len(one)] for layer in layer_states]) for i, one in enumerate(read)])
+    return torch.stack(
+        [represent([layer[i, : len(text)] for layer in layer_states]) for i, text in enumerate(read_ids)]
+    )

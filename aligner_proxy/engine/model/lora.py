@@ -60,24 +60,24 @@ Adapter = Mapping[str, LoraDelta]
 """The low-rank parts of an adapter by the name of their linear layer in the model."""
 
 
-def read(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> Adapter:
     """Read an adapter folder, as the training library saves it, in fp32. Raises `WeightsError` naming the problem."""
     try:
         config = json.loads((folder / ADAPTER).read_bytes())
         tensors = load_file(str(folder / ADAPTER_WEIGHTS))
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{folder}: the adapter cannot be read ({type(error).__name__}); export it again") from error
-    for name, fine in _PLAIN.items():
-        if name in config and config[name] not in fine:
+    for name, allowed in _PLAIN.items():
+        if name in config and config[name] not in allowed:
             raise WeightsError(
                 f"{folder / ADAPTER}: {name} is {config[name]!r}, which cannot be applied beside other adapters; "
                 "serve this aligner from an engine of its own"
             )
-    return _pair_tensors(folder, tensors, _scale(config))
+    return _pair_tensors(folder, tensors, _compute_scale(config))
 
 
-def _scale(config: Mapping[str, Any]) -> float:
-    """The factor of the low-rank part: alpha by rank, or by its square root for rank-stabilised LoRA."""
+def _compute_scale(config: Mapping[str, Any]) -> float:
+    """The factor of the low-rank part: alpha by the rank, or by its root for rank-stabilised LoRA."""
     rank = math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     return float(config["lora_alpha"] / rank)
 
@@ -90,9 +90,9 @@ def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> 
         if match is None:
             raise WeightsError(f"{folder}: {key} is no low-rank weight of a linear layer; export the adapter again")
         halves.setdefault(match["layer"], {})[match["half"]] = tensor.float()
-    lone = next((layer for layer, both in halves.items() if len(both) < 2), None)
-    if lone is not None:
-        raise WeightsError(f"{folder}: half of the adapter of {lone} is missing; export the adapter again")
+    lone_layer = next((layer for layer, both in halves.items() if len(both) < 2), None)
+    if lone_layer is not None:
+        raise WeightsError(f"{folder}: half of the adapter of {lone_layer} is missing; export the adapter again")
     return {layer: LoraDelta(both["A"], both["B"] * scale) for layer, both in halves.items()}
 
 
@@ -101,13 +101,13 @@ class Adapters:
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
         self._rows: list[tuple[int, int, int]] = []
-        hooked: dict[str, dict[int, LoraDelta]] = {}
+        deltas_by_layer: dict[str, dict[int, LoraDelta]] = {}
         for number, adapter in enumerate(adapters, start=1):
             for layer, delta in adapter.items():
                 placed = LoraDelta(delta.down.to(device, dtype), delta.up.to(device, dtype))
-                hooked.setdefault(layer, {})[number] = placed
-        for layer, deltas in hooked.items():
-            _check_shapes(model, layer, deltas.values()).register_forward_hook(partial(self._add, deltas))
+                deltas_by_layer.setdefault(layer, {})[number] = placed
+        for layer, deltas in deltas_by_layer.items():
+            _find_layer(model, layer, deltas.values()).register_forward_hook(partial(self._add_parts, deltas))
 
     @contextmanager
     def assign_rows(self, rows: Iterable[tuple[int, int]]) -> Iterator[None]:
@@ -124,7 +124,7 @@ class Adapters:
         finally:
             self._rows.clear()
 
-    def _add(
+    def _add_parts(
         self, deltas: Mapping[int, LoraDelta], _module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor
     ) -> None:
         """Hook of one layer: add the adapters' parts to its output, in place (the output belongs to this layer)."""
@@ -133,7 +133,7 @@ class Adapters:
                 out[..., first:last, :] += deltas[number].compute_addition(inputs[0][..., first:last, :])
 
 
-def _check_shapes(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
+def _find_layer(model: nn.Module, layer: str, deltas: Iterable[LoraDelta]) -> nn.Module:
     """Return the linear layer of this name; raises `WeightsError` if it does not exist or a delta has other sizes.
 
     An adapter over a layer after the final norm is refused, because such a layer sees only few rows of a step.

@@ -23,14 +23,14 @@ _TOLERANCE = 0.12
 """Largest relative error that four bits may cause on a random matrix; a broken kernel's error is above 1."""
 
 
-def cpu_flags() -> list[str]:
+def find_cpu_flags() -> list[str]:
     """The relevant instruction sets that this CPU has; empty if the system does not report them."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set()
     return [flag for flag in _CPU_FLAGS if flag in words]
 
 
-def device() -> dict[str, Any]:
+def describe_device() -> dict[str, Any]:
     """The device on which an engine would compute, with its name and memory or threads."""
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
@@ -38,7 +38,7 @@ def device() -> dict[str, Any]:
     return {"device": "cpu", "name": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
 
 
-def nf4_error(where: str) -> float:
+def measure_nf4_error(device: str) -> float:
     """Relative error of a quantised layer against the plain one, computed with the kernels that an engine uses."""
     # Imported by name, because its type hints leave its layers untyped.
     bnb: Any = importlib.import_module("bitsandbytes")
@@ -49,8 +49,8 @@ def nf4_error(where: str) -> float:
     x = torch.randn(4, 256)
     with torch.no_grad():
         expected = plain(x)
-        got = layer.to(where)(x.to(where)).cpu()
-    return float((got - expected).norm() / expected.norm())
+        output = layer.to(device)(x.to(device)).cpu()
+    return float((output - expected).norm() / expected.norm())
 
 
 def examine_aligner(folder: str, gguf: str | None = None) -> dict[str, Any]:
@@ -60,26 +60,29 @@ def examine_aligner(folder: str, gguf: str | None = None) -> dict[str, Any]:
     from aligner_proxy.engine.gpu.stack import find_config_obstacle
     from aligner_proxy.engine.model.detector import DEPTHS
 
-    place = {"gguf_file": gguf} if gguf else {}
+    options = {"gguf_file": gguf} if gguf else {}
     try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **place)
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         return {"error": str(error).partition("\n")[0]}
     sizes = memory.read_sizes(config.to_dict())
-    about = {"obstacle": find_config_obstacle(config), "sizes": asdict(sizes) if sizes else None}
-    return about | {"head_states": len(DEPTHS) + 1}
+    findings = {"obstacle": find_config_obstacle(config), "sizes": asdict(sizes) if sizes else None}
+    return findings | {"head_states": len(DEPTHS) + 1}
 
 
 def probe(*aligner: str) -> dict[str, Any]:
-    """Run the probe and return plain data; `nf4` is the kernels' relative error, or the exception they raised."""
-    result = {"torch": torch.__version__, **device(), "cpu_flags": cpu_flags()}
+    """Probe this machine, and how the `aligner` (its folder, and perhaps its GGUF file) would run; return plain data.
+
+    `nf4` is the kernels' relative error, or the exception they raised.
+    """
+    result = {"torch": torch.__version__, **describe_device(), "cpu_flags": find_cpu_flags()}
     if result["device"] == "cuda":
         from aligner_proxy.engine.model import acceleration
 
         result["missing"] = acceleration.find_missing_part() or acceleration.try_kernel()
         result["aligner"] = examine_aligner(*aligner) if aligner else None
     try:
-        error = nf4_error(result["device"])
+        error = measure_nf4_error(result["device"])
     except Exception as failure:  # noqa: BLE001 - whatever third-party kernels raise is the finding
         return {**result, "nf4_works": False, "nf4": f"{type(failure).__name__}: {failure}"[:300]}
     return {**result, "nf4_works": error < _TOLERANCE, "nf4": round(error, 4)}

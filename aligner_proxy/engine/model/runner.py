@@ -1,7 +1,7 @@
 """The model and its forward passes. In the engine, only this folder and the loading of weights handle tensors.
 
 The main operation is `run`: it feeds tokens of several sequences in one forward pass and returns the token that the
-model chooses after each requested position. `scores` and `rows` use the states that earlier passes stored.
+model chooses after each requested position. `score_segments` and `read_rows` use the states that earlier passes stored.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColum
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
-from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, draft_length, probes
+from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, choose_draft_length, needs_probe
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import SegmentRow, Spans
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
@@ -94,10 +94,12 @@ class ModelRunner:
         self.shelf = HeadShelf(model.device)
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
-        # sequences that shared the last step
-        self._company = 1
+        self._last_sequences = 1
+        """Number of sequences in the last step."""
         # on a GPU the number of threads is not tuned
-        self._crew = ThreadTuner(1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads)
+        self._threads = ThreadTuner(
+            1 if model.device.type == "cuda" else torch.get_num_threads(), torch.set_num_threads
+        )
         # rounded up to whole blocks
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
@@ -113,11 +115,11 @@ class ModelRunner:
 
     @property
     def machine(self) -> str:
-        """Everything but the weights that the cost of a forward pass depends on, as text."""
+        """Everything but the weights that the cost of a forward pass depends on, as text: the key of stored costs."""
         device = self._model.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
-        way = "recorded forwards" if self._recorded else f"up to {self._crew.most} threads"
-        return f"{name}, {way}, {self._model.dtype}, torch {torch.__version__}"
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _find_cpu_name()
+        mode = "recorded forwards" if self._recorded else f"up to {self._threads.most} threads"
+        return f"{name}, {mode}, {self._model.dtype}, torch {torch.__version__}"
 
     @property
     def step_tokens(self) -> int:
@@ -129,33 +131,33 @@ class ModelRunner:
         """Longest sequence, in tokens, that the model's position embeddings support."""
         return int(self._model.config.max_position_embeddings)
 
-    def draft_length(self, acceptance: Acceptance, room: int) -> int:
+    def choose_draft_length(self, acceptance: Acceptance, room: int) -> int:
         """The best draft length on this machine, if as many sequences share a step as shared the last one."""
-        return draft_length(self.costs, acceptance, room, self._company)
+        return choose_draft_length(self.costs, acceptance, room, self._last_sequences)
 
-    def probes(self, prompt: int, room: int) -> bool:
+    def needs_probe(self, prompt_length: int, room: int) -> bool:
         """Whether a first draft of `room` tokens is too expensive without prior evidence, or needs an extra step.
 
-        `prompt` is the prompt's length in tokens. It needs an extra step if both together exceed one step's tokens.
+        It needs an extra step if prompt and draft together exceed one step's tokens.
         """
-        return prompt + room > self.step_tokens or probes(self.costs, room, self._company)
+        return prompt_length + room > self.step_tokens or needs_probe(self.costs, room, self._last_sequences)
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
-        self._company = len(feeds)
-        if self._recorded is not None and self._recorded.takes(feeds):
+        self._last_sequences = len(feeds)
+        if self._recorded is not None and self._recorded.can_run(feeds):
             return self._recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
-        with self._crew.time_forward(len(ids)), self._adapters.assign_rows(adapters):
+        with self._threads.time_forward(len(ids)), self._adapters.assign_rows(adapters):
             hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
             # detector heads read prompts only
-            if any(feed.start < feed.job.prompt for feed in feeds):
+            if any(feed.start < feed.job.prompt_length for feed in feeds):
                 self._states.keep(slots, hidden)
-            return self._choose(hidden, feeds)
+            return self._choose_tokens(hidden, feeds)
 
     # not `inference_mode`: the joined weights outlive this, and adapters may be merged into them
     @torch.no_grad()
@@ -185,7 +187,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def check_recorded(self) -> str | None:
-        """Compare a forward of every size with the library's; if one is wrong, give all up and say which.
+        """Compare a forward of every size with the library's; if one is wrong, drop all and say which; else None.
 
         For an engine that has no work yet: the texts are written to the first blocks of the cache.
         """
@@ -204,7 +206,7 @@ class ModelRunner:
         return None
 
     def _make_sample(self, count: int) -> Feed:
-        """So many tokens of a text, in the first blocks of the cache."""
+        """A feed of `count` arbitrary tokens, in the first blocks of the cache."""
         words = int(self._model.config.vocab_size)
         ids = [(17 + 7 * place) % words for place in range(count)]
         sequence = TokenSequence(ids=ids, blocks=list(range(-(-count // BLOCK))))
@@ -230,17 +232,17 @@ class ModelRunner:
         return self._recorded
 
     @torch.inference_mode()
-    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        """The detector's score of every segment of a prompt that has been fed: (log-odds, index of the objective)."""
+    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+        """The detector's score of every segment of a fed prompt: (log-odds, index of the most violated objective)."""
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
             return []
         taught_heads = feed.job.ask.taught_heads if feed.job.ask else None
-        most = head.judge(self._read_states(feed), spans, taught_heads).max(dim=-1)
-        return list(zip(most.values.tolist(), most.indices.tolist(), strict=True))
+        highest = head.judge(self._read_states(feed), spans, taught_heads).max(dim=-1)
+        return list(zip(highest.values.tolist(), highest.indices.tolist(), strict=True))
 
     @torch.inference_mode()
-    def rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
+    def read_rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:
         """The general head's row and scores of every segment of a prompt that has been fed."""
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
@@ -278,7 +280,7 @@ class ModelRunner:
         """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
         return self._states.read(self._context(feed), feed.job.sequence.adapter)
 
-    def ends(self, adapter: int = 0) -> bool:
+    def judges_ends(self, adapter: int = 0) -> bool:
         """Whether this aligner's head also judges the end of the answer."""
         head = self._heads[adapter].detector
         return head is not None and bool(head.ends)
@@ -292,7 +294,7 @@ class ModelRunner:
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
         """Return rows [texts, layers * hidden] of texts that are read separately (encoder.py)."""
         longest = max(len(encoder.shorten_ids(ids)) for ids in texts)
-        with self._crew.time_forward(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
+        with self._threads.time_forward(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
@@ -335,9 +337,10 @@ class ModelRunner:
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
 
     def _slots(self, feeds: Sequence[Feed]) -> Tensor:
+        """KV-cache slots of the new tokens of all feeds."""
         return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
 
-    def _choose(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
+    def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Choose the greedy tokens at the requested positions; logits are computed for these only."""
         first = 0
         rows = []
@@ -347,33 +350,34 @@ class ModelRunner:
         if not rows:
             return [[] for _ in feeds]
         output: nn.Module = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits = cpu_kernels.logits(output, hidden[rows])
+        logits = cpu_kernels.compute_logits(output, hidden[rows])
         tokens = []
-        at = 0
+        first = 0
         for feed in feeds:
-            tokens.append(_greedy(logits[at : at + len(feed.predicted)], feed))
-            at += len(feed.predicted)
+            last = first + len(feed.predicted)
+            tokens.append(_choose_greedily(logits[first:last], feed))
+            first = last
         return tokens
 
 
-def _cpu() -> str:
-    """The processor's name, or its architecture if unknown, and whether it multiplies in tiles."""
+def _find_cpu_name() -> str:
+    """The CPU's name (its architecture if unknown), plus ", in tiles" if it multiplies so; part of `machine`."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
     return f"{name}, in tiles" if cpu_kernels.has_tiles() else name
 
 
-def _greedy(logits: Tensor, feed: Feed) -> list[int]:
-    """The best token of each row; a favoured token is kept unless another beats it by more than the caution."""
+def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:
+    """Choose the best token of each row; a favoured token is kept unless another beats it by more than the caution."""
     ask = feed.job.ask
     if not len(logits):
         return []
     best, tokens = logits.max(dim=-1)
     if ask is not None and ask.caution > 0:
         # a draft may be fed in several steps; then the rows of this feed begin within it
-        begin = feed.predicted.start - feed.job.tail
-        favoured = ask.favoured[begin : begin + len(logits)]
+        first = feed.predicted.start - feed.job.tail
+        favoured = ask.favoured[first : first + len(logits)]
         if favoured:
             favoured_ids = torch.tensor(favoured, device=logits.device)
             # there may be fewer favoured tokens than rows, at the end of the text that drafts are taken from

@@ -57,7 +57,7 @@ class LoadedHead:
         floor = -math.inf if head.floor is None else head.floor
         return cls(*fields, weight, head.either, inner, offsets, outer, floor)
 
-    def units(self, rows: Tensor) -> Tensor:
+    def compute_units(self, rows: Tensor) -> Tensor:
         """The output of the hidden units for these rows [segments, width], in nats [segments]."""
         return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
 
@@ -85,16 +85,16 @@ class TaughtColumns:
         general = scores[:, self._columns]
         taught_scores = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
         for place, head in self._deep:
-            taught_scores[:, place] += head.units(rows)
+            taught_scores[:, place] += head.compute_units(rows)
         scores[:, self._columns] = torch.where(self._either, torch.maximum(taught_scores, general), taught_scores)
 
 
 class HeadShelf:
     """Store of an engine's uploaded heads by content hash; safe to use from any thread."""
 
-    def __init__(self, device: torch.device, most: int = MOST_HEADS) -> None:
+    def __init__(self, device: torch.device, limit: int = MOST_HEADS) -> None:
         self._device = device
-        self._most = most
+        self._limit = limit
         self._heads: OrderedDict[str, LoadedHead] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -105,7 +105,7 @@ class HeadShelf:
         with self._lock:
             self._heads[name] = loaded
             self._heads.move_to_end(name)
-            while len(self._heads) > self._most:
+            while len(self._heads) > self._limit:
                 self._heads.popitem(last=False)
         return name
 
@@ -132,18 +132,18 @@ def select_heads(
     Raises `UnknownHead`, and `HeadRefused` for a head of another aligner or objective.
     """
     heads: dict[int, LoadedHead] = {}
-    for at, objective in enumerate(objectives):
+    for index, objective in enumerate(objectives):
         # a request without uploaded heads may leave the list out; an empty name stands for none
-        name = names[at] if names else ""
+        name = names[index] if names else ""
         if name:
-            heads[at] = shelf.get(name)
-            _check(heads[at], name, aligner, objective)
+            heads[index] = shelf.get(name)
+            _check_head(heads[index], name, aligner, objective)
         elif objective in shipped:
-            heads[at] = shipped[objective]
+            heads[index] = shipped[objective]
     return heads
 
 
-def _check(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
+def _check_head(head: LoadedHead, name: str, aligner: str, objective: str) -> None:
     """Raise `HeadRefused` unless the head is for this aligner and this objective."""
     if head.aligner != aligner:
         raise HeadRefused(

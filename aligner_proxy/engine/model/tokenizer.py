@@ -40,20 +40,20 @@ class PromptTokenizer:
         # any of them ends an answer; the lowest is the one that drafts contain
         self.eos = min(eos_ids)
         # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
-        self._joins = all(self._ids(a) + self._ids(b) == self._ids(a + b) for a, b in _JOINTS)
+        self._joins = all(self.pieces(a).ids + self.pieces(b).ids == self.pieces(a + b).ids for a, b in _JOINTS)
 
     def prompt(self, text: str) -> Encoded:
         """Tokens of a whole prompt, with the start mark if this tokenizer has one."""
         encoding = self._backend.encode(text, add_special_tokens=True)
         return Encoded(list(encoding.ids), list(encoding.offsets))
 
-    def prompt_after(self, previous: Encoded, before: str, text: str, same: int) -> Encoded:
+    def prompt_after(self, previous: Encoded, before: str, text: str, common_length: int) -> Encoded:
         """Tokens of the prompt `text`, reusing `previous`, the tokens of `before`; the result equals `prompt(text)`.
 
-        Both texts begin with the same `same` characters. Only the text after the last but one common word is tokenised,
-        so that a growing text is not tokenised again and again.
+        Both texts begin with the same `common_length` characters. Only what follows the last but one common word is
+        tokenised, so that a growing text is not tokenised again and again.
         """
-        start = _word_start(text, same) if self._joins else 0
+        start = _find_word_start(text, common_length) if self._joins else 0
         shared_count = bisect_right(previous.offsets, start, key=lambda offset: offset[1]) if start else 0
         # reused only if a token of the previous prompt ends exactly where the new text is cut
         if not shared_count or previous.offsets[shared_count - 1][1] != start or before[:start] != text[:start]:
@@ -76,20 +76,17 @@ class PromptTokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
 
-
-def _word_start(text: str, end: int) -> int:
+def _find_word_start(text: str, end: int) -> int:
     """Index of the last single space before `end`, a safe place to cut the text; 0 if there is none.
 
-    The word at `end` may continue, so it stays after the cut.
+    The word position `end` may continue, so it stays after the cut.
     """
-    at = text.rfind(" ", 0, end)
+    position = text.rfind(" ", 0, end)
     for _ in range(_TRIES):
-        if at <= 0 or not (text[at - 1].isspace() or text[at + 1 : at + 2].isspace()):
+        if position <= 0 or not (text[position - 1].isspace() or text[position + 1 : position + 2].isspace()):
             break
-        at = text.rfind(" ", 0, at)
+        position = text.rfind(" ", 0, position)
     else:
         return 0  # no single space in so many tries: tokenise the whole text
-    return max(0, at)
+    return max(0, position)

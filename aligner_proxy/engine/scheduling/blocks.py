@@ -55,7 +55,7 @@ class BlockPool:
         self._node_of: dict[int, int] = {}
         self._key_of: dict[int, Key] = {}
         self._block_of: dict[Key, int] = {}
-        self._nodes = _numbers()
+        self._nodes = _make_node_numbers()
 
     def take(self) -> int:
         """Take a free block and forget its old content; raises `NoRoom`."""
@@ -77,12 +77,12 @@ class BlockPool:
                 if block not in self._key_of:
                     self._free.move_to_end(block, last=False)
 
-    def match(self, ids: Sequence[int], most: int, owner: Owner = _ANYBODY) -> list[int]:
-        """Hold and return the published blocks that match the start of an owner's prompt, up to its token `most`."""
+    def match(self, ids: Sequence[int], limit: int, owner: Owner = _ANYBODY) -> list[int]:
+        """Hold and return the published blocks that match the start of an owner's prompt, up to its token `limit`."""
         matched: list[int] = []
         node = -owner.adapter  # the adapter's root; other nodes have positive numbers
-        for start in range(0, most - self.size + 1, self.size):
-            block = self._block_of.get(self._key(node, ids, start, owner))
+        for start in range(0, limit - self.size + 1, self.size):
+            block = self._block_of.get(self._make_key(node, ids, start, owner))
             if block is None:
                 break
             self._hold(block)
@@ -99,7 +99,7 @@ class BlockPool:
             first -= 1
         node = self._node_of[blocks[first - 1]] if first else -owner.adapter
         for number in range(first, full):
-            key = self._key(node, ids, number * self.size, owner)
+            key = self._make_key(node, ids, number * self.size, owner)
             if key in self._block_of:
                 return  # another sequence computed the same block first: that one is shared, ours is not
             block = blocks[number]
@@ -111,11 +111,11 @@ class BlockPool:
         """Whether other sequences may use the block, so that it must not be written to any more."""
         return block in self._key_of
 
-    def available(self) -> int:
+    def count_free(self) -> int:
         """Number of free blocks."""
         return len(self._free)
 
-    def use(self) -> BlockUse:
+    def count_uses(self) -> BlockUse:
         """Count the blocks by state, for metrics; may be called from another thread."""
         cached = sum(block in self._key_of for block in [*self._free])  # a copy, as the model's thread may change it
         used = self.count - len(self._free)
@@ -130,11 +130,13 @@ class BlockPool:
         assert {b for b in range(self.count) if not expected[b]} == set(self._free), "free blocks are not the unheld"
         assert all(self._block_of[key] == block for block, key in self._key_of.items()), "a known block is lost"
 
-    def _key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
+    def _make_key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
+        """The key of the block that begins at token `start` of a prompt and follows the block `node`."""
         end = start + self.size
         return (node, tuple(ids[start:end]), owner.find_tenant(end))
 
     def _hold(self, block: int) -> None:
+        """Count one more holder of a block, which is then not free."""
         self._free.pop(block, None)
         self._holders[block] += 1
 
@@ -145,6 +147,6 @@ class BlockPool:
             del self._block_of[key], self._node_of[block]
 
 
-def _numbers() -> count[int]:
+def _make_node_numbers() -> count[int]:
     """Node numbers; never reused, so that a block whose predecessor is gone cannot be matched by accident."""
     return count(1)

@@ -26,8 +26,8 @@ _WASTE = 0.03
 _FORGETTING = 0.85
 """Weight left to older evidence at each rejection, because recent text says more about an edit than distant text."""
 _GUESSES_LEFT = 0.9
-"""The same for each draft that begins after an edit."""
-_LATELY = 12
+"""Weight left to older guesses at each draft that begins after an edit."""
+_RECENT = 12
 """Number of recent passes from which the price of a token is computed."""
 _AT_FIRST = 4
 """Prior: tokens assumed to have been written by one pass, before any has run."""
@@ -74,26 +74,29 @@ class CostCurve:
         return table[tokens]
 
     def _extend_table(self, tokens: int) -> None:
+        """Compute the costs of up to `tokens` tokens that the table does not have yet."""
         self._table.extend(self._interpolate(count) for count in range(len(self._table), tokens + 1))
 
     def _interpolate(self, tokens: int) -> float:
-        more, high = self.points[-1]
-        if tokens <= more and len(self.points) > 1:
+        right_tokens, right_cost = self.points[-1]
+        if tokens <= right_tokens and len(self.points) > 1:
             # the piece of the curve that holds `tokens`; below all sizes, the first piece
-            at = max(1, bisect_left(self.points, tokens, key=lambda point: point[0]))
-            (fewer, low), (more, high) = self.points[at - 1 : at + 1]
+            index = max(1, bisect_left(self.points, tokens, key=lambda point: point[0]))
+            (left_tokens, left_cost), (right_tokens, right_cost) = self.points[index - 1 : index + 1]
         else:
             # recorded forwards cost the same up to the next size, so the rise is that since the last lower cost
-            fewer, low = next((point for point in reversed(self.points) if point[1] < high), (more - 1, high))
+            lower = (point for point in reversed(self.points) if point[1] < right_cost)
+            left_tokens, left_cost = next(lower, (right_tokens - 1, right_cost))
+        share = (tokens - left_tokens) / (right_tokens - left_tokens)
         # below the first size the line might fall to nothing, so the first cost is the least
-        return max(low + (high - low) * (tokens - fewer) / (more - fewer), self.points[0][1])
+        return max(left_cost + (right_cost - left_cost) * share, self.points[0][1])
 
-    def count_further_tokens(self, tokens: int, times: float, most: int) -> int:
-        """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `times` its cost."""
+    def count_further_tokens(self, tokens: int, factor: float, most: int) -> int:
+        """How many tokens, at most `most`, can be added to a pass over `tokens` for at most `factor` times its cost."""
         first = tokens + 1
         if len(self._table) < first + most:
             self._extend_table(tokens + most)
-        return bisect_right(self._table, times * self._table[tokens], first, first + most) - first
+        return bisect_right(self._table, factor * self._table[tokens], first, first + most) - first
 
 
 FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
@@ -133,86 +136,89 @@ class Acceptance:
     """Drafts after the end of a run whose position was located by written tokens."""
     blind: Guesses = Guesses(1.0, 4.0)
     """Drafts after the end of a run whose position is only a guess."""
-    running: bool = True
+    in_run: bool = True
     """Whether the last step ended within a run, so that the next draft continues it."""
-    lately: tuple[Round, ...] = ()
-    """The last passes, at most `_LATELY`."""
+    recent_rounds: tuple[Round, ...] = ()
+    """The last passes, at most `_RECENT`."""
 
-    def add_step(self, run: int, *, run_ended: bool, done: Round = Round()) -> Acceptance:
-        """Return the statistics with one more step, in which the model copied `run` tokens of the answer in a row."""
+    def add_step(self, copied_tokens: int, *, run_ended: bool, step_round: Round = Round()) -> Acceptance:
+        """Return the statistics with one more step, in which the model copied so many tokens of the answer in a row."""
         located = self.located
         blind = self.blind
         # this step's draft was the first after an edit: note whether its first token was right
-        if not self.running and self.lately:
-            if self.lately[-1].located:
-                located = located.add_guess(run > 0)
+        if not self.in_run and self.recent_rounds:
+            if self.recent_rounds[-1].located:
+                located = located.add_guess(copied_tokens > 0)
             else:
-                blind = blind.add_guess(run > 0)
-        copied = self.copied + run
+                blind = blind.add_guess(copied_tokens > 0)
+        copied = self.copied + copied_tokens
         ended_runs = self.ended_runs
         if run_ended:
             copied *= _FORGETTING
             ended_runs = ended_runs * _FORGETTING + 1
-        return Acceptance(copied, ended_runs, located, blind, not run_ended, (*self.lately[1 - _LATELY :], done))
+        return Acceptance(
+            copied, ended_runs, located, blind, not run_ended, (*self.recent_rounds[1 - _RECENT :], step_round)
+        )
 
     @property
-    def goes_on(self) -> float:
+    def continuation_chance(self) -> float:
         """Probability that a run continues with its next token; 1 as long as no run has ended."""
         # one token counts as copied in advance, so that the first end of a run does not make this 0
         return (self.copied + 1) / (self.copied + self.ended_runs + 1)
 
     @property
-    def begins(self) -> float:
+    def first_token_chance(self) -> float:
         """Probability that the first token of the next draft is right."""
-        if self.running:
-            return self.goes_on
-        behind = self.located if self.lately and self.lately[-1].located else self.blind
-        return behind.right / behind.total
+        if self.in_run:
+            return self.continuation_chance
+        guesses = self.located if self.recent_rounds and self.recent_rounds[-1].located else self.blind
+        return guesses.right / guesses.total
 
     def expect_tokens(self, length: int) -> float:
         """Expected tokens written by a step with a draft of this length: its accepted tokens, and the model's own."""
-        # a token is accepted only if all before it are, so its chance is begins * p ** (its index)
-        p = self.goes_on
-        return 1 + self.begins * (length if p == 1 else (1 - p**length) / (1 - p))
+        # a token is accepted only if all before it are, so the chance of draft token i is first * p ** i
+        first = self.first_token_chance
+        p = self.continuation_chance
+        return 1 + first * (length if p == 1 else (1 - p**length) / (1 - p))
 
-    def price(self, costs: CostCurve, company: int = 1) -> float:
-        """The recent cost of a written token, if `company` sequences share each pass."""
+    def estimate_price(self, costs: CostCurve, sequence_count: int = 1) -> float:
+        """The recent cost of a written token, if `sequence_count` sequences share each pass."""
         # the prior is one pass over a single token
-        cost = costs.estimate_cost(company)
+        cost = costs.estimate_cost(sequence_count)
         written_tokens = _AT_FIRST
-        for recent in self.lately:
-            cost += costs.estimate_cost(company * recent.fed_tokens)
+        for recent in self.recent_rounds:
+            cost += costs.estimate_cost(sequence_count * recent.fed_tokens)
             written_tokens += recent.written_tokens
-        return cost / company / written_tokens
+        return cost / sequence_count / written_tokens
 
 
 Rule = Callable[[Acceptance, int], int]
 """Returns the length of the next draft, from the statistics so far and the maximal length."""
 
 
-def probes(costs: CostCurve, room: int, company: int = 1) -> bool:
-    """Whether first drafts of `room` tokens, in `company` sequences, would cost too much if wrong from the start."""
-    return costs.estimate_cost(company * (room + 1)) > (1 + _WASTE * room) * costs.estimate_cost(company)
+def needs_probe(costs: CostCurve, room: int, sequence_count: int = 1) -> bool:
+    """Whether first drafts of `room` tokens, in so many sequences, would cost too much if wrong from the start."""
+    return costs.estimate_cost(sequence_count * (room + 1)) > (1 + _WASTE * room) * costs.estimate_cost(sequence_count)
 
 
-def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: int = 1) -> int:
-    """The draft length with the highest expected gain, at most `room`; `company` sequences share the pass.
+def choose_draft_length(costs: CostCurve, acceptance: Acceptance, room: int, sequence_count: int = 1) -> int:
+    """The draft length with the highest expected gain, at most `room`; `sequence_count` sequences share the pass.
 
     Of lengths with equal gains it is the longest.
     """
     # nothing was rejected yet: draft the rest of the answer, or a probe before anything was copied
     if not acceptance.ended_runs:
-        return min(room, PROBE) if not acceptance.copied and probes(costs, room, company) else room
-    price = acceptance.price(costs, company)
+        return min(room, PROBE) if not acceptance.copied and needs_probe(costs, room, sequence_count) else room
+    price = acceptance.estimate_price(costs, sequence_count)
     # proposing and checking a draft takes time outside of the pass
-    effort = _EFFORT * costs.estimate_cost(company) / company
+    effort = _EFFORT * costs.estimate_cost(sequence_count) / sequence_count
     # no draft is worth more than one of the full length
     most_worth = price * acceptance.expect_tokens(room)
     best_gain = -math.inf
     best_length = 0
-    for length in _lengths(room):
+    for length in _list_lengths(room):
         # each sequence feeds its draft and the token before it
-        cost = costs.estimate_cost(company * (length + 1)) / company + (effort if length else 0.0)
+        cost = costs.estimate_cost(sequence_count * (length + 1)) / sequence_count + (effort if length else 0.0)
         # passes over more tokens never cost less, so no longer draft can gain more
         if most_worth - cost < best_gain:
             break
@@ -224,7 +230,7 @@ def draft_length(costs: CostCurve, acceptance: Acceptance, room: int, company: i
 
 
 @lru_cache(maxsize=1024)
-def _lengths(room: int) -> tuple[int, ...]:
+def _list_lengths(room: int) -> tuple[int, ...]:
     """The draft lengths to compare, from 0 to `room`; long ones in growing steps, so that few are compared."""
     lengths = [0]
     while lengths[-1] < room:

@@ -62,7 +62,7 @@ def read_last_refusal() -> float:
 class Phases:
     """Times at which one request reached its phases, in monotonic seconds.
 
-    Only the model's thread calls `read` and `note_forward`.
+    Only the model's thread calls `note_read` and `note_forward`.
     """
 
     trace: Any = None
@@ -70,11 +70,11 @@ class Phases:
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
     prefilled: float | None = None
-    along: float | None = None
+    reading_since: float | None = None
     """Time since which the answer was read while the upstream wrote it; None if it was not."""
     unwanted: bool = False
     """True while the upstream still writes the answer, so that no client waits for a result yet."""
-    over: bool = False
+    is_over: bool = False
     """Whether its end was recorded; later ones are ignored."""
 
     def note_forward(self) -> None:
@@ -82,14 +82,14 @@ class Phases:
         if self.started is None:
             self.started = time.monotonic()
 
-    def read(self) -> None:
+    def note_read(self) -> None:
         """Note that the model has read everything given so far; the first call ends the prefill phase."""
         if self.prefilled is None:
             self.prefilled = time.monotonic()
 
     def note_complete_answer(self) -> None:
         """Note that an answer read while it was written has ended, and restart the phases: a client waits now."""
-        self.along = self.started or self.arrived
+        self.reading_since = self.started or self.arrived
         self.arrived = time.monotonic()
         self.started = self.prefilled = None
         self.unwanted = False
@@ -99,9 +99,9 @@ class Phases:
 
         `end` is its result or error, `departure` the reason its client left, if it did. Does nothing while `unwanted`.
         """
-        if self.over or self.unwanted:
+        if self.is_over or self.unwanted:
             return
-        self.over = True
+        self.is_over = True
         now = time.monotonic()
         reason = departure or (end.reason if isinstance(end, CorrectionError) else "")
         REQUESTS.labels(reason).observe(now - self.arrived)
@@ -113,13 +113,13 @@ class Phases:
                 "aligner__accepted_tokens": end.counts.accepted,
             }
             attributes["generate"] = {**draft_counts, "aligner__forwards": end.counts.forwards}
-        if self.along is not None:
-            tracing.record_span("aligner.read_along", self.arrived - self.along, now - self.arrived, self.trace)
-        for name, start, stop in self._spans(now):
+        if self.reading_since is not None:
+            tracing.record_span("aligner.read_along", self.arrived - self.reading_since, now - self.arrived, self.trace)
+        for name, start, stop in self._list_phases(now):
             _PHASES[name].observe(stop - start)
             tracing.record_span(f"aligner.{name}", stop - start, now - stop, self.trace, **attributes.get(name, {}))
 
-    def _spans(self, now: float) -> Iterator[tuple[str, float, float]]:
+    def _list_phases(self, now: float) -> Iterator[tuple[str, float, float]]:
         """The phases that the request went through, each as (name, start, stop)."""
         # a request that ended in a phase was in it until now, and in no later one
         started = self.started or now
@@ -138,11 +138,13 @@ def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> by
     """All metrics in Prometheus' text format; without arguments (aligner not loaded), only the general ones."""
     # a new registry for each call, because these values are a snapshot
     registry = CollectorRegistry()
-    registry.register(_Metrics([*_aligner_metrics(about), *(_busy(load) if load else ())]))
+    registry.register(_Metrics([*_aligner_metrics(about), *(_load_metrics(load) if load else ())]))
     return generate_latest(registry) + generate_latest(REGISTRY)
 
 
 class _Metrics:
+    """A collector of metrics that were made before, as the registry expects one."""
+
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
 
@@ -164,7 +166,7 @@ def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
         yield family
 
 
-def _busy(load: Load) -> Iterator[Metric]:
+def _load_metrics(load: Load) -> Iterator[Metric]:
     """Metrics of the load: sequences and KV-cache blocks now, and counts since the engine started."""
     blocks = load.blocks
     totals = load.totals
@@ -192,6 +194,7 @@ def _busy(load: Load) -> Iterator[Metric]:
 
 
 def _gauge(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    """A gauge with one value for each value of its only label."""
     family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)

@@ -41,13 +41,13 @@ _SHORT = 32
 _SLOWER = 6.0
 """How many times longer prompts may make a step in which another job decodes."""
 _SLOWER_FOR_OTHERS = 1.5
-"""The same for prompts of a tenant that has had more than another tenant in the step."""
+"""How many times longer prompts of a tenant that has had more may make a step in which a tenant with less works."""
 _ORDINARY = 4096
 """Longest request, in tokens, whose full time enters the estimate; the time of longer ones is scaled down."""
 _LEAST = 32
 """Fewest prompt tokens allowed in a step whatever they cost, so that every job advances."""
 _FEWEST = 4
-"""The same for tenants that have had more than another tenant in the step."""
+"""Fewest prompt tokens of a tenant that has had more than another tenant in the step."""
 _SLOWER_THAN_ONE = 4.0
 """Longest step of long work, in multiples of a one-token step, while a tenant with little work may come back."""
 _WOKEN = 8
@@ -80,16 +80,16 @@ class ServiceTime:
 
 @dataclass(slots=True, eq=False)
 class JobClient:
-    """For whom a job is done: what the scheduler must know of that side. Another thread may change the answers."""
+    """What the scheduler must know of a job's client. The functions' results may change at any time."""
 
     deadline: float = float("inf")
     """In monotonic seconds."""
     tenant: str = ""
-    abandoned: Callable[[], bool] = lambda: False
-    awake: Callable[[], bool] = lambda: False
-    """For work that waits for text: returns whether new text has come."""
+    is_abandoned: Callable[[], bool] = lambda: False
+    has_new_text: Callable[[], bool] = lambda: False
+    """For work that waits for text."""
     reads_ahead: Callable[[], bool] = lambda: False
-    """Returns whether nobody waits for the job yet."""
+    """Whether nobody waits for the job yet."""
     ahead: bool = False
     """The value of `reads_ahead` at the beginning of this step."""
 
@@ -104,7 +104,7 @@ class Job:
     client: JobClient = field(default_factory=JobClient)
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
-    prompt: int = 0
+    prompt_length: int = 0
     """Number of leading tokens that belong to the prompt, whose blocks other prompts may share."""
     tokens: list[int] = field(default_factory=list)
     """Tokens that the model chose for the current ask."""
@@ -135,7 +135,7 @@ class Job:
         self.tokens = []
         self.forwards = 0
         if self.ask.prompt:
-            self.prompt = len(self.sequence.ids) + len(self.ask.ids)
+            self.prompt_length = len(self.sequence.ids) + len(self.ask.ids)
             self.sequence.shared = self.ask.shared
         self.sequence.ids += [*self.ask.ids, *self.ask.draft]
         return None
@@ -186,89 +186,90 @@ class Scheduler:
         """
         for job in (*self.running, *self.waiting):
             job.client.ahead = job.client.reads_ahead()
-        self._sweep(now)
+        self._drop_lost_jobs(now)
         self._free_place()
         feeds: list[Feed] = []
-        self._see_long_work(now)
-        long = self.long_work.yielding
+        self._note_long_work(now)
+        yielding = self.long_work.yielding
         fed_tokens = 0
         decoding_tokens = 0
         for job in sorted(self.running, key=_count_remaining):
             # decoding jobs only; those of tenants that yield come last, in `_feed_long`
-            if not job.client.ahead and job.client.tenant not in long and job.sequence.remaining <= _SHORT:
-                own_tokens = self._feed(job, feeds, self._budget(fed_tokens, decoding_tokens))
+            if not job.client.ahead and job.client.tenant not in yielding and job.sequence.remaining <= _SHORT:
+                own_tokens = self._feed(job, feeds, self._count_room(fed_tokens, decoding_tokens))
                 fed_tokens += own_tokens
-                # more if it had to read a part of its prompt again, see `_own`
+                # more if it had to read a part of its prompt again, see `_make_writable`
                 decoding_tokens += own_tokens if own_tokens <= _SHORT else 0
-        rows = self._rows(feeds, ahead=False)
+        queues = self._queue_jobs(feeds, ahead=False)
         # before long work is taken out, because its tenants have work now, too
-        self.shares[False].see(rows)
-        long_rows = {tenant: rows.pop(tenant) for tenant in long if tenant in rows}
-        self._feed_fairly(rows, feeds, self.shares[False])
-        if long_rows:
-            self._feed_long(long_rows, feeds)
-        rows = self._rows(feeds, ahead=True)
-        self.shares[True].see(rows)
-        self._feed_fairly(rows, feeds, self.shares[True], self._spare(feeds))
+        self.shares[False].note_tenants(queues)
+        long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
+        self._feed_fairly(queues, feeds, self.shares[False])
+        if long_queues:
+            self._feed_long(long_queues, feeds)
+        queues = self._queue_jobs(feeds, ahead=True)
+        self.shares[True].note_tenants(queues)
+        self._feed_fairly(queues, feeds, self.shares[True], self._count_spare_tokens(feeds))
         self._idle = not feeds
         # Feeds of one adapter are adjacent, so that each adapter is applied once.
         return sorted(feeds, key=lambda feed: feed.job.sequence.adapter)
 
-    def _see_long_work(self, now: float) -> None:
-        """Let it be decided whose long work yields in this step."""
+    def _note_long_work(self, now: float) -> None:
+        """Tell `long_work` how many tokens each tenant's active jobs have, so that it decides whose work yields."""
         sizes: Counter[str] = Counter()
         for job in (*self.running, *self.waiting):
             # only work that a client waits for and that can go on now
             if not job.client.ahead and not job.parked:
                 sizes[job.client.tenant] += len(job.sequence.ids)
-        self.long_work.see(sizes, now)
+        self.long_work.choose_yielding(sizes, now)
 
-    def _feed_long(self, rows: dict[str, deque[Job]], feeds: list[Feed]) -> None:
+    def _feed_long(self, queues: dict[str, deque[Job]], feeds: list[Feed]) -> None:
         """Feed long work: its guaranteed part next to other work, or a short step if alone; charge the tokens."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
-        soon = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
-        room = self.long_work.room(fed_tokens) if fed_tokens else soon
-        given_tokens = self._feed_fairly(rows, feeds, self.shares[False], room)
-        self.long_work.took(fed_tokens, given_tokens)
+        short_step = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
+        room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
+        given_tokens = self._feed_fairly(queues, feeds, self.shares[False], room)
+        self.long_work.pay(fed_tokens, given_tokens)
 
     def _feed_fairly(
-        self, rows: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, most: int | None = None
+        self, queues: dict[str, deque[Job]], feeds: list[Feed], shares: Shares, limit: int | None = None
     ) -> int:
-        """Feed chunks of prompts and admit waiting jobs, the tenant with least first; return the number of tokens fed.
+        """Feed chunks of prompts and admit waiting jobs, first of the tenant that has had least; return the tokens fed.
 
-        It is at most `most`; if that is None, the other jobs in the step limit it.
+        They are at most `limit`; if that is None, the other jobs in the step limit them.
         """
         given_tokens = 0
-        full = False
-        while rows:
-            tenant = min(rows, key=shares.count_given_tokens)
-            room = self._beside_others(tenant, feeds) if most is None else most - given_tokens
+        is_closed = False
+        while queues:
+            tenant = min(queues, key=shares.count_given_tokens)
+            room = self._count_room_for(tenant, feeds) if limit is None else limit - given_tokens
             if not room:
                 break  # the others have had more, so they may take no more than this tenant
-            job = rows[tenant].popleft()
-            if not rows[tenant]:
-                del rows[tenant]
+            job = queues[tenant].popleft()
+            if not queues[tenant]:
+                del queues[tenant]
             if job in self.waiting:
-                full = full or not self._let_in(job, feeds)  # a job that needs many blocks is not overtaken for ever
+                # a job that needs many blocks is not overtaken for ever
+                is_closed = is_closed or not self._let_in(job, feeds)
             fed_tokens = self._feed(job, feeds, room)
             shares.give(tenant, fed_tokens)
             given_tokens += fed_tokens
         return given_tokens
 
-    def _rows(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
+    def _queue_jobs(self, feeds: list[Feed], *, ahead: bool) -> dict[str, deque[Job]]:
         """Jobs with tokens to feed, by tenant: running jobs first, the shortest before others, then waiting jobs."""
         busy = {id(feed.job) for feed in feeds}
-        rows: dict[str, deque[Job]] = {}
+        queues: dict[str, deque[Job]] = {}
         # in most steps all running jobs are busy, so nothing is left to sort
         reading = sorted((job for job in self.running if id(job) not in busy), key=_count_remaining)
         for job in (*reading, *self.waiting):
             if job.client.ahead == ahead and not job.parked:
-                rows.setdefault(job.client.tenant, deque()).append(job)
-        return rows
+                queues.setdefault(job.client.tenant, deque()).append(job)
+        return queues
 
     def _let_in(self, job: Job, feeds: list[Feed]) -> bool:
         """Admit a waiting job if a slot and blocks are free; return whether it was admitted."""
-        return self._active(ahead=job.client.ahead) < self.most and self._admit(job, feeds)
+        return self._count_active(ahead=job.client.ahead) < self.most and self._admit(job, feeds)
 
     def _free_place(self) -> None:
         """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
@@ -279,14 +280,14 @@ class Scheduler:
         if len(active) < self.most or not waiting:
             return
         places = Counter(job.client.tenant for job in active)
-        most, count = places.most_common(1)[0]
+        richest, count = places.most_common(1)[0]
         # with a difference of one, both would only change places, again and again
         if count >= min(places[job.client.tenant] for job in waiting) + 2:
-            self._push_out(next(job for job in reversed(active) if job.client.tenant == most))
+            self._push_out(next(job for job in reversed(active) if job.client.tenant == richest))
 
     def find_woken_jobs(self) -> list[Job]:
         """Parked jobs for which new text has come: all that clients wait for, and a few of the others."""
-        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.client.awake()]
+        woken = [job for job in (*self.running, *self.waiting) if job.parked and job.client.has_new_text()]
         awaited = [job for job in woken if not job.client.reads_ahead()]
         ahead = [job for job in woken if job not in awaited]
         # those that continued least often come first, so that each gets its turn
@@ -310,14 +311,14 @@ class Scheduler:
         job.forwards += 1
         job.fed_tokens += fed_tokens
         # only the prompt: tokens after it may be cropped again
-        length = min(feed.stop, job.prompt)
+        length = min(feed.stop, job.prompt_length)
         full = length // self.pool.size
         # in nearly all steps they are published already
         if full and not self.pool.is_published(sequence.blocks[full - 1]):
             self.pool.publish(sequence.blocks, sequence.ids, length, sequence.owner)
         if sequence.remaining:
             return False
-        job.phases.read()
+        job.phases.note_read()
         return True
 
     def drop(self, job: Job, end: Any) -> None:
@@ -345,29 +346,29 @@ class Scheduler:
         jobs = [*self.running, *self.waiting]
         parked = sum(job.parked for job in jobs)
         running = sum(not job.parked for job in self.running)
-        return Load(running, len(jobs) - running - parked, parked, self.pool.use(), self.totals)
+        return Load(running, len(jobs) - running - parked, parked, self.pool.count_uses(), self.totals)
 
     def check(self) -> None:
         """Raise AssertionError if blocks are miscounted; for tests and idle moments."""
         assert not any(job.sequence.blocks for job in self.waiting), "a waiting job holds blocks"
         self.pool.check(block for job in self.running for block in job.sequence.blocks)
 
-    def _sweep(self, now: float) -> None:
+    def _drop_lost_jobs(self, now: float) -> None:
         """Drop jobs that were abandoned, whose deadline has passed, or that cannot be ready in time."""
         for job in [*self.running, *self.waiting]:
-            if job.client.abandoned():
+            if job.client.is_abandoned():
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
-            elif job.phases.started is None and self._too_late(job, now):
+            elif job.phases.started is None and self._is_too_late(job, now):
                 count_refusal(EngineOverloaded.reason)
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
 
-    def _too_late(self, job: Job, now: float) -> bool:
+    def _is_too_late(self, job: Job, now: float) -> bool:
         """Whether a job that has not started would miss its deadline; False if no other job is active: it may try."""
-        return self.pace.misses(job.client.deadline, now) and bool(self._active())
+        return self.pace.misses(job.client.deadline, now) and bool(self._count_active())
 
-    def _active(self, *, ahead: bool = False) -> int:
+    def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""
         return sum(not job.parked and (ahead or not job.client.ahead) for job in self.running)
 
@@ -380,18 +381,18 @@ class Scheduler:
         self.waiting.remove(job)
         sequence = job.sequence
         # the token after which the model chooses is fed in any case, even if its block is cached
-        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt), sequence.owner)
+        sequence.blocks = self.pool.match(sequence.ids, min(job.tail, job.prompt_length), sequence.owner)
         sequence.computed = len(sequence.blocks) * self.pool.size
         self.running.append(job)
-        while (missing := self._missing_blocks(sequence, len(sequence.ids))) > self.pool.available():
-            spared = self._choose_donor(job, missing, feeds)
-            if spared is None:
+        while (missing := self._count_missing_blocks(sequence, len(sequence.ids))) > self.pool.count_free():
+            donor = self._choose_donor(job, missing, feeds)
+            if donor is None:
                 break
-            self._push_out(spared)
+            self._push_out(donor)
         else:
             return True
         if len(self.running) == 1:
-            self.drop(job, EngineFault(self._too_large(job)))
+            self.drop(job, EngineFault(self._explain_size(job)))
             return False
         self._push_out(job)  # back to the head of the queue, until blocks are free
         return False
@@ -404,18 +405,18 @@ class Scheduler:
         sequence = job.sequence
         if job not in self.running or job.parked or not room:
             return 0
-        self._own(sequence)
+        self._make_writable(sequence)
         stop = sequence.computed + min(sequence.remaining, room)
-        while (missing := self._missing_blocks(sequence, stop)) > self.pool.available():
-            last = self._choose_donor(job, missing, feeds) or self._latest(feeds, job)
-            if last is not None:
-                self._push_out(last)
+        while (missing := self._count_missing_blocks(sequence, stop)) > self.pool.count_free():
+            donor = self._choose_donor(job, missing, feeds) or self._find_latest(feeds, job)
+            if donor is not None:
+                self._push_out(donor)
             # nobody else can free blocks in this step, so this job frees its own and starts again later
             elif len(self.running) > 1:
                 self._push_out(job)
                 return 0
             else:
-                self.drop(job, EngineFault(self._too_large(job)))
+                self.drop(job, EngineFault(self._explain_size(job)))
                 return 0
         for _ in range(missing):
             sequence.blocks.append(self.pool.take())
@@ -423,8 +424,8 @@ class Scheduler:
         feeds.append(Feed(job, sequence.computed, stop))
         return stop - sequence.computed
 
-    def _budget(self, fed_tokens: int, decoding_tokens: int) -> int:
-        """Number of tokens that this step can still take, after so many, of which some are those of decoding jobs."""
+    def _count_room(self, fed_tokens: int, decoding_tokens: int) -> int:
+        """Number of tokens that the step can still take after `fed_tokens`, of which `decoding_tokens` decode."""
         # next to decoding jobs, prompts may make the step longer only up to a limit
         room = (
             max(_LEAST, self.costs.count_further_tokens(decoding_tokens, _SLOWER, self.budget))
@@ -433,19 +434,19 @@ class Scheduler:
         )
         return max(0, min(self.budget, decoding_tokens + room) - fed_tokens)
 
-    def _beside_others(self, tenant: str, feeds: list[Feed]) -> int:
+    def _count_room_for(self, tenant: str, feeds: list[Feed]) -> int:
         """Prompt tokens of this tenant that the step can take: few next to jobs of a tenant that has had less."""
         had = self.shares[False].count_given_tokens
         sizes = [feed.stop - feed.start for feed in feeds]
-        room = self._budget(sum(sizes), sum(size for size in sizes if size <= _SHORT))
-        less = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
-        if not less:
+        room = self._count_room(sum(sizes), sum(size for size in sizes if size <= _SHORT))
+        poorer_tokens = sum(feed.stop - feed.start for feed in feeds if had(feed.job.client.tenant) < had(tenant))
+        if not poorer_tokens:
             return room
-        more = sum(sizes) - less
-        beside = max(_FEWEST, self.costs.count_further_tokens(less, _SLOWER_FOR_OTHERS, self.budget))
-        return max(0, min(room, beside - more))
+        richer_tokens = sum(sizes) - poorer_tokens
+        limit = max(_FEWEST, self.costs.count_further_tokens(poorer_tokens, _SLOWER_FOR_OTHERS, self.budget))
+        return max(0, min(room, limit - richer_tokens))
 
-    def _spare(self, feeds: list[Feed]) -> int:
+    def _count_spare_tokens(self, feeds: list[Feed]) -> int:
         """Number of read-ahead tokens that this step can take."""
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         if fed_tokens:
@@ -453,24 +454,25 @@ class Scheduler:
         # alone: a step so short that a job that comes now can wait for its end
         return min(self.budget, max(_LEAST, self.costs.count_further_tokens(1, _SLOWER, self.budget)))
 
-    def _own(self, sequence: Sequence) -> None:
+    def _make_writable(self, sequence: Sequence) -> None:
         """Prepare a sequence's blocks for writing: free those beyond its computed tokens.
 
         If its last block is partly filled and published, free that too, so that its tokens are computed again: others
         may use that block, so it must not be written to.
         """
-        last = -(-sequence.computed // self.pool.size)
-        if len(sequence.blocks) > last:
-            self.pool.give_back(sequence.blocks[last:])
-            del sequence.blocks[last:]
+        block_count = -(-sequence.computed // self.pool.size)
+        if len(sequence.blocks) > block_count:
+            self.pool.give_back(sequence.blocks[block_count:])
+            del sequence.blocks[block_count:]
         if sequence.computed % self.pool.size and self.pool.is_published(sequence.blocks[-1]):
             self.pool.give_back([sequence.blocks.pop()])
             sequence.computed = len(sequence.blocks) * self.pool.size
 
-    def _missing_blocks(self, sequence: Sequence, stop: int) -> int:
+    def _count_missing_blocks(self, sequence: Sequence, stop: int) -> int:
+        """Number of blocks that a sequence lacks for its tokens before `stop`."""
         return max(0, -(-stop // self.pool.size) - len(sequence.blocks))
 
-    def _latest(self, feeds: list[Feed], job: Job) -> Job | None:
+    def _find_latest(self, feeds: list[Feed], job: Job) -> Job | None:
         """The job admitted last after `job` that is not in this step; None if there is none or `job` is read-ahead."""
         if job.client.ahead:
             return None
@@ -488,22 +490,23 @@ class Scheduler:
         # jobs that are fed in this step keep their blocks
         busy = {id(job), *(id(feed.job) for feed in feeds)}
         others = [other for other in self.running if other.sequence.blocks and id(other) not in busy]
-        spare = [other for other in others if _is_unwanted(other)]
-        if not spare and not job.client.ahead and job.client.tenant not in self.long_work.yielding:
-            spare = [other for other in others if other.client.tenant in self.long_work.yielding]
-        if not spare:
+        candidates = [other for other in others if _is_unwanted(other)]
+        if not candidates and not job.client.ahead and job.client.tenant not in self.long_work.yielding:
+            candidates = [other for other in others if other.client.tenant in self.long_work.yielding]
+        if not candidates:
             return None
         blocks_by_tenant: Counter[str] = Counter()
-        for other in spare:
+        for other in candidates:
             blocks_by_tenant[other.client.tenant] += len(other.sequence.blocks)
-        most = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
+        richest = max(blocks_by_tenant, key=lambda tenant: blocks_by_tenant[tenant])
         if job.client.ahead and (
-            most == job.client.tenant or blocks_by_tenant[most] <= blocks_by_tenant[job.client.tenant] + missing
+            richest == job.client.tenant or blocks_by_tenant[richest] <= blocks_by_tenant[job.client.tenant] + missing
         ):
             return None
-        return next(other for other in reversed(spare) if other.client.tenant == most)
+        return next(other for other in reversed(candidates) if other.client.tenant == richest)
 
     def _push_out(self, job: Job) -> None:
+        """Free a running job's blocks and put it at the head of the queue, to be read again."""
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1
@@ -511,11 +514,13 @@ class Scheduler:
         self.waiting.insert(0, job)
 
     def _release(self, job: Job) -> None:
+        """Give back a job's blocks; its tokens have to be computed again."""
         self.pool.give_back(job.sequence.blocks)
         job.sequence.blocks = []
         job.sequence.computed = 0
 
-    def _too_large(self, job: Job) -> str:
+    def _explain_size(self, job: Job) -> str:
+        """Why a job can never run: it has more tokens than the whole cache."""
         room = self.pool.count * self.pool.size
         return f"{len(job.sequence.ids)} tokens do not fit the {room} of the KV cache; see aligner.cache_tokens"
 

@@ -38,14 +38,14 @@ class Shares:
         self._given_tokens: dict[str, int] = {}
         self._present: frozenset[str] = frozenset()
 
-    def see(self, tenants: Iterable[str]) -> None:
+    def note_tenants(self, tenants: Iterable[str]) -> None:
         """Record which tenants have work now, give returning ones their credit, and forget old counts."""
         present = frozenset(tenants)
-        stayed = [self.count_given_tokens(tenant) for tenant in present & self._present]
+        stayed_tokens = [self.count_given_tokens(tenant) for tenant in present & self._present]
         # forget tenants that are away: if nobody stayed, there is nobody to compare with, and all begin at 0
-        if not stayed or len(self._given_tokens) > _KNOWN:
+        if not stayed_tokens or len(self._given_tokens) > _KNOWN:
             self._given_tokens = {tenant: self.count_given_tokens(tenant) for tenant in present & self._present}
-        least = min(stayed, default=0)
+        least = min(stayed_tokens, default=0)
         for tenant in present - self._present:
             # what it had before the pause does not count against it, and counts for it only up to the credit
             self._given_tokens[tenant] = max(least - _CREDIT, min(least, self.count_given_tokens(tenant)))
@@ -75,7 +75,7 @@ class LongWork:
         self._until = float("-inf")
         """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
 
-    def see(self, sizes: Mapping[str, int], now: float) -> None:
+    def choose_yielding(self, sizes: Mapping[str, int], now: float) -> None:
         """Decide who yields in this step, by the tokens of each tenant's requests.
 
         Long work yields while a tenant with little work is here or was a moment ago.
@@ -84,28 +84,28 @@ class LongWork:
         if long and any(size <= _LITTLE for size in sizes.values()):
             self._until = now + _BACK_S
         # long work that is owed a full step does not yield in this one
-        self.yielding = frozenset() if now >= self._until or self._overdue() else long
+        self.yielding = frozenset() if now >= self._until or self._claim_full_step() else long
 
-    def room(self, fed_tokens: int) -> int:
+    def claim_tokens(self, fed_tokens: int) -> int:
         """Add this step's time to the debt to long work, and return how many tokens of it to feed in the step.
 
         `fed_tokens` are the other tokens in the step. The result is 0 until the debt covers at least `_CHUNK` tokens.
         """
         cost = self._costs.estimate_cost(fed_tokens)
-        # at most a full step is owed; `see` then lets long work share a step equally
+        # at most a full step is owed; `choose_yielding` then lets long work share a step equally
         self._due = min(self._due + _PART * cost, self._costs.estimate_cost(self._budget))
         room = self._costs.count_further_tokens(fed_tokens, 1 + self._due / cost, max(0, self._budget - fed_tokens))
         return room if room >= _CHUNK else 0
 
-    def took(self, fed_tokens: int, given_tokens: int) -> None:
+    def pay(self, fed_tokens: int, given_tokens: int) -> None:
         """Subtract from the debt the time that `given_tokens` tokens of long work add to a step of `fed_tokens`."""
         self._due = max(
             0.0,
             self._due - (self._costs.estimate_cost(fed_tokens + given_tokens) - self._costs.estimate_cost(fed_tokens)),
         )
 
-    def _overdue(self) -> bool:
-        """True if long work is owed a full step's time; it then shares the next step equally. Resets that debt."""
+    def _claim_full_step(self) -> bool:
+        """Whether long work is owed a full step's time; if so, cancel the debt: it shares this step equally instead."""
         if self._due < self._costs.estimate_cost(self._budget):
             return False
         self._due = 0.0

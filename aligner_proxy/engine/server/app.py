@@ -224,7 +224,7 @@ class RequestTracing:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request, within a span if a client waits for its result."""
         if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -422,6 +422,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _correction(done: Correction) -> object:
+    """A correction as JSON data."""
     return AlignResponse.from_correction(done).model_dump(mode="json")
 
 
@@ -431,14 +432,15 @@ async def _unless_gone(
     """Run `work` and return its result as JSON, built by `form`; cancel it if the client disconnects (status 499)."""
     try:
         async with cancel_when_gone(lambda: wait_until_closed(request.receive)):
-            done = await work
+            result = await work
     except ClientGone:
         logger.info("request %s: the client disconnected", name)
         return Response(status_code=_GONE)
-    return JSONResponse(form(done))
+    return JSONResponse(form(result))
 
 
 async def _refuse(_: Request, error: Exception) -> Response:
+    """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error
     response = refusal(error)

@@ -21,6 +21,8 @@ IDLE_S = 120.0
 
 @dataclass(slots=True)
 class _Open:
+    """An open session, and when it was last used."""
+
     session: Session
     touched: float
     """Monotonic time, in seconds, of the last request about it."""
@@ -94,6 +96,7 @@ class EngineSessions:
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
 
     def _touch_session(self, name: str) -> Session:
+        """The open session of this name, noted as used now; raises `SessionLost` for an unknown name."""
         entry = self._open.get(name)
         if entry is None:
             raise SessionLost("no such reading; it was ended, or forgotten for too long")
@@ -101,6 +104,7 @@ class EngineSessions:
         return entry.session
 
     def _forget(self, name: str) -> _Open | None:
+        """Remove a session from the open ones and return it; None for an unknown name."""
         entry = self._open.pop(name, None)
         # the sweeping task must not cancel itself; its loop ends by itself without sessions
         if not self._open and self._sweeping is not None and self._sweeping is not asyncio.current_task():
@@ -115,6 +119,7 @@ class EngineSessions:
             await self._sweep()
 
     async def _sweep(self) -> None:
+        """Close the sessions that were idle for too long."""
         oldest = time.monotonic() - self._idle_s
         for name in [name for name, entry in self._open.items() if entry.touched < oldest]:
             await self.close(name)

@@ -16,7 +16,7 @@ _LARGEST = 1 << 20
 """Bytes of the largest card that is read."""
 
 
-def languages(folder: Path) -> tuple[str, ...]:
+def read_languages(folder: Path) -> tuple[str, ...]:
     """The codes of the languages that the aligner knows (`language: en`); empty if its card does not say."""
     try:
         path = folder / CARD
@@ -25,10 +25,7 @@ def languages(folder: Path) -> tuple[str, ...]:
         fields = yaml.safe_load(head.group(1)) if head else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ()  # a card is prose for people, so an unreadable one is no error
-    listed_languages = fields.get("language") if isinstance(fields, dict) else None
-    codes = [
-        _CODE.fullmatch(str(entry))
-        for entry in (listed_languages if isinstance(listed_languages, list) else [listed_languages])
-    ]
+    field = fields.get("language") if isinstance(fields, dict) else None
+    codes = [_CODE.fullmatch(str(entry)) for entry in (field if isinstance(field, list) else [field])]
     # An entry that is no code ("multilingual") means that there are more languages than listed.
     return tuple(dict.fromkeys(code.group(1) for code in codes if code)) if all(codes) else ()

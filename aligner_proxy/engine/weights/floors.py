@@ -1,6 +1,6 @@
 """Floors of corrections on a GPU: the time that reading weights and computing must take, and what to expect.
 
-    nothing_flagged, all_written = estimate_costs(sizes, rates)
+    costs = estimate_costs(sizes, rates)       # costs.nothing_flagged, costs.all_written
 
 Nothing is measured here, and nothing loaded. No torch.
 """
@@ -8,6 +8,7 @@ Nothing is measured here, and nothing loaded. No torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aligner_proxy.engine.weights import memory
 from aligner_proxy.engine.weights.memory import ModelSize
@@ -46,6 +47,15 @@ class CostRange:
     expected_ms: float
 
 
+class CorrectionCosts(NamedTuple):
+    """The times of correcting an answer of `ANSWER` tokens after a prompt of `PROMPT`."""
+
+    nothing_flagged: CostRange
+    """All is read once."""
+    all_written: CostRange
+    """The whole answer is written anew, token by token."""
+
+
 def find_card(name: str) -> GpuRates | None:
     """The rates of the card with this name; None if they are not known."""
     return next((rates for end, rates in _CARDS.items() if name.endswith(end)), None)
@@ -65,13 +75,10 @@ def estimate_forward(sizes: ModelSize, rates: GpuRates, rows: int, context: int)
     return CostRange(floor_ms, expected_ms)
 
 
-def estimate_costs(sizes: ModelSize, rates: GpuRates) -> tuple[CostRange, CostRange]:
-    """The times of correcting an answer of 256 tokens after a prompt of 512, by an NF4 model with our kernels.
-
-    The first is that where nothing is flagged, so that all is read once, the second that where all is written.
-    """
+def estimate_costs(sizes: ModelSize, rates: GpuRates) -> CorrectionCosts:
+    """Estimate the times of correcting an answer by an NF4 model with our kernels."""
     prompt = estimate_forward(sizes, rates, PROMPT, PROMPT)
     token = estimate_forward(sizes, rates, 1, PROMPT + ANSWER // 2)
     expected_ms = prompt.expected_ms + ANSWER * token.expected_ms
     all_written = CostRange(prompt.floor_ms + ANSWER * token.floor_ms, expected_ms)
-    return estimate_forward(sizes, rates, PROMPT + ANSWER, PROMPT + ANSWER), all_written
+    return CorrectionCosts(estimate_forward(sizes, rates, PROMPT + ANSWER, PROMPT + ANSWER), all_written)

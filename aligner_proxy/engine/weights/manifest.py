@@ -81,8 +81,8 @@ def read(folder: Path) -> Manifest | None:
     except (OSError, ValidationError) as error:
         lines = error.errors(include_url=False) if isinstance(error, ValidationError) else []
         # only the first error, by the path of its field; an error without a path concerns the whole file
-        what = f"{'.'.join(map(str, lines[0]['loc'])) or 'file'}: {lines[0]['msg']}" if lines else str(error)
-        raise WeightsError(f"{path} is no manifest of format 1 ({what}); export the aligner again") from None
+        problem = f"{'.'.join(map(str, lines[0]['loc'])) or 'file'}: {lines[0]['msg']}" if lines else str(error)
+        raise WeightsError(f"{path} is no manifest of format 1 ({problem}); export the aligner again") from None
     _check_template(path, manifest)
     return manifest
 
@@ -125,6 +125,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def _model_files(folder: Path) -> list[str]:
+    """The names of the files in `folder` that a model is loaded from, sorted."""
     return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _WEIGHT_SUFFIXES)
 
 

@@ -126,7 +126,7 @@ def cache_tokens(
         raise WeightsError(
             f"not enough memory: it needs {_gb(least)} ({_gb(sizes.weights(quantization, width))} of weights, "
             f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
-            f"and there are {_gb(available)}; {_would_fit(sizes, quantization, window, states, available)}"
+            f"and there are {_gb(available)}; {_suggest_fit(sizes, quantization, window, states, available)}"
         )
     # at least one window, even if `most` is less, because the longest prompt has to fit
     return max(window, min(most, int((available - fixed) // token)))
@@ -153,42 +153,44 @@ def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, avail
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
     """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
     # 4 bytes per number in fp32, 2 in bf16; while quantising, both forms are in memory
-    need = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
-    if need > available:
-        what = "merging the adapter" if merges else "quantising"
+    needed_bytes = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
+    if needed_bytes > available:
+        step = "merging the adapter" if merges else "quantising"
         raise WeightsError(
-            f"not enough memory: {what}, which happens once, needs {_gb(need)} and there are {_gb(available)}; do it "
-            "on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, which then needs "
+            f"not enough memory: {step}, which happens once, needs {_gb(needed_bytes)} and there are {_gb(available)}; "
+            "do it on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, which then needs "
             f"{_gb(sizes.weights('nf4', 2))}"
         )
 
 
-def _would_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
+def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
     """Suggest what would fit: nf4 quantisation, or a smaller model."""
-    nf4 = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
-    if quantization != "nf4" and nf4 <= available:
-        return f"quantization: nf4 would fit, it needs {_gb(nf4)}"
-    share = available / nf4
+    nf4_bytes = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
+    if quantization != "nf4" and nf4_bytes <= available:
+        return f"quantization: nf4 would fit, it needs {_gb(nf4_bytes)}"
+    share = available / nf4_bytes
     parameters = share * (sizes.linear + sizes.other)
     return f"a model of about {parameters / 1e9:.1f} billion parameters in nf4 would fit"
 
 
 def _gb(count: float) -> str:
+    """Bytes as a text in gigabytes."""
     return f"{count / _GB:.1f} GB"
 
 
 def available() -> float | None:
     """Bytes that this process can still allocate, by system and container limits; None if neither is known."""
-    counts = (_of_system(Path("/proc/meminfo")), _of_container(Path("/sys/fs/cgroup")))
+    counts = (_read_system_memory(Path("/proc/meminfo")), _read_container_memory(Path("/sys/fs/cgroup")))
     return min((count for count in counts if count is not None), default=None)
 
 
-def _of_system(info: Path) -> float | None:
+def _read_system_memory(info: Path) -> float | None:
+    """Bytes that the system can still allocate; None if it does not say."""
     match = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
     return int(match[1]) * 1024.0 if match else None
 
 
-def _of_container(folder: Path) -> float | None:
+def _read_container_memory(folder: Path) -> float | None:
     """Bytes left by a container's memory limit; cached files count as free. None if there is no limit."""
     try:
         limit, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))

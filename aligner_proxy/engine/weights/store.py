@@ -52,7 +52,7 @@ class WeightStore:
         return self.root / f"{prepared.content_hash[:32]}-{prepared.quantization}"
 
     def costs(self, prepared: Prepared) -> Path:
-        """The file next to that folder with the measured costs of forward passes, by machine."""
+        """The file beside the weights' folder with the measured costs of forward passes, by machine."""
         return self.root / f"{self.folder(prepared).name}.costs.json"
 
     def check_room(self, need_bytes: float) -> None:
@@ -72,7 +72,7 @@ class WeightStore:
         if not folder.exists():
             return None
         fix = f"remove {folder} and start again, which makes it anew"
-        stored = _read(folder / STORED, fix)
+        stored = _read_prepared(folder / STORED, fix)
         if stored.content_hash != prepared.content_hash:
             raise WeightsError(f"{folder / STORED} was made from other weights; {fix}")
         manifest.verify(folder, stored.files, fix)
@@ -100,14 +100,14 @@ class WeightStore:
     def remember(self, name: str, prepared: Prepared) -> None:
         """Record the prepared weights of a hub id, so that the download itself may be deleted."""
         self.root.mkdir(parents=True, exist_ok=True)
-        _ref(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
+        _record_path(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
     def recall(self, name: str, quantization: str) -> Prepared | None:
         """The prepared weights that `remember` recorded, if they still exist."""
-        path = _ref(self.root, name, quantization)
+        path = _record_path(self.root, name, quantization)
         if not path.exists():
             return None
-        prepared = _read(path, f"remove it and run: aligner-proxy pull {name}")
+        prepared = _read_prepared(path, f"remove it and run: aligner-proxy pull {name}")
         return prepared if self.folder(prepared).exists() else None
 
     @contextlib.contextmanager
@@ -119,11 +119,13 @@ class WeightStore:
             yield
 
 
-def _ref(root: Path, name: str, quantization: str) -> Path:
+def _record_path(root: Path, name: str, quantization: str) -> Path:
+    """Path of the record that `remember` writes about a hub id."""
     return root / f"{name.replace('/', '--')}@{quantization}.json"
 
 
-def _read(path: Path, fix: str) -> Prepared:
+def _read_prepared(path: Path, fix: str) -> Prepared:
+    """Read a description of prepared weights; raises `WeightsError` with `fix`."""
     try:
         return _PREPARED.validate_json(path.read_bytes())
     except (OSError, ValidationError):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aligner_proxy.engine.model.detector import layers_of
+from aligner_proxy.engine.model.detector import choose_layers
 
 
 class WeightNet(nn.Module):
@@ -46,7 +46,7 @@ class WeightNet(nn.Module):
     @classmethod
     def over(cls, config: Any, width: int = 48) -> WeightNet:
         """A new net for a model of this transformers config."""
-        return cls(config.hidden_size, layers_of(config), width)
+        return cls(config.hidden_size, choose_layers(config), width)
 
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
         """[prompts, size] and [texts, size] (rows of the engine's hidden states) to log-weights [prompts, texts]."""

@@ -24,7 +24,7 @@ from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse
 from aligner_proxy.engine.decoding.correct import PromptedPassage, verdicts
 from aligner_proxy.engine.decoding.parts import Division
-from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, frame
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
 from aligner_proxy.engine.loader import describe
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, select_heads
@@ -125,7 +125,7 @@ class Scoring:
         try:
             self.about.find_aligner(request.aligner)
             heads = self._heads(asked, request)
-            framed = frame(request, self._family, self._tokenizer, self.about.window)
+            framed = make_frame(request, self._family, self._tokenizer, self.about.window)
             division = framed.division(structure.split(request.answer))
         except CorrectionError as error:
             return ScoringPlan(one, {}, error=error)
@@ -143,7 +143,7 @@ class Scoring:
             passage = division.passage(part)
             fitted = framed.fit_prompt(passage.folded)
             prompted = PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
-            where = prompted.spans(passage.pieces)
+            where = prompted.find_spans(passage.pieces)
             ids = tuple(fitted.ids[: where.segments[-1].stop])
             made.append(ids)
             parts[prompt_key(ids)] = {

@@ -59,10 +59,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def the_engine_speaks(self) -> None:
-        self.circuit.alive()
+        self.circuit.note_answer()
         assert self.circuit.state is State.CLOSED
         assert not self.circuit.losses
-        assert not self.circuit.late
+        assert not self.circuit.timeouts
 
     @precondition(lambda self: self.circuit.wants_probe(self.now))
     @rule()
@@ -263,7 +263,7 @@ async def test_a_deadline_shorter_than_the_question_does_not_keep_a_hung_engine_
         "aligner_proxy.engine.client.circuit_breaker.PROBE", PROBE.model_copy(update={"deadline_s": 0.3})
     )
     breaker = Breaker(Hanging())
-    breaker.circuit.late = THRESHOLD
+    breaker.circuit.timeouts = THRESHOLD
     for _ in range(3):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
@@ -276,7 +276,7 @@ async def test_a_deadline_shorter_than_the_question_does_not_keep_a_hung_engine_
 async def test_closing_ends_the_question() -> None:
     engine = Hanging()
     breaker = Breaker(engine)
-    breaker.circuit.late = THRESHOLD
+    breaker.circuit.timeouts = THRESHOLD
     asking = asyncio.create_task(breaker.align(tiny.request()))
     await until(lambda: engine.seen == ["probe"])
     await breaker.aclose()
@@ -290,7 +290,7 @@ async def test_a_request_that_probed_has_less_time_left() -> None:
     times = iter([0.0, 0.0, 1.5, 1.5])
     engine = ScriptedEngine(lambda request: heard.append((request.request_id, request.deadline_s)) or "x")  # type: ignore[func-returns-value]
     breaker = Breaker(engine, clock=lambda: next(times))
-    breaker.circuit.late = THRESHOLD
+    breaker.circuit.timeouts = THRESHOLD
     await breaker.align(tiny.request(deadline_s=10.0))
     assert heard == [("probe", PROBE.deadline_s), ("r1", 8.5)]
 
@@ -331,7 +331,7 @@ async def test_a_description_that_is_given_up_after_a_while_is_late(waited: floa
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert breaker.circuit.late == late
+    assert breaker.circuit.timeouts == late
 
 
 class Reader(ScriptedEngine):
@@ -377,10 +377,10 @@ async def test_the_end_of_a_reading_counts_once_and_the_way_there_not_at_all() -
 
 async def test_a_reading_that_ends_well_is_a_sign_of_life() -> None:
     breaker = Breaker(Reader())
-    breaker.circuit.losses = breaker.circuit.late = THRESHOLD - 1
+    breaker.circuit.losses = breaker.circuit.timeouts = THRESHOLD - 1
     reading = await breaker.read(tiny.request(""))
     assert (await reading.finish(tiny.request())).text == "edited"
-    assert (breaker.circuit.losses, breaker.circuit.late) == (0, 0)
+    assert (breaker.circuit.losses, breaker.circuit.timeouts) == (0, 0)
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -16,7 +16,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import CompletionRequest
 from aligner_proxy.engine.client import completions_aligner
 from aligner_proxy.engine.client.completions import CompletionsClient, request_body
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, frame, veil_controls
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, make_frame, veil_controls
 from aligner_proxy.engine.decoding.conversation import CUT
 from aligner_proxy.engine.decoding.prompt_fit import writing_room
 from aligner_proxy.engine.local import LocalEngine
@@ -248,19 +248,19 @@ def test_veiled_text_holds_no_control_token_and_keeps_its_length(text: str) -> N
 @given(st.integers(512, 4096), st.lists(st.text(max_size=900), max_size=8), st.text(min_size=1, max_size=9000))
 def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: str) -> None:
     made = tiny.request(answer).model_copy(update={"turns": tuple(Turn("user", text) for text in turns)})
-    framed = frame(made, FAMILY, window)
+    framed = make_frame(made, FAMILY, window)
     division = framed.division(structure.split(answer))
     for part in division.parts:
         passage = division.passage(part)
         prompt = framed.render_prompt(passage.folded)
-        room = writing_room(completions_aligner.tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
-        assert completions_aligner.tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
+        room = writing_room(completions_aligner.estimate_tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
+        assert completions_aligner.estimate_tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
         assert prompt.original == veil_controls(passage.folded.text)
 
 
 def test_objectives_that_fill_the_window_are_refused() -> None:
     with pytest.raises(AnswerTooLong, match="write shorter ones"):
-        frame(tiny.request().model_copy(update={"objectives": ("Long: " + "word " * 400,)}), FAMILY, 512)
+        make_frame(tiny.request().model_copy(update={"objectives": ("Long: " + "word " * 400,)}), FAMILY, 512)
 
 
 LONG = " ".join(f"{number}: The harbour opens at nine." for number in range(200))
@@ -277,7 +277,7 @@ async def test_a_long_answer_goes_there_part_by_part() -> None:
         done = await aligner(base, revision="small", predicts=True).align(tiny.request(LONG + "\n"))
     assert done.text == LONG + "\n"
     assert len(server.asked) > 5
-    assert all(completions_aligner.tokens(body["prompt"]) + body["max_tokens"] <= 512 for body in server.asked)
+    assert all(completions_aligner.estimate_tokens(body["prompt"]) + body["max_tokens"] <= 512 for body in server.asked)
 
 
 async def test_a_long_question_is_cut() -> None:

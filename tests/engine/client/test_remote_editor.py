@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import CompletionsClient, ServedModel
-from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, tokens
+from aligner_proxy.engine.client.completions_aligner import CompletionsAligner, estimate_tokens
 from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.decoding import splice
@@ -270,7 +270,7 @@ async def test_in_a_long_answer_only_the_part_of_a_flagged_run_is_sent() -> None
     )
     assert done.text == answer.replace(" You fool, look it up.", "")
     assert len(editor.asked) == len(flagged)
-    assert all(tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)
+    assert all(estimate_tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)
 
 
 async def test_a_flagged_run_that_spans_several_parts_is_written_part_by_part() -> None:
@@ -282,4 +282,4 @@ async def test_a_flagged_run_that_spans_several_parts_is_written_part_by_part() 
     assert done.text.startswith(structure.split(answer)[0].text)
     assert done.text.endswith(structure.split(answer)[-1].text)
     assert len(editor.asked) > 2
-    assert all(tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)
+    assert all(estimate_tokens(asked.prompt) + asked.max_tokens <= 768 for asked in editor.asked)

@@ -133,7 +133,7 @@ async def test_a_trial_that_is_given_up_says_nothing_about_a_replica() -> None:
     trial.cancel()
     with pytest.raises(asyncio.CancelledError):
         await trial
-    assert together.replicas[0].due(clock.now)
+    assert together.replicas[0].is_due(clock.now)
     assert together.replicas[0].circuit.pause_s == FIRST_PAUSE_S
 
 

@@ -48,7 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("log") / "vllm.log"
     source = sources.resolve("embedded")
     quantise.merge(source, folder)
-    quantise.tokenizer(source).save_pretrained(str(folder))
+    quantise.load_tokenizer(source).save_pretrained(str(folder))
     port = refused_port()
     command = [
         *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "bfloat16"),

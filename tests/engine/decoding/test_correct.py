@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit, frame
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit_request, make_frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
 from aligner_proxy.engine.decoding.splice import EditSpan
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
-from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, draft_length
+from aligner_proxy.engine.scheduling.draft_length import CostCurve, Rule, choose_draft_length
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.errors import AnswerTooLong, DeadlineExceeded
 from aligner_proxy.prompts import find_template
@@ -77,7 +77,7 @@ def test_a_verdict_reads_no_further_than_the_last_segment(monkeypatch: pytest.Mo
     run = aligner.runner.run
     monkeypatch.setattr(aligner.runner, "run", lambda feeds: fed.extend(feeds) or run(feeds))
     correct_alone(aligner, request)
-    fitted = fit(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = fit_request(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     ends = [end for _, end in fitted.offsets]
     assert ends[fed[-1].stop - 1] >= fitted.prompt.end > ends[fed[-1].stop - 2]
     assert fed[-1].stop < len(fitted.ids)
@@ -172,7 +172,7 @@ def test_what_is_written_does_not_depend_on_draft_lengths(caution: float, monkey
     asked = tiny.request(tiny.ANSWER * 3, caution=caution, verify=Verify.ALWAYS)
     written = set()
     for rule in (tiny.whole, tiny.at_most(16), tiny.at_most(2), tiny.at_most(0), DEAR):
-        monkeypatch.setattr(ModelRunner, "draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
+        monkeypatch.setattr(ModelRunner, "choose_draft_length", lambda _, seen, room, rule=rule: rule(seen, room))
         written.add(correct_alone(tiny.aligner(head=False), asked).text)
     assert len(written) == 1
 
@@ -191,7 +191,7 @@ def plain(runner: ModelRunner, prompt: list[int], tokens: int) -> list[int]:
     return written[0, len(prompt) :].tolist()
 
 
-DEAR = partial(draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
+DEAR = partial(choose_draft_length, CostCurve(((1, 1.0), (4, 1.0), (8, 1.5), (64, 8.2))))
 
 
 @pytest.mark.covering("rate", "rule")
@@ -247,7 +247,7 @@ def test_a_draft_that_would_be_split_waits_for_the_prompt(monkeypatch: pytest.Mo
     """Prompt and draft fit one step: one forward. One token less: the prompt's, and one that generates."""
     aligner = tiny.aligner()
     request = tiny.request(tiny.ANSWER * 4, verify=Verify.ALWAYS, caution=1e9)
-    fitted = fit(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+    fitted = fit_request(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
     whole = len(fitted.ids) + len(fitted.answer) + 1
     for step, forwards in ((whole, 1), (whole - 1, 2)):
         monkeypatch.setattr(ModelRunner, "step_tokens", step)
@@ -337,7 +337,7 @@ def test_how_the_question_is_cut_does_not_depend_on_the_answer() -> None:
     for answer in ("", "It opens.", tiny.ANSWER * 4, LONG_ANSWER):
         request = tiny.request(answer).model_copy(update={"turns": turns})
         aligner = tiny.aligner()
-        made = frame(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
+        made = make_frame(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
         queries.add(made.query)
     assert len(queries) == 1
 
@@ -350,7 +350,7 @@ def test_the_oldest_turns_go_first() -> None:
     long = asked.model_copy(update={"turns": turns})
     result = correct_alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
-    made = frame(long, find_template("ultrafeedback"), tiny.runner().tokenizer, 1024)
+    made = make_frame(long, find_template("ultrafeedback"), tiny.runner().tokenizer, 1024)
     assert made.query.count("\n\nHuman:") + made.query.count("\n\nAssistant: Turn") < 20
     assert "Turn 40." in made.query
     assert "Turn 2." not in made.query

@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.prompt_fit import fit, frame
+from aligner_proxy.engine.decoding.prompt_fit import fit_request, make_frame
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BlockPool
@@ -28,7 +28,7 @@ class Oracle:
     Of what it has written it flags `again` (texts), which then has this score.
     """
 
-    draft_length = staticmethod(tiny.whole)
+    choose_draft_length = staticmethod(tiny.whole)
     costs = FLAT
     step_tokens = 1024
 
@@ -52,7 +52,7 @@ class Oracle:
     def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
 
-    def scores(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
         ids = feed.job.sequence.ids
         texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
         first = not self.judged
@@ -77,7 +77,7 @@ def edit(
 
 
 def asked(request: AlignRequest, oracle: Oracle, info: AlignerInfo) -> tuple[Correction, Oracle]:
-    oracle.prompt = len(fit(request, find_template(info.template), oracle.tokenizer, info.window).ids)
+    oracle.prompt = len(fit_request(request, find_template(info.template), oracle.tokenizer, info.window).ids)
     return correct_alone(Aligner(oracle, info), request), oracle  # type: ignore[arg-type]
 
 
@@ -202,8 +202,8 @@ def test_what_outgrows_the_window_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     request = tiny.request(f"{OPEN} {RUDE}")
     wanted = f"{OPEN} {COME} {FERRY} {COAT}"
     info = tiny.aligner().info
-    fitted = fit(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
-    framed = frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
+    fitted = fit_request(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
+    framed = make_frame(request, find_template(info.template), Oracle("", set()).tokenizer, info.window)
     assert asked(request, Oracle(wanted, {1}), info)[0].text == wanted
     monkeypatch.setattr(correct, "build_frame", lambda *_: replace(framed, window=len(fitted.ids)))
     assert asked(request, Oracle(wanted, {1}), info)[0].text == OPEN

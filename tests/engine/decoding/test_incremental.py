@@ -73,7 +73,9 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
         return run(feeds)
 
     made.runner.run = counting
-    loop.add(Job("r1", read(made, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
+    loop.add(
+        Job("r1", read(made, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+    )
     for chunk in chunks:
         growing.add(chunk)
         while loop.busy and not ends:

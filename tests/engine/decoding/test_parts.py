@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.parts import Division, recent
+from aligner_proxy.engine.decoding.parts import Division, keep_end
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
@@ -115,4 +115,4 @@ def test_the_place_behind_all_segments_is_in_the_last_part() -> None:
     ],
 )
 def test_of_an_edited_text_the_end_is_given(edited: str, original: str, expected: str) -> None:
-    assert recent(edited, original) == expected
+    assert keep_end(edited, original) == expected

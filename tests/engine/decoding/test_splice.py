@@ -8,12 +8,12 @@ from aligner_proxy.engine.decoding import splice
 from aligner_proxy.text.structure import append_end, join, split
 
 KEPT = "The first ferry leaves at seven in the morning."
-KEY = splice.key(KEPT)
+KEY = splice.make_key(KEPT)
 
 
 def test_a_key_reaches_the_end_of_a_word() -> None:
     assert KEY == "The first ferry leaves"
-    assert splice.key("Yes.") == "Yes."
+    assert splice.make_key("Yes.") == "Yes."
 
 
 def test_keys_of_later_segments_must_be_long() -> None:
@@ -33,21 +33,21 @@ def test_keys_of_later_segments_must_be_long() -> None:
     ],
 )
 def test_writing_stops_where_a_kept_segment_begins(generated: str, before: str | None) -> None:
-    assert splice.before_resumption(generated, (KEY,)) == before
+    assert splice.cut_before_resumption(generated, (KEY,)) == before
 
 
 def test_a_kept_item_is_recognised_under_another_number() -> None:
-    key = splice.key("3. Put the leaves into the pot.")
-    assert splice.before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
-    assert splice.before_resumption("\n2. Put the cups on the table.", (key,)) is None
+    key = splice.make_key("3. Put the leaves into the pot.")
+    assert splice.cut_before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
+    assert splice.cut_before_resumption("\n2. Put the cups on the table.", (key,)) is None
     written = "2. Boil the water.\n3. Warm the cups."
     assert splice.replacement(written, (), ["1. Boil the water."], finished=True) == "3. Warm the cups."
 
 
 def test_of_code_the_comments_go_first() -> None:
     segments = split("You fool.\n```python\n# fool\nx = 1\n```\nYou oaf.")
-    assert splice.Run(True, 0, tuple(segments)).bare("") == "```python\nx = 1\n```"
-    assert splice.Run(True, 0, tuple(segments[::2])).bare("") == ""
+    assert splice.Run(True, 0, tuple(segments)).find_keepable_text("") == "```python\nx = 1\n```"
+    assert splice.Run(True, 0, tuple(segments[::2])).find_keepable_text("") == ""
 
 
 def hole(answer: str, flagged: int) -> splice.EditSpan:
@@ -110,11 +110,11 @@ def test_a_flagged_item_may_become_like_others_that_it_was_like() -> None:
     ],
 )
 def test_the_title_of_an_item_that_goes_on_may_stay(answer: str, flagged: int, bare: str) -> None:
-    assert hole(answer, flagged).bare == bare
+    assert hole(answer, flagged).keepable == bare
 
 
 def test_without_kept_segments_nothing_resumes() -> None:
-    assert splice.before_resumption("Anything. At all.", ()) is None
+    assert splice.cut_before_resumption("Anything. At all.", ()) is None
 
 
 @pytest.mark.parametrize(

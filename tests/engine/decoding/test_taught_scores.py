@@ -16,7 +16,7 @@ from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, R
 from aligner_proxy.engine.decoding import rows as reading_rows
 from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
-from aligner_proxy.engine.decoding.rows import rows
+from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
@@ -96,7 +96,7 @@ def run_rows(loaded: Aligner, request: RowsRequest) -> RowsResponse:
     loop = Loop(loaded)
     chosen = loaded.find_aligner(request.aligner)
     sequence = Sequence(chosen.adapter)
-    loop.add(Job("rows", rows(chosen, request, sequence), ends.append, sequence=sequence))
+    loop.add(Job("rows", read_answer_rows(chosen, request, sequence), ends.append, sequence=sequence))
     while not ends:
         loop.step()
     loop.scheduler.check()
@@ -261,7 +261,9 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
     begun = request.model_copy(update={"answer": ""})
     growing, sequence = PartialAnswer(begun), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
+    loop.add(
+        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+    )
     for chunk in cut(rng, request.answer):
         growing.add(chunk)
         while loop.busy and not ends:
@@ -281,7 +283,9 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     ends: list[Any] = []
     growing, sequence = PartialAnswer(request_with("", heads=loud, score_only=True)), Sequence()
     loop = Loop(loaded)
-    loop.add(Job("r", read(loaded, growing, sequence), ends.append, JobClient(awake=growing.waits), sequence=sequence))
+    loop.add(
+        Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
+    )
     growing.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()

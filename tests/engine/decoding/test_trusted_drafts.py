@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.proposer import trusted_ranges
+from aligner_proxy.engine.decoding.proposer import find_trusted_ranges
 from aligner_proxy.text.structure import split
 from tests.support import tiny
 
@@ -19,7 +19,7 @@ def pieces(text: str) -> list[tuple[int, int]]:
 
 def texts(text: str, flags: list[bool]) -> list[str]:
     offsets = pieces(text)
-    found = trusted_ranges(split(text), flags, offsets)
+    found = find_trusted_ranges(split(text), flags, offsets)
     return [text[offsets[clean.start][0] : offsets[min(clean.stop, len(offsets)) - 1][1]] for clean in found]
 
 
@@ -39,8 +39,8 @@ def test_clean_segments_side_by_side_are_one_range(flags: list[bool], clean: lis
 
 def test_the_end_mark_belongs_to_a_last_segment_that_is_clean() -> None:
     offsets = pieces(TEXT)
-    assert trusted_ranges(split(TEXT), [False] * 4, offsets) == (range(len(offsets) + 1),)
-    assert trusted_ranges(split(TEXT), [False] * 3 + [True], offsets)[-1].stop < len(offsets)
+    assert find_trusted_ranges(split(TEXT), [False] * 4, offsets) == (range(len(offsets) + 1),)
+    assert find_trusted_ranges(split(TEXT), [False] * 3 + [True], offsets)[-1].stop < len(offsets)
 
 
 @given(st.text(st.sampled_from("ab. \n!é"), min_size=1).filter(str.strip), st.randoms())
@@ -48,7 +48,7 @@ def test_no_token_of_a_flagged_segment_is_vouched_for(text: str, rng: object) ->
     segments = split(text)
     offsets = pieces(text)
     flags = [rng.random() < 0.5 for _ in segments]  # type: ignore[attr-defined]
-    found = trusted_ranges(segments, flags, offsets)
+    found = find_trusted_ranges(segments, flags, offsets)
     assert all(clean.start < clean.stop <= len(offsets) + 1 for clean in found)
     for clean in found:
         for token in range(clean.start, min(clean.stop, len(offsets))):

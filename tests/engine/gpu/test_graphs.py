@@ -186,11 +186,11 @@ def test_a_step_that_does_not_fit_is_not_taken() -> None:
     recorded = made.runner.recorded
     assert recorded is not None
     most = made.runner.step_tokens
-    assert recorded.takes([feed_of(most)])
-    assert not recorded.takes([feed_of(most), feed_of(1)])
-    assert recorded.takes([feed_of(1)] * 64)
-    assert not recorded.takes([feed_of(1)] * 65)
-    assert not recorded.takes([feed_of(1), feed_of(1, adapter=2)])
+    assert recorded.can_run([feed_of(most)])
+    assert not recorded.can_run([feed_of(most), feed_of(1)])
+    assert recorded.can_run([feed_of(1)] * 64)
+    assert not recorded.can_run([feed_of(1)] * 65)
+    assert not recorded.can_run([feed_of(1), feed_of(1, adapter=2)])
 
 
 def feed_of(length: int, blocks: Sequence[int] = (), start: int = 0, adapter: int = 0) -> Feed:

@@ -55,7 +55,7 @@ def test_products_agree_with_torchs_kernel(
         rows = [
             attention.AttentionRow(end - own, end, row.context) for own, end, row in zip(fed, ends, rows, strict=True)
         ]
-        slots = torch.cat([row.context[-row.new_tokens :] for row in rows])
+        slots = torch.cat([row.context[-row.new_count :] for row in rows])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
         step = attention.plan(store, slots, rows)
         found.append(attention.attend(Layer, query.to(dtype), *new, None, step=step)[0])
@@ -73,7 +73,7 @@ def test_contexts_of_a_few_lengths_are_one_shape() -> None:
 
 def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
-    for name in ("_products", "_torchs"):
+    for name in ("_attend_by_products", "_attend_by_kernel"):
         plain = getattr(attention, name)
         monkeypatch.setattr(attention, name, lambda *given, n=name, f=plain: called.append(n) or f(*given))
 
@@ -84,4 +84,4 @@ def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pyte
         key = torch.randn(1, 2, 4, 16, dtype=dtype)
         out, _ = attention.attend(Layer, query, key, key, None, step=step)
         assert out.shape == (1, 4, 6, 16)
-    assert called == ["_products", "_torchs"]
+    assert called == ["_attend_by_products", "_attend_by_kernel"]

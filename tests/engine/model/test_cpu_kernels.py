@@ -84,7 +84,9 @@ def test_layers_of_another_kind_stay_as_they_are() -> None:
 
 @needs_kernel
 def test_a_kernel_that_says_something_else_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_call", lambda _: lambda x: torch.zeros(*x.shape[:-1], OUT, dtype=x.dtype))
+    monkeypatch.setattr(
+        cpu_kernels, "_make_kernel_call", lambda _: lambda x: torch.zeros(*x.shape[:-1], OUT, dtype=x.dtype)
+    )
     assert cpu_kernels.install(nn.Sequential(layer())) == 0
 
 
@@ -198,7 +200,7 @@ def test_numbers_of_rows_are_few_and_what_is_added_is_nothing() -> None:
 def test_the_output_layer_says_the_same_from_either_side(tiles: None, rows: int) -> None:
     output = nn.Linear(WIDE, 500, bias=False).to(torch.bfloat16)
     states = torch.randn(rows, WIDE).to(torch.bfloat16)
-    said = cpu_kernels.logits(output, states)
+    said = cpu_kernels.compute_logits(output, states)
     assert said.shape == (rows, 500)
     torch.testing.assert_close(said, output(states), **ROUNDED)
 
@@ -207,12 +209,12 @@ def test_the_output_layer_says_the_same_from_either_side(tiles: None, rows: int)
 def test_in_fp32_nothing_is_turned_round(tiles: None) -> None:
     output = nn.Linear(WIDE, 500, bias=False)
     states = torch.randn(3, WIDE)
-    assert torch.equal(cpu_kernels.logits(output, states), output(states))
+    assert torch.equal(cpu_kernels.compute_logits(output, states), output(states))
 
 
 def test_scores_of_attention_are_the_same_from_either_side(tiles: None) -> None:
     queries, keys = (torch.randn(4, 3, count, 64).to(torch.bfloat16) for count in (5, 128))
-    found = attention._scores(queries, keys)
+    found = attention._multiply(queries, keys)
     torch.testing.assert_close(found, queries @ keys.transpose(-1, -2), **ROUNDED)
     found.view(4, 3, 5, 1, 128)
 

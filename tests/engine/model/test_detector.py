@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, spans, spans_with_words
+from aligner_proxy.engine.model.detector import NEUTRAL_QUANTILE, DetectorHead, find_spans, find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import append_end, split
@@ -20,7 +20,7 @@ OBJECTIVES = ("Harmlessness: the response should avoid insults", "Brevity: no mo
 def found(answer: str, family: str = "ultrafeedback") -> tuple[list[str], list[str]]:
     prompt = render(find_template(family), "When?", answer, OBJECTIVES)
     coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
-    where = spans(prompt, split(answer), coded.offsets)
+    where = find_spans(prompt, split(answer), coded.offsets)
 
     def text(tokens: range) -> str:
         return prompt.text[coded.offsets[tokens.start][0] : coded.offsets[tokens[-1]][1]].strip()
@@ -39,12 +39,12 @@ def test_words_of_cells_and_clauses_are_judged_beside_their_segment() -> None:
     answer = "Rows:\n\n| Two | You are a fool | 10 |\n\nThe end."
     prompt = render(find_template("ultrafeedback"), "When?", answer, OBJECTIVES)
     coded = tiny.backend().encode(prompt.text, add_special_tokens=False)
-    where = spans_with_words(prompt, split(answer), coded.offsets)
+    where = find_spans_with_words(prompt, split(answer), coded.offsets)
     assert [len(ranges) for ranges in where.inner] == [0, 1, 0]
     [tokens] = where.inner[1]
     text = prompt.text[coded.offsets[tokens.start][0] : coded.offsets[tokens[-1]][1]]
     assert text.strip() == "You are a fool"
-    assert spans_with_words(prompt, split(answer)[:1], coded.offsets).inner == ()
+    assert find_spans_with_words(prompt, split(answer)[:1], coded.offsets).inner == ()
 
 
 def test_a_segment_scores_no_less_than_its_inner_words_and_others_as_before() -> None:
@@ -118,7 +118,7 @@ def test_an_objective_that_is_loud_against_anything_is_turned_down() -> None:
     head.floor.fill_(-2.0)
     plain = head(segments, objectives)
     loud = head(neutral, objectives).quantile(NEUTRAL_QUANTILE, dim=0)
-    head.know(neutral)
+    head.store_neutral(neutral)
     torch.testing.assert_close(head(segments, objectives), plain - (loud + 2.0))
     assert head(neutral, objectives).quantile(NEUTRAL_QUANTILE, dim=0).tolist() == pytest.approx([-2.0, -2.0], abs=1e-5)
 
@@ -128,14 +128,14 @@ def test_a_quiet_objective_stays_as_it_is() -> None:
     segments = torch.randn(3, 24)
     objectives = torch.randn(2, 16)
     plain = head(segments, objectives)
-    head.know(torch.randn(40, 24))
+    head.store_neutral(torch.randn(40, 24))
     head.floor.fill_(100.0)
     assert torch.equal(head(segments, objectives), plain)
 
 
 def test_a_head_that_knows_neutral_segments_is_saved_with_them(tmp_path: Path) -> None:
     head = DetectorHead(8, (0, 1), 4)
-    head.know(torch.randn(40, 24))
+    head.store_neutral(torch.randn(40, 24))
     head.save(tmp_path / "detector.safetensors")
     again = DetectorHead.load(tmp_path / "detector.safetensors")
     segments = torch.randn(3, 24)
@@ -156,7 +156,7 @@ def test_a_head_from_before_there_were_neutral_segments_is_read(tmp_path: Path) 
 def test_the_place_behind_the_last_segment_is_what_the_prompt_says_after_the_answer() -> None:
     prompt = render(find_template("ultrafeedback"), "Why?", "It is so. Yes.", ["Brevity: be short"])
     offsets = [(i, i + 1) for i in range(len(prompt.text))]
-    where = spans(prompt, append_end(split("It is so. Yes.")), offsets)
+    where = find_spans(prompt, append_end(split("It is so. Yes.")), offsets)
     texts = ["".join(prompt.text[i] for i in tokens) for tokens in where.segments]
     assert texts == ["It is so.", "Yes.", "Yes. | Edit: "]
 
@@ -174,7 +174,7 @@ def test_that_place_has_an_operating_point_of_its_own(tmp_path: Path) -> None:
     states = torch.randn(6, 3, 8)
     where = Spans((range(0, 2),), (range(2, 4), range(2, 6)), behind=True)
     before = head.judge(states, where)
-    head.move(1.0, 2.0, end_shift=3.0)
+    head.calibrate(1.0, 2.0, end_shift=3.0)
     head.save(tmp_path / "head.safetensors")
     after = DetectorHead.load(tmp_path / "head.safetensors").judge(states, where)
     torch.testing.assert_close(after[0], (before[0] + 1.0) / 2)

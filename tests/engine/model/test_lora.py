@@ -38,9 +38,9 @@ def test_rows_of_a_mixed_step_are_those_of_merged_models(monkeypatch: pytest.Mon
     made = tiny.together()
     models = [tiny.model(), *(merged(tiny.adapter(i)) for i in (1, 2, 3))]
     seen: list[torch.Tensor] = []
-    choose = made.runner._choose
+    choose = made.runner._choose_tokens
     monkeypatch.setattr(
-        made.runner, "_choose", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds)
+        made.runner, "_choose_tokens", lambda hidden, feeds: seen.append(hidden.clone()) or choose(hidden, feeds)
     )
     loop = Loop(made, budget=120)
     for i in range(8):
@@ -82,7 +82,7 @@ def test_each_writes_what_its_merged_model_writes_whatever_was_read_before_under
     alone_in_the_house = [Aligner(ModelRunner(one, made.runner.tokenizer, None), made.info) for one in expected]
     assert got == [words(one, "default") for one in alone_in_the_house] * 2
     assert len({str(ids) for ids in got}) == 4
-    assert made.runner.pool.use().cached > 3
+    assert made.runner.pool.count_uses().cached > 3
 
 
 def test_each_scores_with_a_head_of_its_own() -> None:
@@ -118,7 +118,7 @@ def test_a_saved_adapter_does_what_the_library_makes_of_it(folder: Path) -> None
     ids = torch.tensor([tiny.runner().tokenizer.prompt(tiny.CORPUS[0]).ids])
     expected = PeftModel.from_pretrained(tiny.model(), str(folder)).merge_and_unload()
     model = tiny.model()
-    adapters = lora.Adapters(model, [lora.read(folder)], torch.float32, torch.device("cpu"))
+    adapters = lora.Adapters(model, [lora.read_adapter(folder)], torch.float32, torch.device("cpu"))
     with torch.inference_mode(), adapters.assign_rows([(1, ids.shape[1])]):
         beside = model(ids).logits
     with torch.inference_mode():
@@ -139,7 +139,7 @@ def test_what_cannot_be_applied_beside_others_is_named(folder: Path, said: dict[
     path = folder / ADAPTER
     path.write_text(json.dumps(json.loads(path.read_text()) | said))
     with pytest.raises(WeightsError, match=f"{named}.*an engine of its own"):
-        lora.read(folder)
+        lora.read_adapter(folder)
 
 
 def test_damaged_adapters_and_those_of_another_base_are_refused(folder: Path) -> None:
@@ -148,13 +148,13 @@ def test_damaged_adapters_and_those_of_another_base_are_refused(folder: Path) ->
     half = dict(list(whole.items())[1:])
     save_file(half, path)
     with pytest.raises(WeightsError, match=r"half of the adapter of model\.layers\.0"):
-        lora.read(folder)
+        lora.read_adapter(folder)
     save_file({**whole, "base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(2)}, path)
     with pytest.raises(WeightsError, match="embed_tokens"):
-        lora.read(folder)
+        lora.read_adapter(folder)
     path.write_bytes(b"{")
     with pytest.raises(WeightsError, match="cannot be read"):
-        lora.read(folder)
+        lora.read_adapter(folder)
     wide = {"model.layers.0.self_attn.q_proj": lora.LoraDelta(torch.ones(2, 65), torch.ones(64, 2))}
     deep = {"model.layers.9.self_attn.q_proj": lora.LoraDelta(torch.ones(2, 64), torch.ones(64, 2))}
     last = {"lm_head": lora.LoraDelta(torch.ones(2, 64), torch.ones(384, 2))}

@@ -20,8 +20,8 @@ CARD = {"device": "cuda", "name": "NVIDIA H200", "memory_gb": 139.8}
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU on which everything works."""
-    monkeypatch.setattr(probe, "device", lambda: CARD)
-    monkeypatch.setattr(probe, "nf4_error", lambda where: 0.09)
+    monkeypatch.setattr(probe, "describe_device", lambda: CARD)
+    monkeypatch.setattr(probe, "measure_nf4_error", lambda device: 0.09)
     monkeypatch.setattr(acceleration, "find_missing_part", lambda: None)
     monkeypatch.setattr(acceleration, "try_kernel", lambda: None)
 

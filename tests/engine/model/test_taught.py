@@ -117,7 +117,7 @@ def test_the_place_behind_the_last_segment_keeps_the_general_score(
 
 
 def test_the_heads_not_used_for_longest_make_room() -> None:
-    shelf = HeadShelf(CPU, most=3)
+    shelf = HeadShelf(CPU, limit=3)
     names = [shelf.put(head(bias=float(i))) for i in range(3)]
     assert shelf.get(names[0]).bias == 0.0
     shelf.put(head(bias=3.0))

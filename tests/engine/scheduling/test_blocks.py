@@ -26,7 +26,7 @@ def test_a_prompt_that_begins_alike_takes_the_blocks_that_are_there() -> None:
     assert pool.match([1, 2, 3, 4, 5, 6, 7, 8, 0, 0], 10) == first[:2]
     assert pool.match([1, 2, 3, 4, 0, 0, 0, 0], 8) == first[:1]
     assert pool.match([0, 2, 3, 4], 4) == []
-    assert pool.use().shared == 2
+    assert pool.count_uses().shared == 2
 
 
 def test_the_same_tokens_after_another_beginning_are_another_block() -> None:
@@ -45,7 +45,7 @@ def test_what_nobody_holds_is_kept_until_room_is_needed_the_end_of_a_prompt_firs
     pool = BlockPool(3, SIZE)
     blocks = filled(pool, list(range(12)))
     pool.give_back(blocks)
-    assert pool.use().cached == 3
+    assert pool.count_uses().cached == 3
     assert pool.take() == blocks[2]
     assert pool.match(list(range(12)), 12) == blocks[:2]
 
@@ -106,7 +106,7 @@ class Holders(RuleBasedStateMachine):
         for i, block in enumerate(blocks):
             assert self.content[block] == tuple(ids[: (i + 1) * SIZE]), "a block with other tokens was given"
         missing = -(-len(ids) // SIZE) - len(blocks)
-        if missing > self.pool.available():
+        if missing > self.pool.count_free():
             self.pool.give_back(blocks)
             return
         blocks += [self.pool.take() for _ in range(missing)]

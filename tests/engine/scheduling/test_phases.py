@@ -85,12 +85,12 @@ def test_time_is_counted_from_the_end_of_an_answer_that_was_read_along(monkeypat
     phases = Phases(arrived=0.0, unwanted=True)
     sums = {p: value(f"aligner_engine_{p}_seconds_sum") for p in ("queue", "prefill", "generate")}
     phases.note_forward()  # 10
-    phases.read()  # 20
+    phases.note_read()  # 20
     phases.note_complete_answer()  # 30
     phases.note_forward()  # 40
-    phases.read()  # 50
+    phases.note_read()  # 50
     phases.note_end(Correction("x"))  # 60
-    assert phases.along == 10.0
+    assert phases.reading_since == 10.0
     assert {p: value(f"aligner_engine_{p}_seconds_sum") - sums[p] for p in sums} == {
         "queue": 10,
         "prefill": 10,

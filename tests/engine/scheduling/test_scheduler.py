@@ -122,7 +122,7 @@ def test_everybody_gets_what_he_would_get_alone(seed: int, blocks: int, budget: 
 
     drive(scheduler, cache, push_out)
     assert [ends[i].text for i in range(jobs)] == [expected(prompt, turns) for prompt, turns in plans]
-    assert pool.use().used == 0
+    assert pool.count_uses().used == 0
 
 
 def test_a_tenant_with_many_requests_does_not_keep_another_waiting() -> None:
@@ -235,7 +235,7 @@ def test_blocks_of_what_is_only_read_ahead_go_to_who_is_waited_for() -> None:
     cache = Cache(scheduler.pool)
     readers = [reading(scheduler, 70) for _ in range(2)]
     step(scheduler, cache)
-    assert scheduler.pool.available() < 10
+    assert scheduler.pool.count_free() < 10
     client = add(scheduler, [1] * 100, 1, lambda _: None, tenant="client")
     assert step(scheduler, cache)["client"] == 100
     assert client in scheduler.running
@@ -342,7 +342,7 @@ def test_of_many_readings_a_few_go_on_in_one_step() -> None:
     jobs = [reading(scheduler, 5) for _ in range(20)]
     for job in jobs:
         job.ask = Ask([])
-        job.client.awake = lambda: True
+        job.client.has_new_text = lambda: True
     first = scheduler.find_woken_jobs()
     assert len(first) == 8
     for job in first:
@@ -426,7 +426,7 @@ def test_a_step_of_long_work_alone_ends_soon_where_another_tenant_may_come_back(
 
 def test_long_work_gives_its_blocks_to_a_tenant_with_little_to_do() -> None:
     scheduler, cache = long_beside_little(blocks=400)
-    while step(scheduler, cache)["long"] == 256 and scheduler.pool.available() > 20:
+    while step(scheduler, cache)["long"] == 256 and scheduler.pool.count_free() > 20:
         pass
     ends: list[Any] = []
     add(scheduler, [5] * 200, 1, ends.append, tenant="little")

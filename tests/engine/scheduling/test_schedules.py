@@ -138,5 +138,5 @@ def test_no_schedule_leaks_loses_or_mixes_up_anything(block: int) -> None:
             ended.add(type(ends[0]))
         totals = world.scheduler.totals
         assert totals.finished + totals.failed == len(world.ends)
-        assert world.pool.use().used == 0
+        assert world.pool.count_uses().used == 0
     assert {Correction, DeadlineExceeded, EngineUnavailable} <= ended

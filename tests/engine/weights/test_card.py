@@ -25,14 +25,14 @@ from aligner_proxy.engine.weights import card, sources
 )
 def test_the_languages_of_a_card(tmp_path: Path, text: str, expected: tuple[str, ...]) -> None:
     (tmp_path / card.CARD).write_text(text)
-    assert card.languages(tmp_path) == expected
+    assert card.read_languages(tmp_path) == expected
     assert sources.languages(tmp_path) == expected
 
 
 def test_a_folder_without_a_card_or_with_a_broken_one(tmp_path: Path) -> None:
-    assert card.languages(tmp_path) == ()
+    assert card.read_languages(tmp_path) == ()
     (tmp_path / card.CARD).write_bytes(b"---\nlanguage: \xff\n---\n")
-    assert card.languages(tmp_path) == ()
+    assert card.read_languages(tmp_path) == ()
     assert sources.languages(tmp_path / "missing") == ()
     assert sources.languages("nobody/nothing") == ()
 

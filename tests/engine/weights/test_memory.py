@@ -159,8 +159,8 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
         ("memory.stat", "file 5\ninactive_file 50\n"),
     ):
         (tmp_path / name).write_text(text)
-    assert memory._of_container(tmp_path) == 350
+    assert memory._read_container_memory(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._of_container(tmp_path) is None
+    assert memory._read_container_memory(tmp_path) is None
     (tmp_path / "info").write_text("MemTotal: 9 kB\nMemAvailable:   2 kB\n")
-    assert memory._of_system(tmp_path / "info") == 2048
+    assert memory._read_system_memory(tmp_path / "info") == 2048

@@ -75,7 +75,7 @@ class Oracle(SegmentEngine):
         try:
             made = next(holes)
             while True:
-                made = holes.send(made.bare)
+                made = holes.send(made.keepable)
         except StopIteration as stop:
             return Correction(stop.value, verdicts)
 

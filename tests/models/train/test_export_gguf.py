@@ -132,7 +132,7 @@ class TestServed:
                 theirs = [token for token in said["tokens"] if token not in tokenizer.eos_ids]
                 theirs += [end] * (said["stop_type"] == "eos")
                 answer = text.split("| Answer: ")[1].removesuffix(" | Edit: ")
-                proposer = EditProposer(tokenizer.continuation(answer), aligner.runner.draft_length)
+                proposer = EditProposer(tokenizer.continuation(answer), aligner.runner.choose_draft_length)
                 written, _ = tiny.written(aligner.runner, prompt, proposer, TOKENS)
                 ours = [*written.ids, *[end] * written.finished][:TOKENS]
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)

@@ -9,7 +9,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from aligner_proxy.engine.model.detector import spans
+from aligner_proxy.engine.model.detector import find_spans
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
@@ -51,7 +51,7 @@ def test_a_prompt_begins_as_it_does_when_it_is_served() -> None:
     served = PromptTokenizer(backend, frozenset({1})).prompt(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES).text)
     assert example.ids[: len(served.ids)] == served.ids
     assert served.ids[0] == 0
-    assert example.where == spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)
+    assert example.where == find_spans(render(FAMILY, "When?", ANSWER, tiny.OBJECTIVES), split(ANSWER), served.offsets)
     assert example.ids.count(0) == served.ids.count(0)
 
 
