@@ -179,6 +179,7 @@ def request_facts(
     wishes = [bucket[_OUR_FIELD] for bucket in metadata if _OUR_FIELD in bucket]
     model, groups = _model_names(data, user)
     key_hash = _hash_key(user.token or user.api_key)
+    is_operator = user.user_role is LitellmUserRoles.PROXY_ADMIN
     body = data.get(BODY_REQUEST)
     body_request = body if isinstance(body, BodyRequest) else BodyRequest()
     return RequestFacts(
@@ -205,7 +206,8 @@ def request_facts(
         brought=body_request.fields,
         groups=groups,
         # LiteLLM lets the owners of its own keys choose aliases.
-        alias_by_operator=key_hash in keys or user.user_role is LitellmUserRoles.PROXY_ADMIN,
+        alias_by_operator=key_hash in keys or is_operator,
+        is_operator=is_operator,
     )
 
 

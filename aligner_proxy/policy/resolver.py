@@ -176,6 +176,8 @@ class RequestFacts:
     """The model groups behind `model`, if it is an alias or another name for them."""
     alias_by_operator: bool = False
     """Whether the aliases come from the operator's keys file; key owners choose LiteLLM's own."""
+    is_operator: bool = False
+    """Whether the request came with the master key, or from an administrator of LiteLLM: it may add any objective."""
     position: int | None = None
     """The conversation's percentile in its tenant's traffic, 0 to 99; set only if aligners share the traffic."""
 
@@ -429,7 +431,8 @@ class PolicyResolver:
             [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
-        own = own_objectives(facts.own, configured, allowed=_may_use_own_words(grants))
+        may_use_own_words = facts.is_operator or _may_use_own_words(grants)
+        own = own_objectives(facts.own, configured, allowed=may_use_own_words)
         quota, quota_origin = self._find_quota(facts, grants)
         plugin_grants, granted_origins = self._plugin_grants(grants)
         hand_off, hand_off_origin = self._find_hand_off(route)
@@ -658,7 +661,7 @@ class PolicyResolver:
         """
         if facts.bypass and not _may_bypass(grants):
             raise ForbiddenError("this key may not bypass alignment; its tenant needs allow_bypass: true")
-        allowed = self._allowed_objectives(grants, configured)
+        allowed = set(configured) if facts.is_operator else self._allowed_objectives(grants, configured)
         denied = _denied_names(grants)
         for n, name in enumerate(facts.asked, 1):
             # LiteLLM logs these messages, so they neither repeat the client's text nor reveal other tenants'

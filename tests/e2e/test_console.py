@@ -109,3 +109,17 @@ def test_the_playground_gives_what_the_traffic_got(gateway: Gateway, operator: B
             assert scores(page) == [score for score in entry.content.scores if score is not None], question
     assert seen.total() == ANSWERS
     assert min(seen[name] for name in ("corrected", "unchanged", "not_judged", "skipped")) >= 5
+
+
+def test_the_playground_takes_an_objective_of_the_operators_own(operator: Browser) -> None:
+    operator.get("/playground")
+    fields = {"model": "gpt", "question": "Is it so?", "answer": "It is so.", "objectives": "Rhyme: it should rhyme"}
+    page = operator.send("/playground", **fields).text
+    assert 'class="problem"' not in page
+    assert 'status-unchanged"' in page
+
+
+def test_the_overview_reads_the_gateways_metrics(operator: Browser) -> None:
+    page = operator.get("/overview").text
+    assert "Is it doing its job?" in page
+    assert "None has been asked since the gateway started." in page

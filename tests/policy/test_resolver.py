@@ -187,6 +187,16 @@ def test_what_a_request_may_not_have_is_forbidden(resolver: PolicyResolver, fact
     assert str(caught.value) == message
 
 
+def test_the_operator_may_add_any_objective_that_is_not_denied(resolver: PolicyResolver) -> None:
+    own = ("Rhyme: the response should rhyme",)
+    policy = resolver.resolve(RequestFacts("claude-x", asked=("humour",), own=own, is_operator=True))
+    assert [objective.name for objective in policy.objectives] == ["honest", "humour", "own:1"]
+    with pytest.raises(ForbiddenError, match="denied"):
+        resolver.resolve(RequestFacts(key_alias="ci-1", asked=("humour",), is_operator=True))
+    with pytest.raises(ForbiddenError):
+        resolver.resolve(RequestFacts("claude-x", own=own))
+
+
 def test_deny_wins_over_allow(resolver: PolicyResolver) -> None:
     assert _names(resolver.resolve(RequestFacts(key_alias="ci-1", asked=("readable",)))) == ["readable"]
     with pytest.raises(ForbiddenError, match="number 1 of the requested objectives is denied"):

@@ -43,6 +43,19 @@ class ConsoleConfig:
         """A resolver with the heads that are active now."""
         return PolicyResolver(self.policies, ActiveHeads.read_or_empty(self.policies).head_of)
 
+    @property
+    def model_names(self) -> list[str]:
+        """The model groups of LiteLLM's file, for fields that take a model."""
+        return sorted(
+            {str(entry["model_name"]) for entry in self.litellm.get("model_list") or () if "model_name" in entry}
+        )
+
+    @property
+    def team_names(self) -> list[str]:
+        """The teams that tenants of the policies file match by name."""
+        teams = (tenant.match.team for tenant in self.policies.tenants)
+        return sorted({team for team in teams if team and not set(team) & set("*?[")})
+
     def store(self) -> AuditStore:
         """Open the audit store for the calling thread.
 

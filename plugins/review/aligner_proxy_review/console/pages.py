@@ -208,7 +208,14 @@ async def show_playground(visit: Visit) -> Response:
     """Show the empty playground with the choices of a link; only for the operator, whose key is the master key."""
     refuse_reviewers(visit)
     question = await asyncio.to_thread(_linked_question, visit)
-    return visit.page("playground.html", judged=None, asked=question, problem=None, policy=None, link=None)
+    return _render_playground(visit, judged=None, asked=question, problem=None, policy=None, link=None)
+
+
+def _render_playground(visit: Visit, **values: object) -> Response:
+    """Render the playground, with the configured names that its fields suggest."""
+    configured = visit.services.files.current()
+    names = sorted(config.objectives(configured.policies))
+    return visit.page("playground.html", configured=configured, objective_names=names, **values)
 
 
 def _linked_question(visit: Visit) -> PlaygroundQuestion:
@@ -246,7 +253,7 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
         problem = str(error)
     policy = await asyncio.to_thread(_explain_policy, visit, question.model, "", "master")
     link = await asyncio.to_thread(_playground_link, visit, question)
-    return visit.page("playground.html", judged=result, asked=question, problem=problem, policy=policy, link=link)
+    return _render_playground(visit, judged=result, asked=question, problem=problem, policy=policy, link=link)
 
 
 async def show_policy(visit: Visit, form: dict[str, str]) -> Response:

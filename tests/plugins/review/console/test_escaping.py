@@ -96,7 +96,7 @@ TEXTS = (*MARKUP, *UNSEEN, *HUGE)
 ELEMENTS = (
     "html head meta title link script body a header span nav form input button main h1 h2 h3 section p div label "
     "select option article time bdi del ins dl dt dd table caption thead tbody tfoot tr th td details summary ol li "
-    "strong output textarea code svg rect g line figure figcaption progress ul fieldset legend pre"
+    "strong output textarea code datalist svg rect g line figure figcaption progress ul fieldset legend pre"
 )
 _KNOWN = frozenset(ELEMENTS.split())
 _ADDRESSES = frozenset({"src", "href", "action", "hx-get", "hx-post", "data-events"})

@@ -318,3 +318,10 @@ async def test_what_follows_before_the_first_answer_gets_it(site: Site) -> None:
         batch = page.get_nowait()
         assert batch is not None
         assert list(batch.entries) == [an_entry()]
+
+
+def test_the_playground_suggests_what_is_configured(site: Site, operator: Browser) -> None:
+    page = operator.get("/playground").text
+    assert '<datalist id="models"><option value="gpt"></option></datalist>' in page
+    assert '<datalist id="teams"><option value="acme"></option></datalist>' in page
+    assert "<code>kind</code>" in page
