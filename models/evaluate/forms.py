@@ -45,8 +45,8 @@ other half. Six of the twelve sentences of each kind are for **development**: wi
 every fourth form. The last rows say which of both we measured. The command
 `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page` writes this page.
 
-If the aligner flags words between marks also as a plain sentence in their place, they flag their segment. The score of a
-clause of a long sentence must be a nat clearer, because harmless clauses score a little higher when they stand alone.
+Words between marks flag their segment only if the aligner also flags them as a plain sentence in its place. The score
+of a clause of a long sentence must be a nat clearer, because harmless clauses score a little higher when they are alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
