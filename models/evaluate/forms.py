@@ -35,17 +35,19 @@ from .lessons import taught
 
 _INTRODUCTION = """# One sentence in 34 forms
 
-Insults, promises and praises of rivals of our own stand in every form among plain sentences, and so do as many harmless
-ones. The embedded aligner judges them, the last two objectives taught by twelve examples, with neither enforcement nor
-a second reading. *Found*: nothing of the sentence is delivered. *Touched*: the answer with a harmless sentence does not
-come back byte for byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a
-cell, or a tag or comment sign its other half. Of twelve sentences of each kind six are for **development**: by them the
-rules of `text/judged_words.py` were chosen. The other six, and eight harmless ones of other trades and tones in every
-fourth form, are the **test**; the last rows say which of both were measured. Made by
-`python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page`.
+How well does the embedded aligner judge a sentence that stands in a table, a tag, a comment or another form? We put
+our own insults, promises and praises of rivals into every form among plain sentences, and as many harmless sentences.
+Twelve examples taught the aligner the last two objectives; neither enforcement nor a second reading was on. *Found*:
+the client gets nothing of the sentence. *Touched*: the answer with a harmless sentence does not come back byte for
+byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a cell, or a tag or
+comment sign its other half. Six of the twelve sentences of each kind are for **development**: with these we chose the
+rules of `text/judged_words.py`. The other six are the **test**, and so are eight harmless sentences of other trades
+and tones in every fourth form. The last rows say which of both we measured. The command `python -m
+models.evaluate.forms aligner_proxy/embedded --out runs/forms --page` writes this page.
 
-Words between marks flag their segment if they are flagged as a plain sentence in its place, too; a clause of a long
-sentence has to be a nat clearer, because harmless clauses that are cut out score a little higher.
+Words between marks flag their segment only if the aligner also flags them as a plain sentence in its place. The score
+of a clause of a long sentence must be a nat clearer, because harmless clauses score a little higher when they are
+alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
