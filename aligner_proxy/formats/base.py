@@ -56,7 +56,7 @@ _SHORT = frozenset(
     }
 )
 """Fields of a plain event that hold a word or an id."""
-_INNER = frozenset({"choices", "message", "delta", "content", "content_block"})
+_CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
 _NO_POLICY = Policy(name="-")
 """Stands for the policy where the wire format is asked for a text that no policy chose."""
@@ -274,14 +274,14 @@ def is_plain(thing: object, own_texts: Collection[str]) -> bool:
                 is_usual = name in _SHORT and (len(value) < copies.SHORTEST_COPY or " " not in value)
                 if value and not is_usual and value not in own_texts:
                     return False
-            elif value and not (_counts_only(value) if name == USAGE else _is_plain_inside(name, value, own_texts)):
+            elif value and not (_counts_only(value) if name == USAGE else _is_plain_container(name, value, own_texts)):
                 return False
     return True
 
 
-def _is_plain_inside(name: str, value: object, own_texts: Collection[str]) -> bool:
-    """Whether a field of a plain event may hold this object or list, and everything in it is plain."""
-    if name not in _INNER:
+def _is_plain_container(name: str, value: object, own_texts: Collection[str]) -> bool:
+    """Whether a field holds further objects (`choices`, `delta`, ...), and each object in its value is plain."""
+    if name not in _CONTAINER_FIELDS:
         return False
     if isinstance(value, list):
         return all(isinstance(inner, BaseModel | Mapping) and is_plain(inner, own_texts) for inner in value)

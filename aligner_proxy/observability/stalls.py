@@ -24,7 +24,7 @@ from types import FrameType
 from aligner_proxy.observability.metrics import LOOP_STALLS
 
 log = logging.getLogger(__name__)
-_COLLECTING = threading.Lock()
+_THRESHOLDS_LOCK = threading.Lock()
 """Held while thresholds of the garbage collector are changed, because each loop has its own watchdog."""
 
 LONGEST_S = 0.1
@@ -148,10 +148,9 @@ def current_frames() -> dict[int, FrameType]:
 
     In CPython 3.11, a garbage collection that starts within this call may let another thread run while a lock of the
     interpreter is held. If that thread starts a thread, the process hangs for good (python/cpython#106883). Collections
-    are therefore suppressed here by setting the thresholds to 0, because gc_workaround.py controls whether they are
-    enabled.
+    are therefore prevented here by setting the thresholds to 0, and not by `gc.disable()`, which gc_workaround.py uses.
     """
-    with _COLLECTING:
+    with _THRESHOLDS_LOCK:
         thresholds = gc.get_threshold()
         gc.set_threshold(0)
         try:

@@ -149,7 +149,7 @@ class GrowingAnswer:
             if text is Edge.NOWHERE:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             elif text is Edge.HERE:
-                await self._begin_part()
+                await self._begin_next_part()
             elif self._rest is not None:
                 self._rest.append(text)
             else:
@@ -176,8 +176,11 @@ class GrowingAnswer:
         """Whether the present part ends as soon as more of the text brings the end of a sentence."""
         return self._cutter.is_hastened and self._cutter.is_open
 
-    async def _begin_part(self) -> None:
-        """Decide the present part and begin the next one, or give up if the text is too long by now."""
+    async def _begin_next_part(self) -> None:
+        """End the present part, wait until it is decided, and begin the next one.
+
+        The answer is given up instead if its text may be data, or is too long to be corrected.
+        """
         is_data = not self._decided and self._present.may_be_structured
         if is_data or is_blocked(self._policy, self.length):
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
@@ -191,7 +194,7 @@ class GrowingAnswer:
         self._decided.append(DecidedPart(self._start, present.original, present.replacements, present.outcome()))
         self._present = self._new_part(inner=True)
         stopped = present.stopped
-        # a call goes on in the next part, whose text alone does not show it
+        # a tool call may go on in the next part, whose own text does not look like one
         is_final = stopped is not None and (stopped.status is Status.FAILED or stopped.reason == SkipReason.TOOL_CALLS)
         if stopped is not None and (is_final or outcomes.blocks(stopped)):
             self.close(stopped.status, str(stopped.reason))

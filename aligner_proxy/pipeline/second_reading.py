@@ -40,7 +40,7 @@ _BREAK = "\n\n"
 MOST_CONFIRMED = 4
 """Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 
-CLEAR = 1.0
+DOUBT_MARGIN = 1.0
 """Nats above the threshold from which a window counts, because scores out of context are less certain."""
 
 
@@ -375,7 +375,7 @@ def flagged_windows(
     ends = list(accumulate(len(window.text) + len(_BREAK) for window in windows))
     flagged: dict[int, SegmentScore] = {}
     for start, end, verdict in find_flagged(join_windows(windows), verdicts):
-        if verdict.score is not None and verdict.score < caution + CLEAR:
+        if verdict.score is not None and verdict.score < caution + DOUBT_MARGIN:
             continue
         # all windows that the segment touches, since it may span several
         for number in range(bisect_right(ends, start), min(len(windows), bisect_left(ends, end) + 1)):

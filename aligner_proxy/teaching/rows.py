@@ -99,13 +99,13 @@ class RowReader:
     content_hash: str
     on_progress: Callable[[int], None] = lambda _: None
 
-    async def read(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
+    async def read(self, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
         """Compute the rows of each answer with the engine; raises `CorrectionError`."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def read_batch(batch: Sequence[AnsweredConversation]) -> list[AnswerRows]:
             async with places:
-                return await self._read_batch(company, batch)
+                return await self._read_batch(prompt, batch)
 
         batches = [answers[first : first + BATCH] for first in range(0, len(answers), BATCH)]
         tasks = [asyncio.ensure_future(read_batch(batch)) for batch in batches]
@@ -116,7 +116,7 @@ class RowReader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read_batch(self, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
+    async def _read_batch(self, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
         """Read one batch of answers; raises `InvalidOutput` if the engine served another aligner."""
         request = RowsRequest(
             request_id="teach",
@@ -126,7 +126,7 @@ class RowReader:
                 ExchangeText(turns=conversation.turns, answer=replace_surrogates(conversation.answer))
                 for conversation in answers
             ),
-            objectives=tuple(map(replace_surrogates, company.texts)),
+            objectives=tuple(map(replace_surrogates, prompt.texts)),
             deadline_s=DEADLINE_S,
         )
         response = await self.engine.rows(request)
@@ -156,18 +156,18 @@ class RowsCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
+    def has(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
         """Whether these rows are in the cache."""
-        return self._path(reader, company, answers).exists()
+        return self._path(reader, prompt, answers).exists()
 
     async def read(
-        self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]
+        self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:
         """The rows from the cache; if they are missing, read them with the engine and store them."""
-        path = self._path(reader, company, answers)
+        path = self._path(reader, prompt, answers)
         rows = _unpack_rows(path)
         if rows is None or len(rows) != len(answers):
-            rows = await reader.read(company, answers)
+            rows = await reader.read(prompt, answers)
             with contextlib.suppress(OSError):  # if the disk is full, teach without the cache
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(path, _pack_rows(rows))
@@ -178,8 +178,8 @@ class RowsCache:
                 os.utime(path)  # the time decides which files are deleted first
         return rows
 
-    def _path(self, reader: RowReader, company: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
-        parts = [_VERSION, reader.content_hash, company.texts, _digest(answers)]
+    def _path(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
+        parts = [_VERSION, reader.content_hash, prompt.texts, _digest(answers)]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
     def _make_room(self) -> None:

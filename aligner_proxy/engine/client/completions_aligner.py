@@ -280,12 +280,17 @@ class CompletionsAligner:
 async def _judge_in_place(
     request: AlignRequest, scorer: Engine, hole: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
-    """Score `text` in its hole; return the part clearly below the threshold, and the scorer's answer, for its cost."""
+    """Score a replacement in its place, behind the text before its hole.
+
+    Return its sentences that score at least `CLEAR_MARGIN` below the threshold, and the scorer's correction, whose cost
+    the caller adds.
+    """
     answer = hole.fill_in(text)
-    judging = await scorer.align(
+    # not open-ended: the answer goes on behind the hole, so nothing may be added at its end
+    scored = await scorer.align(
         make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
     )
-    verdicts = list(zip(judged_segments(answer, judging.segments), judging.segments, strict=True))
+    verdicts = list(zip(judged_segments(answer, scored.segments), scored.segments, strict=True))
     body = text.lstrip()
     pieces = structure.split(body)
     scores = []
@@ -294,8 +299,8 @@ async def _judge_in_place(
         placed = structure.shift_segment(piece, len(answer) - len(body))
         overlapping = [verdict for part, verdict in verdicts if part.end > placed.start and part.start < placed.end]
         scores.append(max(verdict.score or 0.0 for verdict in overlapping))
-    allowed_text = splice.join_unflagged(request.caution - splice.CLEAR, pieces, scores)
-    return text.removesuffix(body) + allowed_text if allowed_text else "", judging
+    allowed_text = splice.join_unflagged(request.caution - splice.CLEAR_MARGIN, pieces, scores)
+    return text.removesuffix(body) + allowed_text if allowed_text else "", scored
 
 
 def make_frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:

@@ -551,7 +551,7 @@ class AnswerEditor:
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
         if text and self.can_score:
-            text = yield from self._drop_flagged_sentences(hole, text, splice.CLEAR)
+            text = yield from self._drop_flagged_sentences(hole, text, splice.CLEAR_MARGIN)
         proof_request = make_proof_request(self._request)
         if text and proof_request is not self._request:
             proof_frame = build_frame(self._aligner, proof_request)

@@ -20,7 +20,7 @@ from aligner_proxy.text.structure import Segment, join, split
 
 KEY_CHARS = 20
 """A kept segment counts as reached once this many of its first characters, up to the end of the word, are written."""
-CLEAR = 2.0
+CLEAR_MARGIN = 2.0
 """Nats by which each replacement sentence must score below the threshold. An unsure aligner often writes the violation
 once more in other words, which score only a little lower."""
 

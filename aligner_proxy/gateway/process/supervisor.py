@@ -274,22 +274,22 @@ async def run(
     on_drain: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
 ) -> int:
-    """Run until a signal arrives or a gateway that never served ends; return the exit status.
+    """Supervise the engine and LiteLLM; return 0 after a signal, or the status of a LiteLLM that ends before it serves.
 
-    `on_drain` is called when no successor will start any more.
+    `make` builds a generation. `on_drain` is called at the shutdown, before the child processes are stopped.
     """
     supervisor = _Supervisor(make, pace or Pace(), memory or MemoryLimit())
     with supervisor.handle_signals():
-        work = asyncio.ensure_future(supervisor.run())
+        supervising = asyncio.ensure_future(supervisor.run())
         stopped = asyncio.ensure_future(supervisor.stop.wait())
         try:
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            return work.result() if work.done() else 0  # 0: a signal asked for the end
+            await asyncio.wait({supervising, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return supervising.result() if supervising.done() else 0  # 0: a signal asked for the end
         finally:
             on_drain()
-            work.cancel()
+            supervising.cancel()
             stopped.cancel()
-            await asyncio.gather(work, stopped, return_exceptions=True)
+            await asyncio.gather(supervising, stopped, return_exceptions=True)
             await supervisor.stop_all()
 
 
@@ -299,7 +299,7 @@ class _Supervisor:
     def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
         self._restart = asyncio.Event()
-        self._crowded = asyncio.Event()
+        self._hurry_drains = asyncio.Event()
         self._make = make
         self._pace = pace
         self._memory = memory
@@ -356,14 +356,15 @@ class _Supervisor:
         assert current.gateway.process is not None
         resident_mb = await self._memory.wait_near(current.gateway.process.pid)
         if self._leaving:
-            await self._end_earlier(current.gateway.process.pid)
+            await self._wait_until_drained(current.gateway.process.pid)
         self._renewed = time.monotonic()
         log.warning("litellm: uses %d MB of %d; a new process replaces it", resident_mb, self._memory.most_mb)
 
-    async def _end_earlier(self, pid: int) -> None:
-        """Wait until no earlier generation is draining, because a third process would use too much memory.
+    async def _wait_until_drained(self, pid: int) -> None:
+        """Wait until no earlier LiteLLM is draining.
 
-        If the serving process `pid` exceeds the limit, draining generations are told to finish quickly.
+        Beside the serving one and its successor it would be a third, for which there is no memory. If the serving
+        process `pid` exceeds its memory limit meanwhile, the draining ones must finish quickly.
         """
         draining = set(self._leaving)
         over_limit = asyncio.ensure_future(self._memory.wait_passed(pid))
@@ -371,10 +372,10 @@ class _Supervisor:
         try:
             await asyncio.wait({over_limit, departures}, return_when=asyncio.FIRST_COMPLETED)
             if not departures.done():
-                self._crowded.set()
+                self._hurry_drains.set()
                 await asyncio.wait(draining)
         finally:
-            self._crowded.clear()
+            self._hurry_drains.clear()
             over_limit.cancel()
             departures.cancel()
             await asyncio.gather(over_limit, departures, return_exceptions=True)
@@ -438,15 +439,15 @@ class _Supervisor:
         assert gateway.process is not None
         finished = asyncio.ensure_future(gateway.stop(self._pace.handover))
         over_limit = asyncio.ensure_future(self._memory.wait_passed(gateway.process.pid))
-        crowded = asyncio.ensure_future(self._crowded.wait())
+        hurry = asyncio.ensure_future(self._hurry_drains.wait())
         try:
-            await asyncio.wait({finished, over_limit, crowded}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({finished, over_limit, hurry}, return_when=asyncio.FIRST_COMPLETED)
             if not finished.done():
                 log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.last)
         finally:
-            for task in (finished, over_limit, crowded):
+            for task in (finished, over_limit, hurry):
                 task.cancel()
-            await asyncio.gather(finished, over_limit, crowded, return_exceptions=True)
+            await asyncio.gather(finished, over_limit, hurry, return_exceptions=True)
 
     def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
         generation = self._make(engine)

@@ -131,13 +131,17 @@ class Numbering:
         return "".join(self._renumber_lines(standing, text, ends=ends))
 
     def continue_lists(self, original: str, text: str) -> str:
-        """Renumber the next part of an answer where it continues lists of the part before; its own are in order."""
-        as_written = deepcopy(self)
-        as_written.renumber(split(original), (), original)
+        """Renumber the next part of an answer so that its lists continue those of the parts before.
+
+        `text` replaces `original`, and its lists are in order by themselves. If a list is shorter than in `original`,
+        the next part is renumbered, too, because the upstream counts on from its own last number.
+        """
+        original_numbering = deepcopy(self)
+        original_numbering.renumber(split(original), (), original)
         text = self.renumber(split(text), (), text)
         for key, open_list in self._open.items():
-            original_list = as_written._open.get(key)
-            # items were lost in this part: the upstream counts on from its own last number
+            original_list = original_numbering._open.get(key)
+            # the list ends at another number than the upstream's
             if original_list is not None and original_list.last != open_list.last:
                 open_list.last = original_list.last
                 self._removed = True

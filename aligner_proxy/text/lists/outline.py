@@ -297,15 +297,18 @@ def _heading_level(text: str, mark: Mark | None) -> int:
 
 
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """All items, each ending where a line begins that does not belong to it; and the starts of lines outside of all."""
+    """Find all items, and the lines in no item, by the index of their first segment.
+
+    An item ends at the first line that does not belong to it.
+    """
     items: list[OutlineItem] = []
     open_items: list[OutlineItem] = []
     outside: list[int] = []
     for line in lines:
-        first_ended = _first_ended(open_items, line)
-        for item in open_items[first_ended:]:
+        ended_index = _first_ended(open_items, line)
+        for item in open_items[ended_index:]:
             item.stop = line.segments.start
-        del open_items[first_ended:]
+        del open_items[ended_index:]
         if not open_items:
             outside.append(line.segments.start)
         if line.mark is not None:

@@ -53,22 +53,25 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     return fact.value in results
 
 
-def is_clients_result(fact: Fact, own: Sequence[Fact], terms: Sequence[Fact]) -> bool:
-    """Whether a number can be computed from one that the client gave.
+def follows_from_question(fact: Fact, client_facts: Sequence[Fact], answer_facts: Sequence[Fact]) -> bool:
+    """Whether a number can be computed from what the client gave.
+
+    It may be a side of the client's size, the hours between two of the client's times, or the sum or difference of a
+    number of the client and one of the answer.
 
     Examples: one side of a parcel, 60 km left of 160, the hours between two times.
     """
     if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
     (number,) = _written_numbers([fact])
-    if any(isinstance(one.value, tuple) and number in one.value for one in own if one.kind is FactKind.SIZE):
+    if any(isinstance(one.value, tuple) and number in one.value for one in client_facts if one.kind is FactKind.SIZE):
         return True
     if fact.kind is FactKind.DURATION:
         # a duration is compared only with the client's times of day
-        return fact.unit == "hour" and fact.value in _hours_between(own)
-    mine = _written_numbers(one for one in own if one.same_form(fact))
-    others = _written_numbers(term for term in terms[-_MOST_TERMS:] if term is not fact)
-    return any(number in (abs(one - other), one + other) for one in mine for other in others if one != other)
+        return fact.unit == "hour" and fact.value in _hours_between(client_facts)
+    client_numbers = _written_numbers(one for one in client_facts if one.same_form(fact))
+    others = _written_numbers(term for term in answer_facts[-_MOST_TERMS:] if term is not fact)
+    return any(number in (abs(one - other), one + other) for one in client_numbers for other in others if one != other)
 
 
 def _written_numbers(facts: Iterable[Fact]) -> list[Decimal]:

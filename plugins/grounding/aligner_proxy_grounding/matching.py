@@ -43,7 +43,7 @@ _OF_KIND = {
 """Words that only announce the kind of fact, and the factor by which their weight is reduced."""
 CONTEXT = 0.4
 """How much a word counts if it is not in the sentence but only around it."""
-MOST_TIMES = 8
+MOST_TIMES_LARGER = 8
 """A statement whose value is more than this many times larger or smaller replaces nothing."""
 MOST_TIMES_OF_A_RIVAL = 50
 """With a value farther away than this a statement is not even ranked."""
@@ -227,7 +227,7 @@ class Matcher:
             return None
         _, score, first = max(free, key=lambda one: one[0])
         times_as_much = ratio(fact, first.fact)
-        if times_as_much > MOST_TIMES:
+        if times_as_much > MOST_TIMES_LARGER:
             return None
         # statements that give the same value support each other
         of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
@@ -249,14 +249,20 @@ class Matcher:
         return FactCandidate(first, of_any, counts)
 
     def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
-        """The likeliest statements with other values of the fact's form, one for each value, at most `MOST_VALUES`."""
+        """The likeliest other values that could replace the fact, one statement for each, at most `MOST_VALUES`.
+
+        They are of the same kind and unit, and at most `MOST_TIMES_LARGER` times larger or smaller. The last one may be
+        a statement that only shares a related word.
+        """
         weighed = self.rank_statements(fact, subject)[:MOST_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
-        near = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MOST_TIMES]
+        of_similar_size = [
+            statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MOST_TIMES_LARGER
+        ]
         related = self._related_statement(fact, subject)
         others: list[Statement] = []
-        for statement in [*near, *([related] if related else [])]:
+        for statement in [*of_similar_size, *([related] if related else [])]:
             if not any(statement.fact.agrees(one) for one in (fact, *(other.fact for other in others))):
                 others.append(statement)
         return others[:MOST_VALUES]
@@ -305,7 +311,7 @@ class Matcher:
         for statement in self._by_kind.get(fact.kind, ()):
             if not fact.same_form(statement.fact) or fact.agrees(statement.fact):
                 continue
-            if ratio(fact, statement.fact) > MOST_TIMES:
+            if ratio(fact, statement.fact) > MOST_TIMES_LARGER:
                 continue
             about = statement.about.keys() - GENERIC
             if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):

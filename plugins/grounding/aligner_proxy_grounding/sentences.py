@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from aligner_proxy.text.structure import Segment, split
 from aligner_proxy_grounding.derived import (
-    is_clients_result,
+    follows_from_question,
     is_length_of_word,
     is_multiple,
     is_result,
@@ -374,7 +374,7 @@ class Grounder:
             return True
         if is_length_of_word(fact, self._client.text):
             return True
-        return is_result(fact, [*self._client.facts, *self._terms]) or is_clients_result(
+        return is_result(fact, [*self._client.facts, *self._terms]) or follows_from_question(
             fact, self._client.facts, self._terms
         )
 

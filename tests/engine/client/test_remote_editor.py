@@ -222,7 +222,7 @@ async def test_a_scorer_that_judged_something_else_is_a_fault() -> None:
 
 async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over real sockets: the verdicts are those of the head alone, read while the answer is written, too."""
-    monkeypatch.setattr(splice, "CLEAR", -10.0)  # the scores of a tiny head lie close together
+    monkeypatch.setattr(splice, "CLEAR_MARGIN", -10.0)  # the scores of a tiny head lie close together
     judge = LocalEngine(lambda: tiny.aligner())
     await judge.start()
     server = Completions(lambda body: " Thank you.")
