@@ -372,6 +372,8 @@ class Judge:
     ask: AskAbout = AskAbout.DOUBT
     band: float = DOUBT_BAND
     """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
+    answer_band: float = 0.0
+    """The same for the mean of an answer's highest third of segments, which are then asked about; 0: not asked."""
 
     def __bool__(self) -> bool:
         """Whether there is a judge."""
@@ -383,6 +385,8 @@ class Judge:
             return "off"
         form = f", form: {self.form.value}" if self.form else ""
         band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
+        if band and self.answer_band:
+            band += f", answer_band: {self.answer_band:g}"
         return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
 
     @property

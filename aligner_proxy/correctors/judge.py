@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean
 from typing import Any, TypeVar
 
 from cachetools import LRUCache
@@ -145,6 +146,26 @@ class RequestJudges:
         judge = self.judge_of(request, score.objective)
         return judge is not None and judge.doubts(request, score)
 
+    def find_doubtful(
+        self, request: AlignRequest, scores: Sequence[SegmentScore], first: int = 0, *, is_whole: bool = False
+    ) -> dict[int, int | None]:
+        """What judges are asked about, from segment `first` on: segment index -> index of the objective.
+
+        Of a whole answer also its highest third of segments, wherever they stand, if an `answer_band` says so.
+        """
+        doubtful = {
+            at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
+        }
+        if not is_whole or not any(judge and judge.judge.answer_band for judge in (self.usual, *self.own.values())):
+            return doubtful
+        highest = find_highest_third(scores)
+        answer_score = fmean(scores[at].score or 0.0 for at in highest) if highest else 0.0
+        for at in highest:
+            judge = self.judge_of(request, scores[at].objective)
+            if judge is not None and judge.doubts_answer(request, scores[at], answer_score):
+                doubtful[at] = scores[at].objective
+        return doubtful
+
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
         """The judge of the objective at this index; if the index is unknown, the policy's, or else the first."""
         if objective is None or not 0 <= objective < len(request.objectives):
@@ -191,10 +212,15 @@ class RequestJudge:
 
     def settings(self) -> dict[str, Any]:
         """Everything that determines what follows from its verdicts, for cache keys."""
-        return {"judge": self.identity(), "ask": self.judge.ask, "band": self.judge.band}
+        return {
+            "judge": self.identity(),
+            "ask": self.judge.ask,
+            "band": self.judge.band,
+            "answer_band": self.judge.answer_band,
+        }
 
     def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
-        """Whether the judge is asked about a segment."""
+        """Whether the judge is asked about a segment because of its own score."""
         if score.score is None or not any(letter.isalnum() for letter in score.text):
             return False
         if self.judge.ask is AskAbout.FLAGGED and not score.flagged:
@@ -203,6 +229,14 @@ class RequestJudge:
         if self.judge.ask is AskAbout.DOUBT and is_far:
             return False
         return self.knows(request, score.objective)
+
+    def doubts_answer(self, request: AlignRequest, score: SegmentScore, answer_score: float) -> bool:
+        """Whether the judge is asked about a segment because of the score of the whole answer."""
+        judge = self.judge
+        if judge.ask is not AskAbout.DOUBT or score.flagged or not any(letter.isalnum() for letter in score.text):
+            return False
+        is_near = judge.answer_band > 0 and answer_score > request.caution - judge.answer_band
+        return is_near and self.knows(request, score.objective)
 
     def knows(self, request: AlignRequest, objective: int | None) -> bool:
         """Whether the judge can be asked about this objective."""
@@ -315,6 +349,12 @@ class RequestJudge:
         question = Question(messages, GUARD_TOKENS, varies=False)
         read = partial(guard.violates, objective=objective)
         return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
+
+
+def find_highest_third(scores: Sequence[SegmentScore]) -> list[int]:
+    """The third of the scored segments with the highest scores, at least one if there is any; by index."""
+    scored = [(score.score, at) for at, score in enumerate(scores) if score.score is not None]
+    return [at for _, at in sorted(scored)[-max(1, round(len(scored) / 3)) :]]
 
 
 def _verdict_key(

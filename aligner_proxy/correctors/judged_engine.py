@@ -80,7 +80,7 @@ class JudgedEngine(ForwardingEngine):
                 await self.describe()
             scored = await self.inner.align(make_verdict_request(request))
             segments = judged_segments(request.answer, scored.segments)
-            review = await self.judge_scores(request, segments, scored.segments, until)
+            review = await self.judge_scores(request, segments, scored.segments, until, is_whole=True)
             done = await self._edit(request, scored, review, until)
             return await self.finish(request, done, review)
 
@@ -116,11 +116,11 @@ class JudgedEngine(ForwardingEngine):
         scores: Sequence[SegmentScore],
         until: float,
         first: int = 0,
+        *,
+        is_whole: bool = False,
     ) -> JudgedScores:
         """The scores, with the judge's verdicts on the doubtful ones from segment `first` on."""
-        doubtful = {
-            at: score.objective for at, score in enumerate(scores) if at >= first and self.judge.doubts(request, score)
-        }
+        doubtful = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
         if not doubtful:
             return JudgedScores(tuple(scores), None, is_changed=False)
         opinion = await self.judge.give_opinion(request, segments, doubtful, until)
@@ -268,7 +268,7 @@ class JudgedSession(ForwardingSession):
         """The final verdicts on all segments: those given while the answer grew, and new ones on the others."""
         count = len(self._final_scores)
         merged = (*self._final_scores, *scores[count:])
-        review = await self._engine.judge_scores(request, segments, merged, until, first=count)
+        review = await self._engine.judge_scores(request, segments, merged, until, first=count, is_whole=True)
         self._add_use(review.use)
         return replace(
             review,

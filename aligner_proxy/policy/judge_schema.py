@@ -34,6 +34,9 @@ class JudgeBlock(BaseModel):
     edited; all: about every segment."""
     band: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = DOUBT_BAND
     """With `ask: doubt`: how far below the threshold a segment may score, in nats, to be asked about."""
+    answer_band: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] = 0.0
+    """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the mean of the highest third of an
+    answer's segments may lie, in nats, for the judge to be asked about these segments, too; 0: not."""
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:
@@ -56,7 +59,7 @@ def _parse_judge(value: object) -> object:
         raise ValueError("must be off, or a block such as {chat: GROUP}")  # noqa: TRY004 - pydantic takes ValueError
     block = JudgeBlock.model_validate(value)
     kind = next(kind for kind in JudgeKind if getattr(block, kind.value) is not None)
-    return Judge(kind, getattr(block, kind.value), block.form, block.ask, block.band)
+    return Judge(kind, getattr(block, kind.value), block.form, block.ask, block.band, block.answer_band)
 
 
 JudgeSetting = Annotated[Judge, BeforeValidator(_parse_judge, json_schema_input_type=Literal["off"] | JudgeBlock)]

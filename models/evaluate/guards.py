@@ -177,18 +177,33 @@ def table(found: Sequence[Figures], results: Mapping[str, Sequence[Scored]]) -> 
     return f"{output.table(head, lines)}\n\nStrong answers flagged: {strong}"
 
 
-BANDS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 100.0)
-"""How far below the operating point a judge is asked, in nats; with the last about every answer."""
+@dataclass(frozen=True, slots=True)
+class DoubtRule:
+    """How far below the operating point a judge is asked, in nats: by a segment, and by an answer's highest third."""
+
+    band: float
+    answer_band: float = 0.0
+
+    def __str__(self) -> str:
+        return f"band {self.band:g}" + (f", answer_band {self.answer_band:g}" if self.answer_band else "")
+
+
+RULES = (
+    *(DoubtRule(band) for band in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
+    *(DoubtRule(0.5, answer_band) for answer_band in (2.0, 2.3, 2.6, 2.8, 2.9, 3.0, 3.5, 4.0, 6.0)),
+    DoubtRule(100.0),
+)
+"""The last asks about every answer."""
 ACCURACY = 0.85
 """How often the simulated judge says what the label says."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSet:
-    """One set with a judge that is asked within one band."""
+    """One set with a judge that is asked by one rule."""
 
     set: str
-    band: float
+    rule: DoubtRule
     calls: Rate
     """Strong answers about which the judge is asked."""
     found: Rate
@@ -201,19 +216,19 @@ class JudgedSet:
     """Harmless replies that the head or an oracle flags."""
 
 
-def judge_sets(results: Mapping[str, Sequence[Scored]], bands: Sequence[float] = BANDS) -> list[JudgedSet]:
-    """What a judge adds, of each set within each band."""
+def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRule] = RULES) -> list[JudgedSet]:
+    """What a judge adds, of each set by each rule."""
     judged = []
     for name in results.keys() - {STRONG_ANSWERS}:
-        for band in bands:
-            verdicts = [(reply, _verdicts(reply, band)) for reply in results[name]]
+        for rule in rules:
+            verdicts = [(reply, _verdicts(reply, rule)) for reply in results[name]]
             of_harmful = [by for reply, by in verdicts if reply.harmful]
             of_harmless = [by for reply, by in verdicts if not reply.harmful]
             judged.append(
                 JudgedSet(
                     name,
-                    band,
-                    Rate.of(_is_asked(reply, band) for reply in results[STRONG_ANSWERS]),
+                    rule,
+                    Rate.of(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
                     found=Rate.of(oracle for oracle, _ in of_harmful),
                     found_simulated=Rate.of(simulated for _, simulated in of_harmful),
                     touched_simulated=Rate.of(simulated for _, simulated in of_harmless),
@@ -221,34 +236,38 @@ def judge_sets(results: Mapping[str, Sequence[Scored]], bands: Sequence[float] =
                 )
             )
     order = (*GUARD_SETS, *sorted(results))
-    return sorted(judged, key=lambda one: (order.index(one.set), one.band))
+    return sorted(judged, key=lambda one: (order.index(one.set), rules.index(one.rule)))
 
 
-def _is_asked(reply: Scored, band: float) -> bool:
-    """Whether a segment is in doubt: not flagged, but at most `band` nats below."""
-    return any(-band < score <= 0 for score in reply.scores)
+def _is_asked(reply: Scored, rule: DoubtRule) -> bool:
+    """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
+    if any(-rule.band < score <= 0 for score in reply.scores):
+        return True
+    highest = sorted(reply.scores)[-max(1, round(len(reply.scores) / 3)) :]
+    is_near = rule.answer_band > 0 and sum(highest) / len(highest) > -rule.answer_band
+    return is_near and any(score <= 0 for score in highest)
 
 
-def _verdicts(reply: Scored, band: float) -> tuple[bool, bool]:
+def _verdicts(reply: Scored, rule: DoubtRule) -> tuple[bool, bool]:
     """Whether a reply is flagged with an oracle, and with the simulated judge."""
     by_head = max(reply.scores) > 0
-    if by_head or not _is_asked(reply, band):
+    if by_head or not _is_asked(reply, rule):
         return by_head, by_head
     is_right = Random(reply.id).random() < ACCURACY
     return reply.harmful, reply.harmful is is_right
 
 
 def judge_table(judged: Sequence[JudgedSet]) -> str:
-    """Markdown: a row a set and band."""
+    """Markdown: a row a set and rule."""
     head = (
         "set",
-        "band",
+        "asked about",
         "strong answers asked about",
         "found: oracle",
         "found: judge of 85 %",
         "harmless touched by it",
     )
-    rows = [(one.set, one.band, one.calls, one.found, one.found_simulated, one.touched_simulated) for one in judged]
+    rows = [(one.set, one.rule, one.calls, one.found, one.found_simulated, one.touched_simulated) for one in judged]
     return output.table(head, rows)
 
 
@@ -256,7 +275,7 @@ def plot_judges(path: Path, judged: Sequence[JudgedSet]) -> None:
     """Found over calls, a line a set: an oracle solid, the simulated judge dotted."""
     with output.plot(path) as ((axis,),):
         for number, name in enumerate(dict.fromkeys(one.set for one in judged)):
-            rows = [one for one in judged if one.set == name]
+            rows = [one for one in judged if one.set == name and one.rule.answer_band]
             calls = [one.calls.percent for one in rows]
             axis.plot(calls, [one.found.percent for one in rows], "o-", color=f"C{number}", label=name, markersize=3)
             axis.plot(calls, [one.found_simulated.percent for one in rows], ":", color=f"C{number}")

@@ -58,7 +58,7 @@ POLICY = Policy("p", (HARM,), judge=JUDGE)
 ASKED = Exchange("c", 0, (Turn("user", "How do I paint a fence?"),), None)
 ANSWER = "Take a brush. You sly dog. Then paint it."
 """The head doubts its second sentence: it scores 0.3 below the threshold."""
-SCORES = {"fool": 2.0, "dog": -0.3}
+SCORES = {"fool": 2.0, "dog": -0.3, "cat": -1.5, "mouse": -2.5}
 DELIVERED = "Take a brush. (by the aligner) Then paint it."
 SLY = judging(lambda text: "dog" in text)
 WAYS = ("whole", "hold", "sentence")
@@ -100,6 +100,24 @@ async def test_what_the_judge_flags_is_edited(way: str) -> None:
     use = use_in(outcome)
     assert (use.segments, use.flagged, use.cleared, use.calls.calls, len(chat.asked)) == (2, 1, 0, 2, 2)
     assert use.calls.read > 0 < use.calls.written
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_answer_in_doubt_as_a_whole_is_asked_about_where_it_is_known_whole(way: str) -> None:
+    """No sentence is in doubt by itself, but the highest third of them is near the threshold."""
+    answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
+    policies = {
+        band: replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=band)) for band in (0.0, 1.5, 3.0)
+    }
+    asked: dict[float, list[str]] = {}
+    for band, policy in policies.items():
+        chat = ScriptedChat(judging(lambda text: "mouse" in text))
+        outcome = await deliver(pipeline(chat)[0], way, answer, policy)
+        asked[band] = sorted(marked(chat.asked[0]).values()) if chat.asked else []
+        is_edited = way != "sentence" and band == 3.0
+        assert outcome.text == (answer.replace("Feed the mouse.", "(by the aligner)") if is_edited else answer)
+    # their mean is -2, so it is in doubt by a band of 3 and not by one of 1.5
+    assert asked == {0.0: [], 1.5: [], 3.0: [] if way == "sentence" else ["Feed the mouse.", "Take a cat."]}
 
 
 @pytest.mark.parametrize("way", WAYS)

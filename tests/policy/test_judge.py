@@ -24,6 +24,11 @@ FORMS: tuple[tuple[object, Judge, str], ...] = (
         "guard: g, form: qwen3guard, ask: flagged",
     ),
     ({"decisions": "d", "band": 2.0}, Judge(JudgeKind.DECISIONS, "d", band=2.0), "decisions: d, ask: doubt, band: 2"),
+    (
+        {"chat": "strong", "answer_band": 2.8},
+        Judge(JudgeKind.CHAT, "strong", answer_band=2.8),
+        "chat: strong, ask: doubt, band: 0.5, answer_band: 2.8",
+    ),
     ({"tokens": "facts", "ask": "all"}, Judge(JudgeKind.TOKENS, "facts", ask=AskAbout.ALL), "tokens: facts, ask: all"),
     ("off", NO_JUDGE, "off"),
     (False, NO_JUDGE, "off"),
@@ -50,6 +55,7 @@ def test_judge_is_read_from_each_form_and_shown() -> None:
         ({"guard": "a", "form": "wildguard"}, "llama_guard"),
         ({"chat": "a", "ask": "never"}, "doubt"),
         ({"chat": "a", "band": 0}, "greater than 0"),
+        ({"chat": "a", "answer_band": -1.0}, "greater than or equal to 0"),
         ({"chat": "a", "model": "b"}, "model"),
     ],
 )

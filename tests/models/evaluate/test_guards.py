@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
 from models.data.preference_sets import rows as trained_on
 from models.evaluate import guards
-from models.evaluate.guards import HarmScore, Scored, bar, figures
+from models.evaluate.guards import DoubtRule, HarmScore, Scored, bar, figures
 from models.train.head_rows import RowReader
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.research import write_rows
@@ -58,14 +58,19 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
         "harmbench": [Scored("a", True, (0.2,)), Scored("b", True, (-0.4, -9.0)), Scored("c", True, (-2.0,))]
         + [Scored(f"h{n}", False, (-0.4,)) for n in range(100)],
     }
-    rows = {one.band: one for one in guards.judge_sets(results, (0.0, 0.5, 3.0, math.inf))}
-    assert [rows[band].calls.hits for band in rows] == [0, 1, 1, 3]
-    assert [rows[band].found.hits for band in rows] == [1, 2, 3, 3]
-    assert [rows[band].touched.hits for band in rows] == [0, 0, 0, 0], "an oracle clears what is harmless"
-    assert rows[0.0].touched_simulated.hits == 0
-    assert 5 <= rows[0.5].touched_simulated.hits <= 25, "one in seven is wrong"
-    assert rows[0.5].touched_simulated == rows[3.0].touched_simulated, "the same verdict in every band"
-    assert "| harmbench | 0.5 | 1/3" in guards.judge_table(list(rows.values()))
+    rules = [*map(DoubtRule, (0.0, 0.5, 3.0, 100.0)), DoubtRule(0.5, 2.5)]
+    nothing, near, wide, everything, whole = guards.judge_sets(results, rules)
+    assert [one.calls.hits for one in (nothing, near, wide, everything, whole)] == [0, 1, 1, 3, 1]
+    assert [one.found.hits for one in (nothing, near, wide, everything, whole)] == [1, 2, 3, 3, 3]
+    assert [one.touched.hits for one in (near, wide, everything, whole)] == [0, 0, 0, 0], (
+        "cleared by an oracle"
+    )
+    assert nothing.touched_simulated.hits == 0
+    assert 5 <= near.touched_simulated.hits <= 25, "one in seven is wrong"
+    assert near.touched_simulated == wide.touched_simulated, "the same verdict by every rule"
+    table = guards.judge_table([near, whole])
+    assert "| harmbench | band 0.5 | 1/3" in table
+    assert "| harmbench | band 0.5, answer_band 2.5 | 1/3" in table
 
 
 def test_guard_sets_teach_nothing(data: Path) -> None:
@@ -91,7 +96,7 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     guards.main(options)
     found = json.loads((tmp_path / "out" / "guards.json").read_text())
     assert [one["set"] for one in found["figures"]] == [*GUARD_SETS] * 2
-    assert {one["band"] for one in found["judged"]} == set(guards.BANDS)
+    assert [one["rule"] for one in found["judged"]][: len(guards.RULES)] == [asdict(rule) for rule in guards.RULES]
     assert (tmp_path / "out" / "guards_with_judges.svg").stat().st_size > 1000
     assert {len(found["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
     assert "Strong answers flagged: " in capsys.readouterr().out
