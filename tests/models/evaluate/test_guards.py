@@ -62,9 +62,7 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     nothing, near, wide, everything, whole = guards.judge_sets(results, rules)
     assert [one.calls.hits for one in (nothing, near, wide, everything, whole)] == [0, 1, 1, 3, 1]
     assert [one.found.hits for one in (nothing, near, wide, everything, whole)] == [1, 2, 3, 3, 3]
-    assert [one.touched.hits for one in (near, wide, everything, whole)] == [0, 0, 0, 0], (
-        "cleared by an oracle"
-    )
+    assert [one.touched.hits for one in (near, wide, everything, whole)] == [0, 0, 0, 0], "cleared by an oracle"
     assert nothing.touched_simulated.hits == 0
     assert 5 <= near.touched_simulated.hits <= 25, "one in seven is wrong"
     assert near.touched_simulated == wide.touched_simulated, "the same verdict by every rule"
