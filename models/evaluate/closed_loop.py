@@ -200,7 +200,7 @@ class Loop:
     def _review(self, store: AuditStore, number: int) -> None:
         """Twelve verdicts on what the queue gives out."""
         draw = Random(f"{self._seed} {self._tenant.name} queue {number}").random
-        queue = ReviewQueue(store, "reviewer:truth", draw=draw)
+        queue = ReviewQueue(store, "reviewer:truth", draw_number=draw)
         for _ in range(VERDICTS):
             found = queue.next()
             if found is None:

@@ -300,4 +300,4 @@ def test_another_site_around_it(attack: Attack, browser: Browser) -> None:
         assert got.headers["x-frame-options"] == "DENY"
     else:
         fields = {"token": browser.token, "key": MASTER, "next": "//evil.example"}
-        assert browser.http.post("/login?next=//evil.example/", data=fields).headers["location"] == "/live"
+        assert browser.http.post("/login?next=//evil.example/", data=fields).headers["location"] == "/overview"

@@ -254,7 +254,7 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
             answer = PartialAnswer(tiny.request(""))
             answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
             work = read(made, answer, sequence)
-            client = JobClient(tenant="hostile", awake=answer.waits, reads_ahead=answer.is_read_ahead)
+            client = JobClient(tenant="hostile", has_new_text=answer.waits, reads_ahead=answer.is_read_ahead)
             loop.add(Job(str(number), work, print, client, sequence=sequence))
         loop.step()
         ends: list[Any] = []

@@ -291,6 +291,7 @@ def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
             replace(entry, call_id=ESCAPE),
             ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
             ReplayRun(Ending.FAILED, ESCAPE, ESCAPE),
+            ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
         )
         replay_command._show_cases(screen, [case])
     elif attack.payload == "audit":

@@ -43,10 +43,10 @@ def test_another_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_verdict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = ModelRunner.scores
+    scores = ModelRunner.score_segments
     shift = iter(range(100))
     monkeypatch.setattr(
-        ModelRunner, "scores", lambda *given: [(score + next(shift), by) for score, by in scores(*given)]
+        ModelRunner, "score_segments", lambda *given: [(score + next(shift), by) for score, by in scores(*given)]
     )
     assert equality.compare("tiny", "cpu", 3, 8) == equality.Comparison(3, 0, [])
 

@@ -234,7 +234,7 @@ def test_the_console_beside_it_shows_an_answer(served: Served) -> None:
         token = re.search(r'name="token" value="([^"]+)"', shown(browser, "/login"))
         assert token is not None
         entered = browser.post("/login", data={"token": token[1], "key": MASTER_KEY})
-        assert (entered.status_code, entered.headers["location"]) == (httpx.codes.SEE_OTHER, "/live")
+        assert (entered.status_code, entered.headers["location"]) == (httpx.codes.SEE_OTHER, "/overview")
         until(lambda: "hello console" in shown(browser, "/live"), served.log)
 
 

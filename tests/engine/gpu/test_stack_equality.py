@@ -103,7 +103,7 @@ def draft_in_two_steps(rng: random.Random) -> list[list[Feed]]:
         draft = favoured[: len(favoured) - rng.randrange(2)]
         ask = Ask(ids, draft=draft, favoured=favoured, caution=rng.choice((-0.3, 0.0, 4.0, 6.0, 8.0, 1e9)), prompt=True)
         sequence = TokenSequence(ids=[*ids, *draft], blocks=list(range(6 * number, 6 * number + 6)))
-        job = Job(str(number), work, print, sequence=sequence, ask=ask, prompt=len(ids))
+        job = Job(str(number), work, print, sequence=sequence, ask=ask, prompt_length=len(ids))
         middle = len(ids) + rng.randrange(len(draft))
         steps[0].append(Feed(job, 0, middle))
         steps[1].append(Feed(job, middle, len(sequence.ids)))
