@@ -42,12 +42,13 @@ Two shops let language models answer their customers. Between the models and the
 gateway. It reads every answer before the customer does, removes the sentences that break the shop's rules, corrects \
 facts by the shop's own page, and leaves everything else as it was.
 
-Alder Bikes has four rules: harmless; own-side (no advertising for others); no-promises; no-insides (no talk of \
-troubles in the house), and a page of facts, demo/configs/alder.md. Birch Outdoor has one rule, harmless, and a page \
+Alder Bikes has four rules: harmless; own-side (no advertising for others); no-promises; no-insides (no \
+internal problems), and a page of facts, demo/configs/alder.md. Birch Outdoor has one rule, harmless, and a page \
 of its own. All of this stands in demo/configs/policies.yaml.
 
 The first two answers come from a real, very small model. The others are scripted: written for this demo, and sent as \
-OpenAI's and Anthropic's servers would send them. They are corrected now, by a small model on this machine."""
+OpenAI's and Anthropic's servers would send them. The corrections are real: the aligner, a \
+small model on this machine, makes them now."""
 NEXT_STEPS = """\
 .venv/bin/aligner-proxy init gateway        # writes a configuration, and says which keys to set
 .venv/bin/aligner-proxy serve --config gateway/litellm.yaml --port 4000
@@ -114,15 +115,16 @@ class Telling:
         """Teach the objective by its four sentences; what was learned is used from the next answer on."""
         [subject] = subjects.select_subjects(self.policies, [story.TAUGHT])
         began = time.monotonic()
-        show.headline(self.console, "    So it is taught, by four sentences that support must not say")
+        show.headline(self.console, "    So four sentences that support must not say teach it (aligner-proxy teach)")
         show.rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
         report = lesson.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
         self._wait_for_head()
         found = report["found"]
         false = report["false"]
         summary = (
-            f"learned in {time.monotonic() - began:.0f} s, without a restart. Of sentences that it did not learn from, "
-            f"it flagged {found['hits']} of {found['of']} bad ones, and {false['hits']} of {false['of']} good ones"
+            f"learned in {time.monotonic() - began:.0f} s, without a restart. Tried on sentences that it had not "
+            f"learned from, it flags {found['hits']} of {found['of']} bad ones, and by mistake {false['hits']} of "
+            f"{false['of']} good ones"
         )
         show.rows(self.console, ("", Text(summary, style="green")))
 

@@ -164,9 +164,7 @@ _LATE_ANSWER = (
     "I am sorry that your parcel is late. Our new labelling machine broke down on Monday, and nobody here knows how "
     "to repair it. You can follow the parcel in your account."
 )
-BEFORE_LESSON = Scene(
-    _scripted("Talk about troubles in the house, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER
-)
+BEFORE_LESSON = Scene(_scripted("Internal problems, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER)
 AFTER_LESSON = Scene(
     _scripted("The same question again: what was learned is in force", _LATE),
     answer=_LATE_ANSWER,
