@@ -298,7 +298,7 @@ LOCAL_EDITOR = "local"
 UPSTREAM_EDITOR = "upstream"
 """The editor is the model group that answers the request."""
 BREVITY_OBJECTIVES = frozenset({"concise", "non-repetitive"})
-"""Names of the built-in objectives about brevity, which flag good answers more often than the others."""
+"""Names of the built-in objectives about brevity."""
 EDITOR_GROUP = "model:"
 """Prefix of an editor that is a model group: `model:GROUP`."""
 SAFETY_OBJECTIVES = frozenset({"harmless"})

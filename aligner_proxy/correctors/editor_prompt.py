@@ -196,6 +196,12 @@ def last_turns(turns: Sequence[Turn]) -> list[Turn]:
     return last_turns
 
 
+def last_user_text(turns: Sequence[Turn]) -> str:
+    """The beginning of the user's last message; empty without one."""
+    users = (turn.content for turn in reversed(turns) if turn.role == "user")
+    return next(users, "")[:CONVERSATION_CHARS]
+
+
 def _free_mark(texts: Iterable[str]) -> str:
     """A marker name that occurs in none of these texts, so that no author could have forged it."""
     folded = [fold(text).text.casefold() for text in texts]

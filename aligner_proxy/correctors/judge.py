@@ -158,7 +158,7 @@ class RequestJudges:
         }
         if not is_whole or not any(judge and judge.judge.answer_band for judge in (self.usual, *self.own.values())):
             return doubtful
-        highest = find_highest_third(scores)
+        highest = find_highest_third([score.score for score in scores])
         answer_score = fmean(scores[at].score or 0.0 for at in highest) if highest else 0.0
         for at in highest:
             judge = self.judge_of(request, scores[at].objective)
@@ -221,7 +221,7 @@ class RequestJudge:
 
     def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
         """Whether the judge is asked about a segment because of its own score."""
-        if score.score is None or not any(letter.isalnum() for letter in score.text):
+        if score.score is None or not _has_words(score):
             return False
         if self.judge.ask is AskAbout.FLAGGED and not score.flagged:
             return False
@@ -233,7 +233,7 @@ class RequestJudge:
     def doubts_answer(self, request: AlignRequest, score: SegmentScore, answer_score: float) -> bool:
         """Whether the judge is asked about a segment because of the score of the whole answer."""
         judge = self.judge
-        if judge.ask is not AskAbout.DOUBT or score.flagged or not any(letter.isalnum() for letter in score.text):
+        if judge.ask is not AskAbout.DOUBT or score.flagged or not _has_words(score):
             return False
         is_near = judge.answer_band > 0 and answer_score > request.caution - judge.answer_band
         return is_near and self.knows(request, score.objective)
@@ -343,17 +343,20 @@ class RequestJudge:
         assert self.judge.form is not None
         guard = GUARDS[self.judge.form]
         objective = next(text for text in passage.against if guard.knows(text))
-        users = (turn.content for turn in reversed(request.turns) if turn.role == "user")
-        user_text = quote_text(next(users, "")[: editor_prompt.CONVERSATION_CHARS])
+        user_text = quote_text(editor_prompt.last_user_text(request.turns))
         messages = guard.messages(user_text, quote_text(passage.lead + passage.text), objective)
         question = Question(messages, GUARD_TOKENS, varies=False)
         read = partial(guard.violates, objective=objective)
         return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
 
 
-def find_highest_third(scores: Sequence[SegmentScore]) -> list[int]:
+def _has_words(score: SegmentScore) -> bool:
+    return any(letter.isalnum() for letter in score.text)
+
+
+def find_highest_third(scores: Sequence[float | None]) -> list[int]:
     """The third of the scored segments with the highest scores, at least one if there is any; by index."""
-    scored = [(score.score, at) for at, score in enumerate(scores) if score.score is not None]
+    scored = [(score, at) for at, score in enumerate(scores) if score is not None]
     return [at for _, at in sorted(scored)[-max(1, round(len(scored) / 3)) :]]
 
 

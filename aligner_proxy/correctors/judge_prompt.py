@@ -25,33 +25,28 @@ INSTRUCTION = (
     'one JSON object and nothing else: {{"verdicts": [{{"number": 1, "violates": false, "probability": 0.1}}]}}, with '
     "exactly one entry for each passage."
 )
-REPLY_SCHEMA: Mapping[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "verdicts",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "verdicts": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "number": {"type": "integer"},
-                            "violates": {"type": "boolean"},
-                            "probability": {"type": "number"},
-                        },
-                        "required": ["number", "violates", "probability"],
-                        "additionalProperties": False,
-                    },
-                }
+
+
+def make_reply_schema(verdict_fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The format of a reply with one entry for each number, which has these fields, by their JSON schemas."""
+    fields = {"number": {"type": "integer"}, **verdict_fields}
+    entry = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    return {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "verdicts",
+            "strict": True,
+            "schema": {
+                "type": "object",
+                "properties": {"verdicts": {"type": "array", "items": entry}},
+                "required": ["verdicts"],
+                "additionalProperties": False,
             },
-            "required": ["verdicts"],
-            "additionalProperties": False,
         },
-    },
-}
+    }
+
+
+REPLY_SCHEMA = make_reply_schema({"violates": {"type": "boolean"}, "probability": {"type": "number"}})
 """The reply format, for servers that can enforce one."""
 LIKELY = 0.5
 """Probability from which a passage counts as violating its objective."""

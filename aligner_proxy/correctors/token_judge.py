@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligner_proxy.correctors.editor_prompt import CONVERSATION_CHARS, Passage
+from aligner_proxy.correctors.editor_prompt import Passage, last_user_text
 from aligner_proxy.correctors.guard_forms import CategoryGuard, TokenGuard
 from aligner_proxy.correctors.model_group import Payer, Question, Reply
 from aligner_proxy.engine.api import AlignRequest, ClassifierInfo, Engine, TokenLabels, TokenLabelsRequest, with_judges
@@ -74,11 +74,10 @@ class RequestClassifier:
 
 def ask_labels(request: AlignRequest, context: Sequence[str], segments: Sequence[Segment]) -> Question:
     """The question about an answer of these segments; `context` are the texts to which it is held."""
-    users = (turn.content for turn in reversed(request.turns) if turn.role == "user")
     form = {
         "request_id": request.request_id,
         "tenant": request.tenant,
-        "question": next(users, "")[:CONVERSATION_CHARS],
+        "question": last_user_text(request.turns),
         "context": tuple(context),
         "answer": "".join(segment.text + segment.gap for segment in segments),
         "ends": tuple(_find_starts(segments)[1:]),

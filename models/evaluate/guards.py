@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aligner_proxy.correctors.judge import find_highest_third
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
@@ -243,7 +244,7 @@ def _is_asked(reply: Scored, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    highest = sorted(reply.scores)[-max(1, round(len(reply.scores) / 3)) :]
+    highest = [reply.scores[at] for at in find_highest_third(reply.scores)]
     is_near = rule.answer_band > 0 and sum(highest) / len(highest) > -rule.answer_band
     return is_near and any(score <= 0 for score in highest)
 

@@ -45,33 +45,12 @@ class FactVerdict(StrEnum):
     NOT_SAID = "not said"
 
 
-REPLY_SCHEMA: Mapping[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "verdicts",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "verdicts": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "number": {"type": "integer"},
-                            "verdict": {"type": "string", "enum": [verdict.value for verdict in FactVerdict]},
-                            "value": {"type": "integer"},
-                        },
-                        "required": ["number", "verdict", "value"],
-                        "additionalProperties": False,
-                    },
-                }
-            },
-            "required": ["verdicts"],
-            "additionalProperties": False,
-        },
-    },
-}
+REPLY_SCHEMA = judge_prompt.make_reply_schema(
+    {
+        "verdict": {"type": "string", "enum": [verdict.value for verdict in FactVerdict]},
+        "value": {"type": "integer"},
+    }
+)
 """The reply format, for servers that can enforce one."""
 
 

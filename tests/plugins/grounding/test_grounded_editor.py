@@ -15,7 +15,6 @@ from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import (
-    Exchange,
     JsonStrings,
     Mode,
     Objective,
@@ -26,25 +25,13 @@ from aligner_proxy.types import (
     Turn,
 )
 from aligner_proxy_grounding.quoting import REFERENCE_CHARS
-from aligner_proxy_grounding.references import Reference, ReferenceKind
-from tests.plugins.grounding.held import EXTENSIONS, held
+from tests.plugins.grounding.held import ASKED, DOUBTFUL, EXTENSIONS, FILE, PAGE, held
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing, replying
 from tests.support.growing import grown
 from tests.support.scripted import SegmentEngine
 
-PAGE = """# Returns
-
-Online orders can be returned within 28 days of delivery. Posting a return costs £2.95.
-
-# Gifts
-
-Wrapping a present costs £4 in paper and £6 in a box. Vouchers are valid for 3 years.
-"""
-FILE = Reference(ReferenceKind.FILE, "POLICY.md", PAGE)
 POLICY = held(Policy("p", editor="model:strong"), FILE)
 KIND = replace(POLICY, objectives=(Objective("kind", "Kind: no insults"),))
-ASKED = Exchange("c", 0, (Turn("user", "Can you wrap my present?"),), None)
-DOUBTFUL = "Gladly. That will be £5."
 IN_PAPER = repairing(lambda text: text.replace("£5", "£4"))
 BOTH = repairing(lambda text: text.replace("£5", "£4").replace("30 days", "28 days"))
 

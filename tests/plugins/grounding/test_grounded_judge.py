@@ -19,7 +19,6 @@ from aligner_proxy.plugins.extensions import Extensions, Member
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import (
     AskAbout,
-    Exchange,
     FailurePolicy,
     GuardForm,
     JsonStrings,
@@ -32,30 +31,17 @@ from aligner_proxy.types import (
     Policy,
     Status,
     StreamMode,
-    Turn,
 )
 from aligner_proxy_grounding.extension import Grounding
-from aligner_proxy_grounding.references import Reference, ReferenceKind
-from tests.plugins.grounding.held import EXTENSIONS, held
+from tests.plugins.grounding.held import ASKED, DOUBTFUL, EXTENSIONS, FILE, PAGE, held
 from tests.support.editors import Script, ScriptedChat, editors, marked, repairing
 from tests.support.growing import grown
 from tests.support.judges import asked_facts, contradicting, fact_reply, judges, verdict_reply
 from tests.support.scripted import SegmentEngine
 
-PAGE = """# Returns
-
-Online orders can be returned within 28 days of delivery. Posting a return costs £2.95.
-
-# Gifts
-
-Wrapping a present costs £4 in paper and £6 in a box. Vouchers are valid for 3 years.
-"""
-FILE = Reference(ReferenceKind.FILE, "POLICY.md", PAGE)
 CHAT = Judge(JudgeKind.CHAT, "strong")
 POLICY = held(Policy("p", judge=CHAT), FILE)
 KIND = replace(POLICY, objectives=(Objective("kind", "Kind: no insults"),))
-ASKED = Exchange("c", 0, (Turn("user", "Can you wrap my present?"),), None)
-DOUBTFUL = "Gladly. That will be £5."
 RETURNS = "Online orders can be returned within 30 days of delivery."
 """Words are certain of this one."""
 LESS_CERTAIN = "We wrap it for £5."

@@ -117,23 +117,19 @@ class AnswerQueries:
 
     def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
         """The newest matching answers, at most `limit`."""
-        admitted: list[Entry] = []
-        searched = 0
-        for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
-            searched += 1
-            if viewer.may_see(entry.tenant) and filters.admit(entry):
-                admitted.append(entry)
-                if len(admitted) == limit:
-                    break
-        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
+        return self._find_newest(viewer, filters.admit, limit)
 
     def search(self, viewer: Viewer, search_text: str, limit: int) -> AnswerList:
         """The newest answers with this id, or with this text in question, answer or edit; at most `limit`."""
+        return self._find_newest(viewer, lambda entry: _holds(entry, search_text), limit)
+
+    def _find_newest(self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int) -> AnswerList:
+        """The newest answers that the viewer may see and that `admit` takes, at most `limit`."""
         admitted: list[Entry] = []
         searched = 0
         for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
             searched += 1
-            if viewer.may_see(entry.tenant) and _holds(entry, search_text):
+            if viewer.may_see(entry.tenant) and admit(entry):
                 admitted.append(entry)
                 if len(admitted) == limit:
                     break

@@ -37,14 +37,11 @@ class Overview:
     """The figures of the page."""
 
     rates: Rates
+    total: RateGroup
+    """All answers of the period."""
     evidence: Evidence
     uses: dict[tuple[str, str], ModelUse] | None
     """By kind (judge or editor) and model group; None where the gateway does not say."""
-
-    @property
-    def total(self) -> RateGroup:
-        """All answers of the period."""
-        return self.rates.total
 
     @property
     def corrected(self) -> Share:
@@ -67,7 +64,9 @@ async def show_overview(visit: Visit) -> Response:
         asyncio.to_thread(visit.services.answers.evidence, visit.viewer, time.time() - EVIDENCE_S),
         _read_uses(visit),
     )
-    return visit.page("overview.html", overview=Overview(rates, evidence, uses), period=name, periods=PERIODS)
+    return visit.page(
+        "overview.html", overview=Overview(rates, rates.total, evidence, uses), period=name, periods=PERIODS
+    )
 
 
 async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:

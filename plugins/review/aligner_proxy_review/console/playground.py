@@ -89,10 +89,7 @@ class GatewayClient:
 
     async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
         """Have the gateway judge an answer; raises `GatewayRefused`."""
-        try:
-            response = await self._client.post("/v1/align", json=question.request_body())
-        except (httpx.HTTPError, UnicodeError) as error:
-            raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
+        response = await self._send(self._client.build_request("POST", "/v1/align", json=question.request_body()))
         if response.status_code != httpx.codes.OK:
             raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_error_message(response)}")
         try:
@@ -102,13 +99,16 @@ class GatewayClient:
 
     async def read_metrics(self) -> str:
         """The gateway's metrics; raises `GatewayRefused` if it has none, or takes more than a few seconds."""
-        try:
-            response = await self._client.get("/metrics", timeout=_METRICS_S, follow_redirects=True)
-        except (httpx.HTTPError, UnicodeError) as error:
-            raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
+        response = await self._send(self._client.build_request("GET", "/metrics", timeout=_METRICS_S))
         if response.status_code != httpx.codes.OK:
             raise GatewayRefused(f"the gateway serves no metrics ({response.status_code})")
         return response.text
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._client.send(request, follow_redirects=request.method == "GET")
+        except (httpx.HTTPError, UnicodeError) as error:
+            raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -63,9 +63,9 @@ class Rates:
     bars: Sequence[Counter[str]]
     cut: bool
     """Whether older answers of the period were left out."""
-    since: float = 0.0
+    since: float
     """Beginning of the period, in seconds since the epoch."""
-    period: float = 0.0
+    period: float
 
     def bar_start(self, number: int) -> float:
         """When a bar begins, in seconds since the epoch; that of `BARS` is the end of the period."""
