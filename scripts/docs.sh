@@ -12,8 +12,7 @@ if [ "$(cat "$venv/.ready" 2>/dev/null)" != "$stamp" ]; then
     mkdir -p .build
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    "$venv/bin/python" scripts/pip_install.py .build/docs.log "docs: packages from $lock, hashes checked" \
-        --require-hashes --no-deps -r "$lock"
+    ./scripts/install_lock.sh "$venv" "$lock" .build/docs.log "docs: packages from $lock, hashes checked"
     echo "$stamp" >"$venv/.ready"
 fi
 # Not --quiet: mkdocs then overlooks its warnings, under --strict as well.

@@ -57,9 +57,9 @@ make_environment() { # PYTHON FOLDER
     [ "$(cat "$2/.ready" 2>/dev/null)" = "$stamp" ] && return
     rm -rf "$2"
     "$1" -m venv "$2"
-    local install=("$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps)
-    "${install[@]}" --require-hashes -r .build/plain.lock
-    "${install[@]}" --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded \
+    ./scripts/install_lock.sh "$2" .build/plain.lock "$2.install.log" "python versions: packages for $("$1" -V)"
+    "$2/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile --no-deps \
+        --no-build-isolation --editable . --editable ./plugins --editable ./plugins/embedded \
         --editable ./plugins/fleet --editable ./plugins/grounding --editable ./plugins/review
     echo "$stamp" >"$2/.ready"
 }

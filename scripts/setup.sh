@@ -21,7 +21,7 @@ die() {
 }
 
 # Ready means made from exactly these files. Stamps are written last: an interrupted run is not taken for a finished one.
-fingerprint() { cat "$(lock_of "$1")" requirements-torch.lock pyproject.toml plugins/pyproject.toml plugins/{embedded,fleet,grounding,review}/pyproject.toml scripts/setup.sh | cksum; }
+fingerprint() { cat "$(lock_of "$1")" requirements-torch.lock pyproject.toml plugins/pyproject.toml plugins/{embedded,fleet,grounding,review}/pyproject.toml scripts/{setup,install_lock}.sh | cksum; }
 healthy() { "$venv/bin/python" -c "import pip; $supported" 2>/dev/null; }
 ready() { [ "$(cat "$venv/.ready-$1" 2>/dev/null)" = "$(fingerprint "$1")" ] && healthy; }
 
@@ -90,7 +90,7 @@ install_torch() {
 }
 
 install() {
-    pip_install "1/3 packages from $(lock_of "$profile"), hashes checked" --require-hashes --no-deps -r "$(lock_of "$profile")" &&
+    ./scripts/install_lock.sh "$venv" "$(lock_of "$profile")" "$log" "setup: 1/3 packages from $(lock_of "$profile"), hashes checked" &&
         install_torch &&
         pip_install "3/3 aligner-proxy itself, its plugins and weights, editable" --no-deps --no-build-isolation \
             --editable . --editable ./plugins --editable ./plugins/embedded --editable ./plugins/fleet \

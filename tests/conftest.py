@@ -92,6 +92,8 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let the guardrails go that nobody holds, and behind the tests of proxies the proxies."""
     _end_threads()
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # a guardrail that ended thawed everything, and each search for garbage would take a second
     folders = {*_OF_PROXIES, "attacks"}
     if item.path.parent.name in folders and (nextitem is None or nextitem.path.parent.name not in folders):
         from tests.e2e.processes import stop_proxies

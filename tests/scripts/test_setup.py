@@ -1,4 +1,4 @@
-"""What setup installs, with a Python in .venv that only notes what it is asked: everything by hash."""
+"""What setup installs, with a Python in .venv and a uv that only note what they are asked: everything by hash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = (
-    *("requirements.lock", "requirements-torch.lock", "scripts/setup.sh"),
+    *("requirements.lock", "requirements-torch.lock", "scripts/setup.sh", "scripts/install_lock.sh"),
     *("pyproject.toml", "plugins/pyproject.toml", "plugins/embedded/pyproject.toml"),
     *("plugins/fleet/pyproject.toml", "plugins/grounding/pyproject.toml", "plugins/review/pyproject.toml"),
 )
@@ -34,6 +34,12 @@ if first == "scripts/pip_install.py":
     with open("calls", "a") as file:
         print(json.dumps(rest[2:]), file=file)
 """
+UV = """#!{python}
+import json, os, sys
+with open("uv-calls", "a") as file:
+    print(json.dumps(sys.argv[1:]), file=file)
+sys.exit(os.environ.get("UV_FAILS") or 0)
+"""
 
 
 def installs(folder: Path, version: str, **env: str) -> tuple[list[list[str]], str]:
@@ -44,7 +50,11 @@ def installs(folder: Path, version: str, **env: str) -> tuple[list[list[str]], s
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(STUB.format(python=sys.executable))
-    python.chmod(0o755)
+    uv = folder / ".build" / "uv" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(UV.format(python=sys.executable))
+    for file in (python, uv):
+        file.chmod(0o755)
     done = subprocess.run(
         ["bash", "scripts/setup.sh", "gateway"],
         cwd=folder,
@@ -56,17 +66,32 @@ def installs(folder: Path, version: str, **env: str) -> tuple[list[list[str]], s
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()], done.stderr
 
 
-def test_the_registrys_torch_comes_by_our_hashes(tmp_path: Path) -> None:
-    (packages, torch, ours), said = installs(tmp_path, "2.13.0")
-    assert packages == ["--require-hashes", "--no-deps", "-r", "requirements.lock"]
+def uv_calls(folder: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (folder / "uv-calls").read_text().splitlines()]
+
+
+def test_packages_come_by_uv_and_torch_by_pip(tmp_path: Path) -> None:
+    (torch, ours), said = installs(tmp_path, "2.13.0")
+    [call] = uv_calls(tmp_path)
+    assert call[:2] == ["pip", "install"]
+    assert call[-4:] == ["--no-deps", "--require-hashes", "-r", "requirements.lock"]
+    assert call[call.index("--python") + 1] == ".venv/bin/python"
     assert torch == ["--require-hashes", "--no-deps", "-r", "requirements-torch.lock"]
     assert "--no-deps" in ours
     assert "own build" not in said
 
 
+@pytest.mark.parametrize("env", [{"UV_FAILS": "uv cannot"}, {"PIP": "only"}])
+def test_where_uv_cannot_install_pip_does(tmp_path: Path, env: dict[str, str]) -> None:
+    (packages, _, _), said = installs(tmp_path, "2.13.0", **env)
+    assert packages == ["--require-hashes", "--no-deps", "-r", "requirements.lock"]
+    assert ("not by uv" in said) == ("UV_FAILS" in env)
+    assert (tmp_path / "uv-calls").exists() == ("UV_FAILS" in env)
+
+
 @pytest.mark.parametrize(("env", "digest"), [({}, "ab" * 32), ({"TORCH_SHA256": "cd" * 32}, "cd" * 32)])
 def test_a_machines_own_torch_is_named_and_comes_by_its_hash(tmp_path: Path, env: dict[str, str], digest: str) -> None:
-    (_, torch, _), said = installs(tmp_path, "2.13.0+cpu", **env)
+    (torch, _), said = installs(tmp_path, "2.13.0+cpu", **env)
     assert torch == ["--require-hashes", "--no-deps", "-r", ".build/torch-own.txt"]
     assert (tmp_path / ".build" / "torch-own.txt").read_text() == f"torch==2.13.0+cpu --hash=sha256:{digest}\n"
     assert ("own build" in said) == (not env)
