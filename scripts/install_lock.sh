@@ -18,8 +18,7 @@ make_uv() {
 mkdir -p .build
 if [ "${PIP:-}" != only ] && make_uv; then
     [ -t 2 ] && quiet='' || { quiet=--quiet && printf '%s\n' "$label" >&2; }
-    # Its progress bars are for a terminal; they stay out of the log.
-    if "$tools/bin/uv" pip install $quiet --python "$venv/bin/python" --no-deps --require-hashes -r "$lock" 2> >(tee -a "$log" >&2); then
+    if "$tools/bin/uv" pip install $quiet --system-certs --python "$venv/bin/python" --no-deps --require-hashes -r "$lock" 2> >(tee -a "$log" >&2); then
         exit 0
     fi
     printf '%s\n' "$label: not by uv (above); by pip" >&2
