@@ -75,6 +75,7 @@ def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Cor
 
 
 @pytest.mark.slow
+@pytest.mark.some(38)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("attack", WORST)
 def test_folding_judging_and_reading_are_linear(attack: Attack) -> None:

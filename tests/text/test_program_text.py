@@ -104,7 +104,7 @@ WAYS: list[Callable[[str], object]] = [has_call, is_data, begins_data, begins_fo
 
 
 @pytest.mark.slow
-@pytest.mark.some(16)
+@pytest.mark.some(10)
 @pytest.mark.parametrize(
     "unit",
     ["<", "*", "(", "[", "{", '"', "`", "-", "- ", "<a ", "<a_b>", "<a_a_a", "<\n", "--- a\n", "Action: a\n",

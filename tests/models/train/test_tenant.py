@@ -76,6 +76,7 @@ def test_a_row_that_is_none_is_left_out_and_told(tmp_path: Path, capsys: pytest.
     assert stat.S_IMODE(Path(told["data"]).stat().st_mode) == 0o600
 
 
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_one_command_makes_an_adapter_of_what_was_reviewed(tmp_path: Path) -> None:
     init = aligner(tmp_path / "init")
