@@ -13,22 +13,22 @@ ROOT = Path(__file__).parents[2]
 PATH = ROOT / "docs" / "reference" / "conformance.md"
 INTRO = """# Conformance
 
-This page shows what a client gets, for every endpoint, upstream and feature. `tests/conformance` sends requests through
-the real LiteLLM proxy (litellm {version}) with scripted upstreams and a scripted engine that removes one insult from an
-answer. Each cell is one request, sent twice: once to LiteLLM with the guardrail, and once to the same LiteLLM without
-it. `make conformance` writes this page; the ordinary tests fail if it differs from what they see.
+This page shows what a client gets, for every endpoint, upstream and feature. `tests/conformance` sends requests
+through the real LiteLLM proxy (litellm {version}) with scripted upstreams and a scripted engine that removes one
+insult from an answer. Each cell is one request, sent twice: once to LiteLLM with the guardrail, and once to the same
+LiteLLM without it. `make conformance` writes this page; the ordinary tests fail if it differs from what they see.
 
 - **only the text differs**: the texts are the corrected ones, and the rest of the response, or of every event of the
   stream, is equal to LiteLLM's. The comparison leaves out ids and times that LiteLLM generates for each request. No
   event of a stream contains the insult.
-- **byte for byte LiteLLM's**: the client gets the bytes that LiteLLM alone sends. In a stream our closing comment comes
-  on top, directly before an event; with `mode: off` there is none. Every event of every stream has data.
-- **stream** is a held stream, the default. **stream, released** is a stream that goes out segment by segment (`stream:
-  sentence`), tried on one upstream of each endpoint. [Streams](../guides/streams.md) describes what happens if a
-  reason to skip the answer shows only after an edit went out.
-- **became** is what the client reads in `x-aligner-status` and `x-aligner-reason`, or in the comment that ends a stream.
-  `-` means that LiteLLM asks no guardrail for the headers of this error. `pending` means that the headers were sent
-  before the stream failed.
+- **byte for byte LiteLLM's**: the client gets the bytes that LiteLLM alone sends. In a stream our closing comment
+  comes on top, directly before an event; with `mode: off` there is none. Every event of every stream has data.
+- **stream** is a held stream, the default. **stream, released** is a stream that goes out segment by segment
+  (`stream: sentence`), tried on one upstream of each endpoint. [Streams](../guides/streams.md) describes what happens
+  if a reason to skip the answer shows only after an edit went out.
+- **became** is what the client reads in `x-aligner-status` and `x-aligner-reason`, or in the comment that ends a
+  stream. `-` means that LiteLLM asks no guardrail for the headers of this error. `pending` means that the headers
+  were sent before the stream failed.
 
 {cells} cells, none failing: {counts}.
 """
