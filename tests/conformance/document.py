@@ -30,7 +30,7 @@ LiteLLM without it. `make conformance` writes this page; the ordinary tests fail
   stream. `-` means that LiteLLM asks no guardrail for the headers of this error. `pending` means that the headers
   were sent before the stream failed.
 
-{cells} cells, none failing: {counts}.
+The page has {cells} cells, and none fails. By result these are: {counts}.
 """
 CLIENTS = """
 ## Clients
