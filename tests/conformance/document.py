@@ -79,7 +79,7 @@ def cells_section(seen: Seen) -> str:
     """The heading and the first table."""
     ordered = [cell for cell in CELLS if str(cell) in seen.cells]
     counts = Counter(seen.cells[str(cell)][1] for cell in ordered)
-    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    told = "; ".join(f"{count} *{what}*" for what, count in counts.most_common())
     head = ["endpoint", "response", "upstream", "feature", "became", "the client got"]
     rows = [
         [
