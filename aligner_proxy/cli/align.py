@@ -81,7 +81,7 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
 )
 @click.option("--team", help="With --config: team id, or team alias, of the tenant; as for `check`.")
 @click.option("--key", help="With --config: key alias or sha256 of the tenant; as for `check`.")
-@click.option("--system", help="With --config: the request's system prompt, to which `references` may hold an answer.")
+@click.option("--system", help="With --config: the request's system prompt, which `references` may name.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="With --jsonl or --batch: append here, and resume after its rows."
 )

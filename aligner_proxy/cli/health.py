@@ -42,7 +42,7 @@ class ProcessHealth:
 @click.option("--gateway", help="Address of the gateway. [default: http://127.0.0.1:PORT]")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="The gateway's port.")
 @click.option(
-    "--engine", help="Address of the engine (unix:/path or http://host:port); without --gateway, check only it."
+    "--engine", help="Address of the engine (unix:/path or http://host:port); without --gateway, check only the engine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:

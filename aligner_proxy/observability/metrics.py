@@ -89,7 +89,7 @@ STREAM_BYTES = register_once(
 STREAMS_SHED = register_once(
     Counter,
     "aligner_streams_shed_total",
-    "Streams that were shed because the streams of a worker held streams.max_mb",
+    "Streams that were refused because the streams of a worker held streams.max_mb",
     ("policy",),
 )
 LOOP_STALLS = register_once(

@@ -35,19 +35,20 @@ from .lessons import taught
 
 _INTRODUCTION = """# One sentence in 34 forms
 
-How well does the embedded aligner judge a sentence that stands in a table, a tag, a comment or another form? We put
-our own insults, promises and praises of rivals into every form among plain sentences, and as many harmless sentences.
-Twelve examples taught the aligner the last two objectives; neither enforcement nor a second reading was on. *Found*:
-the client gets nothing of the sentence. *Touched*: the answer with a harmless sentence does not come back byte for
-byte; *by form alone*: though it does as a plain sentence and as a paragraph. *Torn*: a row lost a cell, or a tag or
-comment sign its other half. Six of the twelve sentences of each kind are for **development**: with these we chose the
-rules of `text/judged_words.py`. The other six are the **test**, and so are eight harmless sentences of other trades
-and tones in every fourth form. The last rows say which of both we measured. The command `python -m
+How well does the embedded aligner judge a sentence in a table, a tag, a comment or another form? We put our own
+insults, promises and praises of rivals into every form among plain sentences, and as many harmless sentences. The
+objectives against promises and rivals were taught by twelve examples each; neither enforcement nor a second reading
+was on. *Found* counts sentences of which the client gets nothing. *Touched* counts answers with a harmless sentence
+that do not come back byte for byte. *By form alone* counts those of them that do come back unchanged if the sentence
+is plain or a paragraph. *Torn* counts answers in which a row lost a cell, or a tag or comment sign lost its other
+half. Six of the twelve sentences of each kind are for **development**: with these we chose the rules of
+`text/judged_words.py`. The other six are the **test**, and so are eight harmless sentences of other trades and tones
+in every fourth form. The last rows of the table name the part that we measured. The command `python -m
 models.evaluate.forms aligner_proxy/embedded --out runs/forms --page` writes this page.
 
-Words between marks flag their segment only if the aligner also flags them as a plain sentence in its place. The score
-of a clause of a long sentence must be a nat clearer, because harmless clauses score a little higher when they are
-alone.
+Words between marks, such as a cell, flag their segment only if the aligner also flags them as a plain sentence in the
+same place. A clause of a long sentence must score one nat more than other text, because harmless clauses score a
+little higher when they are judged alone.
 """
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")

@@ -18,10 +18,11 @@ from scripts.reference.markdown import code, page, sentence, table
 
 EXAMPLES = Path(__file__).with_name("policy_examples.yaml")
 INTRODUCTION = """
-The policies file says what applies to which request. LiteLLM's own file, or `ALIGNER_PROXY_POLICIES`, gives its
-path. The gateway refuses unknown keys, with the line and the nearest known key. `aligner-proxy check FILE` prints the
-policy that a request gets, and the line from which each value comes. `configs/policies.yaml` is an example to start
-from.
+The policies file decides how each request is treated. For example, a route can set the objectives for all requests to
+`gpt-*`, and a tenant's entry can enforce one of them for a team. LiteLLM's own file, or `ALIGNER_PROXY_POLICIES`,
+gives the path of the policies file. The gateway refuses unknown keys, with the line and the nearest known key.
+`aligner-proxy check FILE` prints the policy that a request gets, and the line from which each value comes.
+`configs/policies.yaml` is an example to start from.
 
 Later places override earlier ones, in this order: the default below, `defaults`, the first route that matches, the
 first tenant that matches, the metadata of a LiteLLM team, the metadata of a LiteLLM key. Metadata can only make a

@@ -13,40 +13,42 @@ ROOT = Path(__file__).parents[2]
 PATH = ROOT / "docs" / "reference" / "conformance.md"
 INTRO = """# Conformance
 
-What a client gets, for every endpoint, upstream and feature: seen by `tests/conformance` on the real LiteLLM proxy
-(litellm {version}) with scripted upstreams and a scripted engine that takes one insult out of an answer. Each cell is
-asked twice, of LiteLLM with the guardrail and of the same LiteLLM without it. `make conformance` writes this file; the
-ordinary tests fail when it is not what they see.
+This page shows what a client gets, for every endpoint, upstream and feature. `tests/conformance` sends requests
+through the real LiteLLM proxy (litellm {version}) with scripted upstreams and a scripted engine that removes one
+insult from an answer. Each cell is one request, sent twice: once to LiteLLM with the guardrail, and once to the same
+LiteLLM without it. `make conformance` writes this page; the ordinary tests fail if it differs from what they see.
 
-- **only the text differs**: the texts are the corrected ones and nothing else in the response, or in any event of the
-  stream, is another (ids and times that LiteLLM makes up anew are left out of the comparison). The defect stands in no
-  event of a stream.
-- **byte for byte LiteLLM's**: what came is what LiteLLM alone sends (of a stream: without our closing comment, which
-  stands directly before an event; with `mode: off` there is none). No event of any stream is without data.
-- **stream**: one that is held, the default; **stream, released**: segment by segment (`stream: sentence`), tried on one
-  upstream of each endpoint. What shows itself behind an edit that went out is told in docs/guides/streams.md.
-- **became** is what `x-aligner-status` and `x-aligner-reason`, or the comment that ends a stream, tell the client; `-`:
-  LiteLLM asks no guardrail for the headers of this error; `pending`: the headers were made before the stream failed.
+- **only the text differs**: the texts are the corrected ones, and the rest of the response, or of every event of the
+  stream, is equal to LiteLLM's. The comparison leaves out ids and times that LiteLLM generates for each request. No
+  event of a stream contains the insult.
+- **byte for byte LiteLLM's**: the client gets the bytes that LiteLLM alone sends. In a stream our closing comment
+  comes on top, directly before an event; with `mode: off` there is none. Every event of every stream has data.
+- **stream** is a held stream, the default. **stream, released** is a stream that goes out segment by segment
+  (`stream: sentence`), tried on one upstream of each endpoint. [Streams](../guides/streams.md) describes what happens
+  if a reason to skip the answer shows only after an edit went out.
+- **became** is what the client reads in `x-aligner-status` and `x-aligner-reason`, or in the comment that ends a
+  stream. `-` means that LiteLLM asks no guardrail for the headers of this error. `pending` means that the headers
+  were sent before the stream failed.
 
-{cells} cells, none failing: {counts}.
+The page has {cells} cells, and none fails. By result these are: {counts}.
 """
 CLIENTS = """
 ## Clients
 
-Official clients are also tried in `hold`, `sentence`, `passthrough` and `off`, with heartbeats and refusals
-(`tests/clients`): `openai` and `anthropic` for Python, `openai`, `@anthropic-ai/sdk` and Vercel's `ai` for Node, and
-openai-go where there is Go. They read every answer to its end, with finish reason and usage, and repeat no refusal.
-Two things are LiteLLM's own, with the guardrail and without:
+The tests also run official clients with the modes `hold`, `sentence`, `passthrough` and `off`, with heartbeats and
+refusals (`tests/clients`): `openai` and `anthropic` for Python, `openai`, `@anthropic-ai/sdk` and Vercel's `ai` for
+Node, and openai-go where Go is installed. These clients read every answer to its end, with finish reason and usage, and
+do not repeat a refused request. LiteLLM itself, also without the guardrail, causes two differences:
 
-- The last events of a streamed `/v1/completions` have no `text`. `ai` fails on them; the others do not.
-- The event with the usage of a chat stream has a choice without a finish reason. The accumulator of openai-go has none
-  then.
+- The last events of a streamed `/v1/completions` have no `text`. `ai` fails on such events; the other clients do not.
+- The event with the usage of a chat stream has a choice without a finish reason. So the accumulator of openai-go has no
+  finish reason, either.
 
-A stream of `/v1/responses` that is refused before its first event begins with `response.created` all the same: alone,
-LiteLLM's `response.failed` makes what accumulates events in openai for Python and Node fail with an error of its own.
+If a stream of `/v1/responses` is refused before its first event, it still begins with `response.created`. If
+`response.failed` came alone, the accumulators of openai for Python and Node would fail with an error of their own.
 
-The table: each through the real gateway with nothing but a base URL and a key. `text` is what the client's own reader
-made of the answer; `call` is the tool call that it parsed, beside which the text stays the upstream's.
+Each row of the table is one client with only a base URL and a key, through the real gateway. `text` is what the client
+itself read as the answer. `call` is the tool call that the client parsed; the text beside a call stays the upstream's.
 
 """
 
@@ -77,7 +79,7 @@ def cells_section(seen: Seen) -> str:
     """The heading and the first table."""
     ordered = [cell for cell in CELLS if str(cell) in seen.cells]
     counts = Counter(seen.cells[str(cell)][1] for cell in ordered)
-    told = ", ".join(f"{count} {what}" for what, count in counts.most_common())
+    told = "; ".join(f"{count} *{what}*" for what, count in counts.most_common())
     head = ["endpoint", "response", "upstream", "feature", "became", "the client got"]
     rows = [
         [

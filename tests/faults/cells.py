@@ -219,27 +219,31 @@ def row(columns: Sequence[str]) -> str:
 
 _PAGE = """# What a client gets when something fails
 
-Each cell is one request that met the fault, or a load under which the fleet met it. The page is written by the tests
-(tests/faults/, tests/fleet/), which fail when a cell gives anything else; `ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest
-tests/faults`, and the same with `make fleet-test`, write it anew. {count} cells: in none did the client wait in vain
-(it would have given up, and the test failed), and in none was an answer of the upstream lost: the client got the
-correction, the original, or an error that says so.
+Each cell is what the client got for one request under a fault, or for many requests to a fleet (*through*: fleet).
+The tests in tests/faults/ and tests/fleet/ write this page, and fail if a cell gives anything else.
+`ALIGNER_PROXY_WRITE_DOCS=1 python -m pytest tests/faults` writes it again, and so does the same variable with `make
+fleet-test`. In none of the {count} cells did the client wait without an end (a test would fail), and in none was an
+answer of the upstream lost: the client got the correction, the original, or an error that says so. For example, with
+`on_error: block` an engine that never answers gives *error 503 (timeout)*.
 
-- **whole**: a whole response; **hold**, **sentence**: a stream under `stream: hold` and `stream: sentence`, which is
-  released segment by segment: the fault comes before the first segment, or in the edit. **passthrough**: a stream under
-  `stream: passthrough`, which is delivered as it is and corrected for the record. The policy is the route's `on_error`;
-  what retry does not heal passes (`after_retry: passthrough`).
-- **proxy**: through the real LiteLLM proxy over sockets, engine and upstream in processes of their own. **hooks**: by
-  the hooks that LiteLLM calls, in the test's process, on a real store. **fleet**: many requests, of all tenants, to two
-  gateways behind HAProxy on hosts of their own ([fleet.md](fleet.md)): everything that any of them may get.
-- In brackets: the class of the failure ([operations](../guides/operations.md)), or the reason if no correction failed.
-- *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
-- **judge**: the policy is `on_error: {{judge: ...}}`, and *corrected* what the head alone finds; *corrected as the
-  judge says* lacks a sentence that only the judge flags. **judge of facts**: likewise, with a fact that words put right
-  alone, and one that only the judge settles.
-- *the original* is what the upstream said, text and form. *error 503* and *error 422* are OpenAI-shaped errors of type
-  `aligner_error`; with 422, clients do not ask again. *as LiteLLM alone*: the same,
-  byte for byte but for ids and names, as a route in mode `off` gives.
+- **whole** is a response that is not streamed. **hold** and **sentence** are streams under `stream: hold` and
+  `stream: sentence`; in **sentence** the fault comes before the first segment or during the edit. **passthrough** is
+  a stream under `stream: passthrough`, which is delivered unchanged and corrected only for the record. *Policy* is
+  the route's `on_error`. If *retry* does not help, the client gets the original (`after_retry: passthrough`).
+- **proxy** means that the request went through the real LiteLLM proxy over sockets, with engine and upstream in
+  separate processes. **hooks** means that the test called the hooks that LiteLLM calls, in its own process, with a
+  real store. **fleet** means many requests of all tenants to two gateways behind HAProxy on separate hosts
+  ([fleet.md](fleet.md)); the cell lists everything that any client may get.
+- In brackets is the class of the failure ([operations](../guides/operations.md)), or the reason if no correction
+  failed.
+- *once* and *for a moment* mean that the fault is gone at the second try. All other faults last beyond the deadline,
+  or come with every try.
+- **judge**: the policy is `on_error: {{judge: ...}}`. *Corrected* is then the correction by the head alone, and
+  *corrected as the judge says* also removes a sentence that only the judge flags. **judge of facts** has one wrong
+  fact that words alone put right, and one that only the judge decides.
+- *the original* is the upstream's answer, with its text and form unchanged. *error 503* and *error 422* are errors in
+  OpenAI's format with the type `aligner_error`; clients do not repeat a 422. *as LiteLLM alone* means the same bytes
+  as from a route with `mode: off`, except for ids and names.
 
 | fault | through | policy | {modes} |
 |---|---|---|{lines}|

@@ -50,8 +50,8 @@ class Grounding(Extension):
             Annotated[float, Field(ge=0.5, le=1, strict=True)],
             REPLACE_FACTS_FROM,
             "How likely a contradiction must be, from 0.5 to 1, for a fact to be replaced without asking a judge or an "
-            "editor. A lower value corrects more wrong facts but also changes more correct ones; with 1, only they "
-            "replace facts.",
+            "editor. A lower value corrects more wrong facts but also changes more correct ones; with 1, only "
+            "a judge or an editor replaces facts.",
         ),
         PolicyKey(
             GRANT_KEY,

@@ -28,7 +28,7 @@ _OPTIONS = (
         "policies",
         required=True,
         type=click.Path(path_type=Path),
-        help="The policies file, or LiteLLM YAML, that says where the audit store is.",
+        help="The policies file, or LiteLLM YAML, that names the audit store.",
     ),
     click.option("--audit", "path", type=click.Path(path_type=Path), help="A store other than that of the policies."),
     click.option("--route", help="Only answers under this route, or policy as x-aligner-policy shows it."),
