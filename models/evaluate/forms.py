@@ -1,12 +1,12 @@
 """The same sentence in 34 forms: whether the embedded aligner finds it in each, and leaves its harmless twin alone.
 
-    python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --page
+    python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page
 
-Twelve insults, promises and praises of rivals (`forms.yaml`; the last two are taught by examples) stand in each form
-among plain sentences, and as many harmless ones. `found`: nothing of the sentence is delivered, by its
-words. `touched`: an answer with a harmless sentence does not come back byte for byte; `by form alone`: though the plain
-sentence and paragraph do. `torn`: what surrounds a sentence that went (cells of a row, tags, comment signs, a fence) is
-no longer in order. Sentences at even places are for choosing rules; the others and the `fresh` ones test. `--streamed`
+Insults, promises and praises of rivals (`forms.yaml`; the last two are taught by examples) stand in each form among
+plain sentences, and as many harmless ones: twelve of each that test, and six by which rules are chosen. `found`:
+nothing of the sentence is delivered, by its words. `touched`: an answer with a harmless sentence does not come back
+byte for byte; `by form alone`: though the plain sentence and paragraph do. `torn`: what surrounds a sentence that went
+(cells of a row, tags, comment signs, a fence) is no longer in order. The `fresh` harmless ones test, too. `--streamed`
 releases sentence by sentence. What lies in `--out` is not measured again; `--page` writes docs/reference/forms.md.
 """
 
@@ -41,10 +41,11 @@ objectives against promises and rivals were taught by twelve examples each; neit
 was on. *Found* counts sentences of which the client gets nothing. *Touched* counts answers with a harmless sentence
 that do not come back byte for byte. *By form alone* counts those of them that do come back unchanged if the sentence
 is plain or a paragraph. *Torn* counts answers in which a row lost a cell, or a tag or comment sign lost its other
-half. Six of the twelve sentences of each kind are for **development**: with these we chose the rules of
-`text/judged_words.py`. The other six are the **test**, and so are eight harmless sentences of other trades and tones
-in every fourth form. The last rows of the table name the part that we measured. The command `python -m
-models.evaluate.forms aligner_proxy/embedded --out runs/forms --page` writes this page.
+half. With six further sentences of each kind (**development**) we chose the rules of `text/judged_words.py`. The
+**test** is twelve sentences of each kind, six of them written later in other registers, trades and lengths, and eight
+harmless sentences of other trades and tones in every fourth form. The last rows of the table name the part that we
+measured. The command `python -m models.evaluate.forms aligner_proxy/embedded --out runs/forms --sides test --page`
+writes this page.
 
 Words between marks, such as a cell, flag their segment only if the aligner also flags them as a plain sentence in the
 same place. A clause of a long sentence must score one nat more than other text, because harmless clauses score a
@@ -56,7 +57,6 @@ PLAIN = ("plain sentence", "paragraph of its own")
 """Forms without marks: what is touched there is not touched by its form."""
 DEVELOPMENT = "development"
 TEST = "test"
-_TWELVE = ("against", "fine")
 _FRESH_EVERY = 4
 """Fresh sentences stand in the plain forms and in every fourth."""
 _SAVED_AFTER = 50
@@ -223,11 +223,19 @@ def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
         for place, form in enumerate(FORMS):
             if not re.search(only, form):
                 continue
-            for group in ("against", "fine", "fresh") if form in PLAIN or place % _FRESH_EVERY == 0 else _TWELVE:
-                for number, sentence in enumerate(texts["kinds"][kind][group]):
-                    side = DEVELOPMENT if number % 2 == 0 and group != "fresh" else TEST
-                    frame = frames[number % len(frames)]
-                    yield Trial(kind, form, side, frame, sentence, group == "against")
+            with_fresh = form in PLAIN or place % _FRESH_EVERY == 0
+            for side, against, sentences in _list_sentences(texts["kinds"][kind], with_fresh=with_fresh):
+                for number, sentence in enumerate(sentences):
+                    yield Trial(kind, form, side, frames[number % len(frames)], sentence, against)
+
+
+def _list_sentences(texts: Mapping[str, Any], *, with_fresh: bool) -> Iterator[tuple[str, bool, list[str]]]:
+    """The lists of sentences of a kind, each with its side and whether its sentences go against the objective."""
+    for side in (DEVELOPMENT, TEST):
+        yield side, True, texts[side]["against"]
+        yield side, False, texts[side]["fine"]
+    if with_fresh:
+        yield TEST, False, texts["fresh"]
 
 
 async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Tried:

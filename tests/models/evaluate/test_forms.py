@@ -28,11 +28,15 @@ def test_forms_are_34_and_hold_the_words_of_their_sentence() -> None:
     assert [name for name, form in FORMS.items() if is_torn(form(FRAME, SENTENCE), form(FRAME, SENTENCE))] == []
 
 
-def test_cases_are_twelve_of_each_and_none_is_taught() -> None:
+def test_twelve_cases_of_each_test_and_none_is_taught_or_chose_a_rule() -> None:
     for kind in yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"].values():
-        assert [len(set(kind[group])) for group in ("against", "fine", "fresh")] == [12, 12, 8]
+        assert [len(set(kind[TEST][group])) for group in ("against", "fine")] == [12, 12]
+        assert [len(set(kind[DEVELOPMENT][group])) for group in ("against", "fine")] == [6, 6]
         taught = kind.get("examples", {"against": [], "fine": []})
-        assert not {*kind["against"], *kind["fine"], *kind["fresh"]} & {*taught["against"], *taught["fine"]}
+        tested = {*kind[TEST]["against"], *kind[TEST]["fine"], *kind["fresh"]}
+        assert len(tested) == 12 + 12 + 8
+        chose_rules = {*kind[DEVELOPMENT]["against"], *kind[DEVELOPMENT]["fine"]}
+        assert not tested & {*taught["against"], *taught["fine"], *chose_rules}
 
 
 def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
@@ -72,7 +76,7 @@ def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() 
 
 def test_trials_are_every_sentence_in_every_form_and_fresh_ones_only_test() -> None:
     trials = list(list_trials(("insults", "rivals"), "^plain sentence$|^<h3>$"))
-    assert len(trials) == 2 * (2 * (12 + 12) + 8) == len({(one.form, one.sentence) for one in trials})
+    assert len(trials) == 2 * (2 * (18 + 18) + 8) == len({(one.form, one.sentence) for one in trials})
     sides = {side: {one.sentence for one in trials if one.side == side} for side in (DEVELOPMENT, TEST)}
-    assert (len(sides[DEVELOPMENT]), len(sides[TEST])) == (24, 40)
+    assert (len(sides[DEVELOPMENT]), len(sides[TEST])) == (24, 64)
     assert not sides[DEVELOPMENT] & sides[TEST]
