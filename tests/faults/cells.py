@@ -235,8 +235,8 @@ correction, the original, or an error that says so.
 - In brackets: the class of the failure ([operations](../guides/operations.md)), or the reason if no correction failed.
 - *once*, *for a moment*: a second try finds it gone; without that, it outlasts the deadline or comes with every try.
 - **judge**: the policy is `on_error: {{judge: ...}}`, and *corrected* what the head alone finds; *corrected as the
-  judge says* lacks a sentence that only the judge flags. **judge of facts**: likewise, with a fact that words put right
-  alone, and one that only the judge settles.
+  judge says* lacks a sentence that only the judge flags. **token classifier**: the same, of a judge in the engine.
+  **judge of facts**: likewise, with a fact that words put right alone, and one that only the judge settles.
 - *the original* is what the upstream said, text and form. *error 503* and *error 422* are OpenAI-shaped errors of type
   `aligner_error`; with 422, clients do not ask again. *as LiteLLM alone*: the same,
   byte for byte but for ids and names, as a route in mode `off` gives.
