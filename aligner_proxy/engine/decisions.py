@@ -1,8 +1,9 @@
 """Decisions: questions about a text that the head answers with probabilities, in both forms that LiteLLM sends.
 
 Each question is an objective, and yes means that some sentence of the text goes against it. A question names an
-objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. A choice is
-among objectives: the one that the text most goes against. Texts are never logged; only names of fields are in errors.
+objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. Criteria that
+are lists of sentences are examples, of which a head is made (example_heads.py). A choice is among objectives: the one
+that the text most goes against. Texts are never logged; only names of fields are in errors.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from aligner_proxy.engine.example_heads import LEAST_EXAMPLES, MOST_EXAMPLES, Curve, ExampleSentences
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, Turn
 
@@ -26,13 +28,16 @@ MOST_OBJECTIVES = 32
 """Most different objectives in one request, since the engine reads the text once for each."""
 MOST_CHARS = 100_000
 """Most characters of the text."""
-OBJECTIVE_CURVE = (0.98, 1.4)
-QUESTION_CURVE = (1.74, 1.7)
-"""Slope and shift of the logistic curves from a score in nats to log-odds, for objectives and for questions in words:
-those of the embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all
-good sentences, so it lies below the log-odds among as many good ones as bad."""
+OBJECTIVE_CURVE = Curve(0.98, 1.4)
+QUESTION_CURVE = Curve(1.74, 1.7)
+"""The logistic curves from a score in nats to log-odds, for objectives and for questions in words: those of the
+embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all good sentences,
+so it lies below the log-odds among as many good ones as bad."""
 _QUESTION = "Question: "
 _MOST_OBJECTIVE_CHARS = 2_000
+_MOST_EXAMPLE_CHARS = 1_000
+MOST_EXAMPLES_TOGETHER = 64
+"""Most examples in one request, since the engine reads each once."""
 _AT_ONCE = 4
 """Objectives against which one text is scored at a time."""
 _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
@@ -111,7 +116,10 @@ class NoulQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """The question's only objective; the criteria say what goes against it and what does not."""
-        return [Option("", make_objective(self.instructions, self.criteria or {}))]
+        examples = read_examples(self.criteria or {})
+        is_described = examples is not None and bool(write_words(self.instructions))
+        criteria = {} if is_described else self.criteria or {}
+        return [Option("", make_objective(self.instructions, criteria), examples)]
 
 
 class LabelQuestion(_QuestionPart):
@@ -144,7 +152,7 @@ class OpenAIDecision(_QuestionPart):
         ]
         return Decision((), text, tuple(questions))
 
-    def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
+    def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
         """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: list[dict[str, Any]] = []
         for question in questions:
@@ -155,8 +163,7 @@ class OpenAIDecision(_QuestionPart):
                 entries = [{"value": value, "probability": share} for value, share in shares]
                 answers.append(answer | {"choice": best[0], "probabilities": entries, "confidence": best[1]})
             else:
-                objective = question.options[0].objective
-                answers.append(answer | {"probability": estimate_probability(scores[objective], objective)})
+                answers.append(answer | {"probability": question.options[0].estimate_probability(scores)})
         usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -182,7 +189,7 @@ class SystemOneDecision(_QuestionPart):
         )
         return Decision(*_read_state(self.state), tuple(questions))
 
-    def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
+    def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
         """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: dict[str, dict[str, Any]] = {}
         for question in questions:
@@ -192,13 +199,29 @@ class SystemOneDecision(_QuestionPart):
                 best = max(shares, key=lambda label: shares[label])
                 answers[name] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
             else:
-                objective = question.options[0].objective
-                answers[name] = {"type": "noul", "noul": estimate_probability(scores[objective], objective)}
+                answers[name] = {"type": "noul", "noul": question.options[0].estimate_probability(scores)}
         usage = {"input_tokens": tokens, "output_tokens": 0}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
 
 DecisionForm = OpenAIDecision | SystemOneDecision
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the text is scored against: an objective, by name or text, and the examples that a request gives of it."""
+
+    objective: str
+    examples: ExampleSentences | None = None
+
+    @property
+    def curve(self) -> Curve:
+        """The curve from its scores to log-odds."""
+        return QUESTION_CURVE if self.objective.startswith(_QUESTION) else OBJECTIVE_CURVE
+
+
+Scores = Mapping[Reading, float]
+"""The highest score of a sentence of the text, by what it was scored against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +231,20 @@ class Option:
     value: str | bool
     objective: str
     """The name of an objective, or its text."""
+    examples: ExampleSentences | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """What the text is scored against."""
+        return Reading(self.objective, self.examples)
+
+    def log_odds(self, scores: Scores) -> float:
+        """The log-odds that the text goes against the objective, within `_STEEPEST` of 0."""
+        return max(-_STEEPEST, min(_STEEPEST, self.reading.curve.log_odds(scores[self.reading])))
+
+    def estimate_probability(self, scores: Scores) -> float:
+        """The probability that the text goes against the objective."""
+        return 1 / (1 + exp(-self.log_odds(scores)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +255,9 @@ class DecisionQuestion:
     is_choice: bool
     options: tuple[Option, ...]
 
-    def probabilities(self, scores: Mapping[str, float]) -> list[tuple[str | bool, float]]:
+    def probabilities(self, scores: Scores) -> list[tuple[str | bool, float]]:
         """The options of a choice, each with its probability: its share of the odds."""
-        logits = [_logit(scores[option.objective], option.objective) for option in self.options]
+        logits = [option.log_odds(scores) for option in self.options]
         odds = [exp(logit - max(logits)) for logit in logits]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
@@ -236,7 +273,12 @@ class Decision:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The different objectives, by name or text."""
-        return tuple(dict.fromkeys(option.objective for question in self.questions for option in question.options))
+        return tuple(dict.fromkeys(reading.objective for reading in self.readings))
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What the text is scored against, each once."""
+        return tuple(dict.fromkeys(option.reading for question in self.questions for option in question.options))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -249,30 +291,44 @@ class Decision:
             return "the input has no text"
         if len(self.text) > MOST_CHARS:
             return f"the input has {len(self.text):,} characters; at most {MOST_CHARS:,} are read"
-        if len(self.objectives) > MOST_OBJECTIVES:
-            return f"the questions are about {len(self.objectives)} objectives; at most {MOST_OBJECTIVES} are read"
+        if len(self.readings) > MOST_OBJECTIVES:
+            return f"the questions are about {len(self.readings)} objectives; at most {MOST_OBJECTIVES} are read"
         if not all(_NAME.fullmatch(text) or _WRITTEN_OUT.match(text) for text in self.objectives):
             return 'a question needs instructions or criteria, and a choice labels without ":"'
         if any(len(objective) > _MOST_OBJECTIVE_CHARS for objective in self.objectives):
             return f"the words of a question have at most {_MOST_OBJECTIVE_CHARS:,} characters"
+        return self._find_fault_in_examples()
+
+    def _find_fault_in_examples(self) -> str | None:
+        """Why the examples of the criteria cannot be learned from; None if they can."""
+        taught = [reading for reading in self.readings if reading.examples]
+        if any(_NAME.fullmatch(reading.objective) for reading in taught):
+            return "an objective that is named has a head of its own; write the objective out to give examples of it"
+        examples = [reading.examples for reading in taught if reading.examples]
+        if any(max(len(one.against), len(one.fine)) > MOST_EXAMPLES for one in examples):
+            return f"a criterion has at most {MOST_EXAMPLES} examples"
+        if sum(len(one.texts) for one in examples) > MOST_EXAMPLES_TOGETHER:
+            return f"all criteria together have at most {MOST_EXAMPLES_TOGETHER} examples"
+        if any(len(text) > _MOST_EXAMPLE_CHARS for one in examples for text in one.texts):
+            return f"an example has at most {_MOST_EXAMPLE_CHARS:,} characters"
         return None
 
 
-Correct = Callable[[str], Awaitable[Correction]]
-"""Scores the text against one objective, by name or text."""
+Correct = Callable[[Reading], Awaitable[Correction]]
+"""Scores the text against one objective."""
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
     """Score the text against each objective, and report the answers; raises `CorrectionError` if the engine fails."""
-    scores: dict[str, float] = {}
+    scores: dict[Reading, float] = {}
     tokens = 0
-    for first in range(0, len(decision.objectives), _AT_ONCE):
-        batch = decision.objectives[first : first + _AT_ONCE]
+    for first in range(0, len(decision.readings), _AT_ONCE):
+        batch = decision.readings[first : first + _AT_ONCE]
         results = await asyncio.gather(*map(correct, batch), return_exceptions=True)
-        for objective, result in zip(batch, results, strict=True):
+        for reading, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            scores[objective] = find_highest_score(result)
+            scores[reading] = find_highest_score(result)
             tokens += result.prompt_tokens
     return form.report(decision.questions, scores, tokens)
 
@@ -287,22 +343,28 @@ def find_highest_score(correction: Correction) -> float:
     return max(numbers)
 
 
-def estimate_probability(score: float, objective: str) -> float:
-    """The probability that a text with this score goes against the objective."""
-    return 1 / (1 + exp(-_logit(score, objective)))
+def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
+    """The examples of criteria of which both are lists of sentences, long enough to learn from; None for others."""
+    against, fine = (_read_sentences(criteria.get(answer)) for answer in ("true", "false"))
+    return ExampleSentences(against, fine) if min(len(against), len(fine)) >= LEAST_EXAMPLES else None
 
 
-def _logit(score: float, objective: str) -> float:
-    """The log-odds of a score in nats, within `_STEEPEST` of 0."""
-    slope, shift = QUESTION_CURVE if objective.startswith(_QUESTION) else OBJECTIVE_CURVE
-    return max(-_STEEPEST, min(_STEEPEST, slope * score + shift))
+def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
+    """The sentences of a criterion; none if it is not a list of texts alone."""
+    if not isinstance(criterion, list):
+        return ()
+    sentences = tuple(dict.fromkeys(text.strip() for text in criterion if isinstance(text, str) and text.strip()))
+    return sentences if len(sentences) == len(criterion) else ()
 
 
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
     """The objective of a yes/no question: its name, its text, or one made of a question in words."""
     words = write_words(instructions)
     against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
-    if not against and not allowed and (_NAME.fullmatch(words) or _WRITTEN_OUT.match(words)):
+    if _WRITTEN_OUT.match(words):
+        parts = (words.rstrip("."), against and f"Against it: {against}", allowed and f"Allowed: {allowed}")
+        return ". ".join(filter(None, parts)) if against or allowed else words
+    if _NAME.fullmatch(words) and not against and not allowed:
         return words
     # of several wordings these told texts of our own apart best
     avoided = f"everything for which the answer is yes: {words}" if words.endswith("?") else words and f"this: {words}"

@@ -12,12 +12,14 @@ from aligner_proxy.engine.decisions import (
     MOST_CHARS,
     MOST_OBJECTIVES,
     OpenAIDecision,
+    Option,
+    Reading,
     SystemOneDecision,
     answer_decision,
-    estimate_probability,
     find_highest_score,
     make_objective,
 )
+from aligner_proxy.engine.example_heads import MOST_EXAMPLES, ExampleSentences
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore, Turn
 
@@ -26,9 +28,9 @@ CALM = "Calm: the response should not hurry the reader"
 TEXT = "Open the lid. You fool."
 
 
-async def correct(objective: str) -> Correction:
+async def correct(reading: Reading) -> Correction:
     """The text goes against kindness alone."""
-    high = 4.0 if objective == KIND else -4.0
+    high = 4.0 if reading.objective == KIND else -4.0
     return Correction(
         TEXT, (SegmentScore("Open the lid.", -6.0, False), SegmentScore("You fool.", high, True)), prompt_tokens=7
     )
@@ -73,11 +75,16 @@ async def test_answer_decision_in_the_form_of_system_one() -> None:
 
 
 def test_probability_grows_with_the_score() -> None:
-    values = [estimate_probability(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
+    values = [estimate(score, KIND) for score in (-1e9, -4.0, -1.0, 0.0, 1.0, 1e9)]
     assert values == sorted(set(values))
     assert 0 <= values[0] < 0.01 < 0.99 < values[-1] <= 1
     # a question in words has a curve of its own
-    assert estimate_probability(0.0, make_objective("Is it rude?")) > estimate_probability(0.0, KIND)
+    assert estimate(0.0, make_objective("Is it rude?")) > estimate(0.0, KIND)
+
+
+def estimate(score: float, objective: str) -> float:
+    option = Option("", objective)
+    return option.estimate_probability({option.reading: score})
 
 
 OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
@@ -88,6 +95,8 @@ OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
     (None, {"true": "it insults", "false": None}, "Question: the response should avoid this: it insults"),
     (None, {"true": "it insults", "false": "it jokes"}, "Question: the response should avoid this: it insults; "
      "it may do this: it jokes"),
+    (KIND, {"true": "it insults", "false": "it jokes"}, f"{KIND}. Against it: it insults. Allowed: it jokes"),
+    (f"{KIND}.", {"true": "it insults"}, f"{KIND}. Against it: it insults"),
     ({"task": "rude"}, None, 'Question: the response should avoid this: {"task": "rude"}'),
     ("", None, ""),
     (None, {}, ""),
@@ -97,6 +106,64 @@ OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
 def test_make_objective_takes_names_texts_and_questions() -> None:
     wrong = [case for case in OBJECTIVES if make_objective(case[0], case[1]) != case[2]]
     assert not wrong
+
+
+BAD = ["You fool.", "You donkey.", " What a stupid question. "]
+FINE = ["The fool is a card.", "A donkey eats hay.", "It was a stupid mistake."]
+EXAMPLES = ExampleSentences((*BAD[:2], "What a stupid question."), tuple(FINE))
+WITHOUT_WORDS = make_objective(None, {"true": BAD, "false": FINE})
+TAUGHT: tuple[tuple[Any, dict[str, Any], Reading], ...] = (
+    (KIND, {"true": BAD, "false": FINE}, Reading(KIND, EXAMPLES)),
+    ("Is it rude?", {"true": BAD, "false": FINE}, Reading(make_objective("Is it rude?"), EXAMPLES)),
+    (None, {"true": BAD, "false": FINE}, Reading(WITHOUT_WORDS, EXAMPLES)),
+    # too few, not all texts, one of them twice, on one side alone: words of the prompt
+    (KIND, {"true": BAD[:2], "false": FINE}, Reading(make_objective(KIND, {"true": BAD[:2], "false": FINE}))),
+    (KIND, {"true": [*BAD, 3], "false": FINE}, Reading(make_objective(KIND, {"true": [*BAD, 3], "false": FINE}))),
+    (KIND, {"true": BAD, "false": FINE * 2}, Reading(make_objective(KIND, {"true": BAD, "false": FINE * 2}))),
+    (KIND, {"true": BAD}, Reading(make_objective(KIND, {"true": BAD}))),
+)  # fmt: skip
+
+
+def test_lists_of_sentences_are_examples() -> None:
+    wrong = []
+    for instructions, criteria, reading in TAUGHT:
+        decision = systemone_form(q={"type": "noul", "instructions": instructions, "criteria": criteria}).read()
+        if decision.readings != (reading,) or decision.find_fault():
+            wrong.append((instructions, criteria, decision.readings))
+    assert not wrong
+
+
+async def test_questions_with_other_examples_are_scored_apart() -> None:
+    noul = {"type": "noul", "instructions": KIND}
+    criteria = {"true": BAD, "false": FINE}
+    form = systemone_form(plain=noul, again=noul, taught=noul | {"criteria": criteria})
+    scores = {Reading(KIND): -4.0, Reading(KIND, EXAMPLES): 4.0}
+    read: list[Reading] = []
+
+    async def correct_as_taught(reading: Reading) -> Correction:
+        read.append(reading)
+        return Correction(TEXT, (SegmentScore(TEXT, scores[reading], False),))
+
+    answers = (await answer_decision(form, form.read(), correct_as_taught))["answers"]
+    assert answers["plain"] == answers["again"]
+    assert answers["plain"]["noul"] < 0.1 < 0.9 < answers["taught"]["noul"]
+    assert read == [*scores]
+
+
+def test_find_fault_in_examples() -> None:
+    def fault(instructions: Any, bad: list[str], fine: list[str], questions: int = 1) -> str:
+        nouls = {
+            f"q{n}": {"type": "noul", "instructions": instructions, "criteria": {"true": [*bad, str(n)], "false": fine}}
+            for n in range(questions)
+        }
+        return str(systemone_form(**nouls).read().find_fault())
+
+    many = [f"Sentence {n}." for n in range(MOST_EXAMPLES + 1)]
+    assert "named has a head of its own" in fault("harmless", BAD, FINE)
+    assert f"at most {MOST_EXAMPLES} examples" in fault(KIND, BAD, many)
+    assert "an example has at most 1,000 characters" in fault(KIND, BAD, [*FINE, "x" * 1_001])
+    assert "all criteria together have at most 64 examples" in fault(KIND, BAD, many[:9], questions=5)
+    assert fault(KIND, BAD, many[:9], questions=4) == "None"
 
 
 def test_read_passes_over_no_text() -> None:
@@ -160,10 +227,10 @@ def test_other_questions_are_refused() -> None:
 async def test_a_failure_is_an_error_and_no_probability() -> None:
     form = openai_form({"type": "predicate", "instructions": KIND}, {"type": "predicate", "instructions": CALM})
 
-    async def fail(objective: str) -> Correction:
-        if objective == CALM:
+    async def fail(reading: Reading) -> Correction:
+        if reading.objective == CALM:
             raise EngineUnavailable("gone")
-        return await correct(objective)
+        return await correct(reading)
 
     with pytest.raises(EngineUnavailable):
         await answer_decision(form, form.read(), fail)
