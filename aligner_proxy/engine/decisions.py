@@ -85,7 +85,7 @@ class PredicateQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """The question's only objective."""
-        return [Option("", make_objective(self.instructions))]
+        return [Option("", AskedObjective(make_objective(self.instructions)))]
 
 
 class ChoiceOption(_QuestionPart):
@@ -104,7 +104,7 @@ class ChoiceQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each choice."""
-        return [Option(choice.value, name_objective(str(choice.value), choice.description)) for choice in self.choices]
+        return [make_option(choice.value, choice.description) for choice in self.choices]
 
 
 class NoulQuestion(_QuestionPart):
@@ -119,7 +119,7 @@ class NoulQuestion(_QuestionPart):
         examples = read_examples(self.criteria or {})
         is_described = examples is not None and bool(write_words(self.instructions))
         criteria = {} if is_described else self.criteria or {}
-        return [Option("", make_objective(self.instructions, criteria), examples)]
+        return [Option("", AskedObjective(make_objective(self.instructions, criteria), examples))]
 
 
 class LabelQuestion(_QuestionPart):
@@ -130,7 +130,7 @@ class LabelQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each label."""
-        return [Option(label, name_objective(label, description)) for label, description in self.criteria.items()]
+        return [make_option(label, description) for label, description in self.criteria.items()]
 
 
 class OpenAIDecision(_QuestionPart):
@@ -208,19 +208,20 @@ DecisionForm = OpenAIDecision | SystemOneDecision
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AskedObjective:
     """What the text is scored against: an objective, by name or text, and the examples that a request gives of it."""
 
-    objective: str
+    text: str
+    """The name of an objective, or its text."""
     examples: ExampleSentences | None = None
 
     @property
     def curve(self) -> Curve:
         """The curve from its scores to log-odds."""
-        return QUESTION_CURVE if self.objective.startswith(_QUESTION) else OBJECTIVE_CURVE
+        return QUESTION_CURVE if self.text.startswith(_QUESTION) else OBJECTIVE_CURVE
 
 
-Scores = Mapping[Reading, float]
+Scores = Mapping[AskedObjective, float]
 """The highest score of a sentence of the text, by what it was scored against."""
 
 
@@ -229,18 +230,11 @@ class Option:
     """One answer of a choice, or the only objective of a yes/no question."""
 
     value: str | bool
-    objective: str
-    """The name of an objective, or its text."""
-    examples: ExampleSentences | None = None
-
-    @property
-    def reading(self) -> Reading:
-        """What the text is scored against."""
-        return Reading(self.objective, self.examples)
+    objective: AskedObjective
 
     def log_odds(self, scores: Scores) -> float:
         """The log-odds that the text goes against the objective, within `_STEEPEST` of 0."""
-        return max(-_STEEPEST, min(_STEEPEST, self.reading.curve.log_odds(scores[self.reading])))
+        return max(-_STEEPEST, min(_STEEPEST, self.objective.curve.log_odds(scores[self.objective])))
 
     def estimate_probability(self, scores: Scores) -> float:
         """The probability that the text goes against the objective."""
@@ -273,12 +267,12 @@ class Decision:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The different objectives, by name or text."""
-        return tuple(dict.fromkeys(reading.objective for reading in self.readings))
+        return tuple(dict.fromkeys(objective.text for objective in self.asked_objectives))
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def asked_objectives(self) -> tuple[AskedObjective, ...]:
         """What the text is scored against, each once."""
-        return tuple(dict.fromkeys(option.reading for question in self.questions for option in question.options))
+        return tuple(dict.fromkeys(option.objective for question in self.questions for option in question.options))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -291,8 +285,10 @@ class Decision:
             return "the input has no text"
         if len(self.text) > MOST_CHARS:
             return f"the input has {len(self.text):,} characters; at most {MOST_CHARS:,} are read"
-        if len(self.readings) > MOST_OBJECTIVES:
-            return f"the questions are about {len(self.readings)} objectives; at most {MOST_OBJECTIVES} are read"
+        if len(self.asked_objectives) > MOST_OBJECTIVES:
+            return (
+                f"the questions are about {len(self.asked_objectives)} objectives; at most {MOST_OBJECTIVES} are read"
+            )
         if not all(_NAME.fullmatch(text) or _WRITTEN_OUT.match(text) for text in self.objectives):
             return 'a question needs instructions or criteria, and a choice labels without ":"'
         if any(len(objective) > _MOST_OBJECTIVE_CHARS for objective in self.objectives):
@@ -301,10 +297,9 @@ class Decision:
 
     def _find_fault_in_examples(self) -> str | None:
         """Why the examples of the criteria cannot be learned from; None if they can."""
-        taught = [reading for reading in self.readings if reading.examples]
-        if any(_NAME.fullmatch(reading.objective) for reading in taught):
+        if any(objective.examples and _NAME.fullmatch(objective.text) for objective in self.asked_objectives):
             return "an objective that is named has a head of its own; write the objective out to give examples of it"
-        examples = [reading.examples for reading in taught if reading.examples]
+        examples = [objective.examples for objective in self.asked_objectives if objective.examples]
         if any(max(len(one.against), len(one.fine)) > MOST_EXAMPLES for one in examples):
             return f"a criterion has at most {MOST_EXAMPLES} examples"
         if sum(len(one.texts) for one in examples) > MOST_EXAMPLES_TOGETHER:
@@ -314,21 +309,21 @@ class Decision:
         return None
 
 
-Correct = Callable[[Reading], Awaitable[Correction]]
+Correct = Callable[[AskedObjective], Awaitable[Correction]]
 """Scores the text against one objective."""
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
     """Score the text against each objective, and report the answers; raises `CorrectionError` if the engine fails."""
-    scores: dict[Reading, float] = {}
+    scores: dict[AskedObjective, float] = {}
     tokens = 0
-    for first in range(0, len(decision.readings), _AT_ONCE):
-        batch = decision.readings[first : first + _AT_ONCE]
+    for first in range(0, len(decision.asked_objectives), _AT_ONCE):
+        batch = decision.asked_objectives[first : first + _AT_ONCE]
         results = await asyncio.gather(*map(correct, batch), return_exceptions=True)
-        for reading, result in zip(batch, results, strict=True):
+        for objective, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
                 raise result
-            scores[reading] = find_highest_score(result)
+            scores[objective] = find_highest_score(result)
             tokens += result.prompt_tokens
     return form.report(decision.questions, scores, tokens)
 
@@ -377,12 +372,11 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     return f"{_QUESTION}{description}" if description else ""
 
 
-def name_objective(label: str, description: JsonValue) -> str:
-    """The objective of an answer of a choice: its name alone, or "label: description"."""
+def make_option(value: str | bool, description: JsonValue) -> Option:
+    """One answer of a choice: its objective is the value alone, a name, or "value: description"."""
     words = write_words(description)
-    if not words:
-        return label
-    return words if _WRITTEN_OUT.match(words) else f"{label}: {words}"
+    text = words if _WRITTEN_OUT.match(words) else f"{value}: {words}"
+    return Option(value, AskedObjective(text if words else str(value)))
 
 
 def write_words(value: JsonValue) -> str:

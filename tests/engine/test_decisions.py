@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from aligner_proxy.engine.decisions import (
     MOST_CHARS,
     MOST_OBJECTIVES,
+    AskedObjective,
     OpenAIDecision,
     Option,
-    Reading,
     SystemOneDecision,
     answer_decision,
     find_highest_score,
@@ -28,9 +28,9 @@ CALM = "Calm: the response should not hurry the reader"
 TEXT = "Open the lid. You fool."
 
 
-async def correct(reading: Reading) -> Correction:
+async def correct(objective: AskedObjective) -> Correction:
     """The text goes against kindness alone."""
-    high = 4.0 if reading.objective == KIND else -4.0
+    high = 4.0 if objective.text == KIND else -4.0
     return Correction(
         TEXT, (SegmentScore("Open the lid.", -6.0, False), SegmentScore("You fool.", high, True)), prompt_tokens=7
     )
@@ -83,8 +83,8 @@ def test_probability_grows_with_the_score() -> None:
 
 
 def estimate(score: float, objective: str) -> float:
-    option = Option("", objective)
-    return option.estimate_probability({option.reading: score})
+    asked = AskedObjective(objective)
+    return Option("", asked).estimate_probability({asked: score})
 
 
 OBJECTIVES: tuple[tuple[Any, Any, str], ...] = (
@@ -112,24 +112,29 @@ BAD = ["You fool.", "You donkey.", " What a stupid question. "]
 FINE = ["The fool is a card.", "A donkey eats hay.", "It was a stupid mistake."]
 EXAMPLES = ExampleSentences((*BAD[:2], "What a stupid question."), tuple(FINE))
 WITHOUT_WORDS = make_objective(None, {"true": BAD, "false": FINE})
-TAUGHT: tuple[tuple[Any, dict[str, Any], Reading], ...] = (
-    (KIND, {"true": BAD, "false": FINE}, Reading(KIND, EXAMPLES)),
-    ("Is it rude?", {"true": BAD, "false": FINE}, Reading(make_objective("Is it rude?"), EXAMPLES)),
-    (None, {"true": BAD, "false": FINE}, Reading(WITHOUT_WORDS, EXAMPLES)),
+TAUGHT: tuple[tuple[Any, dict[str, Any], AskedObjective], ...] = (
+    (KIND, {"true": BAD, "false": FINE}, AskedObjective(KIND, EXAMPLES)),
+    ("Is it rude?", {"true": BAD, "false": FINE}, AskedObjective(make_objective("Is it rude?"), EXAMPLES)),
+    (None, {"true": BAD, "false": FINE}, AskedObjective(WITHOUT_WORDS, EXAMPLES)),
     # too few, not all texts, one of them twice, on one side alone: words of the prompt
-    (KIND, {"true": BAD[:2], "false": FINE}, Reading(make_objective(KIND, {"true": BAD[:2], "false": FINE}))),
-    (KIND, {"true": [*BAD, 3], "false": FINE}, Reading(make_objective(KIND, {"true": [*BAD, 3], "false": FINE}))),
-    (KIND, {"true": BAD, "false": FINE * 2}, Reading(make_objective(KIND, {"true": BAD, "false": FINE * 2}))),
-    (KIND, {"true": BAD}, Reading(make_objective(KIND, {"true": BAD}))),
+    *(
+        (KIND, criteria, AskedObjective(make_objective(KIND, criteria)))
+        for criteria in (
+            {"true": BAD[:2], "false": FINE},
+            {"true": [*BAD, 3], "false": FINE},
+            {"true": BAD, "false": FINE * 2},
+            {"true": BAD},
+        )
+    ),
 )  # fmt: skip
 
 
 def test_lists_of_sentences_are_examples() -> None:
     wrong = []
-    for instructions, criteria, reading in TAUGHT:
+    for instructions, criteria, objective in TAUGHT:
         decision = systemone_form(q={"type": "noul", "instructions": instructions, "criteria": criteria}).read()
-        if decision.readings != (reading,) or decision.find_fault():
-            wrong.append((instructions, criteria, decision.readings))
+        if decision.asked_objectives != (objective,) or decision.find_fault():
+            wrong.append((instructions, criteria, decision.asked_objectives))
     assert not wrong
 
 
@@ -137,12 +142,12 @@ async def test_questions_with_other_examples_are_scored_apart() -> None:
     noul = {"type": "noul", "instructions": KIND}
     criteria = {"true": BAD, "false": FINE}
     form = systemone_form(plain=noul, again=noul, taught=noul | {"criteria": criteria})
-    scores = {Reading(KIND): -4.0, Reading(KIND, EXAMPLES): 4.0}
-    read: list[Reading] = []
+    scores = {AskedObjective(KIND): -4.0, AskedObjective(KIND, EXAMPLES): 4.0}
+    read: list[AskedObjective] = []
 
-    async def correct_as_taught(reading: Reading) -> Correction:
-        read.append(reading)
-        return Correction(TEXT, (SegmentScore(TEXT, scores[reading], False),))
+    async def correct_as_taught(objective: AskedObjective) -> Correction:
+        read.append(objective)
+        return Correction(TEXT, (SegmentScore(TEXT, scores[objective], False),))
 
     answers = (await answer_decision(form, form.read(), correct_as_taught))["answers"]
     assert answers["plain"] == answers["again"]
@@ -227,10 +232,10 @@ def test_other_questions_are_refused() -> None:
 async def test_a_failure_is_an_error_and_no_probability() -> None:
     form = openai_form({"type": "predicate", "instructions": KIND}, {"type": "predicate", "instructions": CALM})
 
-    async def fail(reading: Reading) -> Correction:
-        if reading.objective == CALM:
+    async def fail(objective: AskedObjective) -> Correction:
+        if objective.text == CALM:
             raise EngineUnavailable("gone")
-        return await correct(reading)
+        return await correct(objective)
 
     with pytest.raises(EngineUnavailable):
         await answer_decision(form, form.read(), fail)

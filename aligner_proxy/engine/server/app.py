@@ -61,7 +61,13 @@ from aligner_proxy.engine.api import (
     with_heads,
     with_judges,
 )
-from aligner_proxy.engine.decisions import DecisionForm, OpenAIDecision, Reading, SystemOneDecision, answer_decision
+from aligner_proxy.engine.decisions import (
+    AskedObjective,
+    DecisionForm,
+    OpenAIDecision,
+    SystemOneDecision,
+    answer_decision,
+)
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
@@ -246,16 +252,16 @@ def _decision_routes(engine: Engine) -> list[Route]:
                 return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=fault)).model_dump(), 400)
             name = f"decide-{secrets.token_hex(12)}"
 
-            async def correct(reading: Reading) -> Correction:
+            async def correct(objective: AskedObjective) -> Correction:
                 alone = AlignRequest(
                     request_id=name,
                     turns=decision.turns,
                     answer=decision.text,
-                    objectives=(reading.objective,),
+                    objectives=(objective.text,),
                     score_only=True,
                 )
-                if reading.examples:
-                    alone = await example_heads.add_head(engine, alone, reading.examples, reading.curve)
+                if objective.examples:
+                    alone = await example_heads.add_head(engine, alone, objective.examples, objective.curve)
                 return await engine.align(alone)
 
             return await _unless_gone(request, name, answer_decision(body, decision, correct), dict)
