@@ -2,8 +2,9 @@
 
 Each question is an objective, and yes means that some sentence of the text goes against it. A question names an
 objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. Criteria that
-are lists of sentences are examples, of which a head is made (example_heads.py). A choice is among objectives: the one
-that the text most goes against. Texts are never logged; only names of fields are in errors.
+are lists of sentences are examples, of which a head is made (example_heads.py). A choice is among objectives, of which
+the text goes against one most, or among labels that say what a text may be: each becomes an objective that forbids such
+texts. Texts are never logged; only names of fields are in errors.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import exp
 from typing import Annotated, Any, Literal
 
@@ -34,10 +36,16 @@ QUESTION_CURVE = Curve(1.74, 1.7)
 embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all good sentences,
 so it lies below the log-odds among as many good ones as bad."""
 _QUESTION = "Question: "
+_FORBIDDEN = ": the text must not be one of which this is true: "
+"""What stands in the objective of an answer that says what a text may be. Of three wordings this one chose best."""
+_OBLIGATION = re.compile(r"\b(?:should|must|shall)\b", re.IGNORECASE)
+"""What the description of an objective has, and that of another answer has not."""
 _MOST_OBJECTIVE_CHARS = 2_000
 _MOST_EXAMPLE_CHARS = 1_000
-MOST_EXAMPLES_TOGETHER = 64
-"""Most examples in one request, since the engine reads each once."""
+MOST_EXAMPLES_TOGETHER = 128
+"""Most examples in one request, since the engine reads each once for its objective."""
+_OTHERS_FOR_EACH = 3
+"""Examples of other answers of a choice for each of an answer's own."""
 _AT_ONCE = 4
 """Objectives against which one text is scored at a time."""
 _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
@@ -104,7 +112,7 @@ class ChoiceQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each choice."""
-        return [make_option(choice.value, choice.description) for choice in self.choices]
+        return make_options([(choice.value, choice.description) for choice in self.choices])
 
 
 class NoulQuestion(_QuestionPart):
@@ -130,7 +138,7 @@ class LabelQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each label."""
-        return [make_option(label, description) for label, description in self.criteria.items()]
+        return make_options(list(self.criteria.items()))
 
 
 class OpenAIDecision(_QuestionPart):
@@ -218,7 +226,8 @@ class AskedObjective:
     @property
     def curve(self) -> Curve:
         """The curve from its scores to log-odds."""
-        return QUESTION_CURVE if self.text.startswith(_QUESTION) else OBJECTIVE_CURVE
+        is_made = self.text.startswith(_QUESTION) or _FORBIDDEN in self.text
+        return QUESTION_CURVE if is_made else OBJECTIVE_CURVE
 
 
 Scores = Mapping[AskedObjective, float]
@@ -372,11 +381,32 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     return f"{_QUESTION}{description}" if description else ""
 
 
-def make_option(value: str | bool, description: JsonValue) -> Option:
-    """One answer of a choice: its objective is the value alone, a name, or "value: description"."""
+def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:
+    """The answers of a choice, each with its objective; lists of sentences are examples if every answer has one."""
+    sentences = [_read_sentences(description) for _, description in answers]
+    if len(answers) < 2 or any(len(own) < LEAST_EXAMPLES for own in sentences):
+        return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
+    options = []
+    for (value, _), own in zip(answers, sentences, strict=True):
+        others = [text for text in _take_turns([one for one in sentences if one is not own]) if text not in own]
+        examples = ExampleSentences(own, tuple(others[: min(MOST_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
+        options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
+    return options
+
+
+def name_objective(value: str | bool, description: JsonValue) -> str:
+    """The objective of an answer of a choice: its name alone, its text, or one that forbids what is described."""
     words = write_words(description)
-    text = words if _WRITTEN_OUT.match(words) else f"{value}: {words}"
-    return Option(value, AskedObjective(text if words else str(value)))
+    if not words:
+        return str(value)
+    if _WRITTEN_OUT.match(words):
+        return words
+    return f"{value}: {words}" if _OBLIGATION.search(words) else f"No {value}{_FORBIDDEN}{words}"
+
+
+def _take_turns(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The items of several lists: the first of each, then the second of each, and so on."""
+    return [item for row in zip_longest(*lists) for item in row if item is not None]
 
 
 def write_words(value: JsonValue) -> str:

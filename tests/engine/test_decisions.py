@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from aligner_proxy.engine.decisions import (
     MOST_CHARS,
     MOST_OBJECTIVES,
+    QUESTION_CURVE,
     AskedObjective,
     OpenAIDecision,
     Option,
@@ -155,6 +157,59 @@ async def test_questions_with_other_examples_are_scored_apart() -> None:
     assert read == [*scores]
 
 
+LABELS: tuple[tuple[dict[str, Any], list[str]], ...] = (
+    ({"harmless": None, "kind": KIND}, ["harmless", KIND]),
+    ({"Kindness": "the response should be kind", "b": ""}, ["Kindness: the response should be kind", "b"]),
+    (
+        {"billing": "it is about a bill", "jobs": {"about": "work"}},
+        [
+            "No billing: the text must not be one of which this is true: it is about a bill",
+            'No jobs: the text must not be one of which this is true: {"about": "work"}',
+        ],
+    ),
+)
+
+
+def test_labels_are_objectives_or_say_what_a_text_may_be() -> None:
+    wrong = []
+    for criteria, objectives in LABELS:
+        decision = systemone_form(q={"type": "choice", "criteria": criteria}).read()
+        if list(decision.objectives) != objectives or decision.find_fault():
+            wrong.append((criteria, decision.objectives))
+    assert not wrong
+    choices = [{"value": label, "description": words} for label, words in {"a": "it is red", "b": "it is blue"}.items()]
+    [question] = openai_form({"type": "choice", "choices": choices}).read().questions
+    assert [option.objective.text.partition(":")[0] for option in question.options] == ["No a", "No b"]
+
+
+def test_labels_with_sentences_learn_from_each_other() -> None:
+    criteria: dict[str, Any] = {"rude": BAD, "fine": [*FINE, "Fourth."], "odd": ["Odd one.", "Odd two.", "Odd three."]}
+    decision = systemone_form(q={"type": "choice", "criteria": criteria}).read()
+    assert decision.find_fault() is None
+    rude, fine, odd = (objective.examples for objective in decision.asked_objectives if objective.examples)
+    assert (rude.against, fine.against, odd.against) == (EXAMPLES.against, (*FINE, "Fourth."), tuple(criteria["odd"]))
+    assert rude.fine == (FINE[0], "Odd one.", FINE[1], "Odd two.", FINE[2], "Odd three.", "Fourth.")
+    assert not {*fine.fine} & {*fine.against}
+    # one label without sentences: all are words
+    some = systemone_form(q={"type": "choice", "criteria": criteria | {"more": "it is long"}}).read()
+    assert not any(objective.examples for objective in some.asked_objectives)
+
+
+async def test_a_choice_goes_by_shares_of_the_odds() -> None:
+    form = systemone_form(q={"type": "choice", "criteria": {"a": "it is red", "b": "it is blue", "c": "it is green"}})
+    decision = form.read()
+    scores = dict(zip(decision.asked_objectives, (1.0, -1.0, -1.0), strict=True))
+
+    async def score_text(objective: AskedObjective) -> Correction:
+        return Correction(TEXT, (SegmentScore(TEXT, scores[objective], False),))
+
+    answer = (await answer_decision(form, decision, score_text))["answers"]["q"]
+    assert answer["choice"] == "a"
+    assert answer["probabilities"]["b"] == answer["probabilities"]["c"]
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["probabilities"]["a"] / answer["probabilities"]["b"] == pytest.approx(exp(2 * QUESTION_CURVE.slope))
+
+
 def test_find_fault_in_examples() -> None:
     def fault(instructions: Any, bad: list[str], fine: list[str], questions: int = 1) -> str:
         nouls = {
@@ -167,8 +222,8 @@ def test_find_fault_in_examples() -> None:
     assert "named has a head of its own" in fault("harmless", BAD, FINE)
     assert f"at most {MOST_EXAMPLES} examples" in fault(KIND, BAD, many)
     assert "an example has at most 1,000 characters" in fault(KIND, BAD, [*FINE, "x" * 1_001])
-    assert "all criteria together have at most 64 examples" in fault(KIND, BAD, many[:9], questions=5)
-    assert fault(KIND, BAD, many[:9], questions=4) == "None"
+    assert "all criteria together have at most 128 examples" in fault(KIND, BAD, many[:9], questions=10)
+    assert fault(KIND, BAD, many[:9], questions=9) == "None"
 
 
 def test_read_passes_over_no_text() -> None:
