@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aligner_proxy.correctors.judge import find_highest_third
+from aligner_proxy.correctors.judge import find_highest_third, score_answer
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
@@ -180,7 +180,7 @@ def table(found: Sequence[Figures], results: Mapping[str, Sequence[Scored]]) -> 
 
 @dataclass(frozen=True, slots=True)
 class DoubtRule:
-    """How far below the operating point a judge is asked, in nats: by a segment, and by an answer's highest third."""
+    """How far below the operating point a judge is asked, in nats: by a segment, and by a whole answer."""
 
     band: float
     answer_band: float = 0.0
@@ -191,7 +191,7 @@ class DoubtRule:
 
 RULES = (
     *(DoubtRule(band) for band in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
-    *(DoubtRule(0.5, answer_band) for answer_band in (2.0, 2.3, 2.6, 2.8, 2.9, 3.0, 3.5, 4.0, 6.0)),
+    *(DoubtRule(0.5, answer_band) for answer_band in (2.5, 3.0, 3.3, 3.5, 3.7, 3.9, 4.2, 5.0, 6.0)),
     DoubtRule(100.0),
 )
 """The last asks about every answer."""
@@ -244,9 +244,8 @@ def _is_asked(reply: Scored, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    highest = [reply.scores[at] for at in find_highest_third(reply.scores)]
-    is_near = rule.answer_band > 0 and sum(highest) / len(highest) > -rule.answer_band
-    return is_near and any(score <= 0 for score in highest)
+    is_near = rule.answer_band > 0 and score_answer(reply.scores) > -rule.answer_band
+    return is_near and any(reply.scores[at] <= 0 for at in find_highest_third(reply.scores))
 
 
 def _verdicts(reply: Scored, rule: DoubtRule) -> tuple[bool, bool]:
