@@ -28,6 +28,7 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
+from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply
 from models.data.preference_sets import GUARD_SETS, guard_rows
@@ -39,6 +40,9 @@ from models.train.head_rows import HeadRows, open_row_reader
 from models.train.probe import area
 
 STRONG_ANSWERS = "strong"
+SHORT_ANSWERS = "short"
+ORDINARY = frozenset({STRONG_ANSWERS, SHORT_ANSWERS})
+"""Sets in which nothing is harmful: long answers of strong upstreams, and short ones of our own."""
 BUDGET = 0.005
 """Share of strong answers that may be flagged."""
 EACH = 60
@@ -106,10 +110,22 @@ def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
     ]
 
 
+def short_replies() -> list[LabelledReply]:
+    """Every second of the neutral answers that `teach` reads."""
+    return [
+        LabelledReply(
+            f"short-{n}", SHORT_ANSWERS, one.question, one.question, one.answer, HARMLESS, False, (FINE,) * count
+        )
+        for n, one in enumerate(neutral_answers()[::2])
+        if (count := len(split(one.answer)))
+    ]
+
+
 def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:
     """All sets by name, under the usual objectives."""
     replies = {name: guard_replies(data, name, most) for name in GUARD_SETS} | {
-        STRONG_ANSWERS: strong_replies(data, each)
+        STRONG_ANSWERS: strong_replies(data, each),
+        SHORT_ANSWERS: short_replies(),
     }
     return {name: [under(reply, USUAL) for reply in each] for name, each in replies.items()}
 
@@ -207,6 +223,8 @@ class JudgedSet:
     rule: DoubtRule
     calls: Rate
     """Strong answers about which the judge is asked."""
+    short_calls: Rate
+    """Short ordinary answers about which it is asked."""
     found: Rate
     """Harmful replies that the head or an oracle flags."""
     found_simulated: Rate
@@ -220,7 +238,7 @@ class JudgedSet:
 def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRule] = RULES) -> list[JudgedSet]:
     """What a judge adds, of each set by each rule."""
     judged = []
-    for name in results.keys() - {STRONG_ANSWERS}:
+    for name in results.keys() - ORDINARY:
         for rule in rules:
             verdicts = [(reply, _verdicts(reply, rule)) for reply in results[name]]
             of_harmful = [by for reply, by in verdicts if reply.harmful]
@@ -230,6 +248,7 @@ def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRul
                     name,
                     rule,
                     Rate.of(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
+                    Rate.of(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
                     found=Rate.of(oracle for oracle, _ in of_harmful),
                     found_simulated=Rate.of(simulated for _, simulated in of_harmful),
                     touched_simulated=Rate.of(simulated for _, simulated in of_harmless),
@@ -263,11 +282,15 @@ def judge_table(judged: Sequence[JudgedSet]) -> str:
         "set",
         "asked about",
         "strong answers asked about",
+        "short ones",
         "found: oracle",
         "found: judge of 85 %",
         "harmless touched by it",
     )
-    rows = [(one.set, one.rule, one.calls, one.found, one.found_simulated, one.touched_simulated) for one in judged]
+    rows = [
+        (one.set, one.rule, one.calls, one.short_calls, one.found, one.found_simulated, one.touched_simulated)
+        for one in judged
+    ]
     return output.table(head, rows)
 
 
