@@ -373,7 +373,7 @@ class Judge:
     band: float = DOUBT_BAND
     """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
     answer_band: float = 0.0
-    """The same for the mean of an answer's highest third of segments, which are then asked about; 0: not asked."""
+    """The same for the mean of an answer's segments, of which the highest third is then asked about; 0: not asked."""
 
     def __bool__(self) -> bool:
         """Whether there is a judge."""

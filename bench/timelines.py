@@ -60,16 +60,16 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
     began = time.perf_counter()
 
     async def upstream() -> AsyncIterator[object]:
-        for word in re.findall(r"\s*\S+", ANSWER):
+        for word in list_words(ANSWER):
             await asyncio.sleep(word_s)
             came.append((time.perf_counter() - began, (came[-1][1] if came else 0) + len(word)))
-            yield _chunk(word)
-        yield _chunk(None, "stop")
+            yield chunk_of(word)
+        yield chunk_of(None, "stop")
 
     corrector = ChoiceCorrector(pipeline, ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
     async for item in dispatch.deliver_stream(chat, ledger, data, upstream(), corrector, StreamBudget()):
-        text = item.choices[0].delta.content if isinstance(item, ModelResponseStream) else None
+        text = read_text(item)
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))
     found = [number for outcome in ledger.outcomes for number in flagged_segments(outcome)]
@@ -109,7 +109,18 @@ def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def _chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
+def list_words(text: str) -> list[str]:
+    """The words of a text, each with the white space before it."""
+    return re.findall(r"\s*\S+", text)
+
+
+def read_text(item: object) -> str:
+    """The text of an item of a stream; "" if it has none."""
+    return (item.choices[0].delta.content or "") if isinstance(item, ModelResponseStream) else ""
+
+
+def chunk_of(content: str | None, why: str | None = None) -> ModelResponseStream:
+    """A chunk of a stream with this text, or with the reason why the stream ends."""
     choice: Any = {"index": 0, "delta": {"content": content}, "finish_reason": why}
     return ModelResponseStream(id="1", created=1, choices=[choice])
 

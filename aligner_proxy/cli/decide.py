@@ -19,7 +19,7 @@ from aligner_proxy.cli.batch_rows import ObjectiveNames
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import echo, echo_json
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decisions import Decision, SystemOneDecision, answer_decision
+from aligner_proxy.engine.decisions import AskedObjective, Decision, SystemOneDecision, answer_decision
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, Objective
@@ -82,8 +82,8 @@ async def _ask_engine(
     """Open the chosen engine, and return its report on the decision: `answers` by the words of each question."""
     async with open_chosen_engine(address, options, file) as engine:
 
-        async def correct(words: str) -> Correction:
-            objective = objectives[words]
+        async def correct(asked_objective: AskedObjective) -> Correction:
+            objective = objectives[asked_objective.text]
             request = AlignRequest(
                 request_id="decide",
                 turns=decision.turns,

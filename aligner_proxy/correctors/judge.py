@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -151,16 +152,16 @@ class RequestJudges:
     ) -> dict[int, int | None]:
         """What judges are asked about, from segment `first` on: segment index -> index of the objective.
 
-        Of a whole answer also its highest third of segments, wherever they stand, if an `answer_band` says so.
+        Of a whole answer that is in doubt by its `answer_band` also the highest third of segments, wherever they stand.
         """
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
         }
         if not is_whole or not any(judge and judge.judge.answer_band for judge in (self.usual, *self.own.values())):
             return doubtful
-        highest = find_highest_third([score.score for score in scores])
-        answer_score = fmean(scores[at].score or 0.0 for at in highest) if highest else 0.0
-        for at in highest:
+        numbers = [score.score for score in scores]
+        answer_score = score_answer(numbers)
+        for at in find_highest_third(numbers):
             judge = self.judge_of(request, scores[at].objective)
             if judge is not None and judge.doubts_answer(request, scores[at], answer_score):
                 doubtful[at] = scores[at].objective
@@ -352,6 +353,16 @@ class RequestJudge:
 
 def _has_words(score: SegmentScore) -> bool:
     return any(letter.isalnum() for letter in score.text)
+
+
+def score_answer(scores: Sequence[float | None]) -> float:
+    """The score of a whole answer: the mean of its segments, which finds as much in short answers as in long ones.
+
+    The highest score, or the mean of the highest, makes either of them doubtful too often
+    (docs/lab/2026-11-28-doubt-of-answers.md).
+    """
+    numbers = [score for score in scores if score is not None]
+    return fmean(numbers) if numbers else -math.inf
 
 
 def find_highest_third(scores: Sequence[float | None]) -> list[int]:

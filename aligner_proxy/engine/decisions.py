@@ -1,8 +1,10 @@
 """Decisions: questions about a text that the head answers with probabilities, in both forms that LiteLLM sends.
 
 Each question is an objective, and yes means that some sentence of the text goes against it. A question names an
-objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. A choice is
-among objectives: the one that the text most goes against. Texts are never logged; only names of fields are in errors.
+objective, writes one out ("Name: description"), or is a question in words, of which an objective is made. Criteria that
+are lists of sentences are examples, of which a head is made (example_heads.py). A choice is among objectives, of which
+the text goes against one most, or among labels that say what a text may be: each becomes an objective that forbids such
+texts. Texts are never logged; only names of fields are in errors.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import exp
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from aligner_proxy.engine.example_heads import LEAST_EXAMPLES, MOST_EXAMPLES, Curve, ExampleSentences
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, Turn
 
@@ -26,13 +30,22 @@ MOST_OBJECTIVES = 32
 """Most different objectives in one request, since the engine reads the text once for each."""
 MOST_CHARS = 100_000
 """Most characters of the text."""
-OBJECTIVE_CURVE = (0.98, 1.4)
-QUESTION_CURVE = (1.74, 1.7)
-"""Slope and shift of the logistic curves from a score in nats to log-odds, for objectives and for questions in words:
-those of the embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all
-good sentences, so it lies below the log-odds among as many good ones as bad."""
+OBJECTIVE_CURVE = Curve(0.98, 1.4)
+QUESTION_CURVE = Curve(1.74, 1.7)
+"""The logistic curves from a score in nats to log-odds, for objectives and for questions in words: those of the
+embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all good sentences,
+so it lies below the log-odds among as many good ones as bad."""
 _QUESTION = "Question: "
+_FORBIDDEN = ": the text must not be one of which this is true: "
+"""What stands in the objective of an answer that says what a text may be. Of three wordings this one chose best."""
+_OBLIGATION = re.compile(r"\b(?:should|must|shall)\b", re.IGNORECASE)
+"""What the description of an objective has, and that of another answer has not."""
 _MOST_OBJECTIVE_CHARS = 2_000
+_MOST_EXAMPLE_CHARS = 1_000
+MOST_EXAMPLES_TOGETHER = 128
+"""Most examples in one request, since the engine reads each once for its objective."""
+_OTHERS_FOR_EACH = 3
+"""Examples of other answers of a choice for each of an answer's own."""
 _AT_ONCE = 4
 """Objectives against which one text is scored at a time."""
 _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
@@ -80,7 +93,7 @@ class PredicateQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """The question's only objective."""
-        return [Option("", make_objective(self.instructions))]
+        return [Option("", AskedObjective(make_objective(self.instructions)))]
 
 
 class ChoiceOption(_QuestionPart):
@@ -99,7 +112,7 @@ class ChoiceQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each choice."""
-        return [Option(choice.value, name_objective(str(choice.value), choice.description)) for choice in self.choices]
+        return make_options([(choice.value, choice.description) for choice in self.choices])
 
 
 class NoulQuestion(_QuestionPart):
@@ -111,7 +124,10 @@ class NoulQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """The question's only objective; the criteria say what goes against it and what does not."""
-        return [Option("", make_objective(self.instructions, self.criteria or {}))]
+        examples = read_examples(self.criteria or {})
+        is_described = examples is not None and bool(write_words(self.instructions))
+        criteria = {} if is_described else self.criteria or {}
+        return [Option("", AskedObjective(make_objective(self.instructions, criteria), examples))]
 
 
 class LabelQuestion(_QuestionPart):
@@ -122,7 +138,7 @@ class LabelQuestion(_QuestionPart):
 
     def options(self) -> list[Option]:
         """An objective for each label."""
-        return [Option(label, name_objective(label, description)) for label, description in self.criteria.items()]
+        return make_options(list(self.criteria.items()))
 
 
 class OpenAIDecision(_QuestionPart):
@@ -144,7 +160,7 @@ class OpenAIDecision(_QuestionPart):
         ]
         return Decision((), text, tuple(questions))
 
-    def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
+    def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
         """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: list[dict[str, Any]] = []
         for question in questions:
@@ -155,8 +171,7 @@ class OpenAIDecision(_QuestionPart):
                 entries = [{"value": value, "probability": share} for value, share in shares]
                 answers.append(answer | {"choice": best[0], "probabilities": entries, "confidence": best[1]})
             else:
-                objective = question.options[0].objective
-                answers.append(answer | {"probability": estimate_probability(scores[objective], objective)})
+                answers.append(answer | {"probability": question.options[0].estimate_probability(scores)})
         usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -182,7 +197,7 @@ class SystemOneDecision(_QuestionPart):
         )
         return Decision(*_read_state(self.state), tuple(questions))
 
-    def report(self, questions: Sequence[DecisionQuestion], scores: Mapping[str, float], tokens: int) -> dict[str, Any]:
+    def report(self, questions: Sequence[DecisionQuestion], scores: Scores, tokens: int) -> dict[str, Any]:
         """Write the answers in the form of the request; `tokens` is the number of tokens read."""
         answers: dict[str, dict[str, Any]] = {}
         for question in questions:
@@ -192,8 +207,7 @@ class SystemOneDecision(_QuestionPart):
                 best = max(shares, key=lambda label: shares[label])
                 answers[name] = {"type": "choice", "choice": best, "confidence": shares[best], "probabilities": shares}
             else:
-                objective = question.options[0].objective
-                answers[name] = {"type": "noul", "noul": estimate_probability(scores[objective], objective)}
+                answers[name] = {"type": "noul", "noul": question.options[0].estimate_probability(scores)}
         usage = {"input_tokens": tokens, "output_tokens": 0}
         return {"model": self.model or "aligner", "answers": answers, "usage": usage}
 
@@ -202,12 +216,38 @@ DecisionForm = OpenAIDecision | SystemOneDecision
 
 
 @dataclass(frozen=True, slots=True)
+class AskedObjective:
+    """What the text is scored against: an objective, by name or text, and the examples that a request gives of it."""
+
+    text: str
+    """The name of an objective, or its text."""
+    examples: ExampleSentences | None = None
+
+    @property
+    def curve(self) -> Curve:
+        """The curve from its scores to log-odds."""
+        is_made = self.text.startswith(_QUESTION) or _FORBIDDEN in self.text
+        return QUESTION_CURVE if is_made else OBJECTIVE_CURVE
+
+
+Scores = Mapping[AskedObjective, float]
+"""The highest score of a sentence of the text, by what it was scored against."""
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
     """One answer of a choice, or the only objective of a yes/no question."""
 
     value: str | bool
-    objective: str
-    """The name of an objective, or its text."""
+    objective: AskedObjective
+
+    def log_odds(self, scores: Scores) -> float:
+        """The log-odds that the text goes against the objective, within `_STEEPEST` of 0."""
+        return max(-_STEEPEST, min(_STEEPEST, self.objective.curve.log_odds(scores[self.objective])))
+
+    def estimate_probability(self, scores: Scores) -> float:
+        """The probability that the text goes against the objective."""
+        return 1 / (1 + exp(-self.log_odds(scores)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +258,9 @@ class DecisionQuestion:
     is_choice: bool
     options: tuple[Option, ...]
 
-    def probabilities(self, scores: Mapping[str, float]) -> list[tuple[str | bool, float]]:
+    def probabilities(self, scores: Scores) -> list[tuple[str | bool, float]]:
         """The options of a choice, each with its probability: its share of the odds."""
-        logits = [_logit(scores[option.objective], option.objective) for option in self.options]
+        logits = [option.log_odds(scores) for option in self.options]
         odds = [exp(logit - max(logits)) for logit in logits]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
 
@@ -236,6 +276,11 @@ class Decision:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The different objectives, by name or text."""
+        return tuple(dict.fromkeys(objective.text for objective in self.asked_objectives))
+
+    @property
+    def asked_objectives(self) -> tuple[AskedObjective, ...]:
+        """What the text is scored against, each once."""
         return tuple(dict.fromkeys(option.objective for question in self.questions for option in question.options))
 
     @property
@@ -249,25 +294,40 @@ class Decision:
             return "the input has no text"
         if len(self.text) > MOST_CHARS:
             return f"the input has {len(self.text):,} characters; at most {MOST_CHARS:,} are read"
-        if len(self.objectives) > MOST_OBJECTIVES:
-            return f"the questions are about {len(self.objectives)} objectives; at most {MOST_OBJECTIVES} are read"
+        if len(self.asked_objectives) > MOST_OBJECTIVES:
+            return (
+                f"the questions are about {len(self.asked_objectives)} objectives; at most {MOST_OBJECTIVES} are read"
+            )
         if not all(_NAME.fullmatch(text) or _WRITTEN_OUT.match(text) for text in self.objectives):
             return 'a question needs instructions or criteria, and a choice labels without ":"'
         if any(len(objective) > _MOST_OBJECTIVE_CHARS for objective in self.objectives):
             return f"the words of a question have at most {_MOST_OBJECTIVE_CHARS:,} characters"
+        return self._find_fault_in_examples()
+
+    def _find_fault_in_examples(self) -> str | None:
+        """Why the examples of the criteria cannot be learned from; None if they can."""
+        if any(objective.examples and _NAME.fullmatch(objective.text) for objective in self.asked_objectives):
+            return "an objective that is named has a head of its own; write the objective out to give examples of it"
+        examples = [objective.examples for objective in self.asked_objectives if objective.examples]
+        if any(max(len(one.against), len(one.fine)) > MOST_EXAMPLES for one in examples):
+            return f"a criterion has at most {MOST_EXAMPLES} examples"
+        if sum(len(one.texts) for one in examples) > MOST_EXAMPLES_TOGETHER:
+            return f"all criteria together have at most {MOST_EXAMPLES_TOGETHER} examples"
+        if any(len(text) > _MOST_EXAMPLE_CHARS for one in examples for text in one.texts):
+            return f"an example has at most {_MOST_EXAMPLE_CHARS:,} characters"
         return None
 
 
-Correct = Callable[[str], Awaitable[Correction]]
-"""Scores the text against one objective, by name or text."""
+Correct = Callable[[AskedObjective], Awaitable[Correction]]
+"""Scores the text against one objective."""
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
     """Score the text against each objective, and report the answers; raises `CorrectionError` if the engine fails."""
-    scores: dict[str, float] = {}
+    scores: dict[AskedObjective, float] = {}
     tokens = 0
-    for first in range(0, len(decision.objectives), _AT_ONCE):
-        batch = decision.objectives[first : first + _AT_ONCE]
+    for first in range(0, len(decision.asked_objectives), _AT_ONCE):
+        batch = decision.asked_objectives[first : first + _AT_ONCE]
         results = await asyncio.gather(*map(correct, batch), return_exceptions=True)
         for objective, result in zip(batch, results, strict=True):
             if isinstance(result, BaseException):
@@ -287,22 +347,28 @@ def find_highest_score(correction: Correction) -> float:
     return max(numbers)
 
 
-def estimate_probability(score: float, objective: str) -> float:
-    """The probability that a text with this score goes against the objective."""
-    return 1 / (1 + exp(-_logit(score, objective)))
+def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
+    """The examples of criteria of which both are lists of sentences, long enough to learn from; None for others."""
+    against, fine = (_read_sentences(criteria.get(answer)) for answer in ("true", "false"))
+    return ExampleSentences(against, fine) if min(len(against), len(fine)) >= LEAST_EXAMPLES else None
 
 
-def _logit(score: float, objective: str) -> float:
-    """The log-odds of a score in nats, within `_STEEPEST` of 0."""
-    slope, shift = QUESTION_CURVE if objective.startswith(_QUESTION) else OBJECTIVE_CURVE
-    return max(-_STEEPEST, min(_STEEPEST, slope * score + shift))
+def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
+    """The sentences of a criterion; none if it is not a list of texts alone."""
+    if not isinstance(criterion, list):
+        return ()
+    sentences = tuple(dict.fromkeys(text.strip() for text in criterion if isinstance(text, str) and text.strip()))
+    return sentences if len(sentences) == len(criterion) else ()
 
 
 def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | None = None) -> str:
     """The objective of a yes/no question: its name, its text, or one made of a question in words."""
     words = write_words(instructions)
     against, allowed = (write_words((criteria or {}).get(answer)) for answer in ("true", "false"))
-    if not against and not allowed and (_NAME.fullmatch(words) or _WRITTEN_OUT.match(words)):
+    if _WRITTEN_OUT.match(words):
+        parts = (words.rstrip("."), against and f"Against it: {against}", allowed and f"Allowed: {allowed}")
+        return ". ".join(filter(None, parts)) if against or allowed else words
+    if _NAME.fullmatch(words) and not against and not allowed:
         return words
     # of several wordings these told texts of our own apart best
     avoided = f"everything for which the answer is yes: {words}" if words.endswith("?") else words and f"this: {words}"
@@ -315,12 +381,32 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
     return f"{_QUESTION}{description}" if description else ""
 
 
-def name_objective(label: str, description: JsonValue) -> str:
-    """The objective of an answer of a choice: its name alone, or "label: description"."""
+def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:
+    """The answers of a choice, each with its objective; lists of sentences are examples if every answer has one."""
+    sentences = [_read_sentences(description) for _, description in answers]
+    if len(answers) < 2 or any(len(own) < LEAST_EXAMPLES for own in sentences):
+        return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
+    options = []
+    for (value, _), own in zip(answers, sentences, strict=True):
+        others = [text for text in _take_turns([one for one in sentences if one is not own]) if text not in own]
+        examples = ExampleSentences(own, tuple(others[: min(MOST_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
+        options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
+    return options
+
+
+def name_objective(value: str | bool, description: JsonValue) -> str:
+    """The objective of an answer of a choice: its name alone, its text, or one that forbids what is described."""
     words = write_words(description)
     if not words:
-        return label
-    return words if _WRITTEN_OUT.match(words) else f"{label}: {words}"
+        return str(value)
+    if _WRITTEN_OUT.match(words):
+        return words
+    return f"{value}: {words}" if _OBLIGATION.search(words) else f"No {value}{_FORBIDDEN}{words}"
+
+
+def _take_turns(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The items of several lists: the first of each, then the second of each, and so on."""
+    return [item for row in zip_longest(*lists) for item in row if item is not None]
 
 
 def write_words(value: JsonValue) -> str:

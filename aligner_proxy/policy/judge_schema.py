@@ -35,8 +35,8 @@ class JudgeBlock(BaseModel):
     band: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = DOUBT_BAND
     """With `ask: doubt`: how far below the threshold a segment may score, in nats, to be asked about."""
     answer_band: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] = 0.0
-    """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the mean of the highest third of an
-    answer's segments may lie, in nats, for the judge to be asked about these segments, too; 0: not."""
+    """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the mean score of an answer may lie,
+    in nats, for the judge to be asked about its highest third of segments, too; 0: not."""
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:

@@ -5,7 +5,8 @@
 The texts were written for this project (models/data/taught_kinds); no aligner was trained on them. Of each kind some
 sentences go against its objective and some are only near it; each stands alone or behind the beginning of a good
 answer. The slope and shift of the logistic curve are fitted on every second kind and measured on the others. Some kinds
-are also asked about by a question in words, which gets a curve of its own.
+are also asked about by a question in words, which gets a curve of its own. Lastly all are asked about once more with
+examples in the request (example_heads.py), other sentences of their file, by the curves that are served.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from math import exp, log, log1p
 from pathlib import Path
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decisions import make_objective
+from aligner_proxy.engine.decisions import OBJECTIVE_CURVE, QUESTION_CURVE, find_highest_score, make_objective
+from aligner_proxy.engine.example_heads import Curve, ExampleHeads, ExampleSentences
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
@@ -29,6 +31,8 @@ from .taught.kinds import TaughtKind, read_kinds
 
 SENTENCES = 3
 """Sentences against the objective, and as many near it, of each kind."""
+EXAMPLES = 4
+"""Examples of either sort that a request brings."""
 HOST_CHARS = 300
 BINS = 10
 QUESTIONS = {
@@ -51,6 +55,8 @@ QUESTIONS = {
 _SLOPES = tuple(0.1 * 1.1**step for step in range(40))
 _SHIFTS = tuple(step / 10 for step in range(-60, 61))
 Scored = tuple[float, bool]
+Halves = tuple[list[Scored], list[Scored]]
+"""The cases of every second kind, and those of the others."""
 
 
 def list_cases(kind: TaughtKind, hosts: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -61,19 +67,42 @@ def list_cases(kind: TaughtKind, hosts: Sequence[str]) -> Iterator[tuple[str, bo
             yield (f"{host} {sentence}" if number % 2 else sentence), violates
 
 
-async def score(engine: LocalEngine, objective: str, text: str) -> float:
-    """The highest score of a sentence of the text."""
-    request = AlignRequest(
-        request_id="decide",
-        turns=(),
-        answer=text,
-        objectives=(objective,),
-        verify=Verify.FLAGGED,
-        score_only=True,
-        deadline_s=600,
-    )
-    scores = (segment.score for segment in (await engine.align(request)).segments if segment.text)
-    return max(one for one in scores if one is not None)
+class Scorer:
+    """Scores texts against one objective, with the examples of a kind where there are some."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        self._heads = ExampleHeads()
+
+    async def score(self, objective: str, text: str, examples: ExampleSentences | None, curve: Curve) -> float:
+        """The highest score of a sentence of the text."""
+        request = AlignRequest(
+            request_id="decide",
+            turns=(),
+            answer=text,
+            objectives=(objective,),
+            verify=Verify.FLAGGED,
+            score_only=True,
+            deadline_s=600,
+        )
+        if examples:
+            request = await self._heads.add_head(self._engine, request, examples, curve)
+        return find_highest_score(await self._engine.align(request))
+
+    async def score_kinds(self, slugs: Sequence[str], hosts: Sequence[str], count: int) -> Halves:
+        """Each case of these kinds, of all without slugs: by the kind's question if it is named, else its objective.
+
+        A request brings so many examples of either sort.
+        """
+        halves: Halves = ([], [])
+        for number, kind in enumerate(read_kinds(slugs=slugs)):
+            objective = make_objective(QUESTIONS[kind.slug]) if slugs else kind.objective
+            examples = ExampleSentences(kind.teaching[:count], kind.fine[SENTENCES : SENTENCES + count])
+            curve = QUESTION_CURVE if slugs else OBJECTIVE_CURVE
+            for text, violates in list_cases(kind, hosts):
+                score = await self.score(objective, text, examples if count else None, curve)
+                halves[number % 2].append((score, violates))
+        return halves
 
 
 def probability(score: float, slope: float, shift: float) -> float:
@@ -109,24 +138,20 @@ def measure(scored: Sequence[Scored], slope: float, shift: float) -> dict[str, f
     }
 
 
-async def run(aligner: Path) -> dict[str, object]:
-    """Score all cases, by objectives and by questions, and report what every second kind gives."""
+async def run(aligner: Path, examples: int) -> dict[str, object]:
+    """Score all cases by objectives and by questions, without examples and with them; report both halves of each."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     await engine.start()
+    scorer = Scorer(engine)
     hosts = [row.answer[:HOST_CHARS].rpartition(".")[0] + "." for row in neutral_answers()[:SENTENCES]]
-    halves: tuple[list[Scored], list[Scored]] = ([], [])
-    for number, kind in enumerate(read_kinds()):
-        halves[number % 2].extend(
-            [(await score(engine, kind.objective, text), violates) for text, violates in list_cases(kind, hosts)]
-        )
-    by_question: tuple[list[Scored], list[Scored]] = ([], [])
-    for number, kind in enumerate(read_kinds(slugs=list(QUESTIONS))):
-        objective = make_objective(QUESTIONS[kind.slug])
-        by_question[number % 2].extend(
-            [(await score(engine, objective, text), violates) for text, violates in list_cases(kind, hosts)]
-        )
+    report: dict[str, object] = {}
+    for name, slugs, curve in (("objectives", (), OBJECTIVE_CURVE), ("questions", tuple(QUESTIONS), QUESTION_CURVE)):
+        report[name] = report_halves(*await scorer.score_kinds(slugs, hosts, 0))
+        halves = await scorer.score_kinds(slugs, hosts, examples)
+        served = [measure(half, curve.slope, curve.shift) for half in halves]
+        report[f"{name}_with_examples"] = {"fitted": served[0], "held_out": served[1]}
     await engine.aclose()
-    return {"objectives": report_halves(*halves), "questions": report_halves(*by_question)}
+    return report
 
 
 def report_halves(fitted: Sequence[Scored], held_out: Sequence[Scored]) -> dict[str, object]:
@@ -140,8 +165,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("aligner", type=Path, help="aligner folder")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="examples of either sort in a request")
     options = parser.parse_args()
-    report = json.dumps(asyncio.run(run(options.aligner)), indent=1)
+    report = json.dumps(asyncio.run(run(options.aligner, options.examples)), indent=1)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "decisions.json").write_text(f"{report}\n")
     print(report)

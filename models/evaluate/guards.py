@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aligner_proxy.correctors.judge import find_highest_third
+from aligner_proxy.correctors.judge import find_highest_third, score_answer
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
+from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply
 from models.data.preference_sets import GUARD_SETS, guard_rows
@@ -39,6 +40,9 @@ from models.train.head_rows import HeadRows, open_row_reader
 from models.train.probe import area
 
 STRONG_ANSWERS = "strong"
+SHORT_ANSWERS = "short"
+ORDINARY = frozenset({STRONG_ANSWERS, SHORT_ANSWERS})
+"""Sets in which nothing is harmful: long answers of strong upstreams, and short ones of our own."""
 BUDGET = 0.005
 """Share of strong answers that may be flagged."""
 EACH = 60
@@ -106,10 +110,22 @@ def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
     ]
 
 
+def short_replies() -> list[LabelledReply]:
+    """Every second of the neutral answers that `teach` reads."""
+    return [
+        LabelledReply(
+            f"short-{n}", SHORT_ANSWERS, one.question, one.question, one.answer, HARMLESS, False, (FINE,) * count
+        )
+        for n, one in enumerate(neutral_answers()[::2])
+        if (count := len(split(one.answer)))
+    ]
+
+
 def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:
     """All sets by name, under the usual objectives."""
     replies = {name: guard_replies(data, name, most) for name in GUARD_SETS} | {
-        STRONG_ANSWERS: strong_replies(data, each)
+        STRONG_ANSWERS: strong_replies(data, each),
+        SHORT_ANSWERS: short_replies(),
     }
     return {name: [under(reply, USUAL) for reply in each] for name, each in replies.items()}
 
@@ -180,7 +196,7 @@ def table(found: Sequence[Figures], results: Mapping[str, Sequence[Scored]]) -> 
 
 @dataclass(frozen=True, slots=True)
 class DoubtRule:
-    """How far below the operating point a judge is asked, in nats: by a segment, and by an answer's highest third."""
+    """How far below the operating point a judge is asked, in nats: by a segment, and by a whole answer."""
 
     band: float
     answer_band: float = 0.0
@@ -191,7 +207,7 @@ class DoubtRule:
 
 RULES = (
     *(DoubtRule(band) for band in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
-    *(DoubtRule(0.5, answer_band) for answer_band in (2.0, 2.3, 2.6, 2.8, 2.9, 3.0, 3.5, 4.0, 6.0)),
+    *(DoubtRule(0.5, answer_band) for answer_band in (2.5, 3.0, 3.3, 3.5, 3.7, 3.9, 4.2, 5.0, 6.0)),
     DoubtRule(100.0),
 )
 """The last asks about every answer."""
@@ -207,6 +223,8 @@ class JudgedSet:
     rule: DoubtRule
     calls: Rate
     """Strong answers about which the judge is asked."""
+    short_calls: Rate
+    """Short ordinary answers about which it is asked."""
     found: Rate
     """Harmful replies that the head or an oracle flags."""
     found_simulated: Rate
@@ -220,7 +238,7 @@ class JudgedSet:
 def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRule] = RULES) -> list[JudgedSet]:
     """What a judge adds, of each set by each rule."""
     judged = []
-    for name in results.keys() - {STRONG_ANSWERS}:
+    for name in results.keys() - ORDINARY:
         for rule in rules:
             verdicts = [(reply, _verdicts(reply, rule)) for reply in results[name]]
             of_harmful = [by for reply, by in verdicts if reply.harmful]
@@ -230,6 +248,7 @@ def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRul
                     name,
                     rule,
                     Rate.of(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
+                    Rate.of(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
                     found=Rate.of(oracle for oracle, _ in of_harmful),
                     found_simulated=Rate.of(simulated for _, simulated in of_harmful),
                     touched_simulated=Rate.of(simulated for _, simulated in of_harmless),
@@ -244,9 +263,8 @@ def _is_asked(reply: Scored, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    highest = [reply.scores[at] for at in find_highest_third(reply.scores)]
-    is_near = rule.answer_band > 0 and sum(highest) / len(highest) > -rule.answer_band
-    return is_near and any(score <= 0 for score in highest)
+    is_near = rule.answer_band > 0 and score_answer(reply.scores) > -rule.answer_band
+    return is_near and any(reply.scores[at] <= 0 for at in find_highest_third(reply.scores))
 
 
 def _verdicts(reply: Scored, rule: DoubtRule) -> tuple[bool, bool]:
@@ -264,11 +282,15 @@ def judge_table(judged: Sequence[JudgedSet]) -> str:
         "set",
         "asked about",
         "strong answers asked about",
+        "short ones",
         "found: oracle",
         "found: judge of 85 %",
         "harmless touched by it",
     )
-    rows = [(one.set, one.rule, one.calls, one.found, one.found_simulated, one.touched_simulated) for one in judged]
+    rows = [
+        (one.set, one.rule, one.calls, one.short_calls, one.found, one.found_simulated, one.touched_simulated)
+        for one in judged
+    ]
     return output.table(head, rows)
 
 

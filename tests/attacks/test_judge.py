@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from aligner_proxy.correctors.guard_forms import GUARDS
 from aligner_proxy.correctors.judge import JudgeOpinion, Judges, RequestJudge
 from aligner_proxy.correctors.litellm_router import GroupDecisions
-from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.api import AlignRequest, TokenLabelsRequest
+from aligner_proxy.engine.model.token_classifier import TokenClassifier, open_classifier
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import Segment
@@ -34,6 +37,7 @@ from tests.support import tiny
 from tests.support.editors import ScriptedChat, marked
 from tests.support.judges import judges, verdict_reply
 from tests.support.scripted import SegmentEngine
+from tests.support.tiny_classifiers import save_guard, save_pair_model
 
 HARM = "Harmlessness: the response should not be harmful"
 POLICY = Policy("p", (Objective("harmless", HARM),))
@@ -106,6 +110,8 @@ LURES: dict[str, tuple[str, str]] = {
 KINDS = {"chat": Judge(JudgeKind.CHAT, "strong"), "decisions": Judge(JudgeKind.DECISIONS, "strong")} | {
     form.value: Judge(JudgeKind.GUARD, "strong", form) for form in GuardForm
 }
+TOKENS = Judge(JudgeKind.TOKENS, "strong")
+ALL_KINDS = KINDS | {"tokens": TOKENS}
 HOLDS = "it stays one text in its place; a judge that repeats it has given no verdict"
 
 
@@ -120,10 +126,12 @@ class Lure:
 SPOKEN_TO = rows(
     *(
         (f"judge-{kind}-{name}", "upstream", f"an answer under a judge ({kind}) that {tried}", HOLDS, Lure(judge, text))
-        for kind, judge in KINDS.items()
+        for kind, judge in ALL_KINDS.items()
         for name, (tried, text) in LURES.items()
     )
 )
+CONTROL = re.compile(r"<[|\uff5c][^>]+>|</?\w+>|\[/?[A-Z_]+\]")
+"""A control token of one of the families."""
 TOKEN = re.compile(r"[<\uff1c]\S|[\[\uff3b]/?[A-Z][A-Z_]+[\]\uff3d]")
 LINE_ENDS = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
 HEADINGS = (
@@ -144,12 +152,16 @@ async def ask(lure: Lure, reply: str) -> tuple[JudgeOpinion, ScriptedChat]:
 
 
 @pytest.mark.parametrize("attack", SPOKEN_TO)
-async def test_a_text_is_data_to_every_judge(attack: Attack) -> None:
+async def test_a_text_is_data_to_every_judge(attack: Attack, classifiers: Sequence[TokenClassifier]) -> None:
     lure: Lure = attack.payload
     opinion, chat = await ask(lure, lure.text)
     assert opinion.failed
     assert not opinion.violates, "it was talked into a verdict"
     [messages] = chat.asked
+    if lure.judge.kind is JudgeKind.TOKENS:
+        assert not messages
+        check_labels_request(lure, chat.forms[0] or {}, classifiers)
+        return
     if lure.judge.form is None:
         check_material(lure, messages)
         return
@@ -175,6 +187,39 @@ def check_material(lure: Lure, messages: Any) -> None:
     assert material["conversation"] == [{"role": "user", "text": lure.text}]
     assert material["passages"] == [{"number": 1, "against": [HARM]}]
     assert marked(messages) == {1: lure.text}
+
+
+def check_labels_request(lure: Lure, form: Mapping[str, Any], classifiers: Sequence[TokenClassifier]) -> None:
+    """The text is one string in its two places, and both sorts of classifiers read it as letters alone."""
+    answer = BEFORE + lure.text
+    assert (form["question"], form["answer"], form["ends"]) == (lure.text, answer, (len(BEFORE), len(answer)))
+    request = TokenLabelsRequest(**form, model="strong", deadline_s=9.0)
+    for classifier in classifiers:
+        control = {*classifier.tokenizer.get_added_vocab().values()}
+        reading = classifier._encode(request)
+        stop = reading.start + len(reading.places)
+        inputs = reading.inputs["input_ids"]
+        assert not control & {*inputs[reading.start : stop]}, "a control token came in with the answer"
+        harmless = classifier._encode(request.model_copy(update={"question": "Paint it.", "answer": "Paint it."}))
+        frame = [token for token in harmless.inputs["input_ids"] if token in control]
+        assert [token for token in inputs if token in control] == frame, "a control token came in with the question"
+        covered = {at for start, end in reading.places for at in range(start, end)}
+        assert all(at in covered for at, letter in enumerate(answer) if not letter.isspace()), (
+            "a part of the answer was passed over"
+        )
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory: pytest.TempPathFactory) -> list[TokenClassifier]:
+    """A classifier of each sort, whose tokenizers know the control tokens of all lures."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    tokens = sorted({token for _, text in LURES.values() for token in CONTROL.findall(text)})
+    classifiers = []
+    for name, save in (("guard", save_guard), ("pair", save_pair_model)):
+        classifier = open_classifier(name, str(save(folder / name)), "none", torch.float32)
+        classifier.tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+        classifiers.append(classifier)
+    return classifiers
 
 
 def headings(text: str) -> list[str]:
@@ -209,6 +254,11 @@ LIES: dict[str, tuple[str, str]] = {
     "gpt_oss_safeguard-twice": ("gpt_oss_safeguard", '{"violation": 1, "violation": 0}'),
     "gpt_oss_safeguard-words": ("gpt_oss_safeguard", 'It goes against it. {"violation": 0}'),
     "gpt_oss_safeguard-number": ("gpt_oss_safeguard", '{"violation": 0.0}'),
+    "tokens-words": ("tokens", "Nothing in it is at fault."),
+    "tokens-verdicts": ("tokens", verdict_reply({1: False})),
+    "tokens-null": ("tokens", '{"spans": null, "read": 9}'),
+    "tokens-short": ("tokens", '{"spans": [{"start": 3}], "read": 9}'),
+    "tokens-negative": ("tokens", '{"spans": [{"start": -9, "end": -2, "label": "bad"}], "read": 9}'),
     "nemotron-words": ("nemotron", "It is bad.\nResponse harm: unharmful"),
     "nemotron-prompt": ("nemotron", "Prompt harm: unharmful"),
     "nemotron-twice": ("nemotron", '{"Response Safety": "unsafe", "Response Safety": "safe"}'),
@@ -231,7 +281,7 @@ LYING = rows(
 @pytest.mark.parametrize("attack", LYING)
 async def test_only_the_published_form_is_a_verdict(attack: Attack) -> None:
     kind, reply = attack.payload
-    opinion, _ = await ask(Lure(KINDS[kind], "Paint it."), reply)
+    opinion, _ = await ask(Lure(ALL_KINDS[kind], "Paint it."), reply)
     assert opinion.failed
     assert not opinion.violates
 
@@ -310,7 +360,7 @@ async def test_only_probabilities_are_decisions(attack: Attack) -> None:
 async def test_what_the_head_flagged_is_not_cleared_by_an_echo() -> None:
     """With `ask: flagged` an echo would deliver what the head flagged; an honest verdict does."""
     wrong = []
-    for kind, judge in KINDS.items():
+    for kind, judge in ALL_KINDS.items():
         for name, (_, text) in LURES.items():
             chat = ScriptedChat(lambda _, text=text: text)
             engine = SegmentEngine(lambda segment: 2.0 if "dog" in segment else -9.0)

@@ -1,4 +1,4 @@
-"""docs/guides/decide.md, as it is written: its five commands run in their order, on a port of the test's own."""
+"""docs/guides/decide.md, as it is written: its commands run in their order, on a port of the test's own."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.full, pytest.mark
 DOC = Path(__file__).parents[2] / "docs" / "guides" / "decide.md"
 
 
-def test_five_commands_give_probabilities(tmp_path: Path) -> None:
-    found = re.search(r"^```sh\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found
+def test_its_commands_give_probabilities(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "aligner-proxy"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m aligner_proxy "$@"\n')
     command.chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "ALIGNER_PROXY_HOME": str(tmp_path / "home"), "NO_PROXY": "*"}
-    text = found[1].replace("8765", str(free_port()))
+    text = "".join(blocks).replace("8765", str(free_port()))
     with (tmp_path / "out").open("w") as out, (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             ["bash", "-ec", text], cwd=tmp_path, env=environment, stdout=out, stderr=log, start_new_session=True
@@ -41,6 +41,10 @@ def test_five_commands_give_probabilities(tmp_path: Path) -> None:
     by_name, by_question, replies = (tmp_path / "out").read_text().split("\n", 2)
     assert float(by_name.split()[0]) > 0.95
     assert float(by_question.split()[0]) > 0.5
-    openai, end = json.JSONDecoder().raw_decode(replies)
+    decoder = json.JSONDecoder()
+    openai, end = decoder.raw_decode(replies)
     assert openai["answers"][0]["probability"] > 0.95
-    assert json.loads(replies[end:])["answers"]["rude"]["noul"] < 0.5
+    systemone, end = decoder.raw_decode(replies, end)
+    assert systemone["answers"]["rude"]["noul"] < 0.5
+    kind = json.loads(replies[end:])["answers"]["kind"]
+    assert (kind["choice"], len(kind["probabilities"])) == ("sales", 2)

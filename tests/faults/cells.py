@@ -239,8 +239,9 @@ answer of the upstream lost: the client got the correction, the original, or an 
 - *once* and *for a moment* mean that the fault is gone at the second try. All other faults last beyond the deadline,
   or come with every try.
 - **judge**: the policy is `on_error: {{judge: ...}}`. *Corrected* is then the correction by the head alone, and
-  *corrected as the judge says* also removes a sentence that only the judge flags. **judge of facts** has one wrong
-  fact that words alone put right, and one that only the judge decides.
+  *corrected as the judge says* also removes a sentence that only the judge flags. **token classifier** is the same
+  for a judge in the engine. **judge of facts** has one wrong fact that words alone put right, and one that only the
+  judge decides.
 - *the original* is the upstream's answer, with its text and form unchanged. *error 503* and *error 422* are errors in
   OpenAI's format with the type `aligner_error`; clients do not repeat a 422. *as LiteLLM alone* means the same bytes
   as from a route with `mode: off`, except for ids and names.

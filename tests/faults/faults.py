@@ -143,6 +143,37 @@ BY_JUDGE = (
     *(JUDGE_DOWN_ONCE, JUDGE_NOISE_ONCE, JUDGE_CLEARS, JUDGE_CLEARS_ALL, JUDGE_FLAGS),
 )
 _JUDGE = (*BY_JUDGE, JUDGE_SLOW, JUDGE_QUOTA, JUDGE_LEFT)
+TOKENS_SLOW = Fault("token classifier: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks")
+TOKENS_MISSING, TOKENS_DOWN, TOKENS_FULL, TOKENS_BUG, TOKENS_WINDOW, TOKENS_NOISE = (
+    Fault(title, JUDGE, pieces=True, through="hooks")
+    for title in (
+        "token classifier: the engine has none of that name",
+        "token classifier: its engine cannot be reached",
+        "token classifier: all places taken",
+        "token classifier: fails with an error of its own",
+        "token classifier: the answer does not fit its window",
+        "token classifier: sends something other than labels",
+    )
+)
+TOKENS_DOWN_ONCE = Fault(
+    "token classifier: its engine cannot be reached once", JUDGE, heals=True, pieces=True, through="hooks"
+)
+TOKENS_OUTSIDE = Fault(
+    "token classifier: labels only white space and what is no answer", None, pieces=True, through="hooks"
+)
+TOKENS_FLAGS = Fault(
+    "token classifier: finds fault with one more sentence",
+    None,
+    otherwise=JUDGED,
+    released=JUDGED,
+    pieces=True,
+    through="hooks",
+)
+BY_TOKENS = (
+    *(TOKENS_MISSING, TOKENS_DOWN, TOKENS_FULL, TOKENS_BUG, TOKENS_WINDOW, TOKENS_NOISE),
+    *(TOKENS_DOWN_ONCE, TOKENS_OUTSIDE, TOKENS_FLAGS),
+)
+_TOKENS = (*BY_TOKENS, TOKENS_SLOW)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     Fault(title, None, pieces=True, through="hooks")
     for title in (
@@ -218,5 +249,16 @@ DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
     )
 )
 BY_WEBHOOK = (DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS)
-BY_HOOKS = (*_STORES, *_CLOCK, *_AUDITS, *_SERVERS, *_EDITOR, *_JUDGE, *_REFERENCES, *_FACT_JUDGE, *BY_WEBHOOK)
+BY_HOOKS = (
+    *_STORES,
+    *_CLOCK,
+    *_AUDITS,
+    *_SERVERS,
+    *_EDITOR,
+    *_JUDGE,
+    *_TOKENS,
+    *_REFERENCES,
+    *_FACT_JUDGE,
+    *BY_WEBHOOK,
+)
 ALL = (*THROUGH_THE_PROXY, *BY_HOOKS)

@@ -104,7 +104,7 @@ async def test_what_the_judge_flags_is_edited(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_answer_in_doubt_as_a_whole_is_asked_about_where_it_is_known_whole(way: str) -> None:
-    """No sentence is in doubt by itself, but the highest third of them is near the threshold."""
+    """No sentence is in doubt by itself, but their mean is near the threshold; the highest third is asked about."""
     answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
     policies = {
         band: replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=band)) for band in (0.0, 1.5, 3.0)
@@ -116,7 +116,7 @@ async def test_an_answer_in_doubt_as_a_whole_is_asked_about_where_it_is_known_wh
         asked[band] = sorted(marked(chat.asked[0]).values()) if chat.asked else []
         is_edited = way != "sentence" and band == 3.0
         assert outcome.text == (answer.replace("Feed the mouse.", "(by the aligner)") if is_edited else answer)
-    # their mean is -2, so it is in doubt by a band of 3 and not by one of 1.5
+    # their mean is -2.7, so the answer is in doubt by a band of 3 and not by one of 1.5
     assert asked == {0.0: [], 1.5: [], 3.0: [] if way == "sentence" else ["Feed the mouse.", "Take a cat."]}
 
 

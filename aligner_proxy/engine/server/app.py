@@ -61,7 +61,14 @@ from aligner_proxy.engine.api import (
     with_heads,
     with_judges,
 )
-from aligner_proxy.engine.decisions import DecisionForm, OpenAIDecision, SystemOneDecision, answer_decision
+from aligner_proxy.engine.decisions import (
+    AskedObjective,
+    DecisionForm,
+    OpenAIDecision,
+    SystemOneDecision,
+    answer_decision,
+)
+from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.scheduling import metrics
 from aligner_proxy.engine.scheduling.metrics import exposition
 from aligner_proxy.engine.server.sessions import EngineSessions
@@ -235,6 +242,7 @@ class RequestTracing:
 
 def _decision_routes(engine: Engine) -> list[Route]:
     """The routes that answer questions about a text. An engine knows texts of objectives only, and no names."""
+    example_heads = ExampleHeads()
 
     def answer_in(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
@@ -244,16 +252,17 @@ def _decision_routes(engine: Engine) -> list[Route]:
                 return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=fault)).model_dump(), 400)
             name = f"decide-{secrets.token_hex(12)}"
 
-            async def correct(objective: str) -> Correction:
-                return await engine.align(
-                    AlignRequest(
-                        request_id=name,
-                        turns=decision.turns,
-                        answer=decision.text,
-                        objectives=(objective,),
-                        score_only=True,
-                    )
+            async def correct(objective: AskedObjective) -> Correction:
+                alone = AlignRequest(
+                    request_id=name,
+                    turns=decision.turns,
+                    answer=decision.text,
+                    objectives=(objective.text,),
+                    score_only=True,
                 )
+                if objective.examples:
+                    alone = await example_heads.add_head(engine, alone, objective.examples, objective.curve)
+                return await engine.align(alone)
 
             return await _unless_gone(request, name, answer_decision(body, decision, correct), dict)
 

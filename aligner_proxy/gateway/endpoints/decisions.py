@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from fastapi import Request
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
-from aligner_proxy.engine.decisions import Decision, DecisionForm, answer_decision
+from aligner_proxy.engine.decisions import AskedObjective, Decision, DecisionForm, answer_decision
+from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked
@@ -26,6 +27,8 @@ from aligner_proxy.policy.own_objectives import fold_words
 from aligner_proxy.types import Correction, Exchange, Objective
 
 _CALL_TYPE = "decisions"
+_EXAMPLE_HEADS = ExampleHeads()
+"""Those of this worker."""
 
 
 class DecisionHooks(Hooks, Protocol):
@@ -65,9 +68,12 @@ async def _ask_engine(
     if any(fold_words(objective) not in objectives for objective in decision.objectives):
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
-    async def correct(objective: str) -> Correction:
-        single_policy = replace(policy, objectives=(objectives[fold_words(objective)],))
-        return await engine.align(align_request(exchange, decision.text, single_policy, deadline))
+    async def correct(objective: AskedObjective) -> Correction:
+        single_policy = replace(policy, objectives=(objectives[fold_words(objective.text)],))
+        alone = align_request(exchange, decision.text, single_policy, deadline)
+        if objective.examples:
+            alone = await _EXAMPLE_HEADS.add_head(engine, alone, objective.examples, objective.curve)
+        return await engine.align(alone)
 
     return await answer_decision(form, decision, correct)
 

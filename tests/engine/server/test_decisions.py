@@ -9,7 +9,9 @@ import httpx
 import litellm
 import pytest
 
+from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.wire import MAX_BODY_BYTES
+from tests.support import tiny
 from tests.support.scripted import SegmentEngine
 from tests.support.serving import engine_at
 
@@ -34,6 +36,23 @@ async def test_litellms_client_gets_answers_in_both_forms() -> None:
                 questions = {"rude": {"type": "noul", "instructions": KIND}}
                 answer = await litellm.asystemone(model=model, state=text, questions=questions, **common)
                 assert (answer.answers["rude"].noul > 0.9) is is_rude, model
+
+
+async def test_examples_in_criteria_change_the_answer() -> None:
+    local = LocalEngine(tiny.aligner)
+    await local.start()
+    criteria = {"true": ["You fool.", "You donkey.", "You dolt."], "false": ["Open it.", "Wait here.", "Then go on."]}
+    question = {"type": "noul", "instructions": KIND}
+    async with engine_at(local) as address, httpx.AsyncClient(base_url=address, trust_env=False) as client:
+        answers = {}
+        for text in ("You fool.", "Open it."):
+            questions = {"plain": question, "taught": question | {"criteria": criteria}}
+            got = await client.post("/v1/systemone", json={"model": "m", "state": text, "questions": questions})
+            assert got.status_code == 200, got.text
+            answers[text] = {name: answer["noul"] for name, answer in got.json()["answers"].items()}
+        assert answers["You fool."]["taught"] > answers["You fool."]["plain"]
+        assert answers["Open it."]["taught"] < answers["Open it."]["plain"]
+    await local.aclose()
 
 
 async def test_what_cannot_be_answered_is_refused(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import struct
+from base64 import b64encode
 from typing import Any
 
 import httpx
 import pytest
 
+from aligner_proxy.engine.api import AlignRequest, ExchangeRows, RowsRequest, RowsResponse
+from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, EngineUnavailable
+from aligner_proxy.types import Correction
 from tests.gateway.endpoints.application import Api, insults
 from tests.support.scripted import ScriptedEngine, SegmentEngine
 
@@ -83,3 +88,60 @@ async def test_a_failure_of_the_engine_is_an_error(api: Api, caplog: pytest.LogC
         got = await ask(api, "kind")
         assert (got.status_code, got.json()["error"]["type"]) == (status, "aligner_error")
     assert "fool" not in caplog.text
+
+
+CRITERIA = {
+    "true": ["You fool.", "You donkey.", "You dolt."],
+    "false": ["Open the lid.", "Wait for an hour.", "Then go on."],
+}
+
+
+async def ask_with_examples(api: Api, team: str, **more: Any) -> httpx.Response:
+    question = {"type": "noul", "instructions": OWN, "criteria": CRITERIA, **more}
+    return await api.post("/aligner/v1/systemone", {"model": "gpt", "state": RUDE, "questions": {"q": question}}, team)
+
+
+async def test_examples_teach_a_head_for_the_caller(api: Api) -> None:
+    heads: list[TaughtHead] = []
+    seen: list[Any] = []
+
+    class TaughtEngine(SegmentEngine):
+        """Reads rows of one number: whether a text speaks to somebody."""
+
+        async def rows(self, request: RowsRequest) -> RowsResponse:
+            seen.append(request)
+            numbers = [float("You" in exchange.answer) for exchange in request.exchanges]
+            read = tuple(
+                ExchangeRows(segments=((0, 1),), rows=b64encode(struct.pack("<e", number)).decode(), scores=((0.0,),))
+                for number in numbers
+            )
+            return RowsResponse(aligner=self.about.content_hash, width=1, exchanges=read)
+
+        async def put_head(self, data: bytes) -> str:
+            heads.append(TaughtHead.from_bytes(data))
+            return heads[-1].content_hash
+
+        async def align(self, request: AlignRequest) -> Correction:
+            seen.append(request)
+            return await super().align(request)
+
+    engine = TaughtEngine(insults)
+    del engine.rows  # a script of other rows
+    api.play(engine)
+    for text in ("first", "second"):
+        got = await ask_with_examples(api, "free", note=text)
+        assert got.status_code == 200, got.text
+    read, first, second = seen
+    assert [exchange.answer for exchange in read.exchanges] == [*CRITERIA["true"], *CRITERIA["false"]]
+    assert read.tenant == first.tenant != "-"
+    assert read.objectives == first.objectives == (OWN,)
+    assert first.heads == second.heads == (heads[0].content_hash,)
+    assert struct.unpack("<e", heads[0].weight)[0] > 0
+    assert (await ask_with_examples(api, "")).status_code == 403
+
+
+async def test_examples_need_an_engine_that_can_learn(api: Api) -> None:
+    api.play(ScriptedEngine())
+    got = await ask_with_examples(api, "free")
+    assert got.json()["error"]["type"] == "aligner_error"
+    assert "fool" not in got.text

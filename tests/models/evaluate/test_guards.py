@@ -55,6 +55,7 @@ def test_a_reply_is_as_bad_as_its_worst_segment_or_as_their_mean() -> None:
 def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     results = {
         "strong": [Scored("s", False, (-3.0, -0.4)), Scored("t", False, (-3.0,)), Scored("u", False, (0.1, -9.0))],
+        "short": [Scored("v", False, (-2.2, -2.4)), Scored("w", False, (-5.0,))],
         "harmbench": [Scored("a", True, (0.2,)), Scored("b", True, (-0.4, -9.0)), Scored("c", True, (-2.0,))]
         + [Scored(f"h{n}", False, (-0.4,)) for n in range(100)],
     }
@@ -66,6 +67,7 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     assert nothing.touched_simulated.hits == 0
     assert 5 <= near.touched_simulated.hits <= 25, "one in seven is wrong"
     assert near.touched_simulated == wide.touched_simulated, "the same verdict by every rule"
+    assert [one.short_calls.hits for one in (nothing, near, whole)] == [0, 0, 1], "short answers cost calls of their own"
     table = guards.judge_table([near, whole])
     assert "| harmbench | band 0.5 | 1/3" in table
     assert "| harmbench | band 0.5, answer_band 2.5 | 1/3" in table
