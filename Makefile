@@ -75,7 +75,7 @@ early-warning: setup ## the same cells and clients on LiteLLM's newest release, 
 clients: setup ## LangChain, LlamaIndex and OpenAI Agents, the newest, on the gateway as docs/guides/recipes.md sets them up
 	@./scripts/recipe_clients.sh $(ARGS)
 
-image: gateway ## build the image of deploy/Containerfile for CPUs and try it: as root, with buildah, podman and debootstrap
+image: gateway ## build the image of deploy/Containerfile for CPUs and try it: as root, with buildah, podman, runc and debootstrap
 	@./scripts/build_image.sh
 
 deploy-check: setup ## deploy/ by helm and the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed
