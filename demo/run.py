@@ -9,7 +9,9 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import openai
@@ -23,7 +25,7 @@ from aligner_proxy.teaching import subjects
 from demo import lesson, show, story
 from demo.picture import make_picture, write_picture
 from demo.processes import DemoError, wait_for
-from demo.reasons import find_entry, find_reasons
+from demo.reasons import explain_skip, find_entry, find_reasons
 from demo.story import Scene
 from demo.world import HERE, WORK, Reply, World, make_console, options, running
 
@@ -83,7 +85,7 @@ class Telling:
             status = show.status(entry.status, entry.reason, entry.ms)
         else:
             status = show.status(reply.header("status"), reply.header("reason"), None)
-        reasons = find_reasons(self.policies, entry)
+        reasons = find_reasons(self.policies, entry) or explain_skip(reply.header("reason"))
         for console in consoles:
             answer = show.diff(
                 reply.upstream_answer.strip(), reply.delivered_answer.strip(), plain=not console.is_terminal
@@ -93,13 +95,20 @@ class Telling:
         self._count(scene, reply)
 
     def _ask_stream(self, scene: Scene, consoles: tuple[Console, ...]) -> Reply:
-        """Ask for a stream, and print each sentence when it comes."""
+        """Ask for a stream, and print each sentence when it comes; then say what the longest pause was for."""
+        moments: list[float] = []
 
         def print_sentence(seconds: float, text: str) -> None:
+            moments.append(seconds)
             for console in consoles:
                 show.rows(console, (f"{seconds:.1f} s", text))
 
-        return self.world.ask_stream(scene.team, scene.case, print_sentence)
+        reply = self.world.ask_stream(scene.team, scene.case, print_sentence)
+        if reply.delivered_answer != reply.upstream_answer and len(moments) > 1:
+            pause = Text(describe_pause(moments), style="dim")
+            for console in consoles:
+                show.rows(console, ("", pause))
+        return reply
 
     def _count(self, scene: Scene, reply: Reply) -> None:
         if reply.delivered_answer == reply.upstream_answer:
@@ -136,6 +145,15 @@ class Telling:
                 return
             time.sleep(0.2)
         raise DemoError(f"the gateway does not use what was learned of {story.TAUGHT} after {HEAD_S:g} s")
+
+
+def describe_pause(moments: Sequence[float]) -> str:
+    """What happened in the longest pause between two sentences of a stream that was edited."""
+    start, end = max(pairwise(moments), key=lambda pair: pair[1] - pair[0])
+    return (
+        f"In the pause between {start:.1f} s and {end:.1f} s the model wrote the sentence that is removed below; "
+        "the gateway read it and sent nothing."
+    )
 
 
 def tell_story(telling: Telling) -> None:

@@ -34,7 +34,9 @@ _PART = 96
 """Estimated bytes of the object around each text: a turn, a segment, an item of a list."""
 _DIGITS = 3
 """Decimal digits of a stored score."""
-_NOT_POLICY = ("origins", "tenant", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
+_NOT_POLICY = frozenset(
+    ("origins", "tenant", "traffic", "quota", "upstream", "payer", "aligner_shares", "shadow_aligner", "hand_off")
+)
 """Fields that identify the request or the origin of its policy, not the effect of the policy."""
 
 

@@ -8,7 +8,6 @@ keys share one limit. Totals stay exact.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 from litellm.proxy._types import LiteLLMRoutes
 from prometheus_client.metrics import MetricWrapperBase
 
-from aligner_proxy.gateway import litellm_internals
+from aligner_proxy.gateway.traffic_bounds import OTHER, RecentNames, configured_models
 
-OTHER = "other"
 MOST_COMBINATIONS = 100
 """Most combinations of client-chosen values for each key, over all metrics."""
 _LITELLM_PREFIX = "litellm_"
@@ -29,20 +27,15 @@ _CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
 _KEY = "hashed_api_key"
 _OWNER = ("api_key_alias", "team", "user")
 """Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
-_NAMES_S = 10.0
-"""Seconds for which the configured model names are kept, since a request has many labels."""
 _UNSET = frozenset({"", "None"})
 """Values that stand for no value."""
 
 
 class LabelBounds:
-    """The combinations of label values with their own series; `models` returns the configured model names."""
+    """The combinations of label values with their own series."""
 
-    def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._models = models
-        self._clock = clock
-        self._names = frozenset[str]()
-        self._read_at = float("-inf")
+    def __init__(self, configured: RecentNames) -> None:
+        self._configured = configured
         self._combinations: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
@@ -69,17 +62,10 @@ class LabelBounds:
         if value in _UNSET:
             return False
         if name in _MODELS:
-            return value not in self._configured_models()
+            return value not in self._configured.read()
         if name == "route":
             return value not in _fixed_routes()
         return name in _CLIENT_LABELS or (name == _KEY and not is_known)
-
-    def _configured_models(self) -> frozenset[str]:
-        now = self._clock()
-        if now - self._read_at >= _NAMES_S:
-            self._read_at = now
-            self._names = self._models()
-        return self._names
 
 
 @cache
@@ -93,7 +79,7 @@ def _fixed_routes() -> frozenset[str]:
 def install() -> None:
     """Limit the labels of all LiteLLM metrics in this process, including later ones; does nothing the second time."""
     if not hasattr(MetricWrapperBase.labels, "unbounded"):
-        patch_labels(LabelBounds(litellm_internals.model_names))
+        patch_labels(LabelBounds(RecentNames(configured_models)))
 
 
 def patch_labels(bounds: LabelBounds) -> Callable[[], None]:

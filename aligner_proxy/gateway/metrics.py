@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import Counter
@@ -15,11 +16,12 @@ from prometheus_client import Counter
 from aligner_proxy import __version__
 from aligner_proxy.engine.client.circuit_breaker import State
 from aligner_proxy.gateway.request_state import RequestState, Timeline, model_use_record
+from aligner_proxy.gateway.traffic_bounds import RecentNames, TrafficBounds, configured_models
 from aligner_proxy.observability import metrics as prometheus
 from aligner_proxy.observability.tracing import TraceSpan, record_stage
 from aligner_proxy.pipeline.outcomes import INTERNAL
 from aligner_proxy.teaching.store import Index
-from aligner_proxy.types import METAALIGNER, EditorUse, IncomingKind, Outcome, Policy, SideKind, Status
+from aligner_proxy.types import METAALIGNER, EditorUse, IncomingKind, Outcome, Policy, SideKind, Status, Traffic
 
 log = logging.getLogger("aligner_proxy.outcome")
 
@@ -28,6 +30,7 @@ CANCELLED = "cancelled"
 
 _BREAKER_LEVEL = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 """Value of the gauge for each state."""
+_TRAFFIC_BOUNDS = TrafficBounds(RecentNames(configured_models))
 prometheus.INFO.labels(__version__).set(1)
 
 
@@ -114,12 +117,20 @@ def record_unprocessed(call_id: str, policy: Policy, status: Status, reason: str
 
 def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
     """Count one choice and write its log line."""
-    prometheus.OUTCOMES.labels(outcome.status.value, outcome.reason or "", outcome.policy.name).inc()
+    policy = outcome.policy
+    traffic = _bound_traffic(policy.traffic)
+    prometheus.OUTCOMES.labels(outcome.status.value, outcome.reason or "", policy.name, *traffic).inc()
     prometheus.LATENCY.labels(outcome.status.value).observe(outcome.ms / 1000)
     if outcome.status is not Status.SKIPPED:
         _count_outcome(outcome)
     if log.isEnabledFor(logging.INFO):
         log.info(json.dumps(_log_line(call_id, answer_chars, outcome)))
+
+
+@lru_cache(maxsize=1024)
+def _bound_traffic(traffic: Traffic) -> Traffic:
+    """The tenant and model as the metrics name them; kept, because every answer asks."""
+    return _TRAFFIC_BOUNDS.bound_traffic(traffic)
 
 
 def _count_outcome(outcome: Outcome) -> None:

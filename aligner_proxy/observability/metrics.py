@@ -37,7 +37,9 @@ def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str
 SECONDS = register_once(
     Histogram, "aligner_stage_seconds", "Seconds that one stage of one answer took", ("stage",), buckets=_BUCKETS
 )
-OUTCOMES = register_once(Counter, "aligner_outcomes_total", "Choices by outcome", ("status", "reason", "policy"))
+OUTCOMES = register_once(
+    Counter, "aligner_outcomes_total", "Choices by outcome", ("status", "reason", "policy", "tenant", "model")
+)
 BY_ALIGNER = register_once(
     Counter,
     "aligner_by_aligner_total",

@@ -71,6 +71,7 @@ from aligner_proxy.types import (
     SideTreatment,
     SkipPolicy,
     Standard,
+    Traffic,
     Write,
 )
 
@@ -199,6 +200,11 @@ class RequestFacts:
         teams = (("team", self.team_id), ("alias", self.team_alias))
         single = (("key", self.key_hash), ("name", self.key_alias), ("user", self.user_id))
         return next((f"{kind}:{value}" for kind, value in (*teams, *single) if value), "-")
+
+    @property
+    def tenant_name(self) -> str:
+        """The team, else the operator's alias of the key; `-` if there is neither, since metrics name no keys."""
+        return self.team_alias or self.team_id or (self.key_alias if self.alias_by_operator else None) or "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,9 +419,10 @@ class PolicyResolver:
     def _resolve(self, facts: RequestFacts) -> Policy:
         """The policy for all names of the model, tightened to that of each model group behind it."""
         policy = self._build_policy(facts)
+        traffic = policy.traffic
         for group in facts.groups:
             policy = stricter_policy(policy, self._build_policy(replace(facts, model=group, groups=())))
-        return policy
+        return replace(policy, traffic=traffic) if facts.groups else policy
 
     def _build_policy(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy from file and metadata, with the first route for which `applies` is true (default: it matches)."""
@@ -450,6 +457,10 @@ class PolicyResolver:
             objectives=self._attach_heads(objectives, tenant, settings["aligner"]) + own,
             bypass=facts.bypass and _may_bypass(grants),
             tenant=facts.namespace,
+            traffic=Traffic(
+                tenant[0].name if tenant else facts.tenant_name,
+                facts.groups[0] if facts.groups else facts.model or "-",
+            ),
             quota=quota,
             selection=selection,
             extensions=extensions,

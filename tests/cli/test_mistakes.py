@@ -76,8 +76,53 @@ class Mistakes:
         return "check", "gateway/litellm.yaml"
 
     def mistyped_key(self) -> tuple[str, ...]:
-        self.write("policies.yaml", "routes:\n  - {match: {model: gpt}, objectivs: [harmless]}\n")
+        return self.write_policies("routes:\n  - {match: {model: gpt}, objectivs: [harmless]}\n")
+
+    def write_policies(self, text: str) -> tuple[str, ...]:
+        self.write("policies.yaml", text)
         return "check", "policies.yaml"
+
+    def unknown_value(self) -> tuple[str, ...]:
+        return self.write_policies("defaults: {mode: enforced}\n")
+
+    def unknown_objective(self) -> tuple[str, ...]:
+        return self.write_policies("routes:\n  - {match: {model: gpt}, objectives: [harmles]}\n")
+
+    def hidden_route(self) -> tuple[str, ...]:
+        return self.write_policies(
+            "routes:\n  - {match: {model: '*'}, objectives: [harmless]}\n  - {match: {model: gpt}, mode: off}\n"
+        )
+
+    def no_yaml(self) -> tuple[str, ...]:
+        return self.write_policies("routes: [\n")
+
+    def no_page(self) -> tuple[str, ...]:
+        return self.write_policies("defaults: {references: [{file: nowhere.md}]}\n")
+
+    def key_without_hash(self) -> tuple[str, ...]:
+        self.write("keys.yaml", "- {alias: x}\n")
+        return self.write_policies("keys: keys.yaml\ndefaults: {mode: off}\n")
+
+    def no_address(self) -> tuple[str, ...]:
+        return self.write_policies("cache: {redis_env: SOME_REDIS}\ndefaults: {mode: off}\n")
+
+    def no_examples(self) -> tuple[str, ...]:
+        return "teach", self.write_policies("defaults: {mode: off}\n")[1]
+
+    def guessable_master_key(self) -> tuple[str, ...]:
+        self.patch.setenv("LITELLM_MASTER_KEY", "1234")
+        return SERVE
+
+    def mistyped_option(self) -> tuple[str, ...]:
+        return *SERVE, "--prot", "4000"
+
+    def chat_model(self) -> tuple[str, ...]:
+        (self.folder / "model").mkdir()
+        self.write("model/config.json", "{}")
+        return *ENGINE, "--model", "./model"
+
+    def second_init(self) -> tuple[str, ...]:
+        return "init", "gateway"
 
     def mistyped_command(self) -> tuple[str, ...]:
         return ("chek",)
@@ -135,8 +180,7 @@ class Mistakes:
 
     def no_plugin(self) -> tuple[str, ...]:
         pretend_installed(self.patch, [plugin for plugin in registry.installed_plugins() if plugin.name != "fleet"])
-        self.write("policies.yaml", "cache: {redis_env: SOME_REDIS}\ndefaults: {mode: off}\n")
-        return "check", "policies.yaml"
+        return self.no_address()
 
     def no_network(self) -> tuple[str, ...]:
         nowhere = huggingface_hub.HfApi("http://127.0.0.1:9")
@@ -153,6 +197,18 @@ MADE: dict[str, Callable[[Mistakes], tuple[str, ...]]] = {
     "the same, at `serve`": Mistakes.no_guardrail_served,
     "a setting that LiteLLM cannot read": Mistakes.unreadable_setting,
     "a typing mistake in a policy key": Mistakes.mistyped_key,
+    "a value that a setting does not have": Mistakes.unknown_value,
+    "an objective that is not defined": Mistakes.unknown_objective,
+    "a route behind one that matches everything": Mistakes.hidden_route,
+    "a file that is no YAML": Mistakes.no_yaml,
+    "a page of `references` that there is not": Mistakes.no_page,
+    "a key in the keys file without its hash": Mistakes.key_without_hash,
+    "a variable with an address that is not set": Mistakes.no_address,
+    "`teach` without examples": Mistakes.no_examples,
+    "a typing mistake in an option": Mistakes.mistyped_option,
+    "a master key that is easy to guess": Mistakes.guessable_master_key,
+    "a plain chat model as aligner": Mistakes.chat_model,
+    "a second `init` in one folder": Mistakes.second_init,
     "a typing mistake in a command": Mistakes.mistyped_command,
     "no such file": Mistakes.no_file,
     "no master key": Mistakes.no_master_key,

@@ -30,7 +30,7 @@ def run_node(name: str, base: str, key: str) -> Iterator[ReadBatch]:
     failure = f"{' and '.join(missing)} not found: apt-get install nodejs npm" if missing else _install_packages()
     if failure is not None:
         _give_up(failure)
-    with _run("node", BUILD / f"{name}.mjs", base, key) as read_batch:
+    with run_program("node", BUILD / f"{name}.mjs", base, key) as read_batch:
         yield read_batch
 
 
@@ -42,12 +42,12 @@ def run_go(base: str, key: str) -> Iterator[ReadBatch]:
     failure = _compile()
     if failure is not None:
         pytest.skip(failure)
-    with _run(BUILD / "go" / "client", base, key) as read_batch:
+    with run_program(BUILD / "go" / "client", base, key) as read_batch:
         yield read_batch
 
 
 @contextmanager
-def _run(*command: str | Path) -> Iterator[ReadBatch]:
+def run_program(*command: str | Path) -> Iterator[ReadBatch]:
     """A program that answers each line, a list of cases, with one, a list of readings."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         stdin, stdout = process.stdin, process.stdout

@@ -26,7 +26,7 @@ from aligner_proxy.teaching.subjects import TeachingState
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn
 from demo import lesson, picture, run, scripted, show, story
 from demo.cases import Case, call_text
-from demo.reasons import find_reasons
+from demo.reasons import explain_skip, find_reasons
 from demo.story import Scene
 
 ROOT = Path(__file__).parents[2]
@@ -142,11 +142,22 @@ def test_find_reasons_says_which_rule_and_which_line_of_the_page(policies: Polic
         return find_reasons(policies, replace(entry, content=content))
 
     assert find_reasons(policies, None) == []
-    assert reasons() == ["no sentence breaks harmless"]
+    assert reasons() == [
+        "no sentence breaks harmless",
+        "no fact differs from the shop's page; a line of the page is shown where it replaces a fact",
+    ]
     [rule] = reasons(found, found)
     assert rule.startswith("breaks harmless: The response should avoid")
     [line] = reasons(grounded=report)
     assert line == "alder.md, line 5: Online orders can be returned within 28 days of delivery."
+
+
+def test_what_readers_stumble_over_is_said_in_words() -> None:
+    assert explain_skip("tool_calls") == [
+        "the model calls a tool and says nothing to the customer, so there is no sentence to check"
+    ]
+    assert explain_skip("no_such_reason") == []
+    assert "between 1.0 s and 3.5 s" in run.describe_pause([0.5, 1.0, 3.5, 4.0])
 
 
 def test_write_picture_draws_what_was_printed_and_loads_nothing(tmp_path: Path) -> None:
@@ -173,6 +184,9 @@ def test_the_demo_keeps_what_its_headlines_claim(tmp_path: Path) -> None:
     assert re.search(r"^9 edited, 4 left alone, \d+ s$", finished.stdout, flags=re.MULTILINE)
     for scene in (*story.SCENES, story.BEFORE_LESSON, story.AFTER_LESSON):
         assert scene.case.title in finished.stdout
+    printed = " ".join(finished.stdout.split())
+    for words in (*explain_skip("tool_calls"), "In the pause between", "no fact differs from the shop's page"):
+        assert words in printed
     svg = path.read_text(encoding="utf-8")
     assert len(svg) < 200_000
     assert not LOADS.search(svg)

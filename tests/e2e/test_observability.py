@@ -18,7 +18,7 @@ DEPLOYMENT = SHARED
 def test_metrics_are_served_by_the_proxy(gateway: Any) -> None:
     gateway.chat("rude metrics")
     text = gateway.http.get("/metrics/").text
-    assert 'aligner_outcomes_total{policy="all",reason="",status="corrected"}' in text
+    assert 'aligner_outcomes_total{model="gpt",policy="all",reason="",status="corrected",tenant="master"}' in text
     assert 'aligner_segments_total{flagged="true"}' in text
     assert "aligner_latency_seconds_bucket" in text
     for stage in ("upstream", "cache", "engine", "gate"):

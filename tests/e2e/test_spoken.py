@@ -26,7 +26,7 @@ def test_it_is_said(gateway: Gateway) -> None:
     assert gateway.chat_stream("foreign").comments[-1] == ": aligner status=not_judged reason=language"
     assert align(gateway, FOREIGN).json()["status"] == "not_judged"
     counted = gateway.http.get("/metrics/", follow_redirects=True).text
-    assert 'aligner_outcomes_total{policy="all",reason="language",status="not_judged"}' in counted
+    assert 'policy="all",reason="language",status="not_judged",tenant="master"}' in counted
 
 
 @pytest.mark.parametrize("script", ["foreign", "foreign_rude"])

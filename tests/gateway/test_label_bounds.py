@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from aligner_proxy.gateway import label_bounds
 from aligner_proxy.gateway.label_bounds import MOST_COMBINATIONS, LabelBounds
+from aligner_proxy.gateway.traffic_bounds import RecentNames
 
 LABELS = ("hashed_api_key", "api_key_alias", "team", "user", "model", "user_agent", "client_ip", "route")
 
@@ -17,7 +18,7 @@ LABELS = ("hashed_api_key", "api_key_alias", "team", "user", "model", "user_agen
 @pytest.fixture
 def registry() -> Iterator[CollectorRegistry]:
     """A registry while labels are bounded."""
-    undo = label_bounds.patch_labels(LabelBounds(lambda: frozenset({"gpt", "claude"})))
+    undo = label_bounds.patch_labels(LabelBounds(RecentNames(lambda: frozenset({"gpt", "claude"}))))
     yield CollectorRegistry()
     undo()
 

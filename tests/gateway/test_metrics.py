@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import json
 import logging
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -27,11 +29,15 @@ from aligner_proxy.types import (
     Policy,
     SegmentScore,
     Status,
+    Traffic,
 )
+from scripts.reference.metrics import engine_metric_rows, gateway_metrics
 from tests.support.harness import correct_one
 from tests.support.scripted import ScriptedEngine
 
-POLICY = Policy("telemetry", (Objective("kind", "Kindness: be kind"),))
+POLICY = Policy(
+    "telemetry", (Objective("kind", "Kindness: be kind"),), tenant="key:123", traffic=Traffic("acme", "telemetry")
+)
 ASKED = Exchange("call-1", 0, (), "You fool. It is so.")
 FOUND = Correction("It is so.", (SegmentScore("You fool.", 3.0, True, 0),), DecodeCounts(7, 5, 1, 1, 4), aligner="x")
 
@@ -41,7 +47,9 @@ def value(name: str, **labels: str) -> float:
 
 
 def counted(status: str, reason: str = "") -> float:
-    return value("aligner_outcomes_total", status=status, reason=reason, policy="telemetry")
+    return value(
+        "aligner_outcomes_total", status=status, reason=reason, policy="telemetry", tenant="acme", model="telemetry"
+    )
 
 
 async def test_a_choice_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,3 +128,34 @@ def test_the_breaker_is_seen_from_outside() -> None:
         levels.append(value("aligner_breaker_state"))
     assert levels == [0, 2, 1, 0]
     assert value("aligner_breaker_opened_total") == opened + 1
+
+
+def prometheus_faults(name: str, kind: str, labels: Sequence[str], text: str) -> list[str]:
+    """What `promtool check metrics` would say of a metric."""
+    parts = name.split("_")
+    return [
+        fault
+        for fault, is_broken in {
+            "help": not text,
+            "letters": not re.fullmatch(r"[a-z][a-z0-9_]*", name) or "__" in name,
+            "total": (kind == "counter") != (parts[-1] == "total"),
+            "suffix": parts[-1] in ("count", "sum", "bucket", "created") or kind in parts,
+            "unit": bool({"ms", "milliseconds", "minutes", "hours", "mb", "kb", "percent"} & {*parts}),
+            "labels": bool({"le", "quantile"} & {*labels}) or any(label.startswith("_") for label in labels),
+        }.items()
+        if is_broken
+    ]
+
+
+def test_every_name_keeps_to_the_conventions_of_prometheus() -> None:
+    rows = [*gateway_metrics(), *engine_metric_rows()]
+    assert len(rows) > 60
+    faults = {row.name: prometheus_faults(row.name, row.kind, row.labels, row.meaning) for row in rows}
+    assert {name: found for name, found in faults.items() if found} == {}
+    assert prometheus_faults("aligner_counter_ms", "counter", ["le"], "") == [
+        "help",
+        "total",
+        "suffix",
+        "unit",
+        "labels",
+    ]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 from aligner_proxy.audit.entry import BESIDE_ID
 from aligner_proxy.audit.store import AuditStore
@@ -78,11 +79,27 @@ class AnswerFilters:
     route: str = ""
     objective: str = ""
     status: str = ""
+    before: str = ""
+    """Only answers before this time, in seconds since the epoch; for the next page of a list."""
 
     @classmethod
     def from_query(cls, query: dict[str, str]) -> AnswerFilters:
         """The filters among the query parameters."""
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
+
+    @property
+    def until(self) -> float:
+        """The time that `before` names; infinity if it names none."""
+        try:
+            until = float(self.before)
+        except ValueError:
+            return math.inf
+        return until if math.isfinite(until) else math.inf
+
+    def query(self, before: str = "") -> str:
+        """The query string of a list with these filters and another `before`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)} | {"before": before}
+        return urlencode({name: value for name, value in values.items() if value})
 
     def admit(self, entry: Entry) -> bool:
         """Whether the entry matches."""
@@ -98,12 +115,14 @@ class AnswerFilters:
 class AnswerList:
     """The newest answers that match a filter.
 
-    `searched` is the number of entries read; `more` says whether older ones may match too.
+    `searched` is the number of entries read, `oldest` the time of the last of them; `more` says whether older ones may
+    match too.
     """
 
     entries: tuple[Entry, ...]
     searched: int
     more: bool
+    oldest: float = math.inf
 
 
 class AnswerQueries:
@@ -117,23 +136,27 @@ class AnswerQueries:
 
     def newest(self, viewer: Viewer, filters: AnswerFilters, limit: int) -> AnswerList:
         """The newest matching answers, at most `limit`."""
-        return self._find_newest(viewer, filters.admit, limit)
+        return self._find_newest(viewer, filters.admit, limit, filters.until)
 
     def search(self, viewer: Viewer, search_text: str, limit: int) -> AnswerList:
         """The newest answers with this id, or with this text in question, answer or edit; at most `limit`."""
         return self._find_newest(viewer, lambda entry: _holds(entry, search_text), limit)
 
-    def _find_newest(self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int) -> AnswerList:
-        """The newest answers that the viewer may see and that `admit` takes, at most `limit`."""
+    def _find_newest(
+        self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int, until: float = math.inf
+    ) -> AnswerList:
+        """The newest answers before `until` that the viewer may see and that `admit` takes, at most `limit`."""
         admitted: list[Entry] = []
         searched = 0
-        for entry in self._iter_entries(0.0, math.inf, MOST_SEARCHED):
+        oldest = math.inf
+        for entry in self._iter_entries(0.0, until, MOST_SEARCHED):
             searched += 1
+            oldest = entry.at
             if viewer.may_see(entry.tenant) and admit(entry):
                 admitted.append(entry)
                 if len(admitted) == limit:
                     break
-        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED)
+        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED, oldest)
 
     def evidence(self, viewer: Viewer, since: float) -> Evidence:
         """What reviews of the answers since a time prove, of what this viewer may see."""

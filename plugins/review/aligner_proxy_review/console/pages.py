@@ -17,10 +17,11 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
+from aligner_proxy.policy.resolver import entry_name
 from aligner_proxy_review.console import access, policy_explanation
 from aligner_proxy_review.console.access import Viewer
 from aligner_proxy_review.console.answer import AnswerView, list_opinions
-from aligner_proxy_review.console.answer_queries import AnswerFilters, AnswerQueries, answer_handle
+from aligner_proxy_review.console.answer_queries import AnswerFilters, AnswerQueries, answer_handle, route_name
 from aligner_proxy_review.console.files import ConsoleFiles
 from aligner_proxy_review.console.forms import NOT_FOUND, PageError
 from aligner_proxy_review.console.jobs import ConsoleJobs
@@ -101,7 +102,23 @@ async def show_live(visit: Visit) -> Response:
     filters = visit.filters
     answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
     views = [AnswerView(entry) for entry in answers.entries]
-    return visit.page("live.html", answers=views, found=answers, filters=filters, query=visit.request.url.query)
+    return visit.page(
+        "live.html", answers=views, found=answers, filters=filters, choices=_filter_choices(visit, answers.entries)
+    )
+
+
+def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """The values that the filters suggest: what the viewer may know of the configuration, and of the listed answers."""
+    configured = visit.services.files.current()
+    tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in configured.team_names}
+    routes = {route_name(entry) for entry in entries}
+    if visit.viewer.is_operator:
+        routes |= {entry_name(route, number) for number, route in enumerate(configured.policies.routes)}
+    return {
+        "tenant": sorted(filter(visit.viewer.may_see, tenants)),
+        "route": sorted(routes),
+        "objective": sorted(config.objectives(configured.policies)),
+    }
 
 
 async def show_search(visit: Visit) -> Response:

@@ -71,6 +71,34 @@ def test_filters_narrow_what_is_there_and_what_comes(site: Site, operator: Chrom
     assert operator.happened() == []
 
 
+def test_lists_are_gone_through_by_keys(site: Site, operator: Chromium) -> None:
+    site.add(*of_a_day(time.time() - 60, 0))
+    operator.open("/live")
+    links = [link.get_attribute("href") for link in operator.all("#list article h2 a")]
+    assert len(links) > 2
+    focused = "return document.activeElement.href"
+    for key, expected in (("j", 0), ("j", 1), ("k", 0), ("k", 0)):
+        operator.press(key)
+        assert operator.run(focused) == links[expected]
+    operator.one("#tenant").send_keys("j/")
+    assert operator.one("#tenant").get_attribute("value") == "j/"
+    operator.open("/overview")
+    operator.press("/")
+    operator.until(lambda: operator.path == "/search")
+    operator.press("/")
+    operator.until(lambda: operator.run("return document.activeElement.id") == "search_text")
+    assert operator.happened() == []
+
+
+def test_what_was_searched_for_is_marked(site: Site, operator: Chromium) -> None:
+    site.add(*of_a_day(time.time() - 60, 0))
+    operator.open("/search")
+    operator.one("#search_text").send_keys("NIGHT BUS", Keys.ENTER)
+    operator.until(lambda: operator.all("article"))
+    ranges = "return [...CSS.highlights.get('searched')].map((range) => range.toString().toLowerCase())"
+    assert set(operator.run(ranges)) == {"night bus"}
+
+
 def test_an_answer_shows_its_edits_and_why(site: Site, operator: Chromium) -> None:
     made = answered(SAID[1], 1, time.time())
     site.add(made)
@@ -118,6 +146,7 @@ def test_verdicts_by_single_keys(desk: Desk) -> None:
         desk.window.stays(key)
         assert desk.kept[-1].verdict.value == verdict
         assert desk.answer not in ("", name)
+    desk.window.until(lambda: "2 to review; 3 of the 5 answers" in desk.window.text("#progress"))
     last = desk.answer
     desk.window.stays("u")
     assert [review.verdict.value for review in desk.kept] == ["right", "wrong"]

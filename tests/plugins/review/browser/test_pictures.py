@@ -117,7 +117,7 @@ def test_a_page_shows_what_its_picture_is_for(busy: Chromium, name: str) -> None
 
 
 def test_the_documents_show_every_picture_and_no_other() -> None:
-    taken = sorted(path.name for path in PICTURES.glob("*"))
+    taken = sorted(path.name for path in PICTURES.glob("*.png"))
     assert taken == sorted(f"{name}.png" for name in PAGES)
     assert len(taken) <= MOST_PICTURES
     assert all((PICTURES / name).stat().st_size < MOST_BYTES for name in taken)

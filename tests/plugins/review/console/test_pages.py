@@ -7,6 +7,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -47,6 +48,59 @@ def test_live_lists_the_newest_first(operator: Browser) -> None:
 )
 def test_live_is_narrowed(operator: Browser, query: str, count: int) -> None:
     assert operator.get(f"/live?{query}").text.count("<article") == count
+
+
+def test_older_answers_have_a_page_of_their_own_that_follows_nothing(site: Site, operator: Browser) -> None:
+    site.add(*(an_entry(10 + number, at=5000.0 + number) for number in range(60)))
+    shown = []
+    address = "/live?tenant=team:acme"
+    while True:
+        text = operator.get(address).text
+        shown += re.findall(r'<article class="answer" id="a-([^"]+)"', text)
+        assert ("data-events" in text) == ("before=" not in address)
+        link = re.search(r'<a href="(/live[^"]*before=[^"]*)">Older answers</a>', text)
+        if link is None:
+            break
+        address = unescape(link[1])
+    # two answers of the fixture, of which one is another tenant's
+    assert len(shown) == len(set(shown)) == 61
+    assert "All answers, the newest" in text
+
+
+@pytest.mark.parametrize("before", ["x", "nan", "inf", "-inf", "1e999"])
+def test_a_time_that_is_none_filters_nothing(operator: Browser, before: str) -> None:
+    assert operator.get(f"/live?before={before}").text.count("<article") == 2
+
+
+def suggestions(browser: Browser) -> dict[str, list[str]]:
+    """The values that each filter suggests."""
+    lists = re.findall(r'<datalist id="(\w+)-choices">(.*?)</datalist>', browser.get("/live").text)
+    return {name: re.findall(r'value="([^"]*)"', options) for name, options in lists}
+
+
+def test_filters_suggest_to_the_operator_what_is_configured_and_listed(operator: Browser) -> None:
+    suggested = suggestions(operator)
+    assert suggested["tenant"] == ["team:acme", "team:globex"]
+    assert "all" in suggested["route"]
+    assert "kind" in suggested["objective"]
+
+
+def test_filters_suggest_to_a_reviewer_no_other_tenant(anna: Browser) -> None:
+    assert suggestions(anna)["tenant"] == ["team:acme"]
+
+
+def test_an_empty_list_says_what_to_do(operator: Browser) -> None:
+    assert "Change or clear a filter" in operator.get("/live?status=failed").text
+    operator.get("/search")
+    assert "try fewer words" in operator.send("/search", search_text="no such words").text
+
+
+def test_an_answer_names_its_id_and_leads_to_its_like(operator: Browser) -> None:
+    made = an_entry(1)
+    text = operator.get(f"/answers/{answer_handle(made)}").text
+    assert f'<bdi class="name">{made.aligner_id or "–"}</bdi>' in text
+    assert 'href="/live?tenant=team%3Aacme"' in text
+    assert 'href="/live?route=all"' in text
 
 
 def test_a_reviewer_sees_the_own_tenant_alone(site: Site, anna: Browser) -> None:

@@ -141,7 +141,7 @@ def test_an_aligner_beside_that_decided_otherwise_is_marked(site: Site, operator
         site.audit.unlink()
         site.add(one, an_entry(number, aligner_id="a" * 32 + "-beside", changed=changed))
         shown = operator.get(f"/answers/{answer_handle(one)}").text
-        assert "What the aligner beside said" in shown
+        assert "What the comparison aligner said" in shown
         assert ("The two aligners disagree" in shown) == (not changed)
 
 

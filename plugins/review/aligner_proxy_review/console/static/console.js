@@ -38,7 +38,7 @@ function follow() {
   if (stream) stream.close();
   stream = null;
   const section = document.getElementById("answers");
-  if (!section) return;
+  if (!section || !section.dataset.events) return; // a page of older answers stays as it is
   const list = document.getElementById("list");
   const state = document.getElementById("following");
   let fresh = 0;
@@ -101,7 +101,43 @@ function reviewKey(event) {
   event.preventDefault();
 }
 
-if (document.getElementById("keys")) document.addEventListener("keydown", reviewKey);
+// The keys of lists: j and k move from answer to answer, and / goes to the search from any page.
+function listKey(event) {
+  if (event.target.matches("textarea, select, input") || event.ctrlKey || event.altKey || event.metaKey) return;
+  const links = [...document.querySelectorAll("#list article h2 a")];
+  const step = { j: 1, k: -1 }[event.key];
+  if (step && links.length) {
+    const current = links.indexOf(document.activeElement);
+    const next = current < 0 ? (step > 0 ? 0 : links.length - 1) : current + step;
+    links[Math.min(Math.max(next, 0), links.length - 1)].focus();
+  } else if (event.key === "/" && document.querySelector("a[href='/search']")) {
+    const field = document.getElementById("search_text");
+    if (field) field.focus();
+    else window.location.assign("/search");
+  } else return;
+  event.preventDefault();
+}
+
+// What was searched for is marked in the answers that were found; the texts themselves stay as they are.
+function markSearched() {
+  const list = document.querySelector("#list[data-search]");
+  if (!list || !list.dataset.search || !window.CSS || !CSS.highlights) return;
+  const words = list.dataset.search.toLowerCase();
+  const ranges = [];
+  const walker = document.createTreeWalker(list, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.data.toLowerCase();
+    for (let at = text.indexOf(words); at >= 0 && ranges.length < 1000; at = text.indexOf(words, at + words.length)) {
+      const range = document.createRange();
+      range.setStart(walker.currentNode, at);
+      range.setEnd(walker.currentNode, Math.min(at + words.length, walker.currentNode.length));
+      ranges.push(range);
+    }
+  }
+  CSS.highlights.set("searched", new Highlight(...ranges));
+}
+
+document.addEventListener("keydown", document.getElementById("keys") ? reviewKey : listKey);
 document.addEventListener("input", (event) => {
   if (event.target.id === "caution") showCaution();
 });
@@ -113,3 +149,4 @@ document.addEventListener("htmx:afterSettle", (event) => {
 localiseTimes(document);
 follow();
 showCaution();
+markSearched();

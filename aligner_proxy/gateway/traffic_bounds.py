@@ -1,0 +1,82 @@
+"""Bounds of the tenants and models that metrics name, because prometheus_client keeps each combination for ever.
+
+What the operator configured is named as long as there is room. Model names that clients choose, as a group with a
+wildcard lets them, have few places for each tenant, so no tenant uses up another's. Further ones are counted as
+`other`, and totals stay exact.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from aligner_proxy.types import Traffic, replace_surrogates
+
+OTHER = "other"
+MOST_TENANTS = 100
+MOST_PAIRS = 1000
+"""Most combinations of tenant and model."""
+MOST_UNLISTED = 20
+"""Most models of one tenant that LiteLLM's file does not list."""
+_LONGEST_NAME = 200
+_NAMES_S = 10.0
+"""Seconds for which the configured model names are kept, since a request has many labels."""
+
+
+def configured_models() -> frozenset[str]:
+    """The model names of LiteLLM's file; none outside the proxy, whose import takes seconds."""
+    if "litellm.proxy.proxy_server" not in sys.modules:
+        return frozenset()
+    from aligner_proxy.gateway import litellm_internals
+
+    return litellm_internals.model_names()
+
+
+class RecentNames:
+    """The configured model names, which `models` returns, read anew every ten seconds."""
+
+    def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._models = models
+        self._clock = clock
+        self._names = frozenset[str]()
+        self._read_at = float("-inf")
+
+    def read(self) -> frozenset[str]:
+        """The names, at most ten seconds old."""
+        now = self._clock()
+        if now - self._read_at >= _NAMES_S:
+            self._read_at = now
+            self._names = self._models()
+        return self._names
+
+
+class TrafficBounds:
+    """The tenants and models with series of their own."""
+
+    def __init__(self, configured: RecentNames) -> None:
+        self._configured = configured
+        self._models: dict[str, set[str]] = {}
+        """The named models of each named tenant."""
+        self._pairs = 0
+
+    def bound_traffic(self, traffic: Traffic) -> Traffic:
+        """The same, with `other` for a tenant or model that has no place; a new one below the limits gets a place."""
+        tenant, model = (replace_surrogates(name) for name in traffic)  # a half pair would break every scrape
+        if tenant not in self._models and (len(self._models) >= MOST_TENANTS or len(tenant) > _LONGEST_NAME):
+            tenant = OTHER
+        models = self._models.setdefault(tenant, set())
+        if model in models:
+            return Traffic(tenant, model)
+        if not self._has_place(model, models):
+            return Traffic(tenant, OTHER)
+        models.add(model)
+        self._pairs += 1
+        return Traffic(tenant, model)
+
+    def _has_place(self, model: str, models: set[str]) -> bool:
+        """Whether a tenant with these models may have another one."""
+        if self._pairs >= MOST_PAIRS or len(model) > _LONGEST_NAME:
+            return False
+        configured = self._configured.read()
+        return model in configured or len(models - configured) < MOST_UNLISTED
