@@ -88,7 +88,6 @@ class RetentionLease:
         os.ftruncate(self._file, len(text))
 
     def close(self) -> None:
-        """Release the lease."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -283,7 +283,6 @@ def _parse_metadata(option: str, metadata: str | None) -> object:
 
 
 def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
-    """All warnings about the config and about this request."""
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model

@@ -405,7 +405,6 @@ def _engine_text(about: AlignerInfo) -> str:
 
 
 def check_port(port: int) -> Iterator[DoctorFinding]:
-    """Check whether the gateway can listen on its port."""
     try:
         with sockets.tcp("127.0.0.1", port):
             yield DoctorFinding("port", Severity.OK, f"{port} is free")

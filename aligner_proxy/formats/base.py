@@ -211,7 +211,6 @@ class RequestedForm:
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
-        """Read the format from a request."""
         call_id = str(data.get("litellm_call_id") or "")
         return cls(call_id, wants_structure(data), json_schema(data), has_constraint(data))
 
@@ -224,7 +223,6 @@ class GrowingText:
         self._recent: list[str] = list(pieces)
 
     def append(self, piece: str) -> None:
-        """Append a piece of the text."""
         self._recent.append(piece)
         if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
@@ -240,7 +238,6 @@ class GrowingText:
         return bool(self._blocks or self._recent)
 
     def __str__(self) -> str:
-        """The text so far."""
         return "".join((*self._blocks, *self._recent))
 
 
@@ -489,7 +486,6 @@ class StreamEvent:
 
     @property
     def original(self) -> object:
-        """The event as it arrived."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
@@ -509,44 +505,35 @@ class StreamDecoder(Protocol):
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes."""
-        ...
 
     def flush(self) -> list[StreamEvent]:
         """The remaining events when the stream has ended, complete or not."""
-        ...
 
     def exchange(self, index: int) -> Exchange:
         """A text so far; its finish reason is None until the stream gives one."""
-        ...
 
     def facts(self, index: int) -> Exchange:
         """The exchange of a text without the text itself, at a cost that does not grow with the text."""
-        ...
 
     @property
     def refusing(self) -> bool:
         """Whether the upstream filled a refusal field, which is delivered unchanged."""
-        ...
 
     @property
     def disagrees(self) -> bool:
         """Whether the events so far contradict one another."""
-        ...
 
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
-        ...
 
     def beginning(self) -> object:
         """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
-        ...
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream; None if there can be none now.
 
         `delivered` are the items that the client has, and `received` the next event, of which it gets no text.
         """
-        ...
 
 
 class Wire(Protocol):
@@ -554,22 +541,18 @@ class Wire(Protocol):
 
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """One exchange per choice of a whole response; empty if the response does not have this format."""
-        ...
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
         """The response with the corrected texts; the same object if none is corrected."""
-        ...
 
     def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
         """A decoder for one stream."""
-        ...
 
     def opens_answer(self, event: Any) -> bool:
         """Whether an event has no text of the answer yet, so that it may go out while the answer is held.
 
         It holds only a role, the start of a message or part, reasoning, or a heartbeat.
         """
-        ...
 
 
 class ChunkDecoder:
@@ -623,7 +606,6 @@ class ChunkDecoder:
         return []
 
     def exchange(self, index: int) -> Exchange:
-        """A choice so far."""
         return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
 
     def facts(self, index: int) -> Exchange:
@@ -642,7 +624,6 @@ class ChunkDecoder:
         return False
 
     def exchanges(self) -> list[Exchange]:
-        """Every choice by its index."""
         return [self.exchange(index) for index in sorted(self._builders)]
 
     def beginning(self) -> object:

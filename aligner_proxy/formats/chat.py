@@ -48,7 +48,6 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
-    """A decoder for one stream of chunks."""
     turns = base.turns(data.get("messages"))
     form = RequestedForm.from_request(data)
     return ChunkDecoder(
@@ -76,7 +75,6 @@ def _opens_choice(choice: Any) -> bool:
 
 
 def _filled_fields(model: Any) -> dict[str, Any]:
-    """The fields of a model that are set, by name."""
     return {name: value for name, value in model if has_content(value)}
 
 

@@ -224,7 +224,6 @@ class _OutputPart:
 
     @property
     def text(self) -> str:
-        """The text so far."""
         return self.joined_pieces if self.pieces else self.whole or ""
 
 

@@ -28,7 +28,6 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
-    """A decoder for one stream of chunks."""
     form = RequestedForm.from_request(data)
     return ChunkDecoder(
         text=chat.choice_text,

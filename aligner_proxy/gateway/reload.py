@@ -186,17 +186,14 @@ class PolicySource(Protocol):
     @property
     def current(self) -> ActiveConfig:
         """The active policies."""
-        ...
 
     @property
     def keys(self) -> Mapping[str, KeyEntry]:
         """The active keys by sha256."""
-        ...
 
     @property
     def is_outdated(self) -> bool:
         """Whether the file on disk is another one, whose change was refused."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,6 @@ class WebhookSender:
             self._task = asyncio.create_task(self._send_reports())
 
     async def wait_until_sent(self) -> None:
-        """Wait until the queue is empty."""
         await self._queue.join()
 
     async def aclose(self) -> None:

@@ -46,7 +46,6 @@ class Held(Stage):
     order = 10
 
     async def admit(self, answer: AnswerSoFar) -> Hold:
-        """Hold the answer."""
         return Hold()
 
 
@@ -94,12 +93,10 @@ class AnswerPart:
 
     @property
     def original(self) -> str:
-        """The text as received."""
         return self._state.cut.text
 
     @property
     def replacements(self) -> ReplacementMap:
-        """The replacements decided so far."""
         return self._state.delivery
 
     @property

@@ -110,7 +110,6 @@ class JudgedForm(JsonAnswer):
         return corrected if overview is None else _add_overview(corrected, overview)
 
     def literals(self, answer: str) -> list[Literal]:
-        """The strings of the answer that are judged."""
         return string_literals(answer)
 
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
@@ -158,7 +157,6 @@ def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
 
 
 def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
-    """Combine the corrections of all texts into one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(
         text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),

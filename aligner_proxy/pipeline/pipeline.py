@@ -119,7 +119,6 @@ class StageList:
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """Let every stage add its report to the outcome."""
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
@@ -140,7 +139,6 @@ class ExtensionReports(Stage):
         self._extensions = extensions
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the reports of plugins added."""
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)

@@ -296,7 +296,6 @@ def _list_new_unflagged(state: PartState, known_count: int, more: Mapping[int, S
 
 
 def _verdicts_with_text(correction: Correction) -> tuple[SegmentScore, ...]:
-    """The verdicts on segments that have text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
 
@@ -310,7 +309,6 @@ def select_flagged(
 
 
 def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
-    """The first correction with the cost of all readings."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 

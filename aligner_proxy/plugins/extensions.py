@@ -51,7 +51,6 @@ class Runner(Protocol):
 
     async def call(self, work: Work[_T]) -> _T:
         """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
-        ...
 
 
 class Boundary:
@@ -166,11 +165,9 @@ class Extensions:
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether an extension wraps corrections under this policy."""
         return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
-        """Wrap `core` with the extensions that apply to this policy."""
         inner = core
         # from the inside out, so that the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
@@ -178,7 +175,6 @@ class Extensions:
         return inner
 
     def stages(self, policy: Policy) -> list[Stage]:
-        """New stages for one answer under this policy."""
         return [
             PluginStage(member, stage)
             for member in self._overriding["stages"]
@@ -187,7 +183,6 @@ class Extensions:
 
     @property
     def has_reports(self) -> bool:
-        """Whether an extension reports on answers."""
         return bool(self._overriding["report"])
 
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
@@ -324,12 +319,10 @@ class PluginStage(Stage):
         return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 

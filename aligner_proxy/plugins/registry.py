@@ -140,7 +140,6 @@ class PluginSet:
         object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
-        """The offers of one sort, by name."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
 
 
@@ -340,7 +339,6 @@ def _load_plugin(
 
 
 def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
-    """The plugin with the offers and extensions that its hooks return."""
     offers = {sort: tuple(_read_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
     endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)

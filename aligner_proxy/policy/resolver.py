@@ -466,7 +466,6 @@ class PolicyResolver:
         )
 
     def _route_applies(self, facts: RequestFacts, route: Route) -> bool:
-        """Whether a route applies to a request."""
         return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
@@ -712,7 +711,6 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 
 def setting_value(policy: Policy, name: str) -> Any:
-    """The value that a policy has for one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)

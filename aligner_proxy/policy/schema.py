@@ -564,7 +564,6 @@ class PolicyFile(_Block):
 
     @property
     def source(self) -> YamlSource:
-        """The source file, with the line of each value."""
         return self._source
 
     @property

@@ -70,7 +70,6 @@ AlignerChoice = Annotated[
 
 
 def aligner_names(choice: str | Shares) -> tuple[str, ...]:
-    """The aligners that a setting names."""
     return (choice,) if isinstance(choice, str) else tuple(name for name, _ in choice)
 
 

@@ -76,7 +76,6 @@ class AutoTrainer:
             await asyncio.sleep(self.look_s)
 
     async def train_due(self, target: ServingEngine) -> None:
-        """Train all objectives that are due."""
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):  # the engine need not be asked
             return

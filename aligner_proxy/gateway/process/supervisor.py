@@ -210,7 +210,6 @@ class Generation:
         await _wait_ready(self.gateway, self.wait_until_serving)
 
     async def wait_until_serving(self) -> None:
-        """Wait until LiteLLM serves."""
         await self.wait_serving()
         self.has_served = True
 
@@ -334,7 +333,6 @@ class _Supervisor:
             await asyncio.gather(announcing, return_exceptions=True)
 
     async def _next_demand(self, current: Generation) -> _Demand:
-        """Wait for the next demand on the current generation."""
         demands = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,

@@ -321,6 +321,5 @@ class LiveStream(HeldStream):
 
 
 async def _nothing() -> AsyncGenerator[object, None]:
-    """An empty stream."""
     for item in list[object]():
         yield item

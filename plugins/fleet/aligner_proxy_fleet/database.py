@@ -275,7 +275,6 @@ class DatabaseStore(AuditStore):
         """Do nothing, because the server's log belongs to its operator, who may need it for backups."""
 
     def close(self) -> None:
-        """Close the connection."""
         self._server.close()
 
     @contextmanager

@@ -68,7 +68,6 @@ def policies_hash(file: PolicyFile) -> str:
 
 
 def read_member_state(policies: Policies) -> MemberState:
-    """Compute the active state of this process."""
     current = policies.current
     heads = sorted(
         (scope, name, aligner, head)

@@ -159,7 +159,6 @@ class SharedAccounts(Accounts):
             self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
 
     async def aclose(self) -> None:
-        """Stop exchanging."""
         if self._exchanging is not None:
             self._exchanging.cancel()
             await asyncio.gather(self._exchanging, return_exceptions=True)

@@ -85,7 +85,6 @@ class RedisServer:
         return open_client(self._url, self._patience_s)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         self._closed = True
         if self._returning is not None:
             self._returning.cancel()

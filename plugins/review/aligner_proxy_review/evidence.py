@@ -33,7 +33,6 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The share, and the ends of its 95 % interval."""
         return wilson_interval(self.count, self.of)
 
     @property
@@ -191,7 +190,6 @@ _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewV
 
 
 def _worst_verdict(reviews: Sequence[Review]) -> ReviewVerdict:
-    """The worst verdict on any place of an answer."""
     return min((review.verdict for review in reviews), key=_WORST.index)
 
 

@@ -108,7 +108,6 @@ class Proposal:
 
     @property
     def diff(self) -> list[str]:
-        """The difference, line by line."""
         name = self.path.name
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
 

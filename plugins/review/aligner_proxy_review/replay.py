@@ -80,7 +80,6 @@ class ReplayCase:
 
     @property
     def change(self) -> ReplayChange:
-        """The difference."""
         before_changed = self.before.ending is Ending.CHANGED
         after_changed = self.after.ending is Ending.CHANGED
         if before_changed and after_changed:
@@ -123,7 +122,6 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The run as the entry recorded it."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -145,7 +143,6 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
-    """The run of an answer with this outcome."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
@@ -184,7 +181,6 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
-    """The figures of one run."""
     endings = Counter(run.ending for run in runs)
     # the aligner did not score the others to the end
     times = sorted(run.engine_ms for run in runs if run.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))

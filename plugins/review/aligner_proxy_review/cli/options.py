@@ -61,7 +61,6 @@ class OpenReviews:
         return self.store.select(f"id IN ({selected_ids}) ORDER BY id", values)
 
     def reviews(self) -> list[Review]:
-        """Every review in the store."""
         return list(Reviews(self.store).all())
 
 
@@ -81,7 +80,6 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 
 def share_text(share: Share) -> str:
-    """A share as text for people."""
     if not share.of:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
@@ -89,7 +87,6 @@ def share_text(share: Share) -> str:
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
-    """A share as JSON fields."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
 

@@ -49,7 +49,6 @@ class Opinion:
 
     @property
     def is_against_aligner(self) -> bool:
-        """Whether the reviewer disagrees with the aligner."""
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
@@ -77,7 +76,6 @@ class AnswerView:
 
     @property
     def answer(self) -> str:
-        """The upstream's answer."""
         return (self.content and self.content.exchange.answer) or ""
 
     @property
@@ -152,7 +150,6 @@ class AnswerView:
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
-        """The reports of extensions and stages."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
 

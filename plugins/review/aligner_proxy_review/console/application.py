@@ -118,7 +118,6 @@ class Console:
         self._secure = secure
 
     def application(self) -> Starlette:
-        """Build the Starlette application."""
         static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
         routes = [
             Route("/", self._redirect_home),

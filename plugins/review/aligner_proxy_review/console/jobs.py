@@ -48,7 +48,6 @@ class ConsoleJob:
 
     @property
     def runs(self) -> bool:
-        """Whether it is still running."""
         return self.result is None and self.fault is None
 
 

@@ -78,7 +78,6 @@ class Visit:
     viewer: Viewer
 
     def page(self, template: str, **values: object) -> Response:
-        """Render a template for this viewer."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
             viewer=self.viewer, token=token, path=self.request.url.path, **values
@@ -105,7 +104,6 @@ async def show_live(visit: Visit) -> Response:
 
 
 async def show_search(visit: Visit) -> Response:
-    """Show the empty form of the search."""
     return visit.page("search.html", search_text="", answers=None, found=None)
 
 
@@ -163,7 +161,6 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
 
 
 async def show_answer(visit: Visit) -> Response:
-    """Show one answer with its edits."""
     services = visit.services
     entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
     if entry is None:
@@ -182,7 +179,6 @@ async def show_answer(visit: Visit) -> Response:
 
 
 async def show_rates(visit: Visit) -> Response:
-    """Show the rates of a period."""
     name, period = read_period(visit)
     rates = await asyncio.to_thread(count_rates, visit, period)
     return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)

@@ -37,7 +37,6 @@ class RateGroup:
         return self.statuses.total()
 
     def count(self, status: Status) -> int:
-        """Number of answers with this status."""
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
@@ -46,7 +45,6 @@ class RateGroup:
         return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
 
     def count_answer(self, entry: CountedAnswer) -> None:
-        """Count one answer."""
         self.statuses[entry.status] += 1
         # in shadow mode the reason says what would have been done
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
@@ -73,7 +71,6 @@ class Rates:
 
     @property
     def total(self) -> RateGroup:
-        """All groups as one."""
         total = RateGroup("all", "all")
         for group in self.groups:
             total.statuses += group.statuses
@@ -84,7 +81,6 @@ class Rates:
 
     @property
     def tallest_bar(self) -> int:
-        """Number of answers in the tallest bar."""
         return max((bar.total() for bar in self.bars), default=0)
 
 
