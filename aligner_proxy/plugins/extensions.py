@@ -32,7 +32,7 @@ from aligner_proxy.plugins.stage import (
     Stop,
 )
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -240,7 +240,7 @@ class Extensions:
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
-            usable_encoder = encoder if member.caller is None else _EncoderFromThread(encoder)
+            usable_encoder = encoder if member.caller is None else _FromThread(encoder)
             policy = _check_policy(member.extension, await _call_select(member, policy, turns, usable_encoder))
         return policy
 
@@ -281,7 +281,7 @@ class _Wrapper:
     def __init__(self, member: Member, inner: Inner, core: Inner) -> None:
         self._extension = member.extension
         self._caller = member.caller or InlineRunner()
-        self._inner = inner if member.caller is None else _InnerFromThread(inner)
+        self._inner = inner if member.caller is None else _FromThread(inner)
         self._core = core
 
     @property
@@ -357,39 +357,22 @@ class FailedStages(Stage):
         raise self._error
 
 
-class _InnerFromThread:
-    """Satisfies `Inner` in a plugin's thread: calls run in the gateway's loop."""
+class _FromThread:
+    """An object of the gateway's loop, as a plugin's thread sees it: its coroutines run in that loop.
 
-    def __init__(self, inner: Inner) -> None:
-        self._inner = inner
-        self._loop = asyncio.get_running_loop()
+    Must be created in the gateway's loop, unless `loop` is given.
+    """
 
-    @property
-    def deadline(self) -> float:
-        return self._inner.deadline
+    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._target = target
+        self._loop = loop or asyncio.get_running_loop()
 
-    async def correct(self, text: str, policy: Policy) -> Corrected:
-        return await _run_in_loop(self._loop, self._inner.correct(text, policy))
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        return partial(self._call, value) if callable(value) else value
 
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        return await _run_in_loop(self._loop, self._inner.judge(text, correction, policy))
-
-    async def has_detector(self, policy: Policy) -> bool:
-        return await _run_in_loop(self._loop, self._inner.has_detector(policy))
-
-
-class _EncoderFromThread:
-    """Satisfies `TextEncoder` in a plugin's thread."""
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
-        self._loop = asyncio.get_running_loop()
-
-    async def identity(self) -> str:
-        return await _run_in_loop(self._loop, self._encoder.identity())
-
-    async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
+    async def _call(self, method: Callable[..., Coroutine[Any, Any, _T]], *values: Any, **keywords: Any) -> _T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*values, **keywords), self._loop))
 
 
 class _ModelsFromThread(StageModels):
@@ -401,43 +384,11 @@ class _ModelsFromThread(StageModels):
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
         editor = self._models.open_editor(answer)
-        return None if editor is None else _EditorFromThread(editor, self._loop)
+        return None if editor is None else _FromThread(editor, self._loop)
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
         judge = self._models.open_judge(answer)
-        return None if judge is None else _JudgeFromThread(judge, self._loop)
-
-
-class _EditorFromThread:
-    """Satisfies `PolicyEditor` in a plugin's thread: the editor is called in the gateway's loop."""
-
-    def __init__(self, editor: PolicyEditor, loop: asyncio.AbstractEventLoop) -> None:
-        self._editor = editor
-        self._loop = loop
-
-    async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        read: Callable[[str], _T],
-        *,
-        tokens: int,
-        form: Mapping[str, Any] | None = None,
-    ) -> tuple[_T | None, EditorUse]:
-        return await _run_in_loop(self._loop, self._editor.ask(messages, read, tokens=tokens, form=form))
-
-
-class _JudgeFromThread(_EditorFromThread):
-    """Satisfies `PolicyJudge` in a plugin's thread."""
-
-    def __init__(self, judge: PolicyJudge, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(judge, loop)
-        self.is_decision_model = judge.is_decision_model
-        self.may_clear = judge.may_clear
-
-
-async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run work in another thread's loop and return its result."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        return None if judge is None else _FromThread(judge, self._loop)
 
 
 def _call_select(
