@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from aligner_proxy.concurrency import TimeSlice, run_to_end
+from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
@@ -362,8 +362,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         work = self._work
         self._work = None  # avoids a reference cycle, since its error refers to the stream
         if work is not None:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await end_tasks(work)
         self._room.account.close()
         await self.settle(finished=finished)
 

@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy_review.console import forms, overview, pages, review_page
 from aligner_proxy_review.console.access import find_viewer, key_digest
@@ -167,8 +168,7 @@ class Console:
         try:
             yield
         finally:
-            feed_task.cancel()
-            await asyncio.gather(feed_task, return_exceptions=True)
+            await end_tasks(feed_task)
             await self.services.jobs.aclose()
             await self.services.gateway.aclose()
 
