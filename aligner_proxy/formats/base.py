@@ -595,18 +595,20 @@ class SafeDecoder:
     """Wrapper of a `StreamDecoder` that passes all items through unchanged once one cannot be read.
 
     `fault` then gives the reason. No byte is lost: the bytes that the decoder has read but not returned are passed
-    first.
+    first. Attributes that are not defined here are those of the wrapped decoder.
     """
 
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
-        self.is_one_answer = decoder.is_one_answer
         self._data = data
         self._pending = bytearray()
         self._indices: set[int] = set()
         self._halves: dict[int, str] = {}
         """By text, the first half of a letter whose second half has not arrived."""
         self.fault: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes, or the item itself after a fault."""
@@ -630,16 +632,6 @@ class SafeDecoder:
         """A text so far, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.exchange, index)
 
-    @property
-    def refusing(self) -> bool:
-        """Whether the upstream filled a refusal field, which is delivered unchanged."""
-        return self._decoder.refusing
-
-    @property
-    def disagrees(self) -> bool:
-        """Whether the events so far contradict one another."""
-        return self._decoder.disagrees
-
     def facts(self, index: int) -> Exchange:
         """The facts about a text without the text, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.facts, index)
@@ -660,10 +652,6 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
-
-    def beginning(self) -> object:
-        """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
-        return self._decoder.beginning()
 
     def empty_event(self, delivered: Sequence[object], received: object) -> object:
         """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""
