@@ -189,8 +189,8 @@ def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
         endings={ending: endings[ending] for ending in Ending},
         refusals=dict(Counter(run.reason or "" for run in runs if run.ending is Ending.REFUSED).most_common()),
         changed=wilson_interval(endings[Ending.CHANGED], len(runs)),
-        p50_ms=_quantile(times, 0.5),
-        p95_ms=_quantile(times, 0.95),
+        p50_ms=quantile(times, 0.5),
+        p95_ms=quantile(times, 0.95),
         forwards=statistics.fmean(run.forwards for run in runs) if runs else 0.0,
     )
 
@@ -201,6 +201,6 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
     return {change: counts[change] for change in ReplayChange}
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    # by nearest rank
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Quantile `share` of ordered values, by nearest rank; 0 without any."""
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0

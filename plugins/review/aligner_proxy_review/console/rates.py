@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aligner_proxy.types import Status
 from aligner_proxy_review.console.answer_queries import CountedAnswer, route_name
+from aligner_proxy_review.replay import quantile
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
 """Periods that can be chosen, in seconds."""
@@ -41,8 +41,7 @@ class RateGroup:
 
     def added_ms(self, share: float) -> float:
         """Quantile `share` of the added latency, by nearest rank."""
-        ordered = sorted(self.times)
-        return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+        return quantile(sorted(self.times), share)
 
     def count_answer(self, entry: CountedAnswer) -> None:
         self.statuses[entry.status] += 1
