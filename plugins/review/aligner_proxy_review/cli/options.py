@@ -12,7 +12,7 @@ import click
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli.options import parse_moment
+from aligner_proxy.cli.options import add_options, parse_moment
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.litellm_config import resolve_policies_file
@@ -40,10 +40,7 @@ _OPTIONS = (
 
 def review_options(command: F) -> F:
     """Add the options that select the store and the answers."""
-    # click lists the option applied last first
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
