@@ -120,13 +120,11 @@ class SafeReasoningStream:
         return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
-        """The remaining items when the stream has ended."""
         items = call_or_raise(self._failure, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
         return self._pass_events([*events, *self._decoder.flush()])
 
     def unread_items(self) -> list[object]:
-        """Items that were fed earlier and not yet passed on."""
         return [*(event.original for event in self._decoder.flush()), *self._stream.unread_items()]
 
     def _pass_events(self, events: Iterable[StreamEvent]) -> list[object]:

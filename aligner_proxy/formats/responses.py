@@ -305,7 +305,6 @@ class ResponsesDecoder:
 
     @property
     def disagrees(self) -> bool:
-        """Whether the events so far contradict one another."""
         return self._disagrees or self._unplaced or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:

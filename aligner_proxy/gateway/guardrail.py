@@ -244,7 +244,6 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
-        """Correct a whole response; None leaves it unchanged."""
         is_endpoint = formats.wire(user_api_key_dict.request_route) is not None
         if (
             not is_endpoint

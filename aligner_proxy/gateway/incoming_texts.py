@@ -77,7 +77,6 @@ class IncomingTexts:
             self._report = start_task(self._judge(reported))
 
     async def wait(self) -> None:
-        """Wait until everything is judged."""
         if self._report is not None:
             await asyncio.wait({self._report})
 

@@ -275,12 +275,10 @@ class Policies:
 
     @property
     def keys(self) -> Mapping[str, KeyEntry]:
-        """The active keys by sha256."""
         return self._keys.current.entries
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file on disk is another one, whose change was refused."""
         return self._watched.refusal is not None
 
     def look(self) -> None:

@@ -88,7 +88,6 @@ class AnswerPart:
 
     @property
     def length(self) -> int:
-        """Number of characters of the original received so far."""
         return self._state.cut.length
 
     @property

@@ -159,7 +159,6 @@ class Extensions:
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy with which an answer is prefilled while it is still being written."""
         for member in self._overriding["prefill"]:
             policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
