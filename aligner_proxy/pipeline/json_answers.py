@@ -19,11 +19,11 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.formats.side_text import prose_literals
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.pipeline.second_reading import find_flagged
 from aligner_proxy.pipeline.stages.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 

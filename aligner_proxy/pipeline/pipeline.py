@@ -38,7 +38,6 @@ from aligner_proxy.observability import tracing
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import ArgumentsForm, JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
@@ -49,6 +48,7 @@ from aligner_proxy.pipeline.stages.language import Language
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, PolicyJudge, Stage, Stop
 from aligner_proxy.policy.config import builtin_objectives

@@ -24,10 +24,10 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotPlaced
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.arrangement import Arrangement
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.echoes import Echoes, words
 from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows, without_overlap
 from aligner_proxy.text.structure import split

@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
-from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import BodyField, CheckTable, Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.plugins.stage import (
     LAST,
     AnswerSoFar,
@@ -32,7 +32,7 @@ from aligner_proxy.plugins.stage import (
     Stop,
 )
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Correction, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -274,30 +274,20 @@ class RunningSelection:
         return self
 
 
-class _Wrapper:
-    """Satisfies `Inner`: an extension around an inner wrapper or the core."""
+class _Wrapper(InnerWrapper):
+    """An extension around an inner wrapper or the core; the core answers every question but `correct`."""
 
     def __init__(self, member: Member, inner: Inner, core: Inner) -> None:
+        super().__init__(core)
         self._extension = member.extension
         self._caller = member.caller or InlineRunner()
-        self._inner = inner if member.caller is None else _FromThread(inner)
-        self._core = core
-
-    @property
-    def deadline(self) -> float:
-        return self._core.deadline
+        self._next = inner if member.caller is None else _FromThread(inner)
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._inner))
+        corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._next))
         if not isinstance(corrected, Corrected):
             raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
         return corrected
-
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        return await self._core.judge(text, correction, policy)
-
-    async def has_detector(self, policy: Policy) -> bool:
-        return await self._core.has_detector(policy)
 
 
 class PluginStage(Stage):
