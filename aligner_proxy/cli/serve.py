@@ -289,11 +289,7 @@ def engine_command(plan: ServePlan) -> list[str]:
 
 def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, which runs in this interpreter and inherits these sockets."""
-    module = [
-        "-m",
-        "aligner_proxy.gateway.process.litellm_server",
-        litellm_server.encode_settings(listeners, plan.limits),
-    ]
+    module = ["-m", litellm_server.__name__, litellm_server.encode_settings(listeners, plan.limits)]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, *module, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
