@@ -37,17 +37,17 @@ def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, de
     if options.route is not None:
         active = replace(active, resolver=active.resolver.restrict_to_route(options.route))
     policies = FixedPolicies(active, config.known_keys(file))
+    pipeline = Pipeline(
+        engine,
+        correctors=correctors(file),
+        rules=PluginRules.from_file(file),
+        extensions=registry.load_extensions(file),
+    )
     caller = find_caller(policies.keys, options.team, options.key)
     # --team may be an id or an alias, so it is used as both.
     identity = {"team_id": caller.team, "team_alias": caller.team}
     identity |= {"token": caller.key_digest, "key_alias": caller.key_alias}
-    return BatchGuardrail(policies, open_pipeline(engine, file), deadline_s, identity=identity)
-
-
-def open_pipeline(engine: Engine, file: PolicyFile) -> Pipeline:
-    """A pipeline with the correctors and plugins of `file`, and without a cache."""
-    rules = PluginRules.from_file(file)
-    return Pipeline(engine, correctors=correctors(file), rules=rules, extensions=registry.load_extensions(file))
+    return BatchGuardrail(policies, pipeline, deadline_s, identity=identity)
 
 
 async def correct_answer(

@@ -27,12 +27,14 @@ from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import make_table, render_diff
 from aligner_proxy.cli.options import parse_moment, weight_options
-from aligner_proxy.cli.policy_guardrail import open_pipeline
 from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
+from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
+from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.policy.litellm_config import resolve_policies_file
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.policy.schema import PolicyFile
@@ -348,7 +350,13 @@ async def _run_replay(
 
 def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
     """The policies of a file, with the heads and plugins that it names."""
-    return ReplayPolicies(PolicyResolver(file, ActiveHeads.read(file).head_of), open_pipeline(engine, file))
+    pipeline = Pipeline(
+        engine,
+        correctors=correctors(file),
+        rules=PluginRules.from_file(file),
+        extensions=registry.load_extensions(file),
+    )
+    return ReplayPolicies(PolicyResolver(file, ActiveHeads.read(file).head_of), pipeline)
 
 
 def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
