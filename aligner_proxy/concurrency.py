@@ -27,7 +27,7 @@ AT_ONCE_CHARS = 500
 _T = TypeVar("_T")
 _client: ContextVar[Callable[[], Awaitable[None]] | None] = ContextVar("aligner_proxy_client", default=None)
 """Waits until the client of the current request leaves."""
-_ending: set[asyncio.Task[None]] = set()
+_running: set[asyncio.Task[Any]] = set()
 """Strong references to running tasks, since the loop itself keeps only weak ones."""
 
 
@@ -37,10 +37,22 @@ async def run_to_end(work: Coroutine[Any, Any, None]) -> None:
     After a client leaves a stream, its server (anyio) cancels at every await, so cleanup that awaits would never
     finish.
     """
+    await asyncio.shield(start_task(work))
+
+
+def start_task(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """Start a task that lives until its end, even if the caller keeps no reference to it."""
     task = asyncio.create_task(work)
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)
-    await asyncio.shield(task)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
+
+
+async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait for their ends; their errors are ignored."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def is_being_cancelled() -> bool:

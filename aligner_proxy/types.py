@@ -376,7 +376,6 @@ class Judge:
     """The same for the mean of an answer's segments, of which the highest third is then asked about; 0: not asked."""
 
     def __bool__(self) -> bool:
-        """Whether there is a judge."""
         return bool(self.group)
 
     def __str__(self) -> str:
@@ -426,7 +425,6 @@ class FailurePolicy:
     unjudged: OnError = OnError.PASSTHROUGH
 
     def reaction_to(self, kind: FailureClass) -> OnError:
-        """The reaction to a failure of this class."""
         action: OnError = getattr(self, kind.value)
         return action
 
@@ -455,7 +453,6 @@ class SkipPolicy:
     language: OnSkip = OnSkip.PASSTHROUGH
 
     def reaction_to(self, reason: str | None) -> OnSkip:
-        """The reaction to this reason."""
         action: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
         return action
 
@@ -592,12 +589,10 @@ class Policy:
         return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
-        """The treatment of this kind of text."""
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
 
     def incoming_treatment(self, kind: IncomingKind) -> IncomingTreatment:
-        """The treatment of this kind of text in a request."""
         treatment: IncomingTreatment = getattr(self, kind.value)
         return treatment
 
@@ -648,7 +643,6 @@ class Policy:
         return tuple(text for _, standard in self.standards for text in standard.source_texts)
 
     def without_standards(self) -> Policy:
-        """This policy without the standards of plugins."""
         others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
         return replace(self, extensions=others)
 
@@ -754,7 +748,6 @@ class DecodeCounts:
     forwards: int = 0
 
     def __add__(self, other: DecodeCounts) -> DecodeCounts:
-        """Sum of both."""
         return DecodeCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
@@ -775,7 +768,6 @@ class EditorUse:
     """Replacements that were flagged again or refused by the gate, so the passages were removed."""
 
     def __add__(self, other: EditorUse) -> EditorUse:
-        """Sum of both."""
         return EditorUse(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
@@ -792,7 +784,6 @@ class JudgeUse:
     calls: EditorUse = field(default_factory=EditorUse)
 
     def __add__(self, other: JudgeUse) -> JudgeUse:
-        """Sum of both."""
         return JudgeUse(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
@@ -925,7 +916,6 @@ class Outcome:
 
     @property
     def flagged_count(self) -> int:
-        """Number of flagged segments."""
         return sum(segment.flagged for segment in self.segments)
 
     def objective_of(self, segment: SegmentScore) -> str | None:

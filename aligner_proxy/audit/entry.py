@@ -119,7 +119,6 @@ def estimate_event_bytes(event: AuditEvent) -> int:
 
 
 def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
-    """The audit entry of an event, with its texts redacted."""
     outcome = event.outcome
     exchange = event.exchange
     correction = outcome.correction
@@ -183,7 +182,6 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
 
 
 def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
-    """The facts with all texts of the request redacted."""
     return replace(
         facts,
         own=tuple(map(redact, facts.own)),
@@ -196,7 +194,6 @@ def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
 
 
 def _redact_value(value: Any, redact: Redact) -> Any:
-    """Redact all texts in a JSON value."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

@@ -17,19 +17,15 @@ class Lease(Protocol):
 
     def take(self) -> bool:
         """Take the lease if it is free; returns whether this process holds it now."""
-        ...
 
     def read(self) -> ClockReading | None:
         """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
-        ...
 
     def write(self, reading: ClockReading) -> None:
         """Store a clock reading for the next holder."""
-        ...
 
     def close(self) -> None:
         """Release the lease."""
-        ...
 
 
 class AuditDatabase(Protocol):
@@ -37,15 +33,12 @@ class AuditDatabase(Protocol):
 
     def open_store(self, seal: Seal | None, *, durable: bool) -> AuditStore:
         """Open the audit store in this database."""
-        ...
 
     def make_lease(self) -> Lease:
         """A lease object that all hosts compete for; it is not taken yet."""
-        ...
 
     def with_patience(self, seconds: float) -> AuditDatabase:
         """The same database with this timeout for each call."""
-        ...
 
 
 StoreLocation = Path | AuditDatabase

@@ -76,7 +76,6 @@ class MemoryBudget:
         return True
 
     def give_back(self, size: int) -> None:
-        """Release the memory of one entry."""
         with self._lock:
             self._bytes -= size
             self._entries -= 1
@@ -175,7 +174,6 @@ class Recorder:
         self._dropping = False
 
     def note(self, event: AuditEvent) -> None:
-        """Queue an event for writing."""
         self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:

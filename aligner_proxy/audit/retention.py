@@ -73,14 +73,12 @@ class RetentionLease:
         return True
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
         try:
             return _READING.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, reading: ClockReading) -> None:
-        """Store a clock reading for the next holder."""
         assert self._file is not None
         text = json.dumps(asdict(reading)).encode()
         # In place: the lock is on this very file, so it must not be replaced.
@@ -88,7 +86,6 @@ class RetentionLease:
         os.ftruncate(self._file, len(text))
 
     def close(self) -> None:
-        """Release the lease."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -198,7 +198,6 @@ class AuditStore:
                 return
 
     def add(self, entry: Entry) -> None:
-        """Add one entry."""
         self.insert([self.row(entry)])
 
     def row(self, entry: Entry) -> Row:
@@ -322,7 +321,6 @@ class AuditStore:
             self._connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
 
     def close(self) -> None:
-        """Close the file."""
         self._connection.close()
 
     def _migrate(self, path: Path, steps: Sequence[str]) -> None:
@@ -351,7 +349,6 @@ class AuditStore:
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
-        """Run a statement and return its cursor."""
         return self._connection.execute(statement, values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:

@@ -42,11 +42,9 @@ class AuditWriter(Protocol):
 
     def note(self, event: AuditEvent) -> None:
         """Queue an event for writing."""
-        ...
 
     async def aclose(self) -> None:
         """Write the queued entries, and close."""
-        ...
 
 
 class AuditWriters:
@@ -63,7 +61,6 @@ class AuditWriters:
         return self._required is not None
 
     def __bool__(self) -> bool:
-        """Whether there is any writer."""
         return bool(self._writers)
 
     def note(self, event: AuditEvent) -> None:
@@ -83,7 +80,6 @@ class AuditWriters:
             await self._required.write(event)
 
     async def aclose(self) -> None:
-        """Close each writer."""
         for writer in self._writers:
             await writer.aclose()
 
@@ -182,7 +178,6 @@ def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLo
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
-    """The limits of the queue in each worker."""
     return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 

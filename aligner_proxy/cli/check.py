@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from functools import partial
@@ -110,6 +110,11 @@ class _CheckedConfig:
         unreadable = (lesson for lesson in self.lessons if lesson.state is TeachingState.UNREADABLE)
         return [lesson.warning for lesson in unreadable if lesson.warning is not None]
 
+    def lacks(self, pattern: str) -> bool:
+        """Whether no model of the model_list matches the pattern; LiteLLM's model names can have wildcards, too."""
+        models = self.models
+        return models is not None and not any(fnmatchcase(m, pattern) or fnmatchcase(pattern, m) for m in models)
+
     @property
     def resolver(self) -> PolicyResolver:
         """A resolver for these policies, with the taught heads."""
@@ -121,12 +126,9 @@ class _CheckCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own options, then those of plugins."""
-        fields = [
-            f for plugin in registry.load_plugins(False).plugins for e in plugin.extensions for f in e.request_fields
-        ]
-        options = [
-            click.Option([f"--{field.name.replace('_', '-')}", field.name], help=field.about) for field in fields
-        ]
+        extensions = (e for plugin in registry.load_plugins(False).plugins for e in plugin.extensions)
+        fields = (field for extension in extensions for field in extension.request_fields)
+        options = (click.Option([f"--{f.name.replace('_', '-')}", f.name], help=f.about) for f in fields)
         return [*super().get_params(ctx), *options]
 
 
@@ -173,8 +175,18 @@ def command(
     losses = _find_losses(checked, against, running)
     if losses and not allow_less:
         raise ConfigError(losses[0])
-    facts = replace(
-        _request_facts(checked, model, tags, team, key, objectives),
+    caller = find_caller(checked.keys, team, key)
+    model, groups = litellm_config.resolve_model(checked.litellm, model)
+    facts = RequestFacts(
+        model,
+        tags,
+        team_id=caller.team,
+        team_alias=caller.team,  # --team may be an id or an alias
+        key_hash=caller.key_digest,
+        key_alias=caller.key_alias,
+        asked=objectives,
+        groups=groups,
+        alias_by_operator=caller.is_known,
         team_settings=_parse_metadata("--team-metadata", team_metadata),
         key_settings=_parse_metadata("--key-metadata", key_metadata),
         system=system,
@@ -255,22 +267,6 @@ def _read_config(file: Path) -> _CheckedConfig:
     return checked
 
 
-def _request_facts(
-    checked: _CheckedConfig,
-    model: str,
-    tags: tuple[str, ...],
-    team: str | None,
-    key: str | None,
-    objectives: tuple[str, ...],
-) -> RequestFacts:
-    """The facts of the request that the options describe; a key of the keys file adds its alias and team."""
-    caller = find_caller(checked.keys, team, key)
-    model, groups = litellm_config.resolve_model(checked.litellm, model)
-    # --team may be an id or an alias, so it is used as both.
-    facts = RequestFacts(model, tags, caller.team, caller.team, caller.key_digest, caller.key_alias, asked=objectives)
-    return replace(facts, groups=groups, alias_by_operator=caller.is_known)
-
-
 def _parse_metadata(option: str, metadata: str | None) -> object:
     """Parse LiteLLM's metadata from an option's JSON and return its value of "aligner"; raises `ConfigError`."""
     try:
@@ -283,16 +279,15 @@ def _parse_metadata(option: str, metadata: str | None) -> object:
 
 
 def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
-    """All warnings about the config and about this request."""
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
-        if checked.models is not None and pattern is not None and not _serves(checked.models, pattern):
+        if pattern is not None and checked.lacks(pattern):
             place = checked.policies.source.place_of("routes", i)
             warnings.append(f"{place}: {entry_name(route, i)} ({pattern}) matches no model of the model_list")
     if not facts.model:
         warnings.append("no --model given: routes that name a model were passed over")
-    elif checked.models is not None and not _serves(checked.models, facts.model):
+    elif checked.lacks(facts.model):
         warnings.append(f"the model_list has no model {facts.model!r}")
     if not any(route_matches(route, facts.names, facts.tags) for route in checked.policies.routes):
         warnings.append("no route matches this request")
@@ -351,9 +346,7 @@ def _key_warnings(checked: _CheckedConfig) -> Iterator[str]:
             yield f"key {entry.alias} expired at {_moment_text(entry.expires)} and is refused"
         elif entry.is_expired(now + _SOON):
             yield f"key {entry.alias} expires at {_moment_text(entry.expires)}"
-        unserved = [
-            name for name in entry.models or () if checked.models is not None and not _serves(checked.models, name)
-        ]
+        unserved = [name for name in entry.models or () if checked.lacks(name)]
         if unserved:
             yield f"key {entry.alias} may call {', '.join(unserved)}, which the model_list does not have"
 
@@ -378,7 +371,7 @@ def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
         warnings.append(f"{engine} has no detector head: every answer is rewritten as a whole; set a scorer")
         if policy.caution:
             warnings.append(f"caution {policy.caution:g} has no effect without a detector head")
-    if engine.kind is ServerKind.GROUP and checked.models is not None and not _serves(checked.models, engine.group):
+    if engine.kind is ServerKind.GROUP and checked.lacks(engine.group):
         warnings.append(f"the model_list has no model group {engine.group!r}, which aligner.engine names")
     return warnings
 
@@ -394,20 +387,15 @@ def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
 
 def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
     """Warn about each editor and judge that is not a model group of the LiteLLM YAML."""
-    editors = (("editor", *entry) for entry in editor_groups(checked.policies.blocks()).items())
     policies = checked.policies
+    editors = (("editor", *entry) for entry in editor_groups(policies.blocks()).items())
     judges_by_path = find_judges([*policies.blocks(), *policies.objective_entries()])
     judges = (("judge", judge.group, path) for judge, path in judges_by_path if judge.kind is not JudgeKind.TOKENS)
     for name, group, path in (*editors, *judges):
-        if checked.models is not None and not _serves(checked.models, group):
-            place = checked.policies.source.place_of(*path)
-            hint = suggest_name(group, checked.models)
+        if checked.lacks(group):
+            place = policies.source.place_of(*path)
+            hint = suggest_name(group, checked.models or ())
             yield f"{place}: {name} {group!r} is no model group of the model_list; {hint}"
-
-
-def _serves(models: Sequence[str], pattern: str) -> bool:
-    """Whether a model matches the pattern; LiteLLM's model names can contain wildcards, too."""
-    return any(fnmatchcase(model, pattern) or fnmatchcase(pattern, model) for model in models)
 
 
 def _objective_notes(objective: Objective) -> str:
@@ -432,10 +420,6 @@ def _setting_rows(settings: Mapping[str, Any], policy: Policy) -> list[tuple[str
         summary = f"{hand_off.url} within {hand_off.within:g} nats, {'with' if hand_off.text else 'without'} text"
         rows.append(("hand_off", summary, origins["hand_off"]))
     return rows
-
-
-def _list_text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _value_text(value: object) -> str:
@@ -502,10 +486,9 @@ def _print_policy(
     """Print the policy as tables: settings, objectives, taught heads and their origins."""
     aligner = checked.policies.aligner
     engine = engine_backend(checked.policies)
-    if checked.faults:
-        console.print(f"[red]not valid[/]  {escape(str(checked.path))}: {escape(checked.faults[0])}", soft_wrap=True)
-    else:
-        console.print(f"[green]valid[/]  {escape(str(checked.path))}", soft_wrap=True)
+    fault = f": {escape(checked.faults[0])}" if checked.faults else ""
+    verdict = "[red]not valid[/]" if fault else "[green]valid[/]"
+    console.print(f"{verdict}  {escape(str(checked.path))}{fault}", soft_wrap=True)
     console.print(
         f"aligner {escape(aligner.model)} ({aligner.quantization}), engine {escape(str(engine))} ({engine.kind})",
         soft_wrap=True,
@@ -517,9 +500,8 @@ def _print_policy(
         first_end = f", {len(moments)} with an end, the first at {_moment_text(moments[0])}" if moments else ""
         console.print(f"keys    {len(checked.keys)}{first_end}", soft_wrap=True)
     if key is not None:
-        console.print(
-            make_table(("key of the file", "value"), [(name, _list_text(value)) for name, value in key.items()])
-        )
+        texts = ((name, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in key.items())
+        console.print(make_table(("key of the file", "value"), list(texts)))
     _print_settings(console, checked, policy, in_full=in_full)
     origins = dict(policy.origins)
     # Columns with plugins' values for each objective, for example its weight.

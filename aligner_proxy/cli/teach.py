@@ -25,9 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aligner_proxy import extras
 from aligner_proxy.cli.align import open_chosen_engine
-from aligner_proxy.cli.json_lines import print_progress
 from aligner_proxy.cli.options import aligner_options
-from aligner_proxy.cli.terminal import Terminal, echo, echo_json
+from aligner_proxy.cli.terminal import Terminal, echo, echo_json, print_progress
 from aligner_proxy.engine.api import Engine, with_heads
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
 from aligner_proxy.intervals import wilson_interval

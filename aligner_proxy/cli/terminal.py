@@ -60,6 +60,11 @@ def echo_json(value: object, *, indent: int | None = None, ascii_alone: bool = T
     click.echo("".join(_json_number(char) if is_hidden(char) else char for char in text))
 
 
+def print_progress(done: int, of: int) -> None:
+    """Print the number of finished steps, and `of` how many, as a line of JSON for a program that runs the command."""
+    echo_json({"done": done, "of": of})
+
+
 def _json_number(char: str) -> str:
     """The JSON escape of a hidden character; DEL is handled separately, because JSON does not escape it."""
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]

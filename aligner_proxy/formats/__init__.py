@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import TypeVar
 
 from aligner_proxy.formats import chat, messages, responses, text
 from aligner_proxy.formats.base import SafeFormat, Wire
@@ -27,6 +29,7 @@ __all__ = [
     "wire",
 ]
 
+_Format = TypeVar("_Format")
 _CHAT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/chat/completions/?")
 _TEXT = re.compile(r"(?:/v1|/openai/deployments/.+|/engines/.+)?/completions/?")
 _RESPONSES = re.compile(r"(?:/openai)?(?:/v1)?/responses/?")
@@ -44,20 +47,22 @@ _ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
 
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format of a proxy route; None if the route is not corrected."""
-    path = _strip_line_break(route)
-    return next((format_ for pattern, format_ in _WIRES if pattern.fullmatch(path)), None)
+    return _find_format(route, _WIRES)
 
 
 def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers show reasoning; None if they show none."""
-    path = _strip_line_break(route)
-    return next((reader for pattern, reader in _REASONING if pattern.fullmatch(path)), None)
+    return _find_format(route, _REASONING)
 
 
 def calls(route: str | None) -> SafeCalls | None:
     """The format in which a route's answers call tools; None if they call none."""
+    return _find_format(route, _CALLS)
+
+
+def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Format]]) -> _Format | None:
     path = _strip_line_break(route)
-    return next((reader for pattern, reader in _CALLS if pattern.fullmatch(path)), None)
+    return next((format_ for pattern, format_ in formats if pattern.fullmatch(path)), None)
 
 
 def is_stored_answer(route: str | None) -> bool:

@@ -11,16 +11,14 @@ about. Nothing here decides or waits.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import copies
-from aligner_proxy.formats.foreign_items import refuse_answer
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
 from aligner_proxy.formats.think_tags import OPENING, DividedText, divide_exchange
@@ -45,8 +43,6 @@ MOST_TEXTS = 256
 """Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
 _MOST_BESIDE = 256
 """Most texts of unusual fields that are compared with an answer."""
-_HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
-"""Fields of a chunk that are the same in every chunk of its stream, and its choices."""
 _PIECES_PER_BLOCK = 64
 """Number of pieces of a growing text that are joined to one block."""
 _SHORT = frozenset(
@@ -211,7 +207,6 @@ class RequestedForm:
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
-        """Read the format from a request."""
         call_id = str(data.get("litellm_call_id") or "")
         return cls(call_id, wants_structure(data), json_schema(data), has_constraint(data))
 
@@ -224,7 +219,6 @@ class GrowingText:
         self._recent: list[str] = list(pieces)
 
     def append(self, piece: str) -> None:
-        """Append a piece of the text."""
         self._recent.append(piece)
         if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
@@ -240,7 +234,6 @@ class GrowingText:
         return bool(self._blocks or self._recent)
 
     def __str__(self) -> str:
-        """The text so far."""
         return "".join((*self._blocks, *self._recent))
 
 
@@ -400,21 +393,6 @@ def corrected_texts(outcomes: Sequence[Outcome]) -> dict[int, str]:
     }
 
 
-def replace_choice_texts(response: Any, outcomes: Sequence[Outcome], put: Callable[[Any, str], Any]) -> Any:
-    """A copy of the response with corrected texts, or the same response if there are none.
-
-    `put` returns a copy of a choice with a new text.
-    """
-    texts = corrected_texts(outcomes)
-    if not texts:
-        return response
-    edited = response.model_copy()
-    edited.choices = [
-        put(choice, texts[index]) if index in texts else choice for index, choice in enumerate(response.choices)
-    ]
-    return edited
-
-
 def has_content(value: object) -> bool:
     """Whether an optional field of a choice is set (None, white space, [] and {} count as not set)."""
     return value is not None and (bool(value.strip()) if isinstance(value, str) else value not in ([], {}))
@@ -489,7 +467,6 @@ class StreamEvent:
 
     @property
     def original(self) -> object:
-        """The event as it arrived."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
@@ -509,44 +486,35 @@ class StreamDecoder(Protocol):
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes."""
-        ...
 
     def flush(self) -> list[StreamEvent]:
         """The remaining events when the stream has ended, complete or not."""
-        ...
 
     def exchange(self, index: int) -> Exchange:
         """A text so far; its finish reason is None until the stream gives one."""
-        ...
 
     def facts(self, index: int) -> Exchange:
         """The exchange of a text without the text itself, at a cost that does not grow with the text."""
-        ...
 
     @property
     def refusing(self) -> bool:
         """Whether the upstream filled a refusal field, which is delivered unchanged."""
-        ...
 
     @property
     def disagrees(self) -> bool:
         """Whether the events so far contradict one another."""
-        ...
 
     def exchanges(self) -> list[Exchange]:
         """All texts of a stream that has ended, in response order; empty if the stream does not have this format."""
-        ...
 
     def beginning(self) -> object:
         """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
-        ...
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream; None if there can be none now.
 
         `delivered` are the items that the client has, and `received` the next event, of which it gets no text.
         """
-        ...
 
 
 class Wire(Protocol):
@@ -554,137 +522,18 @@ class Wire(Protocol):
 
     def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
         """One exchange per choice of a whole response; empty if the response does not have this format."""
-        ...
 
     def apply(self, response: Any, outcomes: Sequence[Outcome]) -> Any:
         """The response with the corrected texts; the same object if none is corrected."""
-        ...
 
     def decoder(self, data: Mapping[str, Any]) -> StreamDecoder:
         """A decoder for one stream."""
-        ...
 
     def opens_answer(self, event: Any) -> bool:
         """Whether an event has no text of the answer yet, so that it may go out while the answer is held.
 
         It holds only a role, the start of a message or part, reasoning, or a heartbeat.
         """
-        ...
-
-
-class ChunkDecoder:
-    """Decoder of chunks with choices, the stream format of chat and text completions.
-
-    Anything with a list of choices counts as a chunk, since LiteLLM's response cache may return chunks of the other
-    endpoint. `text` returns the text that a choice adds, and `with_text` copies the choice with another text. `absorb`
-    adds a choice to a builder. `exchange` makes an exchange of the builder, the index and the first item of the stream,
-    with which LiteLLM stores the upstream's headers.
-    """
-
-    is_one_answer = False
-
-    def __init__(
-        self,
-        text: Callable[[Any], str],
-        with_text: Callable[[Any, str], Any],
-        absorb: Callable[[ChoiceBuilder, Any], None],
-        exchange: Callable[[ChoiceBuilder, int, object], Exchange],
-    ) -> None:
-        self._text = text
-        self._with_text = with_text
-        self._absorb = absorb
-        self._exchange = exchange
-        self._builders: dict[int, ChoiceBuilder] = {}
-        self._first: object = None
-
-    def feed(self, item: Any) -> list[StreamEvent]:
-        """The item as one event."""
-        if self._first is None:
-            self._first = item
-        if getattr(item, "choices", None) is None:
-            refuse_answer(item)
-            return [StreamEvent(item)]
-        pieces: list[tuple[int, str]] = []
-        ended_indices: list[int] = []
-        fields = fields_beside(item)
-        for choice in item.choices:
-            index = choice.index
-            builder = self._builders.setdefault(index, ChoiceBuilder())
-            builder.read_fields(fields)
-            self._absorb(builder, choice)
-            if text := self._text(choice):
-                pieces.append((index, text))
-            if choice.finish_reason:
-                ended_indices.append(index)
-        return [StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk)]
-
-    def flush(self) -> list[StreamEvent]:
-        """Nothing, since chunks arrive whole."""
-        return []
-
-    def exchange(self, index: int) -> Exchange:
-        """A choice so far."""
-        return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
-
-    def facts(self, index: int) -> Exchange:
-        """A choice without its text."""
-        builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
-        return self._exchange(builder, index, self._first)
-
-    @property
-    def refusing(self) -> bool:
-        """Whether any choice has filled its refusal field."""
-        return any(builder.refusal for builder in self._builders.values())
-
-    @property
-    def disagrees(self) -> bool:
-        """Always false, since no chunk repeats the text of another."""
-        return False
-
-    def exchanges(self) -> list[Exchange]:
-        """Every choice by its index."""
-        return [self.exchange(index) for index in sorted(self._builders)]
-
-    def beginning(self) -> object:
-        """None, since a failure needs no chunk before it."""
-        return None
-
-    def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
-        """A chunk of a choice that has not ended, with the head of its other chunks; None without such a choice."""
-        finished_indices: set[object] = set()
-        for chunk in chain(reversed(delivered), (received,)):
-            for choice in getattr(chunk, "choices", None) or ():
-                if getattr(choice, "finish_reason", None) and chunk is not received:
-                    finished_indices.add(choice.index)
-                elif choice.index not in finished_indices:
-                    return _empty_chunk(chunk, choice)
-        return None
-
-    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
-        """A copy of a chunk with new pieces, one for each choice that has text."""
-        remaining_pieces = iter(pieces)
-        copy = chunk.model_copy()
-        copy.choices = [self._replace_piece(choice, remaining_pieces) for choice in chunk.choices]
-        return copy
-
-    def _replace_piece(self, choice: Any, remaining_pieces: Iterator[str]) -> Any:
-        """The choice with the next piece as its text; the same object if it has no text, or the same one."""
-        old = self._text(choice)
-        new = next(remaining_pieces) if old else old
-        return choice if new == old else self._with_text(choice, new)
-
-
-def _empty_chunk(chunk: Any, choice: Any) -> Any:
-    """A copy of a chunk with nothing but its head and an empty text of this choice."""
-    copy = chunk.model_copy()
-    for name, value in chunk:
-        if name not in _HEAD and value is not None:
-            setattr(copy, name, None)
-    delta = getattr(choice, "delta", None)
-    # LiteLLM drops a chunk without any field in its delta
-    body = {"text": ""} if delta is None else {"delta": type(delta)(content="")}
-    copy.choices = [type(choice)(index=choice.index, **body)]
-    return copy
 
 
 class SafeFormat:
@@ -746,18 +595,20 @@ class SafeDecoder:
     """Wrapper of a `StreamDecoder` that passes all items through unchanged once one cannot be read.
 
     `fault` then gives the reason. No byte is lost: the bytes that the decoder has read but not returned are passed
-    first.
+    first. Attributes that are not defined here are those of the wrapped decoder.
     """
 
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
-        self.is_one_answer = decoder.is_one_answer
         self._data = data
         self._pending = bytearray()
         self._indices: set[int] = set()
         self._halves: dict[int, str] = {}
         """By text, the first half of a letter whose second half has not arrived."""
         self.fault: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
 
     def feed(self, item: object) -> list[StreamEvent]:
         """Read an item; return the events that it completes, or the item itself after a fault."""
@@ -781,16 +632,6 @@ class SafeDecoder:
         """A text so far, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.exchange, index)
 
-    @property
-    def refusing(self) -> bool:
-        """Whether the upstream filled a refusal field, which is delivered unchanged."""
-        return self._decoder.refusing
-
-    @property
-    def disagrees(self) -> bool:
-        """Whether the events so far contradict one another."""
-        return self._decoder.disagrees
-
     def facts(self, index: int) -> Exchange:
         """The facts about a text without the text, or an exchange that says why it cannot be read."""
         return self._read(self._decoder.facts, index)
@@ -811,10 +652,6 @@ class SafeDecoder:
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
-
-    def beginning(self) -> object:
-        """The event that clients need before the event of a failure; None if they need none, or nothing has come."""
-        return self._decoder.beginning()
 
     def empty_event(self, delivered: Sequence[object], received: object) -> object:
         """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""

@@ -47,11 +47,9 @@ class CallForm(Protocol):
 
     def walk(self, value: Any, edit: Edit) -> Any:
         """A body or event with `edit` applied to the arguments in it; the same object if nothing changed."""
-        ...
 
     def ended_groups(self, event: Any) -> Collection[object] | None:
         """The groups (first parts of their `Place`) of the calls that end with an event; None if all calls end."""
-        ...
 
 
 class SafeCalls:
@@ -128,7 +126,6 @@ class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
-        """The message or event with `edit` applied."""
         kind = kind_of(value)
         if kind == "content_block_start":
             return put(value, "content_block", _walk_block((get(value, "index"),), get(value, "content_block"), edit))
@@ -161,7 +158,6 @@ class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
-        """The response or event with `edit` applied."""
         kind = kind_of(value)
         place = (get(value, "output_index"),)
         if kind in ITEM:

@@ -8,15 +8,19 @@ loses its annotations, citations and token probabilities because they describe t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from aligner_proxy.formats import base
 from aligner_proxy.formats.base import (
     CITATIONS,
     ChoiceBuilder,
-    ChunkDecoder,
+    GrowingText,
     RequestedForm,
+    StreamEvent,
+    corrected_texts,
     fields_beside,
     has_citations,
     has_content,
@@ -29,6 +33,8 @@ from aligner_proxy.types import Exchange, Outcome
 _BODIES = ("message", "delta")
 _OPENING_FIELDS = frozenset({"role", "provider_specific_fields", *REASONING_FIELDS})
 """Fields of a delta that are no part of its answer."""
+_HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
+"""Fields of a chunk that are the same in every chunk of its stream, and its choices."""
 _USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
 """Fields of a choice that are read by their names."""
 
@@ -44,19 +50,21 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """A copy of the response with the corrected texts, or the same response if there are none."""
-    return base.replace_choice_texts(response, outcomes, with_choice_text)
+    texts = corrected_texts(outcomes)
+    if not texts:
+        return response
+    edited = response.model_copy()
+    edited.choices = [
+        with_choice_text(choice, texts[index]) if index in texts else choice
+        for index, choice in enumerate(response.choices)
+    ]
+    return edited
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
-    """A decoder for one stream of chunks."""
     turns = base.turns(data.get("messages"))
     form = RequestedForm.from_request(data)
-    return ChunkDecoder(
-        text=choice_text,
-        with_text=with_choice_text,
-        absorb=absorb_choice,
-        exchange=lambda builder, index, first: builder.exchange(data, index, turns, first, form),
-    )
+    return ChunkDecoder(lambda builder, index, first: builder.exchange(data, index, turns, first, form))
 
 
 def opens_answer(chunk: Any) -> bool:
@@ -76,7 +84,6 @@ def _opens_choice(choice: Any) -> bool:
 
 
 def _filled_fields(model: Any) -> dict[str, Any]:
-    """The fields of a model that are set, by name."""
     return {name: value for name, value in model if has_content(value)}
 
 
@@ -136,6 +143,109 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     builder.read_fields(fields_beside(choice, _USUAL))
     builder.annotations |= has_citations(getattr(body, "provider_specific_fields", None))
     builder.logprobs |= has_content(getattr(choice, "logprobs", None))
+
+
+class ChunkDecoder:
+    """Decoder of chunks with choices, the stream format of chat and text completions.
+
+    `exchange` makes an exchange of a builder, its index and the first item of the stream, with which LiteLLM stores the
+    upstream's headers.
+    """
+
+    is_one_answer = False
+
+    def __init__(self, exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
+        self._exchange = exchange
+        self._builders: dict[int, ChoiceBuilder] = {}
+        self._first: object = None
+
+    def feed(self, item: Any) -> list[StreamEvent]:
+        """The item as one event."""
+        if self._first is None:
+            self._first = item
+        if choices_of(item) is None:
+            refuse_answer(item)
+            return [StreamEvent(item)]
+        pieces: list[tuple[int, str]] = []
+        ended_indices: list[int] = []
+        fields = fields_beside(item)
+        for choice in item.choices:
+            index = choice.index
+            builder = self._builders.setdefault(index, ChoiceBuilder())
+            builder.read_fields(fields)
+            absorb_choice(builder, choice)
+            if text := choice_text(choice):
+                pieces.append((index, text))
+            if choice.finish_reason:
+                ended_indices.append(index)
+        return [StreamEvent(item, tuple(pieces), (), tuple(ended_indices), self._rewrite_chunk)]
+
+    def flush(self) -> list[StreamEvent]:
+        """Nothing, since chunks arrive whole."""
+        return []
+
+    def exchange(self, index: int) -> Exchange:
+        return self._exchange(self._builders.get(index, ChoiceBuilder()), index, self._first)
+
+    def facts(self, index: int) -> Exchange:
+        """A choice without its text."""
+        builder = replace(self._builders.get(index, ChoiceBuilder()), pieces=GrowingText())
+        return self._exchange(builder, index, self._first)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether any choice has filled its refusal field."""
+        return any(builder.refusal for builder in self._builders.values())
+
+    @property
+    def disagrees(self) -> bool:
+        """Always false, since no chunk repeats the text of another."""
+        return False
+
+    def exchanges(self) -> list[Exchange]:
+        return [self.exchange(index) for index in sorted(self._builders)]
+
+    def beginning(self) -> object:
+        """None, since a failure needs no chunk before it."""
+        return None
+
+    def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
+        """A chunk of a choice that has not ended, with the head of its other chunks; None without such a choice."""
+        finished_indices: set[object] = set()
+        for chunk in chain(reversed(delivered), (received,)):
+            for choice in getattr(chunk, "choices", None) or ():
+                if getattr(choice, "finish_reason", None) and chunk is not received:
+                    finished_indices.add(choice.index)
+                elif choice.index not in finished_indices:
+                    return _empty_chunk(chunk, choice)
+        return None
+
+    def _rewrite_chunk(self, chunk: Any, pieces: Sequence[str], _wholes: Mapping[int, str]) -> object:
+        """A copy of a chunk with new pieces, one for each choice that has text."""
+        remaining_pieces = iter(pieces)
+        copy = chunk.model_copy()
+        copy.choices = [_replace_piece(choice, remaining_pieces) for choice in chunk.choices]
+        return copy
+
+
+def _replace_piece(choice: Any, remaining_pieces: Iterator[str]) -> Any:
+    """The choice with the next piece as its text; the same object if it has no text, or the same one."""
+    old = choice_text(choice)
+    new = next(remaining_pieces) if old else old
+    return choice if new == old else with_choice_text(choice, new)
+
+
+def _empty_chunk(chunk: Any, choice: Any) -> Any:
+    """A copy of a chunk with nothing but its head and an empty text of this choice."""
+    copy = chunk.model_copy()
+    for name, value in chunk:
+        if name not in _HEAD and value is not None:
+            setattr(copy, name, None)
+    delta = getattr(choice, "delta", None)
+    # LiteLLM drops a chunk without any field in its delta
+    body = {"text": ""} if delta is None else {"delta": type(delta)(content="")}
+    copy.choices = [type(choice)(index=choice.index, **body)]
+    return copy
 
 
 def _body_name(choice: Any) -> str | None:

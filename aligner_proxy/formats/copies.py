@@ -178,7 +178,6 @@ def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
-    """Whether a text holds one of these stretches of this length."""
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
     return any(text[start : start + length] in stretches for start in range(len(text) - length + 1))

@@ -104,7 +104,6 @@ class MessagesDecoder:
         self._has_events = False
 
     def feed(self, item: object) -> list[StreamEvent]:
-        """Read an item; return the events that it completes."""
         return [self._read_frame(frame) for frame in self._cutter.feed(item)]
 
     def flush(self) -> list[StreamEvent]:
@@ -127,7 +126,6 @@ class MessagesDecoder:
 
     @property
     def disagrees(self) -> bool:
-        """Whether the events so far contradict one another."""
         return self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:

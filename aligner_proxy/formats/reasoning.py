@@ -47,25 +47,20 @@ class ReasoningStream(Protocol):
 
     def feed(self, item: object) -> list[object]:
         """The items to pass on in place of `item`."""
-        ...
 
     def flush(self) -> list[object]:
         """The remaining items when the stream has ended."""
-        ...
 
     def unread_items(self) -> list[object]:
         """Items that were fed earlier and not yet passed on."""
-        ...
 
     @property
     def size(self) -> int:
         """Number of the pieces of reasoning so far."""
-        ...
 
     @property
     def texts(self) -> Mapping[int, str]:
         """The reasoning so far, by choice."""
-        ...
 
 
 class ReasoningForm(Protocol):
@@ -73,15 +68,12 @@ class ReasoningForm(Protocol):
 
     def texts(self, response: Any) -> dict[int, str]:
         """The reasoning of a whole response, by choice."""
-        ...
 
     def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
         """A copy without reasoning; the same response if there is none that may be removed."""
-        ...
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
         """A reader of one stream, which also removes the reasoning if `drop`."""
-        ...
 
 
 class SafeReasoning:
@@ -106,7 +98,6 @@ class SafeReasoning:
         return self._wire.remove_reasoning(data, remaining)
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
-        """A reader of one stream."""
         decoder = AnswerDecoder(self._wire.decoder(data), data, drop=drop)
         return SafeReasoningStream(self._form.open_stream(data, drop=drop), decoder, NotPutIn if drop else Unreadable)
 
@@ -129,13 +120,11 @@ class SafeReasoningStream:
         return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
-        """The remaining items when the stream has ended."""
         items = call_or_raise(self._failure, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
         return self._pass_events([*events, *self._decoder.flush()])
 
     def unread_items(self) -> list[object]:
-        """Items that were fed earlier and not yet passed on."""
         return [*(event.original for event in self._decoder.flush()), *self._stream.unread_items()]
 
     def _pass_events(self, events: Iterable[StreamEvent]) -> list[object]:
@@ -159,7 +148,6 @@ class SafeReasoningStream:
 
     @property
     def texts(self) -> dict[int, str]:
-        """The reasoning so far, by choice."""
         texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
         return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_pieces else {})
 
@@ -214,7 +202,6 @@ class _CollectedReasoning:
 
     @property
     def texts(self) -> Mapping[int, str]:
-        """The reasoning so far, by choice."""
         return {index: str(text) for index, text in self._texts.items()}
 
 
@@ -222,7 +209,6 @@ class ChatReasoning:
     """Reasoning in the fields of a chat message and its deltas."""
 
     def texts(self, response: Any) -> dict[int, str]:
-        """The reasoning of each choice."""
         choices = getattr(response, "choices", None) or ()
         return {index: _body_reasoning(getattr(choice, "message", None)) for index, choice in enumerate(choices)}
 
@@ -233,7 +219,6 @@ class ChatReasoning:
         return _strip_choices(response, "message", keeps_signed=_must_come_back(data))
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
-        """A reader of chunks."""
         return _ChatReasoningStream(drop=drop, keeps_signed=_must_come_back(data))
 
 
@@ -344,7 +329,6 @@ class MessagesReasoning:
         return {**response, "content": remaining}
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
-        """A reader of events."""
         return _MessagesReasoningStream(drop=drop and not _must_come_back(data))
 
 
@@ -394,7 +378,6 @@ class ResponsesReasoning:
         return _strip_items(response) if has_items and not _must_come_back(data) else response
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> ReasoningStream:
-        """A reader of events."""
         return _ResponsesReasoningStream(drop=drop and not _must_come_back(data))
 
 

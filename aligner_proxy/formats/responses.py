@@ -224,7 +224,6 @@ class _OutputPart:
 
     @property
     def text(self) -> str:
-        """The text so far."""
         return self.joined_pieces if self.pieces else self.whole or ""
 
 
@@ -306,7 +305,6 @@ class ResponsesDecoder:
 
     @property
     def disagrees(self) -> bool:
-        """Whether the events so far contradict one another."""
         return self._disagrees or self._unplaced or self._builder.inconsistent
 
     def exchanges(self) -> list[Exchange]:

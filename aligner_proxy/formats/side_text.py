@@ -365,7 +365,6 @@ class SideTextReader:
         return grown_kinds
 
     def _add(self, kind: SideKind, path: Path, text: str) -> None:
-        """Add a piece to the side text at a path."""
         if path not in self._texts:
             self._texts[path] = SideText(kind, path)
         self._texts[path].add(text)

@@ -58,7 +58,6 @@ class FrameCutter:
         self._rest = bytearray()
 
     def feed(self, item: object) -> list[EventFrame]:
-        """Read an item; return the events that it completes."""
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):

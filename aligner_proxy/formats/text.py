@@ -7,12 +7,12 @@ prompt that is a template for the middle of a text counts as one for structured 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from aligner_proxy.formats import chat
-from aligner_proxy.formats.base import ChoiceBuilder, ChunkDecoder, RequestedForm, replace_choice_texts, turn
-from aligner_proxy.types import Exchange, Outcome
+from aligner_proxy.formats.base import ChoiceBuilder, RequestedForm, turn
+from aligner_proxy.types import Exchange
 
 
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
@@ -22,22 +22,12 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     return [_exchange(builder, data, index, response, form) for index, builder in enumerate(builders)]
 
 
-def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
-    """A copy of the response with the corrected texts, or the same response if there are none."""
-    return replace_choice_texts(response, outcomes, chat.with_choice_text)
-
-
-def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
-    """A decoder for one stream of chunks."""
+def decoder(data: Mapping[str, Any]) -> chat.ChunkDecoder:
     form = RequestedForm.from_request(data)
-    return ChunkDecoder(
-        text=chat.choice_text,
-        with_text=chat.with_choice_text,
-        absorb=chat.absorb_choice,
-        exchange=lambda builder, index, first: _exchange(builder, data, index, first, form),
-    )
+    return chat.ChunkDecoder(lambda builder, index, first: _exchange(builder, data, index, first, form))
 
 
+apply = chat.apply
 opens_answer = chat.opens_answer
 
 

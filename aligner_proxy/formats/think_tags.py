@@ -106,7 +106,6 @@ class ThinkTagReader:
 
 
 def remove_tags(tagged_reasoning: str) -> str:
-    """The reasoning without its tags."""
     return ThinkTagReader().feed(tagged_reasoning)
 
 

@@ -129,7 +129,6 @@ class CallArguments:
         self._publish_outcomes()
 
     def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
-        """An exchange with the arguments of a call as the answer."""
         tool = find_tool(self.data, call.name)
         exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
         is_bound = has_grammar(tool)

@@ -244,7 +244,6 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
-        """Correct a whole response; None leaves it unchanged."""
         is_endpoint = formats.wire(user_api_key_dict.request_route) is not None
         if (
             not is_endpoint
@@ -454,7 +453,6 @@ class AlignerGuardrail(CustomGuardrail):
         return state
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
-        """The facts of a request and its policy."""
         return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
     def _find_skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
@@ -516,7 +514,6 @@ class AlignerGuardrail(CustomGuardrail):
         return CallArguments.open(data, state, partial(self._make_corrector, data), side)
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
-        """A corrector for the choices of this request."""
         publish = partial(self._add_record, data, state)
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from litellm.proxy._types import ProxyException
 
+from aligner_proxy.concurrency import start_task
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
@@ -23,9 +24,6 @@ from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import CorrectorOf, is_clean, scoring_state
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.types import Exchange, IncomingTreatment, Mode, Outcome, Status
-
-_RUNNING: set[asyncio.Task[None]] = set()
-"""Judgements that no request waits for now; a task without a reference could be collected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class IncomingTexts:
         self._state = state
         self._corrector_of = corrector_of
         self.labels: list[str] = []
-        self._report: asyncio.Task[None] | None = None
+        self._report: asyncio.Task[Any] | None = None
 
     def __deepcopy__(self, memo: object) -> IncomingTexts:
         """Return this object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
@@ -76,17 +74,11 @@ class IncomingTexts:
             for doubtful_text in await self._judge(blocking):
                 self._refuse(doubtful_text)
         if reported:
-            self._report = asyncio.create_task(self._judge_reported(reported))
-            _RUNNING.add(self._report)
-            self._report.add_done_callback(_RUNNING.discard)
+            self._report = start_task(self._judge(reported))
 
     async def wait(self) -> None:
-        """Wait until everything is judged."""
         if self._report is not None:
             await asyncio.wait({self._report})
-
-    async def _judge_reported(self, texts: Sequence[IncomingText]) -> None:
-        await self._judge(texts)
 
     async def _judge(self, texts: Sequence[IncomingText]) -> list[_DoubtfulText]:
         """Judge texts; return those that were flagged or could not be judged, and note them for the header."""

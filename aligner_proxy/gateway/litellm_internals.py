@@ -439,7 +439,6 @@ def _text_choice(item: object) -> int | None:
 
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
-    """One chunk with the joined texts of all."""
     # Copied, since the first chunk may be in another list, too.
     joined = chunks[0].model_copy()
     joined.choices = [chunks[0].choices[0].model_copy()]

@@ -103,7 +103,6 @@ class ReadinessMiddleware:
         self._reasons = reasons
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
         # The path may begin with the prefix under which the application is served.
         if scope["type"] == "http" and scope["path"].rstrip("/").endswith(PATH):
             for reason in self._reasons:
@@ -117,7 +116,6 @@ _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
 
 
 def add_reason(app: Starlette, reason: Reason) -> None:
-    """Add a reason to the readiness of `app`."""
     existing = _reasons.get(app)
     if existing is not None:
         existing.append(reason)

@@ -55,6 +55,7 @@ _PARSER_ERRORS = (
 )
 _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
+"""What `file_signature` returns for each of some files; it differs whenever one of them changes."""
 Listener = Callable[[str | None], None]
 log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
@@ -126,7 +127,7 @@ class WatchedFiles(Generic[_T]):
             self._on_change(reason)
 
     def _signature(self) -> Signature:
-        return tuple(_file_signature(path) for path in self._files)
+        return tuple(file_signature(path) for path in self._files)
 
 
 def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
@@ -146,7 +147,7 @@ def _look_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
         del watcher  # so that the watcher can be freed during the pause
 
 
-def _file_signature(path: Path) -> tuple[int, int, int] | None:
+def file_signature(path: Path) -> tuple[int, int, int] | None:
     """(inode, modification time, size) of a file, to detect changes; None for a missing file."""
     try:
         status = os.stat(path)
@@ -186,17 +187,14 @@ class PolicySource(Protocol):
     @property
     def current(self) -> ActiveConfig:
         """The active policies."""
-        ...
 
     @property
     def keys(self) -> Mapping[str, KeyEntry]:
         """The active keys by sha256."""
-        ...
 
     @property
     def is_outdated(self) -> bool:
         """Whether the file on disk is another one, whose change was refused."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +275,10 @@ class Policies:
 
     @property
     def keys(self) -> Mapping[str, KeyEntry]:
-        """The active keys by sha256."""
         return self._keys.current.entries
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the file on disk is another one, whose change was refused."""
         return self._watched.refusal is not None
 
     def look(self) -> None:

@@ -82,12 +82,10 @@ class IncomingJudgement(Protocol):
 
     async def wait(self) -> None:
         """Wait until everything is judged."""
-        ...
 
     @property
     def labels(self) -> Sequence[str]:
         """The messages that were flagged or could not be judged, each with the objectives or the reason."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +322,6 @@ class RequestState:
 
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:
-    """Store the state of a request in its metadata."""
     # Takes seconds, except inside the proxy; commands import this module for counters alone.
     from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 

@@ -170,7 +170,6 @@ class _PastTexts:
         self._grams = {False: copies.Grams(), True: copies.Grams()}
 
     def add(self, text: SideText) -> None:
-        """Note a text that grew."""
         self._grown_texts[text.path] = text
 
     def check(self, removed: RemovedText) -> None:

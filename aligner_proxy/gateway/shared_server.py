@@ -24,11 +24,9 @@ class Membership(Protocol):
 
     def start(self) -> None:
         """Start the background work; raises `RuntimeError` if no event loop runs."""
-        ...
 
     async def aclose(self) -> None:
         """Stop the background work."""
-        ...
 
 
 class SharedServer(Protocol):
@@ -36,19 +34,15 @@ class SharedServer(Protocol):
 
     def open_cache(self, directory: Path, ttl_s: float, max_mb: int) -> CorrectionCache:
         """The shared correction cache; `directory` and `max_mb` are for the disk cache used while it is unreachable."""
-        ...
 
     def open_accounts(self, work: str) -> Accounts:
         """The quota accounts of one kind of work, separate from other kinds."""
-        ...
 
     def join(self, policies: Policies) -> Membership:
         """The membership of this process with these policies; not started yet."""
-        ...
 
     def examine(self, file: PolicyFile) -> Iterator[DoctorFinding]:
         """Findings for `aligner-proxy doctor` about the server and the gateways that share it."""
-        ...
 
 
 def open_shared_server(file: PolicyFile) -> SharedServer | None:

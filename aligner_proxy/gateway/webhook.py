@@ -25,6 +25,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import WaitBaseT, wait_exponential, wait_random
 
 from aligner_proxy.audit.entry import Redact
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.observability.metrics import HAND_OFFS
 from aligner_proxy.plugins.extensions import Boundary
@@ -106,7 +107,6 @@ class WebhookSender:
             self._task = asyncio.create_task(self._send_reports())
 
     async def wait_until_sent(self) -> None:
-        """Wait until the queue is empty."""
         await self._queue.join()
 
     async def aclose(self) -> None:
@@ -115,8 +115,7 @@ class WebhookSender:
         if task is None:
             return
         await asyncio.wait([asyncio.ensure_future(self._queue.join())], timeout=LAST_S)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
         while not self._queue.empty():
             HAND_OFFS.labels("dropped", self._queue.get_nowait().outcome.policy.name).inc()
             self._queue.task_done()

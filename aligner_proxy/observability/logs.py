@@ -26,7 +26,6 @@ class JsonLine(logging.Formatter):
     """Formats a record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record as one line."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -43,7 +42,6 @@ class TextLine(logging.Formatter):
         super().__init__(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format the record as one line."""
         bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
         error = _exception_fields(record)
         line = super().format(logging.makeLogRecord({**vars(record), **bare}))

@@ -174,7 +174,6 @@ class _Stall:
     """Number of times that other threads were seen which were not waiting, by owner and position."""
 
     def record_positions(self, thread: int) -> None:
-        """Record the current position of all threads."""
         frames = current_frames()
         frame = frames.pop(thread, None)
         self._places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
@@ -209,7 +208,6 @@ class _Stall:
         return max(by_owner, key=by_owner.__getitem__, default="other")
 
     def report(self) -> None:
-        """Log the stall."""
         line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
         line |= {"owner": self.owner, "place": _commonest_place(self._places)}
         if self.usage is not None:

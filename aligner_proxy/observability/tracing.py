@@ -35,7 +35,6 @@ class TraceSpan:
         self._span = span
 
     def set_attributes(self, **attributes: Value | None) -> None:
-        """Set attributes of the span."""
         self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:

@@ -46,7 +46,6 @@ class Held(Stage):
     order = 10
 
     async def admit(self, answer: AnswerSoFar) -> Hold:
-        """Hold the answer."""
         return Hold()
 
 
@@ -89,17 +88,14 @@ class AnswerPart:
 
     @property
     def length(self) -> int:
-        """Number of characters of the original received so far."""
         return self._state.cut.length
 
     @property
     def original(self) -> str:
-        """The text as received."""
         return self._state.cut.text
 
     @property
     def replacements(self) -> ReplacementMap:
-        """The replacements decided so far."""
         return self._state.delivery
 
     @property

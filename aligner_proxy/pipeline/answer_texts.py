@@ -101,21 +101,17 @@ class UnfinishedText(Protocol):
     @property
     def length(self) -> int:
         """Number of characters of the original received so far."""
-        ...
 
     @property
     def has_ended(self) -> bool:
         """Whether all of it has come."""
-        ...
 
     @property
     def done(self) -> bool:
         """Whether everything is decided."""
-        ...
 
     def render(self, start: int, end: int) -> str:
         """The output for these characters of the original."""
-        ...
 
 
 class GrowingTexts(AnswerTexts):
@@ -183,7 +179,6 @@ class GrowingTexts(AnswerTexts):
             self.release()
 
     def end(self) -> None:
-        """No text follows."""
         self._has_ended = True
         self.note_change()
 

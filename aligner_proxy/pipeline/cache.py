@@ -34,6 +34,7 @@ from cachetools import TLRUCache
 from pydantic import ValidationError
 
 from aligner_proxy.clock import JUMP_S, SteadyClock
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.engine.api import AlignerInfo, AlignResponse
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
@@ -256,10 +257,7 @@ class CorrectionCache:
 
     async def aclose(self) -> None:
         """Cancel all computations in flight and close the store."""
-        tasks = [flight.task for flight in self._flights.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*(flight.task for flight in self._flights.values()))
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
 

@@ -70,7 +70,6 @@ class UncorrectedRest:
         self._pieces: list[str] = []
 
     def append(self, piece: str) -> None:
-        """Add the next piece."""
         self._piece_starts.append(self.end)
         self._pieces.append(piece)
         self.end += len(piece)
@@ -203,7 +202,6 @@ class GrowingAnswer:
         await self._feed(self._cutter.restart())
 
     async def end(self) -> None:
-        """End the answer."""
         if not self.has_ended:
             if self._rest is None and (held_text := self._cutter.take_back()):
                 await self._present.feed(held_text)
@@ -306,7 +304,6 @@ class GrowingAnswer:
 
 
 def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
-    """Combine the outcomes of all parts into one."""
     corrections = [part.correction for part in parts if part.correction is not None]
     combined = Correction(
         text,

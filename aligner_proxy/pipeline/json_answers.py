@@ -16,13 +16,14 @@ from functools import partial
 from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.errors import AnswerTooLong, EngineFault
+from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.formats.side_text import prose_literals
 from aligner_proxy.gate.judge import Verdict
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.outcomes import gate_reason
+from aligner_proxy.pipeline.second_reading import find_flagged
 from aligner_proxy.pipeline.stages.eligibility import MOST_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
@@ -110,7 +111,6 @@ class JudgedForm(JsonAnswer):
         return corrected if overview is None else _add_overview(corrected, overview)
 
     def literals(self, answer: str) -> list[Literal]:
-        """The strings of the answer that are judged."""
         return string_literals(answer)
 
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
@@ -137,13 +137,8 @@ def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore
     joined = _BREAK.join(literal.text for literal in literals)
     starts = [0, *accumulate(len(literal.text) + len(_BREAK) for literal in literals)]
     flagged = set[int]()
-    end = 0
-    for segment in segments:
-        start = joined.find(segment.text, end)
-        if start < 0:
-            raise EngineFault("the engine judged another text than this one")
-        end = start + len(segment.text)
-        if segment.flagged and segment.text:
+    for start, end, _ in find_flagged(joined, segments):
+        if end > start:
             # a code fence that one string leaves open makes one segment of it and the strings after it
             flagged.update(range(bisect_right(starts, start) - 1, bisect_left(starts, end)))
     return [literal for number, literal in enumerate(literals) if number in flagged]
@@ -158,7 +153,6 @@ def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
 
 
 def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
-    """Combine the corrections of all texts into one correction of the answer."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(
         text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),

@@ -161,7 +161,6 @@ class PartCutter:
         return back
 
     def _take(self, text: str) -> str:
-        """Add this text to the present part."""
         self._length += len(text)
         self._last = text[-1:] or self._last
         return text

@@ -203,7 +203,6 @@ class PartState:
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
-        """The verdicts on the segments that end at or before `end`."""
         verdicts = self.verdicts.all[: bisect_right(self.cut.segments, end, key=lambda segment: segment.end)]
         # what is missing at the end is missing only if the text is looked at up to its end
         if self.verdicts.behind is not None and end == self.cut.length:

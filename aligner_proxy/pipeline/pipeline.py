@@ -38,7 +38,6 @@ from aligner_proxy.observability import tracing
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_texts import AnswerTexts
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.json_answers import ArgumentsForm, JsonAnswer, JudgedForm
 from aligner_proxy.pipeline.outcomes import build_outcome
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
@@ -49,6 +48,7 @@ from aligner_proxy.pipeline.stages.language import Language
 from aligner_proxy.pipeline.stages.refusal_text import RefusalText, SecondTries
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECT_S, Extensions, PluginStage
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.plugins.registry import PluginRules
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, PolicyEditor, PolicyJudge, Stage, Stop
 from aligner_proxy.policy.config import builtin_objectives
@@ -119,7 +119,6 @@ class StageList:
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """Let every stage add its report to the outcome."""
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
@@ -140,7 +139,6 @@ class ExtensionReports(Stage):
         self._extensions = extensions
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with the reports of plugins added."""
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)

@@ -24,10 +24,10 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotPlaced
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.arrangement import Arrangement
-from aligner_proxy.pipeline.inner import InnerWrapper
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.plugins.api import Corrected, Inner
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.echoes import Echoes, words
 from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows, without_overlap
 from aligner_proxy.text.structure import split
@@ -296,7 +296,6 @@ def _list_new_unflagged(state: PartState, known_count: int, more: Mapping[int, S
 
 
 def _verdicts_with_text(correction: Correction) -> tuple[SegmentScore, ...]:
-    """The verdicts on segments that have text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
 
@@ -310,7 +309,6 @@ def select_flagged(
 
 
 def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
-    """The first correction with the cost of all readings."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 

@@ -165,7 +165,6 @@ class SegmentRelease:
         return None
 
     async def _send_edits(self, followed: Followed, stop: int, *, waits: bool) -> None:
-        """Send an edit and the edits that follow from it."""
         removed_numbers = removed_segments(followed) - {
             part.index for parts in followed.values() for part in parts if part.remains
         }

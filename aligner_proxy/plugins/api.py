@@ -133,11 +133,9 @@ class Corrector(Protocol):
 
     async def identity(self) -> str:
         """Identifier that changes whenever its corrections may change; part of every cache key."""
-        ...
 
     async def correct(self, request: AlignRequest) -> Correction:
         """The edited answer (or the same one), within `request.deadline_s`; may raise any `CorrectionError`."""
-        ...
 
 
 @runtime_checkable
@@ -146,7 +144,6 @@ class SentenceCorrector(Corrector, Protocol):
 
     async def revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
         """The correction of one segment of the answer; `before` is the delivered text before it."""
-        ...
 
 
 class CorrectionStore(Protocol):
@@ -154,11 +151,9 @@ class CorrectionStore(Protocol):
 
     async def get(self, key: str) -> bytes | None:
         """The value under this key; None if it is missing or expired."""
-        ...
 
     async def put(self, key: str, value: bytes, ttl_s: float) -> None:
         """Store `value` for at most `ttl_s` seconds."""
-        ...
 
 
 class GateCheck(Protocol):
@@ -169,7 +164,6 @@ class GateCheck(Protocol):
 
         Called often; must have no side effects.
         """
-        ...
 
 
 class AuditSink(Protocol):
@@ -177,7 +171,6 @@ class AuditSink(Protocol):
 
     async def write(self, entry: Entry) -> None:
         """Store one entry. Texts are redacted as in the audit store, and missing if storing was forbidden."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +218,15 @@ class Inner(Protocol):
     @property
     def deadline(self) -> float:
         """Time by which the correction must be ready, in seconds of `time.monotonic()`."""
-        ...
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """Correct this text under this policy; raises `CorrectionError` subclasses."""
-        ...
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
         """The gate's verdict on a correction."""
-        ...
 
     async def has_detector(self, policy: Policy) -> bool:
         """Whether the engine's aligner scores segments (`SegmentScore.score`)."""
-        ...
 
 
 class TextEncoder(Protocol):
@@ -245,14 +234,12 @@ class TextEncoder(Protocol):
 
     async def identity(self) -> str:
         """Content hash of the aligner, as a key for caching its states."""
-        ...
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
         """Rows [texts, layers * hidden size]: for each layer, the mean over the tokens of each text.
 
         Each layer is normalised to mean 0 and variance 1.
         """
-        ...
 
 
 class Extension:

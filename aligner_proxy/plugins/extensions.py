@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import BadRequest, CorrectionError, DeadlineExceeded, ForbiddenError, PluginFault
-from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import BodyField, CheckTable, Corrected, Extension, Inner, RequestField, TextEncoder
+from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.plugins.stage import (
     LAST,
     AnswerSoFar,
@@ -32,7 +32,7 @@ from aligner_proxy.plugins.stage import (
     Stop,
 )
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.types import Correction, EditorUse, Objective, Outcome, Policy, Turn
+from aligner_proxy.types import Objective, Outcome, Policy, Turn
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -51,7 +51,6 @@ class Runner(Protocol):
 
     async def call(self, work: Work[_T]) -> _T:
         """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
-        ...
 
 
 class Boundary:
@@ -160,17 +159,14 @@ class Extensions:
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
-        """The policy with which an answer is prefilled while it is still being written."""
         for member in self._overriding["prefill"]:
             policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether an extension wraps corrections under this policy."""
         return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
-        """Wrap `core` with the extensions that apply to this policy."""
         inner = core
         # from the inside out, so that the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
@@ -178,7 +174,6 @@ class Extensions:
         return inner
 
     def stages(self, policy: Policy) -> list[Stage]:
-        """New stages for one answer under this policy."""
         return [
             PluginStage(member, stage)
             for member in self._overriding["stages"]
@@ -187,7 +182,6 @@ class Extensions:
 
     @property
     def has_reports(self) -> bool:
-        """Whether an extension reports on answers."""
         return bool(self._overriding["report"])
 
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
@@ -245,7 +239,7 @@ class Extensions:
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
-            usable_encoder = encoder if member.caller is None else _EncoderFromThread(encoder)
+            usable_encoder = encoder if member.caller is None else _FromThread(encoder)
             policy = _check_policy(member.extension, await _call_select(member, policy, turns, usable_encoder))
         return policy
 
@@ -280,30 +274,20 @@ class RunningSelection:
         return self
 
 
-class _Wrapper:
-    """Satisfies `Inner`: an extension around an inner wrapper or the core."""
+class _Wrapper(InnerWrapper):
+    """An extension around an inner wrapper or the core; the core answers every question but `correct`."""
 
     def __init__(self, member: Member, inner: Inner, core: Inner) -> None:
+        super().__init__(core)
         self._extension = member.extension
         self._caller = member.caller or InlineRunner()
-        self._inner = inner if member.caller is None else _InnerFromThread(inner)
-        self._core = core
-
-    @property
-    def deadline(self) -> float:
-        return self._core.deadline
+        self._next = inner if member.caller is None else _FromThread(inner)
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._inner))
+        corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._next))
         if not isinstance(corrected, Corrected):
             raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
         return corrected
-
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        return await self._core.judge(text, correction, policy)
-
-    async def has_detector(self, policy: Policy) -> bool:
-        return await self._core.has_detector(policy)
 
 
 class PluginStage(Stage):
@@ -324,12 +308,10 @@ class PluginStage(Stage):
         return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome after the plugin stage."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
 
@@ -364,39 +346,22 @@ class FailedStages(Stage):
         raise self._error
 
 
-class _InnerFromThread:
-    """Satisfies `Inner` in a plugin's thread: calls run in the gateway's loop."""
+class _FromThread:
+    """An object of the gateway's loop, as a plugin's thread sees it: its coroutines run in that loop.
 
-    def __init__(self, inner: Inner) -> None:
-        self._inner = inner
-        self._loop = asyncio.get_running_loop()
+    Must be created in the gateway's loop, unless `loop` is given.
+    """
 
-    @property
-    def deadline(self) -> float:
-        return self._inner.deadline
+    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._target = target
+        self._loop = loop or asyncio.get_running_loop()
 
-    async def correct(self, text: str, policy: Policy) -> Corrected:
-        return await _run_in_loop(self._loop, self._inner.correct(text, policy))
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        return partial(self._call, value) if callable(value) else value
 
-    async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        return await _run_in_loop(self._loop, self._inner.judge(text, correction, policy))
-
-    async def has_detector(self, policy: Policy) -> bool:
-        return await _run_in_loop(self._loop, self._inner.has_detector(policy))
-
-
-class _EncoderFromThread:
-    """Satisfies `TextEncoder` in a plugin's thread."""
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
-        self._loop = asyncio.get_running_loop()
-
-    async def identity(self) -> str:
-        return await _run_in_loop(self._loop, self._encoder.identity())
-
-    async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        return await _run_in_loop(self._loop, self._encoder.states(texts, layers))
+    async def _call(self, method: Callable[..., Coroutine[Any, Any, _T]], *values: Any, **keywords: Any) -> _T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*values, **keywords), self._loop))
 
 
 class _ModelsFromThread(StageModels):
@@ -408,43 +373,11 @@ class _ModelsFromThread(StageModels):
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
         editor = self._models.open_editor(answer)
-        return None if editor is None else _EditorFromThread(editor, self._loop)
+        return None if editor is None else _FromThread(editor, self._loop)
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
         judge = self._models.open_judge(answer)
-        return None if judge is None else _JudgeFromThread(judge, self._loop)
-
-
-class _EditorFromThread:
-    """Satisfies `PolicyEditor` in a plugin's thread: the editor is called in the gateway's loop."""
-
-    def __init__(self, editor: PolicyEditor, loop: asyncio.AbstractEventLoop) -> None:
-        self._editor = editor
-        self._loop = loop
-
-    async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        read: Callable[[str], _T],
-        *,
-        tokens: int,
-        form: Mapping[str, Any] | None = None,
-    ) -> tuple[_T | None, EditorUse]:
-        return await _run_in_loop(self._loop, self._editor.ask(messages, read, tokens=tokens, form=form))
-
-
-class _JudgeFromThread(_EditorFromThread):
-    """Satisfies `PolicyJudge` in a plugin's thread."""
-
-    def __init__(self, judge: PolicyJudge, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(judge, loop)
-        self.is_decision_model = judge.is_decision_model
-        self.may_clear = judge.may_clear
-
-
-async def _run_in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> _T:
-    """Run work in another thread's loop and return its result."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+        return None if judge is None else _FromThread(judge, self._loop)
 
 
 def _call_select(

@@ -35,7 +35,6 @@ from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, SERVERS_OF_P
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.schema import (
     KIND,
-    PLUGIN_NAME,
     Grants,
     PluginEntry,
     PolicyFile,
@@ -47,6 +46,7 @@ from aligner_proxy.policy.schema import (
     rule_names,
 )
 from aligner_proxy.policy.server_address import ServerAddress
+from aligner_proxy.policy.shares import NAME
 from aligner_proxy.policy.yaml_file import KeyPath, YamlSource, quote_name, suggest_name
 from aligner_proxy.types import METAALIGNER, Correction, Policy
 
@@ -140,7 +140,6 @@ class PluginSet:
         object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
-        """The offers of one sort, by name."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
 
 
@@ -340,7 +339,6 @@ def _load_plugin(
 
 
 def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
-    """The plugin with the offers and extensions that its hooks return."""
     offers = {sort: tuple(_read_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
     endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)
@@ -414,7 +412,7 @@ def _read_kinds(hooks: pluggy.PluginManager, name: str, sort: str) -> Iterator[K
     for kind in (kind for kinds in _hook_results(hooks, name, sort) for kind in kinds):
         if not isinstance(kind, Kind):
             raise PluginFault(f"its hook {sort} must return a list of aligner_proxy.plugins.api.Kind")
-        if not re.fullmatch(PLUGIN_NAME, str(kind.name)):
+        if not re.fullmatch(NAME, str(kind.name)):
             raise PluginFault(f"its hook {sort} offers something without a valid name")
         if not (isinstance(kind.settings, type) and issubclass(kind.settings, BaseModel)):
             raise PluginFault(f"settings of {kind.name} must be a pydantic model")

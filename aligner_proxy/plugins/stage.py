@@ -49,7 +49,6 @@ class PolicyEditor(Protocol):
         A reply has at most `tokens` tokens; `form` is its JSON schema. `read` raises `InvalidOutput` for an unusable
         reply.
         """
-        ...
 
 
 class PolicyJudge(PolicyEditor, Protocol):
@@ -61,12 +60,10 @@ class PolicyJudge(PolicyEditor, Protocol):
     @property
     def is_decision_model(self) -> bool:
         """Whether it answers the questions of `form` with verdicts by number, in place of writing a reply."""
-        ...
 
     @property
     def may_clear(self) -> bool:
         """Whether its verdict counts where the gateway's own is certain, too."""
-        ...
 
 
 class StageModels(Protocol):

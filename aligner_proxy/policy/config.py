@@ -140,7 +140,6 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
 
 @cache
 def builtin_objectives() -> Mapping[str, Objective]:
-    """The built-in objectives by name."""
     data, _ = read_yaml(Path(__file__).with_name("objectives.yaml"))
     return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
 
@@ -291,7 +290,6 @@ def _check_editors(file: PolicyFile) -> None:
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
-    """Every use of an objective in the file: its key path and its name."""
     for i, route in enumerate(file.routes):
         yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
     for i, tenant in enumerate(file.tenants):
@@ -435,7 +433,6 @@ def can_write(path: Path) -> bool:
 
 
 def cache_dir(file: PolicyFile) -> Path:
-    """The folder of the correction cache."""
     return file.source.resolve(file.cache.dir) if file.cache.dir else home_folder() / "corrections"
 
 
@@ -448,7 +445,6 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
 
 def audit_file(file: PolicyFile) -> Path:
-    """Path of the audit store."""
     return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
 
 

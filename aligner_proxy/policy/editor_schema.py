@@ -64,17 +64,14 @@ class EditorSettings(Protocol):
     @property
     def editor(self) -> str | None:
         """The model that rewrites flagged text."""
-        ...
 
     @property
     def if_nothing_remains(self) -> IfNothingRemains | None:
         """The reaction when all of an answer is flagged."""
-        ...
 
     @property
     def corrector(self) -> str | None:
         """The corrector used instead of the aligner."""
-        ...
 
 
 def editor_groups(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> dict[str, KeyPath]:

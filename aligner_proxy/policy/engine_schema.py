@@ -130,7 +130,6 @@ class Backend(BaseModel):
 
     @property
     def kind(self) -> ServerKind:
-        """The kind of server."""
         return server_kind(self.at[0])
 
     @property

@@ -72,9 +72,7 @@ class JudgeSettings(Protocol):
     @property
     def judge(self) -> Judge | None:
         """The judge of the block."""
-        ...
 
 
 def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
-    """The judges that blocks name, each with its key path."""
     return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

@@ -117,7 +117,6 @@ class Declarations:
 
     @cached_property
     def grants(self) -> tuple[PolicyKey, ...]:
-        """The declared keys that are grants."""
         return tuple(key for key in self.keys if key.grant)
 
     @cached_property

@@ -91,6 +91,8 @@ _Entry = TypeVar("_Entry", Route, Tenant)
 # Policies that are kept, and characters of the longest model name whose policy is kept.
 _REMEMBERED = 1024
 _USUAL_CHARS = 200
+_CACHE_KEY = ("model", "groups", "team_id", "team_alias", "key_hash", "key_alias", "user_id", "alias_by_operator")
+"""The facts that decide the policy of a cacheable request."""
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
@@ -350,16 +352,7 @@ class PolicyResolver:
         """The policy before an aligner is drawn, from the cache if the request is cacheable."""
         if not facts.is_cacheable:
             return self._resolve(facts)
-        return self._cached(
-            facts.model,
-            facts.groups,
-            facts.team_id,
-            facts.team_alias,
-            facts.key_hash,
-            facts.key_alias,
-            facts.user_id,
-            facts.alias_by_operator,
-        )
+        return self._cached(tuple(getattr(facts, name) for name in _CACHE_KEY))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) for each route, and for no route, as if this request matched it despite its model and tags."""
@@ -401,20 +394,9 @@ class PolicyResolver:
             name: value.labels if isinstance(value, Standard) else value for name, value in plugin_values.items()
         }
 
-    def _resolve_cacheable(
-        self,
-        model: str,
-        groups: tuple[str, ...],
-        team_id: str | None,
-        team_alias: str | None,
-        key_hash: str | None,
-        key_alias: str | None,
-        user_id: str | None,
-        alias_by_operator: bool,
-    ) -> Policy:
-        """The policy of a cacheable request; the arguments are the cache key, so they are only what decides it."""
-        facts = RequestFacts(model, (), team_id, team_alias, key_hash, key_alias, user_id)
-        return self._resolve(replace(facts, groups=groups, alias_by_operator=alias_by_operator))
+    def _resolve_cacheable(self, values: tuple[Any, ...]) -> Policy:
+        """The policy of a cacheable request with these values of `_CACHE_KEY`."""
+        return self._resolve(RequestFacts(**dict(zip(_CACHE_KEY, values, strict=True))))
 
     def _resolve(self, facts: RequestFacts) -> Policy:
         """The policy for all names of the model, tightened to that of each model group behind it."""
@@ -477,7 +459,6 @@ class PolicyResolver:
         )
 
     def _route_applies(self, facts: RequestFacts, route: Route) -> bool:
-        """Whether a route applies to a request."""
         return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
@@ -723,7 +704,6 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 
 def setting_value(policy: Policy, name: str) -> Any:
-    """The value that a policy has for one of `SETTINGS`."""
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)

@@ -36,7 +36,7 @@ from aligner_proxy.policy.judge_schema import JudgeSetting
 from aligner_proxy.policy.objective_schema import ObjectiveEntry, ObjectiveSetting
 from aligner_proxy.policy.plugin_keys import NO_DECLARATIONS, AnyOptions, Declarations, PolicyKey, SelectorForm
 from aligner_proxy.policy.refusal_text import Decline
-from aligner_proxy.policy.shares import AlignerChoice
+from aligner_proxy.policy.shares import NAME, AlignerChoice
 from aligner_proxy.policy.yaml_file import LIST_FORM, KeyPath, YamlSource, suggest_name
 from aligner_proxy.prompts import find_template
 from aligner_proxy.types import (
@@ -61,12 +61,9 @@ from aligner_proxy.types import (
 KIND = "kind"
 AUDIT_REQUIRED = "required"
 """The short form of `audit: {enabled: true, required: true}`."""
-PLUGIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-PluginName = Annotated[str, Field(pattern=PLUGIN_NAME)]
+PluginName = Annotated[str, Field(pattern=NAME)]
 PluginEntry = dict[str, Any]
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=NAME)]
 Glob = Annotated[str, Field(min_length=1, max_length=200)]
 Names = tuple[Annotated[str, Field(max_length=200)], ...]
 EVERY = "*"
@@ -564,7 +561,6 @@ class PolicyFile(_Block):
 
     @property
     def source(self) -> YamlSource:
-        """The source file, with the line of each value."""
         return self._source
 
     @property

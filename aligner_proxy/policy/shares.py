@@ -29,6 +29,7 @@ from aligner_proxy.types import (
 )
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Form of the names of aligners, routes, plugins and the like."""
 _WHOLE = 100
 _FORMS = "must be the name of an aligner, or shares in whole per cent: {default: 95, acme-2: 5}"
 Shares = tuple[tuple[str, int], ...]
@@ -70,7 +71,6 @@ AlignerChoice = Annotated[
 
 
 def aligner_names(choice: str | Shares) -> tuple[str, ...]:
-    """The aligners that a setting names."""
     return (choice,) if isinstance(choice, str) else tuple(name for name, _ in choice)
 
 

@@ -45,7 +45,6 @@ ABBREVIATIONS = frozenset({"ex", "ej", "UU", "al", "es"}).union(
 
 
 def word_set(text: str) -> frozenset[str]:
-    """The words of a text."""
     return frozenset(text.split())
 
 

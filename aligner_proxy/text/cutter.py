@@ -101,7 +101,6 @@ class _SentenceWords:
         self._end = 0
 
     def begin(self) -> None:
-        """Begin a sentence."""
         self._run_on = RunOn()
         self._word = ""
 
@@ -138,7 +137,6 @@ class _SentenceTail:
         return self._recent[-1:]
 
     def begin(self, offset: int) -> None:
-        """Begin a sentence."""
         self._start = offset
 
     def add(self, text: str, offset: int) -> None:
@@ -170,7 +168,6 @@ class _PictureEnd:
         return self._sentence is not None
 
     def note(self, sentence: str) -> None:
-        """Note a picture behind a sentence."""
         self._sentence = sentence
         self._is_spaced = False
 
@@ -203,7 +200,6 @@ class _AbbreviationEnd:
         return self._sentence is not None
 
     def note(self, sentence: str) -> None:
-        """Note a sentence that may have ended with its abbreviation."""
         self._sentence = sentence
 
     def awaits(self, char: str) -> bool:
@@ -440,7 +436,6 @@ class Cutter:
             self._start = offset
 
     def _begin_piece(self, offset: int) -> None:
-        """Begin a piece at this offset."""
         if self._body is not None:
             self._waiting = (self._start, self._body)
         elif self._is_first and offset:
@@ -450,7 +445,6 @@ class Cutter:
         self._body = None
 
     def _extend_piece(self, text: str, offset: int) -> None:
-        """Extend the present piece by this text."""
         visible_length = len(text.rstrip())
         if not visible_length:
             return

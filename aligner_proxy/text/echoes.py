@@ -55,7 +55,6 @@ class Echoes:
                 number += 1  # a gap, because sentences of different turns are not adjacent
 
     def has(self, sentence: str) -> bool:
-        """Whether this sentence of an answer is an echo."""
         spoken = words(sentence)
         if any(run in self._runs for run in _runs(spoken)):
             return True

@@ -167,7 +167,6 @@ class Folded:
 
     @property
     def length(self) -> int:
-        """Length of the original."""
         return self.origins[-1] if self.origins else len(self.text)
 
     def cut(self, start: int, end: int) -> Folded:
@@ -201,7 +200,6 @@ def fold(text: str) -> Folded:
 
 
 def fold_segment(text: str) -> Folded:
-    """Fold one segment."""
     folded, places = _fold_known(text) if len(text) <= _KNOWN_CHARS else _fold(text)
     return Folded(text) if folded == text else Folded(folded, (*places, len(text)))
 

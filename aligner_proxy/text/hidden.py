@@ -25,7 +25,6 @@ def escape_hidden(text: str) -> str:
 
 
 def escape_char(char: str) -> str:
-    """The escape sequence for a character."""
     code = ord(char)
     if code <= 0xFF:
         return f"\\x{code:02x}"

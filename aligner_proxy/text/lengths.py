@@ -14,7 +14,6 @@ _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
 def count_words(text: str) -> int:
-    """Number of words."""
     return len(_WORD.findall(text))
 
 

@@ -101,7 +101,6 @@ def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_H
 
 
 def _match_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
-    """Read the halves of a text, and find the partner of each."""
     matching = _Matching(earlier)
     for piece in pieces:
         if len(matching.halves) > _MOST_HALVES:

@@ -263,7 +263,6 @@ def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedTex
 
 
 def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
-    """Whether the `following` line is read together with `line`."""
     last_start, last_end = line.stretches[-1]
     if line.kind is not _LineKind.JSON and SENTENCE_END.search(text[last_start:last_end]) is not None:
         return False
@@ -346,7 +345,6 @@ def _whole_sentences(text: str) -> Iterator[Segment]:
 
 
 def _join_pieces(run: Sequence[Segment]) -> Segment:
-    """Consecutive segments as one."""
     return Segment(run[0].start, "".join(piece.text + piece.gap for piece in run[:-1]) + run[-1].text, run[-1].gap)
 
 

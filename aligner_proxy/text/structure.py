@@ -189,7 +189,6 @@ class _LineSentences:
         self.start = 0
 
     def begin(self, start: int) -> int:
-        """Begin a sentence at `start`; return `start`."""
         self.start = start
         self._read = start
         self._run_on = None
@@ -260,7 +259,6 @@ def is_abbreviated(sentence: str) -> bool:
 
 
 def item_marks(text: str) -> list[str]:
-    """The markers of all items, in order."""
     return [mark for _, mark in _find_items(split(text))]
 
 
@@ -334,12 +332,10 @@ def dictated_text(objective: str) -> str | None:
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
-    """The dictated texts of all objectives that have one."""
     return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
-    """Whether an objective dictates this sentence."""
     line = one_line(sentence)
     return len(line) >= LEAST_CHARS and any(line in text for text in dictated)
 

@@ -212,7 +212,6 @@ def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -
 
 
 def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The conversation in a request to any of these endpoints."""
     for name in _ROLES:
         value = request.get(name)
         # In Messages requests `system` may be a list of blocks instead of a text.

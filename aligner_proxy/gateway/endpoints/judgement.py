@@ -37,13 +37,11 @@ class Hooks(Protocol):
         self, user_api_key_dict: UserAPIKeyAuth, cache: Any, data: dict[str, Any], call_type: Any
     ) -> dict[str, Any]:
         """Resolve the policy; raises if the request asks for something that it is not allowed."""
-        ...
 
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """Correct a whole response; None leaves it unchanged."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,6 @@ class AnswerBatch:
         return BodyRequest(names, texts, self.fields)
 
     def make_response(self) -> ModelResponse:
-        """The answers as a chat completion."""
         reasons = self.finish_reasons or [_TOOL_CALLS if self.tool_calls else STOP] * len(self.texts)
         calls = {_TOOL_CALLS: [dict(call) for call in self.tool_calls]} if self.tool_calls else {}
         choices = [
@@ -122,7 +119,6 @@ class JudgedBatch:
 
     @property
     def changed(self) -> bool:
-        """Whether any text was changed."""
         return list(self.before) != list(self.after)
 
     @property

@@ -23,6 +23,7 @@ from cachetools import TTLCache
 
 from aligner_proxy.engine.api import AlignerInfo, Engine
 from aligner_proxy.errors import AlignerProxyError, CorrectionError
+from aligner_proxy.gateway.process.die_with_parent import tether_command
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
@@ -76,7 +77,6 @@ class AutoTrainer:
             await asyncio.sleep(self.look_s)
 
     async def train_due(self, target: ServingEngine) -> None:
-        """Train all objectives that are due."""
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):  # the engine need not be asked
             return
@@ -103,26 +103,15 @@ class AutoTrainer:
     async def _run_training(self, target: ServingEngine, titles: Sequence[str]) -> None:
         """Run `aligner-proxy teach` for these objectives at low priority, and log its report."""
         engine = ["--engine", target.address] if target.address else []
-        command = [
-            sys.executable,
-            "-m",
-            "aligner_proxy",
-            "teach",
-            str(self.policies),
-            *titles,
-            "--json",
-            *engine,
-        ]
-        launcher = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
+        command = [sys.executable, "-m", "aligner_proxy", "teach", str(self.policies), *titles, "--json", *engine]
         log.info("teaching %d objectives that have examples: %s", len(titles), ", ".join(titles))
         process = await asyncio.create_subprocess_exec(
-            *launcher,
-            *command,
+            *tether_command(command),
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C does not reach it; the launcher ends it with us
+            start_new_session=True,  # Ctrl-C does not reach it
         )
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)

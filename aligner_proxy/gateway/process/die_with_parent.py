@@ -11,9 +11,15 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 _PR_SET_PDEATHSIG = 1
 """Number of the `prctl` option, from Linux's headers."""
+
+
+def tether_command(command: Iterable[str]) -> list[str]:
+    """The command line by which this process runs a command that ends with it."""
+    return [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid()), *command]
 
 
 def tether(parent: int) -> None:

@@ -29,7 +29,6 @@ from aligner_proxy.policy import config
 
 
 def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
-    """The SETTINGS argument for these sockets and limits."""
     return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
 

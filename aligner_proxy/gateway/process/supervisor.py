@@ -19,13 +19,14 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import AlignerProxyError, WeightsError
+from aligner_proxy.gateway.process.die_with_parent import tether_command
 from aligner_proxy.gateway.process.memory_limit import MemoryLimit
 
 log = logging.getLogger(__name__)
@@ -78,15 +79,9 @@ class ChildProcess:
 
     async def start(self) -> None:
         """Start the process; it writes to this process's output."""
-        tethered_command = [
-            sys.executable,
-            "-m",
-            "aligner_proxy.gateway.process.die_with_parent",
-            str(os.getpid()),
-            *self.command,
-        ]
+        command = tether_command(self.command)
         self.process = await asyncio.create_subprocess_exec(
-            *tethered_command, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
+            *command, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
         )
         self.since = time.monotonic()
         self._end_task = asyncio.ensure_future(self._wait_end())
@@ -180,8 +175,7 @@ class EngineProcess:
             return
         if self._keeping is not None:
             # First, since it would restart the stopped engine.
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await end_tasks(self._keeping)
         if self.child:
             await self.child.stop(grace)
 
@@ -210,7 +204,6 @@ class Generation:
         await _wait_ready(self.gateway, self.wait_until_serving)
 
     async def wait_until_serving(self) -> None:
-        """Wait until LiteLLM serves."""
         await self.wait_serving()
         self.has_served = True
 
@@ -287,9 +280,7 @@ async def run(
             return supervising.result() if supervising.done() else 0  # 0: a signal asked for the end
         finally:
             on_drain()
-            supervising.cancel()
-            stopped.cancel()
-            await asyncio.gather(supervising, stopped, return_exceptions=True)
+            await end_tasks(supervising, stopped)
             await supervisor.stop_all()
 
 
@@ -330,11 +321,9 @@ class _Supervisor:
                 else:
                     return await current.gateway.wait()
         finally:
-            announcing.cancel()
-            await asyncio.gather(announcing, return_exceptions=True)
+            await end_tasks(announcing)
 
     async def _next_demand(self, current: Generation) -> _Demand:
-        """Wait for the next demand on the current generation."""
         demands = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
@@ -346,9 +335,7 @@ class _Supervisor:
             return next(demand for task, demand in demands.items() if task.done())
         finally:
             self._restart.clear()
-            for task in demands:
-                task.cancel()
-            await asyncio.gather(*demands, return_exceptions=True)
+            await end_tasks(*demands)
 
     async def _wait_too_large(self, current: Generation) -> None:
         """Wait until LiteLLM uses too much memory, at least `stable` seconds after the last replacement or attempt."""
@@ -376,9 +363,7 @@ class _Supervisor:
                 await asyncio.wait(draining)
         finally:
             self._hurry_drains.clear()
-            over_limit.cancel()
-            departures.cancel()
-            await asyncio.gather(over_limit, departures, return_exceptions=True)
+            await end_tasks(over_limit, departures)
 
     async def _revive(self, predecessor: Generation) -> Generation:
         """Replace a generation whose LiteLLM has ended; keep the engine, unless SIGHUP arrives.
@@ -445,9 +430,7 @@ class _Supervisor:
             if not finished.done():
                 log.warning("litellm: too much memory is used, the old process ends in %g s", self._pace.last)
         finally:
-            for task in (finished, over_limit, hurry):
-                task.cancel()
-            await asyncio.gather(finished, over_limit, hurry, return_exceptions=True)
+            await end_tasks(finished, over_limit, hurry)
 
     def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
         generation = self._make(engine)
@@ -456,9 +439,7 @@ class _Supervisor:
 
     async def stop_all(self) -> None:
         """Drain and stop all generations concurrently."""
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await end_tasks(*self._leaving)
         await asyncio.gather(*(generation.stop(self._pace.grace, self._pace.grace) for generation in self._generations))
 
     @contextlib.contextmanager
@@ -503,6 +484,4 @@ async def _wait_ready(child: ChildProcess, ready: Ready) -> None:
             )
         readiness.result()
     finally:
-        readiness.cancel()
-        end.cancel()
-        await asyncio.gather(readiness, end, return_exceptions=True)
+        await end_tasks(readiness, end)

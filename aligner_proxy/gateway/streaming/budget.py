@@ -53,7 +53,6 @@ class StreamBudget:
         self._waiting: set[asyncio.Event] = set()
 
     def open(self, tenant: str) -> StreamAccount:
-        """Open an account for a new stream."""
         STREAM_BYTES.set(self.held_bytes)
         return StreamAccount(self, tenant)
 

@@ -43,7 +43,6 @@ class _WaitingEvent:
 
     @property
     def original(self) -> Any:
-        """The event as it arrived."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
 
@@ -122,7 +121,6 @@ class CallStream:
         """Whether nothing waits any longer, so that no further call is corrected."""
 
     def correct(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
-        """The stream with corrected calls."""
         self._source = source
         return WatchedStream(self._correct_items(source), source)
 

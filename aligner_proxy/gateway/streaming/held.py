@@ -148,7 +148,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Correct the answer and set the items to deliver; if the upstream broke off, these are the original items."""
         # First, since `correct` records an outcome even if the client leaves meanwhile.
         self._has_outcome = True
-        exchanges = self._read_exchanges()
+        exchanges = self._decoder.exchanges()
         outcomes = await self._correct_texts(exchanges)
         self._opening.is_over = True  # what is left goes out together
         originals = self._queue.entries() if self._opening.delivered else self._received
@@ -176,9 +176,6 @@ class HeldStream(StreamQueue[PrefilledText]):
         if no_store(self._request.data, self._source):
             exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._request.corrector.correct(exchanges, self._take_session)
-
-    def _read_exchanges(self) -> list[Exchange]:
-        return self._decoder.exchanges()
 
     def _take_session(self, index: int) -> Session | None:
         return self._texts[index].take_session() if index in self._texts else None
@@ -276,7 +273,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         state = self._request.state
         metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
-        indices = [exchange.index for exchange in self._read_exchanges()] or [0]
+        indices = [exchange.index for exchange in self._decoder.exchanges()] or [0]
         state.settle(
             [metrics.record_unprocessed(state.call_id, state.policy, status, reason, index) for index in indices]
         )
@@ -317,10 +314,9 @@ class LiveStream(HeldStream):
 
     async def _end(self) -> None:
         self._has_outcome = True
-        await self._correct_texts(self._read_exchanges())
+        await self._correct_texts(self._decoder.exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:
-    """An empty stream."""
     for item in list[object]():
         yield item

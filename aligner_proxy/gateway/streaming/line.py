@@ -32,25 +32,20 @@ class StreamText(Protocol):
     @property
     def changed(self) -> bool:
         """Whether any part of the text is replaced."""
-        ...
 
     @property
     def has_output(self) -> bool:
         """Whether anything but white space is delivered, as far as it is decided."""
-        ...
 
     @property
     def length(self) -> int:
         """Characters of the original so far."""
-        ...
 
     async def feed(self, piece: str) -> None:
         """Add a piece of the original."""
-        ...
 
     def render(self, start: int, end: int) -> str:
         """The text to deliver in place of these original characters."""
-        ...
 
 
 Text = TypeVar("Text", bound=StreamText)
@@ -107,16 +102,13 @@ class EventLine(Generic[Text]):
         return item if len(self) < PACKED_FROM else self._packer.pack(item)
 
     def append(self, queued: QueuedEvent[Text]) -> None:
-        """Append an event."""
         self._entries.append(self._pack_event(queued) or queued)
 
     def popleft(self) -> QueuedEvent[Text]:
-        """Remove and return the first event."""
         return self._unpack_entry(self._entries.popleft())
 
     @property
     def first(self) -> QueuedEvent[Text]:
-        """The first event."""
         return self._unpack_entry(self._entries[0])
 
     @property
@@ -138,7 +130,6 @@ class EventLine(Generic[Text]):
         return entry.unpack() if isinstance(entry, PackedChunk) else entry
 
     def clear(self) -> None:
-        """Remove all events."""
         self._entries.clear()
 
     def __len__(self) -> int:

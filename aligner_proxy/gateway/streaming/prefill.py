@@ -72,7 +72,6 @@ class PrefilledText:
         self.changed = True
 
     def render(self, start: int, end: int) -> str:
-        """The text to deliver in place of these original characters."""
         return self._replacements.render(start, end, "")
 
     async def aclose(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from aligner_proxy.concurrency import TimeSlice, run_to_end
+from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
@@ -92,7 +92,6 @@ class ClientSide:
         return None if self._heartbeat_at is None else self._heartbeat_at - time.monotonic()
 
     def note(self, item: object, *, has_text: bool) -> None:
-        """Record a delivered item."""
         self.served_items.append(item)
         self._ending = sse.stream_tail(self._ending, item)
         if has_text:
@@ -257,7 +256,6 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 
     def _original_text(self, index: int) -> str:
-        """The original of a text so far."""
         return self._decoder.exchange(index).answer or ""
 
     def _pop_event(self) -> QueuedEvent[Text]:
@@ -289,7 +287,6 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     @property
     def waits(self) -> bool:
-        """Whether events are queued."""
         return bool(self._queue)
 
     def _get_text(self, index: int) -> Text:
@@ -365,8 +362,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         work = self._work
         self._work = None  # avoids a reference cycle, since its error refers to the stream
         if work is not None:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await end_tasks(work)
         self._room.account.close()
         await self.settle(finished=finished)
 

@@ -318,7 +318,6 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             metrics.record_not_applied(self._request.state)
 
     def _settle_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
-        """Exchange and outcome of a stream without any text."""
         policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
         if not finished:

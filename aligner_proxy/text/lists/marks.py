@@ -95,7 +95,6 @@ class Mark:
 
     @property
     def is_bullet(self) -> bool:
-        """Whether it is a bullet, that is, has no number."""
         return self.readings[0][0] is MarkKind.BULLET
 
     @property

@@ -46,7 +46,6 @@ class OutlineLine:
 
     @property
     def is_row(self) -> bool:
-        """Whether it is a row of a table."""
         return self.text.lstrip(" \t>").startswith("|")
 
     @property
@@ -82,7 +81,6 @@ class OutlineItem:
 
     @property
     def segments(self) -> range:
-        """All its segments."""
         return range(self.first, self.stop)
 
 

@@ -275,7 +275,6 @@ class DatabaseStore(AuditStore):
         """Do nothing, because the server's log belongs to its operator, who may need it for backups."""
 
     def close(self) -> None:
-        """Close the connection."""
         self._server.close()
 
     @contextmanager
@@ -360,7 +359,6 @@ class DatabaseLease:
         return True
 
     def read(self) -> ClockReading | None:
-        """The clock reading of the last deletion round, by any holder of the lease; None if there is none."""
         assert self._store is not None
         try:
             return _READING.validate_json(self._store.rows("SELECT reading FROM clocks")[0][0])
@@ -368,7 +366,6 @@ class DatabaseLease:
             return None
 
     def write(self, reading: ClockReading) -> None:
-        """Store a clock reading for the next holder."""
         assert self._store is not None
         with self._store.transaction():
             self._store.rows("DELETE FROM clocks")

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy import __version__
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.policy import config
@@ -68,7 +69,6 @@ def policies_hash(file: PolicyFile) -> str:
 
 
 def read_member_state(policies: Policies) -> MemberState:
-    """Compute the active state of this process."""
     current = policies.current
     heads = sorted(
         (scope, name, aligner, head)
@@ -148,9 +148,7 @@ class Fleet:
 
     async def aclose(self) -> None:
         """End the tasks, and let another process of this host exchange heads."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(*self._tasks)
         if self._heads is not None:
             self._heads.close()
 

@@ -45,7 +45,6 @@ return others
 
 
 def make_member_id() -> str:
-    """A unique id for a new member."""
     return secrets.token_hex(8)
 
 

@@ -181,7 +181,6 @@ class SharedEntries:
                 )
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._server.aclose()
 
     def _lease_name(self, key: str) -> str:

@@ -44,11 +44,9 @@ class Database:
         return DatabaseStore(self, seal, durable=durable)
 
     def make_lease(self) -> DatabaseLease:
-        """A lease object that all hosts compete for; it is not taken yet."""
         from aligner_proxy_fleet.database import DatabaseLease
 
         return DatabaseLease(self)
 
     def with_patience(self, seconds: float) -> Database:
-        """The same database with this timeout for each call."""
         return replace(self, patience_s=seconds)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.engine.admission import Accounts
 from aligner_proxy.types import Quota
 from aligner_proxy_fleet.entries import ALTERED
@@ -159,10 +160,8 @@ class SharedAccounts(Accounts):
             self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
 
     async def aclose(self) -> None:
-        """Stop exchanging."""
         if self._exchanging is not None:
-            self._exchanging.cancel()
-            await asyncio.gather(self._exchanging, return_exceptions=True)
+            await end_tasks(self._exchanging)
 
 
 def _total_places(heartbeats: Heartbeats) -> int:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy_fleet.errors import RedisAway, RedisRefused
 from aligner_proxy_fleet.metrics import REDIS_FAILURES, REDIS_UP
 
@@ -85,11 +86,9 @@ class RedisServer:
         return open_client(self._url, self._patience_s)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         self._closed = True
         if self._returning is not None:
-            self._returning.cancel()
-            await asyncio.gather(self._returning, return_exceptions=True)
+            await end_tasks(self._returning)
         await self._disconnect()
 
     async def _disconnect(self) -> None:

@@ -7,6 +7,7 @@ application's users is counted separately, since its senders choose the answers 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,6 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float, float]:
-        """The share, and the ends of its 95 % interval."""
         return wilson_interval(self.count, self.of)
 
     @property
@@ -41,15 +41,8 @@ class Share:
         """How many more reviews make the interval narrow enough, if the share does not change."""
         # without reviews take the share with the widest interval
         value = self.interval[0] if self.of else 0.5
-        low = self.of
-        high = _MOST_NEEDED
-        while low < high:
-            middle = (low + high) // 2
-            if _half_width(value, middle) <= TARGET_HALF_WIDTH:
-                high = middle
-            else:
-                low = middle + 1
-        return low - self.of
+        counts = range(self.of, _MOST_NEEDED)
+        return bisect_left(counts, True, key=lambda count: _half_width(value, count) <= TARGET_HALF_WIDTH)
 
 
 def _half_width(value: float, of: int) -> float:
@@ -184,15 +177,12 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
     """The agreed verdict, the worst over all places; None without reviews or without agreement."""
-    return None if not reviews or reviewers_disagree(reviews) else _worst_verdict(reviews)
+    if not reviews or reviewers_disagree(reviews):
+        return None
+    return min((review.verdict for review in reviews), key=_WORST.index)
 
 
 _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
-
-
-def _worst_verdict(reviews: Sequence[Review]) -> ReviewVerdict:
-    """The worst verdict on any place of an answer."""
-    return min((review.verdict for review in reviews), key=_WORST.index)
 
 
 @dataclass(frozen=True, slots=True)

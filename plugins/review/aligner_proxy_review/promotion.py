@@ -11,6 +11,7 @@ import difflib
 import re
 import sqlite3
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -108,7 +109,6 @@ class Proposal:
 
     @property
     def diff(self) -> list[str]:
-        """The difference, line by line."""
         name = self.path.name
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
 
@@ -243,18 +243,10 @@ class Ruling:
     @property
     def reviews_needed(self) -> int:
         """How many more reviews with the verdict "right" would prove that the share is within the bound."""
-        count = self.wrong.count if self.wrong else 0
+        wrong = self.wrong or Share(0, 0)
         # a search by halves: each further right review lowers the upper end of the interval
-        low = self.wrong.of if self.wrong else 0
-        reviewed_count = low
-        high = _MOST_NEEDED
-        while low < high:
-            middle = (low + high) // 2
-            if Share(count, middle).interval[2] <= self.bound:
-                high = middle
-            else:
-                low = middle + 1
-        return low - reviewed_count
+        counts = range(wrong.of, _MOST_NEEDED)
+        return bisect_left(counts, True, key=lambda count: Share(wrong.count, count).interval[2] <= self.bound)
 
     @property
     def refusal(self) -> str | None:

@@ -80,7 +80,6 @@ class ReplayCase:
 
     @property
     def change(self) -> ReplayChange:
-        """The difference."""
         before_changed = self.before.ending is Ending.CHANGED
         after_changed = self.after.ending is Ending.CHANGED
         if before_changed and after_changed:
@@ -123,7 +122,6 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
-    """The run as the entry recorded it."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -145,7 +143,6 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
-    """The run of an answer with this outcome."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
@@ -184,7 +181,6 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
-    """The figures of one run."""
     endings = Counter(run.ending for run in runs)
     # the aligner did not score the others to the end
     times = sorted(run.engine_ms for run in runs if run.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
@@ -193,8 +189,8 @@ def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
         endings={ending: endings[ending] for ending in Ending},
         refusals=dict(Counter(run.reason or "" for run in runs if run.ending is Ending.REFUSED).most_common()),
         changed=wilson_interval(endings[Ending.CHANGED], len(runs)),
-        p50_ms=_quantile(times, 0.5),
-        p95_ms=_quantile(times, 0.95),
+        p50_ms=quantile(times, 0.5),
+        p95_ms=quantile(times, 0.95),
         forwards=statistics.fmean(run.forwards for run in runs) if runs else 0.0,
     )
 
@@ -205,6 +201,6 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
     return {change: counts[change] for change in ReplayChange}
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    # by nearest rank
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Quantile `share` of ordered values, by nearest rank; 0 without any."""
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0

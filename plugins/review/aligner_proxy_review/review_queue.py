@@ -54,7 +54,6 @@ class AnswerFilter:
     """The tenants whose answers the reviewer may see, as in the store; None for all."""
 
     def condition(self) -> tuple[str, list[object]]:
-        """The SQL condition and its values."""
         parts: list[str] = ["e.at >= ?"]
         values: list[object] = [self.since]
         if self.tenant is not None:
@@ -127,12 +126,10 @@ class ReviewQueue:
         return not leases
 
     def count_waiting(self) -> int:
-        """The number of answers in the queue."""
         condition, values = self._condition()
         return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
 
     def release(self) -> None:
-        """Release all leases of this reviewer."""
         with self._store.transaction():
             self._delete_leases()
 

@@ -133,7 +133,6 @@ class Reviews:
         return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
 
     def all(self) -> Iterator[Review]:
-        """Every review, in order of arrival."""
         return self._select("1 = 1 ORDER BY id", ())
 
     def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:

@@ -130,7 +130,6 @@ def _apply_whole_review(draft: _DraftRow, entry: Entry, review: Review) -> str |
 
 
 def _apply_segment_review(draft: _DraftRow, review: Review) -> None:
-    """Apply a review of one segment."""
     number = review.segment
     if number is None or number >= len(draft.segments):
         raise NoRow("about the end of the answer, after its last segment")

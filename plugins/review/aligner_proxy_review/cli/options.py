@@ -12,7 +12,7 @@ import click
 
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli.options import parse_moment
+from aligner_proxy.cli.options import add_options, parse_moment
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.litellm_config import resolve_policies_file
@@ -40,10 +40,7 @@ _OPTIONS = (
 
 def review_options(command: F) -> F:
     """Add the options that select the store and the answers."""
-    # click lists the option applied last first
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,6 @@ class OpenReviews:
         return self.store.select(f"id IN ({selected_ids}) ORDER BY id", values)
 
     def reviews(self) -> list[Review]:
-        """Every review in the store."""
         return list(Reviews(self.store).all())
 
 
@@ -81,7 +77,6 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 
 def share_text(share: Share) -> str:
-    """A share as text for people."""
     if not share.of:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
@@ -89,7 +84,6 @@ def share_text(share: Share) -> str:
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
-    """A share as JSON fields."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
 

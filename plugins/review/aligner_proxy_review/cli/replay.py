@@ -26,9 +26,8 @@ from rich.text import Text
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.diff import make_table, render_diff
-from aligner_proxy.cli.json_lines import print_progress
 from aligner_proxy.cli.options import parse_moment, weight_options
-from aligner_proxy.cli.terminal import Terminal, echo_json
+from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
 from aligner_proxy.correctors.registry import correctors
 from aligner_proxy.engine.api import Engine
 from aligner_proxy.errors import ConfigError

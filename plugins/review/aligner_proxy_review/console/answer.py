@@ -49,7 +49,6 @@ class Opinion:
 
     @property
     def is_against_aligner(self) -> bool:
-        """Whether the reviewer disagrees with the aligner."""
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
@@ -77,7 +76,6 @@ class AnswerView:
 
     @property
     def answer(self) -> str:
-        """The upstream's answer."""
         return (self.content and self.content.exchange.answer) or ""
 
     @property
@@ -108,27 +106,22 @@ class AnswerView:
     @cached_property
     def edits(self) -> tuple[ShownEdit, ...]:
         """The changes, at most the first `_MOST_EDITS`."""
-        content = self.content
-        if content is None:
-            return ()
-        answer = self.answer
-        return tuple(self._make_edit(answer, *edit) for edit in content.edits[:_MOST_EDITS])
+        return tuple(self._make_edit(self.answer, *edit) for edit in self._all_edits[:_MOST_EDITS])
 
     @property
     def more_edits(self) -> int:
         """The number of changes not included in `edits`."""
-        return max(0, len(self.content.edits) - _MOST_EDITS) if self.content else 0
+        return max(0, len(self._all_edits) - _MOST_EDITS)
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
         """The whole answer, split into kept, removed and added passages."""
-        content = self.content
-        if content is None:
+        if self.content is None:
             return ()
         answer = self.answer
         passages: list[Passage] = []
         end = 0
-        for (start, stop, _), edit in zip(content.edits, self.edits, strict=False):
+        for (start, stop, _), edit in zip(self._all_edits, self.edits, strict=False):
             passages += [(WordChange.KEPT.value, answer[end:start]), *edit.passages]
             end = stop
         return (*passages, (WordChange.KEPT.value, answer[end:]))
@@ -152,9 +145,12 @@ class AnswerView:
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
-        """The reports of extensions and stages."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
+
+    @property
+    def _all_edits(self) -> Sequence[tuple[int, int, str]]:
+        return self.content.edits if self.content else ()
 
     @property
     def _flagged(self) -> Sequence[Flagged]:

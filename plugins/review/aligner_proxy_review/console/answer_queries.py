@@ -84,7 +84,6 @@ class AnswerFilters:
 
     @classmethod
     def from_query(cls, query: dict[str, str]) -> AnswerFilters:
-        """The filters among the query parameters."""
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
     @property
@@ -102,7 +101,6 @@ class AnswerFilters:
         return urlencode({name: value for name, value in values.items() if value})
 
     def admit(self, entry: Entry) -> bool:
-        """Whether the entry matches."""
         return (
             self.tenant in ("", entry.tenant)
             and self.route in ("", route_name(entry))
@@ -182,7 +180,6 @@ class AnswerQueries:
         return None
 
     def reviews(self, entry: Entry) -> list[Review]:
-        """The reviews of an answer."""
         if not entry.aligner_id:
             return []
         with self._open_store() as store:

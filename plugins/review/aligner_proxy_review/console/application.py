@@ -24,6 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy_review.console import forms, overview, pages, review_page
 from aligner_proxy_review.console.access import find_viewer, key_digest
@@ -118,7 +119,6 @@ class Console:
         self._secure = secure
 
     def application(self) -> Starlette:
-        """Build the Starlette application."""
         static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
         routes = [
             Route("/", self._redirect_home),
@@ -168,8 +168,7 @@ class Console:
         try:
             yield
         finally:
-            feed_task.cancel()
-            await asyncio.gather(feed_task, return_exceptions=True)
+            await end_tasks(feed_task)
             await self.services.jobs.aclose()
             await self.services.gateway.aclose()
 

@@ -12,6 +12,7 @@ from typing import Any
 from aligner_proxy.audit import writer
 from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.errors import ConfigError, NothingRecorded
+from aligner_proxy.gateway.reload import Signature, file_signature
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy import config
@@ -24,8 +25,6 @@ from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy_review.console.forms import PageError
 
 log = logging.getLogger(__name__)
-_Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Modification stamps of the files; differs whenever a file changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +113,7 @@ class ConsoleFiles:
         policies = registry.load_policies(find_policies(self._litellm_file))
         return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
 
-    def _stamps(self, configured: ConsoleConfig) -> _Stamp:
+    def _stamps(self, configured: ConsoleConfig) -> Signature:
         source = configured.policies.source
         paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
-        return tuple(None if path is None else _stamp(path) for path in paths)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return tuple(None if path is None else file_signature(path) for path in paths)

@@ -19,6 +19,8 @@ from typing import Any
 
 from cachetools import LRUCache
 
+from aligner_proxy.concurrency import end_tasks
+from aligner_proxy.gateway.process.die_with_parent import tether_command
 from aligner_proxy_review.console.forms import PageError
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,6 @@ class ConsoleJob:
 
     @property
     def runs(self) -> bool:
-        """Whether it is still running."""
         return self.result is None and self.fault is None
 
 
@@ -85,10 +86,7 @@ class ConsoleJobs:
 
     async def aclose(self) -> None:
         """Cancel all jobs and wait for their ends."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*(job.task for job in self._jobs.values() if job.task is not None))
 
     async def _run(self, job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
         """Run a job when its turn comes, and record a failure as its fault."""
@@ -107,11 +105,8 @@ class ConsoleJobs:
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
     """Run one command and read its progress lines; kills it if the job is cancelled."""
-    # the command ends when the console dies
-    launcher = [sys.executable, "-m", "aligner_proxy.gateway.process.die_with_parent", str(os.getpid())]
     process = await asyncio.create_subprocess_exec(
-        *launcher,
-        *(sys.executable, "-m", "aligner_proxy", *arguments),
+        *tether_command([sys.executable, "-m", "aligner_proxy", *arguments]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -101,7 +101,6 @@ class LiveFeed:
 
     @property
     def page_count(self) -> int:
-        """The number of open pages."""
         return len(self._pages)
 
     async def poll(self) -> None:

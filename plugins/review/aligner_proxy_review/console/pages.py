@@ -79,7 +79,6 @@ class Visit:
     viewer: Viewer
 
     def page(self, template: str, **values: object) -> Response:
-        """Render a template for this viewer."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
             viewer=self.viewer, token=token, path=self.request.url.path, **values
@@ -122,7 +121,6 @@ def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[st
 
 
 async def show_search(visit: Visit) -> Response:
-    """Show the empty form of the search."""
     return visit.page("search.html", search_text="", answers=None, found=None)
 
 
@@ -180,7 +178,6 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
 
 
 async def show_answer(visit: Visit) -> Response:
-    """Show one answer with its edits."""
     services = visit.services
     entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
     if entry is None:
@@ -199,7 +196,6 @@ async def show_answer(visit: Visit) -> Response:
 
 
 async def show_rates(visit: Visit) -> Response:
-    """Show the rates of a period."""
     name, period = read_period(visit)
     rates = await asyncio.to_thread(count_rates, visit, period)
     return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)

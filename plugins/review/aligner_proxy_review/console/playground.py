@@ -111,7 +111,6 @@ class GatewayClient:
             raise GatewayRefused(f"the gateway does not answer ({type(error).__name__}); does it run?") from None
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
 

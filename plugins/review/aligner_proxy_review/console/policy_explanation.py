@@ -28,7 +28,6 @@ class ExplainedSetting:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the built-in default."""
         return self.origin == _BUILT_IN
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from aligner_proxy.types import Status
 from aligner_proxy_review.console.answer_queries import CountedAnswer, route_name
+from aligner_proxy_review.replay import quantile
 
 PERIODS = {"1h": 3600.0, "1d": 86_400.0, "7d": 7 * 86_400.0}
 """Periods that can be chosen, in seconds."""
@@ -37,16 +37,13 @@ class RateGroup:
         return self.statuses.total()
 
     def count(self, status: Status) -> int:
-        """Number of answers with this status."""
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
         """Quantile `share` of the added latency, by nearest rank."""
-        ordered = sorted(self.times)
-        return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+        return quantile(sorted(self.times), share)
 
     def count_answer(self, entry: CountedAnswer) -> None:
-        """Count one answer."""
         self.statuses[entry.status] += 1
         # in shadow mode the reason says what would have been done
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
@@ -73,7 +70,6 @@ class Rates:
 
     @property
     def total(self) -> RateGroup:
-        """All groups as one."""
         total = RateGroup("all", "all")
         for group in self.groups:
             total.statuses += group.statuses
@@ -84,7 +80,6 @@ class Rates:
 
     @property
     def tallest_bar(self) -> int:
-        """Number of answers in the tallest bar."""
         return max((bar.total() for bar in self.bars), default=0)
 
 

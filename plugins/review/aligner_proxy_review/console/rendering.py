@@ -18,7 +18,6 @@ _NO_VALUE = "–"
 
 
 def make_environment() -> Environment:
-    """Create the Jinja environment of the templates."""
     templates = Environment(
         loader=PackageLoader("aligner_proxy_review.console"),
         autoescape=True,

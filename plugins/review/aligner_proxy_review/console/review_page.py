@@ -29,7 +29,6 @@ _LONGEST_NUMBER = 6
 
 
 async def show_review(visit: Visit) -> Response:
-    """Show the current answer."""
     entry, state = await asyncio.to_thread(_current_answer, visit)
     view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MOST_SEGMENTS] if entry and entry.content else []

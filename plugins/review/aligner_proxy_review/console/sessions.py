@@ -86,7 +86,6 @@ class ConsoleSessions:
         return value if value and _equal(mac, self._mac("cookie", value)) else None
 
     def form_token(self, name: str) -> str:
-        """The token for forms of this session."""
         return self._mac("form", name)
 
     def owns_token(self, token: str, name: str) -> bool:

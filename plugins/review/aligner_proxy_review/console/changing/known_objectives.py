@@ -40,7 +40,6 @@ class KnownObjective:
 
     @property
     def handle(self) -> str:
-        """Its id in URLs."""
         return hashlib.sha256(json.dumps([scope_of(self.tenant), self.name]).encode()).hexdigest()[:16]
 
     @property

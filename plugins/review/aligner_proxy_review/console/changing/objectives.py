@@ -76,7 +76,6 @@ class _Contents:
 
 
 async def show_objective(visit: Visit) -> Response:
-    """Show one objective."""
     contents = await asyncio.to_thread(_read_contents, visit)
     views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
     may_change = contents.target.may_change(visit.viewer)
@@ -186,7 +185,6 @@ def _require_subject(target: KnownObjective) -> Subject:
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
-    """Parse the sentences of a form, one per line."""
     sentences = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
@@ -260,7 +258,6 @@ def _block_auto_teaching(visit: Visit, subject: Subject) -> None:
 
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Remove one example from a list of the file."""
     kind = form.get("list", "")
     is_removed = kind in (AGAINST, FINE) and example_file.remove_example(
         _require_subject(target), kind, form.get("example", "")
@@ -401,7 +398,6 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
 
 
 def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
-    """The heads that a lesson produced, with their bytes."""
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]

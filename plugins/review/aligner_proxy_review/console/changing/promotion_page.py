@@ -75,7 +75,6 @@ class _ShownChange:
 
 
 async def show_form(visit: Visit) -> Response:
-    """Show the form for a change."""
     refuse_reviewers(visit)
     return await asyncio.to_thread(_render_page, visit, {}, None)
 
