@@ -1,7 +1,8 @@
 """Answers questions about a text as a decision model does, under the caller's key, policy and quota.
 
 A caller may ask about the objectives that it may request: configured ones by name, with their taught heads, and with
-`allow: ["*"]` others in its own words. The head answers alone, without a judge; nothing is edited, cached or recorded.
+`allow: ["*"]` others in its own words. The head answers alone, without a judge; nothing is edited or recorded, and only
+heads of a request's examples stay in memory.
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     assert nothing.touched_simulated.hits == 0
     assert 5 <= near.touched_simulated.hits <= 25, "one in seven is wrong"
     assert near.touched_simulated == wide.touched_simulated, "the same verdict by every rule"
-    assert [one.short_calls.hits for one in (nothing, near, whole)] == [0, 0, 1], (
-        "short answers cost calls of their own"
-    )
+    assert [one.short_calls.hits for one in (nothing, near, whole)] == [0, 0, 1], "short answers cost calls, too"
     table = guards.judge_table([near, whole])
     assert "| harmbench | band 0.5 | 1/3" in table
     assert "| harmbench | band 0.5, answer_band 2.5 | 1/3" in table
