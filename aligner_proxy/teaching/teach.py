@@ -168,7 +168,6 @@ class _FittedHeads:
 
     @cached_property
     def heads(self) -> fit.Heads:
-        """All heads, fitted together."""
         return fit.fit(self.table, self.standard[0], self.parts)
 
     @property
