@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy import __version__
 from aligner_proxy.concurrency import ErrorTranslation
+from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import (
     BY_REASON,
     BreakerOpen,
@@ -111,18 +112,14 @@ def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> En
     )
 
 
-class SessionOpened(BaseModel):
+class SessionOpened(StrictModel):
     """The answer to opening a session (a "reading"): the session's name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reading: str
 
 
-class TextChunk(BaseModel):
+class TextChunk(StrictModel):
     """The next text of an answer that is still being written; `ended` is true if no text follows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
     ended: bool = False
@@ -130,16 +127,11 @@ class TextChunk(BaseModel):
     """Number of verdicts that the client already has; only later ones are sent."""
 
 
-class KnownVerdicts(BaseModel):
+class KnownVerdicts(StrictModel):
     """A request to wait until there are more verdicts than `known`; the first `received` are not sent again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     known: int
     received: int = Field(default=0, ge=0)
-
-
-OPENED = TypeAdapter(SessionOpened)
 
 
 class ErrorBody(BaseModel):
