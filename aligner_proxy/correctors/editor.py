@@ -183,7 +183,7 @@ class ChatWriter:
             stretch = _stretch(replaced, span)
             adds = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
-            lead = _break(request.answer) if adds else _lead(segments, span.first)
+            lead = _break(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
             clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
@@ -240,11 +240,6 @@ async def _keep_clean(
 def _break(answer: str) -> str:
     """The white space before an addition at the end of an answer; a blank line if the answer has several lines."""
     return "\n\n" if "\n" in answer else " "
-
-
-def _lead(segments: Sequence[Segment], at: int) -> str:
-    """The white space before the segment at index `at`; empty before the first one."""
-    return segments[at - 1].gap if at else ""
 
 
 def _list_banned_texts(

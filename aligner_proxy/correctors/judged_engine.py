@@ -218,7 +218,8 @@ class JudgedSession(ForwardingSession):
         if scores is None:
             return None
         first = len(self._final_scores)
-        doubted = next((at for at in range(first, len(scores)) if self._doubts(scores[at])), len(scores))
+        doubts = self._engine.judge.doubts
+        doubted = next((at for at in range(first, len(scores)) if doubts(self._request, scores[at])), len(scores))
         self._final_scores += scores[first:doubted]
         if len(self._final_scores) <= known_count and doubted < len(scores):
             until = time.monotonic() + self._request.deadline_s
@@ -285,9 +286,6 @@ class JudgedSession(ForwardingSession):
         self._by_judge |= review.by_judge
         self._add_use(review.use)
         return review
-
-    def _doubts(self, score: SegmentScore) -> bool:
-        return self._engine.judge.doubts(self._request, score)
 
     def _add_use(self, use: JudgeUse | None) -> None:
         if use is not None:

@@ -162,18 +162,17 @@ class Refusal:
 
 def refusal(error: CorrectionError) -> Refusal:
     """Convert an error to its HTTP form; an overload also says when to retry (Retry-After, seconds)."""
-    headers = _retry_after(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
+    headers = {}
+    if isinstance(error, EngineOverloaded):
+        # whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first
+        after = error.retry_after_s
+        headers = {"retry-after": str(ceil(after)), "retry-after-ms": str(ceil(1000 * after))}
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
 def translate_parse_errors(message: str) -> ErrorTranslation:
     """A context that turns validation errors of received data into `InvalidOutput` with the message `message`."""
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(message))
-
-
-def _retry_after(seconds: float) -> dict[str, str]:
-    """Retry headers: whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first."""
-    return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
 
 
 def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:

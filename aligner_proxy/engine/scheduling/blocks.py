@@ -32,10 +32,6 @@ class Owner:
     tenant: str = ""
     shared: int = 0
 
-    def find_tenant(self, end: int) -> str | None:
-        """The tenant of the block that ends at token `end` of the prompt; None if all tenants share it."""
-        return None if end <= self.shared else self.tenant
-
 
 _ANYBODY = Owner()
 
@@ -134,7 +130,7 @@ class BlockPool:
     def _make_key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
         """The key of the block that begins at token `start` of a prompt and follows the block `node`."""
         end = start + self.size
-        return (node, tuple(ids[start:end]), owner.find_tenant(end))
+        return (node, tuple(ids[start:end]), None if end <= owner.shared else owner.tenant)
 
     def _forget(self, block: int) -> None:
         """Unpublish a block. Blocks that follow it can then not be found any more, and are reused in their turn."""
