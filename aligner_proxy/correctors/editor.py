@@ -15,7 +15,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from aligner_proxy.concurrency import enforce_deadline
@@ -119,23 +119,23 @@ class ChatWriter:
             return scored
         pieces = judged_segments(request.answer, scored.segments)
         try:
-            edits = await self._write_replacements(request, pieces, scored.segments, until)
+            replaced, use = await self._write_replacements(request, pieces, scored.segments, until)
         except QuotaSpent:
             raise
         except CorrectionError as error:
             own_request = request.model_copy(update={"write": self._aligner_write})
-            local = await scorer.align(_limit_time(own_request, until))
+            local = await scorer.align(own_request.with_deadline(until - time.monotonic()))
             return replace(local, editor=_log_failure(request, error))
-        clean, again = await _keep_clean(request, scorer, edits.replaced, until)
+        clean, again = await _keep_clean(request, scorer, replaced, until)
         text = structure.join(clean.pieces)
-        use = edits.use + EditorUse(refused=_fewer(edits.replaced, clean))
+        use += EditorUse(refused=_fewer(replaced, clean))
         ms = scored.ms + use.ms + sum(judging.ms for judging in again)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
 
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
-    ) -> _Written:
-        """Ask the editor in one call to replace all flagged segments; the result is cut to length but not judged."""
+    ) -> tuple[_Replaced, EditorUse]:
+        """Ask the editor in one call to replace all flagged segments: the texts, cut to length, and the cost."""
         marked = editor_prompt.passages(segments, scores, request.objectives)
         messages = editor_prompt.messages(request.turns, segments, marked)
         question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
@@ -144,7 +144,7 @@ class ChatWriter:
         )
         banned = _list_banned_texts(segments, scores, marked)
         texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
-        return _Written(_Replaced(segments, marked, texts), use)
+        return _Replaced(segments, marked, texts), use
 
     async def answer_anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
         """Ask for a new answer to the conversation; empty text if that is flagged, too, or if there is none."""
@@ -154,7 +154,7 @@ class ChatWriter:
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
                 return Correction("", editor=use)
-            proof_request = make_proof_request(_limit_time(request, until))
+            proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
             verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": text})
             verdict = await scorer.align(verdict_request)
         good = not any(segment.flagged for segment in verdict.segments)
@@ -174,21 +174,21 @@ class ChatWriter:
         segments, scores = session.mark_flagged_segments(span)
         async with enforce_deadline(span.deadline_s):
             try:
-                edits = await self._write_replacements(request, segments, scores, until)
+                replaced, use = await self._write_replacements(request, segments, scores, until)
             except QuotaSpent:
                 raise
             except CorrectionError as error:
                 local = await session.replace_by_scorer(span)
                 return replace(local, editor=_log_failure(request, error))
-            stretch = _stretch(edits.replaced, span)
+            stretch = _stretch(replaced, span)
             adds = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
-            lead = _break(request.answer) if adds else _lead(segments, span.first)
+            lead = _break(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
             clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
         text = lead + text if text and adds else text
-        use = edits.use + EditorUse(refused=_fewer(stretch, clean))
+        use += EditorUse(refused=_fewer(stretch, clean))
         ms = use.ms + sum(judging.ms for judging in again)
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
 
@@ -201,14 +201,6 @@ def _with_editor(scorer: AlignerInfo, identity: Mapping[str, Any]) -> AlignerInf
     if not scorer.has_head:
         raise EngineFault(f"{scorer.model} has no detector head, so nothing is ever flagged for an editor")
     return replace(scorer, content_hash=digest({"scorer": scorer.content_hash, "editor": identity}))
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """Replacements as the editor wrote them, and their cost."""
-
-    replaced: _Replaced
-    use: EditorUse = field(default_factory=EditorUse)
 
 
 def _log_failure(request: AlignRequest, error: CorrectionError) -> EditorUse:
@@ -229,7 +221,7 @@ async def _keep_clean(
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
-    proof_request = make_proof_request(_limit_time(request, until))
+    proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
     verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": candidate})
     # only scores are asked for: the replacements are judged in the answer that they would become part of
     again = await scorer.align(verdict_request)
@@ -248,16 +240,6 @@ async def _keep_clean(
 def _break(answer: str) -> str:
     """The white space before an addition at the end of an answer; a blank line if the answer has several lines."""
     return "\n\n" if "\n" in answer else " "
-
-
-def _lead(segments: Sequence[Segment], at: int) -> str:
-    """The white space before the segment at index `at`; empty before the first one."""
-    return segments[at - 1].gap if at else ""
-
-
-def _limit_time(request: AlignRequest, until: float) -> AlignRequest:
-    """The request with its deadline reduced to the time left."""
-    return request.model_copy(update={"deadline_s": max(0.001, until - time.monotonic())})
 
 
 def _list_banned_texts(

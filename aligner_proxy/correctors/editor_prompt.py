@@ -147,7 +147,6 @@ class Material:
         self._marked = marked
 
     def as_json(self) -> dict[str, Any]:
-        """The conversation, the answer and its passages."""
         return {
             "conversation": [{"role": turn.role, "text": turn.content} for turn in last_turns(self._turns)],
             "answer": _mark_passages(self._segments, self._marked, self.mark),
@@ -161,7 +160,6 @@ class Material:
 
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
-    """The messages that ask an editor to replace these passages."""
     material = Material(turns, segments, marked)
     return [
         {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},

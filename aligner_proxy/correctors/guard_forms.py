@@ -110,7 +110,6 @@ class LlamaGuard(CategoryGuard):
     )  # fmt: skip
 
     def violates(self, reply: str, objective: str) -> bool:
-        """Read the two lines of a reply."""
         lines = reply.split()
         if lines == ["safe"]:
             return False
@@ -135,7 +134,6 @@ class Qwen3Guard(CategoryGuard):
     )
 
     def violates(self, reply: str, objective: str) -> bool:
-        """Read the lines of a reply."""
         match = self._REPLY.fullmatch(reply.strip())
         categories = [name.strip() for name in match["categories"].split(",")] if match else []
         if match is None or not {*categories} <= {*self.categories, "None"}:
@@ -162,7 +160,6 @@ class GraniteGuardian(Guard):
         return [*turns, {"role": "user", "content": block}]
 
     def violates(self, reply: str, objective: str) -> bool:
-        """Read the score."""
         score = re.fullmatch(r"\s*<score>\s*(yes|no)\s*</score>\s*", _drop_thought(reply), re.IGNORECASE)
         if score is None:
             raise InvalidOutput("the guard replied without a score")
@@ -185,7 +182,6 @@ class ShieldGemma(Guard):
         return [{"role": "user", "content": prompt}]
 
     def violates(self, reply: str, objective: str) -> bool:
-        """Read the first word."""
         first = re.match(r"\s*(Yes|No)(?:[.,:;]|\s*\n|\s*$)", reply)
         if first is None:
             raise InvalidOutput("the guard replied neither Yes nor No")
@@ -207,7 +203,6 @@ class GptOssSafeguard(Guard):
         return [{"role": "system", "content": policy}, {"role": "user", "content": content}]
 
     def violates(self, reply: str, objective: str) -> bool:
-        """Read the JSON object."""
         parsed = parse_reply(reply)
         violation = parsed.get("violation") if isinstance(parsed, dict) else None
         if type(violation) is not int or violation not in (0, 1):

@@ -6,58 +6,38 @@ that it returns unchanged is released. Anything else is an edit, which the gate 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
-from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine, Span
+from aligner_proxy.correctors.segmented_session import UnjudgedSession
+from aligner_proxy.engine.api import AlignRequest, Engine, Span
 from aligner_proxy.errors import InvalidOutput
-from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.structure import Segment, join, join_so_far
+from aligner_proxy.text.structure import join, join_so_far
 from aligner_proxy.types import Correction, DecodeCounts, SegmentScore
 
 Revise = Callable[[AlignRequest, str, str], Awaitable[Correction]]
 """Returns the replacement of a segment, given the request, the delivered text before it, and the segment."""
 
 
-class IncrementalSession(DeferredSession):
+class IncrementalSession(UnjudgedSession):
     """A session that revises sentence by sentence. There are no scores: a changed segment counts as flagged."""
 
     def __init__(self, revise: Revise, whole: Engine, request: AlignRequest) -> None:
-        super().__init__(whole)
+        super().__init__()
         self._revise = revise
+        self._whole = whole
         self._request = request
-        self._cutter = Cutter()
-        self._segments = list[Segment]()
-        self._text_ended = False
         self._revised: list[Correction] = []
-        self._more = asyncio.Condition()
         self._segments += self._cutter.feed(request.answer)
-
-    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Take more of the answer; return the verdicts so far."""
-        async with self._more:
-            self._segments += self._cutter.feed(text)
-            self._more.notify_all()
-        return self._verdicts()
-
-    async def end(self) -> None:
-        """End the answer."""
-        async with self._more:
-            self._segments += self._cutter.end()
-            self._text_ended = True
-            self._more.notify_all()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
         """Verdicts on more segments than `known_count`; waits for the next segment and has it revised."""
-        async with self._more:
-            await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+        await super().wait_for_verdicts(known_count)
         # no more than the caller needs: it may release this segment before the next one is revised
         while len(self._revised) <= known_count and len(self._revised) < len(self._segments):
-            await self._next()
+            await self._revise_next()
         return self._verdicts()
 
     async def replace(self, span: Span) -> Correction:
-        """The replacement of a span of revised segments."""
         revised = self._revised[span.first : span.stop]
         segments = self._segments[span.first : span.stop]
         text = join([(part.text, segment.gap) for part, segment in zip(revised, segments, strict=True)])
@@ -65,7 +45,10 @@ class IncrementalSession(DeferredSession):
         # all segments of an answer go to the same corrector, so the last one's aligner stands for all
         return Correction(text, counts=counts, aligner=revised[-1].aligner)
 
-    async def _next(self) -> None:
+    async def finish(self, request: AlignRequest) -> Correction:
+        return await self._whole.align(request)
+
+    async def _revise_next(self) -> None:
         """Have the next segment revised, with the delivered text before it; raises `InvalidOutput` for a wrong type."""
         segment = self._segments[len(self._revised)]
         before = join_so_far((part.text, piece.gap) for part, piece in zip(self._revised, self._segments, strict=False))

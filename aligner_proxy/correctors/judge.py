@@ -99,7 +99,6 @@ class Judges:
         return RequestJudges(judges.get(policy.judge), own, self._classifiers)
 
     def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
-        """One judge of a policy."""
         group = self._groups[judge.kind].group(judge.group)
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
         blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
@@ -382,7 +381,6 @@ def _verdict_key(
 
 
 def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    """The items in groups of at most `size`."""
     return (items[first : first + size] for first in range(0, len(items), size))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.judge import RequestJudges, use_of
 from aligner_proxy.engine.api import (
+    LEAST_DEADLINE_S,
     AlignerInfo,
     AlignRequest,
     Engine,
@@ -90,9 +91,11 @@ class JudgedEngine(ForwardingEngine):
         if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
         if not review.is_changed:
-            done = await self.inner.align(limit_time(request, until))
+            done = await self.inner.align(request.with_deadline(until - time.monotonic()))
             return done.with_cost_of([scored, done])
-        session = await self.inner.read(limit_time(request.model_copy(update={"answer": ""}), until))
+        session = await self.inner.read(
+            request.model_copy(update={"answer": ""}).with_deadline(until - time.monotonic())
+        )
         try:
             await session.feed(request.answer)
             await session.end()
@@ -154,7 +157,7 @@ class JudgedEngine(ForwardingEngine):
                 stop=stop,
                 end=len(request.answer),
                 before=structure.join(pieces),
-                deadline_s=seconds_left(until),
+                deadline_s=max(LEAST_DEADLINE_S, until - time.monotonic()),
                 objective=review.scores[run.at].objective,
             )
             replacement = Correction("") if session is None else await session.replace(span)
@@ -185,7 +188,6 @@ class JudgedEngine(ForwardingEngine):
         return replace(replacement, text=text if is_clear else "").with_judge(use)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Let the engine read an answer while it is being written."""
         if not self.judge.knows_engine:
             await self.describe()
         return JudgedSession(self, await self.inner.read(request), request)
@@ -206,7 +208,6 @@ class JudgedSession(ForwardingSession):
         """Use of the judge so far."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Add text to the answer and return the final verdicts so far."""
         self._text += text
         await super().feed(text)
         return self._final_scores
@@ -217,7 +218,8 @@ class JudgedSession(ForwardingSession):
         if scores is None:
             return None
         first = len(self._final_scores)
-        doubted = next((at for at in range(first, len(scores)) if self._doubts(scores[at])), len(scores))
+        doubts = self._engine.judge.doubts
+        doubted = next((at for at in range(first, len(scores)) if doubts(self._request, scores[at])), len(scores))
         self._final_scores += scores[first:doubted]
         if len(self._final_scores) <= known_count and doubted < len(scores):
             until = time.monotonic() + self._request.deadline_s
@@ -238,7 +240,6 @@ class JudgedSession(ForwardingSession):
         return replace(replacement, judge=None)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the complete answer."""
         engine = self._engine
         until = time.monotonic() + request.deadline_s
         scores = None
@@ -252,7 +253,7 @@ class JudgedSession(ForwardingSession):
         segments = judged_segments(request.answer, scores)
         review = await self._judge_rest(request, segments, scores, until)
         if not review.is_changed:
-            done = await super().finish(limit_time(request, until))
+            done = await super().finish(request.with_deadline(until - time.monotonic()))
         else:
             about = (await engine.inner.info()).find_aligner(request.aligner)
             read = Correction(request.answer, scores, aligner=about.content_hash)
@@ -286,9 +287,6 @@ class JudgedSession(ForwardingSession):
         self._add_use(review.use)
         return review
 
-    def _doubts(self, score: SegmentScore) -> bool:
-        return self._engine.judge.doubts(self._request, score)
-
     def _add_use(self, use: JudgeUse | None) -> None:
         if use is not None:
             self.use = self.use + use if self.use else use
@@ -319,13 +317,3 @@ def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
         Segment(start, score.text, answer[start + len(score.text) : stop])
         for start, stop, score in zip(starts, ends, scores, strict=True)
     ]
-
-
-def seconds_left(until: float) -> float:
-    """Seconds until a time of `time.monotonic()`; at least a millisecond."""
-    return max(0.001, until - time.monotonic())
-
-
-def limit_time(request: AlignRequest, until: float) -> AlignRequest:
-    """The request with its deadline reduced to the time left."""
-    return request.model_copy(update={"deadline_s": seconds_left(until)})

@@ -93,9 +93,9 @@ def _is_unreachable(error: BaseException | None) -> bool:
 
 
 class GroupCompleter:
-    """Completer of a LiteLLM model group. Satisfies `Completer`."""
+    """Completer of a LiteLLM model group, by default one of the proxy in this process. Satisfies `Completer`."""
 
-    def __init__(self, group: str, router: Routers, *, predicts: bool = False) -> None:
+    def __init__(self, group: str, router: Routers = proxy_router, *, predicts: bool = False) -> None:
         self._group = group
         self._router = router
         self._predicts = predicts
@@ -106,7 +106,6 @@ class GroupCompleter:
         return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
-        """Continue one text within the deadline."""
         self._deployments()
         body = request_body(request, self._group, predicts=self._predicts)
         try:
@@ -141,13 +140,13 @@ class GroupCompleter:
 
 
 class GroupChat:
-    """A model group of LiteLLM that answers chats. Satisfies `Chat`.
+    """A model group of LiteLLM that answers chats, by default one of the proxy in this process. Satisfies `Chat`.
 
     The router calls the model directly, not through the proxy. No guardrail sees the call, so an editor never edits its
     own output.
     """
 
-    def __init__(self, group: str, router: Routers) -> None:
+    def __init__(self, group: str, router: Routers = proxy_router) -> None:
         self._group = group
         self._router = router
         # until a server rejects a request because of its form
@@ -265,18 +264,3 @@ def _completes(model: str) -> bool:
     """Whether LiteLLM calls such a deployment at /v1/completions, with the prompt unchanged."""
     name, provider, *_ = litellm.get_llm_provider(model)
     return provider in _COMPLETE or (provider == "openai" and name not in litellm.open_ai_chat_completion_models)
-
-
-def in_proxy(group: str) -> GroupCompleter:
-    """Completer of a model group of the LiteLLM proxy in this process."""
-    return GroupCompleter(group, proxy_router)
-
-
-def chat_in_proxy(group: str) -> GroupChat:
-    """Chat with a model group of the LiteLLM proxy in this process."""
-    return GroupChat(group, proxy_router)
-
-
-def decisions_in_proxy(group: str) -> GroupDecisions:
-    """Decision model of a model group of the LiteLLM proxy in this process."""
-    return GroupDecisions(group, proxy_router)

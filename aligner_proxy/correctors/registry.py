@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from aligner_proxy.correctors.incremental import IncrementalSession
 from aligner_proxy.engine.admission import Accounts, Admission, OpenAccounts
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Engine, Session, Startable
 from aligner_proxy.errors import DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.plugins import registry
 from aligner_proxy.plugins.api import Corrector, SentenceCorrector
@@ -41,12 +41,11 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
     }
 
 
-class Revising(Admission):
+class Revising(Admission[Startable]):
     """Admission control of a corrector that edits sentence by sentence; the pipeline recognises it by this type."""
 
 
-def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission:
-    """Put a corrector behind admission control."""
+def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
     return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
@@ -65,7 +64,7 @@ class PluginCorrector:
         self._caller = caller
 
     async def start(self) -> AlignerInfo:
-        """Return the description; there is nothing to load."""
+        # there is nothing to load
         return await self.info()
 
     async def info(self) -> AlignerInfo:
@@ -99,7 +98,6 @@ class PluginCorrector:
 
     @property
     def revises(self) -> bool:
-        """Whether it edits sentence by sentence."""
         return isinstance(self._corrector, SentenceCorrector)
 
     async def read(self, request: AlignRequest) -> Session:
@@ -137,11 +135,9 @@ class Missing:
     """Stand-in for a corrector that was added to the policies file after the start. Satisfies `Engine`."""
 
     async def info(self) -> AlignerInfo:
-        """Raises `EngineUnavailable`."""
         raise EngineUnavailable(_ADDED)
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Raises `EngineUnavailable`."""
         raise EngineUnavailable(_ADDED)
 
     async def read(self, request: AlignRequest) -> Session:

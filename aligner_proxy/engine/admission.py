@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aligner_proxy.concurrency import is_being_cancelled
 from aligner_proxy.engine.api import (
@@ -27,6 +27,7 @@ from aligner_proxy.engine.api import (
     Completion,
     CompletionRequest,
     Engine,
+    ForwardingEngine,
     ForwardingSession,
     Load,
     Local,
@@ -56,6 +57,8 @@ _NOBODY = "-"
 
 _T = TypeVar("_T")
 _Request = TypeVar("_Request", bound=Asked)
+_Inner = TypeVar("_Inner", bound=Engine)
+_Loadable = TypeVar("_Loadable", bound=Startable)
 
 
 @dataclass(slots=True, eq=False)
@@ -253,56 +256,39 @@ class FairAdmission:
         return max(_SHORTEST_WAIT_S, self._stay_s)
 
 
-class AdmittedEngine(FairAdmission):
+class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
     """An engine that holds at most `seats` requests, waiting and running together."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: _Inner,
         *,
         seats: int = 64,
         clock: Callable[[], float] = time.monotonic,
         accounts: Accounts | None = None,
     ) -> None:
         super().__init__(seats, clock, accounts)
-        self._engine = engine
+        self.inner: _Inner = engine
 
     async def info(self) -> AlignerInfo:
-        """The aligner served."""
-        return await self._engine.info()
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self._engine.aclose()
+        return await self.inner.info()
 
     async def align(self, request: AlignRequest) -> Correction:
-        """Correct one answer if a slot and quota are free."""
-        engine_request = self._add_tenant_places(request)
-        return await self.admit_work(
-            request.tenant, request.quota, lambda: self._engine.align(engine_request), request.places
-        )
+        return await self._admit_request(request, self.inner.align)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts if a slot and quota are free."""
-        engine_request = self._add_tenant_places(request)
-        work = partial(text_states, self._engine, engine_request)
-        return await self.admit_work(request.tenant, request.quota, work, request.places)
-
-    async def put_head(self, data: bytes) -> str:
-        """Store a taught head in the engine and return its hash; this needs no slot."""
-        return await with_heads(self._engine).put_head(data)
+        return await self._admit_request(request, partial(text_states, self.inner))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments if a slot and quota are free."""
-        engine_request = self._add_tenant_places(request)
-        work = partial(with_heads(self._engine).rows, engine_request)
-        return await self.admit_work(request.tenant, request.quota, work, request.places)
+        return await self._admit_request(request, with_heads(self.inner).rows)
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return what a token classifier says of an answer if a slot is free."""
-        engine_request = self._add_tenant_places(request)
-        work = partial(with_judges(self._engine).label_tokens, engine_request)
-        return await self.admit_work(request.tenant, request.quota, work, request.places)
+        return await self._admit_request(request, with_judges(self.inner).label_tokens)
+
+    async def _admit_request(self, request: _Request, work: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
+        """Run the work of a request if a slot and quota are free."""
+        engine_work = partial(work, self._add_tenant_places(request))
+        return await self.admit_work(request.tenant, request.quota, engine_work, request.places)
 
     def _add_tenant_places(self, request: _Request) -> _Request:
         """The request, with `places` set to its tenant's slots everywhere if other processes report any."""
@@ -315,7 +301,7 @@ class AdmittedEngine(FairAdmission):
         if self._count_local_places().total() >= self._seats:
             # reading ahead is not worth another request's slot
             raise self._overload_error()
-        session = await self._engine.read(self._add_tenant_places(request))
+        session = await self.inner.read(self._add_tenant_places(request))
         ticket = Ticket(request.tenant, self._clock(), session, tenant_places=request.places)
         self._tickets.append(ticket)
         return _AdmittedSession(self, ticket, request.quota, session)
@@ -351,49 +337,30 @@ class AdmittedEngine(FairAdmission):
         await session.aclose()
 
 
-class Admission(AdmittedEngine):
+class Admission(AdmittedEngine[_Loadable]):
     """Admission to an engine that this process loads."""
 
-    def __init__(
-        self,
-        engine: Startable,
-        *,
-        seats: int = 64,
-        clock: Callable[[], float] = time.monotonic,
-        accounts: Accounts | None = None,
-    ) -> None:
-        super().__init__(engine, seats=seats, clock=clock, accounts=accounts)
-        self._startable = engine
-
     async def start(self) -> AlignerInfo:
-        """Load the aligner."""
-        return await self._startable.start()
+        return await self.inner.start()
 
 
-class LocalAdmission(Admission):
+class LocalAdmission(Admission[Local]):
     """Admission to an engine with its own model, where completions take slots, too."""
 
-    def __init__(self, engine: Local, *, seats: int = 64) -> None:
-        super().__init__(engine, seats=seats)
-        self._local = engine
-
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
-        """Complete one prompt if a slot is free."""
-        return await self.admit_work(_NOBODY, None, lambda: self._local.complete(request, name, deadline_s))
+        return await self.admit_work(_NOBODY, None, lambda: self.inner.complete(request, name, deadline_s))
 
     def load(self) -> Load:
-        """The engine's current load."""
-        return self._local.load()
+        return self.inner.load()
 
     def stalled_s(self) -> float:
-        """Seconds that the current step has been running."""
-        return self._local.stalled_s()
+        return self.inner.stalled_s()
 
 
 class _AdmittedSession(ForwardingSession):
     """A session that ends when another request needs its slot."""
 
-    def __init__(self, admission: AdmittedEngine, ticket: Ticket, quota: Quota | None, session: Session) -> None:
+    def __init__(self, admission: AdmittedEngine[Any], ticket: Ticket, quota: Quota | None, session: Session) -> None:
         super().__init__(session)
         self._admission = admission
         self._ticket = ticket
@@ -421,5 +388,4 @@ class _AdmittedSession(ForwardingSession):
         return await self._admission.finish(self._ticket, request)
 
     async def aclose(self) -> None:
-        """Free the slot and close the session."""
         await self._admission.release(self._ticket, self._quota)

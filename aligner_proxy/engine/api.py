@@ -17,6 +17,12 @@ from aligner_proxy.errors import EngineFault, HeadsUnavailable, StatesUnavailabl
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, DecodeCounts, Quota, SegmentScore, Turn, Verify, Write
 
 
+class StrictModel(BaseModel):
+    """A frozen model that refuses fields which it does not know: what is sent to an engine, or stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 @dataclass(frozen=True, slots=True)
 class ClassifierInfo:
     """A token classifier that an engine has beside its aligner. `content_hash` changes whenever its labels may."""
@@ -64,12 +70,12 @@ class AlignerInfo:
 
 MAX_PLACES = 1_000_000
 """Upper bound on the slots of one tenant; no tenant has that many at once."""
+LEAST_DEADLINE_S = 0.001
+"""Shortest deadline in seconds, because it has to be above 0."""
 
 
-class Asked(BaseModel):
+class Asked(StrictModel):
     """The fields that every request to an engine has: the tenant, its quota, and the aligner to use."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str
     aligner: str = Field(default=DEFAULT_ALIGNER, max_length=64)
@@ -79,6 +85,10 @@ class Asked(BaseModel):
     """Engine time that the tenant may use; None means no limit."""
     places: int = Field(default=0, ge=0, le=MAX_PLACES)
     """Running requests of the tenant in all gateways, as far as the sender knows; 0 if it knows of no others."""
+
+    def with_deadline(self, seconds: float) -> Self:
+        """The request with `seconds` as its deadline; at least `LEAST_DEADLINE_S`."""
+        return self.model_copy(update={"deadline_s": max(LEAST_DEADLINE_S, seconds)})
 
 
 HeadHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
@@ -142,10 +152,8 @@ class StatesRequest(Asked):
     deadline_s: float = Field(default=2.0, gt=0, le=3600)
 
 
-class ExchangeText(BaseModel):
+class ExchangeText(StrictModel):
     """A conversation and its answer, for which rows are requested."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     turns: tuple[Turn, ...]
     answer: Annotated[str, Field(min_length=1, max_length=24_000)]
@@ -159,10 +167,8 @@ class RowsRequest(Asked):
     deadline_s: float = Field(default=60.0, gt=0, le=3600)
 
 
-class ExchangeRows(BaseModel):
+class ExchangeRows(StrictModel):
     """The detector's rows and scores for the segments of one answer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     segments: tuple[tuple[int, int], ...]
     """The (start, end) characters of each segment in the answer, end excluded. A very long segment is split."""
@@ -172,10 +178,8 @@ class ExchangeRows(BaseModel):
     """Scores [segments, objectives] of the general head, in nats."""
 
 
-class RowsResponse(BaseModel):
+class RowsResponse(StrictModel):
     """The rows of each answer of a `RowsRequest`, in the same order."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     aligner: str
     """Content hash of the aligner that read the answers."""
@@ -211,10 +215,8 @@ class TokenLabelsRequest(Asked):
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
 
 
-class LabelledSpan(BaseModel):
+class LabelledSpan(StrictModel):
     """Characters `start` to `end` of an answer, `end` excluded, whose tokens have one label, and one category."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     start: int = Field(ge=0)
     end: int = Field(gt=0)
@@ -223,10 +225,8 @@ class LabelledSpan(BaseModel):
     """The kind of harm; empty unless a guard names one."""
 
 
-class TokenLabels(BaseModel):
+class TokenLabels(StrictModel):
     """The spans that a token classifier finds fault with, in their order, and the cost of the call."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     spans: tuple[LabelledSpan, ...]
     read: int = Field(ge=0)
@@ -234,10 +234,8 @@ class TokenLabels(BaseModel):
     ms: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class AlignResponse(BaseModel):
+class AlignResponse(StrictModel):
     """A `Correction` as it is sent over HTTP."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
     segments: tuple[SegmentScore, ...] = ()
@@ -252,12 +250,11 @@ class AlignResponse(BaseModel):
 
     @classmethod
     def from_correction(cls, correction: Correction) -> AlignResponse:
-        """Convert from the frozen `Correction`."""
         names = ("text", "segments", "counts", "prompt_tokens", "ms", "aligner")
         return cls(**{name: getattr(correction, name) for name in names})
 
 
-class Span(BaseModel):
+class Span(StrictModel):
     """A flagged range of an answer that is still being written: its segments `first` to `stop`, `stop` excluded.
 
     The end of the answer counts as one more segment.
@@ -265,8 +262,6 @@ class Span(BaseModel):
     The aligner reads the first `end` characters of the answer and writes after `before`, the edited text already sent
     for everything before the range. Any segments after the range are kept; the replacement has to lead up to them.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     first: int = Field(ge=0)
     stop: int = Field(gt=0)
@@ -286,22 +281,18 @@ _Zero = Annotated[float, Field(ge=0, le=0)]
 """A number that may only be 0, which has no effect."""
 
 
-class Prediction(BaseModel):
+class Prediction(StrictModel):
     """The text that the client expects as the completion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["content"] = "content"
     content: str
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(StrictModel):
     """A request in OpenAI's form for the greedy completion of one text; any other field is refused by name.
 
     Fields without effect (a penalty of 0, a seed without sampling) are accepted, because clients send them unasked.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: str
     model: str | None = Field(default=None, max_length=200)
@@ -362,19 +353,8 @@ class Totals:
     preempted: int = 0
     unbalanced: int = 0
     """How often blocks were miscounted when the engine was idle; more than 0 means a bug."""
-    drafted: int = 0
-    accepted: int = 0
-    recovered: int = 0
-    """Tokens written in place of rejected draft tokens."""
-    bonus: int = 0
-    """Tokens written after drafts that were accepted in full."""
-
-    def add(self, counts: DecodeCounts) -> None:
-        """Add one finished request's tokens by origin. Its forwards were shared and are counted as they run."""
-        self.drafted += counts.drafted
-        self.accepted += counts.accepted
-        self.recovered += counts.recovered
-        self.bonus += counts.bonus
+    counts: DecodeCounts = field(default_factory=DecodeCounts)
+    """Tokens of finished requests by origin. Requests share forwards, so its `forwards` are more than those above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,27 +411,21 @@ class ForwardingSession:
         return self._session
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Add text to the answer and return the verdicts so far."""
         return await self.inner().feed(text)
 
     async def end(self) -> None:
-        """Say that no more text will come."""
         await self.inner().end()
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts and return all of them."""
         return await self.inner().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range."""
         return await self.inner().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the whole answer."""
         return await self.inner().finish(request)
 
     async def aclose(self) -> None:
-        """Give up the session unless it was finished."""
         await self.inner().aclose()
 
 
@@ -462,22 +436,18 @@ class DeferredSession:
         self._engine = engine
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Ignore the text; there are no verdicts yet."""
         return ()
 
     async def end(self) -> None:
         """Do nothing, because nothing was read."""
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Return None: there are no verdicts before the end."""
         return None
 
     async def replace(self, span: Span) -> Correction:
-        """Raise `EngineFault`: without verdicts there is nothing to replace."""
         raise EngineFault("this engine reads no answer ahead")
 
     async def finish(self, request: AlignRequest) -> Correction:
-        """Correct the whole answer with `align`."""
         return await self._engine.align(request)
 
     async def aclose(self) -> None:
@@ -565,23 +535,18 @@ class ForwardingEngine:
         self.inner = inner
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts from the inner engine."""
         return await text_states(self.inner, request)
 
     async def put_head(self, data: bytes) -> str:
-        """Store a taught head in the inner engine and return its hash."""
         return await with_heads(self.inner).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments from the inner engine."""
         return await with_heads(self.inner).rows(request)
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return what a token classifier of the inner engine says of an answer."""
         return await with_judges(self.inner).label_tokens(request)
 
     async def aclose(self) -> None:
-        """Close the inner engine."""
         await self.inner.aclose()
 
 

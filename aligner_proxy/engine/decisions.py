@@ -80,7 +80,6 @@ class InputMessage(_QuestionPart):
 
     @property
     def text(self) -> str:
-        """Its text."""
         return self.content if isinstance(self.content, str) else "\n\n".join(part.text for part in self.content)
 
 
@@ -111,7 +110,6 @@ class ChoiceQuestion(_QuestionPart):
     choices: Annotated[tuple[ChoiceOption, ...], Field(min_length=2, max_length=MOST_OBJECTIVES)]
 
     def options(self) -> list[Option]:
-        """An objective for each choice."""
         return make_options([(choice.value, choice.description) for choice in self.choices])
 
 
@@ -137,7 +135,6 @@ class LabelQuestion(_QuestionPart):
     criteria: Annotated[Mapping[_Label, _Words], Field(min_length=1, max_length=MOST_OBJECTIVES)]
 
     def options(self) -> list[Option]:
-        """An objective for each label."""
         return make_options(list(self.criteria.items()))
 
 
@@ -152,7 +149,6 @@ class OpenAIDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
-        """Read the text and the questions of the request."""
         text = self.input if isinstance(self.input, str) else "\n\n".join(message.text for message in self.input)
         questions = [
             DecisionQuestion(question.name, question.type == "choice", tuple(question.options()))
@@ -190,7 +186,6 @@ class SystemOneDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
-        """Read the text and the questions of the request."""
         questions = (
             DecisionQuestion(name, question.type == "choice", tuple(question.options()))
             for name, question in self.questions.items()

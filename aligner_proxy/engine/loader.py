@@ -213,8 +213,8 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
 
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
-    # Imported here, because these imports take seconds and most starts only load prepared weights.
     """Prepare a source's weights in `folder`."""
+    # Imported here, because these imports take seconds and most starts only load prepared weights.
     from aligner_proxy.engine.weights import quantise
 
     quantise.fill(source, quantization, folder)
@@ -279,7 +279,7 @@ def load(
 def _room(folder: Path, settings: EngineSettings, states: int) -> int:
     """Tokens of KV cache that fit into memory with the weights. Raises `WeightsError` if the weights do not fit."""
     sizes = memory.shape(folder)
-    free_bytes = _memory_left()
+    free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
     most = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
         return most
@@ -294,11 +294,6 @@ def _room(folder: Path, settings: EngineSettings, states: int) -> int:
         return memory.cache_tokens(sizes, settings.quantization, width, memory.WINDOW, states, free_bytes, most)
     except WeightsError as error:
         raise WeightsError(f"{settings.model}: {error}") from None
-
-
-def _memory_left() -> float | None:
-    """Free bytes of the GPU, or of the machine without one; None if unknown."""
-    return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
 
 
 def _head(path: Path | None, model: Any) -> DetectorHead | None:

@@ -108,14 +108,12 @@ class LocalSession:
         submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Add text to the answer and return all verdicts so far, in segment order."""
-        self._answer.add(text)
+        self._answer.body.add(text)
         if self._answer.waits():
             self._wake()  # not for a few characters, which are not worth a forward pass
         return self._answer.verdicts
 
     async def end(self) -> None:
-        """Mark the answer's text as complete."""
         self._answer.text_ended = True
         self._wake()
 
@@ -130,7 +128,6 @@ class LocalSession:
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range within `span.deadline_s`."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake()
@@ -204,7 +201,6 @@ class LocalEngine:
         return await self._submit_work(correct, request)  # type: ignore[no-any-return]
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts; raises `StatesUnavailable` for a layer that the model does not have."""
         return await self._submit_work(read_states, request)  # type: ignore[no-any-return]
 
     async def put_head(self, data: bytes) -> str:
@@ -217,7 +213,6 @@ class LocalEngine:
         return aligner.keep(head)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return the segment rows on which heads are taught; raises `HeadsUnavailable` without a detector head."""
         return await self._submit_work(read_answer_rows, request)  # type: ignore[no-any-return]
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
@@ -233,17 +228,15 @@ class LocalEngine:
                 raise make_own_error(request.request_id, error) from None
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
-        """Complete one prompt, with the client's prediction as the draft."""
         aligner = choose_aligner(self._aligner(), request.model)
         work = partial(complete, aligner, request)
         submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
         return await self._wait_for_result(submitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalSession:
-        """Begin to read an answer that is still being written; `request.answer` is its text so far."""
         # alone means that this answer is the only request
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
-        answer.add(request.answer)
+        answer.body.add(request.answer)
         aligner = self._aligner().find_aligner(request.aligner)
         aligner.find_taught_heads(request)  # refuse unusable taught heads now, not when the answer has ended
         judges = aligner.info.has_head and request.verify is Verify.FLAGGED
@@ -315,7 +308,6 @@ class LocalEngine:
 
     @property
     def loading(self) -> bool:
-        """Whether the aligner is being loaded right now."""
         return self._thread is not None and not self._loaded.done()
 
     def _aligner(self) -> Aligner:

@@ -35,7 +35,6 @@ class Loop:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to do."""
         return self.scheduler.busy or bool(self.scheduler.find_woken_jobs())
 
     def add(self, job: Job) -> None:

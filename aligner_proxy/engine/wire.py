@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aligner_proxy import __version__
 from aligner_proxy.concurrency import ErrorTranslation
+from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import (
     BY_REASON,
     BreakerOpen,
@@ -111,18 +112,14 @@ def make_mismatch_error(other: str, headers: Mapping[str, str], here: str) -> En
     )
 
 
-class SessionOpened(BaseModel):
+class SessionOpened(StrictModel):
     """The answer to opening a session (a "reading"): the session's name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reading: str
 
 
-class TextChunk(BaseModel):
+class TextChunk(StrictModel):
     """The next text of an answer that is still being written; `ended` is true if no text follows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
     ended: bool = False
@@ -130,16 +127,11 @@ class TextChunk(BaseModel):
     """Number of verdicts that the client already has; only later ones are sent."""
 
 
-class KnownVerdicts(BaseModel):
+class KnownVerdicts(StrictModel):
     """A request to wait until there are more verdicts than `known`; the first `received` are not sent again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     known: int
     received: int = Field(default=0, ge=0)
-
-
-OPENED = TypeAdapter(SessionOpened)
 
 
 class ErrorBody(BaseModel):
@@ -170,18 +162,17 @@ class Refusal:
 
 def refusal(error: CorrectionError) -> Refusal:
     """Convert an error to its HTTP form; an overload also says when to retry (Retry-After, seconds)."""
-    headers = _retry_after(error.retry_after_s) if isinstance(error, EngineOverloaded) else {}
+    headers = {}
+    if isinstance(error, EngineOverloaded):
+        # whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first
+        after = error.retry_after_s
+        headers = {"retry-after": str(ceil(after)), "retry-after-ms": str(ceil(1000 * after))}
     return Refusal(error.status, ErrorResponse(error=ErrorBody(type=error.reason, message=str(error))), headers)
 
 
 def translate_parse_errors(message: str) -> ErrorTranslation:
     """A context that turns validation errors of received data into `InvalidOutput` with the message `message`."""
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(message))
-
-
-def _retry_after(seconds: float) -> dict[str, str]:
-    """Retry headers: whole seconds as in HTTP, and milliseconds in the header that OpenAI's clients read first."""
-    return {"retry-after": str(ceil(seconds)), "retry-after-ms": str(ceil(1000 * seconds))}
 
 
 def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:

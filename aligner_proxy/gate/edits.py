@@ -134,7 +134,6 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
 
 
 def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
-    """Yield the runs of consecutive unflagged segments."""
     for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
         members = list(run)
         if not flag:
@@ -236,7 +235,6 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
 
 
 def _common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
-    """Length of the longest common prefix."""
     pairs = zip(old, new, strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
 
@@ -436,7 +434,6 @@ class TextFacts:
 
     @property
     def length(self) -> int:
-        """Length of the whole text, including the closed beginning."""
         return len(self.closed.text) + len(self.text)
 
     def in_rest(self, reader: Callable[[str, bool], _T]) -> _T:

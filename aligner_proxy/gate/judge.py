@@ -13,10 +13,12 @@ cached correction comes to the gate again unchanged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
+from typing import TypeVar
 
 from cachetools import LRUCache
 
@@ -67,6 +69,7 @@ UNFLAGGED = "unflagged_changed"
 # Limits on the cost of trying edits one by one; with more edits, adjacent ones are tried together.
 MAX_READ_CHARS = 200_000
 MAX_GROUPS = 64
+_T = TypeVar("_T")
 _Refusal = tuple[EditGroup, str]
 """A refused change, and the rule that it broke first."""
 AT_ONCE_CHARS = 1_000
@@ -394,26 +397,22 @@ async def judge_in_thread(original: str, correction: Correction, policy: Policy)
     key = (original, correction, policy)
     verdict = _verdict_cache.get(key)
     if verdict is None:
-        verdict = await _judge_off_loop(*key)
+        verdict = await _run_unless_short(original, partial(judge, *key))
         # the cache is limited by number, so long answers could fill the memory
         if len(original) <= _CACHED_CHARS:
             _verdict_cache[key] = verdict
     return verdict
 
 
-async def _judge_off_loop(original: str, correction: Correction, policy: Policy) -> Verdict:
-    """The verdict, computed in a thread unless the answer is short (`AT_ONCE_CHARS`)."""
-    if len(original) <= AT_ONCE_CHARS:
-        return judge(original, correction, policy)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_THREADS, judge, original, correction, policy)
-
-
 async def judge_next_in_thread(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
 ) -> tuple[str | None, Followed]:
-    """What `judge_next` returns, computed in a thread unless the answer is short (`AT_ONCE_CHARS`)."""
+    """What `judge_next` returns, computed in a thread unless the answer is short."""
+    return await _run_unless_short(original, partial(judge_next, original, edit, segments, released, policy))
+
+
+async def _run_unless_short(original: str, work: Callable[[], _T]) -> _T:
+    """Do the work on an answer in a thread, or at once if the answer is short (`AT_ONCE_CHARS`)."""
     if len(original) <= AT_ONCE_CHARS:
-        return judge_next(original, edit, segments, released, policy)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_THREADS, judge_next, original, edit, segments, released, policy)
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)

@@ -194,7 +194,6 @@ def is_too_short(candidate: Candidate) -> bool:
 
 
 def is_too_long(candidate: Candidate) -> bool:
-    """Whether the text is above the maximum length."""
     return candidate.after.length > candidate.before.length * MAX_GROWTH + SLACK_CHARS
 
 
@@ -395,12 +394,10 @@ _TEMPLATE_SENTENCES = _template_sentences()
 
 @joins(by_line=True)
 def has_turn(text: str) -> bool:
-    """Whether some line begins with a chat role and a colon."""
     return TURN.search(text) is not None
 
 
 def count_turn_starts(text: str) -> int:
-    """Number of lines that begin with a chat role and a colon."""
     return len(TURN.findall(text))
 
 

@@ -144,9 +144,9 @@ def build_pipeline(
     `head_source` supplies the taught heads that policies name; `server` is the server that several hosts share.
     """
     # Imports LiteLLM, which takes seconds, and which commands that only open an engine do not need.
-    from aligner_proxy.correctors.litellm_router import chat_in_proxy, decisions_in_proxy, in_proxy
+    from aligner_proxy.correctors.litellm_router import GroupChat, GroupCompleter, GroupDecisions
 
-    opened_engine = open_engine(file, in_proxy, patience_s=_PATIENCE_S, head_source=head_source)
+    opened_engine = open_engine(file, GroupCompleter, patience_s=_PATIENCE_S, head_source=head_source)
     engine = Breaker(opened_engine, metrics.record_breaker)
     accounts = server.open_accounts if server else None
     # The engine limits its own slots. Here only the tenants' use through all gateways is counted.
@@ -158,7 +158,7 @@ def build_pipeline(
         correctors=correctors(file, accounts),
         rules=PluginRules.from_file(file),
         extensions=registry.load_extensions(file),
-        editors=Editors(chat_in_proxy, accounts),
+        editors=Editors(GroupChat, accounts),
         # a judge has a circuit of its own, so that a slow one takes no aligner away
-        judges=Judges(chat_in_proxy, decisions_in_proxy, accounts, partial(EngineClassifier, opened_engine)),
+        judges=Judges(GroupChat, GroupDecisions, accounts, partial(EngineClassifier, opened_engine)),
     )

@@ -20,8 +20,8 @@ from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
 from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.correctors.segmented_session import UnjudgedSession
 from aligner_proxy.correctors.stage_models import StageEditor, StageJudge
-from aligner_proxy.correctors.unjudged_session import UnjudgedSession
 from aligner_proxy.engine.api import (
     MAX_TEXTS,
     AlignerInfo,

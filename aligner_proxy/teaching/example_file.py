@@ -36,7 +36,6 @@ class NewExample:
 
     @property
     def list_name(self) -> str:
-        """The key of the list to which the example is added."""
         return AGAINST if self.against else FINE
 
 

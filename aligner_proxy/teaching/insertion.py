@@ -68,10 +68,6 @@ def usable_answers(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[i
     return [number for number in numbers if insertion_places(answers[number].answer)]
 
 
-def insert_each(text: str, answers: Sequence[Neutral], numbers: Sequence[int], rng: Random) -> list[AugmentedAnswer]:
-    """Insert the text into each of the chosen answers, at a random possible place."""
-    result = []
-    for host in numbers:
-        possible = insertion_places(answers[host].answer)
-        result.append(insert_text(text, host, answers[host], rng.choice(possible)))
-    return result
+def insert_randomly(text: str, host: int, neutral: Neutral, rng: Random) -> AugmentedAnswer:
+    """Insert `text` into a neutral answer at a random possible place."""
+    return insert_text(text, host, neutral, rng.choice(insertion_places(neutral.answer)))

@@ -6,9 +6,6 @@ the examples' language. So a lesson is refused if there are not enough neutral s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
-
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.teaching.examples import Examples
 from aligner_proxy.teaching.neutral import ENGLISH, Neutral, lesson_answers, neutral_languages
@@ -43,7 +40,7 @@ def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neu
         return ours[::_QUICK_STEP] if quick else ours
     good = (Neutral(answer.question, answer.text) for answer in examples.good_answers)
     theirs = tuple(neutral for neutral in good if language(neutral.answer) == own_language)
-    count = _count_sentences(chain(ours, theirs))
+    count = sum(len(split(neutral.answer)) for neutral in (*ours, *theirs))
     if count < LEAST_SENTENCES:
         raise NoNeutralAnswers(
             f"the examples are in another language ({own_language}) than our neutral answers "
@@ -51,7 +48,3 @@ def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neu
             f"good_answers of your own in it, with {LEAST_SENTENCES} sentences or more ({count} are there)"
         )
     return (*ours, *theirs)
-
-
-def _count_sentences(answers: Iterable[Neutral]) -> int:
-    return sum(len(split(neutral.answer)) for neutral in answers)

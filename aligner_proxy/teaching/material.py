@@ -17,7 +17,7 @@ from enum import StrEnum
 from random import Random
 
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_each, insert_text, insertion_places, usable_answers
+from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_randomly, insertion_places, usable_answers
 from aligner_proxy.teaching.near_misses import NO_FRAMES, Frames, can_be_framed, fill_frame
 from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.rows import AnswerRows, PromptObjectives, RowReader, RowsCache, sample_companions
@@ -94,7 +94,6 @@ class LessonMaterial:
 
     @property
     def prompts(self) -> int:
-        """The number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
 
 
@@ -144,7 +143,6 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
 
 
 def _plain_prompt(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
-    """The prompt that reads a neutral answer as it is."""
     return LessonPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
 
 
@@ -156,7 +154,7 @@ def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[
         sentences = [segment.text.strip() for segment in split(answers[other].answer)]
         # A place may be the end of the answer, behind the last sentence; then the first sentence is taken.
         sentence = sentences[rng.choice(insertion_places(answers[other].answer)) % len(sentences)]
-        [foreign] = insert_each(sentence, answers, [host], rng)
+        foreign = insert_randomly(sentence, host, answers[host], rng)
         result.append(LessonPrompt(foreign, -1, SegmentRole.FOREIGN))
     return result
 
@@ -175,10 +173,10 @@ def _build_example_prompts(
             # By turns over all examples, so that every answer is used about equally often.
             host = possible[turn % len(possible)]
             turn += 1
-            place = rng.choice(insertion_places(answers[host].answer))
+            augmented = insert_randomly(text, host, answers[host], rng)
             # Group 0 is the prompt with the objective alone.
             company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
-            groups[company].append(LessonPrompt(insert_text(text, host, answers[host], place), number, kind))
+            groups[company].append(LessonPrompt(augmented, number, kind))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)

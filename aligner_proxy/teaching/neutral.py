@@ -31,7 +31,6 @@ class Neutral:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The conversation before the answer."""
         return (Turn("user", self.question),)
 
 
@@ -59,5 +58,4 @@ def _answers_by_language() -> dict[str, tuple[Neutral, ...]]:
 
 
 def neutral_languages() -> tuple[str, ...]:
-    """The languages of which the package has neutral answers."""
     return (ENGLISH, *_answers_by_language())

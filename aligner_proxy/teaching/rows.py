@@ -44,14 +44,10 @@ class AnsweredConversation(Protocol):
     """A conversation and the answer to it."""
 
     @property
-    def turns(self) -> tuple[Turn, ...]:
-        """The conversation before the answer."""
-        ...
+    def turns(self) -> tuple[Turn, ...]: ...
 
     @property
-    def answer(self) -> str:
-        """The answer."""
-        ...
+    def answer(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +153,6 @@ class RowsCache:
         self._folder = folder
 
     def has(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
-        """Whether these rows are in the cache."""
         return self._path(reader, prompt, answers).exists()
 
     async def read(

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy import config
 from aligner_proxy.policy.schema import PolicyFile, Tenant
@@ -33,19 +34,15 @@ _KEPT = 8
 """Maximum stored versions of one objective; the oldest inactive version is deleted first."""
 
 
-class Count(BaseModel):
+class Count(StrictModel):
     """A count: `hits` out of `of`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hits: int = Field(ge=0)
     of: int = Field(ge=0)
 
 
-class Version(BaseModel):
+class Version(StrictModel):
     """One taught head of an objective: the examples it was taught from, and how well it performed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     head: str = Field(pattern=_HASH)
     text: str
@@ -73,10 +70,8 @@ class Version(BaseModel):
         return time.strftime("%Y-%m-%d", time.gmtime(self.at))
 
 
-class HeadHistory(BaseModel):
+class HeadHistory(StrictModel):
     """The heads taught for one objective text and one aligner, oldest first, and the active one of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: tuple[Version, ...] = Field(default=(), max_length=2 * _KEPT)
     current: str | None = None
@@ -96,10 +91,8 @@ class HeadHistory(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class TaughtObjective(BaseModel):
+class TaughtObjective(StrictModel):
     """All heads of one objective, oldest first, and the active head for each aligner."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     versions: tuple[Version, ...] = ()
     current: Mapping[str, str] = Field(default_factory=dict)
@@ -130,10 +123,8 @@ class TaughtObjective(BaseModel):
         return TaughtObjective(versions=(*others, *history.versions), current=current)
 
 
-class Index(BaseModel):
+class Index(StrictModel):
     """All taught heads of one policies file: scope -> name -> objective."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int = 1
     policies: str = ""
@@ -195,7 +186,6 @@ class HeadStore:
 
     @classmethod
     def for_file(cls, file: PolicyFile) -> HeadStore:
-        """The store of a policies file."""
         return cls(path_of(file))
 
     @property

@@ -168,7 +168,6 @@ class _FittedHeads:
 
     @cached_property
     def heads(self) -> fit.Heads:
-        """All heads, fitted together."""
         return fit.fit(self.table, self.standard[0], self.parts)
 
     @property
@@ -282,7 +281,9 @@ async def teach_objective(
         subject=subject,
         version=_build_version(subject, examples, learned, reader, aligner_name, head, shift),
         head=head.to_bytes(),
-        held_out_missed=_missed_examples(learned, examples.against, shift),
+        held_out_missed=tuple(
+            e for n, e in enumerate(examples.against) if not _is_mostly_flagged(learned.unseen_example(n), shift)
+        ),
         never_found=tuple(example for example, flag in zip(examples.against, flags, strict=True) if not flag),
         fine_flagged=_flagged_fine(learned, examples, shift),
         half=_count_found(learned, shift, "half"),
@@ -352,11 +353,6 @@ def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
     """Count the violating examples that are flagged by heads of this kind which did not see them."""
     numbers = range(len(learned.examples.against))
     return Count(hits=sum(_is_mostly_flagged(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
-
-
-def _missed_examples(learned: _FittedHeads, against: Sequence[Example], shift: float) -> tuple[Example, ...]:
-    """The violating examples that heads which did not see them do not flag."""
-    return tuple(e for n, e in enumerate(against) if not _is_mostly_flagged(learned.unseen_example(n), shift))
 
 
 def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tuple[Example, ...]:

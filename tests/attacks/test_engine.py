@@ -252,7 +252,7 @@ def test_reading_ahead_holds_nobody_up(attack: Attack, monkeypatch: pytest.Monke
         for number in range(readers):
             sequence = Sequence(0, "hostile")
             answer = PartialAnswer(tiny.request(""))
-            answer.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
+            answer.body.add(f"{number}: " + " ".join(tiny.CORPUS) * 20)
             work = read(made, answer, sequence)
             client = JobClient(tenant="hostile", has_new_text=answer.waits, reads_ahead=answer.is_read_ahead)
             loop.add(Job(str(number), work, print, client, sequence=sequence))

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from aligner_proxy.correctors.editor_prompt import REPLY_SCHEMA
-from aligner_proxy.correctors.litellm_router import GroupChat, GroupDecisions, chat_in_proxy
+from aligner_proxy.correctors.litellm_router import GroupChat, GroupDecisions
 from aligner_proxy.errors import (
     CorrectionError,
     DeadlineExceeded,
@@ -129,7 +129,7 @@ async def test_nobody_there_is_an_engine_that_is_away() -> None:
     with pytest.raises(EngineUnavailable):
         await ask(GroupChat("strong", lambda: None))
     with pytest.raises(EngineUnavailable):
-        await ask(chat_in_proxy("strong"))
+        await ask(GroupChat("strong"))
     with pytest.raises(CorrectionError):
         await ask(GroupChat("other", lambda: router))
     assert list(GroupChat("other", lambda: router).models()) == []

@@ -15,7 +15,7 @@ from litellm.router import Router
 from starlette.responses import JSONResponse
 
 from aligner_proxy import prompts
-from aligner_proxy.correctors.litellm_router import GroupCompleter, in_proxy
+from aligner_proxy.correctors.litellm_router import GroupCompleter
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
 from aligner_proxy.errors import (
     ConfigError,
@@ -154,4 +154,4 @@ def test_outside_the_gateway_it_cannot_be_reached(tmp_path: Path) -> None:
     path.write_text("aligner: {engine: 'litellm:aligners'}\n")
     with pytest.raises(ConfigError, match="only be reached inside the gateway"):
         open_engine(config.load(path))
-    assert open_engine(config.load(path), in_proxy) is not None
+    assert open_engine(config.load(path), GroupCompleter) is not None

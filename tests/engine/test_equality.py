@@ -138,7 +138,7 @@ def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[Alig
     """One chunk more for somebody; whether anybody still writes."""
     for grows, chunks in growing:
         if chunks:
-            grows.add(chunks.pop(0))
+            grows.body.add(chunks.pop(0))
             return True
         if not grows.complete:
             grows.request = next(one for one in requests if one.request_id == grows.request.request_id)

@@ -16,8 +16,9 @@ import torch
 
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.api import TokenLabels, TokenLabelsRequest, with_judges
+from aligner_proxy.engine.client.circuit_breaker import THRESHOLD
 from aligner_proxy.engine.client.http import HttpEngine
-from aligner_proxy.engine.client.replicas import FAULTS, Replicas
+from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
@@ -151,7 +152,7 @@ async def test_a_replica_whose_judge_fails_keeps_its_aligner() -> None:
     scripted.labels_s = 0.05
     replicas = Replicas([("a", scripted)], patience_s=0)
     for name, error in (("wrong", EngineFault), ("late", DeadlineExceeded)):
-        for _ in range(FAULTS + 1):
+        for _ in range(THRESHOLD + 1):
             with pytest.raises(error):
                 await replicas.label_tokens(request(name, deadline_s=0.01 if name == "late" else 1.0))
         assert replicas.replicas[0].healthy, name

@@ -77,8 +77,6 @@ class Circuit:
     `Breaker` has one for its engine, `Replicas` has one for each of its engines.
     """
 
-    threshold: int = THRESHOLD
-    """Failures in a row that open the circuit."""
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED
     losses: int = 0
@@ -96,7 +94,7 @@ class Circuit:
         if self.probing:
             return False
         # a closed circuit probes only after timeouts, which leave in doubt whether the engine is slow or dead
-        return now >= self.until if self.state is State.OPEN else self.timeouts >= self.threshold
+        return now >= self.until if self.state is State.OPEN else self.timeouts >= THRESHOLD
 
     def begin_probe(self) -> None:
         """Record that a probe begins; an open circuit becomes half-open, a closed one still lets requests pass."""
@@ -128,12 +126,12 @@ class Circuit:
             self.timeouts += 1
             return  # a slow engine times out as well, so a probe decides; see `wants_probe`
         self.losses += 1
-        if self.state is State.CLOSED and (unavailable or self.losses >= self.threshold):
+        if self.state is State.CLOSED and (unavailable or self.losses >= THRESHOLD):
             self._open(now)
 
     def _open(self, now: float) -> None:
-        # opened from another state than closed: the probe has failed once more
         """Open the circuit for a pause, twice as long as the last one if a probe failed."""
+        # opened from another state than closed: the probe has failed once more
         failed_again = self.state is not State.CLOSED
         self.pause_s = min(self.pause_s * 2, self.longest_pause_s) if failed_again else FIRST_PAUSE_S
         self.state = State.OPEN
@@ -179,10 +177,9 @@ class Breaker:
         ask = ask or self._engine.align
         start = self._clock()
         await self._wait_for_circuit()
-        # a deadline has to be above 0
-        remaining_s = max(0.001, request.deadline_s - (self._clock() - start))
+        remaining_s = request.deadline_s - (self._clock() - start)
         with self._watch_errors():
-            correction = await ask(request.model_copy(update={"deadline_s": remaining_s}))
+            correction = await ask(request.with_deadline(remaining_s))
         self.circuit.note_answer()
         self._report()
         return correction
@@ -216,7 +213,6 @@ class Breaker:
         return result
 
     async def aclose(self) -> None:
-        """Close the engine's client."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -287,11 +283,9 @@ class _GuardedSession(ForwardingSession):
         self._breaker = breaker
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for verdicts; the circuit records the outcome, as a client waits."""
         return await self._breaker.watch_call(super().wait_for_verdicts(known_count))
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range; the circuit records the outcome."""
         return await self._breaker.watch_call(super().replace(span))
 
     async def finish(self, request: AlignRequest) -> Correction:

@@ -94,29 +94,29 @@ class Completer(Protocol):
         ...
 
 
-class _Loose(BaseModel):
+class LooseModel(BaseModel):
     """Base of models for foreign answers: fields that we do not use are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Details(_Loose):
+class _Details(LooseModel):
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
 
 
-class _TokenUsage(_Loose):
+class _TokenUsage(LooseModel):
     prompt_tokens: int | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Choice(_Loose):
+class _Choice(LooseModel):
     text: str
     finish_reason: str | None = None
     stop_reason: str | int | None = None
 
 
-class _RemoteCompletion(_Loose):
+class _RemoteCompletion(LooseModel):
     choices: tuple[_Choice, ...] = Field(min_length=1)
     usage: _TokenUsage | None = None
 
@@ -247,7 +247,6 @@ class CompletionsClient:
         return parse_completion(answer)
 
     async def aclose(self) -> None:
-        """Close the pooled connections."""
         await self._connections.aclose()
 
     async def _send(self, method: str, path: str, body: dict[str, object] | None) -> bytes:

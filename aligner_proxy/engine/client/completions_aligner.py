@@ -67,15 +67,12 @@ class ByteRuler:
     """Measures texts by an estimate from their bytes. Satisfies `Ruler`."""
 
     def count(self, text: str) -> int:
-        """Estimated number of tokens of a text, usually too high."""
         return estimate_tokens(text)
 
     def first(self, text: str, tokens: int) -> str:
-        """The beginning of a text, of about `tokens` tokens."""
         return text.encode("utf-8", "replace")[: int(tokens * BYTES_PER_TOKEN)].decode("utf-8", "ignore")
 
     def last(self, text: str, tokens: int) -> str:
-        """The end of a text, of about `tokens` tokens."""
         size = int(tokens * BYTES_PER_TOKEN)
         # [-0:] would be the whole text
         return text.encode("utf-8", "replace")[-size:].decode("utf-8", "ignore") if size else ""
@@ -91,7 +88,6 @@ class RemoteFrame:
     room: int
 
     def render_prompt(self, answer: Folded) -> prompts.Prompt:
-        """The prompt of an answer, or of a part of one."""
         # Veil control tokens after folding, because they may be disguised, too.
         return prompts.render(
             self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
@@ -121,7 +117,6 @@ class CompletionsAligner:
         self._revision = revision
 
     async def info(self) -> AlignerInfo:
-        """The aligner served, as far as the server describes it."""
         return self._info(await self._completer.describe_model())
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -248,11 +243,9 @@ class CompletionsAligner:
         return replace(correction, segments=scored.segments, aligner=scored.aligner, untaught=scored.untaught, ms=ms)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
-        """Raise `EngineFault`: this writer writes only at the end."""
         raise EngineFault("this engine cannot replace spans while streaming: its editor is asked at the end")
 
     async def aclose(self) -> None:
-        """Release connections."""
         await self._completer.aclose()
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
@@ -342,8 +335,8 @@ def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
 
 
 def _make_request(prompt: str, tokens: int, stop: tuple[str, ...], prediction: str, user: str) -> CompletionRequest:
-    # the tenant "-" stands for requests that name none
     """The request to continue `prompt` by at most `tokens` tokens."""
+    # the tenant "-" stands for requests that name none
     expected = Prediction(content=prediction) if prediction else None
     return CompletionRequest(
         prompt=prompt, max_tokens=tokens, stop=stop, prediction=expected, user=None if user == "-" else user

@@ -73,7 +73,6 @@ class EditedEngine(ForwardingEngine):
         return self.inner
 
     async def info(self) -> AlignerInfo:
-        """Describe scorer and writer together."""
         return await self.writer.describe(await self.scorer.info())
 
     async def align(self, request: AlignRequest) -> Correction:
@@ -94,7 +93,6 @@ class EditedEngine(ForwardingEngine):
             return await self.writer.write(request, scored, self.scorer, until)
 
     async def read(self, request: AlignRequest) -> Session:
-        """Let the scorer read an answer while it is being written."""
         # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
         scoring_request = request.model_copy(
             update={
@@ -106,7 +104,6 @@ class EditedEngine(ForwardingEngine):
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def aclose(self) -> None:
-        """Close scorer and writer."""
         try:
             await super().aclose()
         finally:
@@ -124,7 +121,6 @@ class EditedSession(ForwardingSession):
         self._verdicts: tuple[SegmentScore, ...] = ()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        """Add text to the answer and return the scorer's verdicts so far."""
         self.text += text
         return await super().feed(text)
 
@@ -151,13 +147,11 @@ class EditedSession(ForwardingSession):
         return segments, scores
 
     async def replace(self, span: Span) -> Correction:
-        """Let the writer replace a flagged range."""
         if self.request.write is Write.NEVER:
             return Correction("")
         return await self._engine.writer.replace(self, span, self._engine.scorer)
 
     async def replace_by_scorer(self, span: Span) -> Correction:
-        """Let the scorer replace a flagged range."""
         return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:

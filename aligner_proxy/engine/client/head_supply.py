@@ -38,8 +38,6 @@ _MOST = 4096
 """Most heads that are remembered as not uploaded."""
 _LOG_S = 60.0
 """Seconds between two warnings in the log."""
-_LEAST_S = 0.001
-"""Shortest deadline in seconds, because it has to be above 0."""
 
 
 class HeadSupply:
@@ -78,11 +76,11 @@ class HeadSupply:
         """
         sent_request = await self.upload_heads(request)
         try:
-            correction = await ask(self._limit_deadline(sent_request, until))
+            correction = await ask(sent_request.with_deadline(until - self._clock()))
         except LACKING:
             # The engine has lost the heads again, or they do not fit the request.
             sent_request = drop_heads(sent_request, sent_request.heads)
-            correction = await ask(self._limit_deadline(sent_request, until))
+            correction = await ask(sent_request.with_deadline(until - self._clock()))
         return self.count_untaught(correction, request, sent_request)
 
     def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
@@ -125,10 +123,6 @@ class HeadSupply:
             return error.reason
         return ""
 
-    def _limit_deadline(self, request: AlignRequest, until: float) -> AlignRequest:
-        """The request with the deadline that is left before `until`."""
-        return request.model_copy(update={"deadline_s": max(_LEAST_S, until - self._clock())})
-
 
 def drop_heads(request: AlignRequest, names: Collection[str]) -> AlignRequest:
     """The request without the heads in `names`; the same object if it has none of them."""
@@ -146,7 +140,6 @@ class SuppliedEngine(ForwardingEngine):
         self._supply = HeadSupply(source, self.put_head)
 
     async def info(self) -> AlignerInfo:
-        """The aligner served."""
         return await self.inner.info()
 
     async def align(self, request: AlignRequest) -> Correction:

@@ -39,10 +39,10 @@ from aligner_proxy.engine.client.head_supply import LACKING, HeadSupply
 from aligner_proxy.engine.client.retry import NotReady, retry
 from aligner_proxy.engine.wire import (
     JUDGED,
-    OPENED,
     STATES,
     VERDICTS,
     KnownVerdicts,
+    SessionOpened,
     TextChunk,
     received_error,
     translate_parse_errors,
@@ -260,14 +260,12 @@ class HttpEngine:
         return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
 
     async def put_head(self, data: bytes) -> str:
-        """Upload a taught head and return its content hash."""
         name = hashlib.sha256(data).hexdigest()
         async with enforce_deadline(_INFO_S):
             await self.send("PUT", f"/v1/heads/{name}", data)
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return the rows of segments on which heads are taught."""
         content = await self._send_patiently("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
@@ -276,7 +274,6 @@ class HttpEngine:
         return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts, [texts, layers * hidden]."""
         content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
@@ -286,7 +283,6 @@ class HttpEngine:
         return rows
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return what a token classifier of the engine says of an answer."""
         content = await self._send_patiently("POST", "/v1/token_labels", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no labels of tokens"):
             return TokenLabels.model_validate_json(content)
@@ -419,7 +415,6 @@ class _Outbox:
             raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
 
     async def stop(self) -> None:
-        """Stop sending."""
         task = self._task
         self._task = None
         if task is not None and not task.done():
@@ -471,7 +466,6 @@ class HttpSession:
         return self._received_verdicts
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range within `span.deadline_s`."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
@@ -490,8 +484,7 @@ class HttpSession:
                 # a lost session has changed nothing, so the answer is then sent whole
                 with contextlib.suppress(SessionLost):
                     return await self._engine.align(request, path)
-            remaining_s = max(0.001, until - time.monotonic())  # a deadline has to be above 0
-            return await self._engine.align(request.model_copy(update={"deadline_s": remaining_s}))
+            return await self._engine.align(request.with_deadline(until - time.monotonic()))
         finally:
             await self._stop()
 
@@ -528,7 +521,7 @@ class HttpSession:
         except LACKING:
             session = await self._begin(await self._engine.heads.upload_heads(request))
         with translate_parse_errors("the engine sent something that is no name of a reading"):
-            return OPENED.validate_json(session).reading
+            return SessionOpened.model_validate_json(session).reading
 
     async def _begin(self, request: AlignRequest) -> bytes:
         """Ask the engine to open a session; return the body of its answer."""
@@ -573,8 +566,8 @@ def _parse_address(address: str) -> tuple[str, str | None]:
 
 
 def _make_headers(method: str, content: bytes | None) -> Mapping[str, str]:
-    # the only uploads are taught heads
     """The headers of a request: version, trace, and the type of its content if it has any."""
+    # the only uploads are taught heads
     content_type = "application/octet-stream" if method == "PUT" else "application/json"
     content_headers = {"content-type": content_type} if content is not None else {}
     # answers uncompressed, because `send` reads their raw bytes
@@ -583,4 +576,4 @@ def _make_headers(method: str, content: bytes | None) -> Mapping[str, str]:
 
 def _serialise_with_deadline(request: _Timed | None, left_s: float) -> bytes | None:
     """The request as JSON, with `left_s` as its deadline; None for a request without a body."""
-    return None if request is None else request.model_copy(update={"deadline_s": left_s}).model_dump_json().encode()
+    return None if request is None else request.with_deadline(left_s).model_dump_json().encode()

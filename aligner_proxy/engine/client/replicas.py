@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
+    LEAST_DEADLINE_S,
     AlignerInfo,
     AlignRequest,
     Engine,
@@ -57,12 +58,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Errors = tuple[type[CorrectionError], ...]
 
-FAULTS = 3
-"""Failures in a row that make a replica unhealthy; one that cannot be reached is unhealthy at once."""
 LONGEST_PAUSE_S = 30.0
 """Longest pause of an unhealthy replica; longer than in the circuit breaker, because others answer meanwhile."""
-_LEAST_S = 0.001
-"""Shortest deadline of a request in seconds, because it has to be above 0."""
 _INFO_S = 1.0
 """Seconds for a description, all replicas together; any engine has its description at once."""
 _LATE_INFO_S = 3.0
@@ -89,7 +86,7 @@ class Replica:
     name: str
     engine: Engine
     busy: int = 0
-    circuit: Circuit = field(default_factory=lambda: Circuit(threshold=FAULTS, longest_pause_s=LONGEST_PAUSE_S))
+    circuit: Circuit = field(default_factory=lambda: Circuit(LONGEST_PAUSE_S))
     aligner: str = ""
 
     @property
@@ -162,16 +159,15 @@ class Replicas:
         """Correct one answer on the least loaded replica, or on another if that fails, within `request.deadline_s`."""
 
         async def ask(replica: Replica, left_s: float) -> Correction:
-            correction = await replica.engine.align(request.model_copy(update={"deadline_s": left_s}))
+            correction = await replica.engine.align(request.with_deadline(left_s))
             self._note_aligner(replica, correction.aligner)
             return correction
 
         return await self._try_replicas(ask, request.deadline_s)
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        """Return hidden states of texts from the least loaded replica, or from another if that fails."""
         return await self._try_replicas(
-            lambda replica, left_s: text_states(replica.engine, request.model_copy(update={"deadline_s": left_s})),
+            lambda replica, left_s: text_states(replica.engine, request.with_deadline(left_s)),
             request.deadline_s,
         )
 
@@ -188,23 +184,19 @@ class Replicas:
         raise EngineUnavailable("there are no engines")
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        """Return rows of segments from the least loaded replica, or from another if that fails."""
         return await self._try_replicas(
-            lambda replica, left_s: with_heads(replica.engine).rows(request.model_copy(update={"deadline_s": left_s})),
+            lambda replica, left_s: with_heads(replica.engine).rows(request.with_deadline(left_s)),
             request.deadline_s,
         )
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """Return what a token classifier of the least loaded replica says, or of another if that fails."""
-
         async def ask(replica: Replica, left_s: float) -> TokenLabels:
-            return await with_judges(replica.engine).label_tokens(request.model_copy(update={"deadline_s": left_s}))
+            return await with_judges(replica.engine).label_tokens(request.with_deadline(left_s))
 
         # a classifier that fails or is slow says nothing about the aligner beside it
         return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put(self, replica: Replica, data: bytes) -> str:
-        """Upload a taught head to one replica."""
         async with self.use_replica(replica):
             return await with_heads(replica.engine).put_head(data)
 
@@ -281,7 +273,7 @@ class Replicas:
             share = left_s / 2 if replica.is_due(self._clock()) or (divided and others_left) else left_s
             try:
                 async with self.use_replica(replica, excused):
-                    return await ask(replica, max(_LEAST_S, share))
+                    return await ask(replica, max(LEAST_DEADLINE_S, share))
             except (AnswerTooLong, QuotaSpent):
                 raise  # the other replicas would refuse it, too
             except DeadlineExceeded as error:
@@ -326,12 +318,10 @@ class ReplicaSession(ForwardingSession):
         self._counted = True
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for verdicts from the replica that reads the answer."""
         async with self._replicas.use_replica(self._replica):
             return await super().wait_for_verdicts(known_count)
 
     async def replace(self, span: Span) -> Correction:
-        """Write a replacement for a flagged range, on the same replica."""
         async with self._replicas.use_replica(self._replica):
             return await super().replace(span)
 
@@ -345,8 +335,7 @@ class ReplicaSession(ForwardingSession):
         except (AnswerTooLong, DeadlineExceeded, QuotaSpent):
             raise  # another replica could not do better
         except CorrectionError:
-            remaining_s = max(_LEAST_S, request.deadline_s - (time.monotonic() - started))
-            return await self._replicas.align(request.model_copy(update={"deadline_s": remaining_s}))
+            return await self._replicas.align(request.with_deadline(started + request.deadline_s - time.monotonic()))
 
     async def aclose(self) -> None:
         """Give up the session and stop counting it as load."""

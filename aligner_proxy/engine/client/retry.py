@@ -14,11 +14,10 @@ from tenacity import AsyncRetrying, AttemptManager, RetryCallState, retry_if_exc
 from tenacity.wait import wait_exponential, wait_random
 
 from aligner_proxy.concurrency import enforce_deadline
+from aligner_proxy.engine.api import LEAST_DEADLINE_S
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 
 _T = TypeVar("_T")
-_LEAST_S = 0.001
-"""Least time for a try in seconds, because a deadline has to be above 0."""
 # seconds; the random part lets clients that failed together come back apart
 _backoff = wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05)
 
@@ -46,7 +45,7 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
         async with enforce_deadline(deadline_s):
             async for attempt in retrying:
                 with attempt:
-                    return await ask(max(_LEAST_S, until - time.monotonic()))
+                    return await ask(max(LEAST_DEADLINE_S, until - time.monotonic()))
     except (NotReady, EngineOverloaded) as error:
         raise error.with_traceback(None) from None  # drop the traceback, as tenacity's frames refer to the error
     finally:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine import wire
@@ -26,11 +25,11 @@ from aligner_proxy.engine.api import (
     RowsRequest,
     RowsResponse,
 )
-from aligner_proxy.engine.client.completions import make_connection_error, parse_refusal
+from aligner_proxy.engine.client.completions import LooseModel, make_connection_error, parse_refusal
 from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import retry
 from aligner_proxy.engine.taught_head import TaughtHead
-from aligner_proxy.errors import CorrectionError, EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
+from aligner_proxy.errors import EngineFault, HeadsUnavailable, InvalidOutput, UnknownHead
 from aligner_proxy.types import Correction
 
 SCHEME = "vllm://"
@@ -42,20 +41,16 @@ _MOST_HEADS = 4096
 """Most taught heads in memory; of more, those that were stored first are dropped."""
 
 
-class _Data(BaseModel):
+class _Data(LooseModel):
     """The field `data` of an answer; exactly one of its fields is set."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     about: AlignerInfo | None = None
     response: AlignResponse | None = None
     error: wire.ErrorBody | None = None
 
 
-class _Answer(BaseModel):
+class _Answer(LooseModel):
     """The body of a `/pooling` answer."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     data: _Data
 
@@ -152,14 +147,9 @@ class VllmScorer:
         ):
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
-            raise self._make_error(answer.error)
+            # the status has no effect, because the body is one of ours
+            raise wire.received_error(422, wire.ErrorResponse(error=answer.error).model_dump_json().encode(), {})
         return answer
-
-    @staticmethod
-    def _make_error(error: wire.ErrorBody) -> CorrectionError:
-        # the status has no effect, because the body is one of ours
-        """One of our errors, from the plugin's report of it."""
-        return wire.received_error(422, wire.ErrorResponse(error=error).model_dump_json().encode(), {})
 
     async def _send(self, body: dict[str, Any]) -> bytes:
         """Send one request to vLLM's `/pooling` and return the body; raises one of our errors if it is not 200."""

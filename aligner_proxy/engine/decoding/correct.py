@@ -477,7 +477,6 @@ class AnswerEditor:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
-        """The verdicts on all segments, from the scores of their pieces."""
         return verdicts(self._division, scores, self._request.caution)
 
     def _fill_hole(

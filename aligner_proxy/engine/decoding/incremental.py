@@ -110,10 +110,6 @@ class PartialAnswer:
     changed: Callable[[], None] = lambda: None
     """Called in the model's thread when there are new verdicts or replacements."""
 
-    def add(self, more: str) -> None:
-        """Append text to the answer."""
-        self.body.add(more)
-
     def is_read_ahead(self) -> bool:
         """Whether the answer is only read ahead: no client waits for a result yet."""
         return not (self.complete or self.awaited or self.text_ended or self.replacing)

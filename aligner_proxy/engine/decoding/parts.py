@@ -126,7 +126,6 @@ class Division:
         return [PartRange(first, own, stop) for (first, own), stop in zip(self._starts, stops, strict=True)]
 
     def __len__(self) -> int:
-        """Number of segments added."""
         return len(self._texts)
 
     def range_of(self, first: int, stop: int) -> range:
@@ -134,7 +133,6 @@ class Division:
         return range(self._first_piece(first), self._first_piece(stop))
 
     def passage(self, part: PartRange) -> AnswerPassage:
-        """A part with its text."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
         text = join_pieces(pieces, ends=part.stop < len(self.pieces))

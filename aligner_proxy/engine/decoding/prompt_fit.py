@@ -49,7 +49,6 @@ class Fitted:
 
     @property
     def ids(self) -> list[int]:
-        """The prompt's tokens."""
         return self.encoded.ids
 
     @property
@@ -72,7 +71,6 @@ class TokenRuler:
         self._family = family
 
     def count(self, text: str) -> int:
-        """Number of tokens of the text in a template field."""
         return len(self._tokenizer.continuation(self._family.guard(text)))
 
     def first(self, text: str, tokens: int) -> str:
@@ -105,7 +103,10 @@ class PromptFrame:
     def fit_prompt(self, answer: str | Folded) -> Fitted:
         """The prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
-        return self._add_answer_tokens(prompt, self.tokenizer.prompt(prompt.text))
+        encoded = self.tokenizer.prompt(prompt.text)
+        answer_ids = self.tokenizer.continuation(prompt.shown_answer)
+        shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
+        return Fitted(prompt, encoded, answer_ids, writing_room(len(answer_ids)), shared)
 
     def extend_prompt(self, previous: Fitted, answer: str | Folded, common_length: int) -> Fitted:
         """The prompt of an answer that has its first `common_length` characters in common with that of `previous`.
@@ -121,12 +122,6 @@ class PromptFrame:
     def division(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
         return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
-
-    def _add_answer_tokens(self, prompt: prompts.Prompt, encoded: Encoded) -> Fitted:
-        """Complete a prompt by the answer's tokens, the room to write, and how many tokens tenants may share."""
-        answer = self.tokenizer.continuation(prompt.shown_answer)
-        shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
-        return Fitted(prompt, encoded, answer, writing_room(len(answer)), shared)
 
     def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
         """Index in the prompt's text where the tenant's own text begins."""

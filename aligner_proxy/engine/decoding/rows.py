@@ -57,7 +57,6 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
 
 
 def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
-    """Read one answer and return its rows."""
     frame = build_frame(aligner, request)
     if not scores_segments(aligner, frame):
         raise HeadsUnavailable(f"prompts of template {frame.family.name!r} name no objectives to teach")

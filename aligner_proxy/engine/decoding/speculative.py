@@ -25,7 +25,6 @@ class Tally:
     forwards: int = 0
 
     def counts(self) -> DecodeCounts:
-        """Convert to the frozen form that is sent to clients."""
         return DecodeCounts(self.drafted, self.accepted, self.recovered, self.bonus, self.forwards)
 
 

@@ -35,12 +35,10 @@ class PackedWeights:
 
     @property
     def outputs(self) -> int:
-        """Number of output columns."""
         return len(self.words) * TILE
 
     @property
     def inputs(self) -> int:
-        """Number of inputs."""
         return self.words.shape[1] * TILE
 
     def select(self, first: int, last: int) -> PackedWeights:

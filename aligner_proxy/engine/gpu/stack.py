@@ -255,7 +255,6 @@ class Stack:
 
     @property
     def products(self) -> list[Product]:
-        """All products with weights."""
         return [each for layer in self._layers for each in (layer.projections, layer.output, layer.gates, layer.down)]
 
     @property

@@ -134,7 +134,6 @@ class StepInput:
         self._blocks = blocks
 
     def view(self, rows: int) -> StepView:
-        """The input of a step with `rows` rows."""
         tiling = self._tilings[rows]
         ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
         blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
@@ -142,7 +141,6 @@ class StepInput:
         return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
 
     def view_choice(self, count: int) -> ChoiceInput:
-        """The input of a choice of `count` tokens."""
         return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
 
     def clear(self) -> None:

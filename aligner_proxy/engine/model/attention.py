@@ -44,7 +44,6 @@ class AttentionRow:
 
     @property
     def new_count(self) -> int:
-        """Number of new tokens."""
         return self.last - self.first
 
 
@@ -74,7 +73,6 @@ class KVStore:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of all layers."""
         return self._keys, self._values
 
     def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:

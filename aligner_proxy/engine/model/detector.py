@@ -129,11 +129,6 @@ def choose_layers(config: Any) -> list[int]:
     return sorted({int(share * (config.num_hidden_layers - 1)) for share in DEPTHS})
 
 
-def fits_model(config: Any, size: int, layers: Tensor) -> bool:
-    """Whether a model with this config has all these layers, and its rows from them have `size` numbers."""
-    return size == len(layers) * config.hidden_size and bool(layers.max() < config.num_hidden_layers)
-
-
 class DetectorHead(nn.Module):
     """Log-odds (nats) that a segment violates an objective, computed from projections of both and their product.
 
@@ -171,7 +166,8 @@ class DetectorHead(nn.Module):
 
     def fits(self, config: Any) -> bool:
         """Whether a model with this config has the head's width and all the layers it reads."""
-        return fits_model(config, self.objective.in_features, self.layers)
+        width = len(self.layers) * config.hidden_size
+        return self.objective.in_features == width and bool(self.layers.max() < config.num_hidden_layers)
 
     def taps(self, model: Any) -> Taps:
         """Install hooks on the layers of `model` that this head reads."""

@@ -106,11 +106,11 @@ class ModelRunner:
         # one block more, for the padding of recorded forwards
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
         self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
-        self._recorded: RecordedForwards | None = None
+        self.recorded: RecordedForwards | None = None
+        """The forwards of our own stack, if they are used."""
 
     @property
     def device(self) -> str:
-        """The model's device, as torch names it."""
         return str(self._model.device)
 
     @property
@@ -118,7 +118,7 @@ class ModelRunner:
         """Everything but the weights that the cost of a forward pass depends on, as text: the key of stored costs."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _find_cpu_name()
-        mode = "recorded forwards" if self._recorded else f"up to {self._threads.most} threads"
+        mode = "recorded forwards" if self.recorded else f"up to {self._threads.most} threads"
         return f"{name}, {mode}, {self._model.dtype}, torch {torch.__version__}"
 
     @property
@@ -146,8 +146,8 @@ class ModelRunner:
     def run(self, feeds: Sequence[Feed]) -> list[list[int]]:
         """Run all feeds in one forward pass; return, for each, the tokens chosen after its requested positions."""
         self._last_sequences = len(feeds)
-        if self._recorded is not None and self._recorded.can_run(feeds):
-            return self._recorded.run(feeds)
+        if self.recorded is not None and self.recorded.can_run(feeds):
+            return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
         slots = self._slots(feeds)
@@ -182,7 +182,7 @@ class ModelRunner:
         difference = float((states - expected).norm() / expected.norm())
         if not difference <= (_CLOSE if self._model.dtype == torch.float32 else _CLOSE_IN_16_BITS):
             return f"results that differ from the library's by {difference:.2g}"
-        self._recorded = recorded
+        self.recorded = recorded
         return None
 
     @torch.inference_mode()
@@ -191,17 +191,17 @@ class ModelRunner:
 
         For an engine that has no work yet: the texts are written to the first blocks of the cache.
         """
-        if self._recorded is None:
+        if self.recorded is None:
             return None
         longest = min(self.step_tokens, self.positions, self.pool.count * BLOCK)
         for rows in BUCKETS[: bisect_right(BUCKETS, longest)]:
             sample = self._make_sample(rows)
             expected = self._read_few_layers(sample)
-            cosines = F.cosine_similarity(self._recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
-            self._recorded.run([sample])
+            cosines = F.cosine_similarity(self.recorded.run_layers(sample, _COMPARED_LAYERS).float(), expected)
+            self.recorded.run([sample])
             # what is not a number is not above anything
-            if not bool((cosines > _SAME_DIRECTION).all() and self._recorded.stack.hidden[:rows].isfinite().all()):
-                self._recorded = None
+            if not bool((cosines > _SAME_DIRECTION).all() and self.recorded.stack.hidden[:rows].isfinite().all()):
+                self.recorded = None
                 return f"results for {rows} tokens that differ from the library's"
         return None
 
@@ -225,11 +225,6 @@ class ModelRunner:
             return self._forward(ids, places.tolist(), step).float()
         finally:
             config.num_hidden_layers = layers
-
-    @property
-    def recorded(self) -> RecordedForwards | None:
-        """The forwards of our own stack, if they are used."""
-        return self._recorded
 
     @torch.inference_mode()
     def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
@@ -281,13 +276,11 @@ class ModelRunner:
         return self._states.read(self._context(feed), feed.job.sequence.adapter)
 
     def judges_ends(self, adapter: int = 0) -> bool:
-        """Whether this aligner's head also judges the end of the answer."""
         head = self._heads[adapter].detector
         return head is not None and bool(head.ends)
 
     @property
     def layers(self) -> int:
-        """Number of decoder layers of the model."""
         return int(self._model.config.num_hidden_layers)
 
     @torch.inference_mode()

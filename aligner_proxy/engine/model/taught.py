@@ -47,7 +47,6 @@ class LoadedHead:
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
-        """Load a `TaughtHead` onto a device."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
         weight, inner, offsets, outer = torch.split(numbers, sizes)
@@ -120,7 +119,6 @@ class HeadShelf:
         return head
 
     def __len__(self) -> int:
-        """Number of heads in the store."""
         return len(self._heads)
 
 

@@ -97,7 +97,6 @@ class TokenClassifier(ABC):
 
     @property
     def info(self) -> ClassifierInfo:
-        """Its description."""
         return ClassifierInfo(self._content_hash, self.categories)
 
     def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:

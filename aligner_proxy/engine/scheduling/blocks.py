@@ -8,10 +8,10 @@ content until they are needed. The least recently used block is reused first, an
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from aligner_proxy.engine.api import BlockUse
 
@@ -32,10 +32,6 @@ class Owner:
     tenant: str = ""
     shared: int = 0
 
-    def find_tenant(self, end: int) -> str | None:
-        """The tenant of the block that ends at token `end` of the prompt; None if all tenants share it."""
-        return None if end <= self.shared else self.tenant
-
 
 _ANYBODY = Owner()
 
@@ -55,7 +51,8 @@ class BlockPool:
         self._node_of: dict[int, int] = {}
         self._key_of: dict[int, Key] = {}
         self._block_of: dict[Key, int] = {}
-        self._nodes = _make_node_numbers()
+        # never reused, so that a block whose predecessor is gone cannot be matched by accident
+        self._node_numbers = itertools.count(1)
 
     def take(self) -> int:
         """Take a free block and forget its old content; raises `NoRoom`."""
@@ -85,7 +82,8 @@ class BlockPool:
             block = self._block_of.get(self._make_key(node, ids, start, owner))
             if block is None:
                 break
-            self._hold(block)
+            self._free.pop(block, None)
+            self._holders[block] += 1
             matched.append(block)
             node = self._node_of[block]
         return matched
@@ -105,14 +103,13 @@ class BlockPool:
             block = blocks[number]
             self._block_of[key] = block
             self._key_of[block] = key
-            node = self._node_of[block] = next(self._nodes)
+            node = self._node_of[block] = next(self._node_numbers)
 
     def is_published(self, block: int) -> bool:
         """Whether other sequences may use the block, so that it must not be written to any more."""
         return block in self._key_of
 
     def count_free(self) -> int:
-        """Number of free blocks."""
         return len(self._free)
 
     def count_uses(self) -> BlockUse:
@@ -133,20 +130,10 @@ class BlockPool:
     def _make_key(self, node: int, ids: Sequence[int], start: int, owner: Owner) -> Key:
         """The key of the block that begins at token `start` of a prompt and follows the block `node`."""
         end = start + self.size
-        return (node, tuple(ids[start:end]), owner.find_tenant(end))
-
-    def _hold(self, block: int) -> None:
-        """Count one more holder of a block, which is then not free."""
-        self._free.pop(block, None)
-        self._holders[block] += 1
+        return (node, tuple(ids[start:end]), None if end <= owner.shared else owner.tenant)
 
     def _forget(self, block: int) -> None:
         """Unpublish a block. Blocks that follow it can then not be found any more, and are reused in their turn."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._block_of[key], self._node_of[block]
-
-
-def _make_node_numbers() -> count[int]:
-    """Node numbers; never reused, so that a block whose predecessor is gone cannot be matched by accident."""
-    return count(1)

@@ -154,7 +154,6 @@ class _Metrics:
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
-    """Metrics of the aligner: whether it is loaded, and which one it is."""
     yield GaugeMetricFamily(
         "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
     )
@@ -185,10 +184,10 @@ def _load_metrics(load: Load) -> Iterator[Metric]:
             totals.preempted,
         ),
         ("unbalanced", "Checks while idle that found KV-cache blocks miscounted", totals.unbalanced),
-        ("draft_tokens", "Draft tokens proposed", totals.drafted),
-        ("accepted_tokens", "Draft tokens accepted", totals.accepted),
-        ("recovered_tokens", "Tokens written in place of rejected draft tokens", totals.recovered),
-        ("bonus_tokens", "Tokens written after drafts that were accepted in full", totals.bonus),
+        ("draft_tokens", "Draft tokens proposed", totals.counts.drafted),
+        ("accepted_tokens", "Draft tokens accepted", totals.counts.accepted),
+        ("recovered_tokens", "Tokens written in place of rejected draft tokens", totals.counts.recovered),
+        ("bonus_tokens", "Tokens written after drafts that were accepted in full", totals.counts.bonus),
     ):
         yield CounterMetricFamily(f"aligner_engine_{name}", text, value=value)
 

@@ -250,7 +250,8 @@ class Scheduler:
                 del queues[tenant]
             if job in self.waiting:
                 # a job that needs many blocks is not overtaken for ever
-                is_closed = is_closed or not self._let_in(job, feeds)
+                has_slot = self._count_active(ahead=job.client.ahead) < self.most
+                is_closed = is_closed or not (has_slot and self._admit(job, feeds))
             fed_tokens = self._feed(job, feeds, room)
             shares.give(tenant, fed_tokens)
             given_tokens += fed_tokens
@@ -266,10 +267,6 @@ class Scheduler:
             if job.client.ahead == ahead and not job.parked:
                 queues.setdefault(job.client.tenant, deque()).append(job)
         return queues
-
-    def _let_in(self, job: Job, feeds: list[Feed]) -> bool:
-        """Admit a waiting job if a slot and blocks are free; return whether it was admitted."""
-        return self._count_active(ahead=job.client.ahead) < self.most and self._admit(job, feeds)
 
     def _free_place(self) -> None:
         """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
@@ -337,7 +334,7 @@ class Scheduler:
         self.totals.failed += failed and not job.phases.unwanted
         self.totals.finished += not failed
         if isinstance(counts := getattr(end, "counts", None), DecodeCounts):
-            self.totals.add(counts)
+            self.totals.counts += counts
         job.work.close()
         job.finish(end)
 
@@ -360,13 +357,10 @@ class Scheduler:
                 self.drop(job, EngineUnavailable(f"request {job.name} was cancelled"))
             elif now > job.client.deadline:
                 self.drop(job, DeadlineExceeded(f"the deadline of request {job.name} passed"))
-            elif job.phases.started is None and self._is_too_late(job, now):
+            # if no other job is active, it may try
+            elif job.phases.started is None and self._count_active() and self.pace.misses(job.client.deadline, now):
                 count_refusal(EngineOverloaded.reason)
                 self.drop(job, EngineOverloaded(f"request {job.name} cannot be ready in time", self.pace.stay_s))
-
-    def _is_too_late(self, job: Job, now: float) -> bool:
-        """Whether a job that has not started would miss its deadline; False if no other job is active: it may try."""
-        return self.pace.misses(job.client.deadline, now) and bool(self._count_active())
 
     def _count_active(self, *, ahead: bool = False) -> int:
         """Number of running jobs that are not parked; read-ahead jobs count only if `ahead` is true."""

@@ -98,7 +98,6 @@ class Sequence:
 
     @property
     def owner(self) -> Owner:
-        """The owner of its blocks."""
         return Owner(self.adapter, self.tenant, self.shared)
 
     @property

@@ -28,7 +28,8 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -46,6 +47,7 @@ from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
+    Asked,
     Completion,
     CompletionRequest,
     Engine,
@@ -114,6 +116,7 @@ _LAST_WORDS_S = 2
 _AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
 """Ends of the paths whose requests are traced."""
 _NO_NAMES = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
+_Request = TypeVar("_Request", bound=Asked)
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
 
@@ -138,7 +141,6 @@ class Health:
 
 
 async def check(engine: Engine) -> Health:
-    """Determine an engine's health."""
     stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
@@ -182,18 +184,6 @@ def create_app(engine: Engine) -> Starlette:
             raise EngineUnavailable("the model's thread hangs; restart this engine")
         return JSONResponse(asdict(await engine.info()))
 
-    async def align(request: Request) -> Response:
-        parsed = AlignRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, engine.align(parsed))
-
-    async def states(request: Request) -> Response:
-        parsed = StatesRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, text_states(engine, parsed), STATES.dump_python)
-
-    async def rows(request: Request) -> Response:
-        parsed = RowsRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, with_heads(engine).rows(parsed), RowsResponse.model_dump)
-
     async def put_head(request: Request) -> Response:
         too_large = HeadRefused(f"a taught head may have at most {MAX_HEAD_BYTES} bytes")
         data = await join_chunks(request.stream(), MAX_HEAD_BYTES, too_large)
@@ -206,11 +196,18 @@ def create_app(engine: Engine) -> Starlette:
         routes=[
             *routes(engine),
             Route("/info", info),
-            Route("/v1/corrections", align, methods=["POST"]),
-            Route("/v1/states", states, methods=["POST"]),
-            Route("/v1/rows", rows, methods=["POST"]),
+            _route_work("/v1/corrections", AlignRequest, engine.align),
+            _route_work("/v1/states", StatesRequest, partial(text_states, engine), STATES.dump_python),
+            _route_work(
+                "/v1/rows", RowsRequest, lambda request: with_heads(engine).rows(request), RowsResponse.model_dump
+            ),
+            _route_work(
+                "/v1/token_labels",
+                TokenLabelsRequest,
+                lambda request: with_judges(engine).label_tokens(request),
+                TokenLabels.model_dump,
+            ),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),
-            _judge_route(engine),
             *_decision_routes(engine),
             *_session_routes(EngineSessions(engine)),
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
@@ -224,6 +221,25 @@ def create_app(engine: Engine) -> Starlette:
     )
 
 
+def _correction(done: Correction) -> object:
+    return AlignResponse.from_correction(done).model_dump(mode="json")
+
+
+def _route_work(
+    path: str,
+    form: type[_Request],
+    work: Callable[[_Request], Coroutine[Any, Any, Any]],
+    write: Callable[[Any], object] = _correction,
+) -> Route:
+    """The route that does work of the engine: it parses a request of this form, and writes the result by `write`."""
+
+    async def answer(request: Request) -> Response:
+        parsed = form.model_validate_json(await _body(request))
+        return await _unless_gone(request, parsed.request_id, work(parsed), write)
+
+    return Route(path, answer, methods=["POST"])
+
+
 class RequestTracing:
     """ASGI middleware: records a trace span for every request that a client waits for, as a child of the gateway's."""
 
@@ -231,7 +247,6 @@ class RequestTracing:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request, within a span if a client waits for its result."""
         if scope["type"] != "http" or not scope["path"].endswith(_AWAITED):
             return await self._app(scope, receive, send)
         carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -272,20 +287,7 @@ def _decision_routes(engine: Engine) -> list[Route]:
     return [Route(path, answer_in(form), methods=["POST"]) for path, form in forms.items()]
 
 
-def _judge_route(engine: Engine) -> Route:
-    """The route that asks a token classifier about an answer."""
-
-    async def label_tokens(request: Request) -> Response:
-        parsed = TokenLabelsRequest.model_validate_json(await _body(request))
-        work = with_judges(engine).label_tokens(parsed)
-        return await _unless_gone(request, parsed.request_id, work, TokenLabels.model_dump)
-
-    return Route("/v1/token_labels", label_tokens, methods=["POST"])
-
-
 def _session_routes(sessions: EngineSessions) -> list[Route]:
-    """The routes of sessions, for answers that are read while they are written."""
-
     async def begin(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
         name = await sessions.open(parsed)
@@ -328,8 +330,6 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
 
 def _model_routes(engine: Local) -> list[Route]:
-    """The routes that only an engine with its own model has."""
-
     async def completions(request: Request) -> Response:
         parsed = CompletionRequest.model_validate_json(await _body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
@@ -428,11 +428,6 @@ async def _body(request: Request) -> bytes:
     return await join_chunks(
         request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
     )
-
-
-def _correction(done: Correction) -> object:
-    """A correction as JSON data."""
-    return AlignResponse.from_correction(done).model_dump(mode="json")
 
 
 async def _unless_gone(

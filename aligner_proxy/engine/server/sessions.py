@@ -92,7 +92,6 @@ class EngineSessions:
             await entry.session.aclose()
 
     async def aclose(self) -> None:
-        """Close all sessions."""
         await asyncio.gather(*(self.close(name) for name in list(self._open)))
 
     def _touch_session(self, name: str) -> Session:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from aligner_proxy import prompts
+from aligner_proxy.engine.api import StrictModel
 from aligner_proxy.errors import ConfigError, WeightsError
 
 MANIFEST = "aligner.json"
@@ -37,10 +38,8 @@ Inside = Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Gguf(BaseModel):
+class Gguf(StrictModel):
     """A base model as a GGUF file in an installed Python package."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     package: str = Field(pattern=r"^[A-Za-z_]\w*$")
     """A top-level package without dots, because finding a subpackage would run its parent package."""
@@ -48,19 +47,15 @@ class Gguf(BaseModel):
     sha256: str
 
 
-class Base(BaseModel):
+class Base(StrictModel):
     """The base model of an adapter: a hub id (owner/name@commit) or folder, and a package with the same weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hub: str
     gguf: Gguf | None = None
 
 
-class Manifest(BaseModel):
+class Manifest(StrictModel):
     """Content of `aligner.json`. `window` is in tokens; `shift` in nats is already included in the head's scores."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1]
     base: Base | None = None

@@ -174,7 +174,6 @@ def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, 
 
 
 def _gb(count: float) -> str:
-    """Bytes as a text in gigabytes."""
     return f"{count / _GB:.1f} GB"
 
 

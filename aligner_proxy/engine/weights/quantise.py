@@ -72,6 +72,5 @@ def _save_nf4(plain: Path, folder: Path) -> None:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """Load the tokenizer of a source's base."""
     gguf = {"gguf_file": source.base.gguf} if source.base.gguf else {}
     return AutoTokenizer.from_pretrained(str(source.base.folder), **gguf)

@@ -71,11 +71,9 @@ class Grounding(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
-        """Add to the policy the reference texts that this request has."""
         return fill_references(policy, request)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        """The stage that replaces facts; none if the policy has no references."""
         # without references nothing is to be checked, so answers pay nothing for this
         return [GroundingStage(policy)] if references_of(policy) else []
 
@@ -99,7 +97,6 @@ class Grounding(Extension):
         return tables.reference_tables(references_of(policy))
 
     def details(self, policy: Policy) -> Mapping[str, Any]:
-        """The facts of each reference, as JSON."""
         return {REFERENCES_KEY: tables.as_json(references_of(policy))}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from aligner_proxy.correctors import editor_prompt
 from aligner_proxy.correctors.editor_prompt import Passage
@@ -17,6 +16,7 @@ from aligner_proxy.text.structure import Segment, split
 from aligner_proxy.types import EditorUse, Turn
 from aligner_proxy_grounding.quoting import mark_passages, quote_references
 from aligner_proxy_grounding.references import Reference
+from aligner_proxy_grounding.sentences import UnsettledFact
 
 INSTRUCTION = (
     "Somebody else wrote an answer to a client. You hold it to the operator's references. You get one JSON object: the "
@@ -31,14 +31,6 @@ INSTRUCTION = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """Start of a sentence in the answer, and the reference line that may contradict it, as "name:line"."""
-
-    start: int
-    source: str
-
-
 class FactEditor:
     """Asks the editor of one request about the sentences in doubt."""
 
@@ -47,7 +39,7 @@ class FactEditor:
         self._turns = turns
 
     async def ask_for_sentences(
-        self, text: str, doubts: Sequence[Doubt], references: Sequence[Reference]
+        self, text: str, doubts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
         """Return the editor's sentences by the start of the sentence they replace, and the cost.
 
@@ -72,9 +64,8 @@ def messages(
     segments: Sequence[Segment],
     marked: Sequence[Passage],
     references: Sequence[Reference],
-    doubts: Iterable[Doubt],
+    doubts: Iterable[UnsettledFact],
 ) -> list[dict[str, str]]:
-    """The chat messages of the call to the editor."""
     material = editor_prompt.Material(turns, segments, marked)
     content = {"references": quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
     return [

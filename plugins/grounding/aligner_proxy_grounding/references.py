@@ -59,7 +59,6 @@ class References(tuple[Reference, ...], Standard):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels of all references."""
         return tuple(reference.label for reference in self)
 
     @property
@@ -85,7 +84,6 @@ class References(tuple[Reference, ...], Standard):
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The names of the files."""
         return tuple(reference.name for reference in self if reference.kind is ReferenceKind.FILE)
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:

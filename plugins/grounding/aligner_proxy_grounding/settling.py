@@ -15,7 +15,7 @@ from functools import partial
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.plugins.stage import AnswerSoFar
 from aligner_proxy.types import EditorUse, JudgeUse
-from aligner_proxy_grounding.fact_editor import Doubt, FactEditor
+from aligner_proxy_grounding.fact_editor import FactEditor
 from aligner_proxy_grounding.fact_judge import FactJudge, FactVerdict, JudgedFact
 from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.references import Reference, matcher_of
@@ -90,7 +90,7 @@ class DoubtSettler:
 
     async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
         """Take what the editor writes in place of the sentences in doubt."""
-        doubts = [Doubt(part.start, part.source) for part in by_words.doubtful if part.kind != ORDER]
+        doubts = [part for part in by_words.doubtful if part.kind != ORDER]
         sentences, use = await editor.ask_for_sentences(text, doubts, self.references)
         if sentences is None:
             return replace(by_words, editor=use, is_by_words=True)

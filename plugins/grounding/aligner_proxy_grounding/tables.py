@@ -51,7 +51,6 @@ def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]
 
 
 def as_json(references: Sequence[Reference]) -> list[dict[str, Any]]:
-    """The facts of each reference as JSON."""
     return [
         {
             "reference": reference.label,

@@ -16,12 +16,12 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from tokenizers import Tokenizer
 
 from aligner_proxy import prompts
 from aligner_proxy.engine import wire
-from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, StrictModel
 from aligner_proxy.engine.decoding.correct import PromptedPassage, verdicts
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
@@ -40,10 +40,8 @@ _INFO = TypeAdapter(AlignerInfo)
 _PREPARED = TypeAdapter(Prepared)
 
 
-class ScoringRequest(BaseModel):
+class ScoringRequest(StrictModel):
     """The field `data` of a request to `/pooling`; without `align` the request asks which aligner this is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     align: AlignRequest | None = None
     heads: dict[str, str] = Field(default_factory=dict)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest, Engine
-from aligner_proxy.engine.client.circuit_breaker import FIRST_PAUSE_S
+from aligner_proxy.engine.client.circuit_breaker import FIRST_PAUSE_S, THRESHOLD
 from aligner_proxy.engine.client.http import HttpEngine
-from aligner_proxy.engine.client.replicas import FAULTS, LONGEST_PAUSE_S, Replicas
+from aligner_proxy.engine.client.replicas import LONGEST_PAUSE_S, Replicas
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -143,7 +143,7 @@ async def test_an_outlier_among_good_ones_rests_after_some_faults() -> None:
     together = replicas(bad, good)
     for _ in range(20):
         await together.align(tiny.request())
-    assert len(bad.seen) == FAULTS
+    assert len(bad.seen) == THRESHOLD
 
 
 async def test_a_single_fault_is_bad_luck() -> None:

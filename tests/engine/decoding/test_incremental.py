@@ -77,7 +77,7 @@ def read_in(made: Any, chunks: list[str], **wishes: Any) -> tuple[Correction, li
         Job("r1", read(made, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
     )
     for chunk in chunks:
-        growing.add(chunk)
+        growing.body.add(chunk)
         while loop.busy and not ends:
             loop.step()
         told.append(growing.verdicts)
@@ -301,7 +301,7 @@ async def test_where_nobody_else_wants_the_engine_less_text_wakes_the_reader() -
     await engine.start()
     first, second = [await engine.read(tiny.request("")) for _ in range(2)]
     growing = first._answer
-    growing.add("x" * (ENOUGH_CHARS - 1))
+    growing.body.add("x" * (ENOUGH_CHARS - 1))
     assert not growing.waits()
     await second.aclose()
     assert growing.waits()

@@ -265,7 +265,7 @@ def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Co
         Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
     )
     for chunk in cut(rng, request.answer):
-        growing.add(chunk)
+        growing.body.add(chunk)
         while loop.busy and not ends:
             loop.step()
     growing.request = request
@@ -286,7 +286,7 @@ def test_scores_read_with_one_head_are_not_those_of_another() -> None:
     loop.add(
         Job("r", read(loaded, growing, sequence), ends.append, JobClient(has_new_text=growing.waits), sequence=sequence)
     )
-    growing.add(tiny.ANSWER * 3)
+    growing.body.add(tiny.ANSWER * 3)
     while loop.busy:
         loop.step()
     growing.request = request_with(tiny.ANSWER * 3, heads=quiet, score_only=True)

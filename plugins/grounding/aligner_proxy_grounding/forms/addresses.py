@@ -51,7 +51,6 @@ def read_addresses(reading: FactReading) -> None:
             # a mark after an address belongs to the sentence
             address = match.group().rstrip(_TRAILING)
             reading.take(Fact(kind, _address(address), match.start(), match.start() + len(address), address))
-            reading.blank(match.start(), match.start() + len(address))
 
 
 def read_phones(reading: FactReading) -> None:
@@ -60,7 +59,6 @@ def read_phones(reading: FactReading) -> None:
         digits = re.sub(r"\D", "", match.group())
         if _SHORTEST_PHONE <= len(digits) <= _LONGEST_PHONE:
             reading.take(Fact(FactKind.PHONE, digits, *match.span(), match.group()))
-            reading.blank(*match.span())
 
 
 def _address(address: str) -> str:
@@ -73,8 +71,7 @@ def read_streets(reading: FactReading) -> None:
     """Read street addresses."""
     for match in reading.matches(_ADDRESS):
         value = re.sub(r"[\s,]+", " ", match.group().lower())
-        reading.take(Fact(FactKind.ADDRESS, value, match.start(), match.end(), match.group()))
-        reading.blank(*match.span())
+        reading.take(Fact(FactKind.ADDRESS, value, *match.span(), match.group()))
 
 
 def read_names(reading: FactReading) -> None:
@@ -83,6 +80,4 @@ def read_names(reading: FactReading) -> None:
         name = match["name"]
         if any(is_common(token) for token in re.findall(r"[^\W\d_]+", name)):
             continue
-        start, end = match.span("name")
-        reading.take(Fact(FactKind.NAME, name.lower(), start, end, name))
-        reading.blank(start, end)
+        reading.take(Fact(FactKind.NAME, name.lower(), *match.span("name"), name))

@@ -40,14 +40,12 @@ def read_ages(reading: FactReading) -> None:
                 FactKind.AGE, value_of(match[low]), *span, match[low], side=RangeEnd.LOW, ranged=True, number=span
             )
             reading.take(fact)
-            reading.blank(*span)
         span = match.span(name)
         ranged = bool(low and match[low] is not None)
         side = RangeEnd.HIGH if ranged else RangeEnd.NONE
         reading.take(
             Fact(FactKind.AGE, value_of(match[name]), *span, match[name], side=side, ranged=ranged, number=span)
         )
-        reading.blank(*span)
         if name == "old":
             reading.blank(span[1], match.end())  # so that "years" is not read as a duration
             if _SOMEBODY.search(match.group()):

@@ -98,7 +98,6 @@ def read_bare_hours(reading: FactReading) -> None:
             span = match.span(name)
             fact = Fact(FactKind.TIME, hour, *span, match[name], "24", side, ranged=True, number=span)
             reading.take(fact)
-            reading.blank(*span)
 
 
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:

@@ -96,9 +96,7 @@ def read_days_of_month(reading: FactReading) -> None:
         day_text = match[name]
         day = int(ordinal_value(day_text))
         if 1 <= day <= 31:
-            start, end = match.span(name)
-            reading.take(Fact(FactKind.DATE, (None, None, day), start, end, day_text))
-            reading.blank(start, end)
+            reading.take(Fact(FactKind.DATE, (None, None, day), *match.span(name), day_text))
 
 
 def read_weekdays(reading: FactReading) -> None:
@@ -106,7 +104,6 @@ def read_weekdays(reading: FactReading) -> None:
     for match in reading.matches(_FOREIGN_DAY):
         day = DAYS[_FOREIGN_DAYS[match["day"].lower()]]
         reading.take(Fact(FactKind.WEEKDAY, day, *match.span(), match.group()))
-        reading.blank(*match.span())
     for match in reading.matches(_WEEKDAY):
         day_text = match.group()
         # short names need the usual case, since "sat" and "SUN" are words as well
@@ -115,4 +112,5 @@ def read_weekdays(reading: FactReading) -> None:
         if not day_text[0].isupper():
             continue
         number = next(n for n, day in enumerate(DAYS) if day.startswith(match["day"].lower()[:3]))
-        reading.take(Fact(FactKind.WEEKDAY, DAYS[number], match.start(), match.end(), day_text))
+        # not blanked, since it may be a name: "with Tuesday Weld"
+        reading.facts.append(Fact(FactKind.WEEKDAY, DAYS[number], *match.span(), day_text))

@@ -49,14 +49,12 @@ _VERSION = re.compile(
 def read_labels(reading: FactReading) -> None:
     """Read labels such as "room 12", "form B-7" or "the fourth floor"."""
     for match in reading.matches(_NTH):
-        start, end = match.span("ordinal")
         is_day = match["place"].lower() in DAYS
         if match["ordinal"].lower() in ("last", "ground") and is_day is (match["ordinal"].lower() == "ground"):
             continue
         unit = _NTH_DAY if is_day else stem(match["place"])
         value = ordinal_value(match["ordinal"])
-        reading.take(Fact(FactKind.LABEL, value, start, end, match["ordinal"], unit))
-        reading.blank(start, end)
+        reading.take(Fact(FactKind.LABEL, value, *match.span("ordinal"), match["ordinal"], unit))
     for match in reading.matches(_LABEL):
         label = match["label"]
         # the pattern ignores case because of the place's name, but "form a queue" has no label
@@ -65,21 +63,16 @@ def read_labels(reading: FactReading) -> None:
         unit = stem(match["place"])
         is_range = match["last"] is not None and match["place"].lower() == _PLURAL
         side = RangeEnd.LOW if is_range else RangeEnd.NONE
-        start, end = match.span("label")
-        reading.take(Fact(FactKind.LABEL, label.upper(), start, end, label, unit, side, is_range))
-        reading.blank(start, end)
+        reading.take(Fact(FactKind.LABEL, label.upper(), *match.span("label"), label, unit, side, is_range))
         if is_range:
-            start, end = match.span("last")
-            reading.take(Fact(FactKind.LABEL, match["last"], start, end, match["last"], unit, RangeEnd.HIGH, is_range))
-            reading.blank(start, end)
+            last = match["last"]
+            reading.take(Fact(FactKind.LABEL, last, *match.span("last"), last, unit, RangeEnd.HIGH, is_range))
 
 
 def read_versions(reading: FactReading) -> None:
     """Read versions of programs: "Python 3.11", "release 4.2.1", "v3"."""
     for match in reading.matches(_VERSION):
         group = "bare" if match["bare"] else "version"
-        start, end = match.span(group)
         name = (match["name"] or "").lower().removesuffix(".js")
         unit = name or ("firmware" if (match["word"] or "").lower() == "firmware" else "")
-        reading.take(Fact(FactKind.VERSION, match[group], start, end, match[group], unit))
-        reading.blank(start, end)
+        reading.take(Fact(FactKind.VERSION, match[group], *match.span(group), match[group], unit))

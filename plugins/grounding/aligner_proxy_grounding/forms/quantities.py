@@ -145,8 +145,7 @@ def read_sizes(reading: FactReading) -> None:
         sides = tuple(value_of(side) for side in re.findall(DIGITS, match["sides"]))
         # only measures with equally many sides can be compared
         unit = f"{match['unit']} {len(sides)}"
-        reading.take(Fact(FactKind.SIZE, sides, match.start(), match.end(), match.group(), unit))
-        reading.blank(match.start(), match.end())
+        reading.take(Fact(FactKind.SIZE, sides, *match.span(), match.group(), unit))
 
 
 def read_durations(reading: FactReading) -> None:
@@ -207,8 +206,6 @@ def read_fractions(reading: FactReading) -> None:
     for match in reading.matches(_FRACTION_OF_TIME):
         number, unit = _FRACTIONS[match.group().lower()]
         reading.take(Fact(FactKind.DURATION, Decimal(number), *match.span(), match.group(), unit))
-        reading.blank(*match.span())
     for match in reading.matches(_PART):
         span = match.span("part")
         reading.take(Fact(FactKind.PERCENT, Decimal(_PARTS[match["part"].lower()]), *span, match["part"], "%"))
-        reading.blank(*span)

@@ -51,8 +51,9 @@ class FactReading:
     facts: list[Fact] = field(default_factory=list)
 
     def take(self, fact: Fact) -> None:
-        """Append a fact."""
+        """Append a fact, and blank out its characters."""
         self.facts.append(fact)
+        self.blank(fact.start, fact.end)
 
     def blank(self, start: int, end: int) -> None:
         """Blank out characters that have been read."""
@@ -89,7 +90,6 @@ def take_number(
             kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
         )
         reading.take(replace(fact, scale=1 / factor))
-        reading.blank(*low)
         side = RangeEnd.HIGH
     else:
         side = RangeEnd.NONE
@@ -101,7 +101,6 @@ def take_number(
     if is_fortnight:
         fact = replace(fact, number=None)
     reading.take(replace(fact, scale=1 / factor))
-    reading.blank(first, last)
 
 
 def joins(before: str, join: str) -> bool:

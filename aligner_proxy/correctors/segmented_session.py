@@ -1,0 +1,58 @@
+"""Sessions without an engine: they cut a growing answer into segments, and give each its verdict themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aligner_proxy.engine.api import AlignRequest, Span
+from aligner_proxy.errors import EngineFault
+from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import Correction, SegmentScore
+
+
+class UnjudgedSession:
+    """The session of an answer without objectives: every segment stays, and no engine is asked. Satisfies `Session`.
+
+    It lets an answer that only has to meet standards of plugins take the same path as all others.
+    """
+
+    def __init__(self) -> None:
+        self._cutter = Cutter()
+        self._segments: list[Segment] = []
+        self._scores: list[SegmentScore] = []
+        self._text_ended = False
+        self._more = asyncio.Condition()
+
+    async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        await self._add_segments(self._cutter.feed(text))
+        return self._verdicts()
+
+    async def end(self) -> None:
+        await self._add_segments(self._cutter.end(), text_ended=True)
+
+    async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
+        async with self._more:
+            await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
+        return self._verdicts()
+
+    async def _add_segments(self, segments: Sequence[Segment], *, text_ended: bool = False) -> None:
+        """Add finished segments, and wake who waits for them."""
+        async with self._more:
+            self._segments += segments
+            self._scores += (SegmentScore(segment.text, None, False) for segment in segments)
+            self._text_ended = text_ended
+            self._more.notify_all()
+
+    def _verdicts(self) -> tuple[SegmentScore, ...]:
+        return tuple(self._scores)
+
+    async def replace(self, span: Span) -> Correction:
+        raise EngineFault("nothing is to be replaced in an answer without objectives")
+
+    async def finish(self, request: AlignRequest) -> Correction:
+        return Correction(request.answer)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
