@@ -29,7 +29,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-LEAST_BYTES_PER_S = 8 << 10
+MIN_BYTES_PER_S = 8 << 10
 """A body gets one more second for each this many bytes."""
 _REASONS = {408: "Request Timeout", 503: "Service Unavailable"}
 _CLOSE = (b"connection", b"close")
@@ -46,7 +46,7 @@ class ConnectionLimits:
     head_s: float = 10.0
     """Time to receive the head, from the request's first byte or, for the first request, from the connection."""
     body_s: float = 30.0
-    """Time to receive the body after the head, plus the allowance of `LEAST_BYTES_PER_S`."""
+    """Time to receive the body after the head, plus the allowance of `MIN_BYTES_PER_S`."""
     idle_s: float = 60.0
     """Idle time between requests; must be longer than clients keep a connection (httpx: 5 s), or requests get lost."""
     unread_s: float = 60.0
@@ -236,7 +236,7 @@ class BoundedProtocol(H11Protocol):
     def _check_overdue(self) -> None:
         """Close the connection, unless its body arrives fast enough or the application itself pauses reading."""
         if self._pending is _PendingInput.BODY and not self.cycle.response_complete:
-            seconds_left = self._since + self.limits.body_s + self._body_bytes / LEAST_BYTES_PER_S - self.loop.time()
+            seconds_left = self._since + self.limits.body_s + self._body_bytes / MIN_BYTES_PER_S - self.loop.time()
             if self.flow.read_paused or self.cycle.waiting_for_100_continue:
                 seconds_left = self.limits.body_s
             if seconds_left > 0:

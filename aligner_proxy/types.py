@@ -188,7 +188,7 @@ class Finding:
         return self.text is not None
 
 
-MOST_FINDINGS = 32
+MAX_FINDINGS = 32
 """At most this many findings are listed in a record, for replaced and for unsettled ones each."""
 
 
@@ -927,7 +927,7 @@ class Outcome:
 
 
 def _summarize_findings(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The number of replaced findings, and kind and source of the first `MOST_FINDINGS` replaced and unsettled ones."""
+    """The number of replaced findings, and kind and source of the first `MAX_FINDINGS` replaced and unsettled ones."""
     settled = [{"kind": finding.kind, "source": finding.source} for finding in findings if finding.is_settled]
     unsettled = [{"kind": finding.kind, "source": finding.source} for finding in findings if not finding.is_settled]
-    return {"edits": len(settled), "replaced": settled[:MOST_FINDINGS], "unsettled": unsettled[:MOST_FINDINGS]}
+    return {"edits": len(settled), "replaced": settled[:MAX_FINDINGS], "unsettled": unsettled[:MAX_FINDINGS]}

@@ -29,7 +29,7 @@ PROMPTS = 16
 """Prompts that continuous batching writes after at once."""
 LOOKUP = 10
 """Draft tokens of prompt lookup."""
-MOST_SETUP = 180.0
+MAX_SETUP = 180.0
 """Seconds of setting up after which a peer is not timed any more."""
 # Tokens in a block of the cache of continuous batching (what transformers takes by itself), and in one of its steps.
 _BLOCK = 256
@@ -68,7 +68,7 @@ def list_peers(
     ]
 
 
-def time_peer(peer: Peer, rounds: int, most_setup: float = MOST_SETUP) -> dict[str, Any]:
+def time_peer(peer: Peer, rounds: int, most_setup: float = MAX_SETUP) -> dict[str, Any]:
     """Time a peer: name, seconds (median), setup_s and tokens; or, if anything fails, its name and the error."""
     row: dict[str, Any] = {"name": peer.name}
     try:

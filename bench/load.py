@@ -30,7 +30,7 @@ from bench.load_generator import Arrival, drive, saturate, times
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
 """Rates as shares of the highest throughput."""
 TIMES_SLOWER = 3.0
-MOST_FAILED = 0.01
+MAX_FAILED = 0.01
 _CLIENTS = 16
 ALONE = 40
 """Number of good answers requested one after the other, to time corrections that wait for no other."""
@@ -45,7 +45,7 @@ def knee(rows: Sequence[dict[str, Any]]) -> float | None:
     found = None
     for row in rows:
         slow = row["added_p95_ms"] is None or row["added_p95_ms"] > TIMES_SLOWER * rows[0]["added_p95_ms"]
-        if slow or row["failed"] > MOST_FAILED:
+        if slow or row["failed"] > MAX_FAILED:
             break
         found = row["rate"]
     return found

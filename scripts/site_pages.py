@@ -15,7 +15,7 @@ TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md
 _FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
-_LEAST_WORDS = 5
+_MIN_WORDS = 5
 
 
 def project_pages() -> dict[str, str]:
@@ -63,5 +63,5 @@ def first_sentence(text: str) -> str:
     blocks = (block.strip() for block in _FENCE.sub("", text).split("\n\n"))
     prose = (re.sub(r"[`*]", "", _LINK.sub(r"\1", block)) for block in blocks if re.match(r"[A-Z`*\[]", block))
     sentences = (" ".join(sentence.split()) for block in prose for sentence in _SENTENCE_END.split(block))
-    whole = (sentence for sentence in sentences if sentence.endswith(".") and len(sentence.split()) >= _LEAST_WORDS)
+    whole = (sentence for sentence in sentences if sentence.endswith(".") and len(sentence.split()) >= _MIN_WORDS)
     return next(whole, "")

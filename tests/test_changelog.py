@@ -12,7 +12,7 @@ from aligner_proxy import __version__
 ROOT = Path(__file__).parents[1]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^## (\S+)", CHANGELOG, flags=re.MULTILINE)
-MOST_LINES = 3
+MAX_LINES = 3
 
 
 def project_of(folder: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def test_changelog_is_sorted_by_kind_and_its_entries_are_short() -> None:
         assert kinds == [kind for kind in ("Added", "Changed", "Fixed") if kind in kinds]
         entries = re.findall(r"^- (?:.+\n?)(?:  .+\n?)*", release, flags=re.MULTILINE)
         assert len(entries) > 5
-        assert [entry for entry in entries if len(entry.strip().splitlines()) > MOST_LINES] == []
+        assert [entry for entry in entries if len(entry.strip().splitlines()) > MAX_LINES] == []
 
 
 def test_litellm_is_pinned_the_same_in_project_and_locks() -> None:

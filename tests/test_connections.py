@@ -147,7 +147,7 @@ async def test_a_body_that_does_not_come_is_closed_and_its_work_ended() -> None:
 
 
 async def test_a_slow_body_may_take_longer_the_more_of_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "LEAST_BYTES_PER_S", 100)
+    monkeypatch.setattr(connections, "MIN_BYTES_PER_S", 100)
     async with serving(replace(LONG, body_s=0.5)) as served:
         reader, writer = await served.connect(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
         for _ in range(5):

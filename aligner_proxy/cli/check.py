@@ -79,7 +79,7 @@ EDITS_GOOD_ANSWERS: Mapping[str, int] = {
 docs/reference/objectives.md, but for `harmless`."""
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
-_MOST_REASONS = 6
+_MAX_REASONS = 6
 """Most reasons of a route that are printed one by one."""
 _SOON = timedelta(days=14)
 """How long before its end a key is warned about."""
@@ -548,7 +548,7 @@ def _print_notes(
 
 def _reasons_text(reasons: Sequence[str], *, in_full: bool) -> str:
     """Reasons for which an original goes out; unless `in_full`, many of them only as a number."""
-    if len(reasons) > _MOST_REASONS and not in_full:
+    if len(reasons) > _MAX_REASONS and not in_full:
         return f"wherever it cannot be judged or corrected ({len(reasons)} reasons; --all prints them)"
     return f"on {', '.join(reasons)}" if reasons else "never"
 

@@ -221,9 +221,9 @@ def command(
 
 def _check_worker_mb(worker_mb: int) -> int:
     """Refuse a limit that LiteLLM exceeds at its start; 0 where the memory cannot be measured."""
-    if 0 < worker_mb < memory_limit.LEAST_MB:
+    if 0 < worker_mb < memory_limit.MIN_MB:
         raise click.BadParameter(
-            f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.LEAST_MB}, "
+            f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.MIN_MB}, "
             "or 0 for no limit"
         )
     return worker_mb if memory_limit.is_measurable() else 0

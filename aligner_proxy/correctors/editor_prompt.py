@@ -70,7 +70,7 @@ CONVERSATION_CHARS = 12_000
 """Maximum length of the turns shown, latest first; of the latest turn at least the beginning is shown."""
 MAX_PASSAGES = 64
 """Maximum number of passages in one answer; an answer with more is better corrected by other means."""
-LEAST_CHARS = 240
+MIN_CHARS = 240
 """Base length that every replacement may have, however short its passage is."""
 LONGEST_SHARE = 2
 """Additional length of a replacement, as a multiple of the length of its passage."""
@@ -108,7 +108,7 @@ class Passage:
     @property
     def room(self) -> int:
         """Maximum length of a replacement in characters."""
-        return LEAST_CHARS + LONGEST_SHARE * len(self.text)
+        return MIN_CHARS + LONGEST_SHARE * len(self.text)
 
 
 def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], objectives: Sequence[str]) -> list[Passage]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.judge import RequestJudges, use_of
 from aligner_proxy.engine.api import (
-    LEAST_DEADLINE_S,
+    MIN_DEADLINE_S,
     AlignerInfo,
     AlignRequest,
     Engine,
@@ -157,7 +157,7 @@ class JudgedEngine(ForwardingEngine):
                 stop=stop,
                 end=len(request.answer),
                 before=structure.join(pieces),
-                deadline_s=max(LEAST_DEADLINE_S, until - time.monotonic()),
+                deadline_s=max(MIN_DEADLINE_S, until - time.monotonic()),
                 objective=review.scores[run.at].objective,
             )
             replacement = Correction("") if session is None else await session.replace(span)

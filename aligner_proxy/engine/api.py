@@ -70,7 +70,7 @@ class AlignerInfo:
 
 MAX_PLACES = 1_000_000
 """Upper bound on the slots of one tenant; no tenant has that many at once."""
-LEAST_DEADLINE_S = 0.001
+MIN_DEADLINE_S = 0.001
 """Shortest deadline in seconds, because it has to be above 0."""
 
 
@@ -87,8 +87,8 @@ class Asked(StrictModel):
     """Running requests of the tenant in all gateways, as far as the sender knows; 0 if it knows of no others."""
 
     def with_deadline(self, seconds: float) -> Self:
-        """The request with `seconds` as its deadline; at least `LEAST_DEADLINE_S`."""
-        return self.model_copy(update={"deadline_s": max(LEAST_DEADLINE_S, seconds)})
+        """The request with `seconds` as its deadline; at least `MIN_DEADLINE_S`."""
+        return self.model_copy(update={"deadline_s": max(MIN_DEADLINE_S, seconds)})
 
 
 HeadHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]

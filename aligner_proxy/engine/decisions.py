@@ -20,15 +20,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from aligner_proxy.engine.example_heads import LEAST_EXAMPLES, MOST_EXAMPLES, Curve, ExampleSentences
+from aligner_proxy.engine.example_heads import MAX_EXAMPLES, MIN_EXAMPLES, Curve, ExampleSentences
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, Turn
 
-MOST_QUESTIONS = 128
+MAX_QUESTIONS = 128
 """Most questions in one request, as in LiteLLM."""
-MOST_OBJECTIVES = 32
+MAX_OBJECTIVES = 32
 """Most different objectives in one request, since the engine reads the text once for each."""
-MOST_CHARS = 100_000
+MAX_CHARS = 100_000
 """Most characters of the text."""
 OBJECTIVE_CURVE = Curve(0.98, 1.4)
 QUESTION_CURVE = Curve(1.74, 1.7)
@@ -40,9 +40,9 @@ _FORBIDDEN = ": the text must not be one of which this is true: "
 """What stands in the objective of an answer that says what a text may be. Of three wordings this one chose best."""
 _OBLIGATION = re.compile(r"\b(?:should|must|shall)\b", re.IGNORECASE)
 """What the description of an objective has, and that of another answer has not."""
-_MOST_OBJECTIVE_CHARS = 2_000
-_MOST_EXAMPLE_CHARS = 1_000
-MOST_EXAMPLES_TOGETHER = 128
+_MAX_OBJECTIVE_CHARS = 2_000
+_MAX_EXAMPLE_CHARS = 1_000
+MAX_EXAMPLES_TOGETHER = 128
 """Most examples in one request, since the engine reads each once for its objective."""
 _OTHERS_FOR_EACH = 3
 """Examples of other answers of a choice for each of an answer's own."""
@@ -63,7 +63,7 @@ class _QuestionPart(BaseModel):
 
 _Words = JsonValue
 """What LiteLLM calls instructions or criteria: a text, or JSON."""
-_Label = Annotated[str, Field(min_length=1, max_length=_MOST_OBJECTIVE_CHARS)]
+_Label = Annotated[str, Field(min_length=1, max_length=_MAX_OBJECTIVE_CHARS)]
 
 
 class TextPart(_QuestionPart):
@@ -107,7 +107,7 @@ class ChoiceQuestion(_QuestionPart):
 
     type: Literal["choice"]
     name: str | None = None
-    choices: Annotated[tuple[ChoiceOption, ...], Field(min_length=2, max_length=MOST_OBJECTIVES)]
+    choices: Annotated[tuple[ChoiceOption, ...], Field(min_length=2, max_length=MAX_OBJECTIVES)]
 
     def options(self) -> list[Option]:
         return make_options([(choice.value, choice.description) for choice in self.choices])
@@ -132,7 +132,7 @@ class LabelQuestion(_QuestionPart):
     """A choice in the form of System One."""
 
     type: Literal["choice"]
-    criteria: Annotated[Mapping[_Label, _Words], Field(min_length=1, max_length=MOST_OBJECTIVES)]
+    criteria: Annotated[Mapping[_Label, _Words], Field(min_length=1, max_length=MAX_OBJECTIVES)]
 
     def options(self) -> list[Option]:
         return make_options(list(self.criteria.items()))
@@ -145,7 +145,7 @@ class OpenAIDecision(_QuestionPart):
     input: str | tuple[InputMessage, ...]
     questions: Annotated[
         tuple[Annotated[PredicateQuestion | ChoiceQuestion, Field(discriminator="type")], ...],
-        Field(min_length=1, max_length=MOST_QUESTIONS),
+        Field(min_length=1, max_length=MAX_QUESTIONS),
     ]
 
     def read(self) -> Decision:
@@ -182,7 +182,7 @@ class SystemOneDecision(_QuestionPart):
             Annotated[str, Field(min_length=1)],
             Annotated[NoulQuestion | LabelQuestion, Field(discriminator="type")],
         ],
-        Field(min_length=1, max_length=MOST_QUESTIONS),
+        Field(min_length=1, max_length=MAX_QUESTIONS),
     ]
 
     def read(self) -> Decision:
@@ -287,16 +287,14 @@ class Decision:
         """Why the questions cannot be answered; None if they can."""
         if not self.text.strip():
             return "the input has no text"
-        if len(self.text) > MOST_CHARS:
-            return f"the input has {len(self.text):,} characters; at most {MOST_CHARS:,} are read"
-        if len(self.asked_objectives) > MOST_OBJECTIVES:
-            return (
-                f"the questions are about {len(self.asked_objectives)} objectives; at most {MOST_OBJECTIVES} are read"
-            )
+        if len(self.text) > MAX_CHARS:
+            return f"the input has {len(self.text):,} characters; at most {MAX_CHARS:,} are read"
+        if len(self.asked_objectives) > MAX_OBJECTIVES:
+            return f"the questions are about {len(self.asked_objectives)} objectives; at most {MAX_OBJECTIVES} are read"
         if not all(_NAME.fullmatch(text) or _WRITTEN_OUT.match(text) for text in self.objectives):
             return 'a question needs instructions or criteria, and a choice labels without ":"'
-        if any(len(objective) > _MOST_OBJECTIVE_CHARS for objective in self.objectives):
-            return f"the words of a question have at most {_MOST_OBJECTIVE_CHARS:,} characters"
+        if any(len(objective) > _MAX_OBJECTIVE_CHARS for objective in self.objectives):
+            return f"the words of a question have at most {_MAX_OBJECTIVE_CHARS:,} characters"
         return self._find_fault_in_examples()
 
     def _find_fault_in_examples(self) -> str | None:
@@ -304,12 +302,12 @@ class Decision:
         if any(objective.examples and _NAME.fullmatch(objective.text) for objective in self.asked_objectives):
             return "an objective that is named has a head of its own; write the objective out to give examples of it"
         examples = [objective.examples for objective in self.asked_objectives if objective.examples]
-        if any(max(len(one.against), len(one.fine)) > MOST_EXAMPLES for one in examples):
-            return f"a criterion has at most {MOST_EXAMPLES} examples"
-        if sum(len(one.texts) for one in examples) > MOST_EXAMPLES_TOGETHER:
-            return f"all criteria together have at most {MOST_EXAMPLES_TOGETHER} examples"
-        if any(len(text) > _MOST_EXAMPLE_CHARS for one in examples for text in one.texts):
-            return f"an example has at most {_MOST_EXAMPLE_CHARS:,} characters"
+        if any(max(len(one.against), len(one.fine)) > MAX_EXAMPLES for one in examples):
+            return f"a criterion has at most {MAX_EXAMPLES} examples"
+        if sum(len(one.texts) for one in examples) > MAX_EXAMPLES_TOGETHER:
+            return f"all criteria together have at most {MAX_EXAMPLES_TOGETHER} examples"
+        if any(len(text) > _MAX_EXAMPLE_CHARS for one in examples for text in one.texts):
+            return f"an example has at most {_MAX_EXAMPLE_CHARS:,} characters"
         return None
 
 
@@ -345,7 +343,7 @@ def find_highest_score(correction: Correction) -> float:
 def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
     """The examples of criteria of which both are lists of sentences, long enough to learn from; None for others."""
     against, fine = (_read_sentences(criteria.get(answer)) for answer in ("true", "false"))
-    return ExampleSentences(against, fine) if min(len(against), len(fine)) >= LEAST_EXAMPLES else None
+    return ExampleSentences(against, fine) if min(len(against), len(fine)) >= MIN_EXAMPLES else None
 
 
 def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
@@ -379,12 +377,12 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
 def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:
     """The answers of a choice, each with its objective; lists of sentences are examples if every answer has one."""
     sentences = [_read_sentences(description) for _, description in answers]
-    if len(answers) < 2 or any(len(own) < LEAST_EXAMPLES for own in sentences):
+    if len(answers) < 2 or any(len(own) < MIN_EXAMPLES for own in sentences):
         return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]
     options = []
     for (value, _), own in zip(answers, sentences, strict=True):
         others = [text for text in _take_turns([one for one in sentences if one is not own]) if text not in own]
-        examples = ExampleSentences(own, tuple(others[: min(MOST_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
+        examples = ExampleSentences(own, tuple(others[: min(MAX_EXAMPLES, _OTHERS_FOR_EACH * len(own))]))
         options.append(Option(value, AskedObjective(f"No {value}{_FORBIDDEN}{value}", examples)))
     return options
 

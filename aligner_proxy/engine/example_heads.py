@@ -23,15 +23,15 @@ from cachetools import LRUCache
 from aligner_proxy.engine.api import AlignRequest, Engine, ExchangeRows, ExchangeText, RowsRequest, with_heads
 from aligner_proxy.engine.taught_head import TaughtHead
 
-LEAST_EXAMPLES = 3
+MIN_EXAMPLES = 3
 """Fewer examples of a sort than this teach nothing that can be measured (docs/guides/decide.md)."""
-MOST_EXAMPLES = 16
+MAX_EXAMPLES = 16
 """Most examples of a sort; each is read once."""
 PENALTY = 0.1
 """Penalty of the weights. A third of it is better where an objective is written out, and worse without one."""
 KEPT_HEADS = 256
 """Heads kept in memory."""
-_LEAST_SPREAD = 1e-2
+_MIN_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
 _STEPS = 25
 """Steps of Newton's method; it needs about ten."""
@@ -128,7 +128,7 @@ def _make_head(
     columns = list(zip(*(point.row for point in points), strict=True))
     means = [math.fsum(column) / len(column) for column in columns]
     spreads = [
-        max(_LEAST_SPREAD, math.sqrt(math.fsum((number - mean) ** 2 for number in column) / len(column)))
+        max(_MIN_SPREAD, math.sqrt(math.fsum((number - mean) ** 2 for number in column) / len(column)))
         for column, mean in zip(columns, means, strict=True)
     ]
     # divided by the root of the width, so that one penalty fits aligners of any width

@@ -17,7 +17,7 @@ from aligner_proxy.formats.base import Rewrite, SafeDecoder, StreamDecoder, Stre
 from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange
 from aligner_proxy.types import Exchange
 
-_MOST_WAITING = 64
+_MAX_WAITING = 64
 """Most events that wait for the rest of a tag. Beyond that, what is undecided is part of the answer."""
 
 
@@ -93,7 +93,7 @@ class AnswerDecoder(SafeDecoder):
             for index in event.ends:
                 if index in self._readers:
                     self._readers[index].end()
-            if len(self._waiting) > _MOST_WAITING:
+            if len(self._waiting) > _MAX_WAITING:
                 self._end_undecided()
             ready += self._take_decided()
         return ready

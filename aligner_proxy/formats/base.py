@@ -39,9 +39,9 @@ from aligner_proxy.types import (
 _GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
 _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
-MOST_TEXTS = 256
+MAX_TEXTS = 256
 """Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
-_MOST_BESIDE = 256
+_MAX_BESIDE = 256
 """Most texts of unusual fields that are compared with an answer."""
 _PIECES_PER_BLOCK = 64
 """Number of pieces of a growing text that are joined to one block."""
@@ -330,7 +330,7 @@ class ChoiceBuilder:
         """Record fields beside the usual ones (`fields_beside`), which may describe or quote the text."""
         if fields:
             self.annotations |= any(copies.describes(value, name) for name, value in fields)
-            room = _MOST_BESIDE - len(self.beside)
+            room = _MAX_BESIDE - len(self.beside)
             self.beside += copies.quoting_strings(fields)[:room]
 
     @property
@@ -678,14 +678,14 @@ class SafeDecoder:
     def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Check the types of indices and texts, since LiteLLM's objects may hold anything.
 
-        Raises `Unreadable` for a wrong type, or for more than `MOST_TEXTS` texts.
+        Raises `Unreadable` for a wrong type, or for more than `MAX_TEXTS` texts.
         """
         for event in events:
             for index, piece in event.pieces:
                 if not (isinstance(index, int) and isinstance(piece, str)):
                     raise Unreadable(TypeError.__name__)
                 self._indices.add(index)
-        if len(self._indices) > MOST_TEXTS:
+        if len(self._indices) > MAX_TEXTS:
             raise Unreadable(OverflowError.__name__)
         return events
 

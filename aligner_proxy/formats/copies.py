@@ -47,7 +47,7 @@ _POINTER = re.compile(
 )
 """Names of fields that hold a place in a text."""
 _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
-_FEWEST_IDS = 8
+_MIN_IDS = 8
 """Numbers in a list that stands for a text although its name does not say so."""
 
 _KEPT = USUAL_FIELDS | {
@@ -187,7 +187,7 @@ def describes(value: object, name: str = "") -> bool:
     """Whether a value points into a text or encodes it, by the form of its numbers."""
     if isinstance(value, list | tuple):
         if value and all(type(inner) is int for inner in value):
-            return len(value) >= _FEWEST_IDS or _TOKENS.fullmatch(name) is not None
+            return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
         return any(describes(inner, name) for inner in value)
     fields = fields_of(value)
     return any(

@@ -14,7 +14,7 @@ from aligner_proxy.formats.side_text import readable_prose
 from aligner_proxy.formats.tool_results import content_text, entry_results
 from aligner_proxy.types import IncomingKind, replace_surrogates
 
-MOST_MESSAGES = 16
+MAX_MESSAGES = 16
 """The last messages of a request that are read; earlier ones were the last of an earlier request."""
 _BETWEEN = "\n\n"
 _HISTORY_ROLES = ("user", "assistant")
@@ -32,14 +32,14 @@ class IncomingText:
 
 
 def incoming_texts(data: Mapping[str, Any]) -> Iterator[IncomingText]:
-    """Yield the prose of a request's last `MOST_MESSAGES` messages, one text per message and kind."""
+    """Yield the prose of a request's last `MAX_MESSAGES` messages, one text per message and kind."""
     for name in ("messages", "input", "prompt"):
         entries = data.get(name)
         if isinstance(entries, str):
             entries = [entries]
         if not isinstance(entries, list | tuple):
             continue
-        for position in range(max(0, len(entries) - MOST_MESSAGES), len(entries)):
+        for position in range(max(0, len(entries) - MAX_MESSAGES), len(entries)):
             for kind, texts in _texts_by_kind(entries[position]).items():
                 prose = _BETWEEN.join(filter(None, map(readable_prose, texts)))
                 if prose:

@@ -14,14 +14,14 @@ from pydantic import BaseModel
 
 _Path = tuple[str | int, ...]
 Paths = tuple[_Path, ...]
-_MOST_DIFFERENCES = 4
+_MAX_DIFFERENCES = 4
 """With more values that differ, a chunk is stored as it is."""
 _PLAIN = (str, int, float, type(None))
 """Immutable types, whose values can be stored on their own."""
 
 
 class _TooDifferent(Exception):
-    """Two chunks differ in more than `_MOST_DIFFERENCES` plain values, or in their structure."""
+    """Two chunks differ in more than `_MAX_DIFFERENCES` plain values, or in their structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _compare(new: Any, old: Any, path: _Path, differences: list[tuple[_Path, obj
         _compare_lists(new, old, path, differences)
     elif not alike or new != old:
         # None against a text is a plain difference, too.
-        if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MOST_DIFFERENCES:
+        if not (isinstance(new, _PLAIN) and isinstance(old, _PLAIN)) or len(differences) == _MAX_DIFFERENCES:
             raise _TooDifferent
         differences.append((path, new))
 

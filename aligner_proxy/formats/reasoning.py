@@ -38,7 +38,7 @@ _MESSAGES_DELTA = "content_block_delta"
 _NEXT_PART = "response.reasoning_summary_part.added"
 _BETWEEN = "\n\n"
 """Separates the parts of one reasoning."""
-_MOST_PIECES = 200_000
+_MAX_PIECES = 200_000
 """Most pieces that are kept of one stream."""
 
 
@@ -179,8 +179,8 @@ class _CollectedReasoning:
         self.size = 0
 
     def add(self, index: int, piece: str) -> None:
-        """Add a piece to the reasoning of a choice; beyond `_MOST_PIECES` pieces are ignored."""
-        if piece and self.size < _MOST_PIECES:
+        """Add a piece to the reasoning of a choice; beyond `_MAX_PIECES` pieces are ignored."""
+        if piece and self.size < _MAX_PIECES:
             self.size += 1
             # nothing separates the first part from what is not there
             if index in self._breaks and index in self._texts:

@@ -23,7 +23,7 @@ from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
 """A text with fewer characters is not checked on its own."""
-_LEAST_LETTERS = 10
+_MIN_LETTERS = 10
 """Fewest letters of a text that is prose."""
 _GAP = re.compile(r"\s")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -34,7 +34,7 @@ _SPELLING = "top_logprobs"
 """A field whose names can spell out a text."""
 _LONGEST_WORD = 4_096
 """Most characters remembered of a text without white space, such as an id, a signature or sound."""
-_MOST_PIECES = 64
+_MAX_PIECES = 64
 """Up to this many pieces, each is searched for separately in the delivered texts."""
 _REASONING = "reasoning"
 """Last step of the path to reasoning that stands inside another text."""
@@ -94,14 +94,14 @@ def is_prose(text: str) -> bool:
     stripped = text.strip()
     if len(stripped) < SHORTEST_PROSE or not (_GAP.search(stripped) or not stripped.isascii()):
         return False
-    return _count_letters(stripped) >= _LEAST_LETTERS
+    return _count_letters(stripped) >= _MIN_LETTERS
 
 
 def _count_letters(text: str) -> int:
-    """The number of letters in a text, counted up to `_LEAST_LETTERS`."""
+    """The number of letters in a text, counted up to `_MIN_LETTERS`."""
     count = 0
     for count, _ in enumerate(_LETTER.finditer(text), 1):
-        if count >= _LEAST_LETTERS:
+        if count >= _MIN_LETTERS:
             break
     return count
 
@@ -285,7 +285,7 @@ class SideText:
         self.is_released = False
         self._chars += len(piece)
         self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
-        if self._count_letters < _LEAST_LETTERS:
+        if self._count_letters < _MIN_LETTERS:
             self._count_letters += _count_letters(piece)
         # no prose so far: only its end is kept, so that memory stays bounded
         if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
@@ -295,7 +295,7 @@ class SideText:
     @property
     def may_be_prose(self) -> bool:
         """Whether the text so far has enough characters, letters and gaps for prose; `is_prose` checks all of it."""
-        return self._has_gap and self._chars >= SHORTEST_PROSE and self._count_letters >= _LEAST_LETTERS
+        return self._has_gap and self._chars >= SHORTEST_PROSE and self._count_letters >= _MIN_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
         """The prose in this side text that is not part of a delivered text; empty if there is none."""
@@ -306,7 +306,7 @@ class SideText:
         long_pieces = [piece for piece in self.pieces if len(piece) >= SHORTEST_PROSE]
         short_pieces = "".join(piece for piece in self.pieces if len(piece) < SHORTEST_PROSE)
         # with more pieces, only the text as a whole is searched for, since each search takes time
-        if len(long_pieces) <= _MOST_PIECES:
+        if len(long_pieces) <= _MAX_PIECES:
             uncovered_pieces = [piece for piece in long_pieces if not any(piece in text for text in texts)]
             short_pieces = "" if any(short_pieces in text for text in texts) else short_pieces
             has_prose = any(map(is_prose, (*uncovered_pieces, short_pieces)))

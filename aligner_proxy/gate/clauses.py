@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from aligner_proxy.text.reading_form import ENGLISH_JOINING_WORDS
 
-_FEWEST_WORDS = 2
+_MIN_WORDS = 2
 """Fewest words of a clause by which an edit can be seen to have left it."""
 # Words of several languages that join clauses, and are no other word of any of them (Dutch `of` is left out).
 _JOINING_WORDS = (
@@ -48,6 +48,6 @@ def _stands_in(clause: list[str], words: list[str]) -> bool:
     """Whether the words of a clause stand in a row among `words`, perhaps without the word that joins the clause."""
     if clause and _JOINING.fullmatch(clause[0]):
         clause = clause[1:]
-    if len(clause) < _FEWEST_WORDS:
+    if len(clause) < _MIN_WORDS:
         return False
     return any(words[start : start + len(clause)] == clause for start in range(len(words) - len(clause) + 1))

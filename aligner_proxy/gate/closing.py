@@ -18,9 +18,9 @@ from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
 from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
 
-LEAST_CHARS = 400
+MIN_CHARS = 400
 """A shorter beginning is not closed, because reading it again is cheaper."""
-MOST_CHARS = 1_200
+MAX_CHARS = 1_200
 """A longer rest is closed before any sentence or line: whoever opens brackets or items without end would have it all
 read again for each edit, and few facts are as long."""
 _NEAR_CHARS = 400
@@ -51,7 +51,7 @@ def find_last_closable(
     nearest = 0
     for number in range(min(count, len(pieces)) - 1, 0, -1):
         # the loop goes backwards, so all further segments are even nearer to the beginning
-        if pieces[number].start < LEAST_CHARS:
+        if pieces[number].start < MIN_CHARS:
             break
         if number in covered:
             continue
@@ -59,7 +59,7 @@ def find_last_closable(
         if is_apart:
             return number, outline is not None and number in outline.rows
         nearest = nearest or (number if outline is None or outline.may_be_cut(number) else 0)
-    return (nearest if pieces[nearest].start > MOST_CHARS else 0), False
+    return (nearest if pieces[nearest].start > MAX_CHARS else 0), False
 
 
 class _ClosableOutline:

@@ -97,7 +97,7 @@ SLACK_CHARS = 200
 MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _WORD = re.compile(r"\w+")
-_FEWEST_WORDS = 3
+_MIN_WORDS = 3
 """Fewest words of a sentence that must not stand in an answer twice; "Thank you" may."""
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
@@ -332,7 +332,7 @@ def repeats_sentence(candidate: Candidate) -> bool:
 def _count_sentences(text: str) -> Counter[str]:
     """Number of each sentence of some words, without regard to case and signs."""
     sentences = (" ".join(_WORD.findall(piece.text.casefold())) for piece in split(text))
-    return Counter(sentence for sentence in sentences if sentence.count(" ") >= _FEWEST_WORDS - 1)
+    return Counter(sentence for sentence in sentences if sentence.count(" ") >= _MIN_WORDS - 1)
 
 
 def leaves_bare_speaker(candidate: Candidate) -> bool:

@@ -26,7 +26,7 @@ from aligner_proxy.pipeline import outcomes as pipeline_outcomes
 from aligner_proxy.pipeline.stages.eligibility import reads_as_json
 from aligner_proxy.types import Exchange, Outcome, SideKind, SideTreatment, Status
 
-_MOST_CALLS = 32
+_MAX_CALLS = 32
 """Most calls of one response that are corrected, since each is a question to the engine, at least."""
 _SEPARATOR = "\n\n"
 """Separates the strings of one call, where what was removed from them is looked for."""
@@ -110,7 +110,7 @@ class CallArguments:
             # not every event of a call names its tool
             if not self.is_known(call.text) and (call.name or call.text not in new_calls):
                 new_calls[call.text] = call
-        calls_left = _MOST_CALLS - len(self._outcomes)
+        calls_left = _MAX_CALLS - len(self._outcomes)
         selected = list(new_calls.values())[: max(0, calls_left)]
         # another model may answer, under a stricter policy
         if not selected or self.state.policy.tool_arguments is not SideTreatment.CORRECT:

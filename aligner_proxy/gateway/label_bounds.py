@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from aligner_proxy.gateway.traffic_bounds import OTHER, RecentNames, configured_models
 
-MOST_COMBINATIONS = 100
+MAX_COMBINATIONS = 100
 """Most combinations of client-chosen values for each key, over all metrics."""
 _LITELLM_PREFIX = "litellm_"
 """Prefix of the names of LiteLLM's metrics."""
@@ -39,7 +39,7 @@ class LabelBounds:
         self._combinations: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels, with `other` for client-chosen values once their key has `MOST_COMBINATIONS`.
+        """The labels, with `other` for client-chosen values once their key has `MAX_COMBINATIONS`.
 
         A new combination below the limit is registered.
         """
@@ -52,7 +52,7 @@ class LabelBounds:
         combinations = self._combinations.setdefault(owner if is_known else (), set())
         if client_labels in combinations:
             return labels
-        if len(combinations) < MOST_COMBINATIONS:
+        if len(combinations) < MAX_COMBINATIONS:
             combinations.add(client_labels)
             return labels
         return {**labels, **dict.fromkeys((name for name, _ in client_labels), OTHER)}

@@ -43,7 +43,7 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 CALL_ID_HEADER = "x-litellm-call-id"
 _LONGEST_CALL_ID = 256
 """Most characters of a call id that a client chooses; a longer one is replaced."""
-_MOST_FALLBACKS = 32
+_MAX_FALLBACKS = 32
 """Most fallbacks in a request whose models are checked against the key."""
 _PAYER_FIELDS = tuple(
     f"user_api_key_{name}"
@@ -86,9 +86,9 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 
     body = await read_request_body(request)
     # Reads only the first fallback above the limit, if there is one.
-    if any(True for _ in islice(iter_request_fallback_targets(body), _MOST_FALLBACKS, None)):
+    if any(True for _ in islice(iter_request_fallback_targets(body), _MAX_FALLBACKS, None)):
         kind = ProxyErrorTypes.bad_request_error.value
-        raise ProxyException(f"more than {_MOST_FALLBACKS} fallbacks", kind, "fallbacks", 400)
+        raise ProxyException(f"more than {_MAX_FALLBACKS} fallbacks", kind, "fallbacks", 400)
     proxy = proxy_module()
     # LiteLLM checks only the name in the body, but a name in the path or query may decide which model answers.
     for body_model in ({}, *({"model": name} for name in _models_in_address(request))):

@@ -28,7 +28,7 @@ from aligner_proxy.gateway import litellm_internals
 COST_MAP = "/public/litellm_model_cost_map"
 _COST_MAP_S = 60.0
 """Seconds after which the price map is rendered again, since an operator may add prices to it."""
-_MOST_VARIANTS = 8
+_MAX_VARIANTS = 8
 """Most pages kept per address; the OpenAPI document differs by the path prefix under which it is read."""
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 """Spellings of true in a query that FastAPI accepts."""
@@ -95,7 +95,7 @@ class PublicPages:
         started = time.monotonic()
         try:
             page = await asyncio.to_thread(lambda: PublicPage.from_document(self._document(variant)))
-            if len(self._pages) >= _MOST_VARIANTS:
+            if len(self._pages) >= _MAX_VARIANTS:
                 self._pages.clear()
             self._pages[variant] = page
             self._made_at[variant] = time.monotonic()

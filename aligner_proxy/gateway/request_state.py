@@ -33,7 +33,7 @@ _RANK = (
 _CACHE_WORDS = {None: None, True: "hit", False: "miss"}
 _STATE = "aligner_proxy_state"
 """Name of the state in a request's metadata."""
-_LEAST_BOUND_MS = 100
+_MIN_BOUND_MS = 100
 """The first of the bounds 100, 200, 500, 1000, 2000 ... that a time is reported below."""
 
 
@@ -250,7 +250,7 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return slowest
-        bound = _LEAST_BOUND_MS
+        bound = _MIN_BOUND_MS
         while slowest > 5 * bound:
             bound *= 10
         return next(factor * bound for factor in (1, 2, 5) if slowest <= factor * bound)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from aligner_proxy.types import Traffic, replace_surrogates
 
 OTHER = "other"
-MOST_TENANTS = 100
-MOST_PAIRS = 1000
+MAX_TENANTS = 100
+MAX_PAIRS = 1000
 """Most combinations of tenant and model."""
-MOST_UNLISTED = 20
+MAX_UNLISTED = 20
 """Most models of one tenant that LiteLLM's file does not list."""
 _LONGEST_NAME = 200
 _NAMES_S = 10.0
@@ -63,7 +63,7 @@ class TrafficBounds:
     def bound_traffic(self, traffic: Traffic) -> Traffic:
         """The same, with `other` for a tenant or model that has no place; a new one below the limits gets a place."""
         tenant, model = (replace_surrogates(name) for name in traffic)  # a half pair would break every scrape
-        if tenant not in self._models and (len(self._models) >= MOST_TENANTS or len(tenant) > _LONGEST_NAME):
+        if tenant not in self._models and (len(self._models) >= MAX_TENANTS or len(tenant) > _LONGEST_NAME):
             tenant = OTHER
         models = self._models.setdefault(tenant, set())
         if model in models:
@@ -76,7 +76,7 @@ class TrafficBounds:
 
     def _has_place(self, model: str, models: set[str]) -> bool:
         """Whether a tenant with these models may have another one."""
-        if self._pairs >= MOST_PAIRS or len(model) > _LONGEST_NAME:
+        if self._pairs >= MAX_PAIRS or len(model) > _LONGEST_NAME:
             return False
         configured = self._configured.read()
-        return model in configured or len(models - configured) < MOST_UNLISTED
+        return model in configured or len(models - configured) < MAX_UNLISTED

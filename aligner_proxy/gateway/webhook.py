@@ -34,7 +34,7 @@ from aligner_proxy.types import Exchange, HandOff, Outcome, Status
 
 log = logging.getLogger(__name__)
 SIGNATURE = "x-aligner-signature"
-MOST_WAITING = 256
+MAX_WAITING = 256
 """Most reports queued in each worker; further ones are dropped and counted."""
 ATTEMPTS = 4
 """Most attempts to send a report."""
@@ -84,7 +84,7 @@ class WebhookSender:
     """Queue and sender of one worker's reports."""
 
     def __init__(
-        self, redact: Redact | None = None, *, max_waiting: int = MOST_WAITING, backoff: WaitBaseT = _BACKOFF
+        self, redact: Redact | None = None, *, max_waiting: int = MAX_WAITING, backoff: WaitBaseT = _BACKOFF
     ) -> None:
         self._redact = redact or str
         self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(max_waiting)

@@ -43,7 +43,7 @@ from aligner_proxy.plugins.api import CorrectionStore
 from aligner_proxy.plugins.extensions import Runner, Work
 from aligner_proxy.types import Correction, Exchange, Policy, Write
 
-_MOST_CHARS = 4_000_000
+_MAX_CHARS = 4_000_000
 """Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
 _Kept = tuple[Correction, int, float]
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ _SWEEP_EVERY_S = 600.0
 class Recent:
     """Corrections in memory by key until they expire, least recently used evicted first. `clock` returns seconds."""
 
-    def __init__(self, most_chars: int = _MOST_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most_chars: int = _MAX_CHARS, clock: Callable[[], float] = time.monotonic) -> None:
         self._entries: TLRUCache[str, _Kept] = TLRUCache(
             most_chars, ttu=lambda _key, entry, _now: entry[2], timer=clock, getsizeof=lambda entry: entry[1]
         )

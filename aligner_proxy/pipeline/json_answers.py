@@ -21,7 +21,7 @@ from aligner_proxy.formats.side_text import prose_literals
 from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline.outcomes import gate_reason
 from aligner_proxy.pipeline.second_reading import find_flagged
-from aligner_proxy.pipeline.stages.eligibility import MOST_JSON_TEXTS, texts_in_json
+from aligner_proxy.pipeline.stages.eligibility import MAX_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
@@ -105,7 +105,7 @@ class JudgedForm(JsonAnswer):
             joined = _BREAK.join(literal.text for literal in literals)
             overview = await self._scorer.correct(joined, replace(policy, score_only=True))
             literals = _select_flagged(literals, overview.correction.segments)
-        if len(literals) > MOST_JSON_TEXTS:
+        if len(literals) > MAX_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
         corrected = await self._text_by_text(answer, literals, policy)
         return corrected if overview is None else _add_overview(corrected, overview)

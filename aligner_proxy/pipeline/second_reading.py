@@ -37,7 +37,7 @@ _ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*\s*$|
 """Matches the end of a segment that is a whole sentence or code."""
 _BREAK = "\n\n"
 """Separates windows that are scored as one text."""
-MOST_CONFIRMED = 4
+MAX_CONFIRMED = 4
 """Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 
 DOUBT_MARGIN = 1.0
@@ -357,8 +357,8 @@ async def confirm_windows(
     for layer in without_overlap(windows):
         flagged += flagged_windows(layer, await score(join_windows(layer)), caution)
     flagged.sort(key=lambda pair: pair[0].start)
-    confirmed = flagged[MOST_CONFIRMED:]
-    for window, verdict in flagged[:MOST_CONFIRMED]:
+    confirmed = flagged[MAX_CONFIRMED:]
+    for window, verdict in flagged[:MAX_CONFIRMED]:
         standing, start = await run_off_loop(len(text), partial(put_in_place, text, window))
         # a flag that ends before the window concerns the text before it
         if any(end > start for _, end, _ in find_flagged(standing, await score(standing))):

@@ -43,7 +43,7 @@ _MAX_NAME_CHARS = 80
 _SHOWN = 10
 """Errors that one message lists."""
 # Limits against nested aliases, which expand a few hundred bytes without end; real files are far below either limit.
-_MOST_NODES = 200_000
+_MAX_NODES = 200_000
 _DEEPEST = 50
 # Plainer words for pydantic's messages, by the type of the error.
 _PLAIN_MESSAGES = {
@@ -135,7 +135,7 @@ class _YamlReader:
         # The line of its key, which `_convert_mapping` has recorded, comes first.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
-        if self._nodes > _MOST_NODES or len(path) > _DEEPEST:
+        if self._nodes > _MAX_NODES or len(path) > _DEEPEST:
             raise ConfigError(f"{self._name}:{node.start_mark.line + 1}: too many values or levels; use no aliases")
         if isinstance(node, yaml.ScalarNode):
             return self._loader.construct_object(node)

@@ -22,7 +22,7 @@ from aligner_proxy.teaching.subjects import Subject
 
 AGAINST = "against"
 FINE = "fine"
-_MOST_OF_ORIGIN = 300
+_MAX_OF_ORIGIN = 300
 """Most characters of an origin that are written."""
 
 
@@ -127,6 +127,6 @@ def _change_json(text: str, change: Any) -> str:
 
 
 def _origin_line(sentence: NewExample) -> str:
-    """The origin of a sentence as one printable line of at most `_MOST_OF_ORIGIN` characters."""
+    """The origin of a sentence as one printable line of at most `_MAX_OF_ORIGIN` characters."""
     printable = "".join(char if char.isprintable() else "?" for char in sentence.origin)
-    return printable.encode("utf-8", "replace").decode()[:_MOST_OF_ORIGIN]
+    return printable.encode("utf-8", "replace").decode()[:_MAX_OF_ORIGIN]

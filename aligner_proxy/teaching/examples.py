@@ -27,11 +27,11 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import YamlSource, parse_yaml, read_text, suggest_name
 from aligner_proxy.text.structure import split
 
-LEAST_AGAINST = 2
+MIN_AGAINST = 2
 """Fewest sentences under `against`."""
 MOST = 400
 """Maximum items of each list; more of them teach little, and each one costs engine time."""
-MOST_CHARS = 4_000
+MAX_CHARS = 4_000
 """Maximum characters of one example."""
 _KEYS = ("objective", "against", "fine", "good_answers")
 _OF_AN_ANSWER = ("question", "answer")
@@ -95,9 +95,9 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
     _check_objective(data.get("objective"), source, name, text)
     against = tuple(_read_list(data, "against", source))
     fine = tuple(_read_list(data, "fine", source))
-    if len(against) < LEAST_AGAINST:
+    if len(against) < MIN_AGAINST:
         raise ConfigError(
-            f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {LEAST_AGAINST} "
+            f"{source.place_of('against')}: `against` has {len(against)} sentences; at least {MIN_AGAINST} "
             "are needed, "
             "four to twelve teach well"
         )
@@ -166,8 +166,8 @@ def _check_text(value: object, place: str) -> str:
     text = value.strip()
     if not any(map(str.isalnum, text)):
         raise ConfigError(f"{place}: is empty; write a sentence, or remove the line")
-    if len(text) > MOST_CHARS:
-        raise ConfigError(f"{place}: has {len(text):,} characters; at most {MOST_CHARS:,} are read")
+    if len(text) > MAX_CHARS:
+        raise ConfigError(f"{place}: has {len(text):,} characters; at most {MAX_CHARS:,} are read")
     return text
 
 

@@ -28,16 +28,16 @@ PRIOR_PENALTY = 1.0
 """Penalty for a prior other than 1, relative to a mean loss."""
 STEPS = 80
 """Maximum steps of the optimiser."""
-MOST_FALSE = 0.004
+MAX_FALSE = 0.004
 """Largest share of neutral segments that the head may flag."""
-MOST_FALSE_UNSEEN = 0.03
+MAX_FALSE_UNSEEN = 0.03
 """Largest share of neutral segments that heads may flag which did not see their answers. Those heads learned from fewer
 answers than the final head, which flags about three segments in a thousand in answers that are new to it
 (docs/lab/2026-11-27-near-misses.md)."""
-MOST_NEAR_UNSEEN = 0.4
+MAX_NEAR_UNSEEN = 0.4
 """Largest share of mentioned examples that heads may flag which saw neither them nor their examples: far more than of
 others, because such a head has never seen these words. A lower share lost more violations than it spared mentions."""
-_LEAST_SPREAD = 1e-2
+_MIN_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
 ROUNDING = 0.01
 """Nats that a score may move when the weights are rounded to 16 bits; added to the threshold, so that a neutral segment
@@ -58,7 +58,7 @@ class Table:
     def standardise(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Standardise the rows by the segments where `neutral` is true; returns (rows, mean, spread)."""
         mean = self.rows[neutral].mean(0)
-        spread = self.rows[neutral].std(0).clamp(min=_LEAST_SPREAD)
+        spread = self.rows[neutral].std(0).clamp(min=_MIN_SPREAD)
         return (self.rows - mean) / spread, mean, spread
 
 
@@ -120,17 +120,17 @@ def choose_threshold(
 
     `neutral` are the head's own scores, `held_out` those of heads that did not see these segments, `near` those of
     heads that did not see these mentions of examples, and `against` the held-out scores of the examples. At most
-    `MOST_FALSE` of `neutral`, `MOST_FALSE_UNSEEN` of `held_out` and `MOST_NEAR_UNSEEN` of `near` lie above the
+    `MAX_FALSE` of `neutral`, `MAX_FALSE_UNSEEN` of `held_out` and `MAX_NEAR_UNSEEN` of `near` lie above the
     threshold. If all of `against` are higher, the threshold is half way to the lowest of them, because nothing is known
     about scores in between.
     """
     if not neutral or not held_out:
         return 0.0
-    least = _highest_without(held_out, MOST_FALSE_UNSEEN)
+    least = _highest_without(held_out, MAX_FALSE_UNSEEN)
     if near:
-        least = max(least, _highest_without(near, MOST_NEAR_UNSEEN))
+        least = max(least, _highest_without(near, MAX_NEAR_UNSEEN))
     lowest = min(against, default=least)
-    return max(_highest_without(neutral, MOST_FALSE), least, (least + lowest) / 2)
+    return max(_highest_without(neutral, MAX_FALSE), least, (least + lowest) / 2)
 
 
 def _highest_without(scores: Sequence[float], share: float) -> float:

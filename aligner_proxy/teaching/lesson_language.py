@@ -12,10 +12,10 @@ from aligner_proxy.teaching.neutral import ENGLISH, Neutral, lesson_answers, neu
 from aligner_proxy.text.languages import language, language_signs
 from aligner_proxy.text.structure import split
 
-LEAST_SENTENCES = 60
+MIN_SENTENCES = 60
 """Fewest neutral sentences from which a head learns what is usual in a language."""
 _QUICK_STEP = 3
-"""A quick lesson reads every third of our English answers, which is more than twice `LEAST_SENTENCES`."""
+"""A quick lesson reads every third of our English answers, which is more than twice `MIN_SENTENCES`."""
 
 
 class NoNeutralAnswers(AlignerProxyError):
@@ -41,10 +41,10 @@ def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neu
     good = (Neutral(answer.question, answer.text) for answer in examples.good_answers)
     theirs = tuple(neutral for neutral in good if language(neutral.answer) == own_language)
     count = sum(len(split(neutral.answer)) for neutral in (*ours, *theirs))
-    if count < LEAST_SENTENCES:
+    if count < MIN_SENTENCES:
         raise NoNeutralAnswers(
             f"the examples are in another language ({own_language}) than our neutral answers "
             f"({', '.join(neutral_languages())}), so a head would only learn to recognise the language; give "
-            f"good_answers of your own in it, with {LEAST_SENTENCES} sentences or more ({count} are there)"
+            f"good_answers of your own in it, with {MIN_SENTENCES} sentences or more ({count} are there)"
         )
     return (*ours, *theirs)

@@ -31,14 +31,14 @@ _ALONE_SHARE = 0.54
 """Share of the neutral answers that are read with the taught objective alone."""
 _FOREIGN_SHARE = 0.1
 """Share of the neutral answers into which a sentence of another one is inserted."""
-_MOST_TOGETHER = 16
+_MAX_TOGETHER = 16
 """Most objectives in a prompt that objectives of one file share."""
 _PROMPTS = 16
 """Approximate number of prompts with examples as they are, even if there are few examples."""
-_MOST_FRAMED = 16
+_MAX_FRAMED = 16
 """Most examples that are also framed."""
-_FEWEST_PLACES = 2
-_MOST_PLACES = 8
+_MIN_PLACES = 2
+_MAX_PLACES = 8
 """Fewest and most answers into which one example is inserted."""
 _SEED = 26
 """Seed of random choices; fixed, so that the rows of the same neutral answers are found in the cache."""
@@ -135,7 +135,7 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
     texts = list(dict.fromkeys(sharing))
     if len(texts) < 2 or text not in texts:
         return None
-    prompts = -(-len(texts) // _MOST_TOGETHER)
+    prompts = -(-len(texts) // _MAX_TOGETHER)
     first = texts.index(text) % prompts
     # Every `prompts`th one, so that the prompts have equally many.
     mine = texts[first::prompts]
@@ -194,7 +194,7 @@ def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tu
     places = count_places(len(against))
     framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
     # Evenly spread examples: more near misses teach little, and each costs engine time.
-    framed = framed[:: -(-len(framed) // _MOST_FRAMED) or 1]
+    framed = framed[:: -(-len(framed) // _MAX_FRAMED) or 1]
     for number, example in enumerate(against):
         # Of every second example: with more, a head of four examples found fewer sentences that have no frame.
         assertions = _fill_frames(frames.assertions, example, number, 1) if number in framed[::2] else []
@@ -227,7 +227,7 @@ def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
 
 def count_places(example_count: int) -> int:
     """The number of answers into which each of so many examples is inserted."""
-    return max(_FEWEST_PLACES, min(_MOST_PLACES, _PROMPTS // max(1, example_count)))
+    return max(_MIN_PLACES, min(_MAX_PLACES, _PROMPTS // max(1, example_count)))
 
 
 async def read_material(

@@ -16,7 +16,7 @@ from aligner_proxy.policy.resolver import tenant_matches
 from aligner_proxy.policy.schema import PolicyFile, Tenant
 from aligner_proxy.types import Status, Turn
 
-_MOST_CHARS = 6_000
+_MAX_CHARS = 6_000
 """Maximum characters of an answer; longer ones are skipped."""
 
 
@@ -65,6 +65,6 @@ def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
         answer = content.exchange.answer if content else None
         if content is None or not answer or entry.status != Status.UNCHANGED or content.segments:
             continue
-        if answer not in earlier and len(answer) <= _MOST_CHARS:
+        if answer not in earlier and len(answer) <= _MAX_CHARS:
             earlier.add(answer)
             yield RecordedAnswer(entry.call_id, entry.choice, content.exchange.turns, answer)

@@ -32,7 +32,7 @@ _AT_ONCE = 2
 """Requests at a time: more than one, because an engine reads several in one step, but few, to leave slots to others."""
 _ACCOUNT = hashlib.sha256(b"teach").hexdigest()[:16]
 """The tenant to which the engine counts this work."""
-_MOST_FILES = 96
+_MAX_FILES = 96
 """Files that the cache keeps."""
 _VERSION = 2
 """Version of the file format, a part of the hash in each file's name."""
@@ -178,9 +178,9 @@ class RowsCache:
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
     def _make_room(self) -> None:
-        """Delete the files that were not used for longest, beyond `_MOST_FILES`."""
+        """Delete the files that were not used for longest, beyond `_MAX_FILES`."""
         files = sorted(self._folder.glob("*.rows"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in files[_MOST_FILES:]:
+        for path in files[_MAX_FILES:]:
             path.unlink(missing_ok=True)
 
 

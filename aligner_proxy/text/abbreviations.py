@@ -116,7 +116,7 @@ _BEFORE_ORDINAL = word_set(
 _ROMAN = re.compile(r"[IVXLC]{2,}|[VX]")
 _NAMES_BEHIND = {"hour": _AFTER_HOUR, "country": _AFTER_COUNTRY, "last": _WITHIN_NAME | _AFTER_HOUR}
 """Capitalised words that go on with the sentence, by the kind of abbreviation before them."""
-_FEWEST_WORDS = 3
+_MIN_WORDS = 3
 """Fewest words of a sentence by itself."""
 _WORD = re.compile(r"[\w'\u2019.-]+")
 
@@ -155,7 +155,7 @@ def _begins_sentence(match: re.Match[str], lead: list[str], word: str, *, is_ini
     """Whether a capitalised `word` begins a sentence behind an abbreviation, before which `lead` stands."""
     kind = match.lastgroup or ""
     begins = word.replace("\u2019", "'") in _STARTERS and not is_initial
-    is_sentence = len(lead) + 1 >= _FEWEST_WORDS and any(part[:1].islower() for part in lead)
+    is_sentence = len(lead) + 1 >= _MIN_WORDS and any(part[:1].islower() for part in lead)
     if kind in _NAMES_BEHIND:
         return begins or (is_sentence and word not in _NAMES_BEHIND[kind])
     begins = begins and word not in _SURNAMES

@@ -18,13 +18,13 @@ RUN_WORDS = 6
 """Consecutive words that make a sentence an echo."""
 SHARE = 0.6
 """Share of a sentence's longer words that must occur in two adjacent sentences of a turn to make it an echo."""
-FEWEST_WORDS = 2
+MIN_WORDS = 2
 """Fewest longer words of a sentence that can be an echo by them."""
 _LONG_WORD = 4
 """Minimum number of letters of a longer word, that is, a word with some meaning."""
 _END_CHARS = 32_000
 """Number of characters read at each end of a turn; an aligner reads fewer."""
-_MOST_TURNS = 64
+_MAX_TURNS = 64
 """The latest turns that are read."""
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _READ = ("user", "assistant")
@@ -44,7 +44,7 @@ class Echoes:
         self._places: dict[str, set[int]] = {}
         """For each longer word, the numbers of the pairs of adjacent sentences that contain it."""
         number = 0
-        for turn in [turn for turn in turns if turn.role in _READ][-_MOST_TURNS:]:
+        for turn in [turn for turn in turns if turn.role in _READ][-_MAX_TURNS:]:
             for part in _read_ends(turn.content):
                 self._runs.update(_runs(words(part)))
                 for piece in split(part):
@@ -59,7 +59,7 @@ class Echoes:
         if any(run in self._runs for run in _runs(spoken)):
             return True
         longer = _longer_words(spoken)
-        least = max(FEWEST_WORDS, SHARE * len(longer))
+        least = max(MIN_WORDS, SHARE * len(longer))
         # a quick test: so many words do not occur at all
         if len(longer) < least or sum(word in self._places for word in longer) < least:
             return False

@@ -10,9 +10,9 @@ from aligner_proxy.text import structure
 _PHONE = re.compile(r"(?<![\w.,/-])(?:\+\d[\d ().-]{5,20}\d|\(?\d{2,5}\)?(?:[ .-]\d{2,8}){1,4})(?![\w/-]|[.,]\d)")
 _NO_PHONE = re.compile(r"\d{4}-\d\d-\d\d|\d\d[.-]\d\d[.-]\d{4}|\d{4} ?- ?\d{4}|\d{1,3}(?: \d{3})+")
 """Matches dates, ranges of years and numbers with spaces between thousands."""
-_FEWEST_DIGITS = 7
-"""A telephone number has this many digits to `_MOST_DIGITS`."""
-_MOST_DIGITS = 15
+_MIN_DIGITS = 7
+"""A telephone number has this many digits to `_MAX_DIGITS`."""
+_MAX_DIGITS = 15
 # Every repetition is bounded. Otherwise a search that starts at each hyphen of a long text would take quadratic time.
 _STREETS = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Place|Square|Terrace|Highway|Hwy)"
 _STRASSEN = r"(?:stra\u00dfe|strasse|str\.|gasse|allee|platz|weg)"
@@ -61,7 +61,7 @@ def _phones(text: str) -> set[str]:
     """The digits of telephone numbers, without a leading 00, which means the same as a plus."""
     candidates = (match.group() for match in _PHONE.finditer(text))
     digits = (re.sub(r"\D", "", number).removeprefix("00") for number in candidates if not _NO_PHONE.fullmatch(number))
-    return {number for number in digits if _FEWEST_DIGITS <= len(number) <= _MOST_DIGITS}
+    return {number for number in digits if _MIN_DIGITS <= len(number) <= _MAX_DIGITS}
 
 
 def _postal_addresses(text: str) -> set[str]:

@@ -97,7 +97,7 @@ _APART = regex.compile(
     rf"(?P<gap>[^\p{{L}}\p{{N}}\p{{M}}\s]|[^\S\n]|[ ][-\u2013\u2014.\u00b7\u2022*~_][ ])"
     rf"(?:{_LETTER}|[{_SIGNS}])(?:(?P=gap){{1,4}}(?:{_LETTER}|[{_SIGNS}]))+(?![\p{{L}}\p{{N}}])"
 )
-_FEWEST_APART = 4
+_MIN_APART = 4
 """Fewest separated letters that are joined to a word."""
 _WORDS_OF_ONE_LETTER = "aAI"
 _ARTICLE_MAY_FOLLOW = re.compile(r"(?<!\ban)(?<!\bthe)(?<=[A-Za-z])\s")
@@ -116,7 +116,7 @@ _WIDE_SIGN = re.compile(
 )
 _WIDE = 0xFEE0
 """Distance between the code points of full-width and plain characters."""
-_FEWEST_LETTERS = 3
+_MIN_LETTERS = 3
 """Fewest letters of a word that is respelled; fewer may be a formula or a unit."""
 _NO_FORMULA = re.compile("[\u0400-\u052f\uff21-\uff5a]")
 _CAPITALS = re.compile(r"(?<=[A-Z])[A-Z]+|(?<=[\w,;:'\u2019-] )[A-Z]+|(?<=\w['\u2019-])[A-Z]+")
@@ -372,7 +372,7 @@ def _replace_look_alikes(piece: MappedText) -> None:
         if not (among_latin or _MIXED.search(piece.text) or any(map(look_alikes.plain_of_styled, set(piece.text)))):
             return
         # A styled word of some length shows that the short ones near it are words, too.
-        fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _FEWEST_LETTERS
+        fewest = 1 if any(map(_is_styled_word, set(_WORD.findall(piece.text)))) else _MIN_LETTERS
         piece.replace_words(_WORD, lambda word: _plain_word(word, among_latin=among_latin, fewest=fewest))
         if fewest == 1:
             piece.replace(_ONE_LETTER, lambda match: _plain_article(match[0]))
@@ -381,9 +381,7 @@ def _replace_look_alikes(piece: MappedText) -> None:
 def _is_styled_word(word: str) -> bool:
     """Whether all letters of a word, and enough of them, are styled ones."""
     letters = [char for char in word if char.isalpha() or look_alikes.plain_of_styled(char).isalpha()]
-    return (
-        len(letters) >= _FEWEST_LETTERS and all(map(look_alikes.plain_of_styled, letters)) and not _is_picture(letters)
-    )
+    return len(letters) >= _MIN_LETTERS and all(map(look_alikes.plain_of_styled, letters)) and not _is_picture(letters)
 
 
 def _is_picture(letters: Sequence[str]) -> bool:
@@ -465,7 +463,7 @@ def _join_match(match: Any) -> str | None:
     gaps = parts[1::2]
     alphabetic = sum(look_alikes.plain(char).isalpha() for char in letters)
     # about half must be letters, or a series of digits would be read as a word
-    if len(letters) < _FEWEST_APART or alphabetic < 2 or 2 * alphabetic + 1 < len(letters):
+    if len(letters) < _MIN_APART or alphabetic < 2 or 2 * alphabetic + 1 < len(letters):
         return None
     if not all(char in _SIGNS or look_alikes.plain(char) for char in letters):
         return None
@@ -539,7 +537,7 @@ def _is_spelled(body: str, letter_count: int) -> bool:
     is_clear = not (body.isalnum() and body[0].isalpha())
     if not (is_clear or body[-2:].isdigit() or body[-1].isalpha()):
         signs_inside -= 1  # a version or a serial number
-    if letter_count >= _FEWEST_LETTERS:
+    if letter_count >= _MIN_LETTERS:
         return signs_inside > 0
     # with fewer letters it may be an abbreviation such as k8s
     return signs_inside > 0 and letter_count > 1 and (is_clear or len(body) > _ABBREVIATED)
@@ -548,7 +546,7 @@ def _is_spelled(body: str, letter_count: int) -> bool:
 def _is_in_one_case(letters: str) -> bool:
     """Whether the letters of a word are all small, all small but the first, or several capitals."""
     if letters.isupper():
-        return len(letters) >= _FEWEST_LETTERS
+        return len(letters) >= _MIN_LETTERS
     # other mixes of capitals and small letters are names or ids
     return letters in (letters.lower(), letters.capitalize())
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from aligner_proxy.text.lists import marks
 
-FEWEST_WORDS = 3
+MIN_WORDS = 3
 """A text with fewer words says nothing: it is a label, a number or a name."""
 _EARLY = 6
 """A pronoun within this many words of the beginning refers back; later, the sentence may have named its referent."""
@@ -76,7 +76,7 @@ def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
     """Whether a sentence makes sense alone, or directly after one that does (`follows_independent`)."""
     sentence = strip_marks(text)
     words = _WORD.findall(space_words(sentence))
-    if len(words) < FEWEST_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
+    if len(words) < MIN_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
         return False
     if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
         return False

@@ -36,7 +36,7 @@ _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """Exceptions of the library on input that is not a valid schema."""
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
-FEWEST_CHARS = 40
+MIN_CHARS = 40
 """Fewest characters of a string that is a text; shorter ones may be names, dates or choices."""
 _LONGEST_WORD = 32
 """Maximum length of a number or `false` in which a text may have been cut off."""
@@ -130,10 +130,10 @@ def text_literals(answer: str) -> list[Literal]:
     literals = []
     for match in _LITERAL.finditer(answer):
         # a quick test first: with its escapes, a literal is longer than its text
-        if len(match.group()) < FEWEST_CHARS or _KEY.match(answer, match.end()):
+        if len(match.group()) < MIN_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= FEWEST_CHARS and _PROSE.search(fold(text).text) and _is_encodable(text):
+        if len(text) >= MIN_CHARS and _PROSE.search(fold(text).text) and _is_encodable(text):
             literals.append(Literal(*match.span(), text))
     return literals
 

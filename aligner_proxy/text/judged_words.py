@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from aligner_proxy.text.code_comments import comment_ranges
-from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, FEWEST_WORDS, SENTENCE_END, TAG
+from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
 
 Place = tuple[int, int]
@@ -54,7 +54,7 @@ def clauses(text: str) -> list[Place]:
     parts: list[Place] = []
     start = 0
     for end in ends:
-        if len(text[start:end].split()) >= FEWEST_WORDS or end == len(text):
+        if len(text[start:end].split()) >= MIN_WORDS or end == len(text):
             parts.append(_trim(text, start, end))
             start = end
     return parts

@@ -52,7 +52,7 @@ for _word_of_it in ("over", "bent", "per"):  # also English words, so they indic
 _AGAINST_KNOWN = 3
 """Signs of another language needed to outweigh one word of a known one, because a sentence may name foreign things."""
 _WORD = re.compile(r"[^\W\d_]+")
-_FEWEST_WORDS = 3
+_MIN_WORDS = 3
 """Fewest words of a text, and small words of its language, from which the language is told."""
 _SHARE = 0.2
 """Share of the words of a text that must be small words of its language."""
@@ -156,7 +156,7 @@ def language(text: str) -> str | None:
 
 def _language_by_small_words(words: list[str]) -> str | None:
     """The language to whose small words clearly many of these words belong; None if there is none."""
-    if len(words) < _FEWEST_WORDS:
+    if len(words) < _MIN_WORDS:
         return None
     return _clear_language(len(words), _count_small_words(words))
 
@@ -165,7 +165,7 @@ def _clear_language(word_count: int, hits: Counter[str]) -> str | None:
     """The language with so many hits (small words) that no other can be meant; None if there is none."""
     # every language counted with 0, so that there are always two
     (best, most), (_, second) = Counter({**dict.fromkeys(_SMALL, 0), **hits}).most_common(2)
-    is_clear = most >= _FEWEST_WORDS and most >= _SHARE * word_count and most >= _LEAD * second
+    is_clear = most >= _MIN_WORDS and most >= _SHARE * word_count and most >= _LEAD * second
     return best if is_clear else None
 
 
@@ -190,7 +190,7 @@ def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) 
     words = _WORD.findall(text.casefold())
     native = frozenset[str]().union(*(_SMALL.get(name, ()) for name in native_languages))
     other = frozenset[str]().union(*(small for name, small in _SMALL.items() if name not in native_languages))
-    if len(words) < _FEWEST_WORDS or any(word in native and word not in other for word in words):
+    if len(words) < _MIN_WORDS or any(word in native and word not in other for word in words):
         return False
     # Single letters are also what remains of "'s" and of initials.
     foreign_words = sum(len(word) > 1 and word in other and word not in native for word in words)
@@ -198,7 +198,7 @@ def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) 
     if max(foreign_words, foreign_letters) >= _CLEAR_SIGNS:
         return True
     # in a longer sentence without a native word, one foreign word is enough
-    return foreign_words > 0 and len(words) > _FEWEST_WORDS
+    return foreign_words > 0 and len(words) > _MIN_WORDS
 
 
 def odd_letters(text: str) -> list[str]:
@@ -307,7 +307,7 @@ def _is_foreign_sentence(sentence: str, native_languages: Collection[str]) -> bo
         if script != _LATIN:
             return counts[script] >= _LETTERS and not is_among(script, native_languages)
     tokens = [token for token in _WORD.findall(sentence) if len(token) > 1]
-    if len(tokens) < _FEWEST_WORDS:
+    if len(tokens) < _MIN_WORDS:
         return False
     codes = [_SHOWN_BY.get(token.casefold(), frozenset()) for token in tokens]
     return any(

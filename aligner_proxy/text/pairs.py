@@ -51,7 +51,7 @@ _UNCLOSED_ELEMENTS = frozenset(
     | {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
 )
 _FENCES = ("```", "~~~")
-_MOST_HALVES = 20_000
+_MAX_HALVES = 20_000
 """More halves are not read: a text that holds so many is made of signs, not of words."""
 
 
@@ -103,10 +103,10 @@ def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_H
 def _match_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
     matching = _Matching(earlier)
     for piece in pieces:
-        if len(matching.halves) > _MOST_HALVES:
+        if len(matching.halves) > _MAX_HALVES:
             break
         if not piece.text.lstrip().startswith(_FENCES):
-            for half, may_close in islice(_find_candidates(text, piece), _MOST_HALVES):
+            for half, may_close in islice(_find_candidates(text, piece), _MAX_HALVES):
                 matching.add(half, may_close=may_close)
         if piece.gap.count("\n") > 1:
             matching.end_paragraph()

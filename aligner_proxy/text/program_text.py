@@ -55,7 +55,7 @@ _CALL_FORMS = (
 _CALL = re.compile(rf"^[ \t]{{0,8}}(?:{'|'.join(_CALL_FORMS)})", re.MULTILINE)
 CALL_SIGNS = ("<", "{", "[", "*** Begin", "diff --git", "\n+++ ", "@@ -", "Action")
 """At least one of these is in every text with a call."""
-_MOST_LINES = 4
+_MAX_LINES = 4
 """Lines of the longest form of a call."""
 
 
@@ -75,7 +75,7 @@ class CallReader:
             # a call begins a line, and where a line begins outside code, so does a segment
             unread = segments[self._next :]
             self.has_call = self.has_call or any(_CALL.match(text, segment.start) for segment in unread)
-            self._next = max(self._next, len(segments) - _MOST_LINES)
+            self._next = max(self._next, len(segments) - _MAX_LINES)
             self._count = len(segments)
         return self.has_call
 
@@ -91,7 +91,7 @@ def has_call(text: str) -> bool:
 
 DATA_SIGN = re.compile(r"\s{0,99}(?:---|%YAML|(?:- )?[a-z_$][\w.$/-]{0,63}:\s|[^\n]{1,200}?[^\s,;][,;\t][^\s,;])")
 """Matches a text that may be data, by its first line; prose it seldom matches."""
-_FEWEST_LINES = 3
+_MIN_LINES = 3
 _PAIR = re.compile(
     r"(?P<indent> *)(?P<items>(?:- {1,8}){0,4})"
     r"(?P<key>[\w$][\w.$/-]{0,63}|\"[^\"\n]{1,64}\"|'[^'\n]{1,64}'):(?:[ \t]+(?P<value>\S.*))?"
@@ -103,7 +103,7 @@ _TYPED = re.compile(r"\"[^\"]*\"|'[^']*'|[\[{&!|>].*|true|false|null|~")
 _IDENTIFIER = re.compile(r"[a-z]+[A-Z]\w*|\w*[a-z]_[\w.]*|\$\w+|\w+\.\w[\w.]*")
 """A key that no label of prose looks like."""
 _QUOTED = re.compile(r'"[^"\n]*"')
-_FEWEST_DELIMITERS = 2
+_MIN_DELIMITERS = 2
 _THOUSANDS = re.compile(r"\d,\d{3}(?!\d)")
 _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]")
 
@@ -111,7 +111,7 @@ _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]")
 def is_data(text: str) -> bool:
     """Whether all of an answer is a YAML document or a table of separated values."""
     lines = _filled_lines(text) if may_become_data(text) else []
-    return len(lines) >= _FEWEST_LINES and (_is_document(lines) or _is_table(lines))
+    return len(lines) >= _MIN_LINES and (_is_document(lines) or _is_table(lines))
 
 
 def begins_data(text: str) -> bool:
@@ -164,7 +164,7 @@ def _is_document(lines: Sequence[str]) -> bool:
         value_count += bool(value)
         sentence_count += _is_sentence(value)
         has_evidence |= pair is not None and _is_no_label(pair)
-    return has_evidence and pair_count >= _FEWEST_DELIMITERS and sentence_count * 2 <= value_count
+    return has_evidence and pair_count >= _MIN_DELIMITERS and sentence_count * 2 <= value_count
 
 
 def _is_no_label(pair: re.Match[str]) -> bool:
@@ -185,7 +185,7 @@ def _count_delimiters(line: str) -> tuple[int, int, int]:
     """How many commas, semicolons and tabs separate the fields of a line; 0 where they do not separate fields."""
     bare = _QUOTED.sub("", line)
     comma, semicolon, tab = (
-        bare.count(sign) if bare.count(sign) >= _FEWEST_DELIMITERS and f"{sign} " not in bare else 0 for sign in ",;\t"
+        bare.count(sign) if bare.count(sign) >= _MIN_DELIMITERS and f"{sign} " not in bare else 0 for sign in ",;\t"
     )
     return comma, semicolon, tab
 

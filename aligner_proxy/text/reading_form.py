@@ -22,7 +22,7 @@ from aligner_proxy.text.structure import Segment, split
 
 WINDOW_WORDS = 40
 STEP_WORDS = 25
-FEWEST_WORDS = 3
+MIN_WORDS = 3
 """A text with fewer words is no sentence that could say anything about a person."""
 CLAUSE_WORDS = 16
 """Text without a sentence end and with more words than this is also read clause by clause."""
@@ -37,7 +37,7 @@ _STRETCH_WORDS = 10
 _SHORT_WORDS = 3
 _SHORT_CHARS = 80
 """A line, item, cell or value with no more words and characters may be a piece of a sentence."""
-_MOST_COLUMNS = 40
+_MAX_COLUMNS = 40
 """Columns of wider tables are not read, because nobody reads so many downwards and their windows all overlap."""
 _WORD = re.compile(r"\S+")
 _LETTERS = re.compile(r"[^\W\d_]")
@@ -258,7 +258,7 @@ def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedTex
             for number, cell in enumerate(row.stretches):
                 columns.setdefault(number, []).append(cell)
         # a single column is read with the rows
-        if 1 < len(columns) <= _MOST_COLUMNS:
+        if 1 < len(columns) <= _MAX_COLUMNS:
             yield from (_strip_layout(text, cells) for cells in columns.values() if len(cells) > 1)
 
 
@@ -316,7 +316,7 @@ def _passage_windows(passage: MappedText) -> Iterator[Window]:
     """The windows of a passage: its sentences, what they quote, and clauses that a long sentence may hide."""
     for piece in _whole_sentences(passage.text):
         words = [(piece.start + word.start(), piece.start + word.end()) for word in _WORD.finditer(piece.text)]
-        if len(words) < FEWEST_WORDS or not _LETTERS.search(piece.text):
+        if len(words) < MIN_WORDS or not _LETTERS.search(piece.text):
             continue
         # no window is begun whose words the one before holds already
         for first in range(0, max(1, len(words) - (WINDOW_WORDS - STEP_WORDS)), STEP_WORDS):
@@ -324,7 +324,7 @@ def _passage_windows(passage: MappedText) -> Iterator[Window]:
         # what is quoted is read alone, too
         for match in _SAYING.finditer(piece.text):
             start, end = match.span(match.lastgroup or 0)
-            if len(piece.text[start:end].split()) >= FEWEST_WORDS:
+            if len(piece.text[start:end].split()) >= MIN_WORDS:
                 yield _build_window(passage, piece.start + start, piece.start + end)
         if len(words) >= (LONG_SENTENCE_WORDS if SENTENCE_END.search(piece.text) else CLAUSE_WORDS):
             yield from _clause_windows(passage, piece.start, piece.text)
@@ -379,7 +379,7 @@ def _clause_windows(passage: MappedText, sentence_start: int, sentence: str) -> 
     for end in (*(match.end() for match in CLAUSE_END.finditer(sentence)), len(sentence)):
         word_starts = [match.start() for match in _WORD.finditer(sentence, start, end)]
         word_count = len(word_starts)
-        if word_count <= FEWEST_WORDS and not (end == len(sentence) and word_count == FEWEST_WORDS):
+        if word_count <= MIN_WORDS and not (end == len(sentence) and word_count == MIN_WORDS):
             continue
         if word_count > _LONG_CLAUSE_WORDS:
             yield from _overlapping_windows(passage, sentence_start + start, sentence_start + end)

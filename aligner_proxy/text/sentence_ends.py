@@ -21,14 +21,14 @@ PICTURES = "\U0001f000-\U0001f1e5\U0001f200-\U0001faff\u2600-\u2793\u2b50\u2b55"
 """Emoji and the like as the inside of a class of characters; without flags, which stand before names."""
 JOINERS = "\ufe0f\u200d"
 """Characters within one picture of several."""
-MOST_WORDS = 40
+MAX_WORDS = 40
 """Most words of a sentence, beyond which it is divided."""
-_FEWEST_BEFORE = 12
+_MIN_BEFORE = 12
 """Fewest words of a divided piece."""
 _WORDS_BEFORE_PICTURE = 3
 _WORDS_BEFORE_PICTURE_INSIDE = 4
 """Fewest words that a picture ends; more are needed if a small letter follows, as in "I love \u2764 you"."""
-MOST_CHARS = 2 * MOST_WORDS
+MAX_CHARS = 2 * MAX_WORDS
 """A shorter sentence cannot have too many words."""
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
@@ -60,7 +60,7 @@ class RunOn:
     def add(self, start: int, end: int, word: str) -> None:
         """Add a complete word, which lies between `start` and `end` of the line."""
         rank = self._rank(word)
-        if rank and self.count >= _FEWEST_BEFORE:
+        if rank and self.count >= _MIN_BEFORE:
             # letters that stand apart leave the count as it is, and of equal places the last one is enough
             if self._places and self._places[-1][1] == self.count:
                 self._places.pop()
@@ -72,14 +72,14 @@ class RunOn:
 
     def divide(self, start: int) -> tuple[int, int] | None:
         """Where a sentence is divided when one more word begins at `start`: (end, next start); None if it is not."""
-        if self.count < MOST_WORDS:
+        if self.count < MAX_WORDS:
             return None
         _, words_before, end, next_start = max(self._places, default=(0, self.count, self._last_end, start))
         self.count -= words_before
         self._places = [
             (rank, number - words_before, last, first)
             for rank, number, last, first in self._places
-            if number - words_before >= _FEWEST_BEFORE
+            if number - words_before >= _MIN_BEFORE
         ]
         return end, next_start
 

@@ -28,7 +28,7 @@ IDLE_S = 10.0
 RATES = (10, 100, 1000)
 HITS = (0.0, 0.3, 0.6)
 P99_S = 2.0
-MOST_FAILED = 0.01
+MAX_FAILED = 0.01
 GROUP = 8
 SECONDS = 120.0
 LOADS = (0.8, 1.6, 2.4, 3.2, 4.0, 4.4, 4.8, 5.2, 5.6)
@@ -76,7 +76,7 @@ def tried(measured: Measured, rate: float, engines: int, hits: float, seed: int)
 def enough(found: Found) -> bool:
     """Whether the engines were enough for the load."""
     total = len(found.added) + found.failed
-    return found.failed <= MOST_FAILED * total and at(found.added, 99) <= P99_S
+    return found.failed <= MAX_FAILED * total and at(found.added, 99) <= P99_S
 
 
 def needed(measured: Measured, rate: float, hits: float, seed: int) -> tuple[int, Found]:

@@ -20,7 +20,7 @@ from .answers import SCRIPT, Answer
 from .labels import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
 from .pairs import CHANGES, STAYS, Pair
 
-MOST_OBJECTIVES = 4
+MAX_OBJECTIVES = 4
 _PLEASANTRY = re.compile(
     r"(?i)^(sure|certainly|of course|absolutely|great|okay|ok|yes!|hi\b|hello|thank)|happy to|glad to|I'll walk"
 )
@@ -202,7 +202,7 @@ def choose_objectives(
             return None
         chosen.append(asking)
     total = max(len(chosen), rng.choice((1, 1, 2, 2, 3, 4)), 1)
-    while len(chosen) < min(total, MOST_OBJECTIVES):
+    while len(chosen) < min(total, MAX_OBJECTIVES):
         filler = _draw(lambda: _filler(rng, held_out), lambda o: _clear(o, present) and o.theme not in avoid)
         if filler is None:
             break

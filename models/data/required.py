@@ -20,7 +20,7 @@ from .inject import themes_in
 from .labels import AGAINST_CLOSINGS, AND, CLOSING
 from .pairs import CHANGES, STAYS, Pair
 
-MOST_OBJECTIVES = 5
+MAX_OBJECTIVES = 5
 
 
 def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
@@ -56,7 +56,7 @@ def _goes_with(pair: Pair, wish: Ending) -> bool:
 
 def has_room(pair: Pair) -> bool:
     """Whether an example is of known kinds and can have one objective more."""
-    return len(pair.objectives) < MOST_OBJECTIVES and bool(pair.kinds)
+    return len(pair.objectives) < MAX_OBJECTIVES and bool(pair.kinds)
 
 
 def asking(rng: Random, pair: Pair, wish: Objective, lacks: int) -> Pair:

@@ -38,7 +38,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
-from aligner_proxy.teaching.examples import LEAST_AGAINST
+from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
 from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
 from aligner_proxy.text.structure import split
@@ -232,7 +232,7 @@ class Loop:
 
     async def _teach(self) -> None:
         """The objective's head from all verdicts so far; the one before stays where nothing is learned."""
-        if len(self._learned.against) < LEAST_AGAINST:
+        if len(self._learned.against) < MIN_AGAINST:
             return
         learned = self._learned
         head = await taught(self._engine, self._folder, _OWN, self._tenant.objective, learned.against, learned.fine)

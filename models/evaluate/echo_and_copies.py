@@ -49,7 +49,7 @@ CASES = Path(__file__).with_suffix(".yaml")
 FORMS = ("plain", "quoted", "quoted thrice", "asked for")
 COPIES = "copies"
 IN_PART = "copies, never declined"
-_MOST_COPIES = 6
+_MAX_COPIES = 6
 _COPIES_OF_EACH = 4
 ENFORCED = Policy(
     "echo",
@@ -99,7 +99,7 @@ def cases(seed: int) -> Iterator[Case]:
         }
         yield from (Case(form, insult, question, answer) for form, question in questions.items())
         for _ in range(_COPIES_OF_EACH):
-            count = places.randint(2, _MOST_COPIES)
+            count = places.randint(2, _MAX_COPIES)
             chosen = sorted(places.choices(range(len(split(said)) + 1), k=count))
             repeated = Case(COPIES, insult, about["question"], _with_insult(said, insult, chosen))
             yield from (repeated, replace(repeated, form=IN_PART))

@@ -31,7 +31,7 @@ from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, Tu
 from models.data.upstream_completions import Completion
 
 _YEAR_S = 365 * 86_400.0
-_MOST_MB = 4096
+_MAX_MB = 4096
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
@@ -91,7 +91,7 @@ async def remembering(
     if kept is None:
         yield Pipeline(engine, extensions=extensions)
         return
-    cache = CorrectionCache(_hidden(kept), _YEAR_S, _MOST_MB)
+    cache = CorrectionCache(_hidden(kept), _YEAR_S, _MAX_MB)
     try:
         yield Pipeline(engine, cache, extensions=extensions)
     finally:

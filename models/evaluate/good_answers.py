@@ -24,7 +24,7 @@ from models.data.labelled_replies import OWN
 from .gateway import gateway
 
 COUNT = 300
-LEAST_CHARS, MOST_CHARS = 120, 600
+MIN_CHARS, MAX_CHARS = 120, 600
 """Lengths of the answers that are drawn, so that 300 of them are read in minutes on a CPU."""
 
 
@@ -36,7 +36,7 @@ def draw_good_answers(count: int = COUNT, seed: int = 9) -> list[tuple[str, str]
         for line in path.read_text().splitlines()[1:]:
             row = json.loads(line)
             answer = "".join(row["answer"]).strip()
-            if row["kind"] == "fine" and LEAST_CHARS <= len(answer) <= MOST_CHARS:
+            if row["kind"] == "fine" and MIN_CHARS <= len(answer) <= MAX_CHARS:
                 by_author.setdefault(path.parent.name, []).append((row["question"], answer))
     for answers in by_author.values():
         random.shuffle(answers)

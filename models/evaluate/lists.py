@@ -37,7 +37,7 @@ from .gateway import command_line, gateway
 from .measures import unharmed
 
 LONGEST = 2500
-FEWEST_ITEMS = 3
+MIN_ITEMS = 3
 _UNFIT = frozenset(("chatter", "self", "language", "leak", "topic"))
 """Families of which a strong answer may have something already."""
 _ITEM = re.compile(
@@ -115,7 +115,7 @@ def lists_of(lines: Sequence[str]) -> Iterator[list[Item]]:
             continue
         items = list(_siblings(lines, first, match))
         used.update(item.line for item in items)
-        if len(items) >= FEWEST_ITEMS:
+        if len(items) >= MIN_ITEMS:
             yield items
 
 
@@ -226,7 +226,7 @@ def _in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple
         stop = at + 1
         while stop < len(lines) and _ROW.fullmatch(lines[stop]):
             stop += 1
-        if stop - at <= FEWEST_ITEMS:
+        if stop - at <= MIN_ITEMS:
             continue
         columns = len(lines[at - 1].strip().strip("|").split("|"))
         own = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"

@@ -27,7 +27,7 @@ from models.reporting.statistics import Rate
 
 from .gateway import command_line, gateway
 
-MOST_TRIED = 4000
+MAX_TRIED = 4000
 ENFORCED = Policy(
     "left",
     (Objective("harmless", HARMLESS),),
@@ -53,7 +53,7 @@ class Left:
 
 def harmful(data: Path, seed: int) -> Iterator[LabelledReply]:
     """Harmful replies of all natural sets in turn, in an order of the seed's."""
-    sets = [[r for r in natural_replies(data, name, MOST_TRIED, seed) if r.harmful] for name in NATURAL]
+    sets = [[r for r in natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
@@ -87,7 +87,7 @@ async def flagged(arguments: argparse.Namespace) -> tuple[list[Left], int]:
     async with gateway(arguments.aligner, kept) as pipeline:
         with (kept / f"{name_of(arguments)}.jsonl").open("w", encoding="utf-8") as file:
             for reply in replies:
-                if len(found) >= arguments.n or tried >= MOST_TRIED:
+                if len(found) >= arguments.n or tried >= MAX_TRIED:
                     break
                 tried += 1
                 outcome = await outcome_of(pipeline, reply, arguments.within)

@@ -28,7 +28,7 @@ from typing import Any
 from rich.progress import track
 
 from aligner_proxy.engine.api import Engine
-from aligner_proxy.teaching.examples import LEAST_AGAINST
+from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 from models.data.labelled_replies import OWN, passage_numbers
 from models.reporting import output
@@ -147,7 +147,7 @@ def examples(author: str, objective: str, draw: Draw) -> Examples:
     Random(f"{author}:{objective}:{draw.seed}").shuffle(known)
     against = [one.passages[n].strip() for one in known for n in sorted(one.against)]
     fine = [text for one in known for text in _fine(one)]
-    if len(against) < LEAST_AGAINST:
+    if len(against) < MIN_AGAINST:
         return UNTAUGHT
     whose = "another hand" if elsewhere else "the same hand"
     fine = [text for text in fine if text not in against]

@@ -25,7 +25,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy_grounding import evidence
 from aligner_proxy_grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
 from aligner_proxy_grounding.facts import Fact, FactKind
-from aligner_proxy_grounding.matching import CONFIRMS, MOST_WEIGHED, Matcher
+from aligner_proxy_grounding.matching import CONFIRMS, MAX_WEIGHED, Matcher
 from aligner_proxy_grounding.page import ReferencePage, Statement, read_page
 from aligner_proxy_grounding.passages import SAME_SENTENCE
 from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
@@ -86,7 +86,7 @@ def _of_case(case: Case, chance: random.Random) -> Iterator[Example]:
 
 def _outdated(case: Case, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject) -> Iterator[Example]:
     fact, right = facts
-    scored = grounder.matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
+    scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     meant = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
     near = [n for n in meant if scored[n][0] >= CONFIRMS * scored[meant[0]][0]]
     if scored:
@@ -105,7 +105,7 @@ def _other(
     grounder, reference, chance = around
     fact, subject = of
     matcher = grounder.matcher
-    scored = matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
+    scored = matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     if not scored:
         return
     agreeing = [n for n, (_, other) in enumerate(scored) if fact.agrees(other.fact)]
@@ -119,7 +119,7 @@ def _other(
     changed = _changed(fact, chance)
     yield _example(case, "confirmed", (changed, subject), matcher, scored, near, taken)
     less = Matcher([_without(reference, scored[near[0]][1])])
-    rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MOST_WEIGHED]
+    rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MAX_WEIGHED]
     if rest:
         yield _example(case, "removed", (_changed(fact, chance), subject), less, rest, [], taken)
 
@@ -185,17 +185,17 @@ class Weights:
 
 def _packed(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(counts of statements, counts of none, what is meant as 0 and -inf, what each counts)."""
-    of_statements = torch.zeros(len(rows), MOST_WEIGHED, len(FOR_STATEMENT))
+    of_statements = torch.zeros(len(rows), MAX_WEIGHED, len(FOR_STATEMENT))
     of_none = torch.zeros(len(rows), len(FOR_NONE))
-    missing = torch.full((len(rows), MOST_WEIGHED + 1), -torch.inf)
-    missing[:, MOST_WEIGHED] = 0
-    meant = torch.full((len(rows), MOST_WEIGHED + 1), -torch.inf)
+    missing = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
+    missing[:, MAX_WEIGHED] = 0
+    meant = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
     for n, row in enumerate(rows):
         for at, counts in enumerate(row.statements):
             of_statements[n, at] = torch.tensor([counts[name] for name in FOR_STATEMENT])
             missing[n, at] = 0
         of_none[n] = torch.tensor([row.none[name] for name in FOR_NONE])
-        meant[n, list(row.meant) or [MOST_WEIGHED]] = 0
+        meant[n, list(row.meant) or [MAX_WEIGHED]] = 0
     return of_statements, of_none, missing, meant
 
 

@@ -35,8 +35,8 @@ _TIMES = 6
 _TOKENS = 250
 """Of an example, about."""
 _BATCH_TOKENS = 1920
-_FEWEST_STEPS = 8
-_MOST_STEPS = 400
+_MIN_STEPS = 8
+_MAX_STEPS = 400
 
 
 class TooFew(ValueError):
@@ -94,7 +94,7 @@ def stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict
         "lr": 1.0e-4,
         "lr_floor": 0.01,
         "lr_warmup_steps": 4,
-        "steps": min(_MOST_STEPS, max(_FEWEST_STEPS, steps)),
+        "steps": min(_MAX_STEPS, max(_MIN_STEPS, steps)),
         "batch_tokens": _BATCH_TOKENS,
         "max_tokens": 768,
         "target_share": 0.02,

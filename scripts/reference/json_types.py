@@ -9,7 +9,7 @@ from scripts.reference.markdown import code, words
 
 BOOLEAN = "`true` or `false`"
 PLURALS = {"text": "texts", "block": "blocks", "integer": "integers", "number": "numbers"}
-MOST_LISTED = 12
+MAX_LISTED = 12
 """Most values that are listed one by one; only the gate's rules have more, and they have their own table."""
 
 Schema = Mapping[str, Any]
@@ -30,7 +30,7 @@ def type_words(value: Schema, definitions: Schema) -> str:
     value = definition(value, definitions)
     if "enum" in value or "const" in value:
         values = value.get("enum", [value.get("const")])
-        if len(values) > MOST_LISTED:
+        if len(values) > MAX_LISTED:
             return "names of [rules](#gate)"
         # Of on, off, true and false, name only the first two.
         named = [code(one) for one in values if not isinstance(one, bool)]

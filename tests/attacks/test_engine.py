@@ -397,4 +397,4 @@ async def test_a_rogue_engine_costs_a_correction_and_no_more(attack: Attack, tmp
         with pytest.raises(CorrectionError) as failed:
             await engine.align(tiny.request())
         assert "fool" not in str(failed.value)
-    assert http._MOST_BYTES > app.MAX_BODY_BYTES
+    assert http._MAX_BYTES > app.MAX_BODY_BYTES

@@ -29,7 +29,7 @@ from aligner_proxy.cli.terminal import Terminal
 from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.server import app as engine_server
-from aligner_proxy.gateway.label_bounds import MOST_COMBINATIONS
+from aligner_proxy.gateway.label_bounds import MAX_COMBINATIONS
 from aligner_proxy.gateway.public_pages import COST_MAP
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
 from aligner_proxy_review.cli import console as console_command
@@ -347,7 +347,7 @@ LABELS = rows(
 @pytest.mark.parametrize("attack", LABELS)
 def test_metrics_do_not_grow_with_what_clients_name(attack: Attack, gateway: Any, tenants: Any) -> None:
     label = attack.payload
-    for number in range(MOST_COMBINATIONS + 50):
+    for number in range(MAX_COMBINATIONS + 50):
         if label == "model":
             tenants["acme"].chat("good", model=f"made-up-{number}")
         else:
@@ -360,5 +360,5 @@ def test_metrics_do_not_grow_with_what_clients_name(attack: Attack, gateway: Any
         if {"other", *(["gpt"] if label == "model" else [])} <= set(values) or time.monotonic() > until:
             break
         time.sleep(0.5)
-    assert 0 < len({value for value in values if value.startswith("made-up-")}) <= MOST_COMBINATIONS
+    assert 0 < len({value for value in values if value.startswith("made-up-")}) <= MAX_COMBINATIONS
     assert "other" in values

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bench import load
 from bench.gateway import Told
-from bench.load import MOST_FAILED, TIMES_SLOWER, knee, row, table
+from bench.load import MAX_FAILED, TIMES_SLOWER, knee, row, table
 from bench.load_generator import Arrival
 
 
@@ -31,7 +31,7 @@ def test_the_knee_is_the_last_rate_before_anything_gives_way() -> None:
 @given(st.lists(st.tuples(st.floats(1, 1000), st.floats(0, 0.1)), min_size=1, max_size=9))
 def test_up_to_the_knee_the_rule_holds_and_right_after_it_does_not(seen: list[tuple[float, float]]) -> None:
     rows = [at(number + 1, p95, failed) for number, (p95, failed) in enumerate(seen)]
-    good = [p95 <= TIMES_SLOWER * seen[0][0] and failed <= MOST_FAILED for p95, failed in seen]
+    good = [p95 <= TIMES_SLOWER * seen[0][0] and failed <= MAX_FAILED for p95, failed in seen]
     found = knee(rows) or 0
     assert all(good[: int(found)])
     assert int(found) == len(good) or not good[int(found)]

@@ -219,7 +219,7 @@ def test_a_gateway_is_replaced_before_the_memory_limit_kills_it() -> None:
         "compose": (parsed(compose["command"])["worker_mb"], compose["mem_limit"].replace("g", "Gi")),
         "kubernetes": (parsed(pod["args"])["worker_mb"], pod["resources"]["limits"]["memory"]),
     }
-    least = memory_limit.LEAST_MB
+    least = memory_limit.MIN_MB
     wrong = {
         name: (worker_mb, limit)
         for name, (worker_mb, limit) in limits.items()

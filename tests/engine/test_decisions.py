@@ -10,8 +10,8 @@ from litellm.types.decisions import DecisionsResponse, OpenAIDecisionResponse
 from pydantic import ValidationError
 
 from aligner_proxy.engine.decisions import (
-    MOST_CHARS,
-    MOST_OBJECTIVES,
+    MAX_CHARS,
+    MAX_OBJECTIVES,
     QUESTION_CURVE,
     AskedObjective,
     OpenAIDecision,
@@ -21,7 +21,7 @@ from aligner_proxy.engine.decisions import (
     find_highest_score,
     make_objective,
 )
-from aligner_proxy.engine.example_heads import MOST_EXAMPLES, ExampleSentences
+from aligner_proxy.engine.example_heads import MAX_EXAMPLES, ExampleSentences
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.types import Correction, SegmentScore, Turn
 
@@ -218,9 +218,9 @@ def test_find_fault_in_examples() -> None:
         }
         return str(systemone_form(**nouls).read().find_fault())
 
-    many = [f"Sentence {n}." for n in range(MOST_EXAMPLES + 1)]
+    many = [f"Sentence {n}." for n in range(MAX_EXAMPLES + 1)]
     assert "named has a head of its own" in fault("harmless", BAD, FINE)
-    assert f"at most {MOST_EXAMPLES} examples" in fault(KIND, BAD, many)
+    assert f"at most {MAX_EXAMPLES} examples" in fault(KIND, BAD, many)
     assert "an example has at most 1,000 characters" in fault(KIND, BAD, [*FINE, "x" * 1_001])
     assert "all criteria together have at most 128 examples" in fault(KIND, BAD, many[:9], questions=10)
     assert fault(KIND, BAD, many[:9], questions=9) == "None"
@@ -250,11 +250,11 @@ def test_read_passes_over_no_text() -> None:
 
 
 def test_find_fault_names_what_is_too_much_or_missing() -> None:
-    many = [{"type": "predicate", "instructions": f"N{n}: it is so"} for n in range(MOST_OBJECTIVES + 1)]
+    many = [{"type": "predicate", "instructions": f"N{n}: it is so"} for n in range(MAX_OBJECTIVES + 1)]
     faults = {
         "no text": openai_form({"type": "predicate", "instructions": KIND}, text=" "),
         "characters; at most 100,000": openai_form(
-            {"type": "predicate", "instructions": KIND}, text="x" * (MOST_CHARS + 1)
+            {"type": "predicate", "instructions": KIND}, text="x" * (MAX_CHARS + 1)
         ),
         "33 objectives": openai_form(*many),
         "needs instructions": openai_form({"type": "predicate", "instructions": " "}),
@@ -263,7 +263,7 @@ def test_find_fault_names_what_is_too_much_or_missing() -> None:
     }
     for words, form in faults.items():
         assert words in str(form.read().find_fault())
-    assert openai_form(*many[:MOST_OBJECTIVES]).read().find_fault() is None
+    assert openai_form(*many[:MAX_OBJECTIVES]).read().find_fault() is None
 
 
 def test_other_questions_are_refused() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aligner_proxy.correctors.editor_prompt import LEAST_CHARS
+from aligner_proxy.correctors.editor_prompt import MIN_CHARS
 from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 from aligner_proxy.gateway import litellm_internals, reload
@@ -122,7 +122,7 @@ def corrected(got: Seen) -> Seen:
     """A text that is kind and whole, with what the editor wrote cut to what it may write."""
     added = got.what.removeprefix(f"{BEFORE}. ").removesuffix(AFTER).strip()
     whole = got.what == f"{BEFORE}. {added} {AFTER}" and INSULT.strip() not in added
-    return Seen(CORRECTED) if whole and added in _ENDLESS and len(added) <= LEAST_CHARS + 2 * len(INSULT) else got
+    return Seen(CORRECTED) if whole and added in _ENDLESS and len(added) <= MIN_CHARS + 2 * len(INSULT) else got
 
 
 def guard(

@@ -20,7 +20,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy_grounding import references
 from aligner_proxy_grounding.matching import Matcher
-from aligner_proxy_grounding.page import MOST_CHARS
+from aligner_proxy_grounding.page import MAX_CHARS
 from aligner_proxy_grounding.sentences import Grounder
 from tests.faults import faults
 from tests.faults.cells import FOR_THE_RECORD, NOBODY, Cell, Fault, Seen, cells, check, every_kind
@@ -48,7 +48,7 @@ def bad(page: Path, other: Path, fault: Fault) -> None:
         page.write_bytes(
             {
                 faults.NOISY_PAGE: bytes(range(256)),
-                faults.LONG_PAGE: (PAGE + " word" * MOST_CHARS).encode(),
+                faults.LONG_PAGE: (PAGE + " word" * MAX_CHARS).encode(),
                 faults.EMPTY_PAGE: b"\n",
             }[fault]
         )
@@ -88,7 +88,7 @@ async def test_a_header_does_not_count(tmp_path: Path, monkeypatch: pytest.Monke
     granted = cell.fault is not faults.NO_GRANT
     guarded = guard(tmp_path, monkeypatch, [{"header": HEADER}], granted=granted)
     page = "Online orders can be returned within 28 days of delivery."
-    sent = {faults.NO_GRANT: page, faults.NOISY_HEADER: f"base64:{page}"}.get(cell.fault, page + " word" * MOST_CHARS)
+    sent = {faults.NO_GRANT: page, faults.NOISY_HEADER: f"base64:{page}"}.get(cell.fault, page + " word" * MAX_CHARS)
     check(cell, await deliver(guarded, cell, **TEXTS, headers={HEADER: sent}))
     if granted:  # it was the header that did not count
         again = await deliver(guarded, cell, **TEXTS, headers={HEADER: page})

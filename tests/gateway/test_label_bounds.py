@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from aligner_proxy.gateway import label_bounds
-from aligner_proxy.gateway.label_bounds import MOST_COMBINATIONS, LabelBounds
+from aligner_proxy.gateway.label_bounds import MAX_COMBINATIONS, LabelBounds
 from aligner_proxy.gateway.traffic_bounds import RecentNames
 
 LABELS = ("hashed_api_key", "api_key_alias", "team", "user", "model", "user_agent", "client_ip", "route")
@@ -42,7 +42,7 @@ def test_many_agents_and_models_have_few_series_and_the_total_is_right(registry:
     for number in range(400):
         counter.labels(*labels(model=f"model {number}").values()).inc()
     found = series(registry, "litellm_requests_total")
-    assert len(found) <= MOST_COMBINATIONS + 2
+    assert len(found) <= MAX_COMBINATIONS + 2
     assert sum(found.values()) == 700
 
 
@@ -50,7 +50,7 @@ def test_a_histogram_is_bounded_too(registry: CollectorRegistry) -> None:
     histogram = Histogram("litellm_latency", "", LABELS, registry=registry)
     for agent, address in product(range(30), range(30)):
         histogram.labels(**labels(user_agent=str(agent), client_ip=str(address))).observe(1)
-    assert len(series(registry, "litellm_latency_count")) == MOST_COMBINATIONS + 1
+    assert len(series(registry, "litellm_latency_count")) == MAX_COMBINATIONS + 1
 
 
 def test_nobody_uses_up_what_another_key_has(registry: CollectorRegistry) -> None:
@@ -61,7 +61,7 @@ def test_nobody_uses_up_what_another_key_has(registry: CollectorRegistry) -> Non
         counter.labels(**labels(**unknown, hashed_api_key=f"{number}")).inc()
     counter.labels(**labels(api_key_alias="vip", user_agent="curl")).inc()
     found = series(registry, "litellm_requests_total")
-    assert len(found) == 2 * (MOST_COMBINATIONS + 1) + 1
+    assert len(found) == 2 * (MAX_COMBINATIONS + 1) + 1
     assert any('"vip"' in line and '"curl"' in line for line in found)
 
 
@@ -82,7 +82,7 @@ def test_fixed_paths_are_named(registry: CollectorRegistry, route: str) -> None:
         counter.labels(**labels(route=f"/engines/{number}/chat/completions")).inc()
     counter.labels(**labels(route=route)).inc()
     found = series(registry, "litellm_requests_total")
-    assert len(found) == MOST_COMBINATIONS + 2
+    assert len(found) == MAX_COMBINATIONS + 2
     assert any(f'route="{route}"' in line for line in found)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.gateway.traffic_bounds import (
-    MOST_PAIRS,
-    MOST_TENANTS,
-    MOST_UNLISTED,
+    MAX_PAIRS,
+    MAX_TENANTS,
+    MAX_UNLISTED,
     OTHER,
     RecentNames,
     TrafficBounds,
@@ -30,19 +30,19 @@ def bounds() -> TrafficBounds:
 def test_what_is_configured_is_named_until_there_is_no_room(bounds: TrafficBounds) -> None:
     counts = Counter(
         bounds.bound_traffic(Traffic(f"team-{number}", model))
-        for number in range(MOST_TENANTS + 50)
+        for number in range(MAX_TENANTS + 50)
         for model in sorted(LISTED)
     )
-    assert counts.total() == (MOST_TENANTS + 50) * len(LISTED)
-    assert len(counts) <= MOST_PAIRS + MOST_TENANTS + 1
-    assert len({tenant for tenant, _ in counts}) == MOST_TENANTS + 1
+    assert counts.total() == (MAX_TENANTS + 50) * len(LISTED)
+    assert len(counts) <= MAX_PAIRS + MAX_TENANTS + 1
+    assert len({tenant for tenant, _ in counts}) == MAX_TENANTS + 1
     assert sum(tenant == "team-0" for tenant, _ in counts) == len(LISTED)
     assert counts[Traffic(OTHER, OTHER)] == 50 * len(LISTED)
 
 
 def test_names_that_a_client_chooses_use_up_its_own_places_alone(bounds: TrafficBounds) -> None:
     named = {bounds.bound_traffic(Traffic("acme", f"invented-{number}")) for number in range(500)}
-    assert len(named) == MOST_UNLISTED + 1
+    assert len(named) == MAX_UNLISTED + 1
     assert bounds.bound_traffic(Traffic("acme", "model-1")) == ("acme", "model-1")
     assert bounds.bound_traffic(Traffic("beta", "invented-499")) == ("beta", "invented-499")
 

@@ -94,7 +94,7 @@ async def test_closing_changes_no_verdict(first: int, monkeypatch: pytest.Monkey
         policy = replace(POLICY, verify=list(Verify)[seed % 2])
         outcomes = []
         for least in (10**9, 0):
-            monkeypatch.setattr(closing, "LEAST_CHARS", least)
+            monkeypatch.setattr(closing, "MIN_CHARS", least)
             outcomes.append(await streamed(written(seed), edited(seed), policy=policy))
         dropped += len(outcomes[0].dropped)
         facts = [(outcome.text, outcome.edits, outcome.dropped, outcome.status) for outcome in outcomes]

@@ -24,8 +24,8 @@ from tests.gateway.test_guardrail import POLICIES, answer, build, data, user
 from tests.support.scripted import ScriptedEngine
 
 PACKAGE = Path(aligner_proxy.__file__).parent
-MOST_FRAMES = 12
-MOST_MODULES = 30
+MAX_FRAMES = 12
+MAX_MODULES = 30
 _NUMBERS = itertools.count()
 RUDE = " You fool."
 REPLY = "Boil the rice for 12 minutes, then let it rest.{rude} Serve it with a little butter."
@@ -150,7 +150,7 @@ async def test_frames_from_the_hook_to_the_socket(
     (stack,) = stacks
     with capsys.disabled():
         show(f"{len(stack)} frames of ours from the hook to the engine's socket (innermost first)", stack)
-    assert len(stack) <= MOST_FRAMES
+    assert len(stack) <= MAX_FRAMES
 
 
 async def test_modules_that_run_for_one_completion(guard: AlignerGuardrail, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,4 +164,4 @@ async def test_modules_that_run_for_one_completion(guard: AlignerGuardrail, caps
     modules.names.discard("observability/stalls.py")  # the watchdog's beat, which belongs to no request
     with capsys.disabled():
         show(f"{len(modules.names)} modules of ours run for one completion", sorted(modules.names))
-    assert len(modules.names) <= MOST_MODULES
+    assert len(modules.names) <= MAX_MODULES

@@ -161,7 +161,7 @@ async def test_each_text_passes_the_gate_alone() -> None:
 async def test_nothing_to_correct_and_too_much_to_correct() -> None:
     outcome, _ = await align(replace(ASKED, answer='{"a": "short"}'))
     assert (outcome.status, outcome.reason) == (Status.SKIPPED, "structured_output")
-    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MOST_JSON_TEXTS + 1)])
+    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MAX_JSON_TEXTS + 1)])
     outcome, seen = await align(replace(ASKED, answer=many))
     assert (outcome.status, outcome.reason, seen) == (Status.SKIPPED, "too_long", [])
 
@@ -252,7 +252,7 @@ async def test_a_form_that_nobody_asked_for_is_a_text(before: str) -> None:
 
 
 async def test_too_many_strings_to_correct_are_not_judged() -> None:
-    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MOST_JSON_TEXTS + 1)])
+    many = json.dumps([f"{i} {RUDE}" for i in range(eligibility.MAX_JSON_TEXTS + 1)])
     outcome, seen = await align(replace(ASKED, answer=many), JUDGED)
     assert (outcome.status, outcome.reason, len(seen)) == (Status.SKIPPED, "too_long", 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.teaching.examples import Examples, parse_examples
-from aligner_proxy.teaching.lesson_language import LEAST_SENTENCES, NoNeutralAnswers, find_language, neutral_answers_for
+from aligner_proxy.teaching.lesson_language import MIN_SENTENCES, NoNeutralAnswers, find_language, neutral_answers_for
 from aligner_proxy.teaching.neutral import lesson_answers, neutral_languages
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.structure import split
@@ -51,7 +51,7 @@ def test_our_neutral_sentences_are_many_different_and_of_their_language() -> Non
     for name in neutral_languages():
         sentences = [piece.text for answer in lesson_answers(name) for piece in split(answer.answer)]
         text = " ".join(sentences)
-        if len(set(sentences)) < LEAST_SENTENCES or language(text) != name:
+        if len(set(sentences)) < MIN_SENTENCES or language(text) != name:
             failures.append(f"{name}: {len(set(sentences))} {language(text)}")
         repeated = [sentence for sentence, count in Counter(sentences).items() if count > 1]
         failures += [f"{name}: {sentence}" for sentence in repeated if name != "en"]
@@ -61,7 +61,7 @@ def test_our_neutral_sentences_are_many_different_and_of_their_language() -> Non
 def test_a_quick_lesson_reads_a_third_of_the_english_answers_and_still_enough_of_them() -> None:
     quick = neutral_answers_for(examples(AGAINST["en"]), quick=True)
     assert 3 * len(quick) <= len(lesson_answers()) + 2
-    assert sum(len(split(neutral.answer)) for neutral in quick) >= 2 * LEAST_SENTENCES
+    assert sum(len(split(neutral.answer)) for neutral in quick) >= 2 * MIN_SENTENCES
     german = examples(AGAINST["de"])
     assert neutral_answers_for(german, quick=True) == neutral_answers_for(german), "of these there are few"
 

@@ -10,7 +10,7 @@ import pytest
 
 from aligner_proxy.text.structure import split
 
-LEAST_PAIRS = 240
+MIN_PAIRS = 240
 GRAM = 5
 NEAREST = 0.3
 
@@ -27,7 +27,7 @@ def grams(text: str) -> frozenset[tuple[str, ...]]:
 
 
 def test_there_are_enough_exchanges_of_the_right_form() -> None:
-    assert len(EXCHANGES) >= LEAST_PAIRS
+    assert len(EXCHANGES) >= MIN_PAIRS
     for exchange in EXCHANGES:
         assert exchange.keys() == {"question", "answer", "register"}
         assert all(text == text.strip() and text for text in exchange.values())

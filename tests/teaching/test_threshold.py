@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aligner_proxy.teaching.fit import MOST_FALSE, MOST_FALSE_UNSEEN, MOST_NEAR_UNSEEN, choose_threshold
+from aligner_proxy.teaching.fit import MAX_FALSE, MAX_FALSE_UNSEEN, MAX_NEAR_UNSEEN, choose_threshold
 
 
 def above(scores: list[float], line: float) -> float:
@@ -21,9 +21,9 @@ def test_at_most_so_many_neutral_segments_lie_above_it(seed: int) -> None:
     near = [rng.gauss(-2, 2) for _ in range(rng.randrange(1, 40))]
     against = [rng.gauss(0, 3) for _ in range(rng.randrange(13))]
     line = choose_threshold(neutral, unseen, near, against)
-    assert above(neutral, line) <= MOST_FALSE
-    assert above(unseen, line) <= MOST_FALSE_UNSEEN
-    assert above(near, line) <= MOST_NEAR_UNSEEN
+    assert above(neutral, line) <= MAX_FALSE
+    assert above(unseen, line) <= MAX_FALSE_UNSEEN
+    assert above(near, line) <= MAX_NEAR_UNSEEN
 
 
 def test_it_may_lie_below_zero() -> None:

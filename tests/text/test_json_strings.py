@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON, reads_as_json
-from aligner_proxy.text.json_answer import FEWEST_CHARS, begins_json, has_same_shape, replace_literals, text_literals
+from aligner_proxy.text.json_answer import MIN_CHARS, begins_json, has_same_shape, replace_literals, text_literals
 from tests.support.sampling import examples
 
 LONG = "It is quite late now, and nobody is here any more."
@@ -35,7 +35,7 @@ def test_long_values_with_a_space_are_texts() -> None:
     assert text_literals(
         '{"a": "お茶は台所にありますから、どうぞご自由にお飲みください。お湯は今ちょうど沸いたところですよ。"}'
     )
-    assert text_literals(json.dumps({"a": "\ud83d " * FEWEST_CHARS})) == []
+    assert text_literals(json.dumps({"a": "\ud83d " * MIN_CHARS})) == []
 
 
 def test_only_the_text_changes() -> None:

@@ -36,8 +36,8 @@ from aligner_proxy.engine.decoding import conversation, splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division
 from aligner_proxy.engine.decoding.prompt_fit import (
     CONVERSATION,
-    LEAST_ROOM,
     LONGEST_ANSWER,
+    MIN_ROOM,
     longest_answer,
     writing_room,
 )
@@ -305,7 +305,7 @@ def make_frame(request: AlignRequest, family: prompts.Template, window: int) -> 
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     objectives = tuple(veil_controls(text) for text in request.objectives)
     room_left = window - estimate_tokens(prompts.render(family, "", "", objectives).text)
-    if room_left < LEAST_ROOM:
+    if room_left < MIN_ROOM:
         raise AnswerTooLong(
             f"the objectives should fill the server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes "
             "each); write shorter ones"

@@ -64,7 +64,7 @@ _Timed = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
 """Seconds that an engine may take for requests that need no model, apart from the patience."""
-_MOST_BYTES = 32 << 20
+_MAX_BYTES = 32 << 20
 """Largest body of an engine's answer that is read."""
 
 
@@ -341,8 +341,8 @@ class HttpEngine:
             with self._connections.begin_request(method, path, content=content, headers=headers) as asking:
                 response = await asking.response()
                 # Read the raw bytes up to a limit; they are not decompressed, so a compression bomb does no harm.
-                too_long = InvalidOutput(f"the engine's answer is longer than {_MOST_BYTES} bytes")
-                body = await asking.shield_reading(join_chunks(response.aiter_raw(), _MOST_BYTES, too_long))
+                too_long = InvalidOutput(f"the engine's answer is longer than {_MAX_BYTES} bytes")
+                body = await asking.shield_reading(join_chunks(response.aiter_raw(), _MAX_BYTES, too_long))
             ENGINE_UP.set(1)
         except NOT_BEGUN as error:
             raise self._forget_engine(NotReady(f"no engine answers at {self.address}")) from error

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.engine.api import (
-    LEAST_DEADLINE_S,
+    MIN_DEADLINE_S,
     AlignerInfo,
     AlignRequest,
     Engine,
@@ -273,7 +273,7 @@ class Replicas:
             share = left_s / 2 if replica.is_due(self._clock()) or (divided and others_left) else left_s
             try:
                 async with self.use_replica(replica, excused):
-                    return await ask(replica, max(LEAST_DEADLINE_S, share))
+                    return await ask(replica, max(MIN_DEADLINE_S, share))
             except (AnswerTooLong, QuotaSpent):
                 raise  # the other replicas would refuse it, too
             except DeadlineExceeded as error:

@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, AttemptManager, RetryCallState, retry_if_exc
 from tenacity.wait import wait_exponential, wait_random
 
 from aligner_proxy.concurrency import enforce_deadline
-from aligner_proxy.engine.api import LEAST_DEADLINE_S
+from aligner_proxy.engine.api import MIN_DEADLINE_S
 from aligner_proxy.errors import EngineOverloaded, EngineUnavailable
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patien
         async with enforce_deadline(deadline_s):
             async for attempt in retrying:
                 with attempt:
-                    return await ask(max(LEAST_DEADLINE_S, until - time.monotonic()))
+                    return await ask(max(MIN_DEADLINE_S, until - time.monotonic()))
     except (NotReady, EngineOverloaded) as error:
         raise error.with_traceback(None) from None  # drop the traceback, as tenacity's frames refer to the error
     finally:

@@ -37,7 +37,7 @@ _INFO_S = 5.0
 """Seconds that a server may take to describe its aligner."""
 _INFO_TTL_S = 30.0
 """Seconds for which the description counts after it came, or was confirmed by a verdict."""
-_MOST_HEADS = 4096
+_MAX_HEADS = 4096
 """Most taught heads in memory; of more, those that were stored first are dropped."""
 
 
@@ -118,7 +118,7 @@ class VllmScorer:
         name = TaughtHead.from_bytes(data).content_hash
         self._heads[name] = data
         self._heads.move_to_end(name)
-        while len(self._heads) > _MOST_HEADS:
+        while len(self._heads) > _MAX_HEADS:
             self._heads.popitem(last=False)
         return name
 

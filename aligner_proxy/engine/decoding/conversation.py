@@ -21,7 +21,7 @@ CUT = " [...] "
 """Mark in place of text that was left out."""
 _TURN_TOKENS = 8
 """Approximate tokens that a template adds around a turn."""
-_LEAST_TOKENS = 24
+_MIN_TOKENS = 24
 """A turn is left out if fewer tokens than this would remain for it."""
 _CHARS_PER_TOKEN = 8
 """Characters to look at per available token, half of them at either end of the text; prose has four to five."""
@@ -85,7 +85,7 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
     for turn in reversed(spoken):
         remaining_tokens -= _TURN_TOKENS
         # the latest turn is read however small the room is
-        if remaining_tokens < min(_LEAST_TOKENS, room - _TURN_TOKENS) or foldable_chars <= 0:
+        if remaining_tokens < min(_MIN_TOKENS, room - _TURN_TOKENS) or foldable_chars <= 0:
             break
         content, size = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))

@@ -28,7 +28,7 @@ CHARS_PER_TOKEN = 24
 """Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
 _ROOM = 64
 """Fewest tokens allowed for writing beyond the answer's own length."""
-LEAST_ROOM = 4 * _ROOM
+MIN_ROOM = 4 * _ROOM
 """Fewest tokens of the window that the objectives must leave free."""
 CONVERSATION = 0.5
 """Largest share of the conversation in the window that the objectives leave."""
@@ -136,7 +136,7 @@ def make_frame(request: AlignRequest, family: prompts.Template, tokenizer: Promp
     if len(request.answer) > LONGEST_ANSWER:
         raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
     tokens_left = window - _count_frame_tokens(request, family, tokenizer, window)
-    if tokens_left < LEAST_ROOM:
+    if tokens_left < MIN_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
     turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(tokens_left * CONVERSATION))
     query = prompts.query_field(family, turns)

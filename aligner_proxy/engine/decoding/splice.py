@@ -25,12 +25,12 @@ CLEAR_MARGIN = 2.0
 once more in other words, which score only a little lower."""
 
 _WORD = re.compile(r"\w+")
-_FEWEST_WORDS = 3
+_MIN_WORDS = 3
 _SAME_SHARE = 0.6
-_LEAST_PART = 6
+_MIN_PART = 6
 _PART_SHARE = 0.8
-"""Two segments are alike if they share `_SAME_SHARE` of all their words. If the shorter one has at least `_LEAST_PART`
-words, `_PART_SHARE` of its words is enough. Segments of fewer than `_FEWEST_WORDS` words are never alike."""
+"""Two segments are alike if they share `_SAME_SHARE` of all their words. If the shorter one has at least `_MIN_PART`
+words, `_PART_SHARE` of its words is enough. Segments of fewer than `_MIN_WORDS` words are never alike."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 """A line that begins with a chat role, as models write it when they go on with the conversation."""
 _FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
@@ -236,13 +236,13 @@ def _words(text: str) -> frozenset[str]:
 
 def _is_alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
     """Whether one of `others` has nearly the same words, or one contains nearly all words of the other."""
-    if len(words) < _FEWEST_WORDS:
+    if len(words) < _MIN_WORDS:
         return False
     for other in others:
         common = len(words & other)
         fewer = min(len(words), len(other))
         same = common >= _SAME_SHARE * len(words | other)
-        if same or (fewer >= _LEAST_PART and common >= _PART_SHARE * fewer):
+        if same or (fewer >= _MIN_PART and common >= _PART_SHARE * fewer):
             return True
     return False
 

@@ -10,7 +10,7 @@ from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import StatesUnavailable
 
-_MOST_CHARS = 16_000
+_MAX_CHARS = 16_000
 """Longest text that is tokenised whole; of a longer one only the first and the last half of this are."""
 
 
@@ -32,5 +32,5 @@ def read_states(aligner: Aligner, request: StatesRequest, sequence: Sequence) ->
 
 def _cut(text: str) -> str:
     """A long text without its middle, so that it is not tokenised whole."""
-    half = _MOST_CHARS // 2
-    return text if len(text) <= _MOST_CHARS else text[:half] + text[-half:]
+    half = _MAX_CHARS // 2
+    return text if len(text) <= _MAX_CHARS else text[:half] + text[-half:]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from aligner_proxy.engine.gpu.stack import Stack
-from aligner_proxy.engine.gpu.step import BUCKETS, MOST_SEQUENCES, WANTED_BUCKETS, StepInput
+from aligner_proxy.engine.gpu.step import BUCKETS, MAX_SEQUENCES, WANTED_BUCKETS, StepInput
 from aligner_proxy.engine.scheduling.scheduler import Feed
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class RecordedForwards:
         rows = sum(feed.stop - feed.start for feed in feeds)
         return (
             rows <= self._most_rows
-            and len(feeds) <= MOST_SEQUENCES
+            and len(feeds) <= MAX_SEQUENCES
             and not any(feed.job.sequence.adapter for feed in feeds)
         )
 

@@ -23,7 +23,7 @@ BUCKETS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 102
 """Numbers of rows that a forward is recorded for; a step takes the smallest that holds its tokens."""
 WANTED_BUCKETS = (1, 4, 16, 64, 256, 1024)
 """Numbers of rows after which a token is chosen, for which a choice is recorded."""
-MOST_SEQUENCES = 64
+MAX_SEQUENCES = 64
 """Most sequences in one forward."""
 NO_SEQUENCE = -1
 """Marks a query block, or a favoured token, that does not exist."""
@@ -31,7 +31,7 @@ _SMALL_TILE = 16
 _LARGE_TILE = 64
 _FEW_ROWS = 32
 """Up to this many rows, attention works on small tiles of queries."""
-_MOST_SPLITS = 8
+_MAX_SPLITS = 8
 """Most parts of the context that are attended to beside each other."""
 _ATTENDING = 512
 """Programs of attention that keep a GPU busy; with fewer, the context is divided into parts."""
@@ -58,9 +58,9 @@ class Tiling:
         tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
         queries = tile // group
         full_blocks = -(-rows // queries)
-        splits = max(1, min(_MOST_SPLITS, _ATTENDING // (full_blocks * key_heads)))
+        splits = max(1, min(_MAX_SPLITS, _ATTENDING // (full_blocks * key_heads)))
         # each sequence may leave one block partly empty; a number of splits is a power of two
-        return cls(tile, queries, min(rows, full_blocks + MOST_SEQUENCES), 1 << (splits.bit_length() - 1))
+        return cls(tile, queries, min(rows, full_blocks + MAX_SEQUENCES), 1 << (splits.bit_length() - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,12 @@ class StepInput:
             "places": rows,
             "slots": rows,
             "query_blocks": 2 * query_blocks,
-            "starts": MOST_SEQUENCES + 1,
-            "lengths": MOST_SEQUENCES,
+            "starts": MAX_SEQUENCES + 1,
+            "lengths": MAX_SEQUENCES,
             "wanted": rows,
             "favoured": rows,
             "caution": rows,
-            "table": MOST_SEQUENCES * blocks,
+            "table": MAX_SEQUENCES * blocks,
         }
         ends = list(accumulate(sizes.values()))
         self._on_gpu = device.type == "cuda"
@@ -123,12 +123,12 @@ class StepInput:
         pieces = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
         self._write: dict[str, Any] = {name: numbers[piece] for name, piece in pieces.items()}
         self._write["caution"] = self._write["caution"].view(np.float32)
-        self._write["table"] = self._write["table"].reshape(MOST_SEQUENCES, blocks)
+        self._write["table"] = self._write["table"].reshape(MAX_SEQUENCES, blocks)
         self._read = {name: self._device[piece] for name, piece in pieces.items()}
         self._read["caution"] = self._read["caution"].view(torch.float32)
-        self._read["table"] = self._read["table"].view(MOST_SEQUENCES, blocks)
-        self._numbers = np.arange(MOST_SEQUENCES)
-        self._rows_of_blocks: list[list[int]] = [[] for _ in range(MOST_SEQUENCES)]
+        self._read["table"] = self._read["table"].view(MAX_SEQUENCES, blocks)
+        self._numbers = np.arange(MAX_SEQUENCES)
+        self._rows_of_blocks: list[list[int]] = [[] for _ in range(MAX_SEQUENCES)]
         self._padding_slot = padding_slot
         self._table_start = pieces["table"].start
         self._blocks = blocks

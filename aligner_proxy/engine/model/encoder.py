@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_TOKENS = 256
+MAX_TOKENS = 256
 """Most tokens that are read of a text; of a longer one, the first and the last half of this number."""
 
 
@@ -21,8 +21,8 @@ def represent(states: Sequence[Tensor]) -> Tensor:
 
 def shorten_ids(ids: list[int]) -> list[int]:
     """Cut a text's tokens to those that are read: of a long text its beginning and end, where a request usually is."""
-    half = MOST_TOKENS // 2
-    return ids if len(ids) <= MOST_TOKENS else ids[:half] + ids[-half:]
+    half = MAX_TOKENS // 2
+    return ids if len(ids) <= MAX_TOKENS else ids[:half] + ids[-half:]
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import HeadRefused, UnknownHead
 
-MOST_HEADS = 4096
+MAX_HEADS = 4096
 """Most uploaded heads in an engine. The least recently used are dropped; clients upload them again when needed."""
 NAMED_DIGITS = 8
 """Digits of a hash that error messages show."""
@@ -91,7 +91,7 @@ class TaughtColumns:
 class HeadShelf:
     """Store of an engine's uploaded heads by content hash; safe to use from any thread."""
 
-    def __init__(self, device: torch.device, limit: int = MOST_HEADS) -> None:
+    def __init__(self, device: torch.device, limit: int = MAX_HEADS) -> None:
         self._device = device
         self._limit = limit
         self._heads: OrderedDict[str, LoadedHead] = OrderedDict()

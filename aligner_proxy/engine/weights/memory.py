@@ -19,7 +19,7 @@ from aligner_proxy.errors import WeightsError
 
 CACHE_TOKENS = 16_384
 """Usual size of the KV cache in tokens, if there is memory for it; on a CPU, memory is only touched when used."""
-_MOST_GPU_TOKENS = 262_144
+_MAX_GPU_TOKENS = 262_144
 """Largest size of the cache on a GPU where none is set."""
 WINDOW = 4096
 """Fewest tokens that the cache must hold: one correction of the greatest length that aligners are made for."""
@@ -147,7 +147,7 @@ def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, avail
     has_copy = copies and least >= CACHE_TOKENS and copy_bytes + least * token <= free_bytes
     if has_copy:
         free_bytes -= copy_bytes
-    return GpuPlan(max(least, min(_MOST_GPU_TOKENS, int(free_bytes / 2 // token))), has_copy)
+    return GpuPlan(max(least, min(_MAX_GPU_TOKENS, int(free_bytes / 2 // token))), has_copy)
 
 
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from aligner_proxy.formats.copies import RemovedText, drop_copies
 from aligner_proxy.gateway.choice_corrector import Blocked
-from aligner_proxy.gateway.endpoints.forms import MOST_OBJECTIVES, Message
-from aligner_proxy.gateway.endpoints.judgement import MOST_ANSWERS, STOP, AnswerBatch, JudgedBatch
+from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES, Message
+from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerBatch, JudgedBatch
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
 Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
@@ -40,7 +40,7 @@ class _Foreign(BaseModel):
 class GenericSettings(_Foreign):
     """The `additional_provider_specific_params` in the other proxy's configuration."""
 
-    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
+    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MAX_OBJECTIVES)] = ()
     """As in `POST /v1/align`."""
 
 
@@ -48,7 +48,7 @@ class GenericRequest(_Foreign):
     """Request body of LiteLLM's `generic_guardrail_api`."""
 
     input_type: Literal["request", "response"]
-    texts: Annotated[tuple[str, ...], Field(max_length=MOST_ANSWERS)] | None = None
+    texts: Annotated[tuple[str, ...], Field(max_length=MAX_ANSWERS)] | None = None
     structured_messages: tuple[Message, ...] | None = None
     tool_calls: tuple[dict[str, Any], ...] | None = None
     model: str | None = None
@@ -103,7 +103,7 @@ class AgentgatewayChoice(_Foreign):
 class AgentgatewayBody(_Foreign):
     """The choices of a response, or the messages of a prompt."""
 
-    choices: Annotated[tuple[AgentgatewayChoice, ...], Field(max_length=MOST_ANSWERS)] | None = None
+    choices: Annotated[tuple[AgentgatewayChoice, ...], Field(max_length=MAX_ANSWERS)] | None = None
     messages: tuple[Message, ...] | None = None
 
 

@@ -13,11 +13,11 @@ from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.objective_schema import RequestedObjective
 from aligner_proxy.policy.schema import extend_model
 
-MOST_OBJECTIVES = 32
+MAX_OBJECTIVES = 32
 """Most objectives that one request may add."""
-MOST_TOOLS = 128
+MAX_TOOLS = 128
 """Most tool calls, and most tools, of one request."""
-_MOST_FAULTS = 5
+_MAX_FAULTS = 5
 """Most invalid fields that one error message names."""
 _LONGEST_NAME = 100
 """Most characters of a field name in an error message, since unknown fields are quoted as the client wrote them."""
@@ -43,14 +43,14 @@ class AlignBody(_Body):
     """The conversation before the answer, in the format of chat completions."""
     answer: str
     """The answer to judge and correct; empty if it only calls tools."""
-    tool_calls: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_TOOLS)] = ()
+    tool_calls: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_TOOLS)] = ()
     """The answer's tool calls, in the format of chat completions; their arguments are treated as `tool_arguments` of
     the policy says."""
-    tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=MOST_TOOLS)] = ()
+    tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=MAX_TOOLS)] = ()
     """The tools that the request offered, whose schemas corrected arguments have to meet."""
     model: str | None = None
     """The model that gave the answer; its route decides, as for proxied requests. If unset, routes for any model do."""
-    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MOST_OBJECTIVES)] = ()
+    objectives: Annotated[tuple[RequestedObjective, ...], Field(max_length=MAX_OBJECTIVES)] = ()
     """Objectives added to those of route and tenant: names of configured ones, or own ones as "Name: description". The
     tenant's `allow` must permit them ("*" permits own ones).
     """
@@ -128,7 +128,7 @@ async def parse_body(request: Request, form: type[_Form]) -> _Form:
 
 def _make_refusal(error: ValidationError) -> ProxyException:
     """An HTTP 400 that names the first invalid fields, without their values."""
-    faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MOST_FAULTS]
+    faults = error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_FAULTS]
     places = [".".join(map(str, fault["loc"]))[:_LONGEST_NAME] or "body" for fault in faults]
     message = "; ".join(f"{place}: {fault['msg']}" for place, fault in zip(places, faults, strict=True))
     return ProxyException(message, "invalid_request_error", places[0], 400)

@@ -25,7 +25,7 @@ from aligner_proxy.types import Finding, Outcome, SegmentScore, Status
 
 STOP = "stop"
 _TOOL_CALLS = "tool_calls"
-MOST_ANSWERS = 64
+MAX_ANSWERS = 64
 """Most answers in one request, since each is a request to the engine."""
 _CALL_TYPE = "align"
 
@@ -150,8 +150,8 @@ class JudgedBatch:
 
 async def judge_answers(hooks: Hooks, request: Request, caller: UserAPIKeyAuth, answers: AnswerBatch) -> JudgedBatch:
     """Judge answers like proxied ones; raises LiteLLM's error if the caller lacks permission or the policy blocks."""
-    if len(answers.texts) > MOST_ANSWERS:
-        raise ProxyException(f"at most {MOST_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
+    if len(answers.texts) > MAX_ANSWERS:
+        raise ProxyException(f"at most {MAX_ANSWERS} texts are judged at once", "invalid_request_error", "texts", 400)
     data = await litellm_internals.make_request_data(request, caller, answers.make_data(), answers.call_id)
     data[BODY_REQUEST] = answers.body_request
     response = answers.make_response()

@@ -36,7 +36,7 @@ LOOK_S = 5.0
 """Seconds between two checks for objectives to train."""
 AGAIN_S = 600.0
 """Time until a failed training is retried."""
-_MOST_TRIED = 4096
+_MAX_TRIED = 4096
 """Most attempts remembered."""
 _NICE = 10
 """Niceness of the training process, which must not slow the gateway down."""
@@ -60,7 +60,7 @@ class AutoTrainer:
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
     look_s: float = LOOK_S
-    _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MOST_TRIED, AGAIN_S))
+    _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_TRIED, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
     _fault: str = ""
     """The fault that was logged last; empty after a success."""

@@ -21,7 +21,7 @@ _NEAR = 0.75
 """Share of the limit that counts as near, since a successor needs time to start and running requests still grow."""
 _PROC = Path("/proc")
 _MIB = 1 << 20
-LEAST_MB = 768
+MIN_MB = 768
 """Smallest limit allowed; LiteLLM takes about 400 MB before its first request."""
 
 

@@ -27,7 +27,7 @@ from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
 
-_MOST_EVENTS = 50_000
+_MAX_EVENTS = 50_000
 """Most events that wait for the end of a call."""
 _PACKED_FROM = 256
 """Number of waiting events from which chunks are packed."""
@@ -73,7 +73,7 @@ class WaitingEvents:
     @property
     def are_too_many(self) -> bool:
         """Whether they take more room than they may, or hold more of calls than can be corrected."""
-        return self._chars > LONGEST_JSON or len(self._events) > _MOST_EVENTS or self._account.full
+        return self._chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.full
 
     def add(self, event: _WaitingEvent, call_chars: int) -> None:
         """Add an event, packed if many wait; `call_chars` is the length of the calls in it."""

@@ -20,7 +20,7 @@ PACKED_FROM = 256
 """Number of queued events from which chunks are packed; an answer of ordinary length keeps its own objects."""
 NO_WHOLES: Mapping[int, Any] = MappingProxyType({})
 """Shared by all events that repeat no text."""
-_MOST_SHAPES = 16
+_MAX_SHAPES = 16
 """Most shapes known in one queue; an event of any further shape is kept unpacked."""
 Plain = tuple[int, tuple[object, ...], str, int, int]
 """An event as plain values: number of its shape, values of its chunk, its piece, the piece's offset, and its size."""
@@ -156,7 +156,7 @@ class EventLine(Generic[Text]):
             alike = shape.template is other.template and shape.text is other.text and shape.index == other.index
             if alike and shape.paths == other.paths and shape.rewrite == other.rewrite:
                 return number
-        if len(self._shapes) == _MOST_SHAPES:  # so that the search above stays short
+        if len(self._shapes) == _MAX_SHAPES:  # so that the search above stays short
             return None
         self._shapes.append(other)
         return len(self._shapes) - 1

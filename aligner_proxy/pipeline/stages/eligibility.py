@@ -31,7 +31,7 @@ LONGEST_JSON = 200_000
 """Maximum length parsed as JSON, in characters; takes some ten milliseconds in the event loop."""
 _AT_ONCE_CHARS = 2_000
 """Answers up to this length are parsed in the event loop; some ten milliseconds if texts of JSON are obfuscated."""
-MOST_JSON_TEXTS = 32
+MAX_JSON_TEXTS = 32
 """Maximum number of texts corrected in one JSON answer; each is a separate request to the engine."""
 
 # Finish reasons of chat and text completions, stop reasons of Messages, and states of Responses.
@@ -258,5 +258,5 @@ def _check_json_texts(answer: str) -> Iterator[SkipReason]:
     count = len(texts_in_json(answer))
     if count == 0:
         yield SkipReason.STRUCTURED_OUTPUT
-    if count > MOST_JSON_TEXTS:
+    if count > MAX_JSON_TEXTS:
         yield SkipReason.TOO_LONG

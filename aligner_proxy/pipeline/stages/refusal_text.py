@@ -54,7 +54,7 @@ SECOND_TRY = "second_try"
 """The reason of an outcome whose text the editor wrote anew."""
 WOULD_TRY = "would_second_try"
 """The corresponding reason in shadow mode."""
-_LEAST_TOKENS = 512
+_MIN_TOKENS = 512
 """Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3
 """Estimate, with which the length of the first answer becomes a number of tokens."""
@@ -121,7 +121,7 @@ def _reaction_applies(policy: Policy, segments: Sequence[SegmentScore]) -> bool:
 
 def _says_something(text: str) -> bool:
     """Whether a segment is more than a label or a name; a quantity counts, as it may be part of the harm."""
-    return len(fragments.space_words(fragments.strip_marks(text)).split()) >= fragments.FEWEST_WORDS
+    return len(fragments.space_words(fragments.strip_marks(text)).split()) >= fragments.MIN_WORDS
 
 
 def _in_two_voices(segments: Sequence[SegmentScore]) -> bool:
@@ -194,7 +194,7 @@ class SecondTries:
     ) -> Correction:
         """The second try from the cache, under its own key, or written and judged now."""
         # another answer may be twice as long as the first
-        room = max(_LEAST_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
+        room = max(_MIN_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
             return await writer.answer_anew(request, engine.scorer, tokens=room)

@@ -40,7 +40,7 @@ from aligner_proxy.errors import ConfigError, CorrectionError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
-from aligner_proxy.teaching.examples import LEAST_AGAINST
+from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.teaching.material import count_places
 from aligner_proxy.teaching.neutral import lesson_answers
 from aligner_proxy.teaching.rows import RowReader, RowsCache, write_atomically
@@ -107,10 +107,10 @@ class Teacher:
         folder.mkdir(parents=True, exist_ok=True)
         objectives: dict[str, Any] = {}
         for kind in kinds:
-            if not LEAST_AGAINST <= self.count <= len(kind.teaching):
+            if not MIN_AGAINST <= self.count <= len(kind.teaching):
                 raise ConfigError(
                     f"{kind.slug}: {self.count} examples; it has {len(kind.teaching)} sentences that may teach, and "
-                    f"at least {LEAST_AGAINST} are needed"
+                    f"at least {MIN_AGAINST} are needed"
                 )
             examples = folder / f"{kind.slug}.yaml"
             examples.write_text(_yaml({"against": list(kind.teaching[: self.count])}), encoding="utf-8")

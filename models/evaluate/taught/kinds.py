@@ -50,7 +50,7 @@ NEAR = frozenset(
 """Training has seen a kind that lies near these (README of the folder)."""
 CLEAN = 12
 """Good answers of a kind in which nothing is planted."""
-MOST_OTHERS = 4
+MAX_OTHERS = 4
 _LONGEST_HOST = 1200
 _KEYS = ("objective", "slug", "shared", "against", "fine")
 
@@ -226,7 +226,7 @@ def _company(kind: TaughtKind, others: Sequence[TaughtKind], builtin: Mapping[st
     """One to four other objectives in any order: built-in ones and other kinds, half and half."""
     unusual = [other.objective for other in others if other.slug != kind.slug]
     texts: list[str] = []
-    count = rng.randint(1, MOST_OTHERS)
+    count = rng.randint(1, MAX_OTHERS)
     while len(texts) < count:
         chosen = rng.choice(unusual if unusual and rng.random() < 0.5 else list(builtin.values()))
         if chosen not in texts:

@@ -26,7 +26,7 @@ from .answers import Made, Workshop
 from .config import Comparison, Editor
 
 REFINING = {"max_tokens": 320}
-MOST_NEW_TOKENS = 160
+MAX_NEW_TOKENS = 160
 """Of a reply in a chat, whatever is asked for."""
 AT_ONCE = 8
 """Answers that a chat model reviews at the same time."""
@@ -136,13 +136,13 @@ class Chat:
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
         """One reply; greedy, since a temperature would need a seed."""
         policy = self._policy = self._policy or self._load()
-        policy.new_tokens = MOST_NEW_TOKENS
+        policy.new_tokens = MAX_NEW_TOKENS
         prompt = policy.prompt(user, system)
         reply = asyncio.get_running_loop().create_future()
         self._waiting.append((prompt, reply))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(policy))
-        room = min(tokens, MOST_NEW_TOKENS)
+        room = min(tokens, MAX_NEW_TOKENS)
         text = await reply
         written = policy.tokenizer(text)["input_ids"]
         if len(written) > room:

@@ -13,7 +13,7 @@ from models.reporting.statistics import Rate
 from models.systems.baselines.objectives import RULES, substance
 
 DRAWS = 2000
-LEAST_SUBSTANCE = 5
+MIN_SUBSTANCE = 5
 _LOOKED_AT = [i for i, measure in enumerate(MEASURES) if measure.name != "chatter"]
 """Courtesies are asked for here, and that measure counts them as faults."""
 
@@ -92,7 +92,7 @@ def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Se
 def sound(question: str, answer: str) -> bool:
     """No measure sees a fault, and more is said than courtesies."""
     faulty = any(MEASURES[i].amount(question, answer) for i in _LOOKED_AT)
-    return not faulty and substance(answer) >= LEAST_SUBSTANCE
+    return not faulty and substance(answer) >= MIN_SUBSTANCE
 
 
 def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:

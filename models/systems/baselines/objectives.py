@@ -12,7 +12,7 @@ from models.evaluate.measures import MEASURES
 Score = Callable[[str, str], float]
 """Reward of (question, answer)."""
 
-FEWEST_WORDS = 5
+MIN_WORDS = 5
 """Below this an answer says nothing, and is not concise either."""
 SHORT_WORDS = 12
 LONG_WORDS = 40
@@ -44,9 +44,9 @@ def words(answer: str) -> list[str]:
 
 
 def _concise(_question: str, answer: str) -> float:
-    """1 up to `SHORT_WORDS`, then falling to 0 at `LONG_WORDS`; 0 for fewer than `FEWEST_WORDS`."""
+    """1 up to `SHORT_WORDS`, then falling to 0 at `LONG_WORDS`; 0 for fewer than `MIN_WORDS`."""
     count = len(words(answer))
-    if count < FEWEST_WORDS:
+    if count < MIN_WORDS:
         return 0.0
     return max(0.0, min(1.0, (LONG_WORDS - count) / (LONG_WORDS - SHORT_WORDS)))
 

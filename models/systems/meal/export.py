@@ -12,14 +12,14 @@ from pathlib import Path
 from .net import WeightNet
 from .train import NET
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 def ship(run: Path, folder: Path) -> Path:
     """Copy the net; raises where it cannot be read or is too large to ship."""
     WeightNet.load(run / NET)
-    if (run / NET).stat().st_size >= MOST_BYTES:
-        raise SystemExit(f"{run / NET} is too large to ship: it may have {MOST_BYTES} bytes; train a narrower one")
+    if (run / NET).stat().st_size >= MAX_BYTES:
+        raise SystemExit(f"{run / NET} is too large to ship: it may have {MAX_BYTES} bytes; train a narrower one")
     return Path(shutil.copyfile(run / NET, folder / NET))
 
 

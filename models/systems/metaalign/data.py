@@ -48,7 +48,7 @@ CONTRARY = {
     PreferenceKind.MAX_SENTENCES: ("At least {more} sentences.", "Write at least {more} sentences."),
 }
 TEST_PERCENT = 15
-MOST_MET = 0.25
+MAX_MET = 0.25
 _TRIES = 40
 
 
@@ -108,7 +108,7 @@ def examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False
     for number in range(n * _TRIES):
         for example in _of(PARTS[number % len(PARTS)], rng, rng.choice(answers)):
             same = example.target == example.answer
-            if on_test_side(example.preference) is test and (not same or unchanged < n * MOST_MET) and left:
+            if on_test_side(example.preference) is test and (not same or unchanged < n * MAX_MET) and left:
                 unchanged = unchanged + same
                 left = left - 1
                 yield example

@@ -31,7 +31,7 @@ NO_WEIGHTS = "no_weights"
 read."""
 TOGETHER = 2
 """Objective texts per request for hidden states."""
-_MOST_TEXTS = 1024
+_MAX_TEXTS = 1024
 """Objective texts whose hidden states are cached, about 7 KB each."""
 MUCH = 1.5
 LITTLE = 0.5
@@ -174,7 +174,7 @@ class Weigher:
         for text, row in rows.items():
             self._rows[identity, text] = row
             self._rows.move_to_end((identity, text))
-        while len(self._rows) > _MOST_TEXTS:
+        while len(self._rows) > _MAX_TEXTS:
             self._rows.popitem(last=False)
 
 

@@ -61,12 +61,12 @@ MOST = re.compile(
 UNDER = re.compile(rf"(?<!no )(?<!not )\b(?:{_UNDER}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 LEAST = re.compile(rf"\b(?:{_AT_LEAST}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 OVER = re.compile(rf"(?<!no )(?<!not )(?<!never )\b(?:{_OVER}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
-MOST_AFTER = re.compile(
+MAX_AFTER = re.compile(
     rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:less|fewer|under|below|shorter)|at (?:the )?(?:very )?most|"
     rf"max(?:imum)?\b|tops|(?:and )?(?:not|no|never) more|is all|"
     r"limit|only|in total|is (?:the )?(?:limit|max\w*)|cap)"
 )
-LEAST_AFTER = re.compile(
+MIN_AFTER = re.compile(
     rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:more|longer)|at (?:the )?(?:very )?least|"
     rf"min(?:imum)?\b)"
 )

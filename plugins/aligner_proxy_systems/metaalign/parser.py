@@ -19,7 +19,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[;\n]+")
 _WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _LONGEST_SENTENCE = 1_000
 """Characters; a longer sentence stays in the free text, to bound the time of the patterns."""
-_MOST_BANNED = 20
+_MAX_BANNED = 20
 """Banned words that are read from one list."""
 
 _REACH_CHARS = 200
@@ -86,8 +86,8 @@ def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) 
     taken: list[_Span] = []
     # (pattern, whether it is an upper bound, what to add to the number): "under 100" means at most 99.
     patterns = (
-        (lexicon.LEAST_AFTER, False, 0),
-        (lexicon.MOST_AFTER, True, 0),
+        (lexicon.MIN_AFTER, False, 0),
+        (lexicon.MAX_AFTER, True, 0),
         (lexicon.LEAST, False, 0),
         (lexicon.UNDER, True, -1),
         (lexicon.MOST, True, 0),
@@ -223,7 +223,7 @@ def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Ma
         # Taken from the sentence itself, so that the words keep their case.
         quoted = lexicon.QUOTES.findall(sentence[start:end])
         words = quoted or [word.strip(" '\"") for word in re.split(r",| or | and |\bnor\b", sentence[start:end])]
-        words = [word.strip() for word in words if 0 < len(word.strip()) <= 40][:_MOST_BANNED]
+        words = [word.strip() for word in words if 0 < len(word.strip()) <= 40][:_MAX_BANNED]
         if words:
             yield Preference(PreferenceKind.BANNED_WORDS, source, words=tuple(words)), match.span()
 

@@ -41,7 +41,7 @@ REVIEW_TOKENS = 512
 """Token limit of a review; one that is cut off at the limit is still worth a revision."""
 DRAFT_TEMPERATURE = 0.7
 """Least temperature for drafts after the first; at 0 all drafts would be equal."""
-_LEAST_S = 0.01
+_MIN_S = 0.01
 """With fewer seconds left than this, the model is not asked again."""
 
 
@@ -74,7 +74,7 @@ class _Budget:
 
     def seconds(self) -> float:
         left = self.until - time.monotonic()
-        if left < _LEAST_S:
+        if left < _MIN_S:
             raise DeadlineExceeded("the time for this answer is used up")
         return left
 

@@ -26,7 +26,7 @@ from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIG
 _MORE_TOKENS = 32
 _CHARS_PER_TOKEN = 2
 """Limit of a revision in tokens: one for every two characters of the sentence, and 32 more."""
-_LEAST_S = 0.01
+_MIN_S = 0.01
 """With fewer seconds left than this, no further sentence is sent to the server."""
 
 
@@ -63,7 +63,7 @@ class StreamAligner:
         pieces = split(request.answer)
         for piece in pieces:
             left = until - time.monotonic()
-            if left < _LEAST_S:
+            if left < _MIN_S:
                 raise DeadlineExceeded("the time for this answer is used up")
             before = join_so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
             revised.append(await self.revise(request.model_copy(update={"deadline_s": left}), before, piece.text))

@@ -35,7 +35,7 @@ KNOWN_S = 4 * EXCHANGE_S
 """Seconds for which the slot counts of other gateways are valid; after it, a dead gateway counts as having none."""
 _REMEMBERED_S = 120.0
 """Accounts and tenants without requests for this many seconds are no longer exchanged."""
-_MOST_DIGITS = 5
+_MAX_DIGITS = 5
 """Maximum digits of another worker's slot count; a longer number is not believed."""
 # KEYS: the account. ARGV: seconds used since the last exchange, seconds a minute. Usage decays as in each gateway.
 # Stored values that are no numbers, or too large to be ours, are replaced and reported as altered. The account expires
@@ -168,7 +168,7 @@ def _total_places(heartbeats: Heartbeats) -> int:
     """The sum of the slots of other gateways; malformed values are counted in a metric and skipped."""
     total = 0
     for value in heartbeats.values():
-        if value.isdigit() and len(value) <= _MOST_DIGITS:
+        if value.isdigit() and len(value) <= _MAX_DIGITS:
             total += int(value)
         else:
             REDIS_REFUSED.labels(ALTERED).inc()

@@ -14,7 +14,7 @@ from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.words import stem
 
 _ENDS_AND_VALUE = 3
-_MOST_TERMS = 40
+_MAX_TERMS = 40
 """How many numbers of an answer, the latest ones, are tried as terms of a sum."""
 _OF_TWO = re.compile(
     r"\b(?:half|halves|both|twice|double[ds]?|doubling)\b(?! past\b| an? hour\b|-(?:hour|day|term))", re.IGNORECASE
@@ -39,7 +39,7 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
     """Whether an amount of money can be computed from two numbers of answer and question, one of them an amount."""
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
-    others = [term for term in terms[-_MOST_TERMS:] if term is not fact]
+    others = [term for term in terms[-_MAX_TERMS:] if term is not fact]
     amounts = {term.value for term in others if term.kind is FactKind.MONEY and isinstance(term.value, Decimal)} - {0}
     factors = {*_written_numbers(term for term in others if term.kind not in (FactKind.MONEY, FactKind.TIME))} - {0}
     shares = {*_written_numbers(term for term in others if term.kind is FactKind.PERCENT)} - {0}
@@ -70,7 +70,7 @@ def follows_from_question(fact: Fact, client_facts: Sequence[Fact], answer_facts
         # a duration is compared only with the client's times of day
         return fact.unit == "hour" and fact.value in _hours_between(client_facts)
     client_numbers = _written_numbers(one for one in client_facts if one.same_form(fact))
-    others = _written_numbers(term for term in answer_facts[-_MOST_TERMS:] if term is not fact)
+    others = _written_numbers(term for term in answer_facts[-_MAX_TERMS:] if term is not fact)
     return any(number in (abs(one - other), one + other) for one in client_numbers for other in others if one != other)
 
 

@@ -41,11 +41,11 @@ _LONGEST_TIMES = 99.0
 """Ratio of two values if the smaller one is zero or less."""
 _NEAR = 4.0
 """Divisor of the weight of shared neighbouring words."""
-_MOST_SCORE = 1.5
+_MAX_SCORE = 1.5
 """A higher score counts no more than this."""
-_LEAST_CHANCE = 1e-4
+_MIN_CHANCE = 1e-4
 """How far probabilities stay away from 0 and 1, so that their log-odds are finite."""
-_MOST_CONDITIONS = 2.0
+_MAX_CONDITIONS = 2.0
 """Further conditions, met or missed, count no more."""
 _ADDRESSES = (FactKind.PHONE, FactKind.MAIL, FactKind.WEB, FactKind.NAME, FactKind.ADDRESS)
 
@@ -146,7 +146,7 @@ def _closeness(old: Fact, new: Fact) -> float:
 
 def log_odds(chance: float) -> float:
     """Log-odds of a probability, in nats; the probability is bounded away from 0 and 1."""
-    bounded = min(max(chance, _LEAST_CHANCE), 1 - _LEAST_CHANCE)
+    bounded = min(max(chance, _MIN_CHANCE), 1 - _MIN_CHANCE)
     return math.log(bounded / (1 - bounded))
 
 
@@ -207,7 +207,7 @@ class Weigher:
         in_known = [(word, count * min(1.0, _WHOLE * statement.about.get(word, 0.0))) for word, count in known_words]
         in_asked = [(word, min(1.0, _WHOLE * of_statement(word))) for word, _ in known_question]
         return {
-            "shared": min(score, _MOST_SCORE),
+            "shared": min(score, _MAX_SCORE),
             "clause_covered": words.share(in_clause, clause, _HALF),
             "statement_covered": words.share(in_its, its, _HALF),
             "sentence_covered": words.share(in_known, known_words, _HALF),
@@ -221,8 +221,8 @@ class Weigher:
             "words_before": words.sum((w, 1.0) for w in subject.near.before & statement.near.before) / _NEAR,
             "words_behind": words.sum((w, 1.0) for w in subject.near.behind & statement.near.behind) / _NEAR,
             "same_rate": float(rated and same_rate) - float(rated and not same_rate),
-            "conditions_met": min(met_count, _MOST_CONDITIONS),
-            "conditions_missed": min(missed_count, _MOST_CONDITIONS),
+            "conditions_met": min(met_count, _MAX_CONDITIONS),
+            "conditions_missed": min(missed_count, _MAX_CONDITIONS),
         }
 
     def evidence_for_none(self, scored: Sequence[tuple[float, Statement]]) -> dict[str, float]:

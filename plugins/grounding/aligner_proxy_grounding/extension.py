@@ -12,7 +12,7 @@ from aligner_proxy.plugins.api import BodyField, CheckTable, Extension, Finding,
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Outcome, Policy
 from aligner_proxy_grounding import tables
-from aligner_proxy_grounding.page import MOST_CHARS
+from aligner_proxy_grounding.page import MAX_CHARS
 from aligner_proxy_grounding.references import (
     GRANT_KEY,
     GROUNDED,
@@ -21,7 +21,7 @@ from aligner_proxy_grounding.references import (
     fill_references,
     references_of,
 )
-from aligner_proxy_grounding.references_schema import MOST_REFERENCES, ReferenceList
+from aligner_proxy_grounding.references_schema import MAX_REFERENCES, ReferenceList
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM
 from aligner_proxy_grounding.stage import CERTAINTY_KEY, GroundingStage
 
@@ -30,7 +30,7 @@ FACTS = Counter(
     "Facts of answers that contradict a reference, by kind: replaced, or unsettled if it was not clear by what",
     ("result", "kind"),
 )
-ReferenceText = Annotated[str, Field(min_length=1, max_length=MOST_CHARS)]
+ReferenceText = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)]
 
 
 class Grounding(Extension):
@@ -64,7 +64,7 @@ class Grounding(Extension):
     body_fields = (
         BodyField(
             REFERENCES_KEY,
-            Annotated[tuple[ReferenceText, ...], Field(max_length=MOST_REFERENCES)],
+            Annotated[tuple[ReferenceText, ...], Field(max_length=MAX_REFERENCES)],
             (),
             "Reference texts for this answer, besides those of route and tenant; needs `allow_references`.",
         ),

@@ -47,8 +47,8 @@ class RangeEnd(StrEnum):
 Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
 DAY_OR_MONTH = "day or month"
 """The unit of a date of which it is open what is the day and what the month: "3/4/2026"."""
-_MOST_COUNTRY_DIGITS = 3
-_FEWEST_PHONE_DIGITS = 7
+_MAX_COUNTRY_DIGITS = 3
+_MIN_PHONE_DIGITS = 7
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
@@ -175,9 +175,9 @@ def _same_version(one: str, other: str) -> bool:
 def _same_phone(one: str, other: str) -> bool:
     """Whether two numbers are the same but for the code of the country and the zeros before the area."""
     short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
-    if not long.endswith(short) or len(short) < _FEWEST_PHONE_DIGITS:
+    if not long.endswith(short) or len(short) < _MIN_PHONE_DIGITS:
         return one == other
-    return len(long) - len(short) <= _MOST_COUNTRY_DIGITS
+    return len(long) - len(short) <= _MAX_COUNTRY_DIGITS
 
 
 def _same_date(one: Value, other: Value) -> bool:

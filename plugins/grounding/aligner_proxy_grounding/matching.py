@@ -26,9 +26,9 @@ DOUBTFUL_AGAINST = 0.3
 fact that another statement confirms. It is asked about every other fact that some statement may give otherwise."""
 DOUBTFUL_TO_A_JUDGE = 0.1
 """The same for a judge, which cannot write what is not on the page, and is asked about all facts in one call."""
-MOST_VALUES = 4
+MAX_VALUES = 4
 """How many values of the references a judge may choose from; the right one is hardly ever behind them."""
-MOST_WEIGHED = 10
+MAX_WEIGHED = 10
 """How many top-ranked statements have their evidence weighed."""
 CONFIRMS = 0.7
 """A statement with the same value confirms a fact if its score is at least this share of the best score."""
@@ -43,9 +43,9 @@ _OF_KIND = {
 """Words that only announce the kind of fact, and the factor by which their weight is reduced."""
 CONTEXT = 0.4
 """How much a word counts if it is not in the sentence but only around it."""
-MOST_TIMES_LARGER = 8
+MAX_TIMES_LARGER = 8
 """A statement whose value is more than this many times larger or smaller replaces nothing."""
-MOST_TIMES_OF_A_RIVAL = 50
+MAX_TIMES_OF_A_RIVAL = 50
 """With a value farther away than this a statement is not even ranked."""
 _SAME_PLACE = 1.4
 """Factor for a score if the statement's paragraph confirms other facts of the answer."""
@@ -216,7 +216,7 @@ class Matcher:
         is_confirmed: bool,
     ) -> FactCandidate | None:
         """Choose the likeliest of the statements with another value, and compute the features for its certainty."""
-        weighed = scored[:MOST_WEIGHED]
+        weighed = scored[:MAX_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
             (chance, score, statement)
@@ -227,7 +227,7 @@ class Matcher:
             return None
         _, score, first = max(free, key=lambda one: one[0])
         times_as_much = ratio(fact, first.fact)
-        if times_as_much > MOST_TIMES_LARGER:
+        if times_as_much > MAX_TIMES_LARGER:
             return None
         # statements that give the same value support each other
         of_first = sum(chance for chance, _, statement in free if statement.fact.agrees(first.fact))
@@ -249,23 +249,21 @@ class Matcher:
         return FactCandidate(first, of_any, counts)
 
     def other_values(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> list[Statement]:
-        """The likeliest other values that could replace the fact, one statement for each, at most `MOST_VALUES`.
+        """The likeliest other values that could replace the fact, one statement for each, at most `MAX_VALUES`.
 
-        They are of the same kind and unit, and at most `MOST_TIMES_LARGER` times larger or smaller. The last one may be
+        They are of the same kind and unit, and at most `MAX_TIMES_LARGER` times larger or smaller. The last one may be
         a statement that only shares a related word.
         """
-        weighed = self.rank_statements(fact, subject)[:MOST_WEIGHED]
+        weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
-        of_similar_size = [
-            statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MOST_TIMES_LARGER
-        ]
+        of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
         related = self._related_statement(fact, subject)
         others: list[Statement] = []
         for statement in [*of_similar_size, *([related] if related else [])]:
             if not any(statement.fact.agrees(one) for one in (fact, *(other.fact for other in others))):
                 others.append(statement)
-        return others[:MOST_VALUES]
+        return others[:MAX_VALUES]
 
     def confirming_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
         """The statement with the same value whose score is close to the best; None without one."""
@@ -294,7 +292,7 @@ class Matcher:
         scored = [
             (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
             for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
-            if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MOST_TIMES_OF_A_RIVAL
+            if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MAX_TIMES_OF_A_RIVAL
         ]
         return sorted(scored, key=lambda pair: -pair[0])
 
@@ -311,7 +309,7 @@ class Matcher:
         for statement in self._by_kind.get(fact.kind, ()):
             if not fact.same_form(statement.fact) or fact.agrees(statement.fact):
                 continue
-            if ratio(fact, statement.fact) > MOST_TIMES_LARGER:
+            if ratio(fact, statement.fact) > MAX_TIMES_LARGER:
                 continue
             about = statement.about.keys() - GENERIC
             if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):

@@ -21,7 +21,7 @@ from aligner_proxy_grounding.passages import MONEY_OF_PAGE, SAME_CLAUSE, SAME_SE
 from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, words
 
-MOST_CHARS = 100_000
+MAX_CHARS = 100_000
 """Limit for one reference. A longer one is not used at all, since its unread part might contradict the rest."""
 _PAGES = 64
 """How many parsed references are cached, over all policies."""
@@ -104,7 +104,7 @@ class ReferencePage:
 @lru_cache(maxsize=_PAGES)
 def read_page(name: str, text: str) -> ReferencePage:
     """Parse a text; the page is empty if the text is too long to be read whole."""
-    if len(text) > MOST_CHARS:
+    if len(text) > MAX_CHARS:
         return ReferencePage(name, ())
     passages = list(read_passages(text))
     conventions = _conventions_of(text)

@@ -21,14 +21,14 @@ from aligner_proxy_grounding.words import GENERIC, words
 ORDER = "order of steps"
 """The kind of an edit that reorders steps."""
 _FEWEST = 3
-_MOST_STEPS = 40
-_MOST_SEQUENCES = 50
+_MAX_STEPS = 40
+_MAX_SEQUENCES = 50
 """Limits on the steps of a procedure, and on the procedures of a page or an answer; the comparison is quadratic."""
 _MATCHES = 0.5
 """Least share of the shorter step's words, by weight, that both steps must have."""
 _AHEAD = 1.5
 """The best match must score this many times the second-best."""
-_LEAST_WORDS = 2
+_MIN_WORDS = 2
 """Least number of words that both steps must have."""
 _ITEM = re.compile(r"(?P<mark>[ \t]*\*{0,2}(?:Step )?(?P<number>\d{1,2})[.):]\*{0,2}[ \t]+)(?P<body>\S.*)")
 _HOW = re.compile(
@@ -111,8 +111,8 @@ def procedures(text: str, source: str = "") -> tuple[Procedure, ...]:
 
 def sequences(text: str) -> Iterator[Procedure]:
     """The ordered sequences of a text (numbered lists, sentences with ordinals) with at least three steps."""
-    yield from islice(_numbered_lists(text), _MOST_SEQUENCES)
-    yield from islice(_ordinal_sentences(text), _MOST_SEQUENCES)
+    yield from islice(_numbered_lists(text), _MAX_SEQUENCES)
+    yield from islice(_ordinal_sentences(text), _MAX_SEQUENCES)
 
 
 def _numbered_lists(text: str) -> Iterator[Procedure]:
@@ -155,7 +155,7 @@ def _ordinal_sentences(text: str) -> Iterator[Procedure]:
 
 def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Procedure]:
     """Yield the steps as one procedure if there are enough of them and not too many to compare."""
-    if _FEWEST <= len(steps) <= _MOST_STEPS:
+    if _FEWEST <= len(steps) <= _MAX_STEPS:
         yield Procedure(tuple(steps), above=above)
 
 
@@ -200,7 +200,7 @@ def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[Proce
         shares = sorted(((_share(step, other, weights), n) for n, other in enumerate(reference_steps)), reverse=True)
         # there is a second one, since procedures have at least three steps
         (best, number), (second, _) = shares[0], shares[1]
-        if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _LEAST_WORDS:
+        if best < _MATCHES or best < _AHEAD * second or len(step.words & reference_steps[number].words) < _MIN_WORDS:
             return []
         numbers.append(number)
     return numbers if len(set(numbers)) == len(numbers) else []

@@ -15,7 +15,7 @@ from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.types import Policy, Standard
 from aligner_proxy_grounding.contradictions import find_contradiction
 from aligner_proxy_grounding.matching import Matcher
-from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
+from aligner_proxy_grounding.page import MAX_CHARS, ReferencePage, read_page
 
 _MATCHERS = 64
 """How many parsed sets of references are cached; a set is what one policy has."""
@@ -181,21 +181,21 @@ def _read_file(name: str, path: Path, place: str) -> str:
     try:
         with path.open("rb") as file:
             # a character has at most four bytes in UTF-8; one more byte shows that the file is too long
-            raw = file.read(4 * MOST_CHARS + 1)
+            raw = file.read(4 * MAX_CHARS + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{place}: reference {quote_name(name)}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        if len(raw) > 4 * MOST_CHARS:
+        if len(raw) > 4 * MAX_CHARS:
             # the cut may have split a character; the file is too long anyway, as is reported below
-            text = " " * (MOST_CHARS + 1)
+            text = " " * (MAX_CHARS + 1)
         else:
             raise ConfigError(
                 f"{place}: reference {quote_name(name)}: not UTF-8 text (byte {error.start}); save it as UTF-8"
             ) from None
-    if len(text) > MOST_CHARS:
+    if len(text) > MAX_CHARS:
         raise ConfigError(
-            f"{place}: reference {quote_name(name)} has more than {MOST_CHARS:,} characters; divide it, and name what "
+            f"{place}: reference {quote_name(name)} has more than {MAX_CHARS:,} characters; divide it, and name what "
             "each route needs"
         )
     if not text.strip():

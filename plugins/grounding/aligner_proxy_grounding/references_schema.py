@@ -11,12 +11,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy_grounding.references import Reference, ReferenceKind, References
 
-MOST_REFERENCES = 16
+MAX_REFERENCES = 16
 """Limit on the references of a policy or a request."""
 _WORDS = (ReferenceKind.SYSTEM.value, ReferenceKind.TOOL_RESULTS.value)
 _BLOCKS = (ReferenceKind.FILE.value, ReferenceKind.HEADER.value)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-_MOST_PATH_CHARS = 400
+_MAX_PATH_CHARS = 400
 """Longest path of a file."""
 _FORM = "must be system, tool_results, {file: PATH} or {header: NAME}"
 
@@ -28,8 +28,8 @@ def _parse_references(value: object) -> object:
         return value
     if not isinstance(value, list | tuple):
         raise ValueError("must be a list, for example [system, {file: POLICY.md}]")  # noqa: TRY004 - pydantic's
-    if len(value) > MOST_REFERENCES:
-        raise ValueError(f"has {len(value)} entries; name at most {MOST_REFERENCES}")
+    if len(value) > MAX_REFERENCES:
+        raise ValueError(f"has {len(value)} entries; name at most {MAX_REFERENCES}")
     references = tuple(map(_parse_reference, value))
     twice = next((r for n, r in enumerate(references) if r in references[:n]), None)
     if twice is not None:
@@ -59,14 +59,14 @@ def _parse_reference(entry: object) -> Reference:
             raise ValueError("header must be the name of a header, for example x-account-facts")
         # names of headers have no case
         return Reference(ReferenceKind.HEADER, name.lower())
-    if not isinstance(name, str) or not 0 < len(name) <= _MOST_PATH_CHARS:
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_PATH_CHARS:
         raise ValueError("file must be a path, relative to this file")
     return Reference(ReferenceKind.FILE, name)
 
 
 _JSON_SCHEMA: dict[str, Any] = {
     "type": "array",
-    "maxItems": MOST_REFERENCES,
+    "maxItems": MAX_REFERENCES,
     "items": {
         "anyOf": [
             {"enum": list(_WORDS)},

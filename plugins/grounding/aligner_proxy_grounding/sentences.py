@@ -29,7 +29,7 @@ from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.matching import (
     DOUBTFUL_AGAINST,
     DOUBTFUL_TO_A_JUDGE,
-    MOST_WEIGHED,
+    MAX_WEIGHED,
     NO_MATCH,
     AnswerContext,
     FactCandidate,
@@ -47,7 +47,7 @@ REPLACE_FACTS_FROM = 0.85
 CERTAIN_WITHOUT_EDITOR = 0.95
 """From this certainty of words on, a judge that lets a sentence stand, or an editor that writes it as it is, does not
 overrule them."""
-MOST_FACTS = 400
+MAX_FACTS = 400
 """Limit on the facts checked in one answer; the text after them stays unchanged."""
 _COMPUTED = re.compile(
     r"\b(?:altogether|in total|total of|totals?|in all|sum|adds? up|(?:that|which) makes|"
@@ -251,7 +251,7 @@ class Grounder:
     def _sentence(self, start: int, text: str) -> AnswerSentence:
         """Read the facts of the next sentence with their subjects, and add them to the state of the answer."""
         # code blocks are not about the references
-        is_read = self.facts < MOST_FACTS and not text.lstrip().startswith(("```", "~~~"))
+        is_read = self.facts < MAX_FACTS and not text.lstrip().startswith(("```", "~~~"))
         facts = self.facts_of(text) if is_read else []
         self.facts += len(facts)
         self._terms += facts
@@ -385,7 +385,7 @@ class Grounder:
         beside = [term for term in sentence.facts if term is not fact]
         terms = [*self._client.facts, *beside]
         text = f"{sentence.before} {sentence.text}"
-        near = self.matcher.rank_statements(fact, subject)[:MOST_WEIGHED]
+        near = self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
         if any(is_multiple(fact, statement.fact, terms, text) for _, statement in near):
             return True
         return is_so_long_before(fact, beside, self.matcher.minutes_said_of(subject))

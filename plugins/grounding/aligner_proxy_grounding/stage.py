@@ -27,9 +27,9 @@ from aligner_proxy_grounding.sentences import (
 from aligner_proxy_grounding.settling import DoubtSettler, FactDecision
 
 CERTAINTY_KEY = "replace_facts_from"
-_MOST_QUESTION_CHARS = 4_000
+_MAX_QUESTION_CHARS = 4_000
 """Limit on the question; its end is read."""
-_MOST_CLIENT_CHARS = 20_000
+_MAX_CLIENT_CHARS = 20_000
 """Limit on all that the client wrote; the end is read."""
 
 
@@ -143,8 +143,8 @@ def _find_contradictions(text: str, policy: Policy, turns: Sequence[Turn], arbit
 def grounder(policy: Policy, turns: Sequence[Turn], arbiter: Arbiter = Arbiter.WORDS) -> Grounder:
     """Create the grounder that checks one answer of this conversation against its policy's references."""
     by_user = [turn.content for turn in turns if turn.role == "user"]
-    question = by_user[-1][-_MOST_QUESTION_CHARS:] if by_user else ""
-    client_texts = "\n\n".join(by_user)[-_MOST_CLIENT_CHARS:]
+    question = by_user[-1][-_MAX_QUESTION_CHARS:] if by_user else ""
+    client_texts = "\n\n".join(by_user)[-_MAX_CLIENT_CHARS:]
     matcher = matcher_of(references_of(policy))
     certainty = policy.extension(CERTAINTY_KEY, REPLACE_FACTS_FROM)
     return Grounder.for_question(matcher, question, client_texts, arbiter=arbiter, replace_from=certainty)

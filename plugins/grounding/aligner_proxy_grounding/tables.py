@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aligner_proxy.plugins.api import CheckTable
-from aligner_proxy_grounding.page import MOST_CHARS, ReferencePage, read_page
+from aligner_proxy_grounding.page import MAX_CHARS, ReferencePage, read_page
 from aligner_proxy_grounding.procedures import ORDER
 from aligner_proxy_grounding.references import Reference
 
-MOST_SHOWN = 200
+MAX_SHOWN = 200
 """Limit on the facts listed one by one."""
 
 
@@ -27,8 +27,8 @@ def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
 
 def _row(reference: Reference) -> tuple[str, str, str]:
     """Name, number of facts, and number of each kind, as the first table shows them."""
-    if len(reference.text) > MOST_CHARS:
-        return reference.label, "0", f"longer than {MOST_CHARS:,} characters: nothing of it is used"
+    if len(reference.text) > MAX_CHARS:
+        return reference.label, "0", f"longer than {MAX_CHARS:,} characters: nothing of it is used"
     kinds = Counter(statement.fact.kind.value for statement in _page(reference).statements)
     # a procedure counts as one fact, the order of its steps
     if steps := len(_page(reference).procedures):
@@ -42,7 +42,7 @@ def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]
     count = 0
     for reference in references:
         for statement in _page(reference).statements:
-            if count == MOST_SHOWN:
+            if count == MAX_SHOWN:
                 return
             count += 1
             yield statement.place, statement.fact.kind.value, statement.fact.text

@@ -21,7 +21,7 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 
 TARGET_HALF_WIDTH = 0.05
 """Half-width at which an interval is narrow enough."""
-_MOST_NEEDED = 100_000
+_MAX_NEEDED = 100_000
 """Upper end of the search for the number of reviews needed."""
 
 
@@ -41,7 +41,7 @@ class Share:
         """How many more reviews make the interval narrow enough, if the share does not change."""
         # without reviews take the share with the widest interval
         value = self.interval[0] if self.of else 0.5
-        counts = range(self.of, _MOST_NEEDED)
+        counts = range(self.of, _MAX_NEEDED)
         return bisect_left(counts, True, key=lambda count: _half_width(value, count) <= TARGET_HALF_WIDTH)
 
 

@@ -30,11 +30,11 @@ from aligner_proxy_review.reviews import NoSuchPlace, Review, ReviewOrigin, Revi
 
 FEEDBACK = Counter("aligner_feedback_total", "Calls to POST /v1/feedback", ("result",))
 PATH = "/v1/feedback"
-MOST_EDIT_CHARS = 20_000
+MAX_EDIT_CHARS = 20_000
 """Longest edit that a review may have."""
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Pauses before each further lookup of an unknown id."""
-MOST_LOOKED_FOR = 64
+MAX_LOOKED_FOR = 64
 """How many ids may be in repeated lookup at a time; further ones are looked up once."""
 _AT_ONCE = 4
 """How many reviews are written at a time."""
@@ -62,7 +62,7 @@ class FeedbackBody(_FeedbackForm):
     should have been edited."""
     segment: Annotated[int, Field(ge=0, le=100_000, strict=True)] | None = None
     """Number of the judged segment in question, from 0, as `POST /v1/align` lists them."""
-    edit: Annotated[str, Field(max_length=MOST_EDIT_CHARS)] | None = None
+    edit: Annotated[str, Field(max_length=MAX_EDIT_CHARS)] | None = None
     """The text that should replace the segment, or the whole answer if no segment is given."""
     objective: RequestedObjective | None = None
     """The objective in question: the name of an active one, or "Name: description"."""
@@ -133,7 +133,7 @@ class Feedback:
     async def _save_when_recorded(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
         """Save a review as soon as its entry is in the store; raises `UnknownAnswer` after the last lookup."""
         # with too many waiting, look only once
-        looks_again = self._waiting_count < MOST_LOOKED_FOR
+        looks_again = self._waiting_count < MAX_LOOKED_FOR
         self._waiting_count += looks_again
         try:
             for pause in PAUSES_S if looks_again else ():

@@ -18,7 +18,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.example_file import NewExample
-from aligner_proxy.teaching.examples import MOST_CHARS, Examples, fold_example
+from aligner_proxy.teaching.examples import MAX_CHARS, Examples, fold_example
 from aligner_proxy.teaching.own_answers import belongs_to
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review.evidence import reviewers_disagree
@@ -95,7 +95,7 @@ def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject
     for number, review in sorted(review_of.items()):
         text = segments[number].text.strip()
         # marks alone, or a text too long for an example, teach nothing
-        if any(map(str.isalnum, text)) and len(text) <= MOST_CHARS:
+        if any(map(str.isalnum, text)) and len(text) <= MAX_CHARS:
             sentence = NewExample(text, _IS_VIOLATION[review.verdict], _describe_origin(review, number))
             yield Suggestion(sentence, entry, review, number)
 

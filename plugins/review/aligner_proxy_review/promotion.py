@@ -49,7 +49,7 @@ BOUND = 0.01
 """Highest share of reviewed edits that may be wrong."""
 PERIOD_S = 30 * 86_400.0
 """How far back reviewed answers count."""
-_MOST_NEEDED = 1_000_000
+_MAX_NEEDED = 1_000_000
 """Upper end of the search for the number of reviews needed."""
 _BESIDE = "/beside"
 """Suffix of the policy's name in the entries of a shadow aligner."""
@@ -245,7 +245,7 @@ class Ruling:
         """How many more reviews with the verdict "right" would prove that the share is within the bound."""
         wrong = self.wrong or Share(0, 0)
         # a search by halves: each further right review lowers the upper end of the interval
-        counts = range(wrong.of, _MOST_NEEDED)
+        counts = range(wrong.of, _MAX_NEEDED)
         return bisect_left(counts, True, key=lambda count: Share(wrong.count, count).interval[2] <= self.bound)
 
     @property

@@ -16,7 +16,7 @@ from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.model.encoder import MOST_TOKENS, encode, shorten_ids
+from aligner_proxy.engine.model.encoder import MAX_TOKENS, encode, shorten_ids
 from aligner_proxy.errors import BreakerOpen, InvalidOutput, QuotaSpent, StatesUnavailable
 from aligner_proxy.types import Quota
 from tests.engine.server.test_app import serving
@@ -43,7 +43,7 @@ def test_a_text_is_read_alike_alone_and_beside_longer_ones() -> None:
     model = tiny.model()
     alone = encode(model, [[5, 6, 7]], (0, 1))
     assert torch.allclose(encode(model, [[5, 6, 7], list(range(9, 40))], (0, 1))[:1], alone, atol=1e-5)
-    assert len(shorten_ids(list(range(1000)))) == MOST_TOKENS
+    assert len(shorten_ids(list(range(1000)))) == MAX_TOKENS
     assert shorten_ids(list(range(1000)))[-1] == 999
 
 

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("triton", reason="comes with torch for CUDA, and with the packages for development")
 ROOT = Path(__file__).parents[3]
 NEWEST = 90
-MOST_STACK = 32
+MAX_STACK = 32
 """Bytes that may be spilled on other GPUs than the newest."""
-MOST_INSTRUCTIONS = 8.0
-MOST_LOGIC = 3.6
+MAX_INSTRUCTIONS = 8.0
+MAX_LOGIC = 3.6
 """For each weight, in a product with up to 32 rows."""
 
 
@@ -31,11 +31,11 @@ def test_kernels_spill_nothing_and_decode_quickly(capability: int) -> None:
     assert run.returncode == 0, run.stderr
     results = json.loads(run.stdout)
     assert {name.split()[0] for name in results} >= {"normalise", "attend", "multiply", "unpack", "choose"}
-    most = 0 if capability == NEWEST else MOST_STACK
+    most = 0 if capability == NEWEST else MAX_STACK
     spilled = {name: found["stack"] for name, found in results.items() if found["stack"] > most}
     assert not spilled
     assert max(found["reg"] for found in results.values()) <= 255
     for rows in (16, 32):
         found = results[f"multiply {rows} sm_{capability}"]
-        assert found["instructions"] <= MOST_INSTRUCTIONS, found
-        assert capability != NEWEST or found["logic"] <= MOST_LOGIC, found
+        assert found["instructions"] <= MAX_INSTRUCTIONS, found
+        assert capability != NEWEST or found["logic"] <= MAX_LOGIC, found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aligner_proxy.engine.gpu import nf4, plain_kernels
-from aligner_proxy.engine.gpu.step import MOST_SEQUENCES, NO_SEQUENCE, ChoiceInput, StepInput, StepView, find_bucket
+from aligner_proxy.engine.gpu.step import MAX_SEQUENCES, NO_SEQUENCE, ChoiceInput, StepInput, StepView, find_bucket
 from aligner_proxy.engine.scheduling.blocks import BLOCK
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence
@@ -296,8 +296,8 @@ def test_a_step_is_written_for_its_bucket() -> None:
     assert step.ids.tolist() == [5, 6, 7, 9, 9, 9, 0, 0]
     assert step.places.tolist() == [18, 19, 20, 0, 1, 2, 0, 0]
     assert step.slots.tolist() == [34, 35, 36, 112, 113, 114, 999, 999]
-    assert step.starts.tolist() == [0, 3, *[6] * (MOST_SEQUENCES - 1)]
-    assert step.lengths.tolist() == [21, 3, *[0] * (MOST_SEQUENCES - 2)]
+    assert step.starts.tolist() == [0, 3, *[6] * (MAX_SEQUENCES - 1)]
+    assert step.lengths.tolist() == [21, 3, *[0] * (MAX_SEQUENCES - 2)]
     wanted = step_input.view_choice(count)
     assert wanted.rows.tolist() == [0, 1, 2, 5]
     assert wanted.favoured.tolist() == [6, 7, NO_SEQUENCE, NO_SEQUENCE]

@@ -11,7 +11,7 @@ from litellm.types.utils import ModelResponseStream
 from prometheus_client import REGISTRY
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.formats.base import MOST_TEXTS, SafeDecoder, StreamEvent
+from aligner_proxy.formats.base import MAX_TEXTS, SafeDecoder, StreamEvent
 from aligner_proxy.formats.packing import PackedChunk, Packer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -352,6 +352,6 @@ def test_what_was_served_is_logged_as_it_went_out() -> None:
 
 def test_a_stream_of_too_many_texts_is_not_read() -> None:
     decoder = SafeDecoder(FORMATS[0].wire.decoder(DATA), DATA)
-    for index in range(MOST_TEXTS + 1):
+    for index in range(MAX_TEXTS + 1):
         decoder.feed(chunk("Hm.", index))
     assert decoder.fault == "OverflowError"

@@ -10,7 +10,7 @@ from typing import Any
 
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.packing import PackedChunk
-from aligner_proxy.gateway.streaming.line import _MOST_SHAPES, NO_WHOLES, EventLine, QueuedEvent
+from aligner_proxy.gateway.streaming.line import _MAX_SHAPES, NO_WHOLES, EventLine, QueuedEvent
 from tests.support.stream_fixtures import chunk
 
 TEXT: Any = SimpleNamespace(changed=False, length=0)
@@ -81,10 +81,10 @@ def test_what_many_events_have_in_common_is_bounded() -> None:
     """An upstream could send every event in another shape; those beyond the bound are kept as they are."""
     line: EventLine[Any] = EventLine()
     events = []
-    for number in range(3 * _MOST_SHAPES):
+    for number in range(3 * _MAX_SHAPES):
         event = queued("x", number)
         event.event.item = PackedChunk(chunk("x"), PATHS, ("x",))
         events.append(event)
         line.append(event)
-    assert len(line._shapes) == _MOST_SHAPES
+    assert len(line._shapes) == _MAX_SHAPES
     assert list(line) == events

@@ -18,7 +18,7 @@ from tests.support.tables import for_every
 DATA = Path(models.data.__file__).parent
 FILES = sorted((DATA / "taught_kinds").glob("*.yaml"))
 TRAINED = sorted((Path(models.defects.__file__).parent / "written").glob("*.yaml"))
-LEAST_FILES = 30
+MIN_FILES = 30
 AGAINST, FINE = 26, 10
 SAME_OPENINGS = 2
 by_file = for_every(FILES, lambda path: path.stem)
@@ -42,7 +42,7 @@ def plain(sentence: str) -> str:
 
 
 def test_there_are_enough_objectives() -> None:
-    assert len(FILES) >= LEAST_FILES
+    assert len(FILES) >= MIN_FILES
 
 
 @by_file

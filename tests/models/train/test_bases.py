@@ -19,7 +19,7 @@ SHAPES = {
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": (2048, 8192, 24, 32, 32, 49152),
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": (2048, 5632, 22, 32, 4, 32000),
 }
-MOST_MB = {"smollm2-360m": 25, "smollm2-1.7b": 40, "tinyllama-1.1b": 30}
+MAX_MB = {"smollm2-360m": 25, "smollm2-1.7b": 40, "tinyllama-1.1b": 30}
 
 
 def of_shape(base: str, _work: Path, _precision: str) -> tuple[Any, None]:
@@ -48,9 +48,9 @@ def test_a_larger_base_is_trained_by_its_config(path: Path, monkeypatch: pytest.
     adapter = [p for p in network.model.parameters() if p.requires_grad]
     layers = network.causal.config.num_hidden_layers - stage.lora.first_layer
     assert len(adapter) == 2 * len(train.LINEARS) * layers
-    assert 2 * sum(p.numel() for p in adapter) < MOST_MB[path.stem] * 1e6  # stored in bf16
+    assert 2 * sum(p.numel() for p in adapter) < MAX_MB[path.stem] * 1e6  # stored in bf16
 
 
 def test_there_is_one_for_every_base() -> None:
     assert {Stage.read(path).base for path in BASES.glob("*.yaml")} == set(SHAPES)
-    assert {path.stem for path in BASES.glob("*.yaml")} == set(MOST_MB)
+    assert {path.stem for path in BASES.glob("*.yaml")} == set(MAX_MB)

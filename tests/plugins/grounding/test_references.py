@@ -18,7 +18,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Outcome, Policy, Status
 from aligner_proxy_fleet.fleet import policies_hash
-from aligner_proxy_grounding.page import MOST_CHARS
+from aligner_proxy_grounding.page import MAX_CHARS
 from aligner_proxy_grounding.references import ReferenceKind, references_of
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM
 from tests.plugins.grounding.held import EXTENSIONS
@@ -143,7 +143,7 @@ def test_metadata_opens_no_file_that_the_policies_do_not_name(file: Path) -> Non
         ([{"header": "no header"}], "header must be the name of a header"),
         (["system", "system"], "names 'system' twice"),
         ([{"file": "missing.md"}], "p.yaml:3: reference 'missing.md': cannot read"),
-        ([{"file": "large.md"}], f"p.yaml:3: reference 'large.md' has more than {MOST_CHARS:,} characters"),
+        ([{"file": "large.md"}], f"p.yaml:3: reference 'large.md' has more than {MAX_CHARS:,} characters"),
         ([{"file": "binary.md"}], "p.yaml:3: reference 'binary.md': not UTF-8 text"),
         ([{"file": "empty.md"}], "p.yaml:3: reference 'empty.md' is empty"),
         ([{"file": "pages/A.md"}, {"file": "B.md"}], "p.yaml:4: A.md:1 and B.md:2 contradict each other"),
@@ -151,7 +151,7 @@ def test_metadata_opens_no_file_that_the_policies_do_not_name(file: Path) -> Non
 )
 def test_mistakes_name_the_line_and_the_fix(file: Path, references: object, message: str) -> None:
     folder = file.parent
-    (folder / "large.md").write_text("word " * (MOST_CHARS // 5 + 1))
+    (folder / "large.md").write_text("word " * (MAX_CHARS // 5 + 1))
     (folder / "binary.md").write_bytes(b"\xff\xfe")
     (folder / "empty.md").write_text("\n")
     (folder / "B.md").write_text("\nReturns are possible within 30 days of delivery.\n")

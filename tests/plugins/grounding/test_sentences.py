@@ -8,7 +8,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.evidence import Weigher
 from aligner_proxy_grounding.facts import FactKind
 from aligner_proxy_grounding.matching import Matcher
-from aligner_proxy_grounding.page import MOST_CHARS, read_page
+from aligner_proxy_grounding.page import MAX_CHARS, read_page
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, Grounder, apply_fact_edits
 
 PAGE = """# Rules
@@ -84,7 +84,7 @@ def test_two_candidates_settle_nothing() -> None:
 
 
 def test_a_page_that_is_too_long_says_nothing() -> None:
-    assert read_page("LONG.md", PAGE + " " * MOST_CHARS).statements == ()
+    assert read_page("LONG.md", PAGE + " " * MAX_CHARS).statements == ()
 
 
 def test_every_edit_lies_in_the_answer() -> None:

@@ -130,7 +130,7 @@ async def test_only_so_many_ids_are_looked_for_again(
         await go_on.wait()
 
     monkeypatch.setattr(feedback, "_save_redacted", written)
-    monkeypatch.setattr(feedback, "MOST_LOOKED_FOR", 1)
+    monkeypatch.setattr(feedback, "MAX_LOOKED_FOR", 1)
     monkeypatch.setattr(feedback.asyncio, "sleep", pause)
     body = {"id": "1" * 32, "verdict": "right"}
     first = asyncio.create_task(recorded.post("/v1/feedback", body, "acme"))

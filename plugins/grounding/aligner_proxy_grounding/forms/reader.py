@@ -26,7 +26,7 @@ from aligner_proxy_grounding.forms.quantities import (
 from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, joins
 from aligner_proxy_grounding.words import stem
 
-_MOST_CHARS = 1_000
+_MAX_CHARS = 1_000
 """Longer sentences are not read, because they are hardly sentences."""
 # Words before the upper end of a range, or before a limit that must not be exceeded.
 _HIGH_BEFORE = re.compile(
@@ -51,7 +51,7 @@ _TIMES = stem("times")
 
 def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
     """The facts of a sentence in text order."""
-    if len(text) > _MOST_CHARS:
+    if len(text) > _MAX_CHARS:
         return []
     reading = FactReading(text, text, conventions)
     read_addresses(reading)

@@ -16,14 +16,14 @@ from aligner_proxy_review.reviews import Review, ReviewVerdict
 
 Passage = tuple[str, str]
 """Kept, removed or added; and the text."""
-_MOST_COMPARED = 3000
+_MAX_COMPARED = 3000
 """Largest passage that is compared word by word; longer ones are shown whole, before and after."""
-_MOST_EDITS = 200
+_MAX_EDITS = 200
 """Limit on the changes shown of one answer."""
 _CONTEXT = 60
 """Characters of unchanged text shown next to a change in a list."""
 _ELLIPSIS = " … "
-_MOST_IN_LIST = 1500
+_MAX_IN_LIST = 1500
 """Characters of an answer shown in a list."""
 _GATE = "gate_"
 """How the gate's reasons begin."""
@@ -105,13 +105,13 @@ class AnswerView:
 
     @cached_property
     def edits(self) -> tuple[ShownEdit, ...]:
-        """The changes, at most the first `_MOST_EDITS`."""
-        return tuple(self._make_edit(self.answer, *edit) for edit in self._all_edits[:_MOST_EDITS])
+        """The changes, at most the first `_MAX_EDITS`."""
+        return tuple(self._make_edit(self.answer, *edit) for edit in self._all_edits[:_MAX_EDITS])
 
     @property
     def more_edits(self) -> int:
         """The number of changes not included in `edits`."""
-        return max(0, len(self._all_edits) - _MOST_EDITS)
+        return max(0, len(self._all_edits) - _MAX_EDITS)
 
     @cached_property
     def passages(self) -> tuple[Passage, ...]:
@@ -130,9 +130,9 @@ class AnswerView:
     def excerpt(self) -> tuple[Passage, ...]:
         """The changes with a little text around each, for a list."""
         if not self.edits:
-            return ((WordChange.KEPT.value, self.answer[:_MOST_IN_LIST]),)
+            return ((WordChange.KEPT.value, self.answer[:_MAX_IN_LIST]),)
         excerpt: list[Passage] = []
-        room = _MOST_IN_LIST
+        room = _MAX_IN_LIST
         last_number = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
             is_kept = change == WordChange.KEPT.value
@@ -174,7 +174,7 @@ def _overlap(segment: str, passage: str) -> bool:
 
 def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
     """Compare word by word; passages that are too long for this are removed and added whole."""
-    if max(len(before), len(after)) <= _MOST_COMPARED:
+    if max(len(before), len(after)) <= _MAX_COMPARED:
         yield from word_diff(before, after)
         return
     if before:

@@ -22,7 +22,7 @@ from aligner_proxy_review.evidence import Evidence, compute_evidence, read_evide
 from aligner_proxy_review.review_queue import AnswerFilter, find_entry
 from aligner_proxy_review.reviews import Review, Reviews
 
-MOST_SEARCHED = 5000
+MAX_SEARCHED = 5000
 """How many entries are searched for matches of a filter."""
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
@@ -147,14 +147,14 @@ class AnswerQueries:
         admitted: list[Entry] = []
         searched = 0
         oldest = math.inf
-        for entry in self._iter_entries(0.0, until, MOST_SEARCHED):
+        for entry in self._iter_entries(0.0, until, MAX_SEARCHED):
             searched += 1
             oldest = entry.at
             if viewer.may_see(entry.tenant) and admit(entry):
                 admitted.append(entry)
                 if len(admitted) == limit:
                     break
-        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MOST_SEARCHED, oldest)
+        return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MAX_SEARCHED, oldest)
 
     def evidence(self, viewer: Viewer, since: float) -> Evidence:
         """What reviews of the answers since a time prove, of what this viewer may see."""

@@ -13,25 +13,25 @@ from markupsafe import Markup, escape
 
 from aligner_proxy.text.hidden import is_hidden
 
-MOST_CHARS = 50_000
+MAX_CHARS = 50_000
 """Longest text shown on a page."""
-MOST_OF_NAME = 120
+MAX_OF_NAME = 120
 """Longest name shown on a page."""
-_MOST_MARKS = 500
+_MAX_MARKS = 500
 """How many runs of hidden characters are shown; the text is cut after them."""
 
 
-def show_text(text: object, max_chars: int = MOST_CHARS) -> Markup:
+def show_text(text: object, max_chars: int = MAX_CHARS) -> Markup:
     """A text as escaped HTML in its own element."""
     return Markup('<span class="text" dir="auto">{}</span>').format(_escape_bounded(str(text), max_chars))
 
 
 def show_name(text: object) -> Markup:
     """A short text as escaped HTML, such as the name of a tenant or model, which a client may have chosen."""
-    return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MOST_OF_NAME))
+    return Markup('<bdi class="name">{}</bdi>').format(_escape_bounded(str(text), MAX_OF_NAME))
 
 
-def show_plain(text: object, max_chars: int = MOST_OF_NAME) -> str:
+def show_plain(text: object, max_chars: int = MAX_OF_NAME) -> str:
     """A text for an HTML attribute, cut, with hidden characters as [U+....], since no elements are possible there."""
     text = str(text)
     visible = "".join(f"[U+{ord(char):04X}]" if is_hidden(char) else char for char in text[:max_chars])
@@ -46,7 +46,7 @@ def _escape_bounded(text: str, max_chars: int) -> Markup:
     for run in _split_runs(text[:max_chars]):
         if is_hidden(run[0]):
             marks += 1
-            if marks > _MOST_MARKS:
+            if marks > _MAX_MARKS:
                 break
             pieces.append(_hidden_mark(run))
         else:

@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """Largest body of a form."""
-_MOST_FIELDS = 20
+_MAX_FIELDS = 20
 """More than any of our forms has."""
 _URLENCODED = "application/x-www-form-urlencoded"
 TOKEN = "token"
@@ -36,12 +36,12 @@ async def read_fields(request: Request) -> dict[str, str]:
     try:
         async for part in request.stream():
             body += part
-            if len(body) > MOST_BYTES:
+            if len(body) > MAX_BYTES:
                 raise PageError(413, "This is too long; send less than a megabyte.")
     except ClientDisconnect:
         raise PageError(400, "The form was cut off.") from None
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise PageError(400, "The form is damaged.") from None
     return {name: value.replace("\r\n", "\n") for name, value in pairs}

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_LINE = 64 << 20
 """In bytes; the last line is the whole result."""
-_MOST_KEPT = 64
+_MAX_KEPT = 64
 """How many jobs are kept with their results."""
 _NICE = 10
 """Priority of a job's process: below that of the gateway."""
@@ -57,7 +57,7 @@ class ConsoleJobs:
     """The latest job for each name, which combines its kind and owner."""
 
     def __init__(self) -> None:
-        self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MOST_KEPT)
+        self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MAX_KEPT)
         self._turn = asyncio.Semaphore(1)
 
     def find(self, name: str) -> ConsoleJob | None:

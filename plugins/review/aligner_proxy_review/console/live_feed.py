@@ -26,11 +26,11 @@ PAUSE_S = 0.4
 """Time between two polls; an answer appears within a second."""
 _BEFORE_S = 15.0
 """How far back a new page gets entries, since its list was rendered a little before."""
-_MOST_AT_ONCE = 500
+_MAX_AT_ONCE = 500
 """Largest batch; pages are told if there were more entries."""
-_MOST_WAITING = 20
+_MAX_WAITING = 20
 """How many batches may wait for a slow page; with more, the page is told that some are missing."""
-_MOST_RENDERED = 2000
+_MAX_RENDERED = 2000
 """How many rendered events are cached."""
 MISSED: Final = None
 """Stands for a batch that was left out."""
@@ -75,7 +75,7 @@ class LiveFeed:
         self._last: int | None = None
         """The last row that was passed on; None while no page is open."""
         self._failing = False
-        self.rendered: LRUCache[str, str] = LRUCache(_MOST_RENDERED)
+        self.rendered: LRUCache[str, str] = LRUCache(_MAX_RENDERED)
         """Rendered events by the answer's handle, shared by all pages."""
 
     async def run(self) -> None:
@@ -88,7 +88,7 @@ class LiveFeed:
     @contextlib.contextmanager
     def open_page(self) -> Iterator[asyncio.Queue[Batch | None]]:
         """Yield a queue of new batches for a page; `MISSED` in it means that some entries did not fit."""
-        queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MOST_WAITING)
+        queue: asyncio.Queue[Batch | None] = asyncio.Queue(_MAX_WAITING)
         self._pages.add(queue)
         self._has_pages.set()
         try:
@@ -107,7 +107,7 @@ class LiveFeed:
         """Poll once and pass on new entries; logs the first of several failures."""
         try:
             last_row = await self._first_row()
-            newest, entries = await asyncio.to_thread(self._source.entries_after, last_row, _MOST_AT_ONCE)
+            newest, entries = await asyncio.to_thread(self._source.entries_after, last_row, _MAX_AT_ONCE)
         except (AlignerProxyError, sqlite3.Error, OSError) as error:
             if not self._failing:
                 log.warning("console: the audit store cannot be read (%s); retrying", type(error).__name__)
@@ -118,7 +118,7 @@ class LiveFeed:
             return
         # Not the maximum of both: after an erasure, new entries may reuse row ids.
         self._last = newest
-        if len(entries) == _MOST_AT_ONCE:
+        if len(entries) == _MAX_AT_ONCE:
             self._hand_out(MISSED)
         if entries:
             self._hand_out(Batch(entries))
@@ -130,7 +130,7 @@ class LiveFeed:
         """
         # Fix the row first: entries added after it come through the queue.
         await self._first_row()
-        return await asyncio.to_thread(self._source.entries_since, self._clock() - _BEFORE_S, _MOST_AT_ONCE)
+        return await asyncio.to_thread(self._source.entries_since, self._clock() - _BEFORE_S, _MAX_AT_ONCE)
 
     async def _first_row(self) -> int:
         """Return the row after which entries are new; sets it on first use."""

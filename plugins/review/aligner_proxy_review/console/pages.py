@@ -34,13 +34,13 @@ from aligner_proxy_review.evidence import reviewers_disagree
 
 LISTED = 50
 """How many answers the live page shows at first."""
-MOST_COUNTED = 100_000
+MAX_COUNTED = 100_000
 """Limit on the answers from which rates are counted."""
-MOST_STREAMS = 200
+MAX_STREAMS = 200
 """How many live pages may be open at a time."""
 _KEEP_ALIVE_S = 10.0
 """How often an idle stream sends a comment, and looks whether its session has ended."""
-_MOST_OBJECTIVES = 32
+_MAX_OBJECTIVES = 32
 """Limit on the objectives of one question in the playground."""
 _LONGEST_MODEL = 200
 """Longest name of a model in a link."""
@@ -139,7 +139,7 @@ async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
 async def stream_events(visit: Visit) -> Response:
     """Stream new answers as server-sent events, each with the HTML of its row."""
     feed = visit.services.feed
-    if feed.page_count >= MOST_STREAMS:
+    if feed.page_count >= MAX_STREAMS:
         raise PageError(503, "Too many live pages are open; close some.")
     return StreamingResponse(_iter_events(visit, feed), media_type="text/event-stream")
 
@@ -213,8 +213,8 @@ def count_rates(visit: Visit, period: float) -> Rates:
     """The rates of the last `period` seconds, of what the viewer may see."""
     now = time.time()
     # one more than is counted, to see whether any are left out
-    answers = visit.services.answers.counted_answers(visit.viewer, now - period, MOST_COUNTED + 1)
-    return compute_rates(answers[:MOST_COUNTED], now, period, cut=len(answers) > MOST_COUNTED)
+    answers = visit.services.answers.counted_answers(visit.viewer, now - period, MAX_COUNTED + 1)
+    return compute_rates(answers[:MAX_COUNTED], now, period, cut=len(answers) > MAX_COUNTED)
 
 
 async def show_playground(visit: Visit) -> Response:
@@ -241,7 +241,7 @@ def _linked_question(visit: Visit) -> PlaygroundQuestion:
 def _known_names(visit: Visit, names: Sequence[str]) -> tuple[str, ...]:
     """Keep only names of configured objectives; anything else could be text of a user."""
     objectives = config.objectives(visit.services.files.current().policies)
-    return tuple(name for name in names[:_MOST_OBJECTIVES] if name in objectives)
+    return tuple(name for name in names[:_MAX_OBJECTIVES] if name in objectives)
 
 
 def _playground_link(visit: Visit, question: PlaygroundQuestion) -> str:
@@ -254,7 +254,7 @@ async def judge_playground(visit: Visit, form: dict[str, str]) -> Response:
     """Have the gateway judge an answer, and show the result."""
     refuse_reviewers(visit)
     lines = [line.strip() for line in form.get("objectives", "").split("\n")]
-    objectives = tuple(line for line in lines if line)[:_MOST_OBJECTIVES]
+    objectives = tuple(line for line in lines if line)[:_MAX_OBJECTIVES]
     question = PlaygroundQuestion(
         form.get("answer", ""), form.get("question", ""), form.get("model", "").strip(), objectives
     )

@@ -21,7 +21,7 @@ _NATS_A_STEP = 1.5
 """How much higher the score is at each colour step."""
 HOTTEST = 7
 """The highest colour step."""
-_MOST_OF_MESSAGE = 300
+_MAX_OF_MESSAGE = 300
 """Characters of the gateway's error message that are shown."""
 
 
@@ -125,6 +125,6 @@ def _error_message(response: httpx.Response) -> str:
     """The gateway's error message, which names fields but never their content."""
     try:
         error = response.json()["error"]
-        return show_plain(error["message"], _MOST_OF_MESSAGE)
+        return show_plain(error["message"], _MAX_OF_MESSAGE)
     except (ValueError, KeyError, TypeError):
         return "no reason given"

@@ -21,7 +21,7 @@ from aligner_proxy_review.judged_segments import judged_segments
 from aligner_proxy_review.reviews import NoSuchPlace, ReviewVerdict, UnknownAnswer
 
 PATH = "/review"
-MOST_SEGMENTS = 500
+MAX_SEGMENTS = 500
 """Limit on the segments shown of one answer."""
 _OTHER = "Another answer is current now, perhaps because of another tab; nothing was saved."
 _LONGEST_NUMBER = 6
@@ -31,7 +31,7 @@ _LONGEST_NUMBER = 6
 async def show_review(visit: Visit) -> Response:
     entry, state = await asyncio.to_thread(_current_answer, visit)
     view = None if entry is None else AnswerView(entry)
-    segments = judged_segments(entry.content)[:MOST_SEGMENTS] if entry and entry.content else []
+    segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
     return visit.page("review.html", answer=view, segments=segments, desk=state, nothing_to_undo=undone == "0")
 

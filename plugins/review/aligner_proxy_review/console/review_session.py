@@ -23,9 +23,9 @@ from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVe
 
 PERIOD_S = 30 * 86_400.0
 """How far back the queue reaches; the default of the `review` command."""
-_MOST_STATES = 1000
+_MAX_STATES = 1000
 """How many sessions have a state at a time."""
-_MOST_REMEMBERED = 200
+_MAX_REMEMBERED = 200
 """Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
 Drawn = tuple[AnswerPlace, ReviewOrigin]
 Redact = Callable[[str], str]
@@ -50,7 +50,7 @@ class ReviewStates:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._states: TTLCache[str, ReviewState] = TTLCache(_MOST_STATES, LIFETIME_S)
+        self._states: TTLCache[str, ReviewState] = TTLCache(_MAX_STATES, LIFETIME_S)
 
     def state_of(self, session: str) -> ReviewState:
         """The state of a session; creates it on first use."""
@@ -137,7 +137,7 @@ class ReviewSession:
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
             # the oldest ones may come up again
-            del self._state.skipped[:-_MOST_REMEMBERED]
+            del self._state.skipped[:-_MAX_REMEMBERED]
             self._state.current = None
             self._queue.release()
 
@@ -159,7 +159,7 @@ class ReviewSession:
     def compute_figures(self) -> ReviewFigures:
         """What the reviews prove so far about the answers that this reviewer may see."""
         evidence = read_evidence(self._store, self.answer_filter)
-        places = (*evidence.disagreed, *evidence.disputed)[:_MOST_REMEMBERED]
+        places = (*evidence.disagreed, *evidence.disputed)[:_MAX_REMEMBERED]
         entries = [entry for place in places if (entry := find_entry(self._store, place)) is not None]
         return ReviewFigures(evidence, self._queue.count_waiting(), tuple(entries))
 

@@ -17,15 +17,15 @@ from cachetools import TTLCache
 
 LIFETIME_S = 8 * 3600.0
 """Seconds until a session expires."""
-_MOST_SESSIONS = 1000
+_MAX_SESSIONS = 1000
 """How many sessions may be open at a time."""
-_MOST_OF_BROWSER = 10
+_MAX_OF_BROWSER = 10
 """Failed log-ins of one browser before it has to wait."""
-_MOST_KEYS_OF_ADDRESS = 100
+_MAX_KEYS_OF_ADDRESS = 100
 """Different keys that may fail at one address before unknown browsers there have to wait."""
 _FAILURES_IN_S = 60.0
 """Seconds for which a failure counts."""
-_MOST_KNOWN = 10_000
+_MAX_KNOWN = 10_000
 """For how many browsers, and for how many addresses, failures are counted."""
 _LONGEST_COOKIE = 200
 """Longer cookies are cut; none of ours is so long."""
@@ -54,7 +54,7 @@ class ConsoleSessions:
         """Open a session for the owner of a key and return its cookie."""
         session = ConsoleSession(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
         self._open[session.id] = session
-        while len(self._open) > _MOST_SESSIONS:
+        while len(self._open) > _MAX_SESSIONS:
             # the oldest one
             self._open.popitem(last=False)
         return self.sign(session.id)
@@ -111,27 +111,27 @@ class LoginFailures:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
-        self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MOST_KNOWN, _FAILURES_IN_S, clock)
+        self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
+        self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
 
     def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
         """Whether this browser has to wait; `is_known` means that it has logged in before."""
         oldest = self._clock() - _FAILURES_IN_S
-        if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MOST_OF_BROWSER:
+        if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MAX_OF_BROWSER:
             return True
         keys = self._of_addresses.get(address, {})
-        return not is_known and sum(at > oldest for at in keys.values()) >= _MOST_KEYS_OF_ADDRESS
+        return not is_known and sum(at > oldest for at in keys.values()) >= _MAX_KEYS_OF_ADDRESS
 
     def record(self, browser: str, address: str, key: str) -> None:
         """Record a failed log-in; `key` is the hash of the key that was tried."""
         now = self._clock()
-        times = self._of_browsers.get(browser) or deque(maxlen=_MOST_OF_BROWSER)
+        times = self._of_browsers.get(browser) or deque(maxlen=_MAX_OF_BROWSER)
         times.append(now)
         self._of_browsers[browser] = times
         keys = self._of_addresses.get(address) or {}
         # so that the key moves to the end, as the latest one
         keys.pop(key, None)
         keys[key] = now
-        if len(keys) > _MOST_KEYS_OF_ADDRESS:
+        if len(keys) > _MAX_KEYS_OF_ADDRESS:
             del keys[next(iter(keys))]  # the one whose last try is the oldest
         self._of_addresses[address] = keys

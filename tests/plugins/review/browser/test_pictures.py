@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.full, needs_chromium]
 ROOT = Path(__file__).parents[4]
 PICTURES = ROOT / "docs" / "guides" / "pictures"
 WRITE = os.environ.get("ALIGNER_PROXY_WRITE_DOCS") == "1"
-MOST_BYTES = 150_000
-MOST_PICTURES = 7
+MAX_BYTES = 150_000
+MAX_PICTURES = 7
 SIZE = (1150, 680)
 
 
@@ -119,8 +119,8 @@ def test_a_page_shows_what_its_picture_is_for(busy: Chromium, name: str) -> None
 def test_the_documents_show_every_picture_and_no_other() -> None:
     taken = sorted(path.name for path in PICTURES.glob("*.png"))
     assert taken == sorted(f"{name}.png" for name in PAGES)
-    assert len(taken) <= MOST_PICTURES
-    assert all((PICTURES / name).stat().st_size < MOST_BYTES for name in taken)
+    assert len(taken) <= MAX_PICTURES
+    assert all((PICTURES / name).stat().st_size < MAX_BYTES for name in taken)
     page = (ROOT / "docs" / "guides" / "console.md").read_text(encoding="utf-8")
     assert all(f"](pictures/{name})" in page for name in taken)
     assert "](docs/guides/pictures/live.png)" in (ROOT / "README.md").read_text(encoding="utf-8")

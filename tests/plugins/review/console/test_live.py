@@ -132,7 +132,7 @@ async def test_a_page_is_told_of_more_than_one_batch_holds() -> None:
     follower = clock.follower()
     with follower.open_page() as page:
         await follower.poll()
-        clock.entries = [an_entry(n, at=1000.0) for n in range(live_feed._MOST_AT_ONCE + 1)]
+        clock.entries = [an_entry(n, at=1000.0) for n in range(live_feed._MAX_AT_ONCE + 1)]
         await follower.poll()
         assert waiting(page) == [MISSED, *clock.entries[1:]]
 
@@ -142,7 +142,7 @@ async def test_a_slow_page_is_told_that_some_are_missing() -> None:
     follower = clock.follower()
     with follower.open_page() as page:
         await follower.poll()
-        for n in range(live_feed._MOST_WAITING + 1):
+        for n in range(live_feed._MAX_WAITING + 1):
             clock.entries = [*clock.entries, an_entry(n, at=1000.0)]
             await follower.poll()
         assert waiting(page) == [MISSED, clock.entries[-1]]

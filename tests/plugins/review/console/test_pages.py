@@ -214,7 +214,7 @@ def test_rates_draw_every_answer(site: Site, operator: Browser) -> None:
 
 
 def test_rates_say_when_not_all_were_counted(site: Site, operator: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aligner_proxy_review.console.pages.MOST_COUNTED", 3)
+    monkeypatch.setattr("aligner_proxy_review.console.pages.MAX_COUNTED", 3)
     site.add(*(an_entry(n, at=time.time() - n) for n in range(5)))
     text = operator.get("/rates").text
     assert "the newest were counted" in text

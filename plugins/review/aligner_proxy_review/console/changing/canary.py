@@ -18,7 +18,7 @@ from aligner_proxy_review.review_queue import AnswerFilter
 from aligner_proxy_review.reviews import Reviews
 
 PATH = "/canary"
-MOST_COMPARED = 20_000
+MAX_COMPARED = 20_000
 """How many of the newest answers are read."""
 _LONGEST = 64
 """Digits of the longest hash."""
@@ -45,7 +45,7 @@ async def show_canary(visit: Visit) -> Response:
     names = [aligner for aligner, _, _ in data.aligners]
     # by default the two aligners with the most answers
     first, second = (value or default for value, default in zip(hashes, [*names, "", ""], strict=False))
-    return visit.page("canary.html", found=data, first=first, second=second, most=MOST_COMPARED)
+    return visit.page("canary.html", found=data, first=first, second=second, most=MAX_COMPARED)
 
 
 def _hash_prefix(text: str) -> str:
@@ -60,7 +60,7 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
     inner = f"SELECT e.id FROM entries e WHERE e.aligner_id != '' AND {condition} ORDER BY e.id DESC LIMIT ?"
     with closing(visit.services.files.current().store()) as store:
         # texts are needed only to compare answers one by one
-        entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MOST_COMPARED), texts=bool(first)))
+        entries = list(store.select(f"id IN ({inner}) ORDER BY id", (*values, MAX_COMPARED), texts=bool(first)))
         reviews = list(Reviews(store).all())
     judged_entries = [entry for entry in entries if entry.changed is not None and entry.aligner]
     answers = Counter(str(entry.aligner) for entry in judged_entries)
@@ -73,4 +73,4 @@ def _read_canary(visit: Visit, first: str, second: str) -> _CanaryData:
             comparison = compare_evidence(entries, reviews, first, second)
         except ConfigError as error:
             problem = str(error)
-    return _CanaryData(aligners, comparison, problem, len(entries) == MOST_COMPARED)
+    return _CanaryData(aligners, comparison, problem, len(entries) == MAX_COMPARED)

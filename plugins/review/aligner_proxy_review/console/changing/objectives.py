@@ -34,7 +34,7 @@ from aligner_proxy_review.from_reviews import Suggestion
 log = logging.getLogger(__name__)
 
 PATH = "/objectives"
-_MOST_SUGGESTED = 50
+_MAX_SUGGESTED = 50
 """Limit on the suggestions shown at a time."""
 _changing = threading.Lock()
 """Prevents two forms from writing a file at the same time."""
@@ -155,7 +155,7 @@ def _find_suggestions(visit: Visit, subject: Subject, examples: Examples) -> lis
     if not writer.has_store(configured.policies):
         return []
     with closing(configured.store()) as store:
-        suggestions = from_reviews.find_suggestions(configured.policies, store, subject, examples, _MOST_SUGGESTED)
+        suggestions = from_reviews.find_suggestions(configured.policies, store, subject, examples, _MAX_SUGGESTED)
     return [suggestion for suggestion in suggestions if visit.viewer.may_see(suggestion.entry.tenant)]
 
 

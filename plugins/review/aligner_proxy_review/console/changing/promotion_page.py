@@ -46,7 +46,7 @@ PATH = "/promote"
 LIMITS = (100, 300, 1000)
 """Choices for the number of replayed answers."""
 _FIELDS = ("where", "mode", "sample", "caution", "objective", "aligner", "shadow_aligner")
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 """Limit on the answers of a replay that are listed."""
 _SAME = "the same"
 """How the replay's report names an answer without a difference."""
@@ -220,7 +220,7 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
     answers: list[tuple[str, AnswerView]] = []
     with closing(visit.services.files.current().store()) as store:
         for case in job.result["cases"]:
-            if len(answers) == _MOST_LISTED:
+            if len(answers) == _MAX_LISTED:
                 break
             # without an id an entry cannot be found again
             if case["change"] == _SAME or not case["aligner_id"]:

@@ -1,7 +1,7 @@
 // The console's own script: the live list, the slider of the playground, the keys of the review. Pages work without it.
 "use strict";
 
-const MOST_LISTED = 50;
+const MAX_LISTED = 50;
 let stream = null;
 
 // Times come in UTC; the reader sees them in the zone of the browser, and UTC when pointing at one.
@@ -21,10 +21,10 @@ function addAnswer(list, html) {
   if (!answer || document.getElementById(answer.id)) return false;
   const at = Number(answer.dataset.at);
   const next = [...list.children].find((other) => Number(other.dataset.at) <= at);
-  if (!next && list.children.length >= MOST_LISTED) return false;
+  if (!next && list.children.length >= MAX_LISTED) return false;
   list.insertBefore(answer, next || null);
   localiseTimes(answer);
-  while (list.children.length > MOST_LISTED) list.lastElementChild.remove();
+  while (list.children.length > MAX_LISTED) list.lastElementChild.remove();
   return true;
 }
 
