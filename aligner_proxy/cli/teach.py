@@ -27,7 +27,7 @@ from aligner_proxy import extras
 from aligner_proxy.cli.align import open_chosen_engine
 from aligner_proxy.cli.options import aligner_options
 from aligner_proxy.cli.terminal import Terminal, echo, echo_json, print_progress
-from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.engine.api import Engine, require_teachable
 from aligner_proxy.errors import AlignerProxyError, ConfigError, CorrectionError
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.plugins import registry
@@ -220,7 +220,7 @@ async def _teach(
 
     subject = task.subject
     try:
-        heads = with_heads(engine)
+        heads = require_teachable(engine)
         about = (await engine.info()).find_aligner(task.aligner)
         builtin = {name: objective.text for name, objective in builtin_objectives().items()}
         planned = plan_material(subject, task.examples, builtin, sharing, quick=task.quick)

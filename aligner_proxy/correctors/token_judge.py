@@ -15,7 +15,14 @@ from pydantic import ValidationError
 from aligner_proxy.correctors.editor_prompt import Passage, last_user_text
 from aligner_proxy.correctors.guard_forms import CategoryGuard, TokenGuard
 from aligner_proxy.correctors.model_group import Payer, Question, Reply
-from aligner_proxy.engine.api import AlignRequest, ClassifierInfo, Engine, TokenLabels, TokenLabelsRequest, with_judges
+from aligner_proxy.engine.api import (
+    AlignRequest,
+    ClassifierInfo,
+    Engine,
+    TokenLabels,
+    TokenLabelsRequest,
+    require_judges,
+)
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.text.structure import Segment
@@ -44,7 +51,7 @@ class EngineClassifier:
     ) -> Reply:
         """The labels of one answer as JSON."""
         request = TokenLabelsRequest(**(form or {}), model=self._name, deadline_s=deadline_s)
-        labels = await with_judges(self._engine).label_tokens(request)
+        labels = await require_judges(self._engine).label_tokens(request)
         return Reply(labels.model_dump_json(), labels.read)
 
 

@@ -39,9 +39,9 @@ from aligner_proxy.engine.api import (
     StatesRequest,
     TokenLabels,
     TokenLabelsRequest,
+    require_judges,
+    require_teachable,
     text_states,
-    with_heads,
-    with_judges,
 )
 from aligner_proxy.engine.scheduling.metrics import count_refusal
 from aligner_proxy.errors import EngineOverloaded, QuotaSpent, SessionLost, Shed
@@ -280,10 +280,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return await self._admit_request(request, partial(text_states, self.inner))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        return await self._admit_request(request, with_heads(self.inner).rows)
+        return await self._admit_request(request, require_teachable(self.inner).rows)
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        return await self._admit_request(request, with_judges(self.inner).label_tokens)
+        return await self._admit_request(request, require_judges(self.inner).label_tokens)
 
     async def _admit_request(self, request: _Request, work: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
         """Run the work of a request if a slot and quota are free."""

@@ -491,7 +491,7 @@ async def text_states(engine: Engine, request: StatesRequest) -> list[list[float
 
 
 @runtime_checkable
-class HasHeads(Protocol):
+class Teachable(Protocol):
     """An engine to which objectives can be taught, or a wrapper around one that may be."""
 
     async def put_head(self, data: bytes) -> str:
@@ -503,9 +503,9 @@ class HasHeads(Protocol):
         ...
 
 
-def with_heads(engine: Engine) -> HasHeads:
+def require_teachable(engine: Engine) -> Teachable:
     """The engine, typed as one to which objectives can be taught; raises `HeadsUnavailable` for others."""
-    if not isinstance(engine, HasHeads):
+    if not isinstance(engine, Teachable):
         raise HeadsUnavailable(
             "nothing can be taught to this engine; an engine of aligner-proxy with a model is needed"
         )
@@ -521,7 +521,7 @@ class HasJudges(Protocol):
         ...
 
 
-def with_judges(engine: Engine) -> HasJudges:
+def require_judges(engine: Engine) -> HasJudges:
     """The engine, typed as one that may have token classifiers; raises `UnknownJudge` for others."""
     if not isinstance(engine, HasJudges):
         raise UnknownJudge("this engine has no judges; an engine of aligner-proxy with a model may have some")
@@ -538,13 +538,13 @@ class ForwardingEngine:
         return await text_states(self.inner, request)
 
     async def put_head(self, data: bytes) -> str:
-        return await with_heads(self.inner).put_head(data)
+        return await require_teachable(self.inner).put_head(data)
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        return await with_heads(self.inner).rows(request)
+        return await require_teachable(self.inner).rows(request)
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        return await with_judges(self.inner).label_tokens(request)
+        return await require_judges(self.inner).label_tokens(request)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

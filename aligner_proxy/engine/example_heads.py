@@ -20,7 +20,7 @@ from operator import mul
 
 from cachetools import LRUCache
 
-from aligner_proxy.engine.api import AlignRequest, Engine, ExchangeRows, ExchangeText, RowsRequest, with_heads
+from aligner_proxy.engine.api import AlignRequest, Engine, ExchangeRows, ExchangeText, RowsRequest, require_teachable
 from aligner_proxy.engine.taught_head import TaughtHead
 
 MIN_EXAMPLES = 3
@@ -90,7 +90,7 @@ class ExampleHeads:
         it may have been started anew since.
         """
         (objective,) = request.objectives
-        engine_heads = with_heads(engine)
+        engine_heads = require_teachable(engine)
         aligner = (await engine.info()).find_aligner(request.aligner).content_hash
         key = _digest([aligner, request.tenant, objective, examples.against, examples.fine, curve.slope, curve.shift])
         head = self._recent.get(key)

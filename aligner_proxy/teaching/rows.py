@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from aligner_proxy.engine.api import ExchangeRows, ExchangeText, HasHeads, RowsRequest
+from aligner_proxy.engine.api import ExchangeRows, ExchangeText, RowsRequest, Teachable
 from aligner_proxy.errors import InvalidOutput
 from aligner_proxy.types import Turn, replace_surrogates
 
@@ -90,7 +90,7 @@ class AnswerRows:
 class RowReader:
     """Reader of answers with one aligner of an engine; it calls `on_progress` with the number of answers just read."""
 
-    engine: HasHeads
+    engine: Teachable
     aligner: str
     content_hash: str
     on_progress: Callable[[int], None] = lambda _: None

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from aligner_proxy.engine.api import Engine, with_heads
+from aligner_proxy.engine.api import Engine, require_teachable
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
@@ -36,7 +36,7 @@ async def taught(
     subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
     builtin = {known: objective.text for known, objective in config.builtin_objectives().items()}
     examples = subject.read()
-    heads = with_heads(engine)
+    heads = require_teachable(engine)
     reader = RowReader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)
     cache = RowsCache(folder / "rows")
     try:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.admission import LocalAdmission
-from aligner_proxy.engine.api import TokenLabels, TokenLabelsRequest, with_judges
+from aligner_proxy.engine.api import TokenLabels, TokenLabelsRequest, require_judges
 from aligner_proxy.engine.client.circuit_breaker import THRESHOLD
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
@@ -82,7 +82,7 @@ async def test_judges_are_asked_over_the_wire_as_in_the_process(
             expected = judge.label_tokens(request(name))
             assert expected.spans
             for one in (client, Replicas([("a", client)])):
-                labels = await with_judges(one).label_tokens(request(name))
+                labels = await require_judges(one).label_tokens(request(name))
                 assert (labels.spans, labels.read) == (expected.spans, expected.read)
 
 
@@ -98,7 +98,7 @@ async def test_a_judge_that_is_not_there_is_named_with_those_that_are(engine: Lo
         await without.label_tokens(request())
     await without.aclose()
     with pytest.raises(UnknownJudge, match="this engine has no judges"):
-        with_judges(VllmScorer("vllm://127.0.0.1:1"))
+        require_judges(VllmScorer("vllm://127.0.0.1:1"))
 
 
 async def test_a_call_takes_a_slot_and_its_tenants_quota(engine: LocalEngine) -> None:

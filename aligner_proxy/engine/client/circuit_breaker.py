@@ -29,8 +29,8 @@ from aligner_proxy.engine.api import (
     Session,
     Span,
     StatesRequest,
+    require_teachable,
     text_states,
-    with_heads,
 )
 from aligner_proxy.errors import BreakerOpen, CorrectionError, DeadlineExceeded, EngineUnavailable, InvalidOutput
 from aligner_proxy.types import Correction, SegmentScore, Turn
@@ -198,11 +198,11 @@ class Breaker:
 
     async def put_head(self, data: bytes) -> str:
         """Store a taught head in the engine; the circuit records the outcome."""
-        return await self.watch_call(with_heads(self._engine).put_head(data))
+        return await self.watch_call(require_teachable(self._engine).put_head(data))
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         """Return rows of segments; the circuit records the outcome, as a teaching client waits for them."""
-        return await self.watch_call(with_heads(self._engine).rows(request))
+        return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run a call without checking the circuit first, and record its outcome in the circuit."""

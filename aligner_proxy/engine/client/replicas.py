@@ -30,9 +30,9 @@ from aligner_proxy.engine.api import (
     StatesRequest,
     TokenLabels,
     TokenLabelsRequest,
+    require_judges,
+    require_teachable,
     text_states,
-    with_heads,
-    with_judges,
 )
 from aligner_proxy.engine.client.circuit_breaker import Circuit, State
 from aligner_proxy.engine.client.retry import NotReady, retry
@@ -185,20 +185,20 @@ class Replicas:
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
         return await self._try_replicas(
-            lambda replica, left_s: with_heads(replica.engine).rows(request.with_deadline(left_s)),
+            lambda replica, left_s: require_teachable(replica.engine).rows(request.with_deadline(left_s)),
             request.deadline_s,
         )
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
         async def ask(replica: Replica, left_s: float) -> TokenLabels:
-            return await with_judges(replica.engine).label_tokens(request.with_deadline(left_s))
+            return await require_judges(replica.engine).label_tokens(request.with_deadline(left_s))
 
         # a classifier that fails or is slow says nothing about the aligner beside it
         return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put(self, replica: Replica, data: bytes) -> str:
         async with self.use_replica(replica):
-            return await with_heads(replica.engine).put_head(data)
+            return await require_teachable(replica.engine).put_head(data)
 
     async def read(self, request: AlignRequest) -> Session:
         """Let one replica read an answer while it is being written; the session stays with that replica."""

@@ -96,7 +96,7 @@ class Aligner:
                 f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "
                 "teach the objective again"
             )
-        return self.runner.shelf.put(head)
+        return self.runner.loaded_heads.put(head)
 
 
 Score = tuple[float, int]

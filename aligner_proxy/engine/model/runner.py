@@ -27,7 +27,7 @@ from aligner_proxy.engine.model.attention import AttentionPlan, AttentionRow, KV
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.lora import Adapter, Adapters
 from aligner_proxy.engine.model.tapped_states import TappedStates
-from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
+from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.model.threads import ThreadTuner
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
@@ -91,7 +91,7 @@ class ModelRunner:
             )
             for detector, shipped in ((head, taught_heads), *((other.head, other.taught_heads) for other in others))
         ]
-        self.shelf = HeadShelf(model.device)
+        self.loaded_heads = LoadedHeads(model.device)
         self.tokenizer = tokenizer
         self.costs: CostCurve = FLAT
         self._last_sequences = 1
@@ -264,7 +264,7 @@ class ModelRunner:
         # taught heads read the rows of the detector head, so without one there are none
         if own_heads.detector is None or not (own_heads.taught_heads or any(names)):
             return None
-        heads = select_heads(self.shelf, own_heads.taught_heads, aligner, objectives, names)
+        heads = select_heads(self.loaded_heads, own_heads.taught_heads, aligner, objectives, names)
         return TaughtColumns(heads) if heads else None
 
     def list_shipped_objectives(self, adapter: int = 0) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class TaughtColumns:
         scores[:, self._columns] = torch.where(self._either, torch.maximum(taught_scores, general), taught_scores)
 
 
-class HeadShelf:
+class LoadedHeads:
     """Store of an engine's uploaded heads by content hash; safe to use from any thread."""
 
     def __init__(self, device: torch.device, limit: int = MAX_HEADS) -> None:
@@ -123,7 +123,11 @@ class HeadShelf:
 
 
 def select_heads(
-    shelf: HeadShelf, shipped: Mapping[str, LoadedHead], aligner: str, objectives: Sequence[str], names: Sequence[str]
+    loaded_heads: LoadedHeads,
+    shipped: Mapping[str, LoadedHead],
+    aligner: str,
+    objectives: Sequence[str],
+    names: Sequence[str],
 ) -> dict[int, LoadedHead]:
     """Map the index of each objective to its head: the one that the request names, else the aligner's own, if any.
 
@@ -134,7 +138,7 @@ def select_heads(
         # a request without uploaded heads may leave the list out; an empty name stands for none
         name = names[index] if names else ""
         if name:
-            heads[index] = shelf.get(name)
+            heads[index] = loaded_heads.get(name)
             _check_head(heads[index], name, aligner, objective)
         elif objective in shipped:
             heads[index] = shipped[objective]

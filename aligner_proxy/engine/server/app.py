@@ -59,9 +59,9 @@ from aligner_proxy.engine.api import (
     StatesRequest,
     TokenLabels,
     TokenLabelsRequest,
+    require_judges,
+    require_teachable,
     text_states,
-    with_heads,
-    with_judges,
 )
 from aligner_proxy.engine.decisions import (
     AskedObjective,
@@ -189,7 +189,7 @@ def create_app(engine: Engine) -> Starlette:
         data = await join_chunks(request.stream(), MAX_HEAD_BYTES, too_large)
         if hashlib.sha256(data).hexdigest() != request.path_params["name"]:
             raise HeadRefused("the hash of the taught head differs from its path; upload it again")
-        await with_heads(engine).put_head(data)
+        await require_teachable(engine).put_head(data)
         return Response(status_code=204)
 
     return Starlette(
@@ -199,12 +199,15 @@ def create_app(engine: Engine) -> Starlette:
             _route_work("/v1/corrections", AlignRequest, engine.align),
             _route_work("/v1/states", StatesRequest, partial(text_states, engine), STATES.dump_python),
             _route_work(
-                "/v1/rows", RowsRequest, lambda request: with_heads(engine).rows(request), RowsResponse.model_dump
+                "/v1/rows",
+                RowsRequest,
+                lambda request: require_teachable(engine).rows(request),
+                RowsResponse.model_dump,
             ),
             _route_work(
                 "/v1/token_labels",
                 TokenLabelsRequest,
-                lambda request: with_judges(engine).label_tokens(request),
+                lambda request: require_judges(engine).label_tokens(request),
                 TokenLabels.model_dump,
             ),
             Route("/v1/heads/{name}", put_head, methods=["PUT"]),

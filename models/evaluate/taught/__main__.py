@@ -33,7 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import aligner_proxy.teaching
 from aligner_proxy.cli.options import silence_libraries
-from aligner_proxy.engine.api import AlignRequest, Engine, with_heads
+from aligner_proxy.engine.api import AlignRequest, Engine, require_teachable
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import ConfigError, CorrectionError
@@ -144,7 +144,7 @@ class Teacher:
     async def _lesson(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
         examples = subject.read()
         planned = plan_material(subject, examples, self._builtin)
-        reader = RowReader(with_heads(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
+        reader = RowReader(require_teachable(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
         # A folder for each kind: one for all would let go of the rows that were not used for longest.
         cache = RowsCache(self._kept / "rows" / subject.name)
         try:
@@ -247,7 +247,7 @@ class Study:
             yield Results(self._aligner, tuple(self.kinds[:n]), tuple(taught), tuple(judged))
 
     async def _judge(self, kind: TaughtKind, lessons: Sequence[Taught]) -> list[Judged]:
-        heads = with_heads(self.engine)
+        heads = require_teachable(self.engine)
         names = [await heads.put_head(taught.head) if taught.head else "" for taught in lessons]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
         asked = cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)

@@ -20,7 +20,7 @@ from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.taught import HeadShelf, TaughtColumns, select_heads
+from aligner_proxy.engine.model.taught import LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights import manifest
@@ -88,11 +88,11 @@ class HeadPooler(Pooler):
         sent: list[bytes] = about["heads"]
         if not self._shipped and not any(sent):
             return None
-        shelf = HeadShelf(self._device)
+        loaded_heads = LoadedHeads(self._device)
         heads = [TaughtHead.from_bytes(data) if data else None for data in sent]
-        names = [shelf.put(head) if head else "" for head in heads]
+        names = [loaded_heads.put(head) if head else "" for head in heads]
         of = next((head.aligner for head in heads if head), "")
-        chosen = select_heads(shelf, self._shipped, of, about["objectives"], names)
+        chosen = select_heads(loaded_heads, self._shipped, of, about["objectives"], names)
         return TaughtColumns(chosen) if chosen else None
 
 

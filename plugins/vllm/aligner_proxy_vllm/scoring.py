@@ -27,7 +27,7 @@ from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
 from aligner_proxy.engine.loader import describe
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, select_heads
+from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, select_heads
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.taught_head import TaughtHead, unpack
 from aligner_proxy.engine.weights import manifest, sources
@@ -158,7 +158,7 @@ class Scoring:
 
     def _heads(self, asked: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
         """Return the bytes of the request's taught heads; checks them here, so that the worker never gets bad ones."""
-        shelf = HeadShelf(torch.device("cpu"))
+        loaded_heads = LoadedHeads(torch.device("cpu"))
         known: dict[str, bytes] = {}
         for name, text in asked.heads.items():
             try:
@@ -168,8 +168,8 @@ class Scoring:
                 raise HeadRefused(f"taught head {name[:8]}: {error}") from None
             if head.width != self._head.row_width:
                 raise HeadRefused(f"taught head {name[:8]} has {head.width} numbers, rows have {self._head.row_width}")
-            known[shelf.put(head)] = data
-        select_heads(shelf, self._shipped, self.about.content_hash, request.objectives, request.heads)
+            known[loaded_heads.put(head)] = data
+        select_heads(loaded_heads, self._shipped, self.about.content_hash, request.objectives, request.heads)
         return known
 
 

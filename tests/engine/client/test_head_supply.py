@@ -22,11 +22,11 @@ from aligner_proxy.engine.api import (
     AlignRequest,
     ExchangeRows,
     ExchangeText,
-    HasHeads,
     HeadSource,
     RowsRequest,
     RowsResponse,
-    with_heads,
+    Teachable,
+    require_teachable,
 )
 from aligner_proxy.engine.client.circuit_breaker import Breaker
 from aligner_proxy.engine.client.completions import CompletionsClient
@@ -161,7 +161,7 @@ async def test_a_head_lost_while_an_answer_was_read_costs_nothing_but_time(tmp_p
         session = await client.read(align_request(NAME).model_copy(update={"answer": ""}))
         await session.feed(tiny.ANSWER)
         assert await session.wait_for_verdicts(0)
-        subject.runner.shelf._heads.clear()
+        subject.runner.loaded_heads._heads.clear()
         done = await session.finish(align_request(NAME))
         assert scores(done) == [50.0] * 4
     await engine.aclose()
@@ -175,7 +175,7 @@ async def test_whatever_stands_before_an_engine_passes_heads_on(
 ) -> None:
     async with client_of(LocalAdmission(engine), tmp_path / "e.sock", Store(LOUD)) as client:
         subject = wrap(client)
-        assert isinstance(subject, HasHeads)
+        assert isinstance(subject, Teachable)
         assert scores(await subject.align(align_request(NAME))) == [50.0] * 4
         other = head(prior=0.0, bias=7.0)
         assert await subject.put_head(other.to_bytes()) == other.content_hash
@@ -223,7 +223,7 @@ async def test_an_engine_in_this_process_gets_them_from_the_same_source(engine: 
     assert scores(await (await subject.read(align_request(NAME))).finish(align_request(NAME))) == [50.0] * 4
     lacking = await subject.align(align_request("f" * 64))
     assert (close(lacking, await engine.align(align_request())), lacking.untaught) == (True, 1)
-    assert isinstance(subject, HasHeads)
+    assert isinstance(subject, Teachable)
     assert await subject.info() == await engine.info()
 
 
@@ -395,7 +395,7 @@ async def test_an_engine_without_a_model_takes_no_heads(tmp_path: Path) -> None:
         with pytest.raises(HeadsUnavailable):
             await client.rows(rows_request())
     with pytest.raises(HeadsUnavailable):
-        with_heads(ScriptedEngine())
+        require_teachable(ScriptedEngine())
 
 
 # rows

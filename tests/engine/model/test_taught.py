@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.model.taught import HeadShelf, LoadedHead, TaughtColumns, select_heads
+from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
@@ -117,37 +117,40 @@ def test_the_place_behind_the_last_segment_keeps_the_general_score(
 
 
 def test_the_heads_not_used_for_longest_make_room() -> None:
-    shelf = HeadShelf(CPU, limit=3)
-    names = [shelf.put(head(bias=float(i))) for i in range(3)]
-    assert shelf.get(names[0]).bias == 0.0
-    shelf.put(head(bias=3.0))
-    assert len(shelf) == 3
+    loaded_heads = LoadedHeads(CPU, limit=3)
+    names = [loaded_heads.put(head(bias=float(i))) for i in range(3)]
+    assert loaded_heads.get(names[0]).bias == 0.0
+    loaded_heads.put(head(bias=3.0))
+    assert len(loaded_heads) == 3
     with pytest.raises(UnknownHead, match=f"no taught head {names[1][:8]}; upload"):
-        shelf.get(names[1])
-    assert [shelf.get(name).bias for name in (names[0], names[2])] == [0.0, 2.0]
-    assert shelf.put(head(bias=2.0)) == names[2]
-    assert len(shelf) == 3
+        loaded_heads.get(names[1])
+    assert [loaded_heads.get(name).bias for name in (names[0], names[2])] == [0.0, 2.0]
+    assert loaded_heads.put(head(bias=2.0)) == names[2]
+    assert len(loaded_heads) == 3
 
 
 def test_a_request_gets_its_own_head_before_one_that_the_aligner_came_with() -> None:
-    shelf = HeadShelf(CPU)
+    loaded_heads = LoadedHeads(CPU)
     shipped = {wish: LoadedHead.from_head(head(wish, aligner="", bias=9.0), CPU) for wish in WISHES[:2]}
-    own = shelf.put(head(bias=1.0))
-    assert {at: each.bias for at, each in select_heads(shelf, shipped, "hash0", WISHES, ()).items()} == {0: 9.0, 1: 9.0}
-    named = select_heads(shelf, shipped, "hash0", WISHES, (own, "", ""))
+    own = loaded_heads.put(head(bias=1.0))
+    assert {at: each.bias for at, each in select_heads(loaded_heads, shipped, "hash0", WISHES, ()).items()} == {
+        0: 9.0,
+        1: 9.0,
+    }
+    named = select_heads(loaded_heads, shipped, "hash0", WISHES, (own, "", ""))
     assert {at: each.bias for at, each in named.items()} == {0: 1.0, 1: 9.0}
-    assert select_heads(shelf, {}, "hash0", WISHES, ()) == {}
+    assert select_heads(loaded_heads, {}, "hash0", WISHES, ()) == {}
 
 
 def test_a_head_of_another_aligner_or_objective_judges_nothing() -> None:
-    shelf = HeadShelf(CPU)
-    name = shelf.put(head())
+    loaded_heads = LoadedHeads(CPU)
+    name = loaded_heads.put(head())
     with pytest.raises(HeadRefused, match=f"{name[:8]} is for aligner hash0, but the request is for hash1"):
-        select_heads(shelf, {}, "hash1", WISHES, (name, "", ""))
+        select_heads(loaded_heads, {}, "hash1", WISHES, (name, "", ""))
     with pytest.raises(HeadRefused, match=f"{name[:8]} is for another objective"):
-        select_heads(shelf, {}, "hash0", WISHES, ("", name, ""))
+        select_heads(loaded_heads, {}, "hash0", WISHES, ("", name, ""))
     with pytest.raises(UnknownHead, match="ffffffff"):
-        select_heads(shelf, {}, "hash0", WISHES, ("", "", "f" * 64))
+        select_heads(loaded_heads, {}, "hash0", WISHES, ("", "", "f" * 64))
 
 
 def test_a_row_has_as_many_numbers_as_the_head_says(detector: DetectorHead, states: torch.Tensor) -> None:
