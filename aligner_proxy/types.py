@@ -536,7 +536,7 @@ class Policy:
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED
     aligner: str = DEFAULT_ALIGNER
-    aligner_shares: tuple[AlignerShare, ...] = ()  # several aligners, until one is drawn for the conversation
+    aligner_shares: tuple[AlignerShare, ...] = ()  # several aligners, until one is picked for the conversation
     shadow_aligner: AlignerShare | None = None  # also scores the same answers, for comparison only
     hand_off: HandOff | None = None  # webhook to which doubtful answers are reported
     sample: float = 1.0  # share of requests that are judged

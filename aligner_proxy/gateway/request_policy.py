@@ -77,14 +77,18 @@ async def resolve_request(
     try:
         with _as_http_errors():
             request = request_facts(data, user, fields, policies.keys, current.resolver)
-            if current.resolver.draws:
+            if current.resolver.splits_traffic:
                 request = _add_position(request, data, user)
             targets = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
             other_requests = (replace(request, model=model, groups=groups) for model, groups in targets)
             policy = resolve_for_models(current.resolver, request, other_requests)
             if policy.aligner_shares:  # shares set by metadata
                 request = _add_position(request, data, user)
-                policy = policy if request.position is None else shares.draw_aligner(policy, request.position)
+                policy = (
+                    policy
+                    if request.traffic_percentile is None
+                    else shares.pick_aligner(policy, request.traffic_percentile)
+                )
             policy = await extensions.resolve_async(policy, request)
             if current.asks_models or policy.editor != LOCAL_EDITOR or policy.judges:
                 policy = _add_payer(policy, request, user)
@@ -94,11 +98,13 @@ async def resolve_request(
 
 
 def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """Add the conversation's position, which decides which of several aligners is drawn."""
+    """Add the conversation's percentile of the traffic, which decides which of several aligners is picked."""
     form = wire(user.request_route)
     if form is None:
         return request
-    return replace(request, position=shares.traffic_position(request.namespace, form.first_exchange(data, 0).turns))
+    return replace(
+        request, traffic_percentile=shares.traffic_percentile(request.namespace, form.first_exchange(data, 0).turns)
+    )
 
 
 def resolve_answer(

@@ -181,7 +181,7 @@ class RequestFacts:
     """Whether the aliases come from the operator's keys file; key owners choose LiteLLM's own."""
     is_operator: bool = False
     """Whether the request came with the master key, or from an administrator of LiteLLM: it may add any objective."""
-    position: int | None = None
+    traffic_percentile: int | None = None
     """The conversation's percentile in its tenant's traffic, 0 to 99; set only if aligners share the traffic."""
 
     @property
@@ -192,7 +192,7 @@ class RequestFacts:
     @property
     def is_cacheable(self) -> bool:
         """Whether the policy depends only on file, model, team and key, so that it can be cached."""
-        # `position` does not matter: the aligner is drawn after the cache.
+        # `traffic_percentile` does not matter: the aligner is picked after the cache.
         is_plain = self.team_settings is None and self.key_settings is None
         return is_plain and not (self.tags or self.asked or self.own or self.bypass) and len(self.model) <= _USUAL_CHARS
 
@@ -324,8 +324,8 @@ class PolicyResolver:
         self.reads_tool_results = any(standard.reads_tool_results for standard in standards)
         """Whether a plugin's key needs the tool results; if the file does not need them, metadata cannot ask for
         them."""
-        self.draws = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
-        """Whether this file divides traffic among aligners, so that a request needs its `position`."""
+        self.splits_traffic = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
+        """Whether this file divides traffic among aligners, so that a request needs its `traffic_percentile`."""
         self._only_route: Route | None = None
         """The route that applies to every request; None: the first that matches."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
@@ -343,13 +343,13 @@ class PolicyResolver:
 
     def resolve(self, facts: RequestFacts) -> Policy:
         """The policy of one request; raises `ForbiddenError` if it asks for something that its tenant may not have."""
-        policy = self._resolve_before_draw(facts)
-        if policy.aligner_shares and facts.position is not None:
-            policy = shares.draw_aligner(policy, facts.position)
+        policy = self._resolve_with_shares(facts)
+        if policy.aligner_shares and facts.traffic_percentile is not None:
+            policy = shares.pick_aligner(policy, facts.traffic_percentile)
         return policy
 
-    def _resolve_before_draw(self, facts: RequestFacts) -> Policy:
-        """The policy before an aligner is drawn, from the cache if the request is cacheable."""
+    def _resolve_with_shares(self, facts: RequestFacts) -> Policy:
+        """The policy before an aligner is picked, from the cache if the request is cacheable."""
         if not facts.is_cacheable:
             return self._resolve(facts)
         return self._cached(tuple(getattr(facts, name) for name in _CACHE_KEY))

@@ -79,7 +79,7 @@ def leading_aligner(choice: str | Shares) -> str:
     return choice if isinstance(choice, str) else max(choice, key=lambda pair: pair[1])[0]
 
 
-def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
+def traffic_percentile(tenant: str, turns: Sequence[Turn]) -> int:
     """The percentile of a conversation in its tenant's traffic, 0 to 99, by which an aligner is chosen.
 
     It is a hash of the turns up to the user's first one, because every request of a conversation repeats these.
@@ -90,12 +90,12 @@ def traffic_position(tenant: str, turns: Sequence[Turn]) -> int:
     return int.from_bytes(digest[:8]) % _WHOLE
 
 
-def draw_aligner(policy: Policy, position: int) -> Policy:
-    """The policy with the aligner whose share covers `position`, and with the heads taught for that aligner."""
+def pick_aligner(policy: Policy, percentile: int) -> Policy:
+    """The policy with the aligner whose share covers `percentile`, and with the heads taught for that aligner."""
     end = 0
     for share in policy.aligner_shares:
         end += share.percent
-        if position < end:
+        if percentile < end:
             return _with_aligner(policy, share)
     # Only a policy without shares comes here: shares sum to 100, and positions are below that.
     return replace(policy, aligner_shares=())

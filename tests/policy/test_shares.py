@@ -85,15 +85,15 @@ def test_trusted_metadata_may_share(file: Path) -> None:
 
 def test_a_conversation_keeps_its_place_and_others_lie_evenly() -> None:
     asked = first("How do I boil rice?")
-    assert shares.traffic_position("team:a", asked) == shares.traffic_position(
+    assert shares.traffic_percentile("team:a", asked) == shares.traffic_percentile(
         "team:a", (*asked, Turn("assistant", "So."), *asked)
     )
-    places = [shares.traffic_position("team:a", first(f"Question {n}")) for n in range(20_000)]
+    places = [shares.traffic_percentile("team:a", first(f"Question {n}")) for n in range(20_000)]
     counts = Counter(places)
     assert set(counts) == set(range(100))
     assert 140 < min(counts.values()) <= max(counts.values()) < 270  # 200 each; four standard deviations are 56
-    assert {shares.traffic_position(f"team:{n}", asked) for n in range(200)} != {
-        shares.traffic_position("team:a", asked)
+    assert {shares.traffic_percentile(f"team:{n}", asked) for n in range(200)} != {
+        shares.traffic_percentile("team:a", asked)
     }
 
 
@@ -102,7 +102,7 @@ def test_each_aligner_gets_its_share_and_a_larger_share_keeps_whom_it_had(file: 
     more = loaded(file, {"defaults": {"aligner": {"default": 80, "acme-2": 20}}})
 
     def of(resolver: PolicyResolver) -> list[str]:
-        return [resolver.resolve(RequestFacts("gpt", position=at)).aligner for at in range(100)]
+        return [resolver.resolve(RequestFacts("gpt", traffic_percentile=at)).aligner for at in range(100)]
 
     assert Counter(of(few)) == SPLIT
     assert Counter(of(more)) == {"default": 80, "acme-2": 20}
@@ -114,10 +114,12 @@ def test_what_is_drawn_is_the_policy_of_that_aligner_with_its_own_heads(file: Pa
     text["routes"] = [{"match": {}, "objectives": ["own"]}]
     file.write_text(yaml.safe_dump(text, sort_keys=False))
     resolver = PolicyResolver(config.load(file), lambda tenant, objective, aligner: f"head of {aligner}")
-    policy = resolver.resolve(RequestFacts("gpt", position=97))
+    policy = resolver.resolve(RequestFacts("gpt", traffic_percentile=97))
     assert (policy.aligner, policy.aligner_shares) == ("acme-2", ())
     assert [objective.head for objective in policy.objectives] == ["head of acme-2"]
-    assert [o.head for o in resolver.resolve(RequestFacts("gpt", position=3)).objectives] == ["head of default"]
+    assert [o.head for o in resolver.resolve(RequestFacts("gpt", traffic_percentile=3)).objectives] == [
+        "head of default"
+    ]
 
 
 def test_without_a_position_the_largest_share_leads(file: Path) -> None:
