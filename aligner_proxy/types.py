@@ -117,18 +117,18 @@ class IncomingKind(StrEnum):
         return self.value.removeprefix("incoming_")
 
 
-class Standard:
+class Requirement:
     """A plugin's requirement on answers besides the objectives, given as the value of a policy key.
 
-    Every default requires nothing. With a standard in its policy, an answer is checked even without objectives. An
-    empty value counts as no standard.
+    Every default requires nothing. With a requirement in its policy, an answer is checked even without objectives. An
+    empty value counts as no requirement.
     """
 
     __slots__ = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels that describe the standard to operators."""
+        """Labels that describe the requirement to operators."""
         return ()
 
     @property
@@ -137,23 +137,23 @@ class Standard:
         return ()
 
     @property
-    def operator_part(self) -> object:
-        """The operator's part of the standard as JSON-able data, for the policy hash; nothing from the request."""
+    def operator_settings(self) -> object:
+        """The operator's settings as JSON-able data, for the policy hash; nothing from the request."""
         return ()
 
     @property
     def header_names(self) -> tuple[str, ...]:
-        """Request headers that the standard reads (`RequestFacts.given`)."""
+        """Request headers that the requirement reads (`RequestFacts.given`)."""
         return ()
 
     @property
     def reads_tool_results(self) -> bool:
-        """Whether the standard reads tool results (`RequestFacts.tool_results`)."""
+        """Whether the requirement reads tool results (`RequestFacts.tool_results`)."""
         return False
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """Paths of the files that the standard uses, as written in the policies file."""
+        """Paths of the files that the requirement uses, as written in the policies file."""
         return ()
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> Mapping[str, str]:
@@ -163,8 +163,8 @@ class Standard:
         """
         return {}
 
-    def with_files(self, texts: Mapping[str, str]) -> Standard:
-        """A copy of the standard that holds the texts of its files."""
+    def with_files(self, texts: Mapping[str, str]) -> Requirement:
+        """A copy of the requirement that holds the texts of its files."""
         return self
 
 
@@ -173,7 +173,7 @@ class Finding:
     """A problem that a stage found in an answer, and its replacement; offsets refer to the text before the edit."""
 
     against: str
-    """Name of the standard or rule that the passage violates, comparable to an objective's name."""
+    """Name of the requirement or rule that the passage violates, comparable to an objective's name."""
     start: int
     end: int
     kind: str
@@ -633,17 +633,17 @@ class Policy:
         return next((value for key, value in self.extensions if key == name), default)
 
     @property
-    def standards(self) -> tuple[tuple[str, Standard], ...]:
-        """(name, value) of each standard that a plugin sets."""
-        return tuple((name, value) for name, value in self.extensions if isinstance(value, Standard) and value)
+    def requirements(self) -> tuple[tuple[str, Requirement], ...]:
+        """(name, value) of each requirement that a plugin sets."""
+        return tuple((name, value) for name, value in self.extensions if isinstance(value, Requirement) and value)
 
     @property
     def source_texts(self) -> tuple[str, ...]:
         """Texts from plugins whose facts do not count as invented."""
-        return tuple(text for _, standard in self.standards for text in standard.source_texts)
+        return tuple(text for _, requirement in self.requirements for text in requirement.source_texts)
 
-    def without_standards(self) -> Policy:
-        others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Standard))
+    def without_requirements(self) -> Policy:
+        others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Requirement))
         return replace(self, extensions=others)
 
     def with_extension(self, name: str, value: Any) -> Policy:

@@ -152,8 +152,8 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 
 def policy_hash(policy: Policy) -> str:
     """Hash of the settings that have an effect, without tenant and origins; 16 hexadecimal digits."""
-    parts = {name: value for name, value in asdict(policy.without_standards()).items() if name not in _NOT_POLICY}
-    parts["standards"] = [(name, standard.operator_part) for name, standard in policy.standards]
+    parts = {name: value for name, value in asdict(policy.without_requirements()).items() if name not in _NOT_POLICY}
+    parts["standards"] = [(name, requirement.operator_settings) for name, requirement in policy.requirements]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -299,7 +299,7 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
     warnings += _objective_warnings(checked, policy)
     warnings += checked.extensions.explain(policy, facts)
-    if not (policy.objectives or policy.standards):
+    if not (policy.objectives or policy.requirements):
         warnings.append("no objectives: such an answer is skipped (reason no_objectives)")
     return [*warnings, *checked.gaps]
 

@@ -146,7 +146,7 @@ def lets_through(policy: Policy) -> list[str]:
     """The skip reasons and failure classes that let an unjudged or uncorrected answer through to the client."""
     if policy.mode is not Mode.ENFORCE:
         return [f"mode {policy.mode.value}"]
-    if not (policy.objectives or policy.standards):
+    if not (policy.objectives or policy.requirements):
         return [SkipReason.NO_OBJECTIVES.value]
     reasons = [reason.value for reason in GOVERNED_SKIPS if policy.on_skip.reaction_to(reason) is OnSkip.PASSTHROUGH]
     reasons += [kind.value for kind in SideKind if policy.side_treatment(kind) is SideTreatment.PASS]
@@ -158,7 +158,7 @@ def lets_through(policy: Policy) -> list[str]:
 def describe_nothing_remains(policy: Policy) -> str:
     """What a client gets of an answer of which nothing would remain, in the words of `check`."""
     reaction = policy.if_nothing_remains
-    if policy.mode is not Mode.ENFORCE or not (policy.objectives or policy.standards):
+    if policy.mode is not Mode.ENFORCE or not (policy.objectives or policy.requirements):
         return _ORIGINAL
     original = "an error (on_error: gate)" if policy.final_action(FailureClass.GATE) is OnError.BLOCK else _ORIGINAL
     if reaction is IfNothingRemains.ORIGINAL:

@@ -311,7 +311,7 @@ class Pipeline:
             return DeferredSession(engine)  # occupies no engine slot while the upstream writes
         deadline = time.monotonic() + policy.deadline_s
         # no head judges such an answer, but stages may still edit it
-        if not policy.objectives and policy.standards:
+        if not policy.objectives and policy.requirements:
             return UnjudgedSession()
         policy = self.extensions.prefill(policy)
         if not policy.objectives:

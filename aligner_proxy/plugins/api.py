@@ -29,7 +29,7 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.server_address import ServerAddress as ServerAddress
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Turn
 from aligner_proxy.types import Finding as Finding
-from aligner_proxy.types import Standard as Standard
+from aligner_proxy.types import Requirement as Requirement
 
 GROUP = "aligner_proxy"
 """Name of the entry point group and of the hooks."""

@@ -67,9 +67,9 @@ def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
 
 
 def _names_objectives(file: PolicyFile) -> bool:
-    """Whether the file has any objective or standard, in a route or in a tenant."""
+    """Whether the file has any objective or requirement, in a route or in a tenant."""
     by_routes = any(route.objectives or route_selector(route) for route in file.routes)
-    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(file.standards())
+    return by_routes or any(tenant.enforce for tenant in file.tenants) or any(file.requirements())
 
 
 def _relevant_settings(file: PolicyFile) -> object:

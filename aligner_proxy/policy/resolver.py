@@ -66,11 +66,11 @@ from aligner_proxy.types import (
     OnSkip,
     Policy,
     Quota,
+    Requirement,
     Selection,
     SideKind,
     SideTreatment,
     SkipPolicy,
-    Standard,
     Traffic,
     Write,
 )
@@ -303,7 +303,7 @@ class _MetadataReader:
         """Whether the corrector, rules or files that metadata names are loaded; a policies file must name them, too."""
         if key == "corrector":
             return value in self._correctors
-        if isinstance(value, Standard):
+        if isinstance(value, Requirement):
             return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
         return key != "plugin_rules" or self._rules.issuperset(value or ())
 
@@ -318,10 +318,12 @@ class PolicyResolver:
         self._tenant_objectives = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
         self._head_of = head_of
         self._keys = {key.name: key for key in policy_file.declarations.keys if not key.grant}
-        standards = [standard for _, _, standard in policy_file.standards()]
-        self.header_names = tuple(dict.fromkeys(name for standard in standards for name in standard.header_names))
+        requirements = [requirement for _, _, requirement in policy_file.requirements()]
+        self.header_names = tuple(
+            dict.fromkeys(name for requirement in requirements for name in requirement.header_names)
+        )
         """The request headers that plugins' keys name; metadata cannot add headers."""
-        self.reads_tool_results = any(standard.reads_tool_results for standard in standards)
+        self.reads_tool_results = any(requirement.reads_tool_results for requirement in requirements)
         """Whether a plugin's key needs the tool results; if the file does not need them, metadata cannot ask for
         them."""
         self.splits_traffic = any(isinstance(block.aligner, tuple) for _, block in policy_file.blocks())
@@ -391,7 +393,7 @@ class PolicyResolver:
         gateway_values = {name: setting_value(policy, name) for name in SETTINGS}
         plugin_values = {name: policy.extension(name, key.default) for name, key in self._keys.items()}
         return gateway_values | {
-            name: value.labels if isinstance(value, Standard) else value for name, value in plugin_values.items()
+            name: value.labels if isinstance(value, Requirement) else value for name, value in plugin_values.items()
         }
 
     def _resolve_cacheable(self, values: tuple[Any, ...]) -> Policy:
@@ -494,7 +496,7 @@ class PolicyResolver:
 
     def _with_files(self, key: str, value: Any) -> Any:
         """The value of a plugin's key, completed by the texts of the files that it names."""
-        return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Standard) else value
+        return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Requirement) else value
 
     def _plugin_grants(
         self, grants: Sequence[_Layer]

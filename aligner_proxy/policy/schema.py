@@ -51,8 +51,8 @@ from aligner_proxy.types import (
     Mode,
     OnError,
     OnSkip,
+    Requirement,
     SideTreatment,
-    Standard,
     StreamMode,
     Verify,
     Write,
@@ -593,20 +593,20 @@ class PolicyFile(_Block):
         copy._warnings = tuple(warnings)
         return copy
 
-    def standards(self) -> Iterator[tuple[KeyPath, str, Standard]]:
-        """Every setting by which a plugin checks answers (a `Standard`): its position, its key, and its value."""
+    def requirements(self) -> Iterator[tuple[KeyPath, str, Requirement]]:
+        """Every setting by which a plugin checks answers (a `Requirement`): its position, its key, and its value."""
         for path, block in self.blocks():
             for key in self._declarations.keys:
                 value = getattr(block, key.name, None)
-                if isinstance(value, Standard) and value:
+                if isinstance(value, Requirement) and value:
                     yield (*path, key.name), key.name, value
 
     def with_file_texts(self) -> PolicyFile:
         """A copy with the texts of the files that plugins' keys name; reads them, and raises `ConfigError`."""
         texts: dict[str, dict[str, str]] = {}
-        for path, key, standard in self.standards():
+        for path, key, requirement in self.requirements():
             place = partial(self._source.place_of, *path)
-            texts.setdefault(key, {}).update(standard.read_files(place, self._source.resolve))
+            texts.setdefault(key, {}).update(requirement.read_files(place, self._source.resolve))
         copy = self.model_copy()
         copy._file_texts = texts
         return copy

@@ -70,12 +70,12 @@ def takes_away(grant: str, value: object) -> bool:
 def stricter_policy(policy: Policy, other: Policy) -> Policy:
     """Merge two policies into one as strict as both: the one with the stricter mode, tightened by the other.
 
-    If the modes are equal, the first policy and its objectives are used. A policy without objectives and standards
+    If the modes are equal, the first policy and its objectives are used. A policy without objectives and requirements
     corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
     """
     lead, weaker = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
     # A bypass needs the consent of both.
-    lead = _with_standards(replace(lead, bypass=policy.bypass and other.bypass), weaker)
+    lead = _with_requirements(replace(lead, bypass=policy.bypass and other.bypass), weaker)
     if not _strength(weaker):
         return lead
     values = {name: _stricter_value(name, getattr(lead, name), getattr(weaker, name)) for name in _compared_settings()}
@@ -96,16 +96,16 @@ def _declines_harm_alone(*policies: Policy) -> bool:
 
 
 def _strength(policy: Policy) -> int:
-    """The index of the mode on its scale; 0, as for `off`, for a policy with neither objectives nor standards."""
-    return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.standards else 0
+    """The index of the mode on its scale; 0, as for `off`, for a policy with neither objectives nor requirements."""
+    return _SCALES["mode"].index(policy.mode) if policy.objectives or policy.requirements else 0
 
 
-def _with_standards(policy: Policy, other: Policy) -> Policy:
-    """Add each standard of `other` whose key `policy` does not have."""
-    present = {name for name, _ in policy.standards}
-    for name, standard in other.standards:
+def _with_requirements(policy: Policy, other: Policy) -> Policy:
+    """Add each requirement of `other` whose key `policy` does not have."""
+    present = {name for name, _ in policy.requirements}
+    for name, requirement in other.requirements:
         if name not in present:
-            policy = policy.with_extension(name, standard)
+            policy = policy.with_extension(name, requirement)
     return policy
 
 

@@ -40,8 +40,8 @@ from aligner_proxy.types import (
     OnError,
     Outcome,
     Policy,
+    Requirement,
     SegmentScore,
-    Standard,
     Status,
     StreamMode,
     Turn,
@@ -468,7 +468,7 @@ async def test_unjudged_policies_ask_nobody() -> None:
     assert not policy.judges
 
 
-class Pages(tuple[str, ...], Standard):
+class Pages(tuple[str, ...], Requirement):
     """Texts to which answers are held, as a plugin sets them."""
 
     __slots__ = ()

@@ -17,7 +17,7 @@ from aligner_proxy.policy.plugin_keys import Declarations, PolicyKey, SelectorFo
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.policy.strictness import stricter_policy
-from aligner_proxy.types import Mode, Objective, Policy, Standard, StreamMode
+from aligner_proxy.types import Mode, Objective, Policy, Requirement, StreamMode
 
 
 class Options(BaseModel):
@@ -245,7 +245,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @dataclass(frozen=True)
-class Rules(Standard):
+class Rules(Requirement):
     """A file of rules, and the header that may bring more."""
 
     file: str
@@ -272,7 +272,7 @@ class Rules(Standard):
             raise ConfigError(f"{place(0)}: no file {self.file}")
         return {self.file: path(self.file).read_text()}
 
-    def with_files(self, texts: Mapping[str, str]) -> Standard:
+    def with_files(self, texts: Mapping[str, str]) -> Requirement:
         return Rules(self.file, texts.get(self.file, ""))
 
 
@@ -306,9 +306,9 @@ def test_what_answers_are_held_to_names_files_and_headers(tmp_path: Path) -> Non
         ("R.md",),
         "policies.yaml:3 (route route-1)",
     )
-    assert policy.without_standards().standards == resolver.resolve(RequestFacts("other")).standards == ()
+    assert policy.without_requirements().requirements == resolver.resolve(RequestFacts("other")).requirements == ()
     named, strange = (
-        resolver.resolve(RequestFacts("other", team_id=name, team_settings={"rules": name})).standards
+        resolver.resolve(RequestFacts("other", team_id=name, team_settings={"rules": name})).requirements
         for name in ("R.md", "/etc/hostname")
     )
     assert ([value.source_texts for _, value in named], strange) == ([("No shouting.",)], ())
@@ -317,14 +317,14 @@ def test_what_answers_are_held_to_names_files_and_headers(tmp_path: Path) -> Non
         with_rules(tmp_path, text)
 
 
-def test_a_policy_with_a_standard_alone_is_in_force_and_holds_for_another_beside_it() -> None:
+def test_a_policy_with_a_requirement_alone_is_in_force_and_holds_for_another_beside_it() -> None:
     rules = Policy("r").with_extension("rules", Rules("R.md"))
     off = Policy("o", (Objective("a", "A: one"),), mode=Mode.SHADOW)
     nothing = Policy("n")
     assert stricter_policy(nothing, rules).name == "r"
     assert stricter_policy(rules, off).name == "r"
     both = stricter_policy(Policy("b", off.objectives), rules)
-    assert (both.name, both.standards) == ("b", rules.standards)
+    assert (both.name, both.requirements) == ("b", rules.requirements)
 
 
 def test_metadata_that_is_not_trusted_may_withdraw_a_right(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def find_policy_reason(policy: Policy) -> SkipReason | None:
         return SkipReason.MODE_OFF
     if policy.bypass:
         return SkipReason.BYPASS
-    return None if policy.objectives or policy.standards else SkipReason.NO_OBJECTIVES
+    return None if policy.objectives or policy.requirements else SkipReason.NO_OBJECTIVES
 
 
 def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) -> SkipReason | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from aligner_proxy.errors import ConfigError, ForbiddenError
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.policy.yaml_file import quote_name
-from aligner_proxy.types import Policy, Standard
+from aligner_proxy.types import Policy, Requirement
 from aligner_proxy_grounding.contradictions import find_contradiction
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import MAX_CHARS, ReferencePage, read_page
@@ -52,7 +52,7 @@ class Reference:
         return f"{self.kind.value} {self.name}".strip()
 
 
-class References(tuple[Reference, ...], Standard):
+class References(tuple[Reference, ...], Requirement):
     """The references of a policy; before a request is resolved, only files have a text."""
 
     __slots__ = ()
@@ -67,7 +67,7 @@ class References(tuple[Reference, ...], Standard):
         return tuple(reference.text for reference in self)
 
     @property
-    def operator_part(self) -> object:
+    def operator_settings(self) -> object:
         """Kind and name of each, and the text of the operator's files; it contains no text of a request."""
         # part of the policy's hash, which must not depend on the request
         return [(r.kind, r.name, r.text if r.kind is ReferenceKind.FILE else "") for r in self]

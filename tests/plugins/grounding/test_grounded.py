@@ -136,5 +136,5 @@ def test_to_the_gate_a_reference_is_a_source_of_facts() -> None:
     )
     correction = Correction(after, scores)
     assert judge(before, correction, KIND).text == after
-    refused = judge(before, correction, KIND.without_standards())
+    refused = judge(before, correction, KIND.without_requirements())
     assert (refused.text, refused.dropped) == (before, (GateRule.INVENTED_FACT.value,))

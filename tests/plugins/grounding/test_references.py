@@ -213,7 +213,7 @@ def test_without_the_plugin_its_keys_are_named_with_the_distribution(file: Path)
     read = config.load(file)  # declares nothing
     needs = "needs the plugin distribution aligner-proxy-grounding, which is not installed"
     assert [needs in warning for warning in read.warnings] == [True] * 3
-    assert PolicyResolver(read).resolve(RequestFacts("gpt", system="Be kind.")).standards == ()
+    assert PolicyResolver(read).resolve(RequestFacts("gpt", system="Be kind.")).requirements == ()
 
 
 def test_hashes_tell_the_operators_texts_apart_and_no_others(file: Path) -> None:
