@@ -291,7 +291,7 @@ def time_products(bench: Bench) -> Iterator[Row]:
 class Pair:
     """Two equal models of a shape: one as the library runs it, and one as the engine does.
 
-    `recording_s` and `gigabytes` are what the recorded forwards took.
+    `recording_s` and `gigabytes` are what the recorded forward passes took.
     """
 
     shape: str

@@ -28,7 +28,7 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 _KEY_HEADS = {"tiny": 2, "135M": 3, "1.1B": 4}
 _POSITIONS = {"tiny": 1024}
-"""On a CPU, attention of recorded forwards reads as many places as there may be; others have 4096."""
+"""On a CPU, attention of recorded forward passes reads as many places as there may be; others have 4096."""
 
 
 def count_key_heads(shape: str) -> int:

@@ -51,7 +51,7 @@ def show_outcome(console: Console, answer: str, outcome: Outcome) -> None:
     """Print a status line, the diff, and the segments with their scores and the objectives that they violate."""
     correction = outcome.correction
     reason = f" ({outcome.reason})" if outcome.reason else ""
-    cost = f", {correction.counts.forwards} forwards" if correction else ""
+    cost = f", {correction.counts.forwards} forward passes" if correction else ""
     console.print(Text(f"{outcome.status.value}{reason}", style=_STYLES.get(outcome.status, "")), end="")
     console.print(Text(f" in {outcome.ms:.0f} ms{cost}", style="dim"))
     console.print(render_diff(answer, outcome.text or ""))

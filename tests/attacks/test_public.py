@@ -36,7 +36,7 @@ from aligner_proxy_review.cli import console as console_command
 from aligner_proxy_review.cli import replay as replay_command
 from aligner_proxy_review.cli import review
 from aligner_proxy_review.console.application import COOKIE
-from aligner_proxy_review.replay import Ending, ReplayCase, ReplayRun
+from aligner_proxy_review.replay import ReplayCase, ReplayResult, ReplayRun
 from tests.attacks.attack import Attack, rows
 from tests.e2e.conftest import deployment as deployment
 from tests.e2e.conftest import engine as engine
@@ -289,9 +289,9 @@ def printed(attack: Attack, site: Site, monkeypatch: pytest.MonkeyPatch) -> str:
     elif attack.payload == "replay":
         case = ReplayCase(
             replace(entry, call_id=ESCAPE),
-            ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
-            ReplayRun(Ending.FAILED, ESCAPE, ESCAPE),
-            ReplayRun(Ending.SKIPPED, ESCAPE, ESCAPE),
+            ReplayRun(ReplayResult.SKIPPED, ESCAPE, ESCAPE),
+            ReplayRun(ReplayResult.FAILED, ESCAPE, ESCAPE),
+            ReplayRun(ReplayResult.SKIPPED, ESCAPE, ESCAPE),
         )
         replay_command._show_cases(screen, [case])
     elif attack.payload == "audit":

@@ -85,7 +85,7 @@ class RecordedForwards:
         for number, count in enumerate(counts):
             progress(len(buckets) + number, len(buckets) + len(counts))
             self._find_choice(count)
-        log.info("recorded %d forwards in %.1f s", len(buckets), time.perf_counter() - began)
+        log.info("recorded %d forward passes in %.1f s", len(buckets), time.perf_counter() - began)
 
     def find_forward(self, rows: int) -> Replay:
         """The recorded forward of a bucket, recorded now if it is not yet."""

@@ -50,7 +50,7 @@ def try_kernel() -> str | None:
 
 
 def accelerate(runner: ModelRunner, progress: Callable[[str], None] = lambda _: None) -> bool:
-    """Record the runner's forwards as CUDA graphs; return whether it was done. The first time, kernels are compiled."""
+    """Record the runner's passes as CUDA graphs; return whether it was done. The first time, kernels are compiled."""
     obstacle = find_missing_part() or _record(runner, progress)
     if obstacle:
         log.warning("corrections are the same, but slower: no CUDA graphs with %s", obstacle)

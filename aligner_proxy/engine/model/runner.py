@@ -103,11 +103,11 @@ class ModelRunner:
         # rounded up to whole blocks
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
-        # one block more, for the padding of recorded forwards
+        # one block more, for the padding of recorded forward passes
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
         self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
         self.recorded: RecordedForwards | None = None
-        """The forwards of our own stack, if they are used."""
+        """The forward passes of our own stack, if they are used."""
 
     @property
     def device(self) -> str:
@@ -118,7 +118,7 @@ class ModelRunner:
         """Everything but the weights that the cost of a forward pass depends on, as text: the key of stored costs."""
         device = self._model.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _find_cpu_name()
-        mode = "recorded forwards" if self.recorded else f"up to {self._threads.most} threads"
+        mode = "recorded forward passes" if self.recorded else f"up to {self._threads.most} threads"
         return f"{name}, {mode}, {self._model.dtype}, torch {torch.__version__}"
 
     @property

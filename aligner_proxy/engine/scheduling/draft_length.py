@@ -84,7 +84,7 @@ class CostCurve:
             index = max(1, bisect_left(self.points, tokens, key=lambda point: point[0]))
             (left_tokens, left_cost), (right_tokens, right_cost) = self.points[index - 1 : index + 1]
         else:
-            # recorded forwards cost the same up to the next size, so the rise is that since the last lower cost
+            # recorded forward passes cost the same up to the next size, so the rise is that since the last lower cost
             lower = (point for point in reversed(self.points) if point[1] < right_cost)
             left_tokens, left_cost = next(lower, (right_tokens - 1, right_cost))
         share = (tokens - left_tokens) / (right_tokens - left_tokens)

@@ -30,7 +30,7 @@ _GATE = "gate_"
 """How the gate's reasons begin."""
 
 
-class Ending(StrEnum):
+class ReplayResult(StrEnum):
     """Result of one answer, delivered or, in shadow mode, only recorded."""
 
     CHANGED = "changed"
@@ -55,7 +55,7 @@ class ReplayChange(StrEnum):
 class ReplayRun:
     """One answer in one of the two runs. `text` is the text that was, or would have been, delivered."""
 
-    ending: Ending
+    result: ReplayResult
     reason: str | None
     text: str | None
     engine_ms: float = 0.0
@@ -76,17 +76,17 @@ class ReplayCase:
     @property
     def is_as_recorded(self) -> bool:
         """Whether the run before gave what was recorded, so that reviews of the record hold for it."""
-        return (self.before.ending, self.before.text) == (self.recorded.ending, self.recorded.text)
+        return (self.before.result, self.before.text) == (self.recorded.result, self.recorded.text)
 
     @property
     def change(self) -> ReplayChange:
-        before_changed = self.before.ending is Ending.CHANGED
-        after_changed = self.after.ending is Ending.CHANGED
+        before_changed = self.before.result is ReplayResult.CHANGED
+        after_changed = self.after.result is ReplayResult.CHANGED
         if before_changed and after_changed:
             return ReplayChange.SAME if self.before.text == self.after.text else ReplayChange.OTHERWISE
         if before_changed != after_changed:
             return ReplayChange.NEWLY if after_changed else ReplayChange.NO_LONGER
-        return ReplayChange.SAME if self.before.ending is self.after.ending else ReplayChange.OTHER
+        return ReplayChange.SAME if self.before.result is self.after.result else ReplayChange.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ def recorded_run(entry: Entry, content: Content) -> ReplayRun:
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
-    ending = _classify_ending(Status(entry.status), entry.reason, changed)
-    return ReplayRun(ending, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
+    result = _classify_result(Status(entry.status), entry.reason, changed)
+    return ReplayRun(result, entry.reason, text, entry.engine_ms, entry.forwards, entry.aligner)
 
 
 async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s: float | None) -> ReplayRun:
@@ -137,7 +137,7 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
         policy = pipeline.extensions.resolve(policies.resolver.resolve(content.facts), content.facts)
     # the policies of the replay would refuse this request
     except (ForbiddenError, BadRequest):
-        return ReplayRun(Ending.FORBIDDEN, "forbidden", exchange.answer)
+        return ReplayRun(ReplayResult.FORBIDDEN, "forbidden", exchange.answer)
     replay_policy = replace(policy, deadline_s=deadline_s or policy.deadline_s, quota=None, tenant="replay")
     return _make_run(exchange.answer, await pipeline.align(exchange, replay_policy))
 
@@ -146,7 +146,7 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
-        _classify_ending(outcome.status, outcome.reason, changed),
+        _classify_result(outcome.status, outcome.reason, changed),
         outcome.reason,
         outcome.edited if changed else answer,
         correction.ms if correction else 0.0,
@@ -155,13 +155,13 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
     )
 
 
-def _classify_ending(status: Status, reason: str | None, changed: bool) -> Ending:
+def _classify_result(status: Status, reason: str | None, changed: bool) -> ReplayResult:
     """Map a status, with the gate's reason and whether the text changed, to an ending."""
     if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
-        return Ending.FAILED if status is Status.FAILED else Ending.SKIPPED
+        return ReplayResult.FAILED if status is Status.FAILED else ReplayResult.SKIPPED
     if changed:
-        return Ending.CHANGED
-    return Ending.REFUSED if (reason or "").startswith(_GATE) else Ending.LEFT
+        return ReplayResult.CHANGED
+    return ReplayResult.REFUSED if (reason or "").startswith(_GATE) else ReplayResult.LEFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ class RunFigures:
     """Figures of one run; times are the aligner's, in milliseconds, over the answers that it scored."""
 
     answers: int
-    endings: dict[Ending, int]
+    endings: dict[ReplayResult, int]
     refusals: dict[str, int]
     """Number of refused answers by the gate's reason."""
     changed: tuple[float, float, float]
@@ -181,14 +181,16 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
-    endings = Counter(run.ending for run in runs)
+    endings = Counter(run.result for run in runs)
     # the aligner did not score the others to the end
-    times = sorted(run.engine_ms for run in runs if run.ending in (Ending.CHANGED, Ending.LEFT, Ending.REFUSED))
+    times = sorted(
+        run.engine_ms for run in runs if run.result in (ReplayResult.CHANGED, ReplayResult.LEFT, ReplayResult.REFUSED)
+    )
     return RunFigures(
         answers=len(runs),
-        endings={ending: endings[ending] for ending in Ending},
-        refusals=dict(Counter(run.reason or "" for run in runs if run.ending is Ending.REFUSED).most_common()),
-        changed=wilson_interval(endings[Ending.CHANGED], len(runs)),
+        endings={result: endings[result] for result in ReplayResult},
+        refusals=dict(Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED).most_common()),
+        changed=wilson_interval(endings[ReplayResult.CHANGED], len(runs)),
         p50_ms=quantile(times, 0.5),
         p95_ms=quantile(times, 0.95),
         forwards=statistics.fmean(run.forwards for run in runs) if runs else 0.0,

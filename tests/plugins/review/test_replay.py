@@ -18,10 +18,10 @@ from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Mode, Outcome, Status
 from aligner_proxy_review.promotion import ReviewedReplay, compare_with_reviews
 from aligner_proxy_review.replay import (
-    Ending,
     ReplayCase,
     ReplayChange,
     ReplayPolicies,
+    ReplayResult,
     compute_figures,
     count_changes,
     replay,
@@ -63,27 +63,36 @@ def kinder(request: AlignRequest) -> str:
 @pytest.mark.parametrize(
     ("before", "script", "after", "change"),
     [
-        ({}, kinder, Ending.CHANGED, ReplayChange.SAME),
-        ({}, lambda _: "It is so. You friend.", Ending.CHANGED, ReplayChange.OTHERWISE),
-        ({}, unchanged, Ending.LEFT, ReplayChange.NO_LONGER),
-        ({}, lambda _: "", Ending.REFUSED, ReplayChange.NO_LONGER),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, Ending.CHANGED, ReplayChange.NEWLY),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, Ending.LEFT, ReplayChange.SAME),
-        ({"edited": RUDE, "status": Status.UNCHANGED}, lambda _: EngineFault("x"), Ending.FAILED, ReplayChange.OTHER),
+        ({}, kinder, ReplayResult.CHANGED, ReplayChange.SAME),
+        ({}, lambda _: "It is so. You friend.", ReplayResult.CHANGED, ReplayChange.OTHERWISE),
+        ({}, unchanged, ReplayResult.LEFT, ReplayChange.NO_LONGER),
+        ({}, lambda _: "", ReplayResult.REFUSED, ReplayChange.NO_LONGER),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, kinder, ReplayResult.CHANGED, ReplayChange.NEWLY),
+        ({"edited": RUDE, "status": Status.UNCHANGED}, unchanged, ReplayResult.LEFT, ReplayChange.SAME),
+        (
+            {"edited": RUDE, "status": Status.UNCHANGED},
+            lambda _: EngineFault("x"),
+            ReplayResult.FAILED,
+            ReplayChange.OTHER,
+        ),
     ],
 )
 async def test_every_way_it_can_differ(
-    tmp_path: Path, before: Any, script: Any, after: Ending, change: ReplayChange
+    tmp_path: Path, before: Any, script: Any, after: ReplayResult, change: ReplayChange
 ) -> None:
     (case,) = await again(tmp_path, [recorded(**before)], script)
-    assert (case.after.ending, case.change) == (after, change)
+    assert (case.after.result, case.change) == (after, change)
 
 
 async def test_a_shadow_counts_as_what_it_would_have_done(tmp_path: Path) -> None:
     shadow = replace(POLICY, mode=Mode.SHADOW)
     was = recorded(status=Status.SHADOW, reason="would_correct", policy=shadow, text=RUDE)
     (case,) = await again(tmp_path, [was], kinder, more=", mode: shadow")
-    assert (case.before.ending, case.after.ending, case.change) == (Ending.CHANGED, Ending.CHANGED, ReplayChange.SAME)
+    assert (case.before.result, case.after.result, case.change) == (
+        ReplayResult.CHANGED,
+        ReplayResult.CHANGED,
+        ReplayChange.SAME,
+    )
     assert case.after.text == KIND
 
 
@@ -98,7 +107,7 @@ async def test_the_request_is_the_same_again(tmp_path: Path) -> None:
 
 async def test_a_wish_that_is_no_longer_allowed(tmp_path: Path) -> None:
     (case,) = await again(tmp_path, [recorded()], kinder, tenants="routes: [{match: {}, objectives: [harmless]}]\n")
-    assert (case.after.ending, case.change) == (Ending.FORBIDDEN, ReplayChange.NO_LONGER)
+    assert (case.after.result, case.change) == (ReplayResult.FORBIDDEN, ReplayChange.NO_LONGER)
 
 
 async def test_a_deadline_of_its_own_goes_before_the_policys(tmp_path: Path) -> None:
@@ -141,8 +150,8 @@ async def test_figures_add_up(tmp_path: Path) -> None:
     cases = await again(tmp_path, entries, lambda _: Correction(KIND, ms=40.0))
     before = compute_figures([case.before for case in cases])
     after = compute_figures([case.after for case in cases])
-    assert (before.endings[Ending.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
-    assert (after.endings[Ending.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
+    assert (before.endings[ReplayResult.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
+    assert (after.endings[ReplayResult.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
     assert (before.forwards, after.forwards) == (4.0, 0.0)
     assert count_changes(cases)[ReplayChange.NEWLY] == 1
     assert sum(count_changes(cases).values()) == sum(after.endings.values()) == 4

@@ -41,10 +41,10 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy_review.promotion import Target, compare_with_reviews
 from aligner_proxy_review.replay import (
-    Ending,
     ReplayCase,
     ReplayChange,
     ReplayPolicies,
+    ReplayResult,
     ReplayRun,
     RunFigures,
     compute_figures,
@@ -54,12 +54,12 @@ from aligner_proxy_review.replay import (
 from aligner_proxy_review.reviews import Review, Reviews
 
 _COLOURS = {
-    Ending.CHANGED: "#d97706",
-    Ending.LEFT: "#15803d",
-    Ending.REFUSED: "#7c3aed",
-    Ending.FAILED: "#b91c1c",
-    Ending.SKIPPED: "#94a3b8",
-    Ending.FORBIDDEN: "#334155",
+    ReplayResult.CHANGED: "#d97706",
+    ReplayResult.LEFT: "#15803d",
+    ReplayResult.REFUSED: "#7c3aed",
+    ReplayResult.FAILED: "#b91c1c",
+    ReplayResult.SKIPPED: "#94a3b8",
+    ReplayResult.FORBIDDEN: "#334155",
 }
 _HEAD = ("", "before", "after")
 
@@ -161,10 +161,10 @@ class ReplayReport:
             figure.suptitle(self._summary(), fontsize="medium")
             answers, times = figure.subplots(2)
             offsets = [0, 0]
-            for ending, colour in _COLOURS.items():
-                counts = [side.endings[ending] for side in sides]
+            for result, colour in _COLOURS.items():
+                counts = [side.endings[result] for side in sides]
                 if any(counts):
-                    bar = answers.barh(names, counts, left=offsets, color=colour, label=ending.value)
+                    bar = answers.barh(names, counts, left=offsets, color=colour, label=result.value)
                     answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
                     offsets = [sum(pair) for pair in zip(offsets, counts, strict=True)]
             times.barh(names, [side.p95_ms for side in sides], color="#1e3a8a", label="p95")
@@ -185,15 +185,15 @@ def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
 
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
     """The rows of the table of figures; endings that never occur are left out."""
-    for ending in Ending:
-        if before.endings[ending] or after.endings[ending]:
-            yield ending.value, str(before.endings[ending]), str(after.endings[ending])
+    for result in ReplayResult:
+        if before.endings[result] or after.endings[result]:
+            yield result.value, str(before.endings[result]), str(after.endings[result])
     yield "share changed", _share_text(before), _share_text(after)
     for reason in dict.fromkeys([*before.refusals, *after.refusals]):
         yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))
     for name in ("p50_ms", "p95_ms"):
         yield f"aligner {name[:3]}", f"{getattr(before, name):.0f} ms", f"{getattr(after, name):.0f} ms"
-    yield "forwards an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
+    yield "forward passes an answer", f"{before.forwards:.2f}", f"{after.forwards:.2f}"
 
 
 def _share_text(figures: RunFigures) -> str:
@@ -215,7 +215,7 @@ def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
 def _case_fields(case: ReplayCase) -> dict[str, Any]:
     """One answer of the replay as JSON, without its texts."""
     sides = {
-        name: {"ending": side.ending, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
+        name: {"ending": side.result, "reason": side.reason, "engine_ms": round(side.engine_ms, 1)}
         for name, side in (("before", case.before), ("after", case.after))
     }
     entry = case.entry
@@ -364,5 +364,5 @@ def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
         console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
         answer = case.entry.content.exchange.answer if case.entry.content else None
         for name, side in (("before", case.before), ("after", case.after)):
-            console.print(Text(f"{name} ({side.ending}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
+            console.print(Text(f"{name} ({side.result}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
             console.print(render_diff(answer or "", side.text or ""))
