@@ -10,29 +10,29 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from aligner_proxy.text.reading_form import ENGLISH_JOINING_WORDS
+from aligner_proxy.text.reading_form import ENGLISH_CONNECTIVES
 
 _MIN_WORDS = 2
 """Fewest words of a clause by which an edit can be seen to have left it."""
 # Words of several languages that join clauses, and are no other word of any of them (Dutch `of` is left out).
-_JOINING_WORDS = (
-    rf"{ENGLISH_JOINING_WORDS}|whose|"
+_CONNECTIVE_WORDS = (
+    rf"{ENGLISH_CONNECTIVES}|whose|"
     r"und|aber|oder|weil|obwohl|während|falls|wenn|dass|et|mais|ou|donc|parce|quoique|tandis|qui|"
     r"y|pero|porque|aunque|mientras|que|e|perché|che|maar|omdat"
 )
 # What stands in brackets, such as a source, belongs to the clause before it.
 _BOUNDARY = re.compile(
-    rf"\([^()\n]*\)|(?P<end>[,;:\u2013\u2014\u2026]+\s+|\s+[-\u2013\u2014]\s+|\s+(?=(?:{_JOINING_WORDS})\s))",
+    rf"\([^()\n]*\)|(?P<end>[,;:\u2013\u2014\u2026]+\s+|\s+[-\u2013\u2014]\s+|\s+(?=(?:{_CONNECTIVE_WORDS})\s))",
     re.IGNORECASE,
 )
-_JOINING = re.compile(rf"(?:{_JOINING_WORDS})", re.IGNORECASE)
+_CONNECTIVES = re.compile(rf"(?:{_CONNECTIVE_WORDS})", re.IGNORECASE)
 _WORD = re.compile(r"[\w%€$£°]+(?:[.,:'\u2019/@-]\w+)*")
 
 
-def left_clauses(original: str, rewritten: str) -> str:
-    """The clauses of a sentence whose words stand in the rewritten one in a row; empty if there are none."""
+def unchanged_clauses(original: str, rewritten: str) -> str:
+    """The clauses of a sentence whose words occur consecutively in the rewritten one; empty if there are none."""
     new_words = _words(rewritten)
-    return " ".join(clause for clause in _split_clauses(original) if _stands_in(_words(clause), new_words))
+    return " ".join(clause for clause in _split_clauses(original) if _occurs_in(_words(clause), new_words))
 
 
 def _split_clauses(sentence: str) -> list[str]:
@@ -44,9 +44,9 @@ def _words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
 
 
-def _stands_in(clause: list[str], words: list[str]) -> bool:
-    """Whether the words of a clause stand in a row among `words`, perhaps without the word that joins the clause."""
-    if clause and _JOINING.fullmatch(clause[0]):
+def _occurs_in(clause: list[str], words: list[str]) -> bool:
+    """Whether the words of a clause occur consecutively in `words`, perhaps without the word that joins the clause."""
+    if clause and _CONNECTIVES.fullmatch(clause[0]):
         clause = clause[1:]
     if len(clause) < _MIN_WORDS:
         return False

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from aligner_proxy.gate.completion import Followed
+from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
 from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
 from aligner_proxy.text.lists.outline import Outline, remaining_signs
@@ -36,7 +36,7 @@ _OPEN = re.compile(
 
 
 def find_last_closable(
-    before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: Followed
+    before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: EditEffects
 ) -> tuple[int, bool]:
     """The number of the last segment before which the open rest can be closed, and whether it begins a row of a table.
 

@@ -19,35 +19,35 @@ from aligner_proxy.text.structure import Segment, join, split
 _BEFORE = "\x02"
 """Placeholder for the segments around an edit while its white space is computed."""
 
-Followed = Mapping[Edit, tuple[Part, ...]]
+EditEffects = Mapping[Edit, tuple[Part, ...]]
 """Edits, and what each does to the segments it covers."""
 
 
-def removed_segments(followed: Followed) -> set[int]:
+def removed_segments(effects: EditEffects) -> set[int]:
     """The segments of which nothing stays."""
     removal = SegmentStatus.REMOVED
-    return {part.index for parts in followed.values() for part in parts if part.fate is removal and not part.remains}
+    return {part.index for parts in effects.values() for part in parts if part.effect is removal and not part.kept_text}
 
 
 def complete_edits(
     original: str,
     pieces: Sequence[Segment],
-    fates: Followed,
+    effects: EditEffects,
     first_open: int = 0,
     before: Collection[int] = (),
     *,
     in_table: bool = False,
-) -> Followed:
-    """Complete the edits of `fates`, as the gate judges and delivers them.
+) -> EditEffects:
+    """Complete the edits of `effects`, as the gate judges and delivers them.
 
     Segments before `first_open` have gone out; the segments `before` are removed. The text may begin `in_table`.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
-    if not any(part.fate in touched for parts in fates.values() for part in parts):
-        return fates
+    if not any(part.effect in touched for parts in effects.values() for part in parts):
+        return effects
     outline = Outline(pieces, in_table=in_table)
-    removed = {*before, *removed_segments(fates)}
-    return _EditCompletion(original, pieces, fates, removed, first_open, outline).complete()
+    removed = {*before, *removed_segments(effects)}
+    return _EditCompletion(original, pieces, effects, removed, first_open, outline).complete()
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
@@ -70,42 +70,42 @@ class _EditCompletion:
         self,
         original: str,
         pieces: Sequence[Segment],
-        followed: Followed,
+        effects: EditEffects,
         removed: set[int],
         first_open: int,
         outline: Outline,
     ) -> None:
         self._original = original
         self._pieces = pieces
-        self._followed = followed
+        self._effects = effects
         self._removed = removed
         self._first_open = first_open
         self._items = {item.first: item for item in outline.items}
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
 
-    def complete(self) -> Followed:
+    def complete(self) -> EditEffects:
         """All edits, completed; those that need no completion are unchanged."""
-        remaining = {i for i in self._completion.remains if i >= self._first_open}
+        remaining = {i for i in self._completion.kept_texts if i >= self._first_open}
         more = (self._completion.removed - self._removed) | remaining
         result: dict[Edit, tuple[Part, ...]] = {}
         for covered, edits in self._merge_runs(more):
             single = edits[0] if len(edits) == 1 else None
             has_wrong_marks = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
             if single is not None and not has_wrong_marks and not any(i in more for i in covered):
-                result[single] = self._followed[single]
+                result[single] = self._effects[single]
                 continue
             texts = self._new_texts(covered, edits)
             if texts is None:
                 # the written text is in another order, so markers cannot be matched; the rules judge it as it is
-                result |= {edit: self._followed[edit] for edit in edits}
+                result |= {edit: self._effects[edit] for edit in edits}
                 continue
-            parts = {part.index: part for edit in edits for part in self._followed[edit]}
+            parts = {part.index: part for edit in edits for part in self._effects[edit]}
             result[self._build_edit(covered, texts)] = tuple(self._build_part(i, parts.get(i)) for i in covered)
         return result
 
     def _merge_runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
         """Ranges of adjacent segments that are removed or changed together, each with its edits."""
-        stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._followed]
+        stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._effects]
         stretches += [(i, i + 1, []) for i in more]
         merged: list[tuple[int, int, list[Edit]]] = []
         for first, last, edits in sorted(stretches, key=lambda stretch: stretch[:2]):
@@ -119,7 +119,7 @@ class _EditCompletion:
 
     def _mends_marks(self, edit: Edit) -> bool:
         """Whether a marker in the rewritten text is missing or has another number."""
-        indices = [part.index for part in self._followed[edit] if part.fate is SegmentStatus.REWRITTEN]
+        indices = [part.index for part in self._effects[edit] if part.effect is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False
         texts = self._texts_by_segment(edit)
@@ -127,7 +127,7 @@ class _EditCompletion:
 
     def _leaves_marks(self, edit: Edit) -> bool:
         """Whether the edit wrote the marker of an item that is removed completely."""
-        emptied = [part.index for part in self._followed[edit] if part.index in self._completion.removed]
+        emptied = [part.index for part in self._effects[edit] if part.index in self._completion.removed]
         return bool(edit.text.strip() and emptied) and any((self._texts_by_segment(edit) or {}).get(i) for i in emptied)
 
     def _new_texts(self, covered: range, edits: Sequence[Edit]) -> dict[int, str] | None:
@@ -141,7 +141,7 @@ class _EditCompletion:
             texts |= dict.fromkeys(range(edit.first, edit.last), "")
             texts |= {i: self._restore_mark(i, text) for i, text in own_texts.items()}
         texts |= {i: "" for i in covered if i in self._completion.removed}
-        return texts | {i: text for i, text in self._completion.remains.items() if i in covered}
+        return texts | {i: text for i, text in self._completion.kept_texts.items() if i in covered}
 
     def _texts_by_segment(self, edit: Edit) -> dict[int, str] | None:
         """The new text of each segment that the edit continues; None if it does not follow their order."""
@@ -174,7 +174,7 @@ class _EditCompletion:
         while above in self._completion.removed:
             above -= 1
         item = self._items.get(above)
-        if item is None or above in self._completion.remains:
+        if item is None or above in self._completion.kept_texts:
             return item
         # an item with text of its own is complete; signs of emphasis alone are no text
         return None if self._pieces[above].text[item.mark.stop :].strip("*_ ") else item
@@ -205,7 +205,7 @@ class _EditCompletion:
         item = self._items.get(number)
         if item is None or following in self._items:
             return False
-        is_lone_mark = number in self._completion.remains or not texts[number][item.mark.stop :].strip()
+        is_lone_mark = number in self._completion.kept_texts or not texts[number][item.mark.stop :].strip()
         text = texts.get(following, self._pieces[following].text)
         return is_lone_mark and not text[:1].isspace()
 
@@ -213,8 +213,8 @@ class _EditCompletion:
         """The effect on a segment after completion; one that no edit covered stays unless it is removed now."""
         part = part_so_far or Part(self._pieces[number].text, SegmentStatus.STAYS, number)
         if number in self._completion.removed:
-            return replace(part, fate=SegmentStatus.REMOVED, remains="")
-        return replace(part, remains=self._completion.remains.get(number, part.remains))
+            return replace(part, effect=SegmentStatus.REMOVED, kept_text="")
+        return replace(part, kept_text=self._completion.kept_texts.get(number, part.kept_text))
 
 
 def _put_mark(text: str, new_mark: marks.Mark | None, item: OutlineItem, old: str) -> str:

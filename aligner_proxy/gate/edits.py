@@ -22,7 +22,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, TypeVar
 
-from aligner_proxy.gate.clauses import left_clauses
+from aligner_proxy.gate.clauses import unchanged_clauses
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
 from aligner_proxy.text.facts import FactReader
@@ -292,21 +292,21 @@ class Part:
     """One segment of the original and the effect of an edit on it; `index` is its number in the answer."""
 
     text: str
-    fate: SegmentStatus
+    effect: SegmentStatus
     index: int
-    remains: str = ""
+    kept_text: str = ""
     """What stays of a removed segment: the marker of an item that continues, its title, the other cells of a row, the
     marks around words that are gone."""
-    left_clauses: str = ""
+    unchanged_clauses: str = ""
     """The clauses of a rewritten segment that stay word for word; empty if none does."""
 
     @property
     def required_text(self) -> str:
         """The text whose facts have to stay."""
-        return self.left_clauses or self.text
+        return self.unchanged_clauses or self.text
 
 
-def follow(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) -> tuple[Part, ...]:
+def trace_effects(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) -> tuple[Part, ...]:
     """The effect of `edit` on every segment it covers; `is_removable` says which segments of the text may go."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
@@ -316,10 +316,10 @@ def follow(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) 
     instead: dict[int, list[str]] = {}
     for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
         instead.setdefault(edit.first + heir, []).append(text)
-    return tuple(_segment_fate(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered)
+    return tuple(_segment_effect(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered)
 
 
-def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
+def _segment_effect(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
     """The effect on a segment that is replaced by the texts `new`."""
     old = pieces[index].text
     if not is_removable:
@@ -334,7 +334,7 @@ def _segment_fate(index: int, pieces: Sequence[Segment], new: Sequence[str], is_
     # nor is it rewriting when cells, elements or comments are gone and the marks around them stay
     if len(new) == 1 and is_pruned(old, new[0]):
         return Part(old, SegmentStatus.REMOVED, index, new[0])
-    return Part(old, SegmentStatus.REWRITTEN, index, left_clauses=left_clauses(old, " ".join(new)))
+    return Part(old, SegmentStatus.REWRITTEN, index, unchanged_clauses=unchanged_clauses(old, " ".join(new)))
 
 
 def _is_mark_alone(old: str, new: Sequence[str]) -> bool:
@@ -529,28 +529,28 @@ class Candidate:
     def inserted_texts(self) -> list[str]:
         """Inserted texts that no objective dictates; markers that stay of removed items do not count."""
         removal = SegmentStatus.REMOVED
-        insertions = (c for c in self.changes if not c.parts or any(part.fate is not removal for part in c.parts))
+        insertions = (c for c in self.changes if not c.parts or any(part.effect is not removal for part in c.parts))
         texts = (self._drop_dictated(edit.text) for change in insertions for edit in change.edits)
         return [text for text in texts if text.strip()]
 
     @cached_property
     def removed_segments(self) -> frozenset[int]:
         """Segments of which nothing is left."""
-        return frozenset(part.index for part in self.parts(SegmentStatus.REMOVED) if not part.remains)
+        return frozenset(part.index for part in self.parts(SegmentStatus.REMOVED) if not part.kept_text)
 
-    def parts(self, *fates: SegmentStatus) -> list[Part]:
+    def parts(self, *effects: SegmentStatus) -> list[Part]:
         """The covered segments with one of these statuses."""
-        return [part for change in self.changes for part in change.parts if part.fate in fates]
+        return [part for change in self.changes for part in change.parts if part.effect in effects]
 
     def lost_facts(
-        self, facts: FactReader, fates: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
+        self, facts: FactReader, effects: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
     ) -> set[str]:
         """Facts of the covered segments with these statuses that are missing in the new text."""
-        required = {fact for part in self.parts(*fates) for fact in facts(part.required_text)}
+        required = {fact for part in self.parts(*effects) for fact in facts(part.required_text)}
         missing_facts = required - self.after.read(facts) if required else required
         if missing_facts:
             # a number that has become a marker is still there, though it is no longer read as a number
-            parts = (part for part in self.parts(*fates) if not self._is_mark_now(part))
+            parts = (part for part in self.parts(*effects) if not self._is_mark_now(part))
             missing_facts &= {fact for part in parts for fact in facts(part.required_text)}
         return missing_facts
 

@@ -24,8 +24,8 @@ from cachetools import LRUCache
 
 from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.closing import can_close, find_last_closable, move_edit, move_parts, without_closed_gap
-from aligner_proxy.gate.completion import Followed, complete_edits, removed_segments
-from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, follow
+from aligner_proxy.gate.completion import EditEffects, complete_edits, removed_segments
+from aligner_proxy.gate.edits import NOTHING, Candidate, ClosedAnswer, Edit, EditGroup, TextFacts, apply, trace_effects
 from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
@@ -108,7 +108,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     if case is None:
         # the change cannot be attributed to single edits, so it counts as one
         return Verdict(original, f"gate_{UNFLAGGED}", 1, (UNFLAGGED,))
-    passing, refusals = _choose_changes(case)
+    passing, rejections = _choose_changes(case)
     text = case.apply_changes(passing)
     removed = case.candidate(passing).removed_segments
     renumbered = 0
@@ -116,27 +116,27 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     if removed and has_outline:
         text, renumbered = renumber_text(case.upstream_pieces, removed, text)
     count = sum(len(change.edits) for change in case.changes)
-    if not refusals:
+    if not rejections:
         return Verdict(text, None, count, (), renumbered, removed)
     # the rule that comes first in the reporting order stands for all
-    worst = min((rule for _, rule in refusals), key=(*RULES, *further).index)
-    dropped = tuple(str(rule) for change, rule in refusals for _ in change.edits)
+    worst = min((rule for _, rule in rejections), key=(*RULES, *further).index)
+    dropped = tuple(str(rule) for change, rule in rejections for _ in change.edits)
     return Verdict(text, f"{'gate_partly:' if passing else 'gate_'}{worst}", count, dropped, renumbered, removed)
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ReleasedAnswer:
     """What of a growing answer has gone out: the number of segments, and the edits with their effects.
 
     `closed` is the beginning that is not read again; `judge_next` extends it.
     """
 
     segments: int = 0
-    edits: Followed = field(default_factory=dict)
+    edits: EditEffects = field(default_factory=dict)
     closed: ClosedAnswer = field(default_factory=ClosedAnswer)
 
     @property
-    def open_edits(self) -> Followed:
+    def open_edits(self) -> EditEffects:
         """The edits after the closed beginning, with positions relative to the open rest."""
         closed = self.closed
         first = len(closed.pieces)
@@ -148,8 +148,8 @@ class Settled:
 
 
 def judge_next(
-    original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
-) -> tuple[str | None, Followed]:
+    original: str, edit: Edit, segments: Sequence[SegmentScore], released: ReleasedAnswer, policy: Policy
+) -> tuple[str | None, EditEffects]:
     """The rule that one more edit of a growing answer breaks, or None, and the completed edits to send.
 
     `original` is the answer so far; `segments` are its verdicts. List numbers are not updated here. Only the open rest
@@ -165,9 +165,9 @@ def judge_next(
     edits_to_judge = [move_edit(edit, closed, -1)]
     case = _GateCase.from_edits(open_rest, pieces, flagged, edits_to_judge, policy, NONE, released, brief)
     broken = case.objections(case.changes)
-    followed = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.followed.items()}
+    effects = {move_edit(e, closed, 1): move_parts(parts, first) for e, parts in case.effects.items()}
     case.close(released)
-    return (broken[0] if broken else None), followed
+    return (broken[0] if broken else None), effects
 
 
 def objections(original: str, correction: Correction, policy: Policy) -> tuple[str, ...]:
@@ -183,7 +183,7 @@ class _GateCase:
     original: str
     proposed: Mapping[Edit, Edit]
     """Maps each edit of the folded text to the same edit of the original."""
-    followed: Followed
+    effects: EditEffects
     """The effects of each edit that is to be judged."""
     before: TextFacts
     upstream_pieces: Sequence[Segment]
@@ -228,11 +228,11 @@ class _GateCase:
         proposed: Sequence[Edit],
         policy: Policy,
         further: Mapping[str, Rule] = NONE,
-        released: Settled | None = None,
+        released: ReleasedAnswer | None = None,
         brief: frozenset[int] = frozenset(),
     ) -> _GateCase:
         """Build the case of some edits. Edits that have already gone out are included but not judged."""
-        released = released or Settled(closed=NOTHING)
+        released = released or ReleasedAnswer(closed=NOTHING)
         closed = released.closed
         open_edits = released.open_edits
         folded = fold(original)
@@ -240,26 +240,25 @@ class _GateCase:
         before = TextFacts(folded.text, closed.before)
         folded_edits = {edit: _fold_edit(edit, folded) for edit in proposed}
         is_removable = _find_removable(before, folded_pieces, flagged, policy)
-        proposals = {edit: follow(folded_edits[edit], folded_pieces, is_removable) for edit in proposed}
-        followed: Followed = proposals
+        proposals = {edit: trace_effects(folded_edits[edit], folded_pieces, is_removable) for edit in proposed}
+        effects: EditEffects = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
             removed = removed_segments(open_edits)
             in_table = closed.before.ends_in_table
-            followed = complete_edits(original, pieces, proposals, count, removed, in_table=in_table)
+            effects = complete_edits(original, pieces, proposals, count, removed, in_table=in_table)
         torn_edits: Collection[Edit] = ()
-        if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in followed):
+        if any(SIGN.search(original, edit.start, edit.end) or SIGN.search(edit.text) for edit in effects):
             around = Surroundings(closed is not NOTHING, closed.open_halves)
-            followed, torn_edits = complete_pairs(original, pieces, followed, around)
-        all_followed = {**open_edits, **followed}
-        by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_followed}
+            effects, torn_edits = complete_pairs(original, pieces, effects, around)
+        all_effects = {**open_edits, **effects}
+        by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_effects}
         torn = frozenset(edit for edit, unfolded in by_folded.items() if unfolded in torn_edits)
         # each further group has the whole text read again, so a long text gets fewer groups
         most_groups = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
         groups = edits.bundle_groups(edits.independent_groups(list(by_folded), folded_pieces), most_groups)
         changes = tuple(
-            EditGroup(group, tuple(part for edit in group for part in all_followed[by_folded[edit]]))
-            for group in groups
+            EditGroup(group, tuple(part for edit in group for part in all_effects[by_folded[edit]])) for group in groups
         )
         # rules of plugins are no part of the policy's gate, so nothing waives them
         names = set(policy.gate) - waived_rules(policy.objectives)
@@ -269,7 +268,7 @@ class _GateCase:
         return cls(
             original,
             by_folded,
-            followed,
+            effects,
             before,
             pieces,
             folded_pieces,
@@ -296,7 +295,7 @@ class _GateCase:
         candidate = self.candidate(changes)
         return tuple(name for name, rule in self.rules.items() if rule(candidate))
 
-    def close(self, released: Settled) -> None:
+    def close(self, released: ReleasedAnswer) -> None:
         """Extend the closed beginning up to an unedited segment, so that the gate need not read it again."""
         count = released.segments - len(self.closed.pieces)
         open_edits = released.open_edits
@@ -405,8 +404,8 @@ async def judge_in_thread(original: str, correction: Correction, policy: Policy)
 
 
 async def judge_next_in_thread(
-    original: str, edit: Edit, segments: Sequence[SegmentScore], released: Settled, policy: Policy
-) -> tuple[str | None, Followed]:
+    original: str, edit: Edit, segments: Sequence[SegmentScore], released: ReleasedAnswer, policy: Policy
+) -> tuple[str | None, EditEffects]:
     """What `judge_next` returns, computed in a thread unless the answer is short."""
     return await _run_unless_short(original, partial(judge_next, original, edit, segments, released, policy))
 

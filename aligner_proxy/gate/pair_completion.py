@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from aligner_proxy.gate.completion import Followed
+from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Edit, Part, SegmentStatus
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.pairs import COMMENT, Half, OpenHalves, read_halves
@@ -30,13 +30,13 @@ class Surroundings:
 
 
 def complete_pairs(
-    text: str, pieces: Sequence[Segment], followed: Followed, around: Surroundings
-) -> tuple[Followed, frozenset[Edit]]:
+    text: str, pieces: Sequence[Segment], effects: EditEffects, around: Surroundings
+) -> tuple[EditEffects, frozenset[Edit]]:
     """The edits with the halves of pairs that have to stay; and the edits among them that are torn."""
     completion = _PairCompletion(text, pieces, around)
-    completed = {edit: completion.complete(edit, parts) for edit, parts in followed.items()}
-    torn = frozenset(completed[edit] for edit in followed if completion.is_torn(edit))
-    return {completed[edit]: parts for edit, parts in followed.items()}, torn
+    completed = {edit: completion.complete(edit, parts) for edit, parts in effects.items()}
+    torn = frozenset(completed[edit] for edit in effects if completion.is_torn(edit))
+    return {completed[edit]: parts for edit, parts in effects.items()}, torn
 
 
 class _PairCompletion:
@@ -58,7 +58,7 @@ class _PairCompletion:
         closing = "".join(self._sign(half, edit) for half in missing if not half.opens)
         leading = "".join(self._sign(half, edit) for half in missing if half.opens and self._leads(half, first))
         opening = "".join(self._sign(half, edit) for half in missing if half.opens and not self._leads(half, first))
-        if all(part.fate is SegmentStatus.REMOVED for part in parts):
+        if all(part.effect is SegmentStatus.REMOVED for part in parts):
             # closing halves join the text before, opening ones the text that follows
             return replace(edit, text=f"{closing}{edit.text}{leading}{opening}")
         start = self._content_start(edit)

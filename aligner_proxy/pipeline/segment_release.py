@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Collection, Iterable
 
 from aligner_proxy.engine.api import Span
-from aligner_proxy.gate.completion import Followed, removed_segments, trim_edit
+from aligner_proxy.gate.completion import EditEffects, removed_segments, trim_edit
 from aligner_proxy.gate.edits import ClosedAnswer, Edit, Part
-from aligner_proxy.gate.judge import Settled, judge_next_in_thread
+from aligner_proxy.gate.judge import ReleasedAnswer, judge_next_in_thread
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.part_state import PartState
@@ -154,21 +154,21 @@ class SegmentRelease:
         lead = text[start : run[0].start]
         edit = self._build_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
         removable = bool(correction.text) and removes_refused(state.policy)
-        followed = await self._judge(edit, end, is_final=not removable)
-        if followed is None and removable and not state.is_over:
+        effects = await self._judge(edit, end, is_final=not removable)
+        if effects is None and removable and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
             edit = self._build_edit(first, stop, place_replacement(run, lead, "", begins=not start, last=last))
-            followed = await self._judge(edit, end)
-        if followed is None:
+            effects = await self._judge(edit, end)
+        if effects is None:
             return None if state.is_over else await self._send_text(run[-1].end)
-        await self._send_edits(followed, stop, waits=waits)
+        await self._send_edits(effects, stop, waits=waits)
         return None
 
-    async def _send_edits(self, followed: Followed, stop: int, *, waits: bool) -> None:
-        removed_numbers = removed_segments(followed) - {
-            part.index for parts in followed.values() for part in parts if part.remains
+    async def _send_edits(self, effects: EditEffects, stop: int, *, waits: bool) -> None:
+        removed_numbers = removed_segments(effects) - {
+            part.index for parts in effects.values() for part in parts if part.kept_text
         }
-        for edit, parts in sorted(followed.items(), key=lambda pair: pair[0]):
+        for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
             edit = trim_edit(edit, self._state.cut.segments) if waits and edit.last == stop else edit
             self._edits[edit] = parts
             await self._send_text(edit.start)
@@ -217,7 +217,7 @@ class SegmentRelease:
         state.tally.add(correction)
         return correction
 
-    async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> Followed | None:
+    async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> EditEffects | None:
         """The edit and what follows from it, if the gate allows it with `end` characters known; None if not.
 
         If not `is_final`, a refusal is not counted, because the caller tries another edit.
@@ -228,14 +228,14 @@ class SegmentRelease:
             return {}
         closed_chars = self._closed_answer.chars
         self._edits = {edit: parts for edit, parts in self._edits.items() if edit.end > closed_chars}
-        settled_edits = Settled(state.cut.decided, dict(self._edits), self._closed_answer)
+        released = ReleasedAnswer(state.cut.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
-            refusal, followed = await judge_next_in_thread(
-                state.cut.text[:end], edit, state.verdicts_up_to(end), settled_edits, state.policy
+            broken_rule, effects = await judge_next_in_thread(
+                state.cut.text[:end], edit, state.verdicts_up_to(end), released, state.policy
             )
-        if state.is_over or (refusal and not is_final):
+        if state.is_over or (broken_rule and not is_final):
             return None
-        state.tally.count_edit(refusal)
-        if refusal and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{refusal}", None, state.policy)):
-            state.close(Stop(Status.FAILED, f"gate_{refusal}"))
-        return None if refusal else followed
+        state.tally.count_edit(broken_rule)
+        if broken_rule and outcomes.blocks(Outcome(Status.UNCHANGED, f"gate_{broken_rule}", None, state.policy)):
+            state.close(Stop(Status.FAILED, f"gate_{broken_rule}"))
+        return None if broken_rule else effects

@@ -86,10 +86,10 @@ _SAYING = re.compile(
     r"|\u201e(?P<low>[^\u201c-\u201e\n]{8,600})[\u201c\u201d]|\u00ab\s?(?P<angled>[^\u00ab\u00bb\n]{8,600}?)\s?\u00bb"
     r"|(?:^|(?<=[\s(:,]))['\u2018](?P<single>[^'\u2018\n]{12,600})['\u2019](?=[\s.,;:!?)]|$)"
 )
-ENGLISH_JOINING_WORDS = "and|but|or|so|yet|because|although|though|while|whereas|unless|which|who|if|as|that"
+ENGLISH_CONNECTIVES = "and|but|or|so|yet|because|although|though|while|whereas|unless|which|who|if|as|that"
 """Words that join clauses, to be set into a pattern."""
 CLAUSE_END = re.compile(
-    rf"[,;:\u2013\u2014](?=\s)|\s(?=-{{1,3}}\s)|\s(?=(?:{ENGLISH_JOINING_WORDS}|since)\s)|\s(?=\()|\)(?=\s)"
+    rf"[,;:\u2013\u2014](?=\s)|\s(?=-{{1,3}}\s)|\s(?=(?:{ENGLISH_CONNECTIVES}|since)\s)|\s(?=\()|\)(?=\s)"
     # Text without punctuation often begins a sentence with a person and a verb.
     r"|\s(?=(?:i|you|he|she|we|they|nobody|everybody|people|your \w{1,20})(?:'\w{1,2}|"
     r"\s(?:am|are|is|was|were|have|has|had|must|will|would|should|can|could|do|does|did))\s)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aligner_proxy.gate.clauses import left_clauses
+from aligner_proxy.gate.clauses import unchanged_clauses
 
 SENTENCE = "Your parcel leaves on Monday (order 4711), and I'll take another 30 % off."
 # What is written in its place, and the clauses whose facts have to stay.
@@ -21,18 +21,18 @@ WITHOUT_BOUNDARY = "Take 5 mg of it with breakfast."
 
 
 def test_clauses_are_left_if_their_words_stand_in_a_row() -> None:
-    assert [(new, left_clauses(SENTENCE, new)) for new, _ in CASES] == [*CASES]
+    assert [(new, unchanged_clauses(SENTENCE, new)) for new, _ in CASES] == [*CASES]
 
 
 def test_a_sentence_of_one_clause_is_left_whole_or_not_at_all() -> None:
-    assert left_clauses(WITHOUT_BOUNDARY, "Take it with breakfast.") == ""
-    assert left_clauses(WITHOUT_BOUNDARY, "Please take 5 mg of it with breakfast.") == WITHOUT_BOUNDARY
+    assert unchanged_clauses(WITHOUT_BOUNDARY, "Take it with breakfast.") == ""
+    assert unchanged_clauses(WITHOUT_BOUNDARY, "Please take 5 mg of it with breakfast.") == WITHOUT_BOUNDARY
 
 
 def test_a_number_with_other_digits_is_another_word() -> None:
-    assert left_clauses("It costs 2,500 euros, and you pay 30.5 more.", "It costs 2,50 euros.") == ""
+    assert unchanged_clauses("It costs 2,500 euros, and you pay 30.5 more.", "It costs 2,50 euros.") == ""
 
 
 def test_languages_other_than_english_have_clauses() -> None:
-    assert left_clauses("Das Paket kommt am Montag und ich erlasse Ihnen 30 Euro.", "Das Paket kommt am Montag.")
-    assert left_clauses("Le colis part lundi mais je vous offre 30 euros.", "Le colis part lundi.")
+    assert unchanged_clauses("Das Paket kommt am Montag und ich erlasse Ihnen 30 Euro.", "Das Paket kommt am Montag.")
+    assert unchanged_clauses("Le colis part lundi mais je vous offre 30 euros.", "Le colis part lundi.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aligner_proxy.gate.edits import Edit
-from aligner_proxy.gate.judge import Settled, judge, judge_next
+from aligner_proxy.gate.judge import ReleasedAnswer, judge, judge_next
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Policy, SegmentScore
@@ -33,7 +33,7 @@ def test_parallel_facts_and_refrains_stay() -> None:
             if judge(answer, Correction(shorter, verdicts), policy).text != expected:
                 failures.append(f"whole {name} {answer}")
             edit = Edit(pieces[number].start, pieces[number].end + 1, "", number, number + 1)
-            broken, _ = judge_next(answer, edit, verdicts, Settled(), policy)
+            broken, _ = judge_next(answer, edit, verdicts, ReleasedAnswer(), policy)
             if (broken is None) != (expected == shorter):
                 failures.append(f"stream {name} {answer}: {broken}")
     assert not failures, "\n".join(failures)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.gate import edits as gate_edits
 from aligner_proxy.gate import judge as gate_judge
-from aligner_proxy.gate.edits import Edit, EditGroup, TextFacts, apply, follow
+from aligner_proxy.gate.edits import Edit, EditGroup, TextFacts, apply, trace_effects
 from aligner_proxy.gate.judge import Verdict, judge
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Correction, GateRule, Objective, Policy
@@ -262,7 +262,7 @@ def test_a_bound_on_the_texts_that_are_read() -> None:
     changes = []
     for i in range(0, len(pieces), 2):
         edit = Edit(pieces[i].start, pieces[i].end, "x", i, i + 1)
-        changes.append(EditGroup((edit,), follow(edit, pieces, [True] * len(pieces))))
+        changes.append(EditGroup((edit,), trace_effects(edit, pieces, [True] * len(pieces))))
     asked: list[int] = []
 
     def at_most_one(candidate: gate_edits.Candidate) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aligner_proxy.gate.edits import Edit
-from aligner_proxy.gate.judge import Settled, judge, judge_next
+from aligner_proxy.gate.judge import ReleasedAnswer, judge, judge_next
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Objective, Policy, SegmentScore
 
@@ -55,7 +55,7 @@ def test_what_is_written_is_not_said_twice_and_nobody_is_named_in_vain() -> None
         if (verdict.reason, verdict.text) != (reason, original if reason else new):
             failures.append(f"whole {original!r} {written!r}: {verdict.reason} {verdict.text!r}")
         edit = Edit(start, end, written, number, number + 1)
-        broken, _ = judge_next(original, edit, segments(original), Settled(), POLICY)
+        broken, _ = judge_next(original, edit, segments(original), ReleasedAnswer(), POLICY)
         if (f"gate_{broken}" if broken else None) != reason:
             failures.append(f"stream {original!r} {written!r}: {broken}")
     assert not failures, "\n".join(failures)

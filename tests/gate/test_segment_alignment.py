@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.gate.edits import COMPARABLE, Edit, SegmentStatus, follow
+from aligner_proxy.gate.edits import COMPARABLE, Edit, SegmentStatus, trace_effects
 from aligner_proxy.text.structure import split
 
 PIECES = split("Two is rude. Three is rude too. Four stays.")
 COVERED = Edit(0, 31, "", 0, 2)
 
 
-def fates(text: str, free: list[bool] | None = None) -> list[SegmentStatus]:
+def effects(text: str, free: list[bool] | None = None) -> list[SegmentStatus]:
     edit = Edit(0, 31, text, 0, 2)
-    return [part.fate for part in follow(edit, PIECES, free or [True] * 3)]
+    return [part.effect for part in trace_effects(edit, PIECES, free or [True] * 3)]
 
 
 @pytest.mark.parametrize(
@@ -28,15 +28,15 @@ def fates(text: str, free: list[bool] | None = None) -> list[SegmentStatus]:
     ],
 )
 def test_a_new_piece_continues_the_old_one_it_is_most_like(text: str, expected: list[SegmentStatus]) -> None:
-    assert fates(text) == expected
+    assert effects(text) == expected
 
 
 def test_what_is_not_free_has_to_stay() -> None:
-    assert fates("", [True, False, False]) == [SegmentStatus.REMOVED, SegmentStatus.STAYS]
+    assert effects("", [True, False, False]) == [SegmentStatus.REMOVED, SegmentStatus.STAYS]
 
 
 def test_parts_say_which_segment_they_are() -> None:
-    assert [(part.index, part.text) for part in follow(COVERED, PIECES, [True] * 3)] == [
+    assert [(part.index, part.text) for part in trace_effects(COVERED, PIECES, [True] * 3)] == [
         (0, "Two is rude."),
         (1, "Three is rude too."),
     ]
@@ -45,4 +45,4 @@ def test_parts_say_which_segment_they_are() -> None:
 def test_beyond_comparing_everything_has_to_stay() -> None:
     pieces = split("Ay.\n" * (COMPARABLE + 1))
     edit = Edit(0, pieces[-1].end, "", 0, len(pieces))
-    assert {part.fate for part in follow(edit, pieces, [True] * len(pieces))} == {SegmentStatus.STAYS}
+    assert {part.effect for part in trace_effects(edit, pieces, [True] * len(pieces))} == {SegmentStatus.STAYS}

@@ -89,7 +89,7 @@ class ListCompletion:
     """Segments removed along with others, and, for segments that leave something, the text that remains."""
 
     removed: frozenset[int]
-    remains: dict[int, str] = field(default_factory=dict)
+    kept_texts: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,8 @@ class Outline:
             count = len(all_removed)
             for segments in self._emptied_segments(heads, all_removed):
                 all_removed.update(i for i in segments if i >= first_open)
-        remains = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
-        return ListCompletion(frozenset(all_removed - remains.keys()), remains)
+        kept_texts = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
+        return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
         """Yield segments that match `form` above a list that lost items, with its item counts before and after."""
@@ -233,7 +233,7 @@ class Outline:
 
     def _remaining_marks(self, removed: Collection[int], first_open: int) -> dict[int, str]:
         """The markers of items that continue although the segment with the marker is removed."""
-        remains = {}
+        kept_texts = {}
         empty = self._emptiness_test(removed)
         for item in self.items:
             if item.first < first_open or empty(item.segments):
@@ -241,8 +241,8 @@ class Outline:
             # the emphasis that begins in a lone marker would have ended in the segment after it
             is_torn = item.mark.emphasis and self.is_lone_mark(item.first) and item.first + 1 in removed
             if item.first in removed or is_torn:
-                remains[item.first] = self._mark_of(item)
-        return remains
+                kept_texts[item.first] = self._mark_of(item)
+        return kept_texts
 
     def _mark_of(self, item: OutlineItem) -> str:
         """The marker alone; emphasis that begins in it is closed."""
@@ -250,7 +250,7 @@ class Outline:
 
     def _remaining_strokes(self, removed: Collection[int]) -> dict[int, str]:
         """What stays of removed cells in a row with others left: the pipes, and numbers that fill a cell."""
-        remains = {}
+        kept_texts = {}
         for row in (row for table in self.tables for row in table.rows):
             # the whole row goes, with its pipes
             if all(i in removed for i in row.segments):
@@ -258,8 +258,8 @@ class Outline:
             for i in row.segments:
                 if i in removed:
                     cells = _STROKE.split(self._pieces[i].text)
-                    remains[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
-        return remains
+                    kept_texts[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
+        return kept_texts
 
 
 def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
