@@ -211,7 +211,7 @@ class CopyStays(CorrectionError):
         self.kind = kind
 
 
-class NotPlaced(CorrectionError):
+class NotLocated(CorrectionError):
     """A second reading flagged text that cannot be located in the answer, so it cannot be removed."""
 
     reason = "not_placed"

@@ -21,9 +21,9 @@ from functools import partial
 from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.errors import EngineFault, NotPlaced
+from aligner_proxy.errors import EngineFault, NotLocated
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.pipeline.arrangement import Arrangement
+from aligner_proxy.pipeline.edited_layout import EditedLayout
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
 from aligner_proxy.plugins.api import Corrected, Inner
@@ -69,7 +69,7 @@ class SecondReading(InnerWrapper):
         self._turns = turns
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
-        """Correct a text, combining the flags of all readings; raises `NotPlaced` if a flag cannot be located."""
+        """Correct a text, combining the flags of all readings; raises `NotLocated` if a flag cannot be located."""
         first = await self.inner.correct(text, policy)
         # without scores there is no detector that could read it again
         if not text.strip() or all(verdict.score is None for verdict in first.correction.segments):
@@ -79,20 +79,20 @@ class SecondReading(InnerWrapper):
         echoes = await self._echoes(text, first.correction, policy, readings)
         if not (laid_out or echoes or any(verdict.flagged for verdict in first.correction.segments)):
             return first if len(readings) == 1 else _add_costs(first, readings)
-        arrangement = await run_off_loop(len(text), partial(Arrangement.from_correction, text, first.correction))
-        if arrangement is None:
+        layout = await run_off_loop(len(text), partial(EditedLayout.from_correction, text, first.correction))
+        if layout is None:
             # the flags of the first reading alone have been dealt with in the correction
             if laid_out or echoes:
-                raise NotPlaced("a second reading flags what cannot be told apart in the correction")
+                raise NotLocated("a second reading flags what cannot be told apart in the correction")
             return _add_costs(first, readings)
         for number, verdict in echoes.items():
-            arrangement.flag(number, verdict)
+            layout.flag(number, verdict)
         for window, verdict in laid_out:
-            arrangement.flag_between(window.start, window.end, verdict)
-        await self._flag_copies(arrangement, policy, readings)
+            layout.flag_between(window.start, window.end, verdict)
+        await self._flag_copies(layout, policy, readings)
         if not policy.score_only:
-            await self._read_again(arrangement, policy, readings)
-        return await self._apply_readings(text, arrangement, policy, readings)
+            await self._read_again(layout, policy, readings)
+        return await self._apply_readings(text, layout, policy, readings)
 
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
@@ -113,26 +113,26 @@ class SecondReading(InnerWrapper):
         score = partial(self._read_scores, self.inner, policy=policy, readings=readings)
         return await confirm_windows(windows, text, score, policy.caution)
 
-    async def _flag_copies(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
+    async def _flag_copies(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
         """Flag the copies of flagged segments.
 
         A copy before the first flagged one is first read alone, because the later one may be flagged only for
         repetition.
         """
-        for key, verdict, numbers in find_copies(arrangement.verdicts):
-            first = next(n for n, v in enumerate(arrangement.verdicts) if v.flagged and copy_key(v.text) == key)
+        for key, verdict, numbers in find_copies(layout.verdicts):
+            first = next(n for n, v in enumerate(layout.verdicts) if v.flagged and copy_key(v.text) == key)
             early = [number for number in numbers if number < first]
             if early:
-                copy = arrangement.verdicts[early[0]].text.strip()
+                copy = layout.verdicts[early[0]].text.strip()
                 scores = await self._read_scores(self.inner, copy, policy, readings)
                 numbers = numbers if any(score.flagged for score in scores) else [n for n in numbers if n > first]
             for number in numbers:
-                arrangement.flag(number, verdict)
+                layout.flag(number, verdict)
 
-    async def _read_again(self, arrangement: Arrangement, policy: Policy, readings: list[Corrected]) -> None:
-        """Read the edited answer and flag what is still flagged in it; raises `NotPlaced` if that cannot be located."""
-        arrangement.correction()  # for its effect: it arranges the edited answer anew
-        edited = arrangement.edited
+    async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
+        """Read the edited answer and flag what is still flagged in it; raises `NotLocated` if it cannot."""
+        layout.correction()  # for its effect: it arranges the edited answer anew
+        edited = layout.edited
         if not edited.strip():
             return
         scores = await self._read_scores(self.inner, edited, policy, readings)
@@ -140,8 +140,8 @@ class SecondReading(InnerWrapper):
         flagged_places = list(find_flagged(edited, scores))
         flagged_places += ((window.start, window.end, verdict) for window, verdict in windows)
         for start, end, verdict in flagged_places:
-            if not arrangement.flag_edited(start, end, verdict):
-                raise NotPlaced("a second reading flags what stands nowhere in the correction")
+            if not layout.flag_edited(start, end, verdict):
+                raise NotLocated("a second reading flags what stands nowhere in the correction")
 
     async def _read_scores(
         self, inner: Inner, text: str, policy: Policy, readings: list[Corrected]
@@ -151,13 +151,13 @@ class SecondReading(InnerWrapper):
         return _verdicts_with_text(readings[-1].correction)
 
     async def _apply_readings(
-        self, text: str, arrangement: Arrangement, policy: Policy, readings: Sequence[Corrected]
+        self, text: str, layout: EditedLayout, policy: Policy, readings: Sequence[Corrected]
     ) -> Corrected:
         """The first correction with the additional flags applied and the cost of all readings added."""
         charged = _add_costs(readings[0], readings)
-        if not arrangement.changed:
+        if not layout.changed:
             return charged
-        correction = arrangement.correction().with_cost_of([charged.correction])
+        correction = layout.correction().with_cost_of([charged.correction])
         if policy.score_only:
             return replace(charged, correction=replace(correction, text=text))
         verdict = await self.judge(text, correction, policy)

@@ -1,4 +1,4 @@
-"""Arrangement of a correction: a list of cells, each an unchanged segment or a flagged run with its replacement.
+"""Layout of an edited answer: a list of cells, each an unchanged segment or a flagged run with its replacement.
 
 A second reading may flag further segments. They are removed, and so is a replacement that it flags. This module works
 on text only.
@@ -29,7 +29,7 @@ class _Cell:
 
 
 @dataclass(slots=True)
-class Arrangement:
+class EditedLayout:
     """A correction taken apart into cells."""
 
     pieces: Sequence[Segment]
@@ -41,7 +41,7 @@ class Arrangement:
     """Whether something was flagged that the correction had left unchanged."""
 
     @classmethod
-    def from_correction(cls, answer: str, correction: Correction) -> Arrangement | None:
+    def from_correction(cls, answer: str, correction: Correction) -> EditedLayout | None:
         """Take a correction apart; None if it has no verdicts, or changes text that was not flagged."""
         pieces = structure.match_segments(structure.split(answer), [verdict.text for verdict in correction.segments])
         flags = edits.detector_flags(pieces, correction)
@@ -60,9 +60,9 @@ class Arrangement:
             if cells[1:] and cells[-1].text and not pieces[first].text:
                 cells[-2].gap = ""  # text added after the last segment brings its own leading white space
             first = stop
-        arrangement = cls(pieces, list(correction.segments), cells, "", correction)
-        arrangement._arrange()
-        return arrangement
+        layout = cls(pieces, list(correction.segments), cells, "", correction)
+        layout.rebuild()
+        return layout
 
     def flag(self, number: int, verdict: SegmentScore) -> bool:
         """Flag one segment with this verdict and remove its text; return whether it was not flagged before."""
@@ -107,10 +107,10 @@ class Arrangement:
         """The current correction; the original object if nothing more was flagged. Arranges the edited answer anew."""
         if not self.changed:
             return self._correction
-        self._arrange()
+        self.rebuild()
         return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
 
-    def _arrange(self) -> None:
+    def rebuild(self) -> None:
         """Join the cells to the edited answer, and note where each of them lies in it."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
         position = 0
