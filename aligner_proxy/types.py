@@ -183,7 +183,7 @@ class Finding:
     """The replacement text; None if the passage was not replaced."""
 
     @property
-    def is_settled(self) -> bool:
+    def is_replaced(self) -> bool:
         """Whether the passage was replaced."""
         return self.text is not None
 
@@ -886,7 +886,7 @@ class Outcome:
     def violated_objectives(self) -> list[str]:
         """Sorted names, without duplicates, of the objectives of flagged segments and of unsettled findings."""
         names = {name for segment in self.segments if (name := self.objective_of(segment))}
-        return sorted(names | {finding.against for finding in self.findings if not finding.is_settled})
+        return sorted(names | {finding.against for finding in self.findings if not finding.is_replaced})
 
     @property
     def threshold(self) -> float:
@@ -928,6 +928,6 @@ class Outcome:
 
 def _summarize_findings(findings: Sequence[Finding]) -> dict[str, Any]:
     """The number of replaced findings, and kind and source of the first `MAX_FINDINGS` replaced and unsettled ones."""
-    settled = [{"kind": finding.kind, "source": finding.source} for finding in findings if finding.is_settled]
-    unsettled = [{"kind": finding.kind, "source": finding.source} for finding in findings if not finding.is_settled]
-    return {"edits": len(settled), "replaced": settled[:MAX_FINDINGS], "unsettled": unsettled[:MAX_FINDINGS]}
+    replaced = [{"kind": finding.kind, "source": finding.source} for finding in findings if finding.is_replaced]
+    unsettled = [{"kind": finding.kind, "source": finding.source} for finding in findings if not finding.is_replaced]
+    return {"edits": len(replaced), "replaced": replaced[:MAX_FINDINGS], "unsettled": unsettled[:MAX_FINDINGS]}

@@ -31,7 +31,7 @@ def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int],
         for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
             # Settled but not advanced to its end, so that a prefilled sequence keeps its blocks while others are
             # prefilled.
-            scheduler.settle(feed, chosen)
+            scheduler.record_feed(feed, chosen)
             told(feed.stop - feed.start)
     if sum(len(job.sequence.blocks) for job in scheduler.running) < sequences * (tokens // BLOCK):
         raise RuntimeError("not all sequences were in the cache at once")

@@ -91,7 +91,7 @@ class _QueuedEntry:
     completion: Future[None] | None = None
     """Set if the answer may be delivered only once its entry is written."""
 
-    def settle(self, error: NotRecorded | None) -> None:
+    def resolve(self, error: NotRecorded | None) -> None:
         """Complete the future of the answer that waits for this entry, if any: with success or with `error`."""
         # False if the request that waited for it was cancelled.
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
@@ -261,7 +261,7 @@ class Recorder:
         count_entries("lost", len(unwritable))
         for item in batch:
             self._budget.give_back(item.size)
-            item.settle(NotRecorded("no audit entry can be made for this answer") if item in unwritable else None)
+            item.resolve(NotRecorded("no audit entry can be made for this answer") if item in unwritable else None)
         if self._failing_since is not None:
             log.info("audit: entries are written again")
         self._failing_since = None
@@ -296,7 +296,7 @@ class Recorder:
         count_entries("lost", len(hopeless_items))
         for item in hopeless_items:
             self._budget.give_back(item.size)
-            item.settle(NotRecorded("the audit store cannot be written"))
+            item.resolve(NotRecorded("the audit store cannot be written"))
 
 
 _OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()

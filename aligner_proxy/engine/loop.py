@@ -99,7 +99,7 @@ class Loop:
     def _postprocess(self, feed: Feed, tokens: list[int]) -> None:
         """Record that a feed was run; once all tokens of the job's ask are fed, continue the job."""
         job = feed.job
-        if not self.scheduler.settle(feed, tokens) or job.ask is None:
+        if not self.scheduler.record_feed(feed, tokens) or job.ask is None:
             return
         try:
             step = self._step(feed, job.ask)

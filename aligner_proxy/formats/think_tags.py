@@ -63,7 +63,7 @@ class ThinkTagReader:
         return not (self.is_answer or self._is_inside)
 
     def feed(self, piece: str) -> str:
-        """Read the next piece of the text; return the reasoning, without its tags, that this piece settles.
+        """Read the next piece of the text; return the reasoning, without its tags, that this piece completes.
 
         A possible half of a tag at the end is kept for the next call.
         """
@@ -80,9 +80,9 @@ class ThinkTagReader:
             self._is_inside = not self._is_inside
         self._tail = self._tail[position:]
         if self._is_inside:
-            settled_end = self._find_tag_start()
-            reasoning += self._tail[:settled_end]
-            self._tail = self._tail[settled_end:]
+            reasoning_stop = self._find_tag_start()
+            reasoning += self._tail[:reasoning_stop]
+            self._tail = self._tail[reasoning_stop:]
             self.reasoning_end = self.read_chars
         else:
             self.reasoning_end = self.read_chars - len(self._tail)

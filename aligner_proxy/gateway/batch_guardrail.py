@@ -18,7 +18,7 @@ from aligner_proxy.gateway.endpoints.judgement import list_changes
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.reload import ActiveConfig, PolicySource
 from aligner_proxy.gateway.request_state import RequestState, find_state
-from aligner_proxy.gateway.shadow import Settle, ShadowCorrections
+from aligner_proxy.gateway.shadow import CorrectTexts, ShadowCorrections
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.keys_file import KeyEntry
 from aligner_proxy.policy.resolver import RequestFacts
@@ -125,7 +125,7 @@ class BatchGuardrail(AlignerGuardrail):
 class _NoShadows(ShadowCorrections):
     """Does not correct in shadow mode, since nothing would record the result."""
 
-    def start(self, texts: Sequence[Exchange], policy: Policy, settle: Settle) -> list[Outcome]:
+    def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
         """The outcomes that a client would get at once."""
         return [Outcome(Status.SHADOW, None, exchange.answer, policy, exchange.index) for exchange in texts]
 

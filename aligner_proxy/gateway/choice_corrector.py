@@ -82,7 +82,7 @@ class ChoiceCorrector:
     async def correct(
         self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
     ) -> Sequence[Outcome]:
-        """Correct all choices of a response concurrently, settle the request's state and return the outcomes.
+        """Correct all choices of a response concurrently, finalize the request's state and return the outcomes.
 
         `session_of` returns the engine's session for a choice that was read ahead. Raises `Blocked` if the policy
         prefers an error to an uncorrected answer.
@@ -106,20 +106,20 @@ class ChoiceCorrector:
             with tracing.span("aligner.correct", state.arrival.trace, aligner__call_id=state.call_id):
                 # A single choice needs no task of its own.
                 outcomes = [await corrections[0]] if len(corrections) == 1 else await asyncio.gather(*corrections)
-        state.settle(outcomes)
+        state.finalize(outcomes)
         # Before `refuse`, so that a blocked answer is recorded, too.
         self._publish(started)
         for outcome in outcomes:
             self.refuse(outcome)
         return outcomes
 
-    def settle(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
-        """Record and settle choices that a stream corrected segment by segment."""
+    def record_outcomes(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
+        """Record the final outcomes of choices that a stream corrected segment by segment."""
         for exchange, outcome in outcomes:
             metrics.record_outcome(exchange.call_id, len(exchange.answer or ""), outcome)
             self._queue_record(exchange, outcome)
             self._start_shadow_judgement(exchange, outcome)
-        self._state.settle([outcome for _, outcome in outcomes])
+        self._state.finalize([outcome for _, outcome in outcomes])
         metrics.record_upstream_end(self._state)
         self._publish(self._opened_at)
 

@@ -252,7 +252,7 @@ class AlignerGuardrail(CustomGuardrail):
         ):
             return await self._correct_passed_body(data, user_api_key_dict, response)
         state = await self._get_state(data, user_api_key_dict)
-        if state.is_settled:
+        if state.is_final:
             return None
         self._note_answering(data, state, response)
         await state.wait_for_selection()
@@ -280,10 +280,10 @@ class AlignerGuardrail(CustomGuardrail):
                         delivered = remaining
                     if side is not None:
                         changed = delivered is not remaining
-                        await side.settle_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
+                        await side.judge_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
             # Nobody is left to get the answer; only the record remains to be made.
             except ClientGone:
-                state.settle([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
+                state.finalize([Outcome(Status.FAILED, metrics.CANCELLED, None, state.policy)])
                 self._add_record(data, state, time.time())
         return delivered if outcomes or delivered is not response else None
 
@@ -354,7 +354,7 @@ class AlignerGuardrail(CustomGuardrail):
         thoughts = self._open_reasoning(request_data, state)
         response = thoughts.wrap_stream(response) if thoughts else response
         wire = formats.wire(state.arrival.route)
-        if wire is None or state.skip or state.is_settled:
+        if wire is None or state.skip or state.is_final:
             # with `mode: off`, the client gets what LiteLLM alone would send, byte for byte
             commented = wire is not None and state.skip != SkipReason.MODE_OFF
             source = self._pass_stream(response, request_data, state, commented=commented)
@@ -378,7 +378,7 @@ class AlignerGuardrail(CustomGuardrail):
                 for event in keeper.feed(item) if commented else (item,):
                     yield event
         finally:
-            if not state.is_settled:
+            if not state.is_final:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))
         if commented and keeper.is_between_events:
             yield state.comment()
@@ -413,7 +413,7 @@ class AlignerGuardrail(CustomGuardrail):
         if state is None:
             return None
         # LiteLLM has no response if the upstream failed.
-        if response is None and not state.is_settled:
+        if response is None and not state.is_final:
             state.skip = state.skip or SkipReason.UPSTREAM_ERROR.value
         if response is not None:
             self._note_answering(data, state, response)
@@ -472,7 +472,7 @@ class AlignerGuardrail(CustomGuardrail):
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter policy if a different model group answers than the requested one."""
         group = routing.answering_group(data, response)
-        if group is None or group == state.answered_by or state.arrival.facts is None or state.is_settled:
+        if group is None or group == state.answered_by or state.arrival.facts is None or state.is_final:
             return
         state.answered_by = group
         policy = request_policy.resolve_answer(
@@ -521,7 +521,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Record that no choice of the response is judged, and why."""
         metrics.record_upstream_end(state)
         record = partial(metrics.record_unprocessed, state.call_id, state.policy, Status.SKIPPED, reason.value)
-        state.settle([record(index) for index in range(choices)])
+        state.finalize([record(index) for index in range(choices)])
         if reason is not SkipReason.MODE_OFF:  # without our record, LiteLLM records `not_run`
             self._add_record(data, state, time.time())
 

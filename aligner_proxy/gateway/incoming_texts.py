@@ -105,7 +105,7 @@ class IncomingTexts:
         if not (doubtful.is_flagged or state.policy.blocks_unjudged):
             return
         reason = doubtful.text.kind.value
-        state.settle([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
+        state.finalize([metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, reason)])
         may_pass = not doubtful.is_flagged and pipeline_outcomes.may_pass(doubtful.outcome.reason)
         fault = (
             f"was flagged: {', '.join(doubtful.outcome.violated_objectives)}"

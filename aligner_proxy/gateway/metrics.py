@@ -46,9 +46,9 @@ def record_arguments_not_applied() -> None:
 
 
 def record_side_text_refusal(state: RequestState, kind: SideKind) -> None:
-    """Count a side text that may not be delivered, and mark the answer as failed if it is already settled."""
+    """Count a side text that may not be delivered, and mark the answer as failed if its outcomes are already final."""
     prometheus.SIDE_TEXTS_REFUSED.labels(kind.value, state.policy.name).inc()
-    if state.is_settled:
+    if state.is_final:
         state.fail_all(kind.value)
 
 

@@ -124,7 +124,7 @@ class RequestState:
     """The model group that answers; None if LiteLLM has not said yet."""
     skip: str | None = None
     """Reason, known before the answer, why no choice will be judged; None if choices are judged."""
-    is_settled: bool = False
+    is_final: bool = False
     """Whether the outcomes are final; later hooks for this call then do nothing."""
     selecting: RunningSelection | None = None
     """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
@@ -150,10 +150,10 @@ class RequestState:
             self.policy = await self.selecting.policy()
             self.selecting = None
 
-    def settle(self, outcomes: Sequence[Outcome]) -> None:
-        """Set the final outcomes and mark the state as settled."""
+    def finalize(self, outcomes: Sequence[Outcome]) -> None:
+        """Set the final outcomes and mark the state as final."""
         self.outcomes = list(outcomes)
-        self.is_settled = True
+        self.is_final = True
 
     def withdraw_corrected(self, status: Status, reason: str) -> None:
         """Give corrected choices another status, because their corrections do not count."""

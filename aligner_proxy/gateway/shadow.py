@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 LAST_S = 10.0
 """Seconds that a stopping process spends on pending shadow corrections."""
 Judge = Callable[[Exchange], Awaitable[object]]
-Settle = Callable[[Sequence[Exchange]], Awaitable[object]]
+CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
 
 
 class ShadowCorrections:
@@ -36,10 +36,10 @@ class ShadowCorrections:
         self.judgements: set[asyncio.Future[object]] = set()
         """Tasks of shadow aligners; any other work cancels them, since they have the lowest priority."""
 
-    def start(self, texts: Sequence[Exchange], policy: Policy, settle: Settle) -> list[Outcome]:
+    def start(self, texts: Sequence[Exchange], policy: Policy, correct: CorrectTexts) -> list[Outcome]:
         """Start a background correction of the texts of one answer and return their immediate outcomes.
 
-        `settle` corrects and records the texts, also those that are skipped, unless all of them are.
+        `correct` corrects and records the texts, also those that are skipped, unless all of them are.
         """
         skips = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._limit
@@ -49,7 +49,7 @@ class ShadowCorrections:
                 metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, reason.value, exchange.index)
                 for exchange, reason in zip(texts, reasons, strict=True)
             ]
-        task = asyncio.create_task(self._run_settle(texts, settle))
+        task = asyncio.create_task(self._run_correction(texts, correct))
         self._tasks.add(task)  # the loop itself keeps only weak references to tasks
         task.add_done_callback(self._finish_correction)
         return [
@@ -98,9 +98,9 @@ class ShadowCorrections:
             await asyncio.wait(self._tasks, timeout=LAST_S)
         await last_work()
 
-    async def _run_settle(self, texts: Sequence[Exchange], settle: Settle) -> None:
+    async def _run_correction(self, texts: Sequence[Exchange], correct: CorrectTexts) -> None:
         async with self._slots:
-            await settle(texts)
+            await correct(texts)
 
     def _finish_correction(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -176,7 +176,7 @@ class SideTextJudge:
 
 
 class SideTexts:
-    """Side texts of one response: `read` collects them, and `settle` raises `Blocked` if they block the answer."""
+    """Side texts of one response: `read` collects them; `judge_pending` raises `Blocked` if one blocks the answer."""
 
     def __init__(self, judge: SideTextJudge, *, streamed: bool = False) -> None:
         self._judge = judge
@@ -233,7 +233,7 @@ class SideTexts:
         self._clean += texts
 
     def note_unjudged(self, kind: SideKind) -> None:
-        """Note that a text of this kind cannot be judged; the next `settle` then blocks the answer if that matters."""
+        """Note that a text of this kind cannot be judged; `judge_pending` then blocks the answer if that matters."""
         self._unjudged.add(kind)
 
     def read(self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()) -> None:
@@ -255,19 +255,19 @@ class SideTexts:
         answers = [exchange.answer or "" for exchange in exchanges]
         self._tagged_reasoning = [exchange.tagged_reasoning for exchange in exchanges]
         self.read(remaining, divided_texts=self._divide_texts(answers))
-        work = asyncio.create_task(self.settle(answers, final=False))
+        work = asyncio.create_task(self.judge_pending(answers, final=False))
         try:
             yield remaining
             await work
         finally:
             work.cancel()
 
-    async def settle_body(self, body: Any, delivered: Sequence[str]) -> None:
+    async def judge_body(self, body: Any, delivered: Sequence[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
         if body is not self._body:  # the correction made another body
             self._reader = SideTextReader(streamed=self._streamed)
             self.read(body, divided_texts=self._divide_texts(delivered))
-        await self.settle(delivered)
+        await self.judge_pending(delivered)
 
     def _divide_texts(self, answers: Sequence[str]) -> list[DividedText]:
         """The texts of a whole response that begin with reasoning, with these answers."""
@@ -290,7 +290,7 @@ class SideTexts:
         """
         return not self._current_kinds().holding.isdisjoint(self._grown_kinds - {SideKind.OTHER_TEXT})
 
-    async def settle(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
+    async def judge_pending(self, delivered: Iterable[str], *, final: bool = True, ended_only: bool = False) -> None:
         """Judge text that is not part of `delivered`; raises `Blocked` if it may not be delivered.
 
         If `final` is False, the delivered texts may still change, so the texts are not released. `ended_only` limits
@@ -301,7 +301,7 @@ class SideTexts:
         while self._unjudged:
             self.refuse(self._unjudged.pop())
         covering = (*delivered, *self._clean)
-        texts = [text for text in self._unsettled_texts() if not (ended_only and text.kind in self._grown_kinds)]
+        texts = [text for text in self._undecided_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
         for text in texts:
             if uncovered_text := self._uncovered_text(text, covering):
@@ -316,7 +316,7 @@ class SideTexts:
 
     def release_echoes(self) -> None:
         """Release texts that are strings of the request's own field of the same name, which need no judgement."""
-        for text in self._unsettled_texts():
+        for text in self._undecided_texts():
             fields = [name for name in ECHOED if name in text.path and len(text.pieces) == 1]
             text.is_released = any(text.pieces[0] in self._request_strings(name) for name in fields)
 
@@ -335,7 +335,7 @@ class SideTexts:
         self._reader = SideTextReader(streamed=False)  # an error is judged by itself, without the stream before it
         self.read({"error": {"message": str(error)}})
         try:
-            await self.settle(())
+            await self.judge_pending(())
         except Blocked:
             return upstream_errors.withhold_message(error)
         return None
@@ -372,7 +372,7 @@ class SideTexts:
             self._kinds = _KindTreatments(self._state.policy)
         return self._kinds
 
-    def _unsettled_texts(self) -> list[SideText]:
+    def _undecided_texts(self) -> list[SideText]:
         looked_at = self._current_kinds().looked_at
         return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
@@ -407,7 +407,7 @@ class SideTexts:
 
     def refuse_pending(self) -> None:
         """Raise `Blocked` if texts that block the answer were not judged in time."""
-        for text in self._unsettled_texts():
+        for text in self._undecided_texts():
             self.refuse(text.kind)
 
 

@@ -1,10 +1,10 @@
 """Correction of one part of an answer that goes out while it is being written.
 
 A part is the whole answer, unless the answer is very long (growing_answer.py). Incoming text passes the stages'
-admission and is judged by the engine, which reads along. It is then released segment by segment, settled at its end and
-reported, by the same stages as a whole answer. If a stage holds the part, or the engine cannot judge it before its end,
-the part is corrected as a whole. When anything fails, or the answer turns out not to be editable, all undecided text
-goes out as the upstream wrote it.
+admission and is judged by the engine, which reads along. It is then released segment by segment, finalized at its end
+and reported, by the same stages as a whole answer. If a stage holds the part, or the engine cannot judge it before its
+end, the part is corrected as a whole. When anything fails, or the answer turns out not to be editable, all undecided
+text goes out as the upstream wrote it.
 
 If the engine loses its session, or was full or unreachable, it reads the text again from the beginning, within the
 deadline (resumable_session.py). Verdicts are causal, so they come out the same. If nothing has gone out
@@ -288,7 +288,7 @@ class AnswerPart:
             # with all verdicts known, a stage may want to decide about the whole
             if await self._is_held():
                 return False
-            if self.done or (state.delivery.end and await self._settle()):
+            if self.done or (state.delivery.end and await self._finalize()):
                 return True
         await self._release.release(releasable)
         if state.is_judged:
@@ -306,15 +306,15 @@ class AnswerPart:
         state.verdicts.accept(verdicts, state.cut.segments, state.cut.decided, is_end=is_end)
         return True
 
-    async def _settle(self) -> bool:
+    async def _finalize(self) -> bool:
         """Let the stages replace what has not gone out yet, and send it; return whether the part is over."""
         state = self._state
         answer = self._answer_for_stages(is_final=True)
         so_far = self._build_outcome(self.render(0, state.delivery.end), answer)
-        ending = await self._stages.settle(so_far, answer)
+        ending = await self._stages.finalize(so_far, answer)
         # no stage wants another text in place of the rest
         if self._texts is not None and ending is not so_far:
-            ending = await self._texts.settle(answer.exchange, ending)
+            ending = await self._texts.decide(answer.exchange, ending)
         if ending is so_far or self.done:
             return self.done
         self._ending = ending

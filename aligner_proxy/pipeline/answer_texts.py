@@ -32,7 +32,7 @@ _BETWEEN = "\n\n"
 
 
 class AnswerTexts:
-    """The texts of a whole answer: `count` calls of `settle`, which wait for one another.
+    """The texts of a whole answer: `count` calls of `decide`, which wait for one another.
 
     `refusal_text` returns the stage that decides under a policy.
     """
@@ -46,14 +46,14 @@ class AnswerTexts:
         self._lock = asyncio.Lock()
         self._joint_outcomes: Mapping[int, Outcome] | None = None
 
-    async def settle(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+    async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
         """The outcome of a text, once the answer is decided; `outcome` is what follows from the text alone."""
         self._waiting[exchange.index] = (exchange, outcome)
         self.note_change()
         await self._wait_until(self._is_complete)
         async with self._lock:
             if self._joint_outcomes is None:
-                self._joint_outcomes = await self._settle_all()
+                self._joint_outcomes = await self._decide_all()
         return self._joint_outcomes.get(exchange.index, outcome)
 
     def note_change(self) -> None:
@@ -69,11 +69,11 @@ class AnswerTexts:
         """Whether everything is known that the decision depends on."""
         return len(self._waiting) == self._count
 
-    async def _settle_all(self) -> Mapping[int, Outcome]:
+    async def _decide_all(self) -> Mapping[int, Outcome]:
         """Decide about all texts; return their outcomes by index."""
-        return await self._settle_together(self._began_at)
+        return await self._decide_together(self._began_at)
 
-    async def _settle_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
+    async def _decide_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
         """Decide about all texts that wait as if they were one; `sent_text` of their answer has gone out."""
         outcomes = {index: outcome for index, (_, outcome) in self._waiting.items()}
         texts = [self._waiting[index] for index in sorted(outcomes) if (self._waiting[index][0].answer or "").strip()]
@@ -88,7 +88,7 @@ class AnswerTexts:
             sent_chars=len(sent_text),
         )
         settling_at = time.perf_counter()
-        joint_outcome = await self._refusal_text(joined.policy).settle(joined, answer)
+        joint_outcome = await self._refusal_text(joined.policy).finalize(joined, answer)
         if joint_outcome is joined:
             return outcomes
         ms = (time.perf_counter() - settling_at) * 1000
@@ -140,7 +140,7 @@ class GrowingTexts(AnswerTexts):
         """Whether a text waits for the decision."""
         return bool(self._waiting) and not self._is_released
 
-    async def settle(self, exchange: Exchange, outcome: Outcome) -> Outcome:
+    async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
         """The outcome of a text; at once unless nothing of it remains, or an earlier one waits."""
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
@@ -148,7 +148,7 @@ class GrowingTexts(AnswerTexts):
         if not self._has_room or self._has_other_content() or any(map(_makes_sense_alone, self._sent_texts())):
             self.release()
             return outcome
-        return await super().settle(exchange, outcome)
+        return await super().decide(exchange, outcome)
 
     async def wait_for_earlier(self, index: int) -> None:
         """Wait until the texts before this one that have ended are decided or wait themselves.
@@ -195,13 +195,13 @@ class GrowingTexts(AnswerTexts):
         is_over = self._has_ended and all(text.done or index in self._waiting for index, text in self._texts.items())
         return is_over or self._is_released
 
-    async def _settle_all(self) -> Mapping[int, Outcome]:
+    async def _decide_all(self) -> Mapping[int, Outcome]:
         # a text that was given up meanwhile has gone out unchanged
         self._waiting = {index: text for index, text in self._waiting.items() if not self._texts[index].done}
         sent_texts = self._sent_texts()
         if self._is_released or any(map(_makes_sense_alone, sent_texts)):
             return {index: outcome for index, (_, outcome) in self._waiting.items()}
-        return await self._settle_together(time.monotonic(), _BETWEEN.join(sent_texts))
+        return await self._decide_together(time.monotonic(), _BETWEEN.join(sent_texts))
 
     def _sent_texts(self) -> list[str]:
         """What goes out of the texts that are decided."""

@@ -112,10 +112,10 @@ class StageList:
             outgoing = await stage.release(outgoing, answer)
         return outgoing
 
-    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+    async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """Pass the outcome through every stage and return the result."""
-        for stage in self.stages_with("settle"):
-            outcome = await stage.settle(outcome, answer)
+        for stage in self.stages_with("finalize"):
+            outcome = await stage.finalize(outcome, answer)
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
@@ -197,7 +197,7 @@ class Pipeline:
                 await session.aclose()
         if texts is not None:
             waiting_since = time.perf_counter()
-            outcome = await texts.settle(exchange, outcome)
+            outcome = await texts.decide(exchange, outcome)
             started += time.perf_counter() - waiting_since  # the other texts' time is not this one's
         if outcome.correction is not None:
             outcome = await self._report(outcome, exchange, form, stages)
@@ -233,7 +233,7 @@ class Pipeline:
                 )
                 steps = self._wrap_correction(answer, form, attempt_policy, stages, session)
                 corrected = await steps.correct(answer.text, attempt_policy)
-            outcome = await stages.settle(build_outcome(answer, corrected), answer)
+            outcome = await stages.finalize(build_outcome(answer, corrected), answer)
             # after refusals of the gate, the threshold was higher than the policy's
             return (outcome if attempt_policy is policy else replace(outcome, caution=attempt_policy.caution)), None
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer

@@ -311,9 +311,9 @@ class PluginStage(Stage):
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
-    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+    async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         answer = self._open_to_thread(answer)
-        return self._check_type(await self._runner.call(lambda: self.inner.settle(outcome, answer)), Outcome)
+        return self._check_type(await self._runner.call(lambda: self.inner.finalize(outcome, answer)), Outcome)
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with the plugin stage's report; unchanged, with a warning logged, if that fails."""

@@ -5,12 +5,12 @@ A driver takes an answer through its stages, always in the same order, and asks 
     admit    New text has come and is not judged yet. May it be corrected? A stage may stop the correction, or hold
              the answer until its end.
     release  Text was judged, edited and passed by the gate, and is about to go out. What should go out instead?
-    settle   All text is judged, and the rest has not gone out. What is delivered? If nothing of a growing answer
-             went out yet, a stage holds it instead, and settles the whole.
+    finalize All text is judged, and the rest has not gone out. What is delivered? If nothing of a growing answer
+             went out yet, a stage holds it instead, and finalizes the whole.
     report   All text went out. What do headers, metrics and the audit log say about it?
 
 A whole answer is treated as a stream that ends at once: it is admitted once, released once from its first character to
-its last, settled and reported. So each concern is written only once, and a stage need not know whether its answer
+its last, finalized and reported. So each concern is written only once, and a stage need not know whether its answer
 streams. If it can do better with the whole, `Outgoing.is_whole` tells it that this is all. The gateway's own stages are
 in `pipeline/stages/`; plugins add others (`Extension.stages`).
 
@@ -187,7 +187,7 @@ class Stage(Protocol):
         """What goes out for a text that was judged."""
         return outgoing
 
-    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+    async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The final outcome of an answer that is completely judged but has not completely gone out."""
         return outcome
 

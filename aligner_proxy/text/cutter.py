@@ -238,17 +238,17 @@ class _ProseLine:
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._picture = _PictureEnd()
         self._abbreviation = _AbbreviationEnd()
-        self._is_settled = False
+        self._is_surely_prose = False
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
         """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
         undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._abbreviation.is_open
-        return self._is_settled and not undecided
+        return self._is_surely_prose and not undecided
 
     def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
-        """Process characters of a settled line that hold no mark and no picture; return where sentences begin."""
+        """Process text without marks and pictures in a line that is surely prose; return where sentences begin."""
         starts: list[SentenceBoundary] = []
         for match in _STRETCH.finditer(plain):
             place = self._add(match.group(), offset + match.start())
@@ -282,10 +282,10 @@ class _ProseLine:
         is_first_picture = _PICTURE.match(char) and not (_PICTURE.match(char_before) or char_before in _JOINERS)
         if is_first_picture and not self._picture.is_open:
             self._picture.note(self._tail.cut_before(offset))
-        if not self._is_settled:
+        if not self._is_surely_prose:
             self.fence.read(char)
             self._number.read(char)
-            self._is_settled = self.fence.state == "text" and self._number.state == "other"
+            self._is_surely_prose = self.fence.state == "text" and self._number.state == "other"
         self.has_begun = True
         return start or place
 

@@ -99,7 +99,7 @@ class Engine:
         """Finish the current step and advance its jobs."""
         for feed in self.feeds:
             job = feed.job
-            if self.scheduler.settle(feed, [1] * len(feed.predicted)) and (
+            if self.scheduler.record_feed(feed, [1] * len(feed.predicted)) and (
                 result := job.advance(Step([], job.tokens, job.forwards))
             ):
                 self.scheduler.drop(job, result)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligner_proxy.text.structure import split
+from aligner_proxy_grounding.doubts import FactDecision, take_verdicts
 from aligner_proxy_grounding.fact_judge import FactVerdict, JudgedFact
 from aligner_proxy_grounding.matching import FactFinding, Matcher
 from aligner_proxy_grounding.page import read_page
@@ -27,7 +28,6 @@ from aligner_proxy_grounding.sentences import (
     UnsettledFact,
     apply_fact_edits,
 )
-from aligner_proxy_grounding.settling import FactDecision, take_verdicts
 from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases, grounded
 from models.evaluate.grounded_forms import CLEAN, UNKNOWN, read_forms
 from models.reporting.statistics import Rate

@@ -493,7 +493,7 @@ HEADERS = rows(
 def test_no_value_begins_a_header_of_its_own(attack: Attack) -> None:
     policy = Policy(attack.payload)
     ledger = RequestState("c", policy, attack.payload)
-    ledger.settle([Outcome(Status.SKIPPED, attack.payload, None, policy)])
+    ledger.finalize([Outcome(Status.SKIPPED, attack.payload, None, policy)])
     for value in ledger.headers().values():
         assert value.isascii()
         assert value.isprintable()

@@ -93,7 +93,7 @@ def _check_whole(rig: Rig, one: Case) -> None:
         return
     assert frozen(one.response) == before, "the upstream's own object was changed"
     assert rig.ledger is not None
-    assert rig.ledger.is_settled
+    assert rig.ledger.is_final
     if "corrected" not in statuses:
         assert result is None or result is one.response, "not corrected, and another object"
         return
@@ -122,7 +122,7 @@ def _check_stream(rig: Rig, one: Case, items: list[Any]) -> None:
         assert one.error is None or one.leaves is not None, "the upstream broke off and nobody was told"
     assert frozen(items) == before, "the upstream's own items were changed"
     assert rig.ledger is not None
-    assert rig.ledger.is_settled
+    assert rig.ledger.is_final
     ours = [item for item in played if not (isinstance(item, bytes) and item.startswith(_COMMENT))]
     assert len(played) - len(ours) <= 1, "more than one comment"
     if "corrected" not in statuses:

@@ -87,7 +87,7 @@ def check(rig: Rig, one: Case) -> None:
             raise
     assert frozen(items) == before, "the upstream's own items were changed"
     assert rig.ledger is not None
-    assert rig.ledger.is_settled
+    assert rig.ledger.is_final
     ours = [item for item in played if not (isinstance(item, bytes) and item.startswith(_COMMENT))]
     assert len(played) - len(ours) <= 1, "more than one comment"
     if one.leaves is None:

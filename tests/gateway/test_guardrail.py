@@ -200,7 +200,7 @@ async def test_litellm_is_told_nothing_of_a_route_that_is_off(guard: AlignerGuar
     request = data("off")
     ledger = await opened(guard, request)
     assert await guard.async_post_call_success_hook(request, user(), answer("It is so.")) is None
-    assert (ledger.is_settled, ledger.reason) == (True, "mode_off")
+    assert (ledger.is_final, ledger.reason) == (True, "mode_off")
     assert "standard_logging_guardrail_information" not in request["metadata"]
 
 
@@ -315,7 +315,7 @@ async def test_a_stream_is_corrected_and_says_so_at_its_end(guard: AlignerGuardr
     got = [item async for item in _stream(guard, request, user(), [chunk("It is so."), chunk(" You fool.")])]
     assert "".join(item.choices[0].delta.content for item in got[:2]) == "It is so."
     assert without_id(got[2]) == b": aligner status=corrected\n\n"
-    assert ledger.is_settled
+    assert ledger.is_final
 
 
 async def test_litellm_logs_what_was_served(guard: AlignerGuardrail) -> None:
@@ -337,7 +337,7 @@ async def test_a_stream_that_is_skipped_beforehand_is_not_withheld(guard: Aligne
     assert ledger.headers()["x-aligner-status"] == "skipped"
     stream = _stream(guard, request, user(), items)
     assert await anext(stream) is items[0]
-    assert not ledger.is_settled
+    assert not ledger.is_final
     # byte for byte what LiteLLM alone would send
     assert [item async for item in stream] == [items[1]]
 
@@ -434,7 +434,7 @@ async def test_a_client_that_leaves_a_passing_stream_is_recorded(guard: AlignerG
     stream = guard.async_post_call_streaming_iterator_hook(user(), _flow([chunk("a"), chunk("b")]), request)
     await anext(stream)
     await stream.aclose()
-    assert ledger_of(request).is_settled
+    assert ledger_of(request).is_final
 
 
 async def test_shadow_never_blocks(guard: AlignerGuardrail) -> None:

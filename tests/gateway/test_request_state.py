@@ -16,7 +16,7 @@ POLICY = Policy("p", (Objective("kind", "Kindness: be kind"), Objective("concise
 def ledger(*outcomes: Outcome) -> RequestState:
     made = RequestState("call-1", POLICY, "embedded")
     if outcomes:
-        made.settle(outcomes)
+        made.finalize(outcomes)
     return made
 
 
@@ -58,7 +58,7 @@ def test_after_the_answer() -> None:
 def test_times_are_coarse_unless_the_policy_wants_them_exact(ms: float, coarse: str, exact: str) -> None:
     for policy, expected in ((POLICY, coarse), (replace(POLICY, exact_times=True), exact)):
         state = RequestState("c", policy, "embedded")
-        state.settle([Outcome(Status.UNCHANGED, None, "x", policy, ms=ms)])
+        state.finalize([Outcome(Status.UNCHANGED, None, "x", policy, ms=ms)])
         assert state.headers()["x-aligner-ms"] == expected
 
 

@@ -198,7 +198,7 @@ async def test_stages_stand_in_their_order() -> None:
     assert outcome.text == f"{ENGLISH} 20 200"
     orders = [stage.order for stage in pipeline(Marks()).stages(DECLINING).stages_with("release")]
     assert orders == [20, 200]
-    assert [stage.order for stage in pipeline(Marks()).stages(DECLINING).stages_with("settle")] == [30]
+    assert [stage.order for stage in pipeline(Marks()).stages(DECLINING).stages_with("finalize")] == [30]
 
 
 class Asking(Stage):

@@ -297,7 +297,7 @@ class Scheduler:
         # any job will do, unless nothing could be fed in the last step
         return any(not self._idle or not job.client.reads_ahead() for job in active)
 
-    def settle(self, feed: Feed, tokens: list[int]) -> bool:
+    def record_feed(self, feed: Feed, tokens: list[int]) -> bool:
         """Record that a feed was run and publish its prompt blocks; return True if its job's ask is complete."""
         job = feed.job
         sequence = job.sequence

@@ -77,7 +77,7 @@ async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[st
     except Blocked as error:
         return {"action": "BLOCKED", "blocked_reason": error.message}
     # LiteLLM does not say whether more of a stream will come; where none does, it holds nothing back.
-    holdback = {"stream_holdback_chars": result.unsettled_chars}
+    holdback = {"stream_holdback_chars": result.undecided_chars}
     if not result.changed:
         return {"action": "NONE", **holdback}
     return {"action": "GUARDRAIL_INTERVENED", "texts": list(result.after), **holdback}

@@ -122,13 +122,13 @@ class JudgedBatch:
         return list(self.before) != list(self.after)
 
     @property
-    def unsettled_chars(self) -> list[int]:
+    def undecided_chars(self) -> list[int]:
         """How many characters at the end of each delivered text may be others once the answer goes on."""
         if not self.state.is_enforced:
             return [0] * len(self.after)
         outcomes = {outcome.index: outcome for outcome in self.state.outcomes}
         texts = zip(self.before, self.after, strict=True)
-        return [count_unsettled(*pair, outcomes.get(index)) for index, pair in enumerate(texts)]
+        return [count_undecided(*pair, outcomes.get(index)) for index, pair in enumerate(texts)]
 
     async def make_report(self) -> AlignAnswer:
         """The report on the first answer, with its scores and edits."""
@@ -219,11 +219,11 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
     return changes
 
 
-def count_unsettled(before: str, after: str, outcome: Outcome | None) -> int:
+def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     """How many characters at the end of a corrected beginning of an answer may be others once the answer goes on.
 
     The last sentence may go on. A flagged one that stays, because nothing would remain or the gate refuses the edit,
-    may go when more is known. Without a verdict on the whole text nothing is settled.
+    may go when more is known. Without a verdict on the whole text nothing is decided.
     """
     offset = find_answer(before)
     segments = split(before[offset:])

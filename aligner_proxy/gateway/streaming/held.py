@@ -157,7 +157,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             outgoing = corrected
         if self._request.side is not None:
             changed = outgoing is not originals
-            await self._request.side.settle(delivered_texts(exchanges, outcomes, changed=changed))
+            await self._request.side.judge_pending(delivered_texts(exchanges, outcomes, changed=changed))
         self._queue.clear()
         self._outgoing = outgoing  # set last, since nothing may be delivered while other tasks have their turn
 
@@ -250,17 +250,17 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     @property
     def _may_show_next(self) -> bool:
-        return self._opening.is_settled and self._decoder.fault is None
+        return self._opening.is_cleared and self._decoder.fault is None
 
     @property
     def next_shown(self) -> object:
         """The first queued event; None if not even its id and the like may go out."""
         return super().next_shown if self._released is None else self._released.next_shown
 
-    async def settle(self, *, finished: bool) -> None:
-        """Close the engine's sessions, and settle the choices that are not settled yet."""
+    async def finalize(self, *, finished: bool) -> None:
+        """Close the engine's sessions, and give the choices that have none yet their outcome."""
         if self._released is not None:
-            await self._released.settle(finished=finished)
+            await self._released.finalize(finished=finished)
             return
         if not self._has_outcome:
             blocking = self._request.side.ending_kind if self._request.side else None
@@ -269,12 +269,12 @@ class HeldStream(StreamQueue[PrefilledText]):
             await text.aclose()
 
     def _give_up(self, status: Status, reason: str) -> None:
-        """Settle every choice that had begun, each with this status and reason."""
+        """End every choice that had begun, each with this status and reason."""
         state = self._request.state
         metrics.record_upstream_end(state)
         # A response without any text counts as one choice.
         indices = [exchange.index for exchange in self._decoder.exchanges()] or [0]
-        state.settle(
+        state.finalize(
             [metrics.record_unprocessed(state.call_id, state.policy, status, reason, index) for index in indices]
         )
 

@@ -22,7 +22,7 @@ class Opening:
         self._request = request
         self._read_count = 0
         """Events that came so far."""
-        self._settled_count = 0
+        self._cleared_count = 0
         """The first events up to which no side text may still block the answer."""
         self.delivered: list[object] = []
         """The items that were delivered."""
@@ -30,9 +30,9 @@ class Opening:
         """Whether the next event is part of the answer, or the answer is decided."""
 
     @property
-    def is_settled(self) -> bool:
+    def is_cleared(self) -> bool:
         """Whether no side text in the next event, or before it, may still block the answer."""
-        return len(self.delivered) < self._settled_count
+        return len(self.delivered) < self._cleared_count
 
     async def note_event(self, *, is_due: bool) -> None:
         """Count an event that was queued; if the opening `is_due`, judge side texts that have ended.
@@ -44,9 +44,9 @@ class Opening:
         if side is not None and side.pending:
             side.release_echoes()
             if is_due:
-                await side.settle((), ended_only=True)
+                await side.judge_pending((), ended_only=True)
         if side is None or not (side.pending or side.is_growing):
-            self._settled_count = self._read_count
+            self._cleared_count = self._read_count
 
     def admits(self, queued: QueuedEvent[Any]) -> bool:
         """Whether the next event is part of the opening; the first one that is not ends it."""

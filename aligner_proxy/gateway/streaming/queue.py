@@ -330,8 +330,8 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Give up undecided texts, because the stream is shed."""
 
     @abc.abstractmethod
-    async def settle(self, *, finished: bool) -> None:
-        """Stop running work and settle unsettled choices; `finished` means that everything was delivered."""
+    async def finalize(self, *, finished: bool) -> None:
+        """Stop running work and finalize the choices; `finished` means that everything was delivered."""
 
     def heartbeat(self) -> object:
         """An event that adds nothing, which is no part of what was served; a comment where there can be none."""
@@ -358,13 +358,13 @@ class StreamQueue(abc.ABC, Generic[Text]):
         return False
 
     async def _close(self, *, finished: bool) -> None:
-        """End the reading task and settle the stream, even if the client has left."""
+        """End the reading task and finalize the stream, even if the client has left."""
         work = self._work
         self._work = None  # avoids a reference cycle, since its error refers to the stream
         if work is not None:
             await end_tasks(work)
         self._room.account.close()
-        await self.settle(finished=finished)
+        await self.finalize(finished=finished)
 
 
 def cut_slices(item: object) -> Iterator[object]:

@@ -98,7 +98,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         await super()._enqueue(event)
         if self._request.side is not None and event.pieces and self._request.side.pending:
             # Side texts before the answer have ended.
-            await self._request.side.settle((), ended_only=True)
+            await self._request.side.judge_pending((), ended_only=True)
         # Something other than text arrived, such as a tool call, which may forbid edits.
         if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._list_undecided():
@@ -175,7 +175,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             # A side text that repeats an answer is not judged again, so the answers must be decided first.
             for text in self._texts.values() if self._request.side.pending else ():
                 await text.wait_until_over()
-            await self._request.side.settle([text.render(0, text.length) for text in self._texts.values() if text.done])
+            await self._request.side.judge_pending(
+                [text.render(0, text.length) for text in self._texts.values() if text.done]
+            )
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
                 if (reason := eligibility.check(exchange, self._request.state.policy)) is not None:
@@ -284,18 +286,18 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.corrector.refuse(copy_outcome(self._request.state.policy))
         return item
 
-    async def settle(self, *, finished: bool) -> None:
-        """Close all texts and settle their outcomes."""
+    async def finalize(self, *, finished: bool) -> None:
+        """Close all texts and make their outcomes final."""
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)
             await text.aclose()
         if self._answer_texts is not None:
             self._answer_texts.close()
-        if self._request.state.is_settled:
+        if self._request.state.is_final:
             return
         outcomes = [(self._decoder.exchange(index), text.outcome()) for index, text in sorted(self._texts.items())]
-        outcomes = outcomes or [self._settle_without_text(finished)]
+        outcomes = outcomes or [self._outcome_without_text(finished)]
         if self._request.side is not None and self._request.side.ending_kind is not None:
             reason = self._request.side.ending_kind.value
             outcomes = [
@@ -307,7 +309,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             outcomes = [
                 (exchange, replace(outcome, status=Status.SKIPPED, reason=reason)) for exchange, outcome in outcomes
             ]
-        self._request.corrector.settle(outcomes)
+        self._request.corrector.record_outcomes(outcomes)
         self._withdraw_edits()
 
     def _withdraw_edits(self) -> None:
@@ -317,7 +319,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         if self._edit_left_out:
             metrics.record_not_applied(self._request.state)
 
-    def _settle_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
+    def _outcome_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
         policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
         if not finished:

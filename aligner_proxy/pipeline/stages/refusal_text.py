@@ -231,7 +231,7 @@ class RefusalText(Stage):
         ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
         return Hold() if ends and _reaction_applies(policy, verdicts) else None
 
-    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+    async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome that the policy demands if nothing remains; otherwise the same outcome."""
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:

@@ -80,7 +80,7 @@ class Grounding(Extension):
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-grounded: how many facts were replaced."""
         # an unsettled finding has changed nothing
-        count = sum(finding.is_settled for outcome in outcomes for finding in _own_findings(outcome))
+        count = sum(finding.is_replaced for outcome in outcomes for finding in _own_findings(outcome))
         return {"grounded": str(count)} if count else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
@@ -90,7 +90,7 @@ class Grounding(Extension):
     def observe(self, outcome: Outcome) -> None:
         """Count replaced and unsettled facts in the metric."""
         for finding in _own_findings(outcome):
-            FACTS.labels("replaced" if finding.is_settled else "unsettled", finding.kind).inc()
+            FACTS.labels("replaced" if finding.is_replaced else "unsettled", finding.kind).inc()
 
     def tables(self, policy: Policy) -> Iterable[CheckTable]:
         """Tables for `check`: how many facts each reference yields, and the list of facts."""

@@ -15,6 +15,7 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Finding, Policy, Turn
+from aligner_proxy_grounding.doubts import DoubtDecider, FactDecision
 from aligner_proxy_grounding.references import GROUNDED, matcher_of, references_of
 from aligner_proxy_grounding.sentences import (
     REPLACE_FACTS_FROM,
@@ -24,7 +25,6 @@ from aligner_proxy_grounding.sentences import (
     UnsettledFact,
     apply_fact_edits,
 )
-from aligner_proxy_grounding.settling import DoubtSettler, FactDecision
 
 CERTAINTY_KEY = "replace_facts_from"
 _MAX_QUESTION_CHARS = 4_000
@@ -71,12 +71,12 @@ class GroundingStage(Stage):
         If nobody can be asked, the answer is checked again without them.
         """
         text = outgoing.text
-        settler = DoubtSettler.for_answer(answer, self._references)
+        decider = DoubtDecider.for_answer(answer, self._references)
         chars = len(text) + sum(len(reference.text) for reference in self._references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
-        decision = await run_off_loop(chars, partial(find, settler.arbiter))
-        if settler.arbiter is not Arbiter.WORDS and decision.has_doubts:
-            decision = await settler.settle(text, decision)
+        decision = await run_off_loop(chars, partial(find, decider.arbiter))
+        if decider.arbiter is not Arbiter.WORDS and decision.has_doubts:
+            decision = await decider.decide(text, decision)
             if decision.is_by_words:
                 by_words = await run_off_loop(chars, partial(find, Arbiter.WORDS))
                 decision = replace(decision, edits=by_words.edits, doubtful=by_words.doubtful)
@@ -84,20 +84,20 @@ class GroundingStage(Stage):
 
     async def _ask_ahead(self, outgoing: Outgoing, answer: AnswerSoFar) -> FactDecision | None:
         """Return the decision of judge and editor on a piece of a streamed answer; None if nobody is asked."""
-        settler = DoubtSettler.for_answer(answer, self._references)
+        decider = DoubtDecider.for_answer(answer, self._references)
         # in a text that earlier stages changed, positions are not those of the upstream's answer
-        if settler.arbiter is Arbiter.WORDS or self._grounder is None or not outgoing.is_original:
+        if decider.arbiter is Arbiter.WORDS or self._grounder is None or not outgoing.is_original:
             return None
         start = outgoing.start
         text = outgoing.text
         end = start + len(text)
         # positions count from here; the piece may begin with white space
         text_start = end - len(text.lstrip())
-        ahead = self._grounder.copy_for(settler.arbiter).check_segments(split(answer.text[text_start:end]))
+        ahead = self._grounder.copy_for(decider.arbiter).check_segments(split(answer.text[text_start:end]))
         by_words = FactDecision(*ahead)
         if not by_words.doubtful:
             return None
-        decision = await settler.settle(answer.text[:end], _shift_all(by_words, text_start))
+        decision = await decider.decide(answer.text[:end], _shift_all(by_words, text_start))
         return _shift_all(decision, -start)
 
 

@@ -85,7 +85,7 @@ def drive(scheduler: Scheduler, cache: Cache, meanwhile: Any) -> int:
         assert sum(feed.stop - feed.start for feed in feeds) <= scheduler.budget
         assert len({id(feed.job) for feed in feeds}) == len(feeds)
         for feed, chosen in [(feed, cache.run(feed)) for feed in feeds]:
-            if scheduler.settle(feed, chosen):
+            if scheduler.record_feed(feed, chosen):
                 result = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
                 if result is not None:
                     scheduler.drop(feed.job, result)
@@ -141,7 +141,7 @@ def test_who_decodes_is_not_kept_waiting_by_a_long_prompt() -> None:
     cache = Cache(pool)
     first = add(scheduler, [1, 2, 3], 50, lambda _: None)
     for feed in scheduler.schedule(0.0):
-        scheduler.settle(feed, cache.run(feed))
+        scheduler.record_feed(feed, cache.run(feed))
         first.advance(Step([], first.tokens, 1))
     add(scheduler, list(range(7)) * 100, 1, lambda _: None)
     scheduled = {feed.job.name: feed.stop - feed.start for feed in scheduler.schedule(0.0)}
@@ -158,7 +158,7 @@ def test_prompts_slow_those_who_write_only_so_far(times_dearer: int) -> None:
     cache = Cache(pool)
     first = add(scheduler, [1, 2, 3], 50, lambda _: None)
     for feed in scheduler.schedule(0.0):
-        scheduler.settle(feed, cache.run(feed))
+        scheduler.record_feed(feed, cache.run(feed))
         first.advance(Step([], first.tokens, 1))
     first.sequence.ids += [1] * (20 - first.sequence.remaining)
     second = add(scheduler, list(range(7)) * 100, 1, lambda _: None)
@@ -187,7 +187,7 @@ def step(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
     """One step; its tokens by tenant."""
     feeds = scheduler.schedule(0.0)
     for feed in feeds:
-        if scheduler.settle(feed, cache.run(feed)):
+        if scheduler.record_feed(feed, cache.run(feed)):
             feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
     return sizes(feeds)
 
@@ -395,7 +395,7 @@ def step_to_end(scheduler: Scheduler, cache: Cache) -> dict[str, int]:
     """One step in which jobs may end; its tokens by tenant."""
     feeds = scheduler.schedule(0.0)
     for feed in feeds:
-        if scheduler.settle(feed, cache.run(feed)):
+        if scheduler.record_feed(feed, cache.run(feed)):
             end = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
             if end is not None:
                 scheduler.drop(feed.job, end)

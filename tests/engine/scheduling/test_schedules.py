@@ -105,7 +105,7 @@ class World:
 
     def step(self, now: int) -> None:
         for feed in self.scheduler.schedule(float(now)):
-            if self.scheduler.settle(feed, self.slots.run(feed)):
+            if self.scheduler.record_feed(feed, self.slots.run(feed)):
                 result = feed.job.advance(Step([], feed.job.tokens, feed.job.forwards))
                 if result is not None:
                     self.scheduler.drop(feed.job, result)

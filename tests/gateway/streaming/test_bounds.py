@@ -209,7 +209,7 @@ async def test_a_held_stream_packs_what_waits() -> None:
     for _ in range(count):
         await made.take(chunk("word "))
     assert budget.held_bytes < count * size_of(StreamEvent(chunk("word "))) / 2
-    await made.settle(finished=False)
+    await made.finalize(finished=False)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
@@ -258,7 +258,7 @@ async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> 
     texts[1].close(Status.FAILED, "shed")
     with pytest.raises(Blocked, match="shed"):
         next(ready)
-    await made.settle(finished=False)
+    await made.finalize(finished=False)
 
 
 async def test_a_stream_within_its_share_waits_for_room() -> None:

@@ -66,7 +66,7 @@ def held(
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
         asked.extend(exchanges)
         outcomes = [Outcome(status, None, text or e.answer, POLICY, e.index) for e in exchanges]
-        ledger.settle(outcomes)
+        ledger.finalize(outcomes)
         return outcomes
 
     return stream_of(wire, {"messages": []}, ledger, align), ledger, asked
@@ -112,7 +112,7 @@ async def test_nothing_is_said_before_the_whole_answer_is_aligned() -> None:
     assert not first.done()
     gate.set()
     await first
-    assert ledger.is_settled
+    assert ledger.is_final
 
 
 async def test_a_stream_without_choices_is_empty() -> None:
@@ -196,13 +196,13 @@ async def test_in_shadow_mode_items_pass_as_they_come() -> None:
 
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
         outcomes = [Outcome(Status.SHADOW, "would_correct", e.answer, policy, e.index) for e in exchanges]
-        ledger.settle(outcomes)
+        ledger.finalize(outcomes)
         return outcomes
 
     items = [chunk("a"), chunk("b")]
     replay = stream_of(chat, {}, ledger, align).play(flow(items))
     assert await anext(replay) is items[0]
-    assert not ledger.is_settled
+    assert not ledger.is_final
     rest = [item async for item in replay]
     assert rest[0] is items[1]
     assert [without_id(item) for item in rest[1:]] == [b": aligner status=shadow reason=would_correct\n\n"]
@@ -214,7 +214,7 @@ async def test_a_held_stream_says_that_it_is_alive_while_it_waits() -> None:
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
         await asyncio.sleep(0.05)
         outcomes = [Outcome(Status.UNCHANGED, None, e.answer, POLICY, e.index) for e in exchanges]
-        ledger.settle(outcomes)
+        ledger.finalize(outcomes)
         return outcomes
 
     async def slow() -> AsyncIterator[object]:
@@ -363,7 +363,7 @@ async def test_comments_cost_no_walk_over_the_stream(monkeypatch: pytest.MonkeyP
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
         await asyncio.sleep(0.2)
         outcomes = [Outcome(Status.SHADOW, None, e.answer, policy, e.index) for e in exchanges]
-        ledger.settle(outcomes)
+        ledger.finalize(outcomes)
         return outcomes
 
     got = await played(stream_of(chat, {"messages": []}, ledger, align), flow(items))
@@ -382,7 +382,7 @@ async def test_nothing_goes_out_before_the_whole_replay_is_made(monkeypatch: pyt
 
     async def align(exchanges: Sequence[Exchange]) -> list[Outcome]:
         outcomes = [Outcome(Status.CORRECTED, None, "xyzxyz", POLICY, e.index) for e in exchanges]
-        ledger.settle(outcomes)
+        ledger.finalize(outcomes)
         return outcomes
 
     items = [chunk("abc"), chunk("def"), chunk(why="stop")]

@@ -59,7 +59,7 @@ class Corrector:
     async def correct(self, exchanges: Sequence[Exchange], _session_of: object) -> list[Outcome]:
         status = Status.CORRECTED if self._text else Status.UNCHANGED
         outcomes = [Outcome(status, None, self._text or one.answer, POLICY, one.index) for one in exchanges]
-        self._ledger.settle(outcomes)
+        self._ledger.finalize(outcomes)
         return outcomes
 
     async def read(self, _exchange: Exchange, _policy: Policy) -> None:

@@ -112,7 +112,7 @@ async def test_a_stream_known_from_its_beginning_to_be_of_another_model(guard: A
     assert headers["x-aligner-status"] == "pending"
     got = await _streamed(guard, request, [unmarked(chunk("It is so.")), unmarked(chunk(" You fool."))])
     assert _text(got) == "It is so."
-    assert ledger.is_settled
+    assert ledger.is_final
 
 
 async def test_a_stream_that_breaks_before_its_first_words_breaks_for_the_client(guard: AlignerGuardrail) -> None:
@@ -120,7 +120,7 @@ async def test_a_stream_that_breaks_before_its_first_words_breaks_for_the_client
     await opened(guard, request)
     with pytest.raises(RuntimeError, match="upstream"):
         await _streamed(guard, request, [unmarked(chunk("")), RuntimeError("upstream")])
-    assert ledger_of(request).is_settled
+    assert ledger_of(request).is_final
 
 
 async def test_a_stream_without_words_is_not_waited_for_to_its_end(guard: AlignerGuardrail) -> None:

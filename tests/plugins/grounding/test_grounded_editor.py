@@ -111,7 +111,7 @@ async def test_contact_data_that_no_reference_has_is_unsettled(contact: str, edi
     # an editor that cannot be reached leaves what words say
     policy = replace(POLICY, editor=editor)
     outcome = await corrected(lambda _: EngineUnavailable("away"), f"Reach us at {contact}.", policy)
-    assert [(one.source, one.is_settled) for one in outcome.findings] == [("POLICY.md", False)]
+    assert [(one.source, one.is_replaced) for one in outcome.findings] == [("POLICY.md", False)]
     assert outcome.text == f"Reach us at {contact}."
 
 
@@ -137,7 +137,7 @@ async def test_nothing_but_facts_of_the_references_is_taken(written: str) -> Non
     assert outcome.correction is not None
     assert outcome.correction.editor is not None
     assert outcome.correction.editor.refused == 1
-    assert [one.source for one in outcome.findings if not one.is_settled] == ["POLICY.md:7"]
+    assert [one.source for one in outcome.findings if not one.is_replaced] == ["POLICY.md:7"]
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ async def test_what_words_cannot_write_is_the_editors_else_unsettled(editor: str
         )
         written = answer.replace("30", "28")
         assert outcome.text == (written if editor == "local" else written.replace("£5", "£4"))
-        unsettled = [one.source for one in outcome.findings if not one.is_settled]
+        unsettled = [one.source for one in outcome.findings if not one.is_replaced]
         assert unsettled == (["POLICY.md:7"] if editor == "local" else [])
     # the judge has settled the rest, so the editor is asked about one sentence alone
     assert [list(marked(messages).values()) for messages in writing.asked] == (
@@ -189,24 +189,24 @@ async def test_an_editor_that_copies_back_leaves_a_contradiction_unsettled() -> 
         made = pipeline(ScriptedChat(contradicting({"£5": "none of them"})), ScriptedChat(script))
         outcome = await made.align(replace(ASKED, answer=DOUBTFUL), policy)
         assert outcome.text == DOUBTFUL
-        assert [one.source for one in outcome.findings if not one.is_settled] == ["POLICY.md:7"]
+        assert [one.source for one in outcome.findings if not one.is_replaced] == ["POLICY.md:7"]
 
 
 async def test_one_value_does_not_replace_two_facts_of_a_sentence() -> None:
     answer = "That will be £5 or £7."
     outcome = await corrected(contradicting({"£5": "£6", "£7": "£6"}), answer)
     assert outcome.text == answer
-    assert len([one for one in outcome.findings if not one.is_settled]) == 2
+    assert len([one for one in outcome.findings if not one.is_replaced]) == 2
 
 
 @pytest.mark.parametrize("verdict", ["supported", "not said"])
 async def test_contact_data_that_no_reference_has_stays_unsettled(verdict: str) -> None:
     page = replace(FILE, text=f"{PAGE}\nCall +45 33 12 80 44 about your order.\n")
     outcome = await corrected(contradicting({}, verdict), "Reach us at +45 70 20 30 41.", held(POLICY, page))
-    assert [one.is_settled for one in outcome.findings] == [False]
+    assert [one.is_replaced for one in outcome.findings] == [False]
     chat = ScriptedChat(STANDS)
     outcome = await pipeline(chat).align(replace(ASKED, answer="Write to help@other.example."), POLICY)
-    assert [one.is_settled for one in outcome.findings] == [False]
+    assert [one.is_replaced for one in outcome.findings] == [False]
     assert not chat.asked, "there is no value to choose from"
 
 
@@ -225,7 +225,7 @@ async def test_a_decision_model_is_asked_a_question_for_each_value() -> None:
     assert [question["name"] for question in form["questions"]] == ["1", "2"]
     wanted = {"£4", "£6"}
     outcome = await corrected(script, DOUBTFUL, policy)
-    assert [(one.text, one.is_settled) for one in outcome.findings] == [(None, False)]
+    assert [(one.text, one.is_replaced) for one in outcome.findings] == [(None, False)]
     wanted = set()
     assert not (await corrected(script, DOUBTFUL, policy)).findings
 

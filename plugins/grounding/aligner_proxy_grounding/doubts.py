@@ -41,7 +41,7 @@ class FactDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class DoubtSettler:
+class DoubtDecider:
     """Judge and editor of one answer, either of which may be missing, and the references that they are shown."""
 
     references: Sequence[Reference]
@@ -49,7 +49,7 @@ class DoubtSettler:
     editor: FactEditor | None
 
     @classmethod
-    def for_answer(cls, answer: AnswerSoFar, references: Sequence[Reference]) -> DoubtSettler:
+    def for_answer(cls, answer: AnswerSoFar, references: Sequence[Reference]) -> DoubtDecider:
         """Open the models that the policy of an answer names."""
         turns = answer.exchange.turns
         judge, editor = answer.judge, answer.editor
@@ -66,7 +66,7 @@ class DoubtSettler:
             return Arbiter.JUDGE
         return Arbiter.WORDS if self.editor is None else Arbiter.EDITOR
 
-    async def settle(self, text: str, by_words: FactDecision) -> FactDecision:
+    async def decide(self, text: str, by_words: FactDecision) -> FactDecision:
         """Decide the doubts about a text. Raises `JudgeFailed` if the judge fails and the policy blocks then."""
         use = None
         if self.judge is not None:
