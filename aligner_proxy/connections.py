@@ -270,7 +270,7 @@ class _BoundedExchange:
         exchange = _BoundedRequest(self._connection, receive, send, limit)
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if int(length) > limit:  # h11 has already refused a value that is not a number
-            await exchange.refuse()
+            await exchange.reply_413()
         else:
             await self._app(scope, exchange.receive, exchange.send)
 
@@ -293,7 +293,7 @@ class _BoundedRequest:
         message = await self._receive()
         self._bytes_left -= len(message.get("body", b""))
         if self._bytes_left < 0:
-            await self.refuse()
+            await self.reply_413()
             return {"type": "http.disconnect"}
         return message
 
@@ -307,7 +307,7 @@ class _BoundedRequest:
                 message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
         await self._send(message)
 
-    async def refuse(self) -> None:
+    async def reply_413(self) -> None:
         """Answer 413 and close, or just close if the response has begun."""
         self._is_refused = True
         if self._has_started:

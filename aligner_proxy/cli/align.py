@@ -254,13 +254,13 @@ async def _align_batch(
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
     """Raise `ConfigError` for options that have no effect beside each other; `policies` are those that may apply."""
     if flags["batch_file"]:
-        _refuse(flags, _NOT_OF_BATCH, "has no effect with --batch, whose questions are in --requests")
+        _raise_if_any_set(flags, _NOT_OF_BATCH, "has no effect with --batch, whose questions are in --requests")
         if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
             raise ConfigError("--output must be another file than that of --batch")
     else:
-        _refuse(flags, _OF_BATCH, "has no effect without --batch")
+        _raise_if_any_set(flags, _OF_BATCH, "has no effect without --batch")
     if policies is None:
-        _refuse(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
+        _raise_if_any_set(flags, _OF_POLICIES, "chooses among the policies of --config; give that, without -o")
         return
     if flags["batch_file"] and not (flags["requests"] or flags["for_model"] or flags["route"]):
         raise ConfigError(
@@ -269,10 +269,10 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
     if not (flags["batch_file"] or _has_policies(flags, policies)):
         return
     typed = {name: _is_typed(name) for name in _OF_OBJECTIVES}
-    _refuse(typed, _OF_OBJECTIVES, "is the policy's in --config; set it there, or give objectives with -o")
+    _raise_if_any_set(typed, _OF_OBJECTIVES, "is the policy's in --config; set it there, or give objectives with -o")
 
 
-def _refuse(flags: dict[str, Any], names: Sequence[str], fault: str) -> None:
+def _raise_if_any_set(flags: dict[str, Any], names: Sequence[str], fault: str) -> None:
     """Raise `ConfigError` for the first of these options that is set."""
     for name in names:
         if flags[name]:

@@ -25,7 +25,7 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
-from aligner_proxy.formats.foreign_items import refuse_answer
+from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
@@ -116,7 +116,7 @@ def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
     """Yield a builder for each choice of a whole response."""
     choices = choices_of(response)
     if choices is None:
-        refuse_answer(response)
+        raise_if_answer(response)
     fields = fields_beside(response)
     for choice in choices or ():
         builder = ChoiceBuilder()
@@ -164,7 +164,7 @@ class ChunkDecoder:
         if self._first is None:
             self._first = item
         if choices_of(item) is None:
-            refuse_answer(item)
+            raise_if_answer(item)
             return [StreamEvent(item)]
         pieces: list[tuple[int, str]] = []
         ended_indices: list[int] = []

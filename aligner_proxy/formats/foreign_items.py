@@ -14,7 +14,7 @@ _ANSWER_FIELDS = (
 """Fields in which upstreams of any kind send their answer, or a piece of it."""
 
 
-def refuse_answer(item: object) -> None:
+def raise_if_answer(item: object) -> None:
     """Raise `Unreadable` if an item that the route's format does not know holds an answer."""
     if _holds_answer(item):
         raise Unreadable("an answer in the form of another endpoint")

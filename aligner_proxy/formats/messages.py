@@ -21,7 +21,7 @@ from aligner_proxy.formats.base import (
     fields_beside,
     has_content,
 )
-from aligner_proxy.formats.foreign_items import refuse_answer
+from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.types import Exchange, Outcome, Turn
 
 # A text next to these blocks is still an answer to the user, since the upstream ran these tools itself. With any other
@@ -40,7 +40,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per non-empty text block, numbered in order."""
     content = _blocks(response)
     if content is None:
-        refuse_answer(response)
+        raise_if_answer(response)
         return []
     stop = response.get("stop_reason") if isinstance(response, dict) else None
     builder = ChoiceBuilder(finish_reason=str(stop) if stop else None)
@@ -154,10 +154,10 @@ class MessagesDecoder:
         if not event:
             # an event may be cut off, and is then no JSON
             if not isinstance(frame.item, bytes) or frame.item.lstrip().startswith((b"{", b"[")):
-                refuse_answer(frame.item)
+                raise_if_answer(frame.item)
             return StreamEvent(frame.item)
         if "choices" in event or str(event.get("type")).startswith("response"):
-            refuse_answer(event)
+            raise_if_answer(event)
         self._has_events = True
         _absorb_event(self._builder, event, self._begun_blocks)
         pieces: list[tuple[int, str]] = []

@@ -25,7 +25,7 @@ from aligner_proxy.formats.base import (
     has_citations,
     has_content,
 )
-from aligner_proxy.formats.foreign_items import refuse_answer
+from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome, Turn, join_surrogates
 
@@ -186,7 +186,7 @@ def put(thing: Any, name: str, value: object) -> Any:
 def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
     """One exchange per non-empty text part, numbered in the order of the output."""
     if get(response, "output") is None:
-        refuse_answer(response)
+        raise_if_answer(response)
         return []
     builder = ChoiceBuilder()
     _absorb_response(builder, response)
@@ -254,7 +254,7 @@ class ResponsesDecoder:
         """The item as one event."""
         kind = kind_of(item)
         if not kind.startswith(_EVENTS):
-            refuse_answer(item)
+            raise_if_answer(item)
         if not self._has_events:
             self._note_beginning(item)
         self._has_events |= bool(kind)

@@ -44,7 +44,7 @@ class BodyLimitMiddleware:
         if max_bytes is None:
             await self.app(scope, receive, send)
         elif _declared_bytes(scope) > max_bytes:
-            await _refuse(receive, send, max_bytes)
+            await _reply_413(receive, send, max_bytes)
         else:
             await self._read_body(scope, receive, send, max_bytes)
 
@@ -60,7 +60,7 @@ class BodyLimitMiddleware:
             size += len(message.get("body", b""))
             has_more = message.get("more_body", False)
             if size > max_bytes:
-                await _refuse(receive, send, max_bytes, has_more=has_more)
+                await _reply_413(receive, send, max_bytes, has_more=has_more)
                 return
             messages.append(message)
 
@@ -78,7 +78,7 @@ def _declared_bytes(scope: Scope) -> int:
     return 0
 
 
-async def _refuse(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
+async def _reply_413(receive: Receive, send: Send, max_bytes: int, *, has_more: bool = True) -> None:
     """Answer 413, then discard part of the body, because a client that is still sending it would miss the answer."""
     error = {
         "message": f"the body of this request is larger than {max_bytes // MIB} MiB, the most that this key may send",

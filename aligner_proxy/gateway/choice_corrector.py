@@ -107,10 +107,10 @@ class ChoiceCorrector:
                 # A single choice needs no task of its own.
                 outcomes = [await corrections[0]] if len(corrections) == 1 else await asyncio.gather(*corrections)
         state.finalize(outcomes)
-        # Before `refuse`, so that a blocked answer is recorded, too.
+        # Before `raise_if_blocked`, so that a blocked answer is recorded, too.
         self._publish(started)
         for outcome in outcomes:
-            self.refuse(outcome)
+            self.raise_if_blocked(outcome)
         return outcomes
 
     def record_outcomes(self, outcomes: Sequence[tuple[Exchange, Outcome]]) -> None:
@@ -123,7 +123,7 @@ class ChoiceCorrector:
         metrics.record_upstream_end(self._state)
         self._publish(self._opened_at)
 
-    def refuse(self, outcome: Outcome) -> None:
+    def raise_if_blocked(self, outcome: Outcome) -> None:
         """Raise `Blocked` if the policy prefers an error to this answer, or its required audit entry is missing."""
         if outcome.reason in _UNRECORDED or pipeline_outcomes.blocks(outcome):
             raise Blocked(outcome.reason)

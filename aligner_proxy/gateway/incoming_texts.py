@@ -72,7 +72,7 @@ class IncomingTexts:
                 reported.append(text)
         if blocking:
             for doubtful_text in await self._judge(blocking):
-                self._refuse(doubtful_text)
+                self._raise_if_blocked(doubtful_text)
         if reported:
             self._report = start_task(self._judge(reported))
 
@@ -99,7 +99,7 @@ class IncomingTexts:
         exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
         return await self._corrector_of(scoring_state(self._state, text.kind)).correct_one(exchange)
 
-    def _refuse(self, doubtful: _DoubtfulText) -> None:
+    def _raise_if_blocked(self, doubtful: _DoubtfulText) -> None:
         """Raise LiteLLM's error for a flagged text, and for an unjudged one if the policy blocks these."""
         state = self._state
         if not (doubtful.is_flagged or state.policy.blocks_unjudged):

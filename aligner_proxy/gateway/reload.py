@@ -105,10 +105,10 @@ class WatchedFiles(Generic[_T]):
         try:
             value, files = self._read()
         except AlignerProxyError as error:
-            self._refuse(str(error))
+            self._reject_change(str(error))
             return
         except _PARSER_ERRORS as error:
-            self._refuse(f"cannot be read: {type(error).__name__}")
+            self._reject_change(f"cannot be read: {type(error).__name__}")
             return
         if self._signature() != signature:
             return  # changed while it was read; the next check reads it again
@@ -121,7 +121,7 @@ class WatchedFiles(Generic[_T]):
         if is_change:
             self._on_change(None)
 
-    def _refuse(self, reason: str) -> None:
+    def _reject_change(self, reason: str) -> None:
         if reason != self.refusal:
             self.refusal = reason
             self._on_change(reason)

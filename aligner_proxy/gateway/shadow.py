@@ -86,7 +86,7 @@ class ShadowCorrections:
         SHADOW_JUDGEMENTS.labels(aligner, result).inc()
 
     async def wait_until_done(self) -> None:
-        """Wait until all pending corrections are settled and their callbacks have counted them."""
+        """Wait until all pending corrections are recorded and their callbacks have counted them."""
         while pending := self._tasks | self.judgements:
             await asyncio.wait(pending)
 

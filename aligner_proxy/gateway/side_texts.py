@@ -246,7 +246,7 @@ class SideTexts:
         try:
             self._grown_kinds = call_or_raise(Unreadable, self._reader.read, value, answer_texts, divided_texts)
         except Unreadable:
-            self.refuse(SideKind.OTHER_TEXT)
+            self.raise_if_blocked(SideKind.OTHER_TEXT)
 
     @contextlib.asynccontextmanager
     async def judge_alongside(self, response: Any, exchanges: Sequence[Exchange]) -> AsyncIterator[Any]:
@@ -299,7 +299,7 @@ class SideTexts:
         if ended_only:
             self.release_echoes()
         while self._unjudged:
-            self.refuse(self._unjudged.pop())
+            self.raise_if_blocked(self._unjudged.pop())
         covering = (*delivered, *self._clean)
         texts = [text for text in self._undecided_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
@@ -390,25 +390,25 @@ class SideTexts:
         """Score a text; raises `Blocked` if it may not be delivered."""
         state = self._state
         if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
-            self.refuse(kind)
+            self.raise_if_blocked(kind)
             return
         outcome = await self._judge.score(kind, text)
         if kind is SideKind.REASONING:
             state.reasoning = [*state.reasoning, outcome]
         if not is_clean(outcome, state.policy):
-            self.refuse(kind)
+            self.raise_if_blocked(kind)
 
-    def refuse(self, kind: SideKind) -> None:
+    def raise_if_blocked(self, kind: SideKind) -> None:
         """Raise `Blocked`, and record it, if the policy prefers an error to an answer with such a text."""
         if blocks_kind(self._state.policy, kind):
             self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
 
-    def refuse_pending(self) -> None:
+    def raise_if_pending(self) -> None:
         """Raise `Blocked` if texts that block the answer were not judged in time."""
         for text in self._undecided_texts():
-            self.refuse(text.kind)
+            self.raise_if_blocked(text.kind)
 
 
 def delivered_texts(exchanges: Sequence[Exchange], outcomes: Sequence[Outcome], *, changed: bool) -> list[str]:

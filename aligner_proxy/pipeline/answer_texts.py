@@ -87,11 +87,11 @@ class AnswerTexts:
             began_at + joined.policy.deadline_s,
             sent_chars=len(sent_text),
         )
-        settling_at = time.perf_counter()
+        started_at = time.perf_counter()
         joint_outcome = await self._refusal_text(joined.policy).finalize(joined, answer)
         if joint_outcome is joined:
             return outcomes
-        ms = (time.perf_counter() - settling_at) * 1000
+        ms = (time.perf_counter() - started_at) * 1000
         return outcomes | {exchange.index: outcome for exchange, outcome in _share_outcome(joint_outcome, texts, ms)}
 
 

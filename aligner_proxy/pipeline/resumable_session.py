@@ -19,7 +19,7 @@ PATIENCE_S = 5.0
 """How long in seconds to retry while the engine is unreachable or full, as for a whole answer."""
 
 
-def _refuse_exchange() -> Exchange:
+def _raise_session_over() -> Exchange:
     """Replaces the `exchange` callback of a closed session; always raises."""
     raise SessionLost("this answer is over")
 
@@ -87,7 +87,7 @@ class ResumableSession:
     async def aclose(self) -> None:
         """Close the session and drop references to the text, which would otherwise stay until garbage collection."""
         await self._release()
-        self._exchange = _refuse_exchange
+        self._exchange = _raise_session_over
         self._failure = None
 
     async def _release(self) -> None:

@@ -216,7 +216,7 @@ def create_app(engine: Engine) -> Starlette:
             *(_model_routes(engine) if isinstance(engine, Local) else ()),
         ],
         exception_handlers={
-            CorrectionError: _refuse,
+            CorrectionError: _reply_with_error,
             ValidationError: _bad_request,
             ClientDisconnect: _answer_gone_client,
         },
@@ -446,7 +446,7 @@ async def _unless_gone(
     return JSONResponse(form(result))
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _reply_with_error(_: Request, error: Exception) -> Response:
     """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error

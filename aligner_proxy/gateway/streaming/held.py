@@ -95,7 +95,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         if is_blocked(self._request.state.policy, self._longest_length()):
             self._has_outcome = True
             self._give_up(Status.SKIPPED, SkipReason.TOO_LONG.value)
-            self._request.corrector.refuse(self._request.state.outcomes[0])
+            self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])
         for text in self._texts.values():
             await run_to_end(text.aclose())
         self._texts.clear()
@@ -166,7 +166,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         if self._passes_broken:
             self._give_up(Status.SKIPPED, SkipReason.UPSTREAM_ERROR.value)
             if any(map(pipeline_outcomes.blocks, self._request.state.outcomes)):
-                self._request.corrector.refuse(self._request.state.outcomes[0])
+                self._request.corrector.raise_if_blocked(self._request.state.outcomes[0])
             return ()
         if not exchanges:
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
@@ -200,9 +200,9 @@ class HeldStream(StreamQueue[PrefilledText]):
         except NotPutIn:
             metrics.record_not_applied(state)
             for outcome in filter(pipeline_outcomes.blocks, state.outcomes):
-                self._request.corrector.refuse(outcome)
+                self._request.corrector.raise_if_blocked(outcome)
         except CopyStays:
-            self._request.corrector.refuse(second_copies.withdraw_corrections(state))
+            self._request.corrector.raise_if_blocked(second_copies.withdraw_corrections(state))
         return None
 
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:

@@ -156,7 +156,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         outcome = Outcome(Status.SKIPPED, SkipReason.INCONSISTENT.value, None, self._request.state.policy)
         if outcomes.blocks(outcome):
             self._contradicted = True
-            self._request.corrector.refuse(outcome)
+            self._request.corrector.raise_if_blocked(outcome)
 
     def _check_fault(self) -> None:
         """Close all texts as failed if the stream cannot be read; it then passes unless the policy prefers an error."""
@@ -165,7 +165,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         for text in self._texts.values():
             text.close(Status.FAILED, outcomes.INTERNAL)
         if not self._texts:
-            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy))
+            self._request.corrector.raise_if_blocked(
+                Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy)
+            )
 
     async def _end(self) -> None:
         """End all texts, judge pending side texts, and check a refusal, which is complete only now."""
@@ -181,7 +183,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         if self._withholds_refusal():
             for exchange in self._decoder.exchanges():
                 if (reason := eligibility.check(exchange, self._request.state.policy)) is not None:
-                    self._request.corrector.refuse(
+                    self._request.corrector.raise_if_blocked(
                         Outcome(Status.SKIPPED, reason.value, None, self._request.state.policy)
                     )
         self._has_ended = True
@@ -205,12 +207,12 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items whose texts are all decided."""
-        self._refuse(self._texts.values())
+        self._raise_if_blocked(self._texts.values())
         if self._room.is_shed and self._request.side is not None:
-            self._request.side.refuse_pending()
+            self._request.side.raise_if_pending()
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
-            self._refuse([*(text for text, _, _ in queued.places), *queued.wholes.values()])
+            self._raise_if_blocked([*(text for text, _, _ in queued.places), *queued.wholes.values()])
             queued = self._pop_event()
             if self._skipped_count:
                 self._skipped_count -= 1
@@ -244,11 +246,11 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._request.side is not None and self._request.side.pending
         )
 
-    def _refuse(self, texts: Iterable[GrowingAnswer]) -> None:
+    def _raise_if_blocked(self, texts: Iterable[GrowingAnswer]) -> None:
         """Raise `Blocked` if the policy prefers an error to one of these texts."""
         for text in texts:
             if (outcome := text.stopped) is not None:
-                self._request.corrector.refuse(outcome)
+                self._request.corrector.raise_if_blocked(outcome)
 
     def _make_item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
         """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
@@ -258,7 +260,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             return self._without_copies(queued, item, pieces), any(pieces)
         except NotPutIn:
             self._edit_left_out = True
-            self._request.corrector.refuse(Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy))
+            self._request.corrector.raise_if_blocked(
+                Outcome(Status.FAILED, outcomes.INTERNAL, None, self._request.state.policy)
+            )
             return queued.event.original, bool(queued.places)
 
     def _note_edits(self) -> None:
@@ -283,7 +287,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._copies.check()
         except CopyStays:
             self._copy_stays = True
-            self._request.corrector.refuse(copy_outcome(self._request.state.policy))
+            self._request.corrector.raise_if_blocked(copy_outcome(self._request.state.policy))
         return item
 
     async def finalize(self, *, finished: bool) -> None:

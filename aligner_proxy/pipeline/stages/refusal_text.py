@@ -249,7 +249,7 @@ class RefusalText(Stage):
             outcome = await self._second_tries.answer_anew(outcome, answer)
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
                 return outcome
-        return _refuse(outcome, answer.exchange)
+        return _replace_answer(outcome, answer.exchange)
 
 
 def _has_company(answer: AnswerSoFar) -> bool:
@@ -264,7 +264,7 @@ def _leave_out(outcome: Outcome) -> Outcome:
     return replace(outcome, status=Status.CORRECTED, reason=EMPTIED, text="", edited="")
 
 
-def _refuse(outcome: Outcome, exchange: Exchange) -> Outcome:
+def _replace_answer(outcome: Outcome, exchange: Exchange) -> Outcome:
     """The outcome with the policy's text, or an error, in place of the answer."""
     policy = outcome.policy
     shadow = policy.mode is Mode.SHADOW

@@ -192,10 +192,10 @@ class _HeadExchange:
         try:
             return self.entries.unpack(name, entry)
         except RefusedEntry as error:
-            await self._refuse(name, error.reason)
+            await self._drop_invalid_entry(name, error.reason)
             return None
 
-    async def _refuse(self, name: str, reason: str) -> None:
+    async def _drop_invalid_entry(self, name: str, reason: str) -> None:
         """Count, log and delete an invalid entry."""
         REDIS_REFUSED.labels(reason).inc()
         log.warning("taught heads: an entry of place %s is %s and was dropped", self.place.digest[:12], reason)
@@ -243,7 +243,7 @@ class _HeadExchange:
             if head is None:
                 return self.last_known  # a host that has this head will send it again
             if not self._matches_version(version, head):
-                await self._refuse(name, ALTERED)
+                await self._drop_invalid_entry(name, ALTERED)
                 return self.last_known
             heads[version.head] = head
         if not await asyncio.to_thread(self.store.replace_history, self.place, self.own_history, record.taught, heads):

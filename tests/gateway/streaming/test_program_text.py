@@ -36,7 +36,7 @@ class Refused(Exception):
 class Corrector(ChoiceCorrector):
     """Refuses as the gateway does."""
 
-    def refuse(self, outcome: Outcome) -> None:
+    def raise_if_blocked(self, outcome: Outcome) -> None:
         if outcomes.blocks(outcome):
             raise Refused(outcome.reason)
 

@@ -80,7 +80,7 @@ def stream(
     ledger = RequestState("call-1", policy, "m")
 
     class Corrector(ChoiceCorrector):
-        def refuse(self, outcome: Outcome) -> None:
+        def raise_if_blocked(self, outcome: Outcome) -> None:
             if outcome.status in blocked:
                 raise PermissionError(outcome.reason)
 
