@@ -1,8 +1,8 @@
 """Prompt templates of the aligners, exact to the trailing space; the only copy.
 
 Text from outside (query, answer, objectives) can neither close a field nor open another. A bar that looks like a field
-mark is written as a broken bar, and `Prompt.restore` undoes that in the output. Query and answer are folded first, so
-the aligner reads them without disguise (text/folding.py).
+mark is written as a broken bar, and `Prompt.restore` undoes that in the output. Query and answer are undisguised first,
+so the aligner reads them without disguise (text/disguises.py).
 
 Sources: MetaAligner (arXiv 2403.17141, released code) and Aligner (arXiv 2402.02416, released code).
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.text.folding import SAME, Folded, fold
+from aligner_proxy.text.disguises import SAME, UndisguisedText, undisguise
 from aligner_proxy.types import Turn
 
 
@@ -121,22 +121,22 @@ _LOOK_ALIKES = ((BROKEN_BAR, "|"), (FULLWIDTH_HASHES, "##"), *((look_alike, mark
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A filled template. `text[start:end]` is the folded answer as the aligner sees it (`shown_answer`)."""
+    """A filled template. `text[start:end]` is the undisguised answer as the aligner sees it (`shown_answer`)."""
 
     text: str
     start: int
     end: int
     original: str
-    """The answer, folded."""
+    """The answer, undisguised."""
     objectives: tuple[tuple[int, int], ...] = ()
     """(start, exclusive end) of each objective in the text; empty for a template without objectives."""
-    folded: Folded = SAME
+    undisguised: UndisguisedText = SAME
     question: int = 0
     """Index where the conversation begins; the text before it is template and objectives."""
 
     def place(self, offset: int) -> int:
-        """Map an offset in the original (unfolded) answer to an offset in the prompt text."""
-        return self.start + self.folded.place_in_folded(offset)
+        """Map an offset in the original answer to an offset in the prompt text."""
+        return self.start + self.undisguised.place_in_undisguised(offset)
 
     @property
     def shown_answer(self) -> str:
@@ -179,17 +179,17 @@ def neutralise_marks(text: str) -> str:
     return _HASH_MARK.sub(FULLWIDTH_HASHES, _BAR_MARK.sub(BROKEN_BAR, text))
 
 
-def fold_for_prompt(text: str) -> str:
+def undisguise_for_prompt(text: str) -> str:
     """A part of an answer as a prompt would show it."""
-    return neutralise_marks(fold(text).text)
+    return neutralise_marks(undisguise(text).text)
 
 
 def render(
-    family: Template, query: str, answer: str | Folded, objectives: Sequence[str], *, equal: bool = False
+    family: Template, query: str, answer: str | UndisguisedText, objectives: Sequence[str], *, equal: bool = False
 ) -> Prompt:
     """Fill a template; `objectives` are whole texts ("Name: description") in order.
 
-    An answer that is already folded, such as a part of a longer one, is not folded again.
+    An answer that is already undisguised, such as a part of a longer one, is not undisguised again.
     """
     form = family.equal if equal else family.better
     if form is None:
@@ -199,10 +199,16 @@ def render(
     head = head.replace("{aspects}", join_objectives(objectives), 1)
     before, _, after = head.partition("{question}")
     head = before + family.guard(query) + after
-    folded = fold(answer) if isinstance(answer, str) else answer
-    answer_text = family.guard(folded.text)
+    undisguised = undisguise(answer) if isinstance(answer, str) else answer
+    answer_text = family.guard(undisguised.text)
     return Prompt(
-        head + answer_text + tail, len(head), len(head) + len(answer_text), folded.text, spans, folded, len(before)
+        head + answer_text + tail,
+        len(head),
+        len(head) + len(answer_text),
+        undisguised.text,
+        spans,
+        undisguised,
+        len(before),
     )
 
 
@@ -234,10 +240,10 @@ def query_field(family: Template, turns: Sequence[Turn]) -> str:
     because the aligners were not trained on them.
     """
     kept_turns = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
-    folded_turns = [replace(turn, content=fold(turn.content).text) for turn in kept_turns]
-    if not family.dialogue and len(folded_turns) == 1 and folded_turns[0].role == "user":
-        return folded_turns[0].content
+    undisguised_turns = [replace(turn, content=undisguise(turn.content).text) for turn in kept_turns]
+    if not family.dialogue and len(undisguised_turns) == 1 and undisguised_turns[0].role == "user":
+        return undisguised_turns[0].content
     roles = {"user": "Human", "assistant": "Assistant"}
     # Within a turn, an empty line before "Human:" or "Assistant:" would look like the start of another turn.
-    dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in folded_turns)
+    dialogue = "".join(f"\n\n{roles[turn.role]}: {_ROLE_TURN.sub(chr(10), turn.content)}" for turn in undisguised_turns)
     return f"{dialogue} \n\nAssistant:"

@@ -23,7 +23,7 @@ from pathlib import Path
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.text import folding
+from aligner_proxy.text import disguises
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, StreamMode, Turn
 from tests.support.scripted import ScriptedSession, SegmentEngine, played
 
@@ -194,7 +194,7 @@ def measured(kind: Kind, sizes: Sequence[int]) -> Row:
     row = Row(kind.name)
     for way, seconds in ((_whole, row.whole), (_streamed, row.streamed)):
         for size in sorted(sizes):
-            folding._fold_known.cache_clear()
+            disguises._undisguise_cached.cache_clear()
             seconds[size], stall = asyncio.run(_timed(way, f"{FOOL} {kind.text(size)}\n{FOOL} Bye."))
             if size == AT:
                 row.stall = max(row.stall, stall)

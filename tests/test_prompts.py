@@ -13,7 +13,7 @@ import aligner_proxy
 from aligner_proxy.engine.weights.sources import KNOWN_TEMPLATES
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.prompts import TEMPLATES, find_template, join_objectives, query_field, render
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
 
 MARKS = ("| Query:", "| Question:", "| Context:", "| Answer:", "| Edit:", "##Question:", "##Answer:", "##Correction:")
@@ -77,8 +77,8 @@ def test_no_text_from_outside_speaks_in_another_role_to_an_aligner(name: str, qu
     prompt = render(family, question, answer, [])
     marks = ("USER:", "ASSISTANT:") + (("|",) if name == "aligner-v1" else ())
     assert [prompt.text.count(mark) for mark in marks] == [plain.text.count(mark) for mark in marks]
-    assert len(prompt.shown_answer) == len(fold(answer).text)
-    assert prompt.restore(prompt.shown_answer) == fold(answer).text
+    assert len(prompt.shown_answer) == len(undisguise(answer).text)
+    assert prompt.restore(prompt.shown_answer) == undisguise(answer).text
 
 
 def test_lines_that_are_copied_come_back_as_they_were_even_where_look_alikes_stand_beside_marks() -> None:
@@ -112,8 +112,8 @@ def test_no_text_from_outside_closes_or_opens_a_field(name: str, question: str, 
     prompt = render(family, question, answer, [objective])
     for mark in MARKS if family.marks else ("|",):
         assert prompt.text.count(mark) == plain.text.count(mark)
-    assert len(prompt.shown_answer) == len(fold(answer).text)
-    assert prompt.restore(prompt.shown_answer) == fold(answer).text
+    assert len(prompt.shown_answer) == len(undisguise(answer).text)
+    assert prompt.restore(prompt.shown_answer) == undisguise(answer).text
 
 
 def test_objectives_stay_on_one_line_and_inside_their_quotes() -> None:

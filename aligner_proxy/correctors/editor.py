@@ -41,7 +41,7 @@ from aligner_proxy.errors import (
     QuotaSpent,
 )
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Write
 
@@ -250,7 +250,7 @@ def _list_banned_texts(
     texts = [s.text.strip() for s, score in pairs if s.text and (score.flagged or len(s.text) >= splice.KEY_CHARS)]
     texts += [passage.text.strip() for passage in marked if passage.text]
     # disguised text must not come back in plain letters either
-    return texts + [fold(text).text for text in texts]
+    return texts + [undisguise(text).text for text in texts]
 
 
 def _drop_flagged_sentences(

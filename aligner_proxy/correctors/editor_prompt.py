@@ -16,7 +16,7 @@ from typing import Any
 
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.errors import AnswerTooLong, InvalidOutput
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import SegmentScore, Turn
@@ -202,9 +202,9 @@ def last_user_text(turns: Sequence[Turn]) -> str:
 
 def _free_mark(texts: Iterable[str]) -> str:
     """A marker name that occurs in none of these texts, so that no author could have forged it."""
-    folded = [fold(text).text.casefold() for text in texts]
+    undisguised = [undisguise(text).text.casefold() for text in texts]
     mark = "passage"
-    while any(f"<{mark}" in text or f"</{mark}" in text for text in folded):
+    while any(f"<{mark}" in text or f"</{mark}" in text for text in undisguised):
         mark += "x"
     return mark
 

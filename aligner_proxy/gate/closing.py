@@ -41,7 +41,7 @@ def find_last_closable(
     """The number of the last segment before which the open rest can be closed, and whether it begins a row of a table.
 
     Only the first `count` segments are looked at; the number is 0 if there is none. `upstream_pieces` are the segments
-    as the upstream wrote them, `pieces` those of the folded text.
+    as the upstream wrote them, `pieces` those of the undisguised text.
     """
     covered = {number for edit in edits for number in range(edit.first, edit.last)}
     covered -= {edit.first for edit in edits if _begins_between(edit, upstream_pieces)}

@@ -474,7 +474,7 @@ class ClosedAnswer:
     before: ClosedText = field(default_factory=ClosedText)
     after: ClosedText = field(default_factory=ClosedText)
     chars: int = 0
-    """Length in the original; `before` is the folded text."""
+    """Length in the original; `before` is the undisguised text."""
     pieces: list[Segment] = field(default_factory=list)
     removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""

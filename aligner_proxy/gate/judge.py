@@ -2,8 +2,8 @@
 
 `RULES` lists the rules in reporting order; a policy may switch each of them off. If the whole correction breaks a rule,
 its independent edits are tried one by one (`_choose_changes`). If nothing can be delivered, the original is. A segment
-that the detector did not flag is never changed, whatever the rules say. The rules read folded texts (text/folding.py),
-so that obfuscated text can neither hide a fact nor pass as one that must not be lost.
+that the detector did not flag is never changed, whatever the rules say. The rules read undisguised texts
+(text/disguises.py), so that obfuscated text can neither hide a fact nor pass as one that must not be lost.
 
 `judge_in_thread` keeps all but short answers off the event loop, which all requests share; bench/gate_cost.py
 measures the cost. There are only two threads because they share one interpreter. Recent verdicts are cached, because a
@@ -30,7 +30,7 @@ from aligner_proxy.gate.pair_completion import Surroundings, complete_pairs
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
-from aligner_proxy.text.folding import Folded, fold
+from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
@@ -178,11 +178,11 @@ def objections(original: str, correction: Correction, policy: Policy) -> tuple[s
 
 @dataclass(frozen=True, slots=True)
 class _GateCase:
-    """A correction split into changes, with the rules that apply. Everything but `proposed` refers to folded texts."""
+    """A correction split into changes, with the rules that apply. All but `proposed` refers to undisguised texts."""
 
     original: str
     proposed: Mapping[Edit, Edit]
-    """Maps each edit of the folded text to the same edit of the original."""
+    """Maps each edit of the undisguised text to the same edit of the original."""
     effects: EditEffects
     """The effects of each edit that is to be judged."""
     before: TextFacts
@@ -235,12 +235,12 @@ class _GateCase:
         released = released or ReleasedAnswer(closed=NOTHING)
         closed = released.closed
         open_edits = released.open_edits
-        folded = fold(original)
-        folded_pieces = folded.segments(pieces)
-        before = TextFacts(folded.text, closed.before)
-        folded_edits = {edit: _fold_edit(edit, folded) for edit in proposed}
-        is_removable = _find_removable(before, folded_pieces, flagged, policy)
-        proposals = {edit: trace_effects(folded_edits[edit], folded_pieces, is_removable) for edit in proposed}
+        undisguised = undisguise(original)
+        plain_pieces = undisguised.segments(pieces)
+        before = TextFacts(undisguised.text, closed.before)
+        plain_edits = {edit: _undisguise_edit(edit, undisguised) for edit in proposed}
+        is_removable = _find_removable(before, plain_pieces, flagged, policy)
+        proposals = {edit: trace_effects(plain_edits[edit], plain_pieces, is_removable) for edit in proposed}
         effects: EditEffects = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
@@ -252,26 +252,27 @@ class _GateCase:
             around = Surroundings(closed is not NOTHING, closed.open_halves)
             effects, torn_edits = complete_pairs(original, pieces, effects, around)
         all_effects = {**open_edits, **effects}
-        by_folded = {folded_edits.get(edit) or _fold_edit(edit, folded): edit for edit in all_effects}
-        torn = frozenset(edit for edit, unfolded in by_folded.items() if unfolded in torn_edits)
+        original_edits = {plain_edits.get(edit) or _undisguise_edit(edit, undisguised): edit for edit in all_effects}
+        torn = frozenset(edit for edit, original_edit in original_edits.items() if original_edit in torn_edits)
         # each further group has the whole text read again, so a long text gets fewer groups
         most_groups = max(2, min(MAX_GROUPS, MAX_READ_CHARS // max(len(original), 1)))
-        groups = edits.bundle_groups(edits.independent_groups(list(by_folded), folded_pieces), most_groups)
+        groups = edits.bundle_groups(edits.independent_groups(list(original_edits), plain_pieces), most_groups)
         changes = tuple(
-            EditGroup(group, tuple(part for edit in group for part in all_effects[by_folded[edit]])) for group in groups
+            EditGroup(group, tuple(part for edit in group for part in all_effects[original_edits[edit]]))
+            for group in groups
         )
         # rules of plugins are no part of the policy's gate, so nothing waives them
         names = set(policy.gate) - waived_rules(policy.objectives)
         rules: dict[str, Rule] = {name: rule for name, rule in RULES.items() if name in names}
         all_rules = {**rules, **further}
-        flags = BrevityFlags([piece.text for piece in folded_pieces], brief) if brief else None
+        flags = BrevityFlags([piece.text for piece in plain_pieces], brief) if brief else None
         return cls(
             original,
-            by_folded,
+            original_edits,
             effects,
             before,
             pieces,
-            folded_pieces,
+            plain_pieces,
             policy,
             changes,
             all_rules,
@@ -303,7 +304,8 @@ class _GateCase:
         if not end:
             return
         start = self.pieces[end].start
-        # `edit` is the folded form, whose positions compare with `start`; `proposed` is the same edit of the original
+        # `edit` is the undisguised form, whose positions compare with `start`; `proposed` is the same edit of the
+        # original
         closing = [edit for edit, proposed in self.proposed.items() if proposed.last <= end and edit.end <= start]
         parts = tuple(part for edit in closing for part in open_edits.get(self.proposed[edit], ()))
         before = TextFacts(self.before.text[:start], self.closed.before)
@@ -324,10 +326,13 @@ def _brief_segments(segments: Sequence[SegmentScore], policy: Policy) -> frozens
     )
 
 
-def _fold_edit(edit: Edit, folded: Folded) -> Edit:
-    """Translate an edit of the original to the folded text."""
+def _undisguise_edit(edit: Edit, undisguised: UndisguisedText) -> Edit:
+    """Translate an edit of the original to the undisguised text."""
     return replace(
-        edit, start=folded.place_in_folded(edit.start), end=folded.place_in_folded(edit.end), text=fold(edit.text).text
+        edit,
+        start=undisguised.place_in_undisguised(edit.start),
+        end=undisguised.place_in_undisguised(edit.end),
+        text=undisguise(edit.text).text,
     )
 
 

@@ -45,12 +45,12 @@ class BrevityFlags:
     def _is_parallel(self, number: int) -> bool:
         """Whether a sentence has a name or number that the most similar one has not, or is a line of a refrain."""
         words_here = _WORD.findall(self._sentences[number])
-        own_folded = {word.casefold() for word in words_here}
+        own_words = {word.casefold() for word in words_here}
         others = [(index, words) for index, words in enumerate(self._words) if index != number]
-        if any(abs(index - number) > 1 and words == own_folded for index, words in others):
+        if any(abs(index - number) > 1 and words == own_words for index, words in others):
             return True
-        _, nearest = max(others, key=lambda other: len(other[1] & own_folded), default=(0, set[str]()))
-        if len(nearest & own_folded) < _ALIKE * min(len(nearest), len(own_folded)) or not others:
+        _, nearest = max(others, key=lambda other: len(other[1] & own_words), default=(0, set[str]()))
+        if len(nearest & own_words) < _ALIKE * min(len(nearest), len(own_words)) or not others:
             # it repeats no sentence, so what it says must be said in all of them
             other_words = set[str]().union(*(words for _, words in others))
             return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)

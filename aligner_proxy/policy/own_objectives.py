@@ -19,8 +19,10 @@ def match_known_names(
     requested: Sequence[str], own_texts: Sequence[str], objectives: Mapping[str, Objective]
 ) -> tuple[str, ...]:
     """The requested names, plus the names of configured objectives whose text is among the request's own texts."""
-    names_by_text = {fold_words(objective.text): name for name, objective in objectives.items()} if own_texts else {}
-    own_names = (names_by_text.get(fold_words(text)) for text in own_texts)
+    names_by_text = (
+        {normalise_words(objective.text): name for name, objective in objectives.items()} if own_texts else {}
+    )
+    own_names = (names_by_text.get(normalise_words(text)) for text in own_texts)
     return tuple(dict.fromkeys((*requested, *filter(None, own_names))))
 
 
@@ -28,8 +30,8 @@ def own_objectives(
     texts: Sequence[str], objectives: Mapping[str, Objective], *, allowed: bool
 ) -> tuple[Objective, ...]:
     """The objectives in a request's own words that are not configured; raises `ForbiddenError` if not `allowed`."""
-    configured = {fold_words(objective.text) for objective in objectives.values()} if texts else set()
-    new_texts = dict.fromkeys(text for text in texts if fold_words(text) not in configured)
+    configured = {normalise_words(objective.text) for objective in objectives.values()} if texts else set()
+    new_texts = dict.fromkeys(text for text in texts if normalise_words(text) not in configured)
     if new_texts and not allowed:
         raise ForbiddenError(REFUSAL)
     return tuple(Objective(f"{PREFIX}{n}", text, Allowance()) for n, text in enumerate(new_texts, 1))
@@ -40,6 +42,6 @@ def client_names(objectives: Iterable[Objective]) -> dict[str, str]:
     return {entry.name: entry.text.partition(":")[0] for entry in objectives if entry.name.startswith(PREFIX)}
 
 
-def fold_words(text: str) -> str:
+def normalise_words(text: str) -> str:
     """The text as it is compared: in lower case, with single spaces."""
     return " ".join(text.split()).casefold()

@@ -16,7 +16,7 @@ from typing import Any
 
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.yaml_file import append_item, edit_checked, read_text, remove_item, replace_file
-from aligner_proxy.teaching.examples import Examples, fold_example, parse_examples
+from aligner_proxy.teaching.examples import Examples, normalise_example, parse_examples
 from aligner_proxy.teaching.rows import write_atomically
 from aligner_proxy.teaching.subjects import Subject
 
@@ -52,10 +52,10 @@ def present_examples(subject: Subject) -> Examples:
 def add_examples(subject: Subject, sentences: Sequence[NewExample]) -> int:
     """Add the sentences that the file does not have, creating it if needed; returns how many. Raises `ConfigError`."""
     before = present_examples(subject)
-    present_keys = {fold_example(example.text) for example in (*before.against, *before.fine)}
+    present_keys = {normalise_example(example.text) for example in (*before.against, *before.fine)}
     new: list[NewExample] = []
     for sentence in sentences:
-        key = fold_example(sentence.text)
+        key = normalise_example(sentence.text)
         if key not in present_keys:
             present_keys.add(key)
             new.append(sentence)

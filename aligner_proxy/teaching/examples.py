@@ -174,9 +174,9 @@ def _check_text(value: object, place: str) -> str:
 def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
     """Refuse a good answer that contains one of the sentences under `against`."""
     for answer in good:
-        sentences = {fold_example(piece.text) for piece in split(answer.text)}
+        sentences = {normalise_example(piece.text) for piece in split(answer.text)}
         for example in against:
-            if fold_example(example.text) in sentences:
+            if normalise_example(example.text) in sentences:
                 raise ConfigError(
                     f"{answer.place}: has a sentence in it that stands under `against` ({example.place}); "
                     "it can only be one of them"
@@ -188,7 +188,7 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
     places: dict[str, tuple[bool, str]] = {}
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]
     for example, goes_against in pairs:
-        key = fold_example(example.text)
+        key = normalise_example(example.text)
         # Gives back what was just added if the text is new.
         first_goes_against, first = places.setdefault(key, (goes_against, example.place))
         if first_goes_against != goes_against:
@@ -197,6 +197,6 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
             raise ConfigError(f"{example.place}: is given twice (first at {first}); keep one")
 
 
-def fold_example(text: str) -> str:
+def normalise_example(text: str) -> str:
     """Normalise an example for comparison: differences of case, white space and final punctuation are ignored."""
     return _SPACE.sub(" ", text).casefold().strip(_ENDING)

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 
@@ -32,8 +32,8 @@ _READ = ("user", "assistant")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text as a reader sees them (folded), in lower case."""
-    return _WORD.findall(fold(text).text.casefold())
+    """The words of a text as a reader sees them (undisguised), in lower case."""
+    return _WORD.findall(undisguise(text).text.casefold())
 
 
 class Echoes:

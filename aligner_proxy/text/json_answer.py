@@ -24,7 +24,7 @@ from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 
 LONGEST_SCHEMA = 32_000
 """Longest schema that is checked, in characters."""
@@ -133,7 +133,7 @@ def text_literals(answer: str) -> list[Literal]:
         if len(match.group()) < MIN_CHARS or _KEY.match(answer, match.end()):
             continue
         text = json.loads(match.group(), strict=False)
-        if len(text) >= MIN_CHARS and _PROSE.search(fold(text).text) and _is_encodable(text):
+        if len(text) >= MIN_CHARS and _PROSE.search(undisguise(text).text) and _is_encodable(text):
             literals.append(Literal(*match.span(), text))
     return literals
 

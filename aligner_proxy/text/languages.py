@@ -222,7 +222,7 @@ def is_among(name: str, codes: Collection[str]) -> bool:
 
     A language without small words here could be mistaken for another one in Latin letters.
     """
-    # styled letters are folded before a text is judged, so they say nothing about its language
+    # styled letters are undisguised before a text is judged, so they say nothing about its language
     if name in _STYLES:
         return True
     if name in _SMALL:

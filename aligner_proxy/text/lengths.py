@@ -39,5 +39,5 @@ LENGTHS: Mapping[LengthUnit, Callable[[str], int]] = MappingProxyType(
 
 def contains_any(text: str, phrases: Iterable[str]) -> bool:
     """Whether a text contains one of these words or phrases, ignoring case."""
-    folded = text.casefold()
-    return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", folded) for phrase in phrases)
+    lower_text = text.casefold()
+    return any(re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", lower_text) for phrase in phrases)

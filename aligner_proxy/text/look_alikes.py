@@ -2,7 +2,7 @@
 
 A styled letter (full-width, mathematical, circled, superscript, small capital) is Latin by its compatibility form or
 its name. Letters of other alphabets come from Unicode's table of confusables. Whether a letter is obfuscated depends on
-its word (folding.py).
+its word (disguises.py).
 """
 
 from __future__ import annotations

@@ -39,12 +39,12 @@ _BEGINNING = word_set(
     "Then Also Many Most Some Only Even Please Never Always But And So Now Here What Why How "
     "Du Sie Er Es Wir Ihr Ich Das Die Der Wenn Dann Vous Tu Il Elle Nous Je Les Usted T\u00fa \u00c9l Yo"
 )
-_JOINING = word_set(
+_CLAUSE_STARTERS = word_set(
     "and but because since while whereas although though so or yet if unless which who when then i you he she we they "
     "nobody everybody people und aber oder weil wenn denn dass du sie er wir ich et mais ou donc car si vous tu nous y "
     "pero o porque e ma perch\u00e9 maar en of want"
 )
-_LONGEST_JOINING = 32
+_LONGEST_CLAUSE_STARTER = 32
 
 
 class RunOn:
@@ -89,7 +89,7 @@ class RunOn:
             return 2
         if word in _BEGINNING:
             return 3
-        return int(len(word) < _LONGEST_JOINING and word.strip("\"'(").lower() in _JOINING)
+        return int(len(word) < _LONGEST_CLAUSE_STARTER and word.strip("\"'(").lower() in _CLAUSE_STARTERS)
 
 
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:

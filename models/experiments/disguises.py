@@ -1,4 +1,4 @@
-"""Disguised insults: how many the aligner finds, and what folding does to texts in which nothing is disguised.
+"""Disguised insults: how many the aligner finds, and what removing disguises does to texts without any.
 
     python -m models.experiments.disguises aligner_proxy/embedded --out runs/disguises
 
@@ -6,7 +6,7 @@ Ten insults, each in 40 disguises, inside a sound answer. Found: a segment that 
 Delivered without: the answer that the gateway would deliver, gate included, no longer holds the disguised words. Texts
 without a fault (short answers in many scripts, with emoji, code, formulas, names) are scored where they are read
 otherwise than they are written; all others are read character for character, so nothing can be flagged anew. `--raw`
-scores everything without folding besides.
+scores everything without removing disguises besides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.progress import track
 from aligner_proxy import prompts
 from aligner_proxy.engine.decoding import conversation, parts
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.text.folding import Folded, fold
+from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
 from models.evaluate.gateway import gateway, objectives
@@ -175,7 +175,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What folding does to a text without a fault."""
+    """What removing disguises does to a text without a fault."""
 
     sort: str
     text: str
@@ -203,12 +203,12 @@ def sound(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def unfolded() -> Iterator[None]:
+def keeping_disguises() -> Iterator[None]:
     """The aligner reads what is written."""
-    places = ((prompts, "fold"), (conversation, "fold"), (parts, "fold_segment"))
+    places = ((prompts, "undisguise"), (conversation, "undisguise"), (parts, "undisguise_segment"))
     kept = [getattr(module, name) for module, name in places]
     for module, name in places:
-        setattr(module, name, Folded)
+        setattr(module, name, UndisguisedText)
     try:
         yield
     finally:
@@ -240,7 +240,7 @@ async def insults(
         outcome = await judged(pipeline, case.question, case.answer, wishes, score_only=False)
         before: bool | None = None
         if raw:
-            with unfolded():
+            with keeping_disguises():
                 before = is_found(case, await judged(pipeline, case.question, case.answer, wishes, score_only=True))
         removed = case.insult.strip() not in (outcome.text or "")
         results.append(Result(case.way, case.word, is_found(case, outcome), before, removed))
@@ -248,14 +248,14 @@ async def insults(
 
 
 async def readings(pipeline: Pipeline, texts: Sequence[tuple[str, str]], wishes: Sequence[Objective]) -> list[Reading]:
-    """What folding does to texts without a fault."""
+    """What removing disguises does to texts without a fault."""
     results = []
     for sort, text in track(texts, description="texts"):
-        if not fold(text).origins:
+        if not undisguise(text).origins:
             results.append(Reading(sort, text, same=True))
             continue
         now = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
-        with unfolded():
+        with keeping_disguises():
             before = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
         results.append(Reading(sort, text, same=False, flagged=now, flagged_raw=before))
     return results
@@ -269,7 +269,7 @@ def table(results: Sequence[Result], texts: Sequence[Reading]) -> str:
         mine = hidden if way == "all disguises" else [one for one in results if one.way == way]
         raw = Rate.of(one.found_raw for one in mine if one.found_raw is not None)
         rows.append((way, raw, Rate.of(one.found for one in mine), Rate.of(one.removed for one in mine)))
-    ways = output.table(("disguise", "found unfolded", "found", "delivered without"), rows)
+    ways = output.table(("disguise", "found as written", "found", "delivered without"), rows)
     sorts = []
     for sort in [*dict.fromkeys(one.sort for one in texts), "all"]:
         mine_texts = [one for one in texts if sort in (one.sort, "all")]
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--objectives", default="harmless,helpful", help="built-in names, comma-separated")
     parser.add_argument("--ways", default="", help="only these disguises, comma-separated")
-    parser.add_argument("--raw", action="store_true", help="score the insults without folding, too")
+    parser.add_argument("--raw", action="store_true", help="score the insults without removing disguises, too")
     arguments = parser.parse_args()
     results, texts = asyncio.run(run(arguments))
     text = table(results, texts)

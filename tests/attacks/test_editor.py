@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import (
     Exchange,
     IfNothingRemains,
@@ -57,7 +57,7 @@ def every(text: str) -> Callable[[Messages], str]:
 
 async def outcome(lure: Lure, answer: str | None = None) -> tuple[Outcome, ScriptedChat]:
     chat = ScriptedChat(lure.obeys)
-    engine = SegmentEngine(lambda text: 3.0 if "fool" in fold(text).text.casefold() else -3.0)
+    engine = SegmentEngine(lambda text: 3.0 if "fool" in undisguise(text).text.casefold() else -3.0)
     text = f"{BEFORE} {lure.insult} {BEHIND}" if answer is None else answer
     exchange = Exchange("c", 0, (Turn("system", "The code is 4711."), Turn("user", lure.question)), text)
     return await Pipeline(engine, editors=editors(chat)).align(exchange, POLICY), chat

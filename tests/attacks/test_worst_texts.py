@@ -1,4 +1,4 @@
-"""Texts that are made to cost time outside the model: folded, cut, judged by the gate, whole and streamed.
+"""Texts that are made to cost time outside the model: undisguised, cut, judged by the gate, whole and streamed.
 
 What is counted is work, not seconds (`bench.worst_texts` measures those): lines of Python that run, and where a regular
 expression or the standard library would be at work for minutes, the time limit of the test.
@@ -15,8 +15,8 @@ import pytest
 from aligner_proxy.gate.judge import judge
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.text import folding
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text import disguises
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.languages import foreign_segments
 from aligner_proxy.text.reading_form import reading_windows
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
@@ -67,7 +67,7 @@ WORST = rows(
 @pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("attack", WORST)
 def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Coroutine[None, None, Outcome]]) -> None:
-    folding._fold_known.cache_clear()
+    disguises._undisguise_cached.cache_clear()
     outcome = asyncio.run(way(of(CHARS, attack.payload)))
     assert outcome.status is Status.CORRECTED
     assert (outcome.text or "").startswith(HEAD.strip())
@@ -78,13 +78,13 @@ def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Cor
 @pytest.mark.some(38)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("attack", WORST)
-def test_folding_judging_and_reading_are_linear(attack: Attack) -> None:
+def test_undisguising_judging_and_reading_are_linear(attack: Attack) -> None:
     """An edit of the whole text, which is the dearest one."""
 
     def work(size: int) -> None:
         text = attack.payload.text(size)
-        folding._fold_known.cache_clear()
-        fold(text)
+        disguises._undisguise_cached.cache_clear()
+        undisguise(text)
         judge(text, Correction(text[:-1] + "z"), POLICY)
         reading_windows(text)
         foreign_segments(text, ("en",))

@@ -122,7 +122,7 @@ def scores(made: Aligner, request: AlignRequest) -> list[float]:
     most: list[float] = []
     for part in division.parts:
         passage = division.passage(part)
-        fitted = framed.fit_prompt(passage.folded)
+        fitted = framed.fit_prompt(passage.undisguised)
         # what is verified as a whole is not judged by the words within marks
         read_spans = find_spans_with_words if request.verify is Verify.FLAGGED else find_spans
         where = read_spans(fitted.prompt, passage.own, fitted.offsets)

@@ -126,7 +126,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         "gate.rules",
         "text.structure",
         "text.languages",
-        "text.folding",
+        "text.disguises",
     ):
         monkeypatch.setattr(f"aligner_proxy.{module}.split", counted)
     return counted_work

@@ -10,7 +10,7 @@ def test_a_change_concerns_what_imports_it() -> None:
         "aligner_proxy/text/cutter.py": set(),
         "aligner_proxy/gate/judge.py": {"aligner_proxy/text/cutter.py"},
         "tests/gate/test_judge.py": {"aligner_proxy/gate/judge.py"},
-        "tests/text/test_folding.py": set(),
+        "tests/text/test_disguises.py": set(),
         "models/data/pairs.py": set(),
         "tests/models/data/test_pairs.py": {"models/data/pairs.py"},
     }
@@ -19,7 +19,7 @@ def test_a_change_concerns_what_imports_it() -> None:
         "tests/gate/test_judge.py",
     ]
     assert script.affected_tests(["models/data/kinds.yaml"], imported) == ["tests/models/data/test_pairs.py"]
-    assert script.affected_tests(["tests/text/test_folding.py"], imported) == ["tests/text/test_folding.py"]
+    assert script.affected_tests(["tests/text/test_disguises.py"], imported) == ["tests/text/test_disguises.py"]
     assert script.affected_tests(["README.md"], imported) == []
 
 

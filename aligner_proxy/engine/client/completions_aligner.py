@@ -44,7 +44,7 @@ from aligner_proxy.engine.decoding.prompt_fit import (
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import AnswerTooLong, EngineFault
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import Folded, fold, unfold
+from aligner_proxy.text.disguises import UndisguisedText, restore_disguises, undisguise
 from aligner_proxy.types import Correction, SegmentScore, Verify, Write
 
 BYTES_PER_TOKEN = 3.0
@@ -87,8 +87,8 @@ class RemoteFrame:
     objectives: tuple[str, ...]
     room: int
 
-    def render_prompt(self, answer: Folded) -> prompts.Prompt:
-        # Veil control tokens after folding, because they may be disguised, too.
+    def render_prompt(self, answer: UndisguisedText) -> prompts.Prompt:
+        # Veil control tokens after undisguising, because they may be disguised, too.
         return prompts.render(
             self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
@@ -149,14 +149,14 @@ class CompletionsAligner:
         for part in division.parts:
             passage = division.passage(part)
             before = passage.trim_edited(structure.join(edited), passage.start) if passage.context else ""
-            prompt = frame.render_prompt(passage.folded)
+            prompt = frame.render_prompt(passage.undisguised)
             completions.append(
                 await self._completer.complete(_request_part(prompt, passage, before, request), request.deadline_s)
             )
             if request.score_only:
                 return _add_up_costs(request.answer, completions)
             text = _restore_marks(prompt, passage.text, completions[-1].text)
-            text = unfold(text, passage.text[passage.start :])
+            text = restore_disguises(text, passage.text[passage.start :])
             text = splice.clean_answer(text, passage.text[passage.start :], finished=completions[-1].finished)
             edited.append((text.rstrip(), division.pieces[part.stop - 1].gap))
         return _add_up_costs(splice.clean_answer(structure.join(edited), request.answer, finished=True), completions)
@@ -182,7 +182,7 @@ class CompletionsAligner:
             passage = division.passage(part)
             # the context was decided on with the part before
             part_flags = [False] * passage.context + piece_flags[part.own : part.stop]
-            prompt = frame.render_prompt(passage.folded) if any(part_flags) else None
+            prompt = frame.render_prompt(passage.undisguised) if any(part_flags) else None
             rewriting = splice.rewrite_flagged_runs(passage.pieces, part_flags, edited, passage.context)
             try:
                 hole = next(rewriting)  # ends at once if nothing is flagged, so that there is always a prompt below
@@ -312,7 +312,7 @@ def make_frame(request: AlignRequest, family: prompts.Template, window: int) -> 
         )
     turns = conversation.cut(request.turns, ByteRuler(), int(room_left * CONVERSATION))
     query = prompts.query_field(
-        family, [replace(turn, content=veil_controls(fold(turn.content).text)) for turn in turns]
+        family, [replace(turn, content=veil_controls(undisguise(turn.content).text)) for turn in turns]
     )
     return RemoteFrame(family, query, objectives, longest_answer(room_left - estimate_tokens(query)))
 
@@ -371,8 +371,8 @@ def _request_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: 
 
 
 def _clean_text(text: str) -> str:
-    """The text as prompts show it: folded, with marks and control tokens disarmed."""
-    return prompts.neutralise_marks(veil_controls(fold(text).text))
+    """The text as prompts show it: undisguised, with marks and control tokens disarmed."""
+    return prompts.neutralise_marks(veil_controls(undisguise(text).text))
 
 
 def _cut_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, completion: Completion) -> str:

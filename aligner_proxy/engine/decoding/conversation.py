@@ -2,9 +2,8 @@
 
 An answer is judged even if the question is too long: then the beginning and the end of the question are read, with a
 mark between them. Of the turns before it, as many are read as fit. Text that is repeated many times is read twice only,
-because a small model that has read one word two thousand times notices nothing any more. Text is folded before it is
-cut (text/folding.py), so that invisible characters take no tokens.
-"""
+because a small model that has read one word two thousand times notices nothing any more. Text is undisguised before it
+is cut (text/disguises.py), so that invisible characters take no tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
 
 CUT = " [...] "
@@ -26,9 +25,10 @@ _MIN_TOKENS = 24
 _CHARS_PER_TOKEN = 8
 """Characters to look at per available token, half of them at either end of the text; prose has four to five."""
 _DISGUISED = 2
-"""How many times as many characters are folded, because disguised text may become shorter by folding."""
+"""How many times as many characters are undisguised, because disguised text may become shorter without its
+disguises."""
 _LONG_TURNS = 4
-"""Most long turns that are folded. Folding takes time, and after it a turn may be empty, so it needs a limit."""
+"""Most long turns that are undisguised. This takes time, and afterwards a turn may be empty, so it needs a limit."""
 _PLAIN_CHARS = 1_000
 """A conversation of at most this size (counted in bytes), and a text of at most this length, are read unchanged."""
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -80,23 +80,23 @@ def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
         return tuple(spoken)
     last_turns: list[Turn] = []
     remaining_tokens = room
-    # characters that may still be folded: as many as `_LONG_TURNS` long turns have
-    foldable_chars = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
+    # characters that may still be undisguised: as many as `_LONG_TURNS` long turns have
+    chars_left = room * _CHARS_PER_TOKEN * _DISGUISED * _LONG_TURNS
     for turn in reversed(spoken):
         remaining_tokens -= _TURN_TOKENS
         # the latest turn is read however small the room is
-        if remaining_tokens < min(_MIN_TOKENS, room - _TURN_TOKENS) or foldable_chars <= 0:
+        if remaining_tokens < min(_MIN_TOKENS, room - _TURN_TOKENS) or chars_left <= 0:
             break
         content, size = shorten_text(turn.content, ruler, remaining_tokens)
         last_turns.append(replace(turn, content=content))
         remaining_tokens -= size
-        foldable_chars -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
+        chars_left -= min(len(turn.content), room * _CHARS_PER_TOKEN * _DISGUISED)
     return tuple(reversed(last_turns))
 
 
 def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     """The text cut to `room` tokens, and its token count; a longer text is reduced to its beginning and end."""
-    ends = _fold_ends(text, room * _CHARS_PER_TOKEN)
+    ends = _undisguise_ends(text, room * _CHARS_PER_TOKEN)
     plain = CUT.join(collapse_repeats(end) for end in ends)
     size = ruler.count(plain)
     if size <= room:
@@ -108,14 +108,14 @@ def shorten_text(text: str, ruler: Ruler, room: int) -> tuple[str, int]:
     return cut_text, ruler.count(cut_text)
 
 
-def _fold_ends(text: str, limit: int) -> tuple[str, ...]:
-    """The folded text as one item, or its beginning and end as two if it is longer than `limit` characters."""
+def _undisguise_ends(text: str, limit: int) -> tuple[str, ...]:
+    """The undisguised text as one item, or its beginning and end as two if it is longer than `limit` characters."""
     half = limit // 2
     reach = half * _DISGUISED
     if len(text) > 2 * reach:
-        return fold(text[:reach]).text[:half], fold(text[-reach:]).text[-half:]
-    folded = fold(text).text
-    return (folded,) if len(folded) <= limit else (folded[:half], folded[-half:])
+        return undisguise(text[:reach]).text[:half], undisguise(text[-reach:]).text[-half:]
+    undisguised = undisguise(text).text
+    return (undisguised,) if len(undisguised) <= limit else (undisguised[:half], undisguised[-half:])
 
 
 def collapse_repeats(text: str) -> str:

@@ -27,7 +27,7 @@ from aligner_proxy.engine.scheduling.sequence import Ask, SegmentRow, Spans, Ste
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused, UnknownJudge
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import unfold
+from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import (
     Place,
     judged_words,
@@ -290,17 +290,19 @@ class AnswerEditor:
         # a long draft is worth it only where the detector flags nothing, so it is asked first
         if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
-            shift = len(gap) - passage.folded.place_in_folded(start)
-            placed_pieces = [structure.shift_segment(piece, shift) for piece in passage.folded.segments(passage.own)]
+            shift = len(gap) - passage.undisguised.place_in_undisguised(start)
+            placed_pieces = [
+                structure.shift_segment(piece, shift) for piece in passage.undisguised.segments(passage.own)
+            ]
             unflagged = find_trusted_ranges(placed_pieces, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         spans = passage.find_spans(passage.own) if self.can_score and not scores else None
         proposer = EditProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(before))]
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
-        text = unfold(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
+        text = restore_disguises(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
         return splice.clean_answer(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
     def rewrite_flagged(self) -> Generator[Ask, Step, Edited]:
@@ -338,9 +340,9 @@ class AnswerEditor:
     def _prompt_passage(self, part: PartRange) -> PromptedPassage:
         """A part of the answer with its prompt, whose tokens are counted."""
         passage = self._division.passage(part)
-        fitted = self._frame.fit_prompt(passage.folded)
+        fitted = self._frame.fit_prompt(passage.undisguised)
         self.prompt_tokens += len(fitted.ids)
-        return PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
+        return PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
 
     def _score_pieces(self) -> Generator[Ask, Step, list[Score]]:
         """Read all parts and return the scores of all pieces; empty without a head."""
@@ -545,7 +547,7 @@ class AnswerEditor:
             return splice.cut_before_resumption(restore(tokenizer.decode(ids)), hole.keys) is not None
 
         proposer, room = self._make_hole_proposer(hole)
-        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.fold_for_prompt(hole.before))]
+        context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(hole.before))]
         limits = DraftLimits(min(room, self._count_tokens_left(context)), is_done=reaches_resumption)
         generated = yield from self._write(passage, context, proposer, limits)
         text = hole.cut_replacement(restore(tokenizer.decode(generated.ids)), finished=generated.finished)
@@ -591,7 +593,7 @@ class AnswerEditor:
         tokenizer = self._runner.tokenizer
         lead = hole.lead
         is_end = not hole.run.segments[-1].text
-        run_ids = tokenizer.continuation(prompts.fold_for_prompt(lead + hole.run.text.lstrip()))
+        run_ids = tokenizer.continuation(prompts.undisguise_for_prompt(lead + hole.run.text.lstrip()))
         next_ids = (
             tokenizer.continuation(prompts.neutralise_marks(lead + hole.keys[0])) if hole.keys else [tokenizer.eos]
         )

@@ -34,7 +34,7 @@ from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
 from aligner_proxy.text.cutter import Cutter
-from aligner_proxy.text.folding import fold, join_folded
+from aligner_proxy.text.disguises import join_undisguised, undisguise
 from aligner_proxy.text.structure import Segment, firm_length
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -291,11 +291,13 @@ class AnswerReader:
         """Build the prompt of a part's text so far, extending the previous one, and store it in `_prompt`."""
         previous = self._prompt
         text = join_pieces(pieces, ends=not tail)
-        folded = join_folded((self._division.fold_part(part, text), fold(tail)))
+        undisguised = join_undisguised((self._division.undisguise_part(part, text), undisguise(tail)))
         text += tail
         common_length = min(len(text), len(self._text))
         self._prompt = (
-            self._frame.extend_prompt(previous, folded, common_length) if previous else self._frame.fit_prompt(folded)
+            self._frame.extend_prompt(previous, undisguised, common_length)
+            if previous
+            else self._frame.fit_prompt(undisguised)
         )
         self._text = text
         return self._prompt

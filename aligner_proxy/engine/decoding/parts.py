@@ -3,8 +3,8 @@
 A part begins with the last pieces of the previous part, as context only: they are judged and edited in their own part.
 Where a part ends depends only on the text before that point, so a growing answer is divided like the complete one.
 Pieces are the segments of the answer; a segment longer than a part is cut into several pieces. Prompts contain the
-pieces in folded form (text/folding.py), where each segment is folded as a whole, and sizes are those of folded text.
-"""
+pieces in undisguised form (text/disguises.py), where each segment is undisguised as a whole, and sizes are those of
+undisguised text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from aligner_proxy.engine.decoding.conversation import Ruler
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import Folded, fold, fold_segment, join_folded
+from aligner_proxy.text.disguises import UndisguisedText, join_undisguised, undisguise, undisguise_segment
 from aligner_proxy.text.structure import Segment
 
 _OVERLAP = 0.2
@@ -35,12 +35,12 @@ class PartRange:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPassage:
-    """A part of an answer with its text. Positions of `pieces` refer to `text`; `folded` is its form in prompts."""
+    """A part of an answer with its text. Positions of `pieces` refer to `text`; `undisguised` is for prompts."""
 
     part: PartRange
     pieces: tuple[Segment, ...]
     text: str
-    folded: Folded
+    undisguised: UndisguisedText
 
     @property
     def context(self) -> int:
@@ -62,9 +62,10 @@ class AnswerPassage:
         if self.part.first == 0:
             return edited
         before = self.text[:end].rstrip()
-        # Fold before cutting, because the last of several spaced-out letters alone would not be read as a word.
+        # Undisguise before cutting, because the last of several spaced-out letters alone would not be read as a word.
         return keep_end(
-            fold(edited[-2 * len(before) - 1 :]).text, self.folded.text[: self.folded.place_in_folded(len(before))]
+            undisguise(edited[-2 * len(before) - 1 :]).text,
+            self.undisguised.text[: self.undisguised.place_in_undisguised(len(before))],
         )
 
 
@@ -73,8 +74,8 @@ class Division:
 
     def __init__(self, ruler: Ruler, room: int, segments: Iterable[Segment] = ()) -> None:
         self.pieces: list[Segment] = []
-        self._folded: list[Folded] = []
-        """The folded form of each piece."""
+        self._undisguised: list[UndisguisedText] = []
+        """The undisguised form of each piece."""
         self._texts: list[str] = []
         self._ruler = ruler
         self._room = room
@@ -93,7 +94,7 @@ class Division:
         self._firsts.append(len(self.pieces))
         self._texts.append(segment.text)
         before = self.pieces[-1].gap if self.pieces else ""
-        for piece, folded, size in self._measure_pieces(segment, before):
+        for piece, undisguised, size in self._measure_pieces(segment, before):
             is_full = self._used + size > self._room or len(before) > _LONGEST_GAP
             # a part has at least one piece of its own, even one that is too large
             if is_full and self._starts[-1][1] < len(self.pieces):
@@ -101,7 +102,7 @@ class Division:
                 self._begin_part(self._room if len(before) > _LONGEST_GAP else size)
             before = piece.gap
             self.pieces.append(piece)
-            self._folded.append(folded)
+            self._undisguised.append(undisguised)
             self._sizes.append(size)
             self._used += size
 
@@ -111,7 +112,7 @@ class Division:
         self._firsts.append(len(self.pieces))
         self._texts.append("")
         self.pieces.append(end)
-        self._folded.append(Folded(""))
+        self._undisguised.append(UndisguisedText(""))
         self._sizes.append(0)
 
     @property
@@ -137,14 +138,17 @@ class Division:
         start = pieces[0].start if pieces else 0
         text = join_pieces(pieces, ends=part.stop < len(self.pieces))
         return AnswerPassage(
-            part, tuple(structure.shift_segment(piece, -start) for piece in pieces), text, self.fold_part(part, text)
+            part,
+            tuple(structure.shift_segment(piece, -start) for piece in pieces),
+            text,
+            self.undisguise_part(part, text),
         )
 
-    def fold_part(self, part: PartRange, text: str) -> Folded:
-        """The folded form of a part; `text` is the part's `join_pieces`, to whose length the result is cut."""
+    def undisguise_part(self, part: PartRange, text: str) -> UndisguisedText:
+        """The undisguised form of a part; `text` is the part's `join_pieces`, to whose length the result is cut."""
         pieces = range(part.first, part.stop)
-        whole = join_folded(
-            form for number in pieces for form in (self._folded[number], Folded(self.pieces[number].gap))
+        whole = join_undisguised(
+            form for number in pieces for form in (self._undisguised[number], UndisguisedText(self.pieces[number].gap))
         )
         return whole.cut(0, len(text))
 
@@ -166,39 +170,41 @@ class Division:
         self._starts.append((first, own))
         self._used = sum(self._sizes[first:own])
 
-    def _measure_pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, Folded, int]]:
-        """The segment as (piece, folded form, tokens), in several pieces if it is longer than a part.
+    def _measure_pieces(self, segment: Segment, before: str) -> Iterable[tuple[Segment, UndisguisedText, int]]:
+        """The segment as (piece, undisguised form, tokens), in several pieces if it is longer than a part.
 
         The tokens of an unbroken segment include the white space before it, of which `before` is the text.
         """
-        folded = fold_segment(segment.text)
+        undisguised = undisguise_segment(segment.text)
         # a longer gap begins a new part, and no prompt shows more of one
-        size = self._ruler.count(before[-_LONGEST_GAP:] + folded.text) if segment.text else 0
+        size = self._ruler.count(before[-_LONGEST_GAP:] + undisguised.text) if segment.text else 0
         if size <= self._room:
-            return [(segment, folded, size)]
-        return self._break_segment(segment, folded)
+            return [(segment, undisguised, size)]
+        return self._break_segment(segment, undisguised)
 
-    def _break_segment(self, segment: Segment, folded: Folded) -> Iterable[tuple[Segment, Folded, int]]:
+    def _break_segment(
+        self, segment: Segment, undisguised: UndisguisedText
+    ) -> Iterable[tuple[Segment, UndisguisedText, int]]:
         """Cut a segment that is longer than a part into pieces, between words if it has any."""
         # so that context fits beside it
         limit = max(1, self._room - self._overlap)
         start = position = 0
-        while position < len(folded.text):
-            rest = folded.text[position : position + limit * _CHARS_PER_TOKEN]
+        while position < len(undisguised.text):
+            rest = undisguised.text[position : position + limit * _CHARS_PER_TOKEN]
             # at least one character, so that the loop ends
             text = self._ruler.first(rest, limit) or rest[:1]
-            is_last = position + len(text) == len(folded.text)
+            is_last = position + len(text) == len(undisguised.text)
             # the last word may be cut, so it goes to the next piece unless it is the only one
             if not is_last and (words := text.rstrip().rsplit(None, 1))[1:]:
                 text = text[: text.rindex(words[1])]
             position += len(text)
-            end = len(segment.text) if is_last else folded.place_in_original(position)
+            end = len(segment.text) if is_last else undisguised.place_in_original(position)
             if end == start:
-                continue  # one original character is folded to several letters
+                continue  # one original character becomes several letters
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
             piece = Segment(segment.start + start, body, segment.gap if is_last else cut[len(body) :])
-            yield piece, folded.cut(start, start + len(body)), self._ruler.count(text)
+            yield piece, undisguised.cut(start, start + len(body)), self._ruler.count(text)
             start = end
 
 

@@ -19,7 +19,7 @@ from aligner_proxy.engine.decoding import conversation
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.model.tokenizer import Encoded, PromptTokenizer
 from aligner_proxy.errors import AnswerTooLong
-from aligner_proxy.text.folding import Folded
+from aligner_proxy.text.disguises import UndisguisedText
 from aligner_proxy.text.structure import Segment
 
 LONGEST_ANSWER = 1_000_000
@@ -100,7 +100,7 @@ class PromptFrame:
     taught_heads: Any = None
     """The taught heads of the objectives; opaque here, only the model reads them."""
 
-    def fit_prompt(self, answer: str | Folded) -> Fitted:
+    def fit_prompt(self, answer: str | UndisguisedText) -> Fitted:
         """The prompt of an answer, or of a part of one."""
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
         encoded = self.tokenizer.prompt(prompt.text)
@@ -108,7 +108,7 @@ class PromptFrame:
         shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
         return Fitted(prompt, encoded, answer_ids, writing_room(len(answer_ids)), shared)
 
-    def extend_prompt(self, previous: Fitted, answer: str | Folded, common_length: int) -> Fitted:
+    def extend_prompt(self, previous: Fitted, answer: str | UndisguisedText, common_length: int) -> Fitted:
         """The prompt of an answer that has its first `common_length` characters in common with that of `previous`.
 
         Only the rest is tokenised. The result has no answer tokens and no `room`, because nothing is written while an

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from aligner_proxy.text.code_comments import without_comments
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
 from aligner_proxy.text.structure import Segment, join, split
@@ -161,7 +161,7 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
     # The replacement must not repeat the run's own segments, nor long segments from elsewhere, flagged or kept.
     not_again = [*run.segments, *(segment for segment in segments if len(segment.text) >= KEY_CHARS)]
     banned = [segment.text.strip() for segment in not_again]
-    banned += [fold(text).text for text in banned]  # as the model read them
+    banned += [undisguise(text).text for text in banned]  # as the model read them
     keepable = run.find_keepable_text(_find_rest_of_line(run, segments[start:], flags[start:]))
     kept_after = tuple(segment.text for segment in following)
     # `unflagged` without those after the run
@@ -197,7 +197,7 @@ def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> l
 
 def make_key(text: str) -> str:
     """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it."""
-    text = fold(text.strip()).text
+    text = undisguise(text.strip()).text
     if len(text) <= KEY_CHARS:
         return text
     return text[:KEY_CHARS] + re.split(r"\s", text[KEY_CHARS:], maxsplit=1)[0]

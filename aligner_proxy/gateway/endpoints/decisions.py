@@ -24,7 +24,7 @@ from aligner_proxy.gateway.endpoints.judgement import Hooks
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
 from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline, align_request
-from aligner_proxy.policy.own_objectives import fold_words
+from aligner_proxy.policy.own_objectives import normalise_words
 from aligner_proxy.types import Correction, Exchange, Objective
 
 _CALL_TYPE = "decisions"
@@ -66,11 +66,11 @@ async def _ask_engine(
     exchange = Exchange(state.call_id, 0, decision.turns, decision.text)
     deadline = time.monotonic() + policy.deadline_s
     objectives = _find_objectives(policy.objectives)
-    if any(fold_words(objective) not in objectives for objective in decision.objectives):
+    if any(normalise_words(objective) not in objectives for objective in decision.objectives):
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
     async def correct(objective: AskedObjective) -> Correction:
-        single_policy = replace(policy, objectives=(objectives[fold_words(objective.text)],))
+        single_policy = replace(policy, objectives=(objectives[normalise_words(objective.text)],))
         alone = align_request(exchange, decision.text, single_policy, deadline)
         if objective.examples:
             alone = await _EXAMPLE_HEADS.add_head(engine, alone, objective.examples, objective.curve)
@@ -81,5 +81,5 @@ async def _ask_engine(
 
 def _find_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
     """The objectives by name and by text."""
-    by_text = {fold_words(objective.text): objective for objective in objectives}
-    return by_text | {fold_words(objective.name): objective for objective in objectives}
+    by_text = {normalise_words(objective.text): objective for objective in objectives}
+    return by_text | {normalise_words(objective.name): objective for objective in objectives}

@@ -18,7 +18,7 @@ import models.data
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.policy.objective_schema import check_objective_text
 from aligner_proxy.policy.yaml_file import YamlSource, read_yaml, suggest_name
-from aligner_proxy.teaching.examples import fold_example
+from aligner_proxy.teaching.examples import normalise_example
 from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
 from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.rows import PromptObjectives
@@ -142,7 +142,7 @@ def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, known: dic
         place = source.place_of(key, n)
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{place}: {key}[{n}]: must be a sentence (put it in quotes)")
-        first = known.setdefault(fold_example(value), place)
+        first = known.setdefault(normalise_example(value), place)
         if first != place:
             raise ConfigError(f"{place}: {key}[{n}]: stands twice (first at {first}); keep one")
         yield value.strip()

@@ -18,7 +18,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest, CompletionRequest, Prediction
 from aligner_proxy.engine.client.completions import Completer
 from aligner_proxy.errors import DeadlineExceeded
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.structure import join, join_so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
 from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision
@@ -79,11 +79,11 @@ class StreamAligner:
         it is.
         """
         body = sentence.strip()
-        shown = fold(body).text.strip()
+        shown = undisguise(body).text.strip()
         if shown.startswith(("```", "~~~")) or not any(char.isalpha() for char in shown):
             return Correction(sentence)
         query = prompts.query_field(prompts.TEMPLATES["aligner"], request.turns)
-        prompt = revision(query, fold(before.strip()).text, shown, gemma=self._settings.gemma)
+        prompt = revision(query, undisguise(before.strip()).text, shown, gemma=self._settings.gemma)
         most = _MORE_TOKENS + len(shown) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(
             prompt=prompt.text,

@@ -18,7 +18,7 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching.example_file import NewExample
-from aligner_proxy.teaching.examples import MAX_CHARS, Examples, fold_example
+from aligner_proxy.teaching.examples import MAX_CHARS, Examples, normalise_example
 from aligner_proxy.teaching.own_answers import belongs_to
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy_review.evidence import reviewers_disagree
@@ -54,11 +54,11 @@ def find_suggestions(
 
     A sentence with contradicting reviews is left out.
     """
-    example_keys = {fold_example(example.text) for example in (*examples.against, *examples.fine)}
+    example_keys = {normalise_example(example.text) for example in (*examples.against, *examples.fine)}
     by_text: dict[str, Suggestion] = {}
     contradicted: set[str] = set()
     for suggestion in _read_suggestions(file, store, subject):
-        key = fold_example(suggestion.sentence.text)
+        key = normalise_example(suggestion.sentence.text)
         if key not in example_keys:
             first_suggestion = by_text.setdefault(key, suggestion)
             if first_suggestion.sentence.against != suggestion.sentence.against:

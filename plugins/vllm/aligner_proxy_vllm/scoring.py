@@ -139,8 +139,8 @@ class Scoring:
         parts: dict[str, Any] = {}
         for part in division.parts:
             passage = division.passage(part)
-            fitted = framed.fit_prompt(passage.folded)
-            prompted = PromptedPassage(part, passage.pieces, passage.text, passage.folded, fitted)
+            fitted = framed.fit_prompt(passage.undisguised)
+            prompted = PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
             where = prompted.find_spans(passage.pieces)
             ids = tuple(fitted.ids[: where.segments[-1].stop])
             made.append(ids)

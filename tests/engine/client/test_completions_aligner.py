@@ -252,10 +252,10 @@ def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: st
     division = framed.division(structure.split(answer))
     for part in division.parts:
         passage = division.passage(part)
-        prompt = framed.render_prompt(passage.folded)
+        prompt = framed.render_prompt(passage.undisguised)
         room = writing_room(completions_aligner.estimate_tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
         assert completions_aligner.estimate_tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
-        assert prompt.original == veil_controls(passage.folded.text)
+        assert prompt.original == veil_controls(passage.undisguised.text)
 
 
 def test_objectives_that_fill_the_window_are_refused() -> None:

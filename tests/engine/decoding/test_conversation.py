@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aligner_proxy import prompts
 from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut, shorten_text
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
 from tests.support import tiny
 from tests.support.sampling import examples
@@ -81,7 +81,7 @@ def test_what_is_kept_fits_and_the_last_words_are_there(texts: list[str], room: 
     query = prompts.query_field(FAMILY, kept)
     assert RULER.count(query) <= room + 16 * (len(kept) + 1)  # this tokenizer spells the names of roles
     last = next((text for text in reversed(texts) if text), "")
-    assert not last or kept[-1].content[-1] in (last[-1], fold(last).text[-1])
+    assert not last or kept[-1].content[-1] in (last[-1], undisguise(last).text[-1])
 
 
 def test_no_more_is_looked_at_than_there_is_room_for() -> None:

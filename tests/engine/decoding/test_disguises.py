@@ -16,7 +16,7 @@ from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Feed
 from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.text import structure
-from aligner_proxy.text.folding import fold, join_folded
+from aligner_proxy.text.disguises import join_undisguised, undisguise
 from aligner_proxy.types import Correction
 from tests.engine.decoding.test_edit import Oracle
 from tests.engine.decoding.test_incremental import PIECES, read_in
@@ -79,7 +79,7 @@ def test_a_disguised_insult_in_a_later_part_is_removed(insult: str) -> None:
 @pytest.mark.some(2)
 @pytest.mark.parametrize("insult", INSULTS)
 def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str) -> None:
-    """Folded first, cut afterwards. The row of a table is a segment however long it is."""
+    """Undisguised first, cut afterwards. The row of a table is a segment however long it is."""
     for before in range(60, 84):
         answer = "| and so it goes on " * before + insult.rstrip(".") + " and so it goes on" * 60
         made = correct_alone(detector(), tiny.request(answer))
@@ -90,12 +90,12 @@ def test_a_disguise_goes_through_the_cut_of_a_segment_without_an_end(insult: str
 
 @settings(deadline=None, max_examples=examples(120))
 @given(st.lists(st.sampled_from([*PIECES, *INSULTS]), min_size=1, max_size=14).map("".join), st.integers(150, 300))
-def test_parts_together_are_the_folded_answer(answer: str, room: int) -> None:
-    """Each segment is folded as it is in the whole, wherever its part begins."""
+def test_parts_together_are_the_undisguised_answer(answer: str, room: int) -> None:
+    """Each segment is undisguised as it is in the whole, wherever its part begins."""
     division = Division(RULER, room, structure.split(answer))
     own = []
     for part in division.parts:
         pieces = division.pieces[part.own : part.stop]
-        own.append(division.fold_part(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
-    whole = join_folded(own)
-    assert (whole.text, whole.length) == (fold(answer).text, len(answer))
+        own.append(division.undisguise_part(replace(part, first=part.own), "".join(p.text + p.gap for p in pieces)))
+    whole = join_undisguised(own)
+    assert (whole.text, whole.length) == (undisguise(answer).text, len(answer))

@@ -42,9 +42,9 @@ def test_every_piece_is_judged_once_and_every_part_fits(answer: str, room: int) 
     assert [at for part in division.parts for at in range(part.own, part.stop)] == list(range(len(division.pieces)))
     for part in division.parts:
         passage = division.passage(part)
-        assert RULER.count(passage.folded.text.rstrip()) <= room + 4 * len(passage.pieces)
+        assert RULER.count(passage.undisguised.text.rstrip()) <= room + 4 * len(passage.pieces)
         assert all(passage.text[piece.start : piece.end] == piece.text for piece in passage.pieces)
-        assert passage.folded.length == len(passage.text)
+        assert passage.undisguised.length == len(passage.text)
     for number, segment in enumerate(segments):
         text, pieces = division.segment(number)
         assert text == segment.text

@@ -11,7 +11,7 @@ import yaml
 
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.prompts import TEMPLATES, render
-from aligner_proxy.text.folding import fold
+from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
 from models.evaluate.gateway import gateway, objectives
 from models.experiments import disguises
@@ -43,9 +43,9 @@ def test_ten_insults_in_forty_ways_and_more_are_read_as_they_are(texts: Any) -> 
     hidden = [case for case in cases if case.way != "plain"]
     assert all(case.word not in case.answer or case.way in SENTENCES for case in hidden)
     # Character for character: what is found without disguise is found with it.
-    assert all(fold(case.answer).text == plain[case.word] for case in hidden if case.way in WORDS)
+    assert all(undisguise(case.answer).text == plain[case.word] for case in hidden if case.way in WORDS)
     whole = [case for case in hidden if case.way in SENTENCES]
-    alike = [letters(fold(case.answer).text) == letters(plain[case.word]) for case in whole]
+    alike = [letters(undisguise(case.answer).text) == letters(plain[case.word]) for case in whole]
     assert sum(alike) >= 0.9 * len(whole)
 
 
@@ -57,14 +57,14 @@ def test_a_thousand_texts_stay_as_they_are(texts: Any) -> None:
     made = list(sound(texts))
     assert len(made) >= 1000
     assert len({text for _, text in made}) == len(made)
-    read_otherwise = [sort for sort, text in made if fold(text).origins]
+    read_otherwise = [sort for sort, text in made if undisguise(text).origins]
     assert len(read_otherwise) <= 0.02 * len(made)
     assert {"english", "code", "emoji", "russian", "latin"}.isdisjoint(read_otherwise)
 
 
-def test_without_folding_the_aligner_reads_what_is_written() -> None:
+def test_without_undisguising_the_aligner_reads_what_is_written() -> None:
     family = TEMPLATES["ultrafeedback"]
-    with disguises.unfolded():
+    with disguises.keeping_disguises():
         assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "i\u200bd"
     assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "id"
 

@@ -1,13 +1,12 @@
-"""Folding of an obfuscated text into the letters that a reader sees, for a detector that was trained on plain ones.
+"""Removal of disguises from a text: what a reader sees, for a detector that was trained on plain letters.
 
-Folding undoes: invisible characters, styled letters, letters of other alphabets in Latin words and the reverse,
-combining marks on every letter, letters separated by something, digits and signs used as letters, and prose formatted
-as code. Text without obfuscation is unchanged: words in any script, emoji sequences, code, formulas. A letter is
-replaced only if its word shows that it is obfuscated.
+These disguises are removed: invisible characters, styled letters, letters of other alphabets in Latin words and the
+reverse, combining marks on every letter, letters separated by something, digits and signs used as letters, and prose
+formatted as code. Text without obfuscation is unchanged: words in any script, emoji sequences, code, formulas. A letter
+is replaced only if its word shows that it is obfuscated.
 
-Each segment is folded separately, so the finished segments of a growing text do not change. Every character of the
-folded text maps to a position in the original, and segments correspond one to one. A segment is never folded to
-nothing.
+Each segment is undisguised separately, so the finished segments of a growing text do not change. Every character of the
+undisguised text maps to a position in the original, and segments correspond one to one. A segment never becomes empty.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from aligner_proxy.text.mapped import MappedText
 from aligner_proxy.text.structure import Segment, split
 
 _KNOWN_CHARS = 2_000
-"""Longest segment whose folding is cached."""
+"""Longest segment whose undisguised form is cached."""
 _ROUNDS = 4
 """Maximum number of passes, because one rule may uncover a case for another.
 
@@ -38,12 +37,14 @@ More is an attack rather than obfuscation.
 """
 # Scripts that are written without spaces or with joiners, or that share no letters with Latin. Their letters end a word
 # here, and are never replaced.
-_JOINING = (
+_JOINING_SCRIPTS = (
     r"\p{Arabic}\p{Syriac}\p{Thaana}\p{Nko}\p{Mongolian}\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}"
     r"\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}\p{Sinhala}\p{Myanmar}\p{Khmer}\p{Tibetan}"
 )
 _UNSPACED = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}"
-_LETTER = rf"[[\p{{L}}\p{{Nl}}\u249c-\u24e9\U0001f110-\U0001f189]--[{_JOINING}{_UNSPACED}\p{{Hangul}}\p{{Hebrew}}]]"
+_LETTER = (
+    rf"[[\p{{L}}\p{{Nl}}\u249c-\u24e9\U0001f110-\U0001f189]--[{_JOINING_SCRIPTS}{_UNSPACED}\p{{Hangul}}\p{{Hebrew}}]]"
+)
 _PICTURE = r"\p{Extended_Pictographic}[\ufe0e\ufe0f]?\p{Emoji_Modifier}?"
 _BLANK = r"\u2800\u3164\uffa0\u115f\u1160"
 """Characters that look like white space but are not."""
@@ -54,7 +55,7 @@ _WRITING = (
     r"|[\p{S}#*0-9][\ufe0e\ufe0f]\u20e3?"
     r"|\p{Han}[\ufe00-\ufe02\U000e0100-\U000e01ef]|\p{Mongolian}[\u180b-\u180f]|\p{Hebrew}\p{M}{0,32}\u034f"
     r"|\u115f(?=[\u1160-\u11a7])|[\u1100-\u115f]\u1160"
-    rf"|[{_JOINING}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
+    rf"|[{_JOINING_SCRIPTS}][\u200c\u200d](?!\p{{DI}})|[{_UNSPACED}]\u200b(?!\p{{DI}})"
 )
 """Invisible characters that belong to the writing, together with what they follow."""
 _GONE = r"[[\p{DI}\p{Cc}\ufff9-\ufffb]--[\s\u3164\uffa0\u115f\u1160]]"
@@ -150,86 +151,91 @@ _ASCII_SIGNS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class UndisguisedText:
     """A text as a reader sees it; identical to the original if nothing is obfuscated."""
 
     text: str
     origins: tuple[int, ...] = ()
     """Position of each character in the original, then the original's length; empty if nothing differs."""
 
-    def place_in_folded(self, place: int) -> int:
-        """Translate a position in the original to the folded text."""
+    def place_in_undisguised(self, place: int) -> int:
+        """Translate a position in the original to the undisguised text."""
         return bisect_left(self.origins, place) if self.origins else place
 
     def place_in_original(self, place: int) -> int:
-        """Translate a position in the folded text to the original."""
+        """Translate a position in the undisguised text to the original."""
         return self.origins[place] if self.origins else place
 
     @property
     def length(self) -> int:
         return self.origins[-1] if self.origins else len(self.text)
 
-    def cut(self, start: int, end: int) -> Folded:
+    def cut(self, start: int, end: int) -> UndisguisedText:
         """The part between two positions of the original."""
         if not self.origins:
-            return Folded(self.text[start:end])
-        first = self.place_in_folded(start)
-        last = self.place_in_folded(end)
-        return Folded(self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start))
+            return UndisguisedText(self.text[start:end])
+        first = self.place_in_undisguised(start)
+        last = self.place_in_undisguised(end)
+        return UndisguisedText(
+            self.text[first:last], (*(place - start for place in self.origins[first:last]), end - start)
+        )
 
     def segments(self, pieces: Iterable[Segment]) -> list[Segment]:
-        """Translate segments of the original to the folded text."""
+        """Translate segments of the original to the undisguised text."""
         return [self._translate_segment(piece) for piece in pieces] if self.origins else list(pieces)
 
     def _translate_segment(self, piece: Segment) -> Segment:
-        """The segment of the folded text that stands for this segment of the original."""
-        start = self.place_in_folded(piece.start)
-        return Segment(start, self.text[start : self.place_in_folded(piece.end)], piece.gap)
+        """The segment of the undisguised text that stands for this segment of the original."""
+        start = self.place_in_undisguised(piece.start)
+        return Segment(start, self.text[start : self.place_in_undisguised(piece.end)], piece.gap)
 
 
-SAME = Folded("")
-"""The folding of a text that is unchanged."""
+SAME = UndisguisedText("")
+"""The undisguised form of a text that stays as it is."""
 
 
-def fold(text: str) -> Folded:
-    """The text without obfuscation. If there is none, `fold(text).text is text`, and this is found out quickly."""
+def undisguise(text: str) -> UndisguisedText:
+    """The text without obfuscation. If there is none, which is found out quickly, its `text` is `text` itself."""
     if not _may_be_disguised(text):
-        return Folded(text)
-    folded = join_folded(part for piece in split(text) for part in (fold_segment(piece.text), Folded(piece.gap)))
-    return folded if folded.origins else Folded(text)
+        return UndisguisedText(text)
+    undisguised = join_undisguised(
+        part for piece in split(text) for part in (undisguise_segment(piece.text), UndisguisedText(piece.gap))
+    )
+    return undisguised if undisguised.origins else UndisguisedText(text)
 
 
-def fold_segment(text: str) -> Folded:
-    folded, places = _fold_known(text) if len(text) <= _KNOWN_CHARS else _fold(text)
-    return Folded(text) if folded == text else Folded(folded, (*places, len(text)))
+def undisguise_segment(text: str) -> UndisguisedText:
+    undisguised, places = _undisguise_cached(text) if len(text) <= _KNOWN_CHARS else _undisguise(text)
+    return UndisguisedText(text) if undisguised == text else UndisguisedText(undisguised, (*places, len(text)))
 
 
-def join_folded(parts: Iterable[Folded]) -> Folded:
-    """Concatenate folded texts."""
+def join_undisguised(parts: Iterable[UndisguisedText]) -> UndisguisedText:
+    """Concatenate undisguised texts."""
     parts = list(parts)
     text = "".join(part.text for part in parts)
     if not any(part.origins for part in parts):
-        return Folded(text)
+        return UndisguisedText(text)
     origins = list[int]()
     start = 0
     for part in parts:
         origins += [start + place for place in part.origins[:-1] or range(len(part.text))]
         start += part.length
-    return Folded(text, (*origins, start))
+    return UndisguisedText(text, (*origins, start))
 
 
-def unfold(text: str, original: str) -> str:
-    """A text made from the folded original, with all segments taken from it restored to their original form."""
-    folded = fold(original)
-    if not folded.origins:
+def restore_disguises(text: str, original: str) -> str:
+    """A text made from the undisguised original, with all segments taken from it restored to their original form."""
+    undisguised = undisguise(original)
+    if not undisguised.origins:
         return text
     pieces = split(original)
-    folded_pieces = folded.segments(pieces)
+    undisguised_pieces = undisguised.segments(pieces)
     # nothing was edited
-    if text.strip() == folded.text.strip():
+    if text.strip() == undisguised.text.strip():
         return original
     originals = {
-        folded_piece.text.strip(): piece.text.strip() for folded_piece, piece in zip(folded_pieces, pieces, strict=True)
+        undisguised_piece.text.strip(): piece.text.strip()
+        for undisguised_piece, piece in zip(undisguised_pieces, pieces, strict=True)
     }
     return "".join(originals.get(piece.text.strip(), piece.text) + piece.gap for piece in split(text))
 
@@ -260,21 +266,21 @@ def _is_odd(char: str) -> bool:
     return invisible or char.isspace() or bool(look_alikes.plain(char)) or "\U0001f1e6" <= char <= "\U0001f1ff"
 
 
-def _fold(segment: str) -> tuple[str, Sequence[int]]:
-    """One segment folded, and the position of each folded character in it."""
+def _undisguise(segment: str) -> tuple[str, Sequence[int]]:
+    """One segment undisguised, and the position of each undisguised character in it."""
     if not _may_be_disguised(segment):
         return segment, range(len(segment))
     piece = MappedText(segment)
     _apply_rules(piece)
     if not piece.text.strip():
-        # of a segment that is all invisible, one character stays: a segment is never folded to nothing
+        # of a segment that is all invisible, one character stays: a segment never becomes empty
         return segment[:1], range(1)
     # An array, because hundreds of results are cached, and a list takes nine times as much memory per position.
     return piece.text, range(len(segment)) if piece.text == segment else array("I", piece.origins)
 
 
-_fold_known = lru_cache(maxsize=512)(_fold)
-"""Caches results, because an answer that is still being written is folded again and again."""
+_undisguise_cached = lru_cache(maxsize=512)(_undisguise)
+"""Caches results, because an answer that is still being written is undisguised again and again."""
 
 
 def _apply_rules(piece: MappedText) -> None:

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.text import folding
-from aligner_proxy.text.folding import fold, is_prose, unfold
+from aligner_proxy.text import disguises
+from aligner_proxy.text.disguises import is_prose, restore_disguises, undisguise
 from aligner_proxy.text.structure import Segment, split
 
 PIECES = (
@@ -117,7 +117,7 @@ def letters(form: str) -> str:
     ],
 )
 def test_a_disguised_word_is_read_as_what_it_is(word: str) -> None:
-    assert fold(f"You are an {word}. Bring a coat.").text == "You are an idiot. Bring a coat."
+    assert undisguise(f"You are an {word}. Bring a coat.").text == "You are an idiot. Bring a coat."
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_disguised_word_is_read_as_what_it_is(word: str) -> None:
     ],
 )
 def test_so_is_a_sentence(text: str, read: str) -> None:
-    assert fold(text).text == read
+    assert undisguise(text).text == read
 
 
 UNDISGUISED: list[str] = yaml.safe_load(Path(__file__).with_name("undisguised.yaml").read_text(encoding="utf-8"))
@@ -154,50 +154,50 @@ UNDISGUISED: list[str] = yaml.safe_load(Path(__file__).with_name("undisguised.ya
 
 @pytest.mark.parametrize("text", ["", "   \n", *UNDISGUISED])
 def test_what_is_no_disguise_stays(text: str) -> None:
-    assert fold(text).text is text
-    assert not fold(text).origins
+    assert undisguise(text).text is text
+    assert not undisguise(text).origins
 
 
 @given(TEXT)
 def test_places_are_complete_and_in_order(text: str) -> None:
-    folded = fold(text)
-    if folded.origins:
-        assert len(folded.origins) == len(folded.text) + 1
-        assert all(a <= b for a, b in pairwise(folded.origins))
-        assert folded.origins[0] >= 0
-        assert folded.origins[-1] == len(text)
-    places = [folded.place_in_folded(place) for place in range(len(text) + 1)]
+    undisguised = undisguise(text)
+    if undisguised.origins:
+        assert len(undisguised.origins) == len(undisguised.text) + 1
+        assert all(a <= b for a, b in pairwise(undisguised.origins))
+        assert undisguised.origins[0] >= 0
+        assert undisguised.origins[-1] == len(text)
+    places = [undisguised.place_in_undisguised(place) for place in range(len(text) + 1)]
     assert all(a <= b for a, b in pairwise(places))
-    assert (places[0], places[-1]) == (0, len(folded.text))
+    assert (places[0], places[-1]) == (0, len(undisguised.text))
 
 
 @given(TEXT)
 def test_segments_correspond_and_add_up(text: str) -> None:
     pieces = split(text)
-    seen = fold(text).segments(pieces)
-    assert "".join(piece.text + piece.gap for piece in seen) == fold(text).text
+    seen = undisguise(text).segments(pieces)
+    assert "".join(piece.text + piece.gap for piece in seen) == undisguise(text).text
     for piece, one in zip(pieces, seen, strict=True):
-        assert fold(text).text[one.start : one.end] == one.text
+        assert undisguise(text).text[one.start : one.end] == one.text
         assert bool(one.text) == bool(piece.text)
 
 
 @given(TEXT)
-def test_what_is_folded_stays_as_it_is(text: str) -> None:
+def test_what_is_undisguised_stays_as_it_is(text: str) -> None:
     """Of whole texts this is not so: what stood before the marks of a code block may have kept it from being one."""
     for piece in split(text):
-        once = fold(piece.text).text
-        assert fold(once).text == once
+        once = undisguise(piece.text).text
+        assert undisguise(once).text == once
 
 
 @given(ASCII)
 def test_ascii_stays_ascii(text: str) -> None:
-    assert fold(text).text.isascii()
+    assert undisguise(text).text.isascii()
 
 
 @given(TEXT, TEXT)
 def test_a_finished_segment_stays_as_it_is_when_the_text_grows(text: str, more: str) -> None:
     def finished(whole: str) -> list[Segment]:
-        return fold(whole).segments(split(whole))
+        return undisguise(whole).segments(split(whole))
 
     done = [piece.text for piece in finished(text)[:-1]]
     assert [piece.text for piece in finished(text + more)[: len(done)]] == done
@@ -205,12 +205,12 @@ def test_a_finished_segment_stays_as_it_is_when_the_text_grows(text: str, more: 
 
 @given(TEXT)
 def test_what_was_kept_comes_back_as_it_was(text: str) -> None:
-    assert unfold(fold(text).text, text).strip() == text.strip()
+    assert restore_disguises(undisguise(text).text, text).strip() == text.strip()
 
 
 def test_only_what_was_written_anew_is_not_as_it_was() -> None:
     original = "Br\u200bing it. You are an \u0456d\u0456ot. G\u200bo."
-    assert unfold("Bring it. You are welcome. Go.", original) == "Br\u200bing it. You are welcome. G\u200bo."
+    assert restore_disguises("Bring it. You are welcome. Go.", original) == "Br\u200bing it. You are welcome. G\u200bo."
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def operations(work: Callable[[], object]) -> int:
 def test_no_run_stalls(unit: str, before: str) -> None:
     """What is looked for again from each character takes minutes here, and runs into the timeout."""
     text = before + unit * (60_000 // len(unit))
-    assert len(fold(text).text) <= len(text)
+    assert len(undisguise(text).text) <= len(text)
 
 
 @pytest.mark.parametrize(
@@ -276,8 +276,8 @@ def test_no_run_stalls(unit: str, before: str) -> None:
 )
 def test_the_work_grows_with_the_length(unit: str) -> None:
     short = unit * 1200
-    fold(short)
-    folding._fold_known.cache_clear()
-    few = operations(lambda: fold(short + unit))
-    folding._fold_known.cache_clear()
-    assert operations(lambda: fold(short * 4)) < 5 * few + 500
+    undisguise(short)
+    disguises._undisguise_cached.cache_clear()
+    few = operations(lambda: undisguise(short + unit))
+    disguises._undisguise_cached.cache_clear()
+    assert operations(lambda: undisguise(short * 4)) < 5 * few + 500
