@@ -27,7 +27,7 @@ class IncrementalSession(UnjudgedSession):
         self._whole = whole
         self._request = request
         self._revised: list[Correction] = []
-        self._segments += self._cutter.feed(request.answer)
+        self._segments += self._splitter.feed(request.answer)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
         """Verdicts on more segments than `known_count`; waits for the next segment and has it revised."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aligner_proxy.engine.api import AlignRequest, Span
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -19,18 +19,18 @@ class UnjudgedSession:
     """
 
     def __init__(self) -> None:
-        self._cutter = Cutter()
+        self._splitter = Splitter()
         self._segments: list[Segment] = []
         self._scores: list[SegmentScore] = []
         self._text_ended = False
         self._more = asyncio.Condition()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
-        await self._add_segments(self._cutter.feed(text))
+        await self._add_segments(self._splitter.feed(text))
         return self._verdicts()
 
     async def end(self) -> None:
-        await self._add_segments(self._cutter.end(), text_ended=True)
+        await self._add_segments(self._splitter.end(), text_ended=True)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
         async with self._more:

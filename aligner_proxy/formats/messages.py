@@ -94,7 +94,7 @@ class MessagesDecoder:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
         self._turns = _turns(data)
-        self._cutter = sse.FrameCutter()
+        self._splitter = sse.FrameSplitter()
         self._builder = ChoiceBuilder()
         self._begun_blocks: set[int] = set()
         self._blocks: dict[int, ContentBlock] = {}
@@ -104,11 +104,11 @@ class MessagesDecoder:
         self._has_events = False
 
     def feed(self, item: object) -> list[StreamEvent]:
-        return [self._read_frame(frame) for frame in self._cutter.feed(item)]
+        return [self._read_frame(frame) for frame in self._splitter.feed(item)]
 
     def flush(self) -> list[StreamEvent]:
         """The remaining bytes as an event, which may be incomplete; nothing if none remain."""
-        return [self._read_frame(frame) for frame in self._cutter.flush()]
+        return [self._read_frame(frame) for frame in self._splitter.flush()]
 
     def exchange(self, index: int) -> Exchange:
         """A block so far."""

@@ -335,18 +335,18 @@ class MessagesReasoning:
 class _MessagesReasoningStream(_CollectedReasoning):
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
-        self._cutter = sse.FrameCutter()
+        self._splitter = sse.FrameSplitter()
         self._numbers = RemainingNumbers(enabled=drop)
 
     def feed(self, item: object) -> list[object]:
-        frames = self._cutter.feed(item)
+        frames = self._splitter.feed(item)
         return [item for frame in frames for item in self._pass_frame(frame)]
 
     def flush(self) -> list[object]:
-        return [item for frame in self._cutter.flush() for item in self._pass_frame(frame)]
+        return [item for frame in self._splitter.flush() for item in self._pass_frame(frame)]
 
     def unread_items(self) -> list[object]:
-        return [frame.item for frame in self._cutter.flush()]
+        return [frame.item for frame in self._splitter.flush()]
 
     def _pass_frame(self, frame: sse.EventFrame) -> Iterator[object]:
         """Record the reasoning in an event; yield the event with its new number, unless its block is removed."""

@@ -51,7 +51,7 @@ class EventFrame:
         return self.item if event.get("index") == index else self.with_event({**event, "index": index})
 
 
-class FrameCutter:
+class FrameSplitter:
     """Splits a growing stream into events in linear time; keeps the beginning of an unfinished event."""
 
     def __init__(self) -> None:

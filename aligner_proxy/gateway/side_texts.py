@@ -353,14 +353,14 @@ class SideTexts:
 
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream without dropped kinds; bytes are split into events."""
-        cutter = sse.FrameCutter()
+        splitter = sse.FrameSplitter()
         async for item in source:
             if isinstance(item, bytes | str):
-                for frame in cutter.feed(item):
+                for frame in splitter.feed(item):
                     yield self._drop_from_frame(frame)
             else:
                 yield self.drop_kinds(item)
-        for frame in cutter.flush():
+        for frame in splitter.flush():
             yield self._drop_from_frame(frame)
 
     def _drop_from_frame(self, frame: sse.EventFrame) -> object:

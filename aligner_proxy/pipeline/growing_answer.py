@@ -1,7 +1,7 @@
 """Correction of an answer that goes out while it is being written, however long it is.
 
 An answer no longer than a policy corrects at once is one part (answer_part.py). A longer one is cut into several parts
-(part_cutter.py). The next part starts when this one is decided; until then `feed` blocks (backpressure). A text that
+(part_splitter.py). The next part starts when this one is decided; until then `feed` blocks (backpressure). A text that
 may be JSON or other data is not cut: it stays one part, up to `max_answer_chars`. `max_answer_chars` and
 `on_skip.too_long` decide whether a longer text is corrected. Where a part calls a program, nothing behind it is edited.
 """
@@ -17,7 +17,7 @@ from aligner_proxy.concurrency import TimeSlice, run_to_end
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.answer_texts import GrowingTexts
-from aligner_proxy.pipeline.part_cutter import LONGEST_WORD, Edge, PartCutter, is_blocked, longest_part
+from aligner_proxy.pipeline.part_splitter import LONGEST_WORD, Edge, PartSplitter, is_blocked, longest_part
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.pipeline.second_reading import GrowingReading
@@ -108,8 +108,8 @@ class GrowingAnswer:
         self._new_part = partial(
             AnswerPart,
             pipeline,
-            # The cutter enforces the length of a part. The limit here is larger, because the last word may exceed that
-            # length.
+            # The splitter enforces the length of a part. The limit here is larger, because the last word may exceed
+            # that length.
             replace(policy, max_answer_chars=policy.max_answer_chars + limit * (LONGEST_WORD + 1)),
             facts,
             notify,
@@ -122,7 +122,7 @@ class GrowingAnswer:
         """Number of characters of the original received so far."""
         self._decided: list[DecidedPart] = []
         self._present = self._new_part(inner=False)
-        self._cutter = PartCutter(limit)
+        self._splitter = PartSplitter(limit)
         self._rest: UncorrectedRest | None = None
         """The text that comes after the correction was given up."""
         self._closed: Outcome | None = None
@@ -143,8 +143,8 @@ class GrowingAnswer:
             await self._time.pause()
 
     async def _feed(self, piece: str) -> None:
-        """Divide a piece among the parts, ending a part where the cutter says so."""
-        for text in self._cutter.cut(piece):
+        """Divide a piece among the parts, ending a part where the splitter says so."""
+        for text in self._splitter.cut(piece):
             if text is Edge.NOWHERE:
                 self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
             elif text is Edge.HERE:
@@ -154,8 +154,8 @@ class GrowingAnswer:
             else:
                 await self._present.feed(text)
                 # data are not cut, so their only part may be as long as a whole answer
-                if self._cutter.is_at_edge and not self._decided and self._present.may_be_structured:
-                    self._cutter.widen(self._policy.max_answer_chars)
+                if self._splitter.is_at_edge and not self._decided and self._present.may_be_structured:
+                    self._splitter.widen(self._policy.max_answer_chars)
 
     def hasten_part(self) -> None:
         """Let the present part end with the sentence that it is in, since there is no room to wait longer.
@@ -168,12 +168,12 @@ class GrowingAnswer:
             self.close(Status.SKIPPED, SkipReason.TOO_LONG.value)
         else:
             recent = self._present.original[-_LINE_CHARS:]
-            self._cutter.hasten(recent[recent.rfind("\n") + 1 :])
+            self._splitter.hasten(recent[recent.rfind("\n") + 1 :])
 
     @property
     def is_hastened(self) -> bool:
         """Whether the present part ends as soon as more of the text brings the end of a sentence."""
-        return self._cutter.is_hastened and self._cutter.is_open
+        return self._splitter.is_hastened and self._splitter.is_open
 
     async def _begin_next_part(self) -> None:
         """End the present part, wait until it is decided, and begin the next one.
@@ -199,13 +199,13 @@ class GrowingAnswer:
             self.close(stopped.status, str(stopped.reason))
         # Run to the end even if the client disconnects now: nothing else holds a reference that could close this part.
         await run_to_end(present.aclose())
-        await self._feed(self._cutter.restart())
+        await self._feed(self._splitter.restart())
 
     async def end(self) -> None:
         if not self.has_ended:
-            if self._rest is None and (held_text := self._cutter.take_back()):
+            if self._rest is None and (held_text := self._splitter.take_back()):
                 await self._present.feed(held_text)
-            self._cutter.is_open = False
+            self._splitter.is_open = False
             self.has_ended = True
             await self._present.end()
 
@@ -225,8 +225,8 @@ class GrowingAnswer:
         self._closed = Outcome(status, reason, None, self._policy)
         self._present.close(status, reason)
         self._rest = UncorrectedRest(self._start + self._present.length)
-        self._rest.append(self._cutter.take_back())
-        self._cutter.is_open = False
+        self._rest.append(self._splitter.take_back())
+        self._splitter.is_open = False
 
     @property
     def done(self) -> bool:
@@ -267,7 +267,7 @@ class GrowingAnswer:
         if self.done:
             return True
         end_in_part = end - self._start
-        # what the cutter holds back belongs to no part yet
+        # what the splitter holds back belongs to no part yet
         return end_in_part <= self._present.length and self._present.is_decided(end_in_part)
 
     def render(self, start: int, end: int) -> str:

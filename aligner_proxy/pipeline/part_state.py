@@ -12,8 +12,8 @@ from aligner_proxy.errors import EngineFault
 from aligner_proxy.pipeline.edit_tally import EditTally
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.plugins.stage import AnswerSoFar, StageModels, Stop
-from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.program_text import CallReader
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Exchange, OnSkip, Policy, SegmentScore
 
@@ -45,7 +45,7 @@ class GrowingSegments:
         self.ended_at = 0.0
         self.decided = 0
         """Number of decided segments."""
-        self._cutter = Cutter()
+        self._splitter = Splitter()
         self._calls = CallReader()
 
     @property
@@ -55,13 +55,13 @@ class GrowingSegments:
 
     def cut(self, piece: str) -> None:
         """Cut the piece that was added to the text last."""
-        self.segments += self._cutter.feed(piece)
+        self.segments += self._splitter.feed(piece)
 
     def end(self) -> None:
         """End the text and note the time."""
         self.has_ended = True
         self.ended_at = time.perf_counter()
-        self.segments += self._cutter.end()
+        self.segments += self._splitter.end()
 
     def begins_call(self) -> bool:
         """Whether a call for a program begins in the text so far."""

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.formats.sse import EventFrame, FrameCutter, is_between_events, stream_tail
+from aligner_proxy.formats.sse import EventFrame, FrameSplitter, is_between_events, stream_tail
 
 TWO = b'event: a\ndata: {"type": "a", "text": "\xc3\xa4"}\n\n: ping\n\ndata: {"type":"b"}\n\n'
 
 
 def frames(items: Sequence[object]) -> list[EventFrame]:
-    cutter = FrameCutter()
-    return [frame for item in items for frame in cutter.feed(item)] + cutter.flush()
+    splitter = FrameSplitter()
+    return [frame for item in items for frame in splitter.feed(item)] + splitter.flush()
 
 
 def said(*items: object) -> list[object]:

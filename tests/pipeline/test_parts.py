@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.pipeline import part_cutter
+from aligner_proxy.pipeline import part_splitter
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Objective, Outcome, Policy, Status, StreamMode, Turn
@@ -92,7 +92,7 @@ async def test_json_is_not_taken_apart(text: str) -> None:
 
 
 async def test_json_is_one_part_as_long_as_whole_answers_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_cutter, "PART_CHARS", 100)
+    monkeypatch.setattr(part_splitter, "PART_CHARS", 100)
     text = json.dumps({"steps": ["Boil the rice for a quarter of an hour. You fool. Go."] * 9})
     rules = replace(policy(1_000), json_strings=JsonStrings.CORRECT)
     for whole in (False, True):
@@ -117,8 +117,8 @@ async def test_what_only_begins_like_json_is() -> None:
 
 
 async def test_a_policy_may_block_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
-    monkeypatch.setattr(part_cutter, "PART_CHARS", 40)
+    monkeypatch.setattr(part_splitter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_splitter, "PART_CHARS", 40)
     made = parted(engine(), policy())
     await made.feed("It is so. " * 10)
     assert made.stopped is None, "it goes on in parts"
@@ -160,8 +160,8 @@ class CountingPattern:
 
 async def test_a_word_that_does_not_end_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searched from its beginning with each piece, one of 120,000 characters would cost a gateway ten seconds."""
-    pattern = CountingPattern(part_cutter._GAP)
-    monkeypatch.setattr(part_cutter, "_GAP", pattern)
+    pattern = CountingPattern(part_splitter._GAP)
+    monkeypatch.setattr(part_splitter, "_GAP", pattern)
     text = "x" * 4_000 + ". It is so. "
     outcome = await grown(parted(engine(), policy(1_000)), [text[at : at + 10] for at in range(0, len(text), 10)])
     assert outcome.text == text
@@ -196,7 +196,7 @@ async def test_a_hastened_part_ends_before_the_next_sentence() -> None:
 
 
 async def test_a_hastened_part_ends_behind_a_word_of_a_long_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_cutter, "_HASTE_CHARS", 20)
+    monkeypatch.setattr(part_splitter, "_HASTE_CHARS", 20)
     asked = engine()
     made = parted(asked, policy(1_000))
     await made.feed("You fo")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
-from aligner_proxy.pipeline.part_cutter import PART_CHARS
+from aligner_proxy.pipeline.part_splitter import PART_CHARS
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.pairs import read_halves
 from aligner_proxy.text.structure import split

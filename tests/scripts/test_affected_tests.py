@@ -7,14 +7,14 @@ from scripts import affected_tests as script
 
 def test_a_change_concerns_what_imports_it() -> None:
     imported = {
-        "aligner_proxy/text/cutter.py": set(),
-        "aligner_proxy/gate/judge.py": {"aligner_proxy/text/cutter.py"},
+        "aligner_proxy/text/splitter.py": set(),
+        "aligner_proxy/gate/judge.py": {"aligner_proxy/text/splitter.py"},
         "tests/gate/test_judge.py": {"aligner_proxy/gate/judge.py"},
         "tests/text/test_disguises.py": set(),
         "models/data/pairs.py": set(),
         "tests/models/data/test_pairs.py": {"models/data/pairs.py"},
     }
-    assert script.affected_tests(["aligner_proxy/text/cutter.py"], imported) == [
+    assert script.affected_tests(["aligner_proxy/text/splitter.py"], imported) == [
         *script.PROCESSES,
         "tests/gate/test_judge.py",
     ]

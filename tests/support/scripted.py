@@ -28,7 +28,7 @@ from aligner_proxy.engine.api import (
 )
 from aligner_proxy.engine.decoding.splice import runs
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment, join, split
 from aligner_proxy.types import Correction, SegmentScore
 
@@ -60,8 +60,8 @@ class ScriptedSession(DeferredSession):
         self._request = request
         self._text = request.answer
         self._lag_s = engine.lag_s if lag_s is None else lag_s
-        self._cutter = Cutter()
-        self._segments = self._cutter.feed(request.answer)
+        self._splitter = Splitter()
+        self._segments = self._splitter.feed(request.answer)
         """The segments that are finished."""
         self._judged = engine.judged(self._segments, request.caution)
         """The verdicts on them."""
@@ -74,7 +74,7 @@ class ScriptedSession(DeferredSession):
         """More of the answer."""
         async with self._more:
             self._text += text
-            more = self._cutter.feed(text)
+            more = self._splitter.feed(text)
             self._segments += more
             self._judged += self._scripts.judged(more, self._request.caution)
             self._more.notify_all()

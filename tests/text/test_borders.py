@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import split
 
 BORDERS = Path(__file__).with_name("borders.txt")
@@ -27,8 +27,8 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
 def test_sentences_of_a_stream_end_at_the_same_places() -> None:
     failures = []
     for pieces in texts_with_borders():
-        cutter = Cutter()
-        segments = [segment for char in " ".join(pieces) for segment in cutter.feed(char)]
-        found = [segment.text for segment in (*segments, *cutter.end())]
+        splitter = Splitter()
+        segments = [segment for char in " ".join(pieces) for segment in splitter.feed(char)]
+        found = [segment.text for segment in (*segments, *splitter.end())]
         failures += [found] if found != pieces else []
     assert failures == []

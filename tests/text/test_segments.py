@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import firm_length, join, join_so_far, split
 from tests.support.counting import growth
 
@@ -96,19 +96,19 @@ def test_a_removed_piece_leaves_the_larger_break(removed: int, expected: str) ->
 @given(GROWING, st.lists(st.integers(0, 600), max_size=12))
 def test_a_growing_text_is_cut_like_the_whole(text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    cutter = Cutter()
+    splitter = Splitter()
     told = []
     for start, end in itertools.pairwise(edges):
-        told += cutter.feed(text[start:end])
+        told += splitter.feed(text[start:end])
         assert told == split(text[:end])[:-1]
-    assert told + cutter.end() == split(text)
+    assert told + splitter.end() == split(text)
 
 
 @given(RUN_ON | CLUSTERS)
 def test_a_growing_text_is_cut_alike_character_by_character(text: str) -> None:
-    cutter = Cutter()
-    segments = [segment for char in text for segment in cutter.feed(char)]
-    assert segments + cutter.end() == split(text)
+    splitter = Splitter()
+    segments = [segment for char in text for segment in splitter.feed(char)]
+    assert segments + splitter.end() == split(text)
 
 
 def test_a_long_line_is_split_in_linear_time() -> None:
@@ -138,10 +138,10 @@ def test_a_long_line_is_split_in_linear_time() -> None:
 def test_a_growing_line_is_cut_in_linear_time(line: str) -> None:
     def cut(size: int) -> None:
         text = line * size
-        cutter = Cutter()
+        splitter = Splitter()
         for at in range(0, len(text), 4):
-            cutter.feed(text[at : at + 4])
-        cutter.end()
+            splitter.feed(text[at : at + 4])
+        splitter.end()
 
     assert growth(cut, 200) < 2.2
 

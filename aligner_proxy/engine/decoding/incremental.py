@@ -33,8 +33,8 @@ from aligner_proxy.engine.decoding.proposer import count_matching
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
-from aligner_proxy.text.cutter import Cutter
 from aligner_proxy.text.disguises import join_undisguised, undisguise
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment, firm_length
 from aligner_proxy.types import Correction, SegmentScore, Verify
 
@@ -67,12 +67,12 @@ class AnswerBody:
     finished: int = 0
     segments_read: int = 0
     """`finished` counts the finished segments, `segments_read` those of them that the reader has taken in."""
-    _cutter: Cutter = field(default_factory=Cutter)
+    _splitter: Splitter = field(default_factory=Splitter)
 
     def add(self, more: str) -> None:
         """Append text and update the finished segments."""
         self.text += more
-        self.segments += self._cutter.feed(more)
+        self.segments += self._splitter.feed(more)
         self.finished = len(self.segments)
 
     def take(self) -> str:
@@ -85,7 +85,7 @@ class AnswerBody:
 
     def end(self) -> list[Segment]:
         """Return the segments after the finished ones, once the text has ended."""
-        return self._cutter.end()
+        return self._splitter.end()
 
 
 @dataclass(slots=True)

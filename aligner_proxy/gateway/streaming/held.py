@@ -30,7 +30,7 @@ from aligner_proxy.gateway.streaming.prefill import PrefilledText
 from aligner_proxy.gateway.streaming.queue import StreamQueue, cut_slices
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline import outcomes as pipeline_outcomes
-from aligner_proxy.pipeline.part_cutter import is_blocked, longest_part
+from aligner_proxy.pipeline.part_splitter import is_blocked, longest_part
 from aligner_proxy.types import Exchange, Outcome, SideKind, SkipReason, Status
 
 

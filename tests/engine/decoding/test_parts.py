@@ -12,7 +12,7 @@ from aligner_proxy import prompts
 from aligner_proxy.engine.decoding.parts import Division, keep_end
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text import structure
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from tests.engine.decoding.test_incremental import PIECES
 from tests.support import tiny
 from tests.support.sampling import examples
@@ -55,13 +55,13 @@ def test_every_piece_is_judged_once_and_every_part_fits(answer: str, room: int) 
 @settings(deadline=None, max_examples=examples(60))
 @given(answers(), st.integers(40, 200), st.integers(0, 10**6))
 def test_a_growing_answer_is_divided_like_the_whole(answer: str, room: int, seed: int) -> None:
-    cutter, growing = Cutter(), Division(RULER, room)
+    splitter, growing = Splitter(), Division(RULER, room)
     whole = Division(RULER, room, structure.split(answer))
     rng = random.Random(seed)
     at = 0
     while at < len(answer):
         size = rng.randrange(1, 200)
-        for segment in cutter.feed(answer[at : at + size]):
+        for segment in splitter.feed(answer[at : at + size]):
             growing.add(segment)
         at += size
         parts = growing.parts
@@ -70,7 +70,7 @@ def test_a_growing_answer_is_divided_like_the_whole(answer: str, room: int, seed
             whole.parts[len(parts) - 1].first,
             whole.parts[len(parts) - 1].own,
         )
-    for segment in cutter.end():
+    for segment in splitter.end():
         growing.add(segment)
     assert growing.parts == whole.parts
 

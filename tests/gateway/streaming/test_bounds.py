@@ -21,7 +21,7 @@ from aligner_proxy.gateway.shadow import ShadowCorrections
 from aligner_proxy.gateway.streaming.budget import StreamBudget, size_of
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.released import ReleasedStream
-from aligner_proxy.pipeline import part_cutter
+from aligner_proxy.pipeline import part_splitter
 from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import FailurePolicy, Objective, OnError, Policy, Status, StreamMode
@@ -110,7 +110,7 @@ async def test_a_held_stream_begins_before_its_upstream_ends() -> None:
 
 
 async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_splitter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
     made, ledger = stream(FORMATS[0], policy())
     upstream = Endless()
     with pytest.raises(Blocked, match="too_long"):
@@ -120,8 +120,8 @@ async def test_a_policy_may_block_a_held_stream_that_is_too_long(monkeypatch: py
 
 
 async def test_what_is_only_too_long_to_be_held_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_cutter, "PART_CHARS", 200)
-    monkeypatch.setattr(part_cutter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
+    monkeypatch.setattr(part_splitter, "PART_CHARS", 200)
+    monkeypatch.setattr(part_splitter.outcomes, "blocks", lambda outcome: outcome.reason == "too_long")
     made, ledger = stream(FORMATS[0], policy())
     got = await played(made, [chunk(SENTENCE) for _ in range(20)] + [chunk(why="stop")])
     assert FORMATS[0].read(got[:-1]).count("Bring a coat!") == 20

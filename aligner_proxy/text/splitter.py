@@ -1,4 +1,4 @@
-"""Cutter that divides a growing text into the segments that `structure.split` would find in the whole.
+"""Splitter that divides a growing text into the segments that `structure.split` would find in the whole.
 
 Every character is examined once, however small the pieces are. An earlier version cut the present line again for every
 piece, and a line of 23,000 characters took ten seconds.
@@ -328,7 +328,7 @@ class _ProseLine:
             self._sentence_ended = True
 
 
-class Cutter:
+class Splitter:
     """Cuts a growing text into segments. A segment is finished as soon as the next one has begun."""
 
     def __init__(self) -> None:

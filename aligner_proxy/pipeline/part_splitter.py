@@ -1,4 +1,4 @@
-"""Cutter that divides a text of any length into parts; detector, editor and gate treat each as a separate text.
+"""Splitter that divides a text of any length into parts; detector, editor and gate treat each as a separate text.
 
 A text no longer than a policy corrects at once is one part. A longer text is cut before a sentence that begins in the
 last sixth of the part; if there is none, after a word. Example: with parts of 24,000 characters, a part with a sentence
@@ -13,19 +13,19 @@ from collections.abc import Generator, Iterator
 from enum import Enum, auto
 
 from aligner_proxy.pipeline import outcomes
-from aligner_proxy.text.cutter import Cutter
+from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.types import OnSkip, Outcome, Policy, SkipReason, Status
 
 _GAP = re.compile(r".?\s", re.DOTALL)
 """The last character of a word, if there is one, and the white space after it."""
 LONGEST_WORD = 4
-"""Multiple of the part's length after which the cutter stops waiting for the end of a word."""
+"""Multiple of the part's length after which the splitter stops waiting for the end of a word."""
 PART_CHARS = 24_000
 """Maximum length of a part, even if the policy allows longer answers. A held part is not visible before it ends."""
 _HASTE_CHARS = 1_000
 """Characters within which a hastened part ends, unless a word goes on for longer."""
 _EDGE = 6
-"""One over the share of a part (the last sixth) in which the cutter looks for a sentence to end before."""
+"""One over the share of a part (the last sixth) in which the splitter looks for a sentence to end before."""
 
 
 def longest_part(policy: Policy) -> int:
@@ -48,13 +48,13 @@ class Edge(Enum):
     NOWHERE = auto()
 
 
-class PartCutter:
+class PartSplitter:
     """Assigns the pieces of a growing text to the present part, and says where that part ends."""
 
     def __init__(self, limit: int) -> None:
         self.is_open = True
         """Whether the part may still end; if False, all further text belongs to it, whatever its length."""
-        self._edge = Cutter()
+        self._edge = Splitter()
         """Finds sentence starts in the last sixth of a part."""
         self._back = ""
         """The last sentence in the last sixth of a part, held back because the part may have to end before it."""
@@ -146,7 +146,7 @@ class PartCutter:
 
     def restart(self) -> str:
         """Begin another part; return the held-back text with which it begins."""
-        self._edge = Cutter()
+        self._edge = Splitter()
         self._length = 0
         self._last = ""
         self.is_hastened = False
