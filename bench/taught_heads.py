@@ -22,7 +22,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench.texts import LONG
 from models.evaluate.closed_loop import read_tenants
-from models.evaluate.lessons import taught
+from models.evaluate.teaching import taught
 
 _ANSWERS = 12
 """Answers per round; a ratio within a hundredth needs many pairs."""

@@ -22,7 +22,7 @@ from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.plugins import registry
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.teaching import subjects
-from demo import lesson, show, story
+from demo import show, story, teaching
 from demo.picture import make_picture, write_picture
 from demo.processes import DemoError, wait_for
 from demo.reasons import explain_skip, find_entry, find_reasons
@@ -126,7 +126,7 @@ class Telling:
         began = time.monotonic()
         show.headline(self.console, "    So four sentences that support must not say teach it (aligner-proxy teach)")
         show.rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
-        report = lesson.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
+        report = teaching.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
         self._wait_for_head()
         found = report["found"]
         false = report["false"]
@@ -157,11 +157,11 @@ def describe_pause(moments: Sequence[float]) -> str:
 
 
 def tell_story(telling: Telling) -> None:
-    """Ask all questions, the last one before and after the lesson."""
-    for number, scene in enumerate((*story.SCENES, story.BEFORE_LESSON), 1):
+    """Ask all questions, the last one before and after the teaching."""
+    for number, scene in enumerate((*story.SCENES, story.BEFORE_TEACHING), 1):
         telling.tell(number, scene)
     telling.teach()
-    telling.tell(len(story.SCENES) + 1, story.AFTER_LESSON)
+    telling.tell(len(story.SCENES) + 1, story.AFTER_TEACHING)
 
 
 def stay(console: Console, world: World) -> None:
@@ -182,7 +182,7 @@ def show_story(console: Console, picture: Console, *, verbose: bool, stays: bool
     marks = Text.assemble("\nIn the answers, ", show.diff("removed words", "", not console.is_terminal), " went, and ")
     console.print(marks.append_text(show.diff("", "new words", not console.is_terminal)).append(" came in.\n"))
     policies = registry.load_policies(POLICIES)
-    lesson.forget_lessons(policies, story.TAUGHT)
+    teaching.forget_teaching(policies, story.TAUGHT)
     with running(console, CONFIG, (story.ALDER, story.BIRCH), with_console=stays) as world:
         telling = Telling(world, policies, console, picture)
         tell_story(telling)

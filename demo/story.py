@@ -164,8 +164,8 @@ _LATE_ANSWER = (
     "I am sorry that your parcel is late. Our new labelling machine broke down on Monday, and nobody here knows how "
     "to repair it. You can follow the parcel in your account."
 )
-BEFORE_LESSON = Scene(_scripted("Internal problems, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER)
-AFTER_LESSON = Scene(
+BEFORE_TEACHING = Scene(_scripted("Internal problems, which the gateway does not find yet", _LATE), answer=_LATE_ANSWER)
+AFTER_TEACHING = Scene(
     _scripted("The same question again: what was learned is in force", _LATE),
     answer=_LATE_ANSWER,
     removed_words=("labelling machine",),
@@ -175,5 +175,5 @@ AFTER_LESSON = Scene(
 
 def scripted_scene(question: str) -> Scene:
     """The scene whose answer the scripted model gives to this question."""
-    scripted = (scene for scene in (*SCENES, BEFORE_LESSON) if scene.case.model != REAL)
+    scripted = (scene for scene in (*SCENES, BEFORE_TEACHING) if scene.case.model != REAL)
     return next(scene for scene in scripted if scene.case.question == question)

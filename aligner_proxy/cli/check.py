@@ -100,15 +100,15 @@ class _CheckedConfig:
     gaps: tuple[str, ...] = ()
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty if only a policies file was given."""
-    lessons: tuple[HeadStatus, ...] = ()
+    statuses: tuple[HeadStatus, ...] = ()
     """The state of each objective that has examples: taught or not."""
     extensions: Extensions = field(default=NO_EXTENSIONS, repr=False)
 
     @property
     def faults(self) -> list[str]:
         """What is wrong although a gateway would start: files of examples that cannot be read."""
-        unreadable = (lesson for lesson in self.lessons if lesson.state is TeachingState.UNREADABLE)
-        return [lesson.warning for lesson in unreadable if lesson.warning is not None]
+        unreadable = (status for status in self.statuses if status.state is TeachingState.UNREADABLE)
+        return [status.warning for status in unreadable if status.warning is not None]
 
     def lacks(self, pattern: str) -> bool:
         """Whether no model of the model_list matches the pattern; LiteLLM's model names can have wildcards, too."""
@@ -253,13 +253,13 @@ def _read_config(file: Path) -> _CheckedConfig:
     open_shared_server(policies)  # for its checks: an error here would keep the gateway from starting
     extensions = registry.load_extensions(policies)
     keys = known_keys(policies)
-    lessons = tuple(head_statuses(policies))
+    statuses = tuple(head_statuses(policies))
     if not litellm:
-        return _CheckedConfig(path, policies, None, keys, lessons=lessons, extensions=extensions)
+        return _CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, check_guardrail_entry)
     unset = litellm_config.find_unset_variables(data, source)
     gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset)
-    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, lessons, extensions)
+    checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, statuses, extensions)
     unserved = next(_unserved_editors(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
     if unserved is not None and not litellm_config.has_models_in_database(data):
@@ -296,7 +296,7 @@ def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy)
     warnings.extend(_key_warnings(checked))
     warnings.extend(_engine_warnings(checked, policy))
     warnings += [*_unserved_correctors(checked), *_unserved_editors(checked)]
-    warnings += [lesson.warning for lesson in checked.lessons if lesson.warning is not None]
+    warnings += [status.warning for status in checked.statuses if status.warning is not None]
     warnings += _objective_warnings(checked, policy)
     warnings += checked.extensions.explain(policy, facts)
     if not (policy.objectives or policy.requirements):
@@ -462,7 +462,7 @@ def _as_json(checked: _CheckedConfig, policy: Policy, warnings: Sequence[str]) -
                 | ({"met": how} if (how := checked.extensions.describe(o)) else {})
                 for o in policy.objectives
             ],
-            "taught": [lesson.as_json() for lesson in checked.lessons],
+            "taught": [status.as_json() for status in checked.statuses],
             "trust": checked.policies.trust.model_dump(),
             "precedence": list(PRECEDENCE),
             "warnings": list(warnings),
@@ -516,8 +516,8 @@ def _print_policy(
         for number, objective in enumerate(policy.objectives, 1)
     ]
     console.print(make_table(("objective", *by_objective, "text", "from"), rows))
-    if checked.lessons:
-        console.print(make_table(TAUGHT_HEAD, [lesson.row for lesson in checked.lessons]))
+    if checked.statuses:
+        console.print(make_table(TAUGHT_HEAD, [status.row for status in checked.statuses]))
     for table in checked.extensions.tables(policy):
         console.print(make_table(table.head, table.rows))
     for name, origin in _denied_objectives(policy):

@@ -263,7 +263,7 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
     yield from (DoctorFinding("policies file", Severity.NOTE, warning) for warning in file.warnings)
     configured = config.engine_backend(file)
     if configured.kind is ServerKind.GROUP:
-        yield from check_lessons(file, None)
+        yield from check_taught_heads(file, None)
         yield DoctorFinding("back-end", Severity.NOTE, f"{configured}: called by LiteLLM, only inside the gateway")
         return
     info: AlignerInfo | None = None
@@ -279,7 +279,7 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
             yield DoctorFinding("back-end", verdict, f"{address} ({configured.kind}): {error}", fix)
         else:
             yield DoctorFinding("back-end", Severity.OK, f"{address} ({configured.kind}): {_engine_text(info)}")
-    yield from check_lessons(file, info)
+    yield from check_taught_heads(file, info)
 
 
 def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
@@ -296,18 +296,18 @@ def check_redis(path: Path | None) -> Iterator[DoctorFinding]:
         yield from server.examine(file)
 
 
-def check_lessons(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
+def check_taught_heads(file: PolicyFile, info: AlignerInfo | None) -> Iterator[DoctorFinding]:
     """Report for each objective with examples whether it is taught, from how many examples, and when."""
     try:
-        lessons = head_statuses(file, info)
+        statuses = head_statuses(file, info)
     except ConfigError as error:
         yield DoctorFinding("taught", Severity.NOTE, str(error))
         return
-    for lesson in lessons:
-        version = lesson.version
+    for status in statuses:
+        version = status.version
         figures = f", from {version.against} examples on {version.day}, head {version.head[:8]}" if version else ""
-        text = f"{lesson.subject.title} for aligner {lesson.aligner_name}: {lesson.state}{figures}"
-        yield _make_finding("taught", lesson.warning is None, text, lesson.warning or "", Severity.NOTE)
+        text = f"{status.subject.title} for aligner {status.aligner_name}: {status.state}{figures}"
+        yield _make_finding("taught", status.warning is None, text, status.warning or "", Severity.NOTE)
 
 
 def check_policies() -> Iterator[DoctorFinding]:

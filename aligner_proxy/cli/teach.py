@@ -66,16 +66,16 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The result of a task: a lesson, or in `why` the reason why teaching failed."""
+    """The result of a task: the report, or in `why` the reason why teaching failed."""
 
     task: _Task
-    lesson: FitReport | None = None
+    report: FitReport | None = None
     own_answers: Sequence[tuple[RecordedAnswer, float]] = ()
     """The operator's recorded answers with the new head's scores, highest first."""
     why: str | None = None
 
     @property
-    def objections(self) -> list[tuple[RecordedAnswer, float]]:
+    def flagged_own_answers(self) -> list[tuple[RecordedAnswer, float]]:
         """The recorded answers that the new head would flag."""
         return [(answer, score) for answer, score in self.own_answers if score > 0]
 
@@ -273,27 +273,27 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 def _result_fields(result: _Result) -> dict[str, Any]:
     """The fields of a result for JSON output."""
     task = result.task
-    fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.lesson is not None}
-    if result.lesson is None:
+    fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.report is not None}
+    if result.report is None:
         return fields | {"why": result.why}
-    lesson = result.lesson
-    version = lesson.version
+    report = result.report
+    version = report.version
     return fields | {
         "head": version.head,
         "against": version.against,
         "fine": version.fine,
         "found": _share_fields(version.found),
         "false": _share_fields(version.false),
-        "near": _share_fields(lesson.near),
+        "near": _share_fields(report.near),
         "threshold": round(version.threshold, 3),
-        "held_out_missed": [example.place for example in lesson.held_out_missed],
-        "never_found": [example.place for example in lesson.never_found],
-        "fine_flagged": [example.place for example in lesson.fine_flagged],
+        "held_out_missed": [example.place for example in report.held_out_missed],
+        "never_found": [example.place for example in report.never_found],
+        "fine_flagged": [example.place for example in report.fine_flagged],
         "own_answers": len(result.own_answers),
-        "own_flagged": list(map(_answer_fields, result.objections)),
+        "own_flagged": list(map(_answer_fields, result.flagged_own_answers)),
         "own_nearest": list(map(_answer_fields, result.nearest)),
-        "advice": lesson.advice,
-        "seconds": round(lesson.seconds, 1),
+        "advice": report.advice,
+        "seconds": round(report.seconds, 1),
     }
 
 
@@ -304,14 +304,14 @@ def _answer_fields(scored: tuple[RecordedAnswer, float]) -> dict[str, Any]:
 
 def _head_fields(result: _Result) -> dict[str, Any]:
     """The fields that a program needs to activate exactly this head."""
-    if result.lesson is None:
+    if result.report is None:
         return {}
     subject = result.task.subject
     return {
         "scope": subject.scope,
         "name": subject.name,
-        "version": result.lesson.version.model_dump(),
-        "head_bytes": base64.b64encode(result.lesson.head).decode(),
+        "version": result.report.version.model_dump(),
+        "head_bytes": base64.b64encode(result.report.head).decode(),
     }
 
 
@@ -328,26 +328,26 @@ def _percent_text(count: Count) -> str:
 def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
     """Print the figures, the problem examples and the advice of a result."""
     title = escape(result.task.subject.title)
-    if result.lesson is None:
+    if result.report is None:
         stays = "what was in force for it stays"
         console.print(f"[red]not taught[/] [bold]{title}[/]: {escape(result.why or '')}; {stays}", soft_wrap=True)
         return
-    lesson = result.lesson
-    version = lesson.version
+    report = result.report
+    version = report.version
     result_text = "would be taught" if dry_run else "taught"
     fine = f" and {version.fine} that are fine" if version.fine else ""
     lines = [
         f"[green]{result_text}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
-        f"aligner {escape(version.called)} {version.aligner[:8]}, {lesson.seconds:.1f} s",
+        f"aligner {escape(version.called)} {version.aligner[:8]}, {report.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",
-        f"  near       {_percent_text(lesson.near)} of your sentences only mentioned: quoted, asked for, warned of",
+        f"  near       {_percent_text(report.near)} of your sentences only mentioned: quoted, asked for, warned of",
         f"  threshold  {version.threshold:.2f} nats above the general operating point",
-        *_example_lines("missed when held out", lesson.held_out_missed),
-        *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", lesson.never_found),
-        *_example_lines("[yellow]flagged although fine[/]", lesson.fine_flagged),
+        *_example_lines("missed when held out", report.held_out_missed),
+        *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", report.never_found),
+        *_example_lines("[yellow]flagged although fine[/]", report.fine_flagged),
         *_own_answer_lines(result),
-        f"  {escape(lesson.advice)}",
+        f"  {escape(report.advice)}",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -365,7 +365,7 @@ def _own_answer_lines(result: _Result) -> list[str]:
     """Lines about the operator's own answers: which would be flagged, and which are nearest to the line; no text."""
     if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
-    flagged = result.objections
+    flagged = result.flagged_own_answers
     head = (
         f"  of your own last {len(result.own_answers)} answers that nobody objected to {len(flagged)} would be flagged"
     )

@@ -1,4 +1,4 @@
-"""Material of a lesson: the prompts that the engine reads, and the label of each segment in them.
+"""Material of teaching: the prompts that the engine reads, and the label of each segment in them.
 
 Each neutral answer is read once: most with only the taught objective in the prompt, others together with more
 objectives. Objectives of one policies file stand in one prompt instead, so that neutral answers are read once for all
@@ -45,7 +45,7 @@ _SEED = 26
 
 
 class SegmentRole(StrEnum):
-    """The role of a segment in the lesson."""
+    """The role of a segment in teaching."""
 
     NEUTRAL = "neutral"
     FOREIGN = "foreign"
@@ -59,7 +59,7 @@ class SegmentRole(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LessonSegment:
+class TeachingSegment:
     """One segment that was read: role, index of the neutral answer around it, example, and the general head's score."""
 
     kind: SegmentRole
@@ -72,7 +72,7 @@ class LessonSegment:
 
 
 @dataclass(frozen=True, slots=True)
-class LessonPrompt:
+class TeachingPrompt:
     """An answer to read, the number of the example inserted into it, and the role of the inserted text."""
 
     augmented: AugmentedAnswer
@@ -81,11 +81,11 @@ class LessonPrompt:
 
 
 @dataclass(frozen=True, slots=True)
-class LessonMaterial:
+class TeachingMaterial:
     """What is read for one objective: neutral answers and inserted examples, grouped by the prompt's objectives."""
 
-    neutral: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
-    examples: tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]
+    neutral: tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]
+    examples: tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]
 
     @property
     def company(self) -> PromptObjectives:
@@ -105,7 +105,7 @@ def build_material(
     further: Sequence[str],
     frames: Frames = NO_FRAMES,
     sharing: Sequence[str] = (),
-) -> LessonMaterial:
+) -> TeachingMaterial:
     """The prompts that teach an objective; deterministic for the same arguments.
 
     `sharing` are the texts of all objectives that are taught against these answers.
@@ -127,7 +127,7 @@ def build_material(
             for first, company in enumerate(together)
         ]
     example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
-    return LessonMaterial(tuple((company, tuple(prompted)) for company, prompted in groups), example_prompts)
+    return TeachingMaterial(tuple((company, tuple(prompted)) for company, prompted in groups), example_prompts)
 
 
 def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
@@ -142,11 +142,11 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
     return PromptObjectives(tuple(mine), mine.index(text))
 
 
-def _plain_prompt(host: int, answers: Sequence[Neutral]) -> LessonPrompt:
-    return LessonPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
+def _plain_prompt(host: int, answers: Sequence[Neutral]) -> TeachingPrompt:
+    return TeachingPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
 
 
-def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[LessonPrompt]:
+def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[TeachingPrompt]:
     """Insert into each of these answers a sentence of the next one."""
     rng = Random(_SEED)
     result = []
@@ -155,16 +155,16 @@ def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[
         # A place may be the end of the answer, behind the last sentence; then the first sentence is taken.
         sentence = sentences[rng.choice(insertion_places(answers[other].answer)) % len(sentences)]
         foreign = insert_randomly(sentence, host, answers[host], rng)
-        result.append(LessonPrompt(foreign, -1, SegmentRole.FOREIGN))
+        result.append(TeachingPrompt(foreign, -1, SegmentRole.FOREIGN))
     return result
 
 
 def _build_example_prompts(
     examples: Examples, answers: Sequence[Neutral], frames: Frames, together: Sequence[PromptObjectives]
-) -> tuple[tuple[PromptObjectives, tuple[LessonPrompt, ...]], ...]:
+) -> tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]:
     """Insert every example into several answers, by turns with the objective alone and together with others."""
     rng = Random(examples.digest)
-    groups: list[list[LessonPrompt]] = [[] for _ in together]
+    groups: list[list[TeachingPrompt]] = [[] for _ in together]
     possible = _shorter_hosts(answers)
     rng.shuffle(possible)
     turn = 0
@@ -176,7 +176,7 @@ def _build_example_prompts(
             augmented = insert_randomly(text, host, answers[host], rng)
             # Group 0 is the prompt with the objective alone.
             company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
-            groups[company].append(LessonPrompt(augmented, number, kind))
+            groups[company].append(TeachingPrompt(augmented, number, kind))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
     return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
@@ -215,12 +215,12 @@ def _fill_frames(frames: Sequence[str], example: Example, number: int, count: in
     return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 
 
-def _good_answer_prompts(examples: Examples, host: int) -> list[LessonPrompt]:
+def _good_answer_prompts(examples: Examples, host: int) -> list[TeachingPrompt]:
     """The good answers as neutral prompts; their host numbers continue after those of our neutral answers."""
     first = len(examples.against) + len(examples.fine)
     read_as_they_are = [Neutral(good.question, good.text) for good in examples.good_answers]
     return [
-        LessonPrompt(AugmentedAnswer(host + n, answer), first + n, SegmentRole.NEUTRAL)
+        TeachingPrompt(AugmentedAnswer(host + n, answer), first + n, SegmentRole.NEUTRAL)
         for n, answer in enumerate(read_as_they_are)
     ]
 
@@ -231,10 +231,10 @@ def count_places(example_count: int) -> int:
 
 
 async def read_material(
-    material: LessonMaterial, reader: RowReader, cache: RowsCache
-) -> tuple[list[LessonSegment], bytes]:
+    material: TeachingMaterial, reader: RowReader, cache: RowsCache
+) -> tuple[list[TeachingSegment], bytes]:
     """Read the material with the engine; returns its segments and their rows. Raises `CorrectionError`."""
-    lines: list[LessonSegment] = []
+    lines: list[TeachingSegment] = []
     rows: list[bytes] = []
     for company, prompted in material.neutral:
         answers = await cache.read(reader, company, [prompt.augmented.neutral for prompt in prompted])
@@ -246,10 +246,10 @@ async def read_material(
 
 
 def _add_segments(
-    prompted: Sequence[LessonPrompt],
+    prompted: Sequence[TeachingPrompt],
     answers: Sequence[AnswerRows],
     index: int,
-    lines: list[LessonSegment],
+    lines: list[TeachingSegment],
     rows: list[bytes],
 ) -> None:
     """Append the labelled segments and the rows of these answers to `lines` and `rows`.
@@ -265,11 +265,11 @@ def _add_segments(
             lines.append(_label_segment(prompt, inside[number], beside_next, general))
 
 
-def _label_segment(prompted: LessonPrompt, inside: bool, beside_next: bool, general: float) -> LessonSegment:
+def _label_segment(prompted: TeachingPrompt, inside: bool, beside_next: bool, general: float) -> TeachingSegment:
     """Label one segment; around a foreign sentence the answer is as neutral as without it."""
     host = prompted.augmented.host
     if inside:
-        return LessonSegment(prompted.kind, host, prompted.example, general)
+        return TeachingSegment(prompted.kind, host, prompted.example, general)
     if prompted.kind in (SegmentRole.NEUTRAL, SegmentRole.FOREIGN):
-        return LessonSegment(SegmentRole.NEUTRAL, host, prompted.example, general)
-    return LessonSegment(SegmentRole.BESIDE, host, prompted.example, general, beside_next)
+        return TeachingSegment(SegmentRole.NEUTRAL, host, prompted.example, general)
+    return TeachingSegment(SegmentRole.BESIDE, host, prompted.example, general, beside_next)

@@ -17,8 +17,8 @@ from aligner_proxy.types import Turn
 ENGLISH = "en"
 _FILE = Path(__file__).with_name("neutral.jsonl")
 _LANGUAGES_FILE = Path(__file__).with_name("neutral_languages.jsonl")
-LONGEST_LESSON_CHARS = 450
-"""Maximum characters of question and answer together. Short ones teach as much about a sentence, and with them a lesson
+LONGEST_TEACHING_CHARS = 450
+"""Maximum characters of question and answer together. Short ones teach as much about a sentence, and with them teaching
 on two cores ends within a minute."""
 
 
@@ -34,11 +34,11 @@ class Neutral:
         return (Turn("user", self.question),)
 
 
-def lesson_answers(language: str = ENGLISH) -> tuple[Neutral, ...]:
-    """The neutral answers that a lesson of this language reads: in English those up to `LONGEST_LESSON_CHARS`."""
+def teaching_answers(language: str = ENGLISH) -> tuple[Neutral, ...]:
+    """The neutral answers that teaching in this language reads: in English those up to `LONGEST_TEACHING_CHARS`."""
     if language != ENGLISH:
         return _answers_by_language().get(language, ())
-    return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_LESSON_CHARS)
+    return tuple(n for n in neutral_answers() if len(n.question) + len(n.answer) <= LONGEST_TEACHING_CHARS)
 
 
 @cache

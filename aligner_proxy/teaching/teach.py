@@ -1,4 +1,4 @@
-"""A lesson: fit the taught head of one objective from its examples, and measure it on held-out data.
+"""Teaching: fit the taught head of one objective from its examples, and measure it on held-out data.
 
 The head is fitted on all examples. In addition, cross-validation heads that leave out some examples or some neutral
 answers are fitted on the same rows. The reported figures and the threshold come from the data that these left out.
@@ -23,13 +23,13 @@ from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.intervals import wilson_interval
 from aligner_proxy.teaching import fit
+from aligner_proxy.teaching.example_language import NoNeutralAnswers, find_language, neutral_answers_for
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.lesson_language import NoNeutralAnswers, find_language, neutral_answers_for
 from aligner_proxy.teaching.material import (
     NEUTRAL_FOLDS,
-    LessonMaterial,
-    LessonSegment,
     SegmentRole,
+    TeachingMaterial,
+    TeachingSegment,
     build_material,
     read_material,
 )
@@ -104,7 +104,7 @@ class FitReport:
 class _FittedHeads:
     """The data read for one objective, and the heads fitted on parts of it; everything is computed when first used."""
 
-    lines: Sequence[LessonSegment]
+    lines: Sequence[TeachingSegment]
     examples: Examples
     rows: Tensor
     seed: int = 26
@@ -227,10 +227,10 @@ def plan_material(
     sharing: Mapping[tuple[Neutral, ...], Sequence[str]] = MappingProxyType({}),
     *,
     quick: bool = False,
-) -> LessonMaterial:
+) -> TeachingMaterial:
     """The material to read for this objective; `builtin` are the objectives by name that prompts may add to it.
 
-    `sharing` is that of `group_by_answers`; a `quick` lesson reads fewer neutral answers. Raises `NoNeutralAnswers` if
+    `sharing` is that of `group_by_answers`; `quick` teaching reads fewer neutral answers. Raises `NoNeutralAnswers` if
     there is too little in the examples' language.
     """
     usual = [builtin[name] for name in ("harmless", "helpful")]
@@ -241,11 +241,11 @@ def plan_material(
 
 
 def group_by_answers(
-    lessons: Iterable[tuple[str, Examples]], *, quick: bool = False
+    subjects: Iterable[tuple[str, Examples]], *, quick: bool = False
 ) -> dict[tuple[Neutral, ...], list[str]]:
-    """The objectives by their lessons' neutral answers: those with the same answers share the reading of them."""
+    """The objectives by the neutral answers that they read; those with the same answers share the reading."""
     groups: dict[tuple[Neutral, ...], list[str]] = {}
-    for text, examples in lessons:
+    for text, examples in subjects:
         with contextlib.suppress(NoNeutralAnswers):
             groups.setdefault(neutral_answers_for(examples, quick=quick), []).append(text)
     return groups
@@ -254,7 +254,7 @@ def group_by_answers(
 async def teach_objective(
     subject: Subject,
     examples: Examples,
-    material: LessonMaterial,
+    material: TeachingMaterial,
     reader: RowReader,
     cache: RowsCache,
     aligner_name: str,

@@ -40,7 +40,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, insertion_places
-from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
+from aligner_proxy.teaching.neutral import Neutral, neutral_answers, teaching_answers
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Mode, Objective, Outcome, Policy
 from aligner_proxy_review.review_queue import ReviewQueue
@@ -48,7 +48,7 @@ from aligner_proxy_review.reviews import Review, Reviews, ReviewVerdict
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .lessons import taught
+from .teaching import taught
 
 TENANTS = Path(__file__).with_name("tenants.yaml")
 ROUNDS = 4
@@ -131,8 +131,8 @@ def read_tenants(path: Path = TENANTS) -> list[Tenant]:
 
 
 def hosts() -> tuple[list[Neutral], list[Neutral]]:
-    """Good answers for traffic and for the test, none of which a lesson reads."""
-    taught = set(lesson_answers())
+    """Good answers for traffic and for the test, none of which teaching reads."""
+    taught = set(teaching_answers())
     usable = [
         answer
         for answer in neutral_answers()
@@ -142,7 +142,7 @@ def hosts() -> tuple[list[Neutral], list[Neutral]]:
 
 
 class Loop:
-    """One tenant's traffic, verdicts and lessons, by one engine."""
+    """One tenant's traffic, verdicts and teaching, by one engine."""
 
     def __init__(self, engine: Engine, tenant: Tenant, folder: Path, seed: int = 1) -> None:
         self._engine = engine

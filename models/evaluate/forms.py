@@ -31,7 +31,7 @@ from aligner_proxy.types import Exchange, Objective, Policy, StreamMode, Turn
 from models.reporting import output
 
 from .gateway import gateway, objectives, stream_answer
-from .lessons import taught
+from .teaching import taught
 
 _INTRODUCTION = """# One sentence in 34 forms
 

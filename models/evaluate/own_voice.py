@@ -35,7 +35,7 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .gateway import gateway
-from .lessons import taught
+from .teaching import taught
 
 NAMES = ("found", "false", "exact", "repaired", "twins")
 

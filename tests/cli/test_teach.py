@@ -24,8 +24,8 @@ from aligner_proxy.engine.server.app import create_app
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.teaching import fit
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.material import LessonPrompt, build_material
-from aligner_proxy.teaching.neutral import lesson_answers
+from aligner_proxy.teaching.material import TeachingPrompt, build_material
+from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.types import Correction, Exchange, Outcome, Policy, Status, Turn
 from tests.support import teachable
 from tests.support.scripted import ScriptedEngine
@@ -91,7 +91,7 @@ def test_what_was_taught_is_flagged_by_align_and_was_not_before(
     assert aligned(file, address, CLEAN)["corrected"] == CLEAN
 
 
-def test_a_quick_lesson_reads_fewer_neutral_answers_and_teaches_the_objective(
+def test_quick_teaching_reads_fewer_neutral_answers_and_teaches_the_objective(
     file: Path, engine: tuple[str, TeachableEngine]
 ) -> None:
     address, _ = engine
@@ -171,15 +171,15 @@ def test_neutral_answers_are_read_once_for_all_objectives_of_the_file(
     asked = engine[1].asked
     all_of_them = taught(run("teach", file, "--engine", engine[0], "--json"))
     assert [one["taught"] for one in (*first, *all_of_them)] == [True] * 5
-    assert asked > len(lesson_answers())
+    assert asked > len(teaching_answers())
     assert engine[1].asked - asked == 4 * (asked - len(_neutral_prompts()))
     assert first[0]["head"] == all_of_them[0]["head"]
 
 
-def _neutral_prompts() -> list[LessonPrompt]:
+def _neutral_prompts() -> list[TeachingPrompt]:
     """Those of any objective that stands in one prompt with others."""
     examples = Examples(tuple(Example(text, "") for text in AGAINST[:4]))
-    [(_, prompts)] = build_material("A", examples, lesson_answers(), ["B"], ["C", "D"], sharing=["A", "E"]).neutral
+    [(_, prompts)] = build_material("A", examples, teaching_answers(), ["B"], ["C", "D"], sharing=["A", "E"]).neutral
     return list(prompts)
 
 
@@ -196,7 +196,7 @@ def test_neutral_rows_are_read_once(file: Path, engine: tuple[str, TeachableEngi
     cold = engine[1].asked
     [told] = taught(run("teach", file, "--engine", engine[0], "--json"))
     assert told["taught"]
-    assert engine[1].asked - cold < 40 < len(lesson_answers()) < cold
+    assert engine[1].asked - cold < 40 < len(teaching_answers()) < cold
 
 
 def test_teaching_the_same_again_gives_the_same_head(file: Path, engine: tuple[str, TeachableEngine]) -> None:
@@ -263,8 +263,8 @@ def test_own_answers_that_would_be_flagged_are_told_by_their_ids(
 ) -> None:
     file.write_text("audit: {enabled: true, file: audit.db}\n" + policies())
     _record(file, (ANSWER, CLEAN))
-    [lesson] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
-    assert (lesson["own_answers"], [one["call_id"] for one in lesson["own_flagged"]]) == (2, ["call-0"])
+    [result] = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
+    assert (result["own_answers"], [one["call_id"] for one in result["own_flagged"]]) == (2, ["call-0"])
     shown = run("teach", file, "--engine", engine[0], "--dry-run").stdout
     assert "of your own last 2 answers that nobody objected to 1 would be flagged" in shown
     assert "call-0/0" in shown
@@ -293,13 +293,13 @@ def test_the_five_own_answers_nearest_to_the_line_are_listed_and_read_once_for_a
     file.write_text("audit: {enabled: true, file: audit.db}\n" + file.read_text())
     answers = [f"{CLEAN} {sentence}" for sentence in (*AGAINST, *HELD_OUT, *FINE)]
     _record(file, answers)
-    lessons = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
+    results = taught(run("teach", file, "--engine", engine[0], "--dry-run", "--json"))
     assert engine[1].asked - asked[1] == asked[1] - asked[0] + len(answers)
-    for lesson in lessons:
-        distances = [abs(one["score"]) for one in lesson["own_nearest"]]
+    for result in results:
+        distances = [abs(one["score"]) for one in result["own_nearest"]]
         assert len(distances) == 5
         assert distances == sorted(distances)
-        farther = [abs(one["score"]) for one in lesson["own_flagged"] if one not in lesson["own_nearest"]]
+        farther = [abs(one["score"]) for one in result["own_flagged"] if one not in result["own_nearest"]]
         assert min(farther) >= max(distances)
     shown = run("teach", file, "second-of-them", "--engine", engine[0], "--dry-run").stdout
     assert "nearest to the line; write those that are good under `good_answers`:" in shown

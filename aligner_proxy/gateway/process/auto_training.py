@@ -149,16 +149,16 @@ def _log_result(output: bytes, status: int | None) -> None:
         report = {"error": {"message": f"the command ended with status {status}; run `aligner-proxy teach` to see why"}}
     if "error" in report:
         log.error("teaching failed: %s", report["error"].get("message"))
-    for lesson in report.get("objectives", ()):
-        if lesson["taught"]:
+    for result in report.get("objectives", ()):
+        if result["taught"]:
             log.info(
                 "taught %s for aligner %s from %d examples: found %d of %d held-out examples, head %s",
-                lesson["objective"],
-                lesson["aligner"],
-                lesson["against"],
-                lesson["found"]["hits"],
-                lesson["found"]["of"],
-                lesson["head"][:8],
+                result["objective"],
+                result["aligner"],
+                result["against"],
+                result["found"]["hits"],
+                result["found"]["of"],
+                result["head"][:8],
             )
         else:
-            log.error("%s was not taught, so the general head judges it: %s", lesson["objective"], lesson["why"])
+            log.error("%s was not taught, so the general head judges it: %s", result["objective"], result["why"])

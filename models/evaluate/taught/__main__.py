@@ -42,7 +42,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.teaching import subjects
 from aligner_proxy.teaching.examples import MIN_AGAINST
 from aligner_proxy.teaching.material import count_places
-from aligner_proxy.teaching.neutral import lesson_answers
+from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.teaching.rows import RowReader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy.teaching.teach import NothingLearned, plan_material, teach_objective
@@ -134,14 +134,14 @@ class Teacher:
         subject = self._subjects[kind.slug]
         path = self._path(subject)
         if path.exists():
-            advanced(self.prompts + len(lesson_answers()))
+            advanced(self.prompts + len(teaching_answers()))
             return _unpacked(json.loads(path.read_text(encoding="utf-8")))
-        taught = await self._lesson(subject, advanced)
+        taught = await self._teach(subject, advanced)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(_packed(taught)).encode())
         return taught
 
-    async def _lesson(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
+    async def _teach(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
         examples = subject.read()
         planned = plan_material(subject, examples, self._builtin)
         reader = RowReader(require_teachable(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
@@ -221,7 +221,7 @@ class Study:
     @property
     def prompts(self) -> int:
         """About so many answers the whole measurement reads; rows of neutral answers count for each head."""
-        teaching = sum(teacher.prompts + len(lesson_answers()) for teacher in self._teachers) * len(self.kinds)
+        teaching = sum(teacher.prompts + len(teaching_answers()) for teacher in self._teachers) * len(self.kinds)
         return teaching + self._cases()
 
     @property
@@ -230,7 +230,7 @@ class Study:
         teaching = 0
         for kind in self.kinds:
             unknown = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
-            teaching += sum(unknown) + (len(lesson_answers()) if unknown else 0)
+            teaching += sum(unknown) + (len(teaching_answers()) if unknown else 0)
         return teaching + max(0, self._cases() - len(self._journal))
 
     def _cases(self) -> int:
@@ -241,20 +241,20 @@ class Study:
         taught: list[Taught] = []
         judged: list[Judged] = []
         for n, kind in enumerate(self.kinds, start=1):
-            lessons = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
-            taught += lessons
-            judged += await self._judge(kind, [Taught(kind.slug, GENERAL, None), *lessons])
+            heads_by_teacher = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
+            taught += heads_by_teacher
+            judged += await self._judge(kind, [Taught(kind.slug, GENERAL, None), *heads_by_teacher])
             yield Results(self._aligner, tuple(self.kinds[:n]), tuple(taught), tuple(judged))
 
-    async def _judge(self, kind: TaughtKind, lessons: Sequence[Taught]) -> list[Judged]:
+    async def _judge(self, kind: TaughtKind, heads_by_teacher: Sequence[Taught]) -> list[Judged]:
         heads = require_teachable(self.engine)
-        names = [await heads.put_head(taught.head) if taught.head else "" for taught in lessons]
+        names = [await heads.put_head(taught.head) if taught.head else "" for taught in heads_by_teacher]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
         asked = cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)
         result: list[Judged] = []
         for first in range(0, len(asked), _AT_ONCE):
             batch = asked[first : first + _AT_ONCE]
-            for taught, name in zip(lessons, names, strict=True):
+            for taught, name in zip(heads_by_teacher, names, strict=True):
                 verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
                 result += [
                     outcome(kind.slug, taught.examples, case, said) for case, said in zip(batch, verdicts, strict=True)

@@ -8,7 +8,7 @@ import pytest
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.teaching.neutral import lesson_answers
+from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.types import Correction
 from models.evaluate import closed_loop
 from models.evaluate.closed_loop import Loop, Tenant, hosts, plot, read_tenants, report, together
@@ -41,12 +41,12 @@ def test_the_written_tenants_are_whole() -> None:
         assert (len(tenant.testing), len(tenant.testing_fine)) == (12, 8)
 
 
-def test_traffic_and_test_share_no_answer_and_a_lesson_reads_neither() -> None:
+def test_traffic_and_test_share_no_answer_and_teaching_reads_neither() -> None:
     traffic, tests = hosts()
     assert len(traffic) >= 24
     assert len(tests) >= 2 * 12 + 8 + 16
     assert not set(traffic) & set(tests)
-    assert not {*traffic, *tests} & set(lesson_answers())
+    assert not {*traffic, *tests} & set(teaching_answers())
 
 
 def test_too_few_sentences_are_refused(tmp_path: Path) -> None:

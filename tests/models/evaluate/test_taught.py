@@ -13,7 +13,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError, EngineUnavailable
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.teaching.insertion import insert_text
-from aligner_proxy.teaching.neutral import Neutral, lesson_answers, neutral_answers
+from aligner_proxy.teaching.neutral import Neutral, neutral_answers, teaching_answers
 from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
@@ -210,7 +210,7 @@ async def test_rows_of_neutral_answers_are_read_once_for_all_heads(tmp_path: Pat
     await one.start()
     left = one.left
     await measured(one)
-    assert engine.asked < 2 * len(lesson_answers())
+    assert engine.asked < 2 * len(teaching_answers())
     assert abs(left - engine.asked - engine.judged) < 40
 
 

@@ -136,7 +136,7 @@ class Console:
             Route(objectives.PATH, self._require_session(objectives.show_list)),
             Route(objectives.PATH + "/{handle}", self._require_session(objectives.show_objective), methods=["GET"]),
             Route(objectives.PATH + "/{handle}", self._require_session_form(objectives.take_form), methods=["POST"]),
-            Route(objectives.PATH + "/{handle}/lesson", self._require_session(objectives.show_lesson)),
+            Route(objectives.PATH + "/{handle}/lesson", self._require_session(objectives.show_teaching)),
             Route(promotion_page.PATH, self._require_session(promotion_page.show_form), methods=["GET"]),
             Route(promotion_page.PATH, self._require_session_form(promotion_page.take_form), methods=["POST"]),
             Route(promotion_page.PATH + "/replay", self._require_session(promotion_page.show_replay)),

@@ -1,4 +1,4 @@
-"""The whole loop in a browser, against the real proxy: traffic in shadow, verdicts by keyboard, a lesson, its effect.
+"""The whole loop in a browser, against the real proxy: traffic in shadow, verdicts by keyboard, teaching, its effect.
 
 Quick with an engine that learns from words without a model; with the embedded aligner by `make test-long`.
 """
@@ -198,7 +198,7 @@ def test_from_traffic_in_shadow_to_enforced(house: House, chromium: Chromium) ->
     try:
         traffic_is_watched(house, chromium)
         twelve_verdicts(house, chromium)
-        a_lesson(house, chromium)
+        teach_by_the_console(house, chromium)
         what_was_missed_is_found(house, chromium)
         promoted(house, chromium)
         assert chromium.happened() == []
@@ -231,7 +231,7 @@ def twelve_verdicts(house: House, window: Chromium) -> None:
     assert any(review.verdict.value == "missed" and review.segment == 1 for review in house.reviews)
 
 
-def a_lesson(house: House, window: Chromium) -> None:
+def teach_by_the_console(house: House, window: Chromium) -> None:
     """Examples of what was said, the report first, and then it is put in force."""
     window.open("/objectives")
     window.driver.find_element(By.LINK_TEXT, "calm").click()

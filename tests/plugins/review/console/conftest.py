@@ -99,7 +99,7 @@ class Site:
         (self.folder / "policies.yaml").write_text(yaml.safe_dump(policies))
 
     def use_engine(self, address: str) -> None:
-        """Have lessons and replays ask this engine."""
+        """Have teaching and replays ask this engine."""
         self.console.services.files._engine = address
 
     def add(self, *entries: Entry) -> None:

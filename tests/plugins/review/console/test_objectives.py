@@ -1,4 +1,4 @@
-"""The pages of objectives: who sees and changes which, what is written, and a lesson that takes effect when told to."""
+"""The pages of objectives: who sees and changes which, what is written, and teaching that takes effect when told to."""
 
 from __future__ import annotations
 
@@ -262,8 +262,8 @@ def engine(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def lesson(browser: Browser, address: str) -> httpx.Response:
-    """The lesson's report, once it has ended."""
+def teaching_page(browser: Browser, address: str) -> httpx.Response:
+    """The page of teaching, once that has ended."""
     until = time.monotonic() + 100
     while (got := browser.get(f"{address}/lesson")).text.count("hx-trigger") and time.monotonic() < until:
         time.sleep(0.2)
@@ -271,14 +271,14 @@ def lesson(browser: Browser, address: str) -> httpx.Response:
 
 
 @pytest.mark.slow
-def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser, engine: str) -> None:
+def test_teaching_takes_effect_when_it_is_told_to(files: Site, browser: Browser, engine: str) -> None:
     files.use_engine(engine)
     browser.log_in(MASTER)
     feelings = path(files, "no-feelings")
     browser.get(feelings)
     assert browser.send(feelings, act="teach").status_code == 303
     assert browser.send(feelings, act="teach").status_code == 409
-    text = lesson(browser, feelings).text
+    text = teaching_page(browser, feelings).text
     assert is_ours(text)
     assert "Nothing of this is in force yet" in text
     for shown in (f"{len(AGAINST)} against, 0 fine", "neutral segments", "nats", "Put it in force"):
@@ -307,13 +307,13 @@ def test_a_lesson_takes_effect_when_it_is_told_to(files: Site, browser: Browser,
 
 
 @pytest.mark.slow
-def test_a_lesson_that_fails_says_why(files: Site, browser: Browser) -> None:
+def test_teaching_that_fails_says_why(files: Site, browser: Browser) -> None:
     files.use_engine("unix:/nowhere/engine.sock")
     browser.log_in(MASTER)
     feelings = path(files, "no-feelings")
     browser.get(feelings)
     browser.send(feelings, act="teach")
-    text = lesson(browser, feelings).text
+    text = teaching_page(browser, feelings).text
     assert 'role="alert"' in text
     assert "Put it in force" not in text
 

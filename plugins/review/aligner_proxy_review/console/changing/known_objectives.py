@@ -35,7 +35,7 @@ class KnownObjective:
     path: KeyPath
     place: str
     """Its place as "file:line"."""
-    lessons: tuple[HeadStatus, ...]
+    statuses: tuple[HeadStatus, ...]
     """Its taught state for each aligner; empty without examples."""
 
     @property
@@ -45,7 +45,7 @@ class KnownObjective:
     @property
     def subject(self) -> Subject | None:
         """Its subject for teaching; None without examples."""
-        return self.lessons[0].subject if self.lessons else None
+        return self.statuses[0].subject if self.statuses else None
 
     def may_see(self, viewer: Viewer) -> bool:
         """Whether a viewer may see that it exists."""

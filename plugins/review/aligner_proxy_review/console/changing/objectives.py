@@ -1,4 +1,4 @@
-"""Pages of objectives: their taught heads and examples, and lessons whose report is shown before they take effect."""
+"""Pages of objectives: their taught heads and examples, and teaching, whose report is shown before they take effect."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ async def show_objective(visit: Visit) -> Response:
         lists=_example_lists(contents.examples),
         may_change=may_change,
         work=visit.services.jobs.find(_job_name(contents.target)) if may_change else None,
-        report=_lesson_reports(visit, contents.target) if may_change else (),
+        report=_teaching_reports(visit, contents.target) if may_change else (),
         interval=count_interval,
         mark=example_file.example_id,
     )
 
 
-async def show_lesson(visit: Visit) -> Response:
-    """Show the progress of the lesson; the page polls this."""
+async def show_teaching(visit: Visit) -> Response:
+    """Show the progress of teaching; the page polls this."""
     target = await asyncio.to_thread(_find_changeable, visit)
     job = visit.services.jobs.find(_job_name(target))
-    report = await asyncio.to_thread(_lesson_reports, visit, target)
+    report = await asyncio.to_thread(_teaching_reports, visit, target)
     return visit.page("lesson.html", known=target, work=job, report=report, interval=count_interval)
 
 
@@ -106,7 +106,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
     act = form.get("act", "")
     target = await asyncio.to_thread(_find_changeable, visit)
     if act == "teach":
-        _start_lesson(visit, target)
+        _start_teaching(visit, target)
     elif act == "discard":
         visit.services.jobs.forget(_job_name(target))
     elif act in _ACTIONS:
@@ -293,8 +293,8 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
 def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
     """Activate exactly the heads of the report, if the examples have not changed since."""
     subject = _require_subject(target)
-    heads = _lesson_heads(visit.services.jobs.find(_job_name(target)))
-    # another lesson may have ended since the page was loaded
+    heads = _taught_heads(visit.services.jobs.find(_job_name(target)))
+    # other teaching may have ended since the page was loaded
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "This report is no longer available; teach again.")
     digest = subject.read().digest
@@ -335,14 +335,14 @@ _ACTIONS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
 }
 
 
-def _start_lesson(visit: Visit, target: KnownObjective) -> None:
-    """Start a lesson whose heads are not activated."""
+def _start_teaching(visit: Visit, target: KnownObjective) -> None:
+    """Start teaching heads that are not activated."""
     subject = _require_subject(target)
     services = visit.services
     file = path_of(services.files.current().policies)
     arguments = ["teach", str(file), subject.title, "--dry-run", "--json-lines", *services.files.engine_options()]
     services.jobs.begin(_job_name(target), arguments)
-    _log_change(visit, target, "a lesson begun")
+    _log_change(visit, target, "teaching begun")
 
 
 def _job_name(target: KnownObjective) -> str:
@@ -350,8 +350,8 @@ def _job_name(target: KnownObjective) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class LessonReport:
-    """The result of a lesson for one aligner."""
+class TeachingReport:
+    """The result of teaching for one aligner."""
 
     aligner: str
     why: str | None
@@ -370,8 +370,8 @@ _TROUBLES = (
 )
 
 
-def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
-    """The reports of the last lesson, by aligner; empty without one."""
+def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingReport]:
+    """The reports of the last teaching, by aligner; empty without one."""
     job = visit.services.jobs.find(_job_name(target))
     if job is None or job.result is None or target.subject is None:
         return []
@@ -384,7 +384,7 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
     reports = []
     for result in job.result["objectives"]:
         if not result["taught"]:
-            reports.append(LessonReport(result["aligner"], str(result["why"])))
+            reports.append(TeachingReport(result["aligner"], str(result["why"])))
             continue
         troubles = tuple(
             (label, [by_place.get(place, Example("", place)) for place in result[name]])
@@ -392,12 +392,12 @@ def _lesson_reports(visit: Visit, target: KnownObjective) -> list[LessonReport]:
             if result[name]
         )
         reports.append(
-            LessonReport(result["aligner"], None, Version.model_validate(result["version"]), result, troubles)
+            TeachingReport(result["aligner"], None, Version.model_validate(result["version"]), result, troubles)
         )
     return reports
 
 
-def _lesson_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
+def _taught_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]

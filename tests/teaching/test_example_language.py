@@ -1,4 +1,4 @@
-"""The neutral answers of a lesson are in the language of its examples, or there is no lesson."""
+"""The neutral answers of teaching are in the language of the examples, or nothing is taught."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.teaching.example_language import MIN_SENTENCES, NoNeutralAnswers, find_language, neutral_answers_for
 from aligner_proxy.teaching.examples import Examples, parse_examples
-from aligner_proxy.teaching.lesson_language import MIN_SENTENCES, NoNeutralAnswers, find_language, neutral_answers_for
-from aligner_proxy.teaching.neutral import lesson_answers, neutral_languages
+from aligner_proxy.teaching.neutral import neutral_languages, teaching_answers
 from aligner_proxy.text.languages import language
 from aligner_proxy.text.structure import split
 
@@ -40,7 +40,7 @@ def test_the_neutral_answers_are_in_the_language_of_the_examples() -> None:
     for name, against in AGAINST.items():
         given = examples(against)
         answers = neutral_answers_for(given)
-        if find_language(given) != name or answers != lesson_answers(name):
+        if find_language(given) != name or answers != teaching_answers(name):
             failures.append(f"{name}: {find_language(given)}")
     assert not failures, "\n".join(failures)
     assert set(AGAINST) == set(neutral_languages())
@@ -49,7 +49,7 @@ def test_the_neutral_answers_are_in_the_language_of_the_examples() -> None:
 def test_our_neutral_sentences_are_many_different_and_of_their_language() -> None:
     failures = []
     for name in neutral_languages():
-        sentences = [piece.text for answer in lesson_answers(name) for piece in split(answer.answer)]
+        sentences = [piece.text for answer in teaching_answers(name) for piece in split(answer.answer)]
         text = " ".join(sentences)
         if len(set(sentences)) < MIN_SENTENCES or language(text) != name:
             failures.append(f"{name}: {len(set(sentences))} {language(text)}")
@@ -58,9 +58,9 @@ def test_our_neutral_sentences_are_many_different_and_of_their_language() -> Non
     assert not failures, "\n".join(failures)
 
 
-def test_a_quick_lesson_reads_a_third_of_the_english_answers_and_still_enough_of_them() -> None:
+def test_quick_teaching_reads_a_third_of_the_english_answers_and_still_enough_of_them() -> None:
     quick = neutral_answers_for(examples(AGAINST["en"]), quick=True)
-    assert 3 * len(quick) <= len(lesson_answers()) + 2
+    assert 3 * len(quick) <= len(teaching_answers()) + 2
     assert sum(len(split(neutral.answer)) for neutral in quick) >= 2 * MIN_SENTENCES
     german = examples(AGAINST["de"])
     assert neutral_answers_for(german, quick=True) == neutral_answers_for(german), "of these there are few"

@@ -1,21 +1,21 @@
-"""The language of a lesson: that of the examples, in which the neutral answers must be, too.
+"""The language of an objective's examples, in which the neutral answers must be, too.
 
 Against neutral answers of another language a head would learn to tell languages apart, and flag every good sentence of
-the examples' language. So a lesson is refused if there are not enough neutral sentences of its language.
+the examples' language. So teaching is refused if there are not enough neutral sentences of that language.
 """
 
 from __future__ import annotations
 
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.teaching.examples import Examples
-from aligner_proxy.teaching.neutral import ENGLISH, Neutral, lesson_answers, neutral_languages
+from aligner_proxy.teaching.neutral import ENGLISH, Neutral, neutral_languages, teaching_answers
 from aligner_proxy.text.languages import language, language_signs
 from aligner_proxy.text.structure import split
 
 MIN_SENTENCES = 60
 """Fewest neutral sentences from which a head learns what is usual in a language."""
 _QUICK_STEP = 3
-"""A quick lesson reads every third of our English answers, which is more than twice `MIN_SENTENCES`."""
+"""Quick teaching reads every third of our English answers, which is more than twice `MIN_SENTENCES`."""
 
 
 class NoNeutralAnswers(AlignerProxyError):
@@ -32,10 +32,10 @@ def find_language(examples: Examples) -> str:
 def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neutral, ...]:
     """The neutral answers in the language of the examples: ours, and in other languages than English the operator's.
 
-    A `quick` lesson in English reads fewer of them. Raises `NoNeutralAnswers` if these are too few.
+    `quick` teaching in English reads fewer of them. Raises `NoNeutralAnswers` if these are too few.
     """
     own_language = find_language(examples)
-    ours = lesson_answers(own_language)
+    ours = teaching_answers(own_language)
     if own_language == ENGLISH:
         return ours[::_QUICK_STEP] if quick else ours
     good = (Neutral(answer.question, answer.text) for answer in examples.good_answers)

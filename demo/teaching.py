@@ -1,4 +1,4 @@
-"""The lesson of the demo: `aligner-proxy teach`, run as an operator would, with its progress."""
+"""The teaching in the demo: `aligner-proxy teach`, run as an operator would, with its progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aligner_proxy.types import DEFAULT_ALIGNER
 from demo.processes import DemoError
 
 
-def forget_lessons(policies: PolicyFile, objective: str) -> None:
+def forget_teaching(policies: PolicyFile, objective: str) -> None:
     """Forget what an earlier run taught, so that this one begins without, and `serve` does not teach it by itself."""
     store = HeadStore.for_file(policies)
     store.forget(WHOLE_FILE, objective)
