@@ -134,7 +134,7 @@ class Prompt:
     question: int = 0
     """Index where the conversation begins; the text before it is template and objectives."""
 
-    def place(self, offset: int) -> int:
+    def offset_in_prompt(self, offset: int) -> int:
         """Map an offset in the original answer to an offset in the prompt text."""
         return self.start + self.undisguised.place_in_undisguised(offset)
 

@@ -124,7 +124,7 @@ def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[Vllm
             child = stack.enter_context(process(command, log, env, python=vllm_python()))
             wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
             bases.append(f"127.0.0.1:{port}")
-        client = CompletionsClient(f"http://{bases[1]}/v1", patience_s=0)
+        client = CompletionsClient(f"http://{bases[1]}/v1", wait_s=0)
         yield VllmScorer(f"{SCHEME}{bases[0]}"), CompletionsAligner(client, prompts.TEMPLATES[manifested.template])
 
 

@@ -11,7 +11,7 @@ from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.policy.config import objectives
 from aligner_proxy.policy.schema import PolicyFile
 
-PATIENCE_S = 10.0
+WAIT_S = 10.0
 """Entries are written behind the response, so they are waited for."""
 _SKIPS = {"tool_calls": "the model calls a tool and says nothing to the customer, so there is no sentence to check"}
 """Why an answer was not examined, by the reason in the response's header."""
@@ -19,7 +19,7 @@ _SKIPS = {"tool_calls": "the model calls a tool and says nothing to the customer
 
 def find_entry(policies: PolicyFile, aligner_id: str) -> Entry | None:
     """The audit entry of an answer; None for an answer that was not examined."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + WAIT_S
     while aligner_id and time.monotonic() < until:
         if has_store(policies):
             store = open_for_reading(policies)

@@ -37,7 +37,7 @@ class AuditDatabase(Protocol):
     def make_lease(self) -> Lease:
         """A lease object that all hosts compete for; it is not taken yet."""
 
-    def with_patience(self, seconds: float) -> AuditDatabase:
+    def with_wait_limit(self, seconds: float) -> AuditDatabase:
         """The same database with this timeout for each call."""
 
 

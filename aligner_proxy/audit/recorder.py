@@ -27,7 +27,7 @@ from aligner_proxy.plugins.extensions import Boundary
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 5.0
+WAIT_S = 5.0
 """Seconds that the store may fail before answers that wait for their entry are refused."""
 LAST_S = 2.0
 """Seconds for which queued entries are retried when the process ends."""
@@ -284,7 +284,7 @@ class Recorder:
             log.error("audit: entries cannot be written (%s) and wait; %s", reason, effect)
         if self._closing_at is not None and now - self._closing_at >= LAST_S:
             self._give_up(lambda _: True)
-        elif now - self._failing_since >= PATIENCE_S:
+        elif now - self._failing_since >= WAIT_S:
             # Only those for which a request waits; the others can wait for the store to return.
             self._give_up(lambda item: item.completion is not None)
 

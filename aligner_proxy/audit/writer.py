@@ -165,16 +165,16 @@ def store_opener(file: PolicyFile) -> Callable[[], AuditStore] | None:
     return lambda: open_store(location, seal, durable=file.audit.required)
 
 
-def store_location(file: PolicyFile, patience_s: float | None = None) -> StoreLocation:
+def store_location(file: PolicyFile, wait_s: float | None = None) -> StoreLocation:
     """The location of the store; raises `ConfigError` if the database's variable contains no address.
 
-    `patience_s` is the timeout of database calls in seconds; by default that of a gateway.
+    `wait_s` is the timeout of database calls in seconds; by default that of a gateway.
     """
     address = config.audit_database_address(file)
     if address is None:
         return config.audit_file(file)
     database: AuditDatabase = registry.make_server(file, "audit_databases", address)
-    return database if patience_s is None else database.with_patience(patience_s)
+    return database if wait_s is None else database.with_wait_limit(wait_s)
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:

@@ -211,7 +211,7 @@ def command(
 
 async def _select_objectives(checked: _CheckedConfig, policy: Policy, prompt: str) -> Policy:
     """Return the policy with the objectives that the engine chooses for this prompt; opens and closes an engine."""
-    engine = open_engine(checked.policies, patience_s=0.0)
+    engine = open_engine(checked.policies, wait_s=0.0)
     try:
         pipeline = Pipeline(engine, extensions=checked.extensions)
         return await pipeline.select_objectives(Exchange("check", 0, (Turn("user", prompt),), None), policy)

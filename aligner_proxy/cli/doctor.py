@@ -152,7 +152,7 @@ def find_aligner(path: Path | None) -> LocalAligner | None:
     store = WeightStore(config.home_folder())
     try:
         # weights that are prepared run without the files that they were made of
-        if prepared := store.recall(str(model), quantization):
+        if prepared := store.find_prepared(str(model), quantization):
             folder = store.folder(prepared)
             weights = Weights(folder, None, {})
             has_head = (folder / manifest.HEAD).exists()
@@ -244,7 +244,7 @@ def check_engine() -> Iterator[DoctorFinding]:
     """Check the engine on the default local socket, if one runs."""
     try:
         socket = config.engine_socket()
-        info = asyncio.run(_read_info(HttpEngine(f"unix:{socket}", patience_s=0.1)))
+        info = asyncio.run(_read_info(HttpEngine(f"unix:{socket}", wait_s=0.1)))
     except ConfigError as error:
         yield DoctorFinding("engine", Severity.FAULT, str(error))
     except EngineMismatch as error:
@@ -270,7 +270,7 @@ def check_backend(path: Path | None) -> Iterator[DoctorFinding]:
     for address in configured.at:
         aligner = file.aligner.model_copy(update={"engine": configured.model_copy(update={"at": (address,)})})
         try:
-            replica = build.open_engine(file.model_copy(update={"aligner": aligner}), patience_s=0.1)
+            replica = build.open_engine(file.model_copy(update={"aligner": aligner}), wait_s=0.1)
             info = asyncio.run(_read_info(replica))
         except (ConfigError, CorrectionError) as error:
             is_local = configured.kind is ServerKind.LOCAL

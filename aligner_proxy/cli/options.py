@@ -155,7 +155,7 @@ def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
     for model in (settings.get("model", EMBEDDED), *settings.get("adapters", {}).values()):
         if not sources.is_hub_id(model):
             sources.check_files(model, settings.get("template"))
-        elif not store.recall(str(model), settings.get("quantization", "nf4")):
+        elif not store.find_prepared(str(model), settings.get("quantization", "nf4")):
             sources.find_config(model)  # weights that are prepared run without the files that they were made of
 
 

@@ -47,7 +47,7 @@ def _fetch(console: Console, weights: EngineSettings) -> None:
     from aligner_proxy.engine.weights.store import WeightStore
 
     model = str(weights.model)
-    if WeightStore(config.home_folder()).recall(model, weights.quantization):
+    if WeightStore(config.home_folder()).find_prepared(model, weights.quantization):
         return
     for name in sources.list_missing(model):
         console.print(f"fetching [bold]{escape(name)}[/bold]")

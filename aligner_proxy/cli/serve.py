@@ -458,7 +458,7 @@ async def _wait_until_loaded(plan: ServePlan) -> None:
         # The engine may have a newer version than this process, so ask only whether it is ready.
         await _wait_for_answer(plan.socket, "/health/ready")
         return
-    engine = HttpEngine(f"unix:{plan.socket}", patience_s=2) if plan.socket else build.open_engine(plan.file)
+    engine = HttpEngine(f"unix:{plan.socket}", wait_s=2) if plan.socket else build.open_engine(plan.file)
     address = f"unix:{plan.socket}" if plan.socket else str(plan.engine)
     started = time.monotonic()
     try:

@@ -265,7 +265,7 @@ class RequestJudge:
         # a classifier reads the answer, however many passages are asked about
         for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
             numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
-            fresh, use = await self.ask_patiently(request, partial(ask, request, segments, numbered), until)
+            fresh, use = await self.ask_with_retries(request, partial(ask, request, segments, numbered), until)
             calls += use
             if fresh is None:
                 return JudgeOpinion(violates, calls, failed=True)
@@ -273,7 +273,7 @@ class RequestJudge:
             self.recent.update((keys[at], verdict) for at, verdict in fresh.items())
         return JudgeOpinion(violates, calls)
 
-    async def ask_patiently(
+    async def ask_with_retries(
         self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], until: float
     ) -> tuple[_Read | None, EditorUse]:
         """What `ask` reads within the judge's share of the time left, and the cost; None if the judge fails.

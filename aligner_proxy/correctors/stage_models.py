@@ -97,7 +97,7 @@ class StageJudge:
 
         question = Question(messages, tokens, form, varies=False)
         ask = partial(self._judge.group.ask, request, question, keep, self._judge.payer)
-        return await self._judge.ask_patiently(request, ask, self._until)
+        return await self._judge.ask_with_retries(request, ask, self._until)
 
 
 def _read_guarded(read: Callable[[str], _Read], text: str) -> _Read:

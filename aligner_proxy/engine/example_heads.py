@@ -87,7 +87,7 @@ class ExampleHeads:
         """The request, judged by a head of these examples for its only objective; raises `CorrectionError`.
 
         The engine must read the examples first, unless their head is remembered. It is sent the head every time, as
-        it may have been started anew since.
+        it may have been started again since.
         """
         (objective,) = request.objectives
         engine_heads = require_teachable(engine)

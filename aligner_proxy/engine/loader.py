@@ -166,7 +166,7 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
     """Find or make the prepared weights, as `prepare`; the library's errors pass."""
     store = WeightStore(home)
-    if sources.is_hub_id(settings.model) and (stored := _recall_prepared(store, settings)):
+    if sources.is_hub_id(settings.model) and (stored := _find_prepared(store, settings)):
         return stored
     progress("reading the files")
     source = sources.resolve(settings.model, settings.template)
@@ -220,9 +220,9 @@ def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
     quantise.fill(source, quantization, folder)
 
 
-def _recall_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
+def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
     """The weights that were prepared of a hub id before, and their folder; None if there are none for this template."""
-    record = store.recall(str(settings.model), settings.quantization)
+    record = store.find_prepared(str(settings.model), settings.quantization)
     # weights prepared for another template than the settings ask for do not count
     if record is None or settings.template not in (None, record.template):
         return None

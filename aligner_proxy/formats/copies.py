@@ -290,7 +290,7 @@ def _is_quotation(text: str, kind: SideKind, search: _Search) -> bool:
 
 
 def _clean_list(values: list[Any], kind: SideKind, search: _Search, *, edited: bool) -> list[Any]:
-    """The list without copies; strings in a row may be pieces of one text."""
+    """The list without copies; consecutive strings may be pieces of one text."""
     if len(values) > 1 and all(isinstance(inner, str) for inner in values):
         joined = "".join(values)
         return values if _clean_string(joined, kind, search) == joined else []

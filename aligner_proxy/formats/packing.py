@@ -115,21 +115,21 @@ def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
         original = _get(template, step)
         if inner is original:
             inner = list(inner) if isinstance(inner, list) else inner.model_copy()
-            _put(chunk, step, inner)
+            _set_child(chunk, step, inner)
         chunk = inner
         template = original
-    _put(chunk, path[-1], value)
+    _set_child(chunk, path[-1], value)
 
 
-def _get(thing: Any, step: str | int) -> Any:
-    return thing[step] if isinstance(step, int) else _fields(thing, step)[step]
+def _get(parent: Any, step: str | int) -> Any:
+    return parent[step] if isinstance(step, int) else _fields(parent, step)[step]
 
 
-def _put(thing: Any, step: str | int, value: object) -> None:
+def _set_child(parent: Any, step: str | int, value: object) -> None:
     if isinstance(step, int):
-        thing[step] = value
+        parent[step] = value
     else:
-        _fields(thing, step)[step] = value
+        _fields(parent, step)[step] = value
 
 
 def _fields(model: BaseModel, name: str) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def _strip_choices(response: Any, name: str, *, keeps_signed: bool) -> Any:
     """
     bodies = [getattr(choice, name, None) for choice in response.choices]
     bare_bodies = [_strip_body(body, keeps_signed=keeps_signed) for body in bodies]
-    # the same object tells the caller that nothing has to be sent anew
+    # the same object tells the caller that nothing has to be sent again
     if all(new is old for new, old in zip(bare_bodies, bodies, strict=True)):
         return response
     copy = response.model_copy()

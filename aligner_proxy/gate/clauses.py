@@ -2,7 +2,7 @@
 
 A flagged sentence may be removed with all its facts. If an edit leaves one of its clauses as it was and changes or
 removes the others, it does less than that: the facts of the clauses that are gone may have been the fault ("... and
-I'll take another 30 % off"). If no clause is left, the sentence was written anew, and all its facts count.
+I'll take another 30 % off"). If no clause is left, the sentence was rewritten, and all its facts count.
 """
 
 from __future__ import annotations

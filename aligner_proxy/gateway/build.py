@@ -41,7 +41,7 @@ from aligner_proxy.policy.schema import PolicyFile
 
 OpenGroup = Callable[[str], Completer]
 """Opens a LiteLLM model group."""
-_PATIENCE_S = 0.0
+_WAIT_S = 0.0
 """In the gateway the engine client does not retry, because `on_error: retry` of a policy does."""
 
 
@@ -50,7 +50,7 @@ def open_engine(
     group: OpenGroup | None = None,
     *,
     local: Engine | None = None,
-    patience_s: float = 5.0,
+    wait_s: float = 5.0,
     head_source: HeadSource | None = None,
 ) -> Engine:
     """Build the engine of a policies file, with overrides from the environment. Raises `ConfigError`.
@@ -60,34 +60,34 @@ def open_engine(
     """
     backend = config.engine_backend(file)
 
-    def open_client(address: str, patience: float) -> Engine:
+    def open_client(address: str, wait_s: float) -> Engine:
         """The client of one engine; `local` itself in place of the engine on this machine's socket."""
         if server_kind(address) is ServerKind.SCORER:
-            judge = VllmScorer(address, patience_s=patience)
+            judge = VllmScorer(address, wait_s=wait_s)
             return SuppliedEngine(judge, head_source) if head_source else judge
         is_local = server_kind(address) is ServerKind.LOCAL
         if is_local and local:
             return SuppliedEngine(local, head_source) if head_source else local
         address = f"unix:{config.engine_socket()}" if is_local else address
-        return HttpEngine(address, patience_s=patience, head_source=head_source)
+        return HttpEngine(address, wait_s=wait_s, head_source=head_source)
 
     if not backend.completes:
-        patience = _replica_patience(backend, patience_s)
-        return _join_replicas([(address, open_client(address, patience)) for address in backend.at], patience_s)
+        wait_s = _replica_wait_s(backend, wait_s)
+        return _join_replicas([(address, open_client(address, wait_s)) for address in backend.at], wait_s)
     family = prompts.find_template(completions_template(file, backend))
-    scorer = open_client(backend.scorer, patience_s) if backend.scorer else None
+    scorer = open_client(backend.scorer, wait_s) if backend.scorer else None
     if backend.kind is ServerKind.GROUP:
         if group is None:
             raise ConfigError(f"{backend} can only be reached inside the gateway: `aligner-proxy serve`")
         return _make_editor(backend, group(backend.group), family, scorer)
     key = config.engine_key(backend)
-    patience = _replica_patience(backend, patience_s)
+    wait_s = _replica_wait_s(backend, wait_s)
     completers = [
-        CompletionsClient(address, backend.model, key=key, predicts=backend.prediction, patience_s=patience)
+        CompletionsClient(address, backend.model, key=key, predicts=backend.prediction, wait_s=wait_s)
         for address in backend.at
     ]
     engines = [_make_editor(backend, completer, family, scorer) for completer in completers]
-    return _join_replicas(list(zip(backend.at, engines, strict=True)), patience_s)
+    return _join_replicas(list(zip(backend.at, engines, strict=True)), wait_s)
 
 
 def completions_template(file: PolicyFile, backend: Backend) -> str:
@@ -109,13 +109,13 @@ def _make_editor(backend: Backend, completer: Completer, family: prompts.Templat
     return EditedEngine(scorer, editor) if scorer else editor
 
 
-def _replica_patience(backend: Backend, patience_s: float) -> float:
+def _replica_wait_s(backend: Backend, wait_s: float) -> float:
     """The seconds to wait for one engine; 0 if there is another replica to try."""
-    return patience_s if len(backend.at) == 1 else 0.0
+    return wait_s if len(backend.at) == 1 else 0.0
 
 
-def _join_replicas(engines: list[tuple[str, Engine]], patience_s: float) -> Engine:
-    return engines[0][1] if len(engines) == 1 else Replicas(engines, patience_s=patience_s)
+def _join_replicas(engines: list[tuple[str, Engine]], wait_s: float) -> Engine:
+    return engines[0][1] if len(engines) == 1 else Replicas(engines, wait_s=wait_s)
 
 
 def correction_cache(file: PolicyFile, server: SharedServer | None = None) -> CorrectionCache:
@@ -146,7 +146,7 @@ def build_pipeline(
     # Imports LiteLLM, which takes seconds, and which commands that only open an engine do not need.
     from aligner_proxy.correctors.litellm_router import GroupChat, GroupCompleter, GroupDecisions
 
-    opened_engine = open_engine(file, GroupCompleter, patience_s=_PATIENCE_S, head_source=head_source)
+    opened_engine = open_engine(file, GroupCompleter, wait_s=_WAIT_S, head_source=head_source)
     engine = Breaker(opened_engine, metrics.record_breaker)
     accounts = server.open_accounts if server else None
     # The engine limits its own slots. Here only the tenants' use through all gateways is counted.

@@ -147,7 +147,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.count_in_readiness(readiness.reason)
         body_limits.install()
         client_keys.install()
-        litellm_internals.watch_clients()
+        litellm_internals.add_middleware()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         litellm_internals.count_tokens_off_loop()
         litellm_internals.watch_bodies(duplicate_models.note_models)

@@ -227,7 +227,7 @@ def price_map(catalog_only: bool) -> dict[str, Any]:
     return dict(GetModelCostMap.loaded_model_cost_map() if catalog_only else litellm.model_cost)
 
 
-def watch_clients() -> None:
+def add_middleware() -> None:
     """Watch for clients that disconnect, and for our comments to them; does nothing outside the proxy."""
     app = proxy_application()
     if app is not None:

@@ -34,7 +34,7 @@ def configured_models() -> frozenset[str]:
 
 
 class RecentNames:
-    """The configured model names, which `models` returns, read anew every ten seconds."""
+    """The configured model names, which `models` returns, read again every ten seconds."""
 
     def __init__(self, models: Callable[[], frozenset[str]], clock: Callable[[], float] = time.monotonic) -> None:
         self._models = models

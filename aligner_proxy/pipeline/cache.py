@@ -203,7 +203,7 @@ class CorrectionCache:
 
         Concurrent callers with the same key share one computation. Cancelling one waiter does not affect the others;
         when the last one is cancelled, so is the computation. An error reaches all waiters and is not stored: the next
-        request computes anew.
+        request computes again.
         """
         if remember and (stored_correction := await self.get(key, aligner)) is not None:
             return stored_correction, True

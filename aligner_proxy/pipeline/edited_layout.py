@@ -104,14 +104,14 @@ class EditedLayout:
         return self._edited
 
     def correction(self) -> Correction:
-        """The current correction; the original object if nothing more was flagged. Arranges the edited answer anew."""
+        """The current correction; the original object if nothing more was flagged. Arranges the edited answer again."""
         if not self.changed:
             return self._correction
         self.rebuild()
         return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
 
     def rebuild(self) -> None:
-        """Join the cells to the edited answer, and note where each of them lies in it."""
+        """Join the cells to the edited answer, and note where each of them is in it."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
         position = 0
         for cell in self._cells:

@@ -394,7 +394,7 @@ class Pipeline:
         return JudgedEngine(engine, self.judges.open(policy))
 
     def _second_try_engine(self, policy: Policy) -> Engine:
-        """The engine whose editor answers anew; head and judge judge all of the new answer."""
+        """The engine whose editor answers again; head and judge judge all of the new answer."""
         return self._add_editor(self._add_judge(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
 

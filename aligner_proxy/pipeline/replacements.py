@@ -57,7 +57,7 @@ class ReplacementMap:
 
     @property
     def text(self) -> str:
-        """The output for all decided characters; as it is asked for with each edit, it is not put together anew."""
+        """The output for all decided characters; as it is asked for with each edit, it is not put together again."""
         self._texts = ["".join(self._texts)]
         return self._texts[0]
 

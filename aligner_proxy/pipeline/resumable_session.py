@@ -15,7 +15,7 @@ from aligner_proxy.types import Correction, Exchange, JudgeUse, Policy, SegmentS
 Result = TypeVar("Result")
 LOST = (SessionLost, EngineUnavailable, EngineOverloaded)
 """Errors after which the engine can be asked again; any other error would recur."""
-PATIENCE_S = 5.0
+WAIT_S = 5.0
 """How long in seconds to retry while the engine is unreachable or full, as for a whole answer."""
 
 
@@ -119,7 +119,7 @@ class ResumableSession:
             self._failure = error
             if not again:
                 raise
-        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, PATIENCE_S)
+        return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, WAIT_S)
 
     async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
         """Ask in a new session; raises `NotReady`, so that it is tried once more, if that gives no result."""

@@ -154,7 +154,7 @@ class Extensions:
         reason = error.reason if isinstance(error, CorrectionError) else DeadlineExceeded.reason
         log.warning("choosing objectives by prompt failed, so policy %s uses its fallback: %s", policy.name, reason)
         for member in self._selecting_members(policy):
-            fallback = _call_quietly(member.extension, "unselected", policy, reason)
+            fallback = _call_logging_errors(member.extension, "unselected", policy, reason)
             policy = fallback if isinstance(fallback, Policy) else policy
         return policy.with_extension(SELECTION_REASON, reason)
 
@@ -187,7 +187,7 @@ class Extensions:
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """Reports of the extensions on a judged answer, by name."""
         reports = (
-            (member.extension.name, _call_quietly(member.extension, "report", policy, answer, delivered))
+            (member.extension.name, _call_logging_errors(member.extension, "report", policy, answer, delivered))
             for member in self._overriding["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
@@ -207,18 +207,20 @@ class Extensions:
     def observe(self, outcome: Outcome) -> None:
         """Let every extension count an outcome."""
         for member in self._overriding["observe"]:
-            _call_quietly(member.extension, "observe", outcome)
+            _call_logging_errors(member.extension, "observe", outcome)
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """Notes on a policy for `aligner-proxy check`."""
         note_lists = (
-            _call_quietly(member.extension, "explain", policy, request) for member in self._overriding["explain"]
+            _call_logging_errors(member.extension, "explain", policy, request) for member in self._overriding["explain"]
         )
         return [str(note) for notes in note_lists for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
         """Tables on a policy for `aligner-proxy check`."""
-        table_lists = (_call_quietly(member.extension, "tables", policy) for member in self._overriding["tables"])
+        table_lists = (
+            _call_logging_errors(member.extension, "tables", policy) for member in self._overriding["tables"]
+        )
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
@@ -227,11 +229,15 @@ class Extensions:
 
     def describe(self, objective: Objective) -> str | None:
         """How an objective of an extension is met; None for other objectives."""
-        texts = (_call_quietly(member.extension, "describe", objective) for member in self._overriding["describe"])
+        texts = (
+            _call_logging_errors(member.extension, "describe", objective) for member in self._overriding["describe"]
+        )
         return next((str(text) for text in texts if text), None)
 
     def _selecting_members(self, policy: Policy) -> list[Member]:
-        return [member for member in self._overriding["select"] if _call_quietly(member.extension, "selects", policy)]
+        return [
+            member for member in self._overriding["select"] if _call_logging_errors(member.extension, "selects", policy)
+        ]
 
     def _wrapping_members(self, policy: Policy) -> list[Member]:
         return [member for member in self._overriding["correct"] if _call_guarded(member.extension.wraps, policy)]
@@ -246,7 +252,7 @@ class Extensions:
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for member in self._overriding[method]:
-            merged |= _call_quietly(member.extension, method, *arguments) or {}
+            merged |= _call_logging_errors(member.extension, method, *arguments) or {}
         return merged
 
 
@@ -415,7 +421,7 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
         return [FailedStages(error)]
 
 
-def _call_quietly(extension: Extension, method: str, *arguments: object) -> Any:
+def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:
     """The result of a method; None, with a warning logged, if it fails."""
     try:
         return _call_guarded(getattr(extension, method), *arguments)

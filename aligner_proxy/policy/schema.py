@@ -423,7 +423,7 @@ class CacheSettings(_Block):
     """Where corrections are cached, and for how long."""
 
     enabled: Annotated[bool, Field(strict=True)] = True
-    """false: correct every answer anew; identical requests in flight still share one correction."""
+    """false: correct every answer again; identical requests in flight still share one correction."""
     dir: str | None = None
     """Folder of the cache, relative to this file; by default a folder in the user's cache folder."""
     ttl_s: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 86_400.0

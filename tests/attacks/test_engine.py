@@ -383,7 +383,7 @@ async def rogue(path: Path, encoding: str | None, body: bytes) -> AsyncIterator[
         app = Starlette(routes=[Route("/{path:path}", anything, methods=["GET", "POST"])])
         served = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         task = asyncio.create_task(served.serve(sockets=[listener]))
-        client = HttpEngine(f"unix:{path}", patience_s=2.0)
+        client = HttpEngine(f"unix:{path}", wait_s=2.0)
         yield client
         await client.aclose()
         served.should_exit = True

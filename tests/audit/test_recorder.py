@@ -297,7 +297,7 @@ async def test_a_required_entry_waits_for_a_store_that_fails_for_a_moment(place:
 async def test_answers_are_refused_while_the_store_fails_and_notes_still_wait(
     place: StoreLocation, monkeypatch: pytest.MonkeyPatch, counts: Callable[[], dict[str, float]]
 ) -> None:
-    monkeypatch.setattr(recording, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(recording, "WAIT_S", 0.01)
     disk = Disk(place)
     recorder = Recorder(disk, ROOM, required=True)
     recorder.note(sized(1, BIG))

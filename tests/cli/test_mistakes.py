@@ -153,7 +153,7 @@ class Mistakes:
     def full_disk(self) -> tuple[str, ...]:
         self.patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         # What an engine does before it prepares weights, without the weights.
-        self.patch.setattr(WeightStore, "recall", lambda store, *_: store.check_room(2**30))
+        self.patch.setattr(WeightStore, "find_prepared", lambda store, *_: store.check_room(2**30))
         return *ENGINE, "--model", "no-such/model"
 
     def no_home(self) -> tuple[str, ...]:

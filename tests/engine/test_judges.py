@@ -150,7 +150,7 @@ async def test_a_replica_whose_judge_fails_keeps_its_aligner() -> None:
     scripted.add_judge("late", lambda _: TokenLabels(spans=(), read=1))
     scripted.add_judge("down", lambda _: EngineUnavailable("scripted"))
     scripted.labels_s = 0.05
-    replicas = Replicas([("a", scripted)], patience_s=0)
+    replicas = Replicas([("a", scripted)], wait_s=0)
     for name, error in (("wrong", EngineFault), ("late", DeadlineExceeded)):
         for _ in range(THRESHOLD + 1):
             with pytest.raises(error):

@@ -56,7 +56,7 @@ class Process:
         ]
 
     def client(self) -> HttpEngine:
-        return HttpEngine(f"unix:{self.socket}", patience_s=60)
+        return HttpEngine(f"unix:{self.socket}", wait_s=60)
 
     def stop(self) -> None:
         if self.child:
@@ -155,7 +155,7 @@ async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is
     child = process.start(*process.usual(), "--grace", "1")
     client = process.client()
     await client.info()
-    hasty = HttpEngine(f"unix:{process.socket}", patience_s=0.2)
+    hasty = HttpEngine(f"unix:{process.socket}", wait_s=0.2)
     named = [slow().model_copy(update={"request_id": name}) for name in "abcdefgh"]
     working = [asyncio.create_task(hasty.align(request)) for request in named]  # seconds more than its grace
     reading = await hasty.read(tiny.request(""))
@@ -165,7 +165,7 @@ async def test_a_draining_engine_takes_nothing_new_and_is_gone_when_its_grace_is
     began = time.monotonic()
     await asyncio.sleep(0.5)
     with pytest.raises(EngineUnavailable, match="no engine answers"):
-        await HttpEngine(hasty.address, patience_s=0.2).align(tiny.request())
+        await HttpEngine(hasty.address, wait_s=0.2).align(tiny.request())
     assert child.poll() is None, "it still works on what it had"
     ends = await asyncio.gather(*working, return_exceptions=True)
     assert all(isinstance(end, EngineUnavailable) for end in ends), ends

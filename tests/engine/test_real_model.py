@@ -113,7 +113,7 @@ def test_in_sixteen_bits_what_differs_are_near_ties(quantization: Literal["nf4",
 @pytest.mark.full
 def test_the_number_of_threads_changes_no_bit(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As served, in four bits: what `threads.py` chooses by speed alone must not show."""
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
     one, two = by_threads(weights_home)
     assert all(map(torch.equal, one, two))
 
@@ -122,9 +122,9 @@ def test_the_number_of_threads_changes_no_bit(weights_home: Path, monkeypatch: p
 @needs_kernel
 def test_in_tiles_it_changes_less_than_the_tiles_do(weights_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's library may add the parts of a long sum in another order: no more than company changes anyway."""
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: True)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: True)
     one, two = by_threads(weights_home)
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
     kernels, _ = by_threads(weights_home)
     assert torch.equal(one[0], two[0]), "one token goes to the kernel"
     assert not torch.equal(one[-1], kernels[-1])

@@ -19,7 +19,7 @@ from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy_fleet.entries import EntryCodec
 from aligner_proxy_fleet.leases import SharedEntries
-from aligner_proxy_fleet.server import PATIENCE_S, RedisServer
+from aligner_proxy_fleet.server import WAIT_S, RedisServer
 from aligner_proxy_fleet.shared_cache import SharedCache
 from tests.audit.conftest import counted
 from tests.faults import faults
@@ -52,13 +52,13 @@ async def gateway(
     redis: RedisProcess,
     monkeypatch: pytest.MonkeyPatch,
     name: str = "one",
-    patience_s: float = PATIENCE_S,
+    wait_s: float = WAIT_S,
 ) -> AsyncIterator[AlignerGuardrail]:
     """A gateway with a disk of its own; a machine that has other work needs more patience where Redis is well."""
     folder.mkdir(exist_ok=True)
     made = guard(folder, monkeypatch, folder / name)
     entries = EntryCodec()
-    shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", patience_s=patience_s), entries.prefix, 3600.0)
+    shared = SharedEntries(RedisServer(redis.url, "REDIS_URL", wait_s=wait_s), entries.prefix, 3600.0)
     made.pipeline = Pipeline(Engine(lambda: None), SharedCache(folder / name, 3600.0, 8, shared, entries))
     try:
         yield made
@@ -115,13 +115,13 @@ async def test_the_redis_fails(
 async def test_what_redis_holds_is_spoilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, patience_s=WELL_S) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, wait_s=WELL_S) as before:
         await deliver(before, cell)
     names = redis.command("KEYS", "*correction*")
     assert names
     for name in names:
         redis.command("SET", name, SPOILT[cell.fault](redis.command("GET", name)), "PX", "60000")
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another", patience_s=WELL_S) as after:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, "another", wait_s=WELL_S) as after:
         check(cell, await deliver(after, cell))
         assert after.pipeline.engine.seen, "what is spoilt is not used"
 
@@ -134,7 +134,7 @@ async def test_who_computes_it_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisProcess, cell: Cell
 ) -> None:
     """Another gateway holds the lease of this very correction, and never gives it back."""
-    async with gateway(tmp_path / "gateway", redis, monkeypatch, patience_s=WELL_S) as before:
+    async with gateway(tmp_path / "gateway", redis, monkeypatch, wait_s=WELL_S) as before:
         await deliver(before, cell)
     for name in redis.command("KEYS", "*correction*"):
         redis.command("DEL", name)

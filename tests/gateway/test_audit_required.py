@@ -23,7 +23,7 @@ RUDE = "It is so. You fool."
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that fails is not waited for."""
-    monkeypatch.setattr(recorder, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(recorder, "WAIT_S", 0.0)
     monkeypatch.setattr(recorder, "LAST_S", 0.0)
 
 

@@ -38,7 +38,7 @@ class PostgresProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         self.url = f"postgresql://aligner:secret-word@127.0.0.1:{self.port}/postgres"
-        self.database = Database(self.url, "AUDIT_DATABASE", patience_s=2.0)
+        self.database = Database(self.url, "AUDIT_DATABASE", wait_s=2.0)
         if self._owner is not None:
             shutil.chown(folder, self._owner)
         command = [str(_INIT), "-D", str(folder / "data"), "-U", "aligner", "-A", "trust", "--no-sync"]

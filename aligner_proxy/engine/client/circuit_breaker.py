@@ -1,11 +1,10 @@
 """Circuit breaker around an engine, so that requests do not spend their deadline on an engine that does not answer.
 
-While the circuit is closed, requests pass. After `THRESHOLD` requests in a row that met no engine (or invalid output),
-it opens and requests fail at once. After a growing pause, the next request first sends a single probe (half-open).
-After `THRESHOLD` timeouts in a row, a probe is sent before any request is refused, because a slow engine times out as
-well as a hung one. Any answer, even a refusal, shows that the engine is alive. We have our own implementation, because
-the libraries for this let every request through while half-open.
-"""
+While the circuit is closed, requests pass. After `THRESHOLD` consecutive requests that met no engine (or invalid
+output), it opens and requests fail at once. After a growing pause, the next request first sends a single probe
+(half-open). After `THRESHOLD` consecutive timeouts, a probe is sent before any request is refused, because a slow
+engine times out as well as a hung one. Any answer, even a refusal, shows that the engine is alive. We have our own
+implementation, because the libraries for this let every request through while half-open."""
 
 from __future__ import annotations
 
@@ -80,9 +79,9 @@ class Circuit:
     longest_pause_s: float = LONGEST_PAUSE_S
     state: State = State.CLOSED
     losses: int = 0
-    """Requests in a row that met no engine or got invalid output."""
+    """Consecutive requests that met no engine or got invalid output."""
     timeouts: int = 0
-    """Requests in a row that timed out."""
+    """Consecutive requests that timed out."""
     pause_s: float = FIRST_PAUSE_S
     """Length of the current pause, or of the last one."""
     until: float = 0.0

@@ -212,14 +212,14 @@ class CompletionsClient:
         *,
         key: str | None = None,
         predicts: bool = False,
-        patience_s: float = 5.0,
+        wait_s: float = 5.0,
         info_ttl_s: float = 30.0,
     ) -> None:
         self._base = base.rstrip("/")
         self._model = model
         self._predicts = predicts
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._patience_s = patience_s
+        self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
         self._connections = Connections()
         self._about: tuple[float, ServedModel] | None = None
@@ -229,7 +229,7 @@ class CompletionsClient:
         if self._about and time.monotonic() - self._about[0] < self._info_ttl_s:
             return self._about[1]
         try:
-            body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._patience_s)
+            body = await retry(lambda _: self._send("GET", "/models", None), _INFO_S, self._wait_s)
         except DeadlineExceeded:
             # this deadline is ours and not the caller's
             raise NotReady(f"the server at {self._base} does not answer") from None
@@ -243,7 +243,7 @@ class CompletionsClient:
         model = self._model or (await self.describe_model()).model
         body = request_body(request, model, predicts=self._predicts)
         remaining_s = max(0.001, deadline - time.monotonic())
-        answer = await retry(lambda _: self._send("POST", "/completions", body), remaining_s, self._patience_s)
+        answer = await retry(lambda _: self._send("POST", "/completions", body), remaining_s, self._wait_s)
         return parse_completion(answer)
 
     async def aclose(self) -> None:

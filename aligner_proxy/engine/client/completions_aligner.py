@@ -349,7 +349,7 @@ def _request_part(
     """The request for one part: its prompt, followed by the edited answer `before` this part."""
     # a stop text that the answer has itself would cut it off there
     stop = tuple(text for text in _TURN_STOPS if text not in request.answer)
-    shown_answer = prompt.text[prompt.place(passage.start) : prompt.end]
+    shown_answer = prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end]
     size = estimate_tokens(shown_answer)
     # Such a server cannot score. One token shows that it works, and costs least.
     room = 1 if request.score_only else writing_room(size)

@@ -1,7 +1,7 @@
 """HTTP client of an engine in another process, over a unix socket or a port, with its incremental sessions.
 
 A request is sent again only if the engine has not begun it: no connection, an engine that is still loading, or a full
-queue. Retries stay within the request's deadline and a limited patience. A request lost on the way is an error.
+queue. Retries stay within the request's deadline and a limited wait. A request lost on the way is an error.
 
 A session sends text as it comes, in one request at a time, each with all text gathered meanwhile. If anything goes
 wrong, the session is given up. The whole answer is then sent at its end, as if nothing had been read ahead.
@@ -63,7 +63,7 @@ from aligner_proxy.types import Correction, SegmentScore
 _Timed = AlignRequest | StatesRequest | RowsRequest | TokenLabelsRequest
 _INFO = TypeAdapter(AlignerInfo)
 _INFO_S = 5.0
-"""Seconds that an engine may take for requests that need no model, apart from the patience."""
+"""Seconds that an engine may take for requests that need no model, apart from the wait until it begins."""
 _MAX_BYTES = 32 << 20
 """Largest body of an engine's answer that is read."""
 
@@ -92,7 +92,7 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 
 
 class Connections:
-    """Pooled connections to one server; used from another event loop, they are opened anew."""
+    """Pooled connections to one server; used from another event loop, they are opened again."""
 
     def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
         self._base = base
@@ -211,7 +211,7 @@ class Asking:
 class HttpEngine:
     """An engine at an address: "unix:/path/to/socket" or "http(s)://host:port".
 
-    `patience_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
+    `wait_s` limits how long a request waits for an engine that is down, loading or full. `info_ttl_s` is how long
     the engine's description is cached, and `pool` the number of idle connections that stay open. `head_source` provides
     the taught heads that the engine lacks.
     """
@@ -220,7 +220,7 @@ class HttpEngine:
         self,
         address: str,
         *,
-        patience_s: float = 5.0,
+        wait_s: float = 5.0,
         info_ttl_s: float = 3.0,
         pool: int = 64,
         head_source: HeadSource | None = None,
@@ -228,7 +228,7 @@ class HttpEngine:
         self.address = address
         self.heads = HeadSupply(head_source, self.put_head)
         self._connections = Connections(*_parse_address(address), idle=pool)
-        self._patience_s = patience_s
+        self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
         self._info: tuple[float, AlignerInfo] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -237,8 +237,8 @@ class HttpEngine:
         """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
         if self._info and time.monotonic() - self._info[0] < self._info_ttl_s:
             return self._info[1]
-        # the deadline must not end before the patience with an engine that is loading
-        content = await self._send_patiently("GET", "/info", None, max(_INFO_S, self._patience_s))
+        # the deadline must not end before the wait for an engine that is loading
+        content = await self._send_with_retries("GET", "/info", None, max(_INFO_S, self._wait_s))
         with translate_parse_errors("the engine's /info is none of ours; check the address"):
             about = _INFO.validate_json(content)
         self._info = (time.monotonic(), about)
@@ -253,7 +253,7 @@ class HttpEngine:
         sent_request = self.heads.drop_absent_heads(request) if request.heads else request
         try:
             with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-                content = await self._send_patiently("POST", path, sent_request, request.deadline_s)
+                content = await self._send_with_retries("POST", path, sent_request, request.deadline_s)
         except LACKING:
             return await self.heads.supply_and_correct(request, partial(self._correct, path), until)
         correction = _parse_correction(content)
@@ -266,7 +266,7 @@ class HttpEngine:
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
-        content = await self._send_patiently("POST", "/v1/rows", request, request.deadline_s)
+        content = await self._send_with_retries("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
         if len(response.exchanges) != len(request.exchanges):
@@ -274,7 +274,7 @@ class HttpEngine:
         return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
-        content = await self._send_patiently("POST", "/v1/states", request, request.deadline_s)
+        content = await self._send_with_retries("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
         # one row for each text, all of one width
@@ -283,7 +283,7 @@ class HttpEngine:
         return rows
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        content = await self._send_patiently("POST", "/v1/token_labels", request, request.deadline_s)
+        content = await self._send_with_retries("POST", "/v1/token_labels", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no labels of tokens"):
             return TokenLabels.model_validate_json(content)
 
@@ -321,17 +321,17 @@ class HttpEngine:
     async def _correct(self, path: str, request: AlignRequest) -> Correction:
         """Request the correction again, after heads were uploaded."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
-            return _parse_correction(await self._send_patiently("POST", path, request, request.deadline_s))
+            return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
 
-    async def _send_patiently(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
-        """Send repeatedly until the engine begins, or once if there is no patience; each attempt has the time left."""
-        if not self._patience_s:
+    async def _send_with_retries(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
+        """Send repeatedly until the engine begins, or once if it may not wait; each attempt has the time left."""
+        if not self._wait_s:
             async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _serialise_with_deadline(request, deadline_s))
         return await retry(
             lambda left_s: self.send(method, path, _serialise_with_deadline(request, left_s)),
             deadline_s,
-            self._patience_s,
+            self._wait_s,
         )
 
     async def send(self, method: str, path: str, content: bytes | None) -> bytes:

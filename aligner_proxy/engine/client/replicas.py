@@ -1,7 +1,7 @@
 """Several engines as one: a request goes to the least loaded healthy replica, and to another if that fails.
 
 A correction has no side effects, so a lost request may be sent to another replica. A replica that cannot be reached, or
-fails several times in a row, gets no requests during a growing pause. Afterwards it is tried with one request at a
+has several consecutive failures, gets no requests during a growing pause. Afterwards it is tried with one request at a
 time. If all replicas are unhealthy, all are tried, because a bad replica is better than none.
 """
 
@@ -133,11 +133,11 @@ class Replicas:
         self,
         engines: Sequence[tuple[str, Engine]],
         *,
-        patience_s: float = 5.0,
+        wait_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
-        self._patience_s = patience_s
+        self._wait_s = wait_s
         self._clock = clock
         self._turn = 0
 
@@ -151,9 +151,9 @@ class Replicas:
             return about
 
         try:
-            return await self._try_replicas(ask, max(self._patience_s, _INFO_S), divided=True)
+            return await self._try_replicas(ask, max(self._wait_s, _INFO_S), divided=True)
         except DeadlineExceeded:
-            return await self._try_replicas(ask, max(self._patience_s, _LATE_INFO_S), divided=True)
+            return await self._try_replicas(ask, max(self._wait_s, _LATE_INFO_S), divided=True)
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct one answer on the least loaded replica, or on another if that fails, within `request.deadline_s`."""
@@ -250,12 +250,12 @@ class Replicas:
         divided: bool = False,
         excused: _Errors = (),
     ) -> _T:
-        """Return the first success of `ask`; try all replicas again while they are away or full and patience lasts.
+        """Return the first success of `ask`; try all replicas again while they are away or full and time is left.
 
         With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
         """
         ask_once = partial(self._ask_in_turn, ask, divided=divided, excused=excused)
-        return await retry(ask_once, deadline_s, self._patience_s)
+        return await retry(ask_once, deadline_s, self._wait_s)
 
     async def _ask_in_turn(
         self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool, excused: _Errors

@@ -1,4 +1,4 @@
-"""Retry of requests that an engine has not begun, within the request's deadline and a limited patience.
+"""Retry of requests that an engine has not begun, within the request's deadline and a limited wait.
 
 A request is sent again only if the engine has not begun it: no connection, an aligner that is still loading, or a full
 queue.
@@ -26,18 +26,18 @@ class NotReady(EngineUnavailable):
     """The engine has not begun the request: nothing listens, or the aligner is still loading."""
 
 
-async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, patience_s: float) -> _T:
-    """Call `ask` with the remaining seconds, repeatedly until the engine begins, for at most `patience_s` seconds.
+async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s: float) -> _T:
+    """Call `ask` with the remaining seconds, repeatedly until the engine begins, for at most `wait_s` seconds.
 
-    Raises `DeadlineExceeded` after `deadline_s`, and the last refusal once patience is used up.
+    Raises `DeadlineExceeded` after `deadline_s`, and the last refusal once the wait is over.
     """
     until = time.monotonic() + deadline_s
-    patience = time.monotonic() + min(deadline_s, patience_s)
+    last_try = time.monotonic() + min(deadline_s, wait_s)
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((NotReady, EngineOverloaded)),
         wait=_wait,
-        # no wait that would outlast the patience
-        stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= patience,
+        # no pause that would end after the last try
+        stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= last_try,
         reraise=True,
     )
     attempt: AttemptManager | None = None

@@ -58,9 +58,9 @@ class _Answer(LooseModel):
 class VllmScorer:
     """An engine that judges answers and never edits them; for `EditedEngine`. `address` is vllm://host:port."""
 
-    def __init__(self, address: str, *, patience_s: float = 5.0) -> None:
+    def __init__(self, address: str, *, wait_s: float = 5.0) -> None:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
-        self._patience_s = patience_s
+        self._wait_s = wait_s
         self._connections = Connections()
         self._about: tuple[float, AlignerInfo] | None = None
         self._asking: asyncio.Task[AlignerInfo] | None = None
@@ -139,9 +139,9 @@ class VllmScorer:
         return self._heads[name]
 
     async def _ask(self, data: dict[str, Any], deadline_s: float) -> _Data:
-        """Send `data` to the plugin, patiently, and return its answer; raises the error that the plugin reports."""
+        """Send `data` to the plugin, with retries, and return its answer; raises the error that the plugin reports."""
         body = {"data": data}
-        content = await retry(lambda _: self._send(body), deadline_s, self._patience_s)
+        content = await retry(lambda _: self._send(body), deadline_s, self._wait_s)
         with wire.translate_parse_errors(
             f"{self._base}/pooling sent something that is no verdict; is aligner-proxy-vllm installed?"
         ):

@@ -281,7 +281,7 @@ class AnswerEditor:
         tokenizer = self._runner.tokenizer
         start = passage.start
         prompt = passage.fitted.prompt
-        own_text = prompt.text[prompt.place(start) : prompt.end]
+        own_text = prompt.text[prompt.offset_in_prompt(start) : prompt.end]
         gap = self._division.pieces[passage.part.own - 1].gap if before else ""
         pieces = tokenizer.pieces(gap + own_text)
         lookup = [*pieces.ids, tokenizer.eos]

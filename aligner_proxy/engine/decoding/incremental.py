@@ -265,7 +265,7 @@ class AnswerReader:
 
     def _count_firm_tokens(self, prompt: Fitted) -> int:
         """Number of tokens that further text cannot change: all before those of the last word."""
-        end = prompt.prompt.place(firm_length(self._text))
+        end = prompt.prompt.offset_in_prompt(firm_length(self._text))
         return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
 
     def _add_scores(

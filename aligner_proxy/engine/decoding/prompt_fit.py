@@ -116,7 +116,9 @@ class PromptFrame:
         """
         prompt = prompts.render(self.family, self.query, answer, self.objectives)
         before = previous.prompt.text
-        encoded = self.tokenizer.prompt_after(previous.encoded, before, prompt.text, prompt.place(common_length))
+        encoded = self.tokenizer.prompt_after(
+            previous.encoded, before, prompt.text, prompt.offset_in_prompt(common_length)
+        )
         return Fitted(prompt, encoded, [], 0, previous.shared)
 
     def division(self, segments: Iterable[Segment] = ()) -> Division:

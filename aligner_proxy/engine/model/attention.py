@@ -49,12 +49,12 @@ class AttentionRow:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Rows that are attended to together: indices of their queries [rows, fed] and slots [rows, context]."""
+    """Rows that are attended to together: indices of their queries [rows, new] and slots [rows, context]."""
 
     queries: Tensor
     slots: Tensor
     mask: Tensor | None
-    """[rows, 1, fed, context], True where a query may see a key; None for one plain causal prompt."""
+    """[rows, 1, new, context], True where a query may see a key; None for one plain causal prompt."""
     shared: int
     """Number of first context tokens that all queries may see, so that they need no mask."""
 
@@ -146,7 +146,7 @@ def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
 
 
 def _make_mask(rows: Sequence[AttentionRow], new_count: int, context_length: int) -> Tensor:
-    """The mask [rows, 1, fed, context]: a query may see the keys up to its own position in its sequence."""
+    """The mask [rows, 1, new, context]: a query may see the keys up to its own position in its sequence."""
     device = rows[0].context.device
     steps = torch.arange(new_count, device=device)
     places = torch.arange(context_length, device=device)
@@ -187,7 +187,7 @@ def attend(
 
 
 def _attend_by_kernel(queries: Tensor, keys: Tensor, values: Tensor, group: RowGroup, scale: float | None) -> Tensor:
-    """Attention by torch's kernel: queries [rows, heads, fed, size] over keys [rows, key heads, context, size]."""
+    """Attention by torch's kernel: queries [rows, heads, new, size] over keys [rows, key heads, context, size]."""
     repeat = queries.shape[1] // keys.shape[1]
     keys = keys.repeat_interleave(repeat, dim=1)
     values = values.repeat_interleave(repeat, dim=1)
@@ -223,7 +223,7 @@ def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: Ro
 
 def _multiply(queries: Tensor, keys: Tensor) -> Tensor:
     """The products of all queries with all keys; for several sequences in tiles transposed, in a third of the time."""
-    if len(keys) > 1 and cpu_kernels.has_tiles():
+    if len(keys) > 1 and cpu_kernels.has_amx():
         return cpu_kernels.multiply_transposed(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)
 

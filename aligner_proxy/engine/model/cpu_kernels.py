@@ -65,7 +65,7 @@ def check_versions() -> bool:
 
 
 @cache
-def has_tiles() -> bool:
+def has_amx() -> bool:
     """Whether this CPU multiplies bf16 matrices in tiles."""
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
@@ -74,7 +74,7 @@ def kept_bytes(weight_count: int) -> int:
     """Bytes that a model with `weight_count` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
     # bf16: two bytes per weight
     size = 2 * weight_count
-    if not (check_versions() and has_tiles()) or size > KEPT:
+    if not (check_versions() and has_amx()) or size > KEPT:
         return 0
     free_bytes = memory.available()
     # at most a quarter of the free memory (`KEPT`)
@@ -89,7 +89,7 @@ def install(model: nn.Module) -> int:
     direct_layers = [layer for layer in layers if _install_kernel(layer)]
     if direct_layers:
         _unmap_file(model, layers)
-    if direct_layers and has_tiles():
+    if direct_layers and has_amx():
         _use_tiles(direct_layers)
     return len(direct_layers)
 
@@ -261,7 +261,7 @@ def compute_logits(output: nn.Module, states: Tensor) -> Tensor:
     On a CPU with tiles, few rows are computed as a transposed product of at least two rows, which halves the time.
     """
     weight = output.weight
-    if weight.dtype is not torch.bfloat16 or weight.is_cuda or not has_tiles():
+    if weight.dtype is not torch.bfloat16 or weight.is_cuda or not has_amx():
         return output(states)  # type: ignore[no-any-return]
     if len(states) > FEW:
         return output(pad_rows(states))[: len(states)]  # type: ignore[no-any-return]

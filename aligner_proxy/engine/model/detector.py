@@ -40,7 +40,7 @@ def find_spans(prompt: Prompt, segments: Sequence[Segment], offsets: Sequence[tu
     the last sentence shows whether something is missing. A head that read only the prompt's last words learned whether
     an ending was asked for, but not whether it was there (docs/lab).
     """
-    places = [(prompt.place(segment.start), prompt.place(segment.end)) for segment in segments]
+    places = [(prompt.offset_in_prompt(segment.start), prompt.offset_in_prompt(segment.end)) for segment in segments]
     has_end = bool(segments) and not segments[-1].text
     if has_end:
         # the prompt's own words after the answer stand for its end
@@ -65,7 +65,9 @@ def find_spans_with_words(prompt: Prompt, segments: Sequence[Segment], offsets: 
 def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple[int, int]]) -> tuple[range, ...]:
     """The tokens of words in a segment that are judged by themselves, too."""
     return tuple(
-        find_tokens(prompt.place(segment.start + start), prompt.place(segment.start + end), offsets)
+        find_tokens(
+            prompt.offset_in_prompt(segment.start + start), prompt.offset_in_prompt(segment.start + end), offsets
+        )
         for start, end in judged_words(segment.text)
     )
 

@@ -354,11 +354,11 @@ class ModelRunner:
 
 
 def _find_cpu_name() -> str:
-    """The CPU's name (its architecture if unknown), plus ", in tiles" if it multiplies so; part of `machine`."""
+    """The CPU's name (its architecture if unknown), plus ", AMX" if it multiplies so; part of `machine`."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), machine())
-    return f"{name}, in tiles" if cpu_kernels.has_tiles() else name
+    return f"{name}, AMX" if cpu_kernels.has_amx() else name
 
 
 def _choose_greedily(logits: Tensor, feed: Feed) -> list[int]:

@@ -32,13 +32,13 @@ class _Size:
 
 
 class ThreadTuner:
-    """Chooses among one thread, half of `most` and `most`; calls `resize` with the choice, afterwards with `most`."""
+    """Chooses among one thread, half of `most` and `most`; calls `set_threads` with it, afterwards with `most`."""
 
-    def __init__(self, most: int, resize: Callable[[int], object]) -> None:
+    def __init__(self, most: int, set_threads: Callable[[int], object]) -> None:
         self.most = most
-        self._resize = resize
+        self._set_threads = set_threads
         self._choices = sorted({1, max(1, most // 2), most})
-        self._sizes: dict[int, _Size] = {}
+        self._passes_by_size: dict[int, _Size] = {}
 
     @contextmanager
     def time_forward(self, tokens: int) -> Iterator[None]:
@@ -47,15 +47,15 @@ class ThreadTuner:
             yield
             return
         # sizes are grouped by powers of two
-        size = self._sizes.setdefault(min(tokens, _LARGE).bit_length(), _Size())
+        size = self._passes_by_size.setdefault(min(tokens, _LARGE).bit_length(), _Size())
         threads, is_new = self._choose_threads(size)
-        self._resize(threads)
+        self._set_threads(threads)
         started = perf_counter()
         try:
             yield
         finally:
             cost = (perf_counter() - started) / (tokens + _FIXED)
-            self._resize(self.most)
+            self._set_threads(self.most)
         # If this number of threads is tried again after a while, its old average is discarded.
         before = cost if is_new else size.costs[threads]
         size.costs[threads] = before + _NEWEST * (cost - before)

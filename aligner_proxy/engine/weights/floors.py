@@ -53,7 +53,7 @@ class CorrectionCosts(NamedTuple):
     nothing_flagged: CostRange
     """All is read once."""
     all_written: CostRange
-    """The whole answer is written anew, token by token."""
+    """The whole answer is rewritten, token by token."""
 
 
 def find_card(name: str) -> GpuRates | None:

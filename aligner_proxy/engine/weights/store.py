@@ -71,7 +71,7 @@ class WeightStore:
         folder = self.folder(prepared)
         if not folder.exists():
             return None
-        fix = f"remove {folder} and start again, which makes it anew"
+        fix = f"remove {folder} and start again, which makes it again"
         stored = _read_prepared(folder / STORED, fix)
         if stored.content_hash != prepared.content_hash:
             raise WeightsError(f"{folder / STORED} was made from other weights; {fix}")
@@ -102,7 +102,7 @@ class WeightStore:
         self.root.mkdir(parents=True, exist_ok=True)
         _record_path(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
-    def recall(self, name: str, quantization: str) -> Prepared | None:
+    def find_prepared(self, name: str, quantization: str) -> Prepared | None:
         """The prepared weights that `remember` recorded, if they still exist."""
         path = _record_path(self.root, name, quantization)
         if not path.exists():

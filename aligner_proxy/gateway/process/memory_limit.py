@@ -41,7 +41,7 @@ class MemoryLimit:
         return await self._wait_above(pid, 1.0, 1)
 
     async def _wait_above(self, pid: int, share: float, looks: int) -> int:
-        """Wait until the share of the limit was exceeded at `looks` checks in a row; never returns without a limit."""
+        """Wait until the share of the limit was exceeded at `looks` consecutive checks; without a limit, forever."""
         looks_above = 0
         while True:
             await asyncio.sleep(self.look_s)

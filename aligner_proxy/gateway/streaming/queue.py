@@ -36,7 +36,7 @@ from aligner_proxy.types import OnSkip
 UPSTREAM_ERRORS = (Exception,)
 RELIEVED_S = 1.0
 """Shortest time between two parts that are cut because all streams together hold too much; keeps parts useful."""
-PATIENCE_S = 5.0
+WAIT_S = 5.0
 """Seconds that a stream waits for room taken by other streams."""
 _SLICE_BYTES = 1 << 16
 """Bytes of one item that are decoded at once, before other tasks get their turn."""
@@ -60,7 +60,7 @@ class StreamRoom:
 
     account: StreamAccount
     relieved_at: float = 0.0
-    is_shed: bool = False
+    gave_up_holding: bool = False
     """Whether the stream was shed for lack of room; the rest is delivered unchanged, or blocked."""
 
 
@@ -227,10 +227,10 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await self.relieve()
         while self._room.account.full and self.waits and not self.needs_more:
             # A stream that is shed already only waits for its own client.
-            crowded_out = not self._room.is_shed and self._room.account.over_share
-            if crowded_out or not (await self._room.account.wait_for_room(PATIENCE_S) or self._room.is_shed):
+            crowded_out = not self._room.gave_up_holding and self._room.account.over_share
+            if crowded_out or not (await self._room.account.wait_for_room(WAIT_S) or self._room.gave_up_holding):
                 metrics.record_stream_shed(self._request.state)
-                self._room.is_shed = True
+                self._room.gave_up_holding = True
                 self.give_way()
 
     async def _enqueue(self, event: StreamEvent) -> None:

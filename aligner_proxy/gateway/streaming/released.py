@@ -80,7 +80,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             )
             notify = partial(_note_change, self.changed, self._answer_texts)
         text = GrowingAnswer(pipeline, policy, facts, notify, whole=is_whole, texts=self._answer_texts)
-        if self._room.is_shed:
+        if self._room.gave_up_holding:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
         return text
@@ -140,7 +140,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     def give_way(self) -> None:
         """Give up undecided texts, because the stream is shed."""
-        self._room.is_shed = True
+        self._room.gave_up_holding = True
         for text in self._list_undecided():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
@@ -208,7 +208,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items whose texts are all decided."""
         self._raise_if_blocked(self._texts.values())
-        if self._room.is_shed and self._request.side is not None:
+        if self._room.gave_up_holding and self._request.side is not None:
             self._request.side.raise_if_pending()
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):

@@ -51,7 +51,7 @@ from aligner_proxy.types import (
 
 log = logging.getLogger(__name__)
 SECOND_TRY = "second_try"
-"""The reason of an outcome whose text the editor wrote anew."""
+"""The reason of an outcome whose text the editor rewrote."""
 WOULD_TRY = "would_second_try"
 """The corresponding reason in shadow mode."""
 _MIN_TOKENS = 512

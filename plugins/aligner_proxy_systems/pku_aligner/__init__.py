@@ -12,7 +12,7 @@ from aligner_proxy_systems.pku_aligner.corrector import PkuAligner, Settings
 
 def _make(settings: Settings) -> Corrector:
     # The policy decides about retries, as with the main engine; the breaker avoids waiting for a dead engine.
-    return PkuAligner(Breaker(HttpEngine(settings.engine, patience_s=0.0)))
+    return PkuAligner(Breaker(HttpEngine(settings.engine, wait_s=0.0)))
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """Satisfies `Chat`; gets the router anew for every call, because LiteLLM replaces it when its models change."""
+    """Satisfies `Chat`; gets the router again for every call, because LiteLLM replaces it when its models change."""
 
     def __init__(self, group: str, router: Routers) -> None:
         self._group = group

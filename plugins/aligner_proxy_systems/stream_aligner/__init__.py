@@ -10,7 +10,7 @@ from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAlign
 
 
 def _make(settings: Settings) -> Corrector:
-    return StreamAligner(settings, CompletionsClient(settings.engine, settings.model, patience_s=0.0))
+    return StreamAligner(settings, CompletionsClient(settings.engine, settings.model, wait_s=0.0))
 
 
 @hookimpl

@@ -25,7 +25,7 @@ from aligner_proxy.concurrency import ErrorTranslation
 from aligner_proxy.errors import AuditError
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy_fleet.errors import DatabaseAway
-from aligner_proxy_fleet.location import PATIENCE_S, Database
+from aligner_proxy_fleet.location import WAIT_S, Database
 
 _CONNECT_S = 2
 """Timeout in seconds of connecting, for each address of the server; the library's minimum."""
@@ -114,18 +114,18 @@ STEPS = (
 
 
 class _Connection(psycopg.Connection[Any]):
-    """A connection on which no call waits longer than `patience_s` seconds."""
+    """A connection on which no call waits longer than `wait_s` seconds."""
 
-    patience_s = PATIENCE_S
+    wait_s = WAIT_S
 
     def wait(self, gen: Any, interval: float = _CHECK_S, timeout: float | None = None) -> Any:
         """Wait for the end of a call; raises an error of psycopg if it takes too long."""
-        return super().wait(_limit_wait(gen, self.patience_s), min(interval, _CHECK_S), timeout)
+        return super().wait(_limit_wait(gen, self.wait_s), min(interval, _CHECK_S), timeout)
 
 
-def _limit_wait(gen: Any, patience_s: float) -> Generator[Any, Any, Any]:
+def _limit_wait(gen: Any, wait_s: float) -> Generator[Any, Any, Any]:
     """Pass on what a psycopg call waits for; after the timeout raise `ConnectionTimeout`."""
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + wait_s
     try:
         request = next(gen)
         while True:
@@ -151,7 +151,7 @@ def _connect(database: Database) -> _Connection:
             keepalives_interval=5,
             keepalives_count=3,
         )
-        connection.patience_s = database.patience_s
+        connection.wait_s = database.wait_s
         return connection
 
 
@@ -193,11 +193,11 @@ class DatabaseStore(AuditStore):
         self._database = database
         self._server = _connect(database)
         try:
-            limit_ms = int(database.patience_s * 1000)
+            limit_ms = int(database.wait_s * 1000)
             # A host that loses its network while it writes must not hold the lock for long.
             self.rows(
                 f"SET search_path = aligner_audit; SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; "
-                f"SET idle_in_transaction_session_timeout = {int((busy_s + database.patience_s) * 1000)}"
+                f"SET idle_in_transaction_session_timeout = {int((busy_s + database.wait_s) * 1000)}"
             )
             if durable and self.rows("SELECT current_setting('synchronous_commit')")[0][0] == "off":
                 self.rows("SET synchronous_commit = on")
@@ -263,12 +263,12 @@ class DatabaseStore(AuditStore):
         """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; always returns 0 pages."""
         # VACUUM takes as long as the tables are large, so no timeout applies to it.
         self.rows("SET statement_timeout = 0")
-        self._server.patience_s = float("inf")
+        self._server.wait_s = float("inf")
         try:
             for table in ("entries", "reviews", "review_leases"):
                 self.rows(f"VACUUM aligner_audit.{table}")
         finally:
-            self._server.patience_s = self._database.patience_s
+            self._server.wait_s = self._database.wait_s
         return 0
 
     def empty_log(self) -> None:

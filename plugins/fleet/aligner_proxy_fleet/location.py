@@ -13,7 +13,7 @@ from aligner_proxy.plugins.api import ServerAddress
 if TYPE_CHECKING:
     from aligner_proxy_fleet.database import DatabaseLease, DatabaseStore
 
-PATIENCE_S = 5.0
+WAIT_S = 5.0
 """Default timeout of a database call, in seconds."""
 
 
@@ -23,7 +23,7 @@ class Database:
 
     url: str = field(repr=False)
     name: str
-    patience_s: float = PATIENCE_S
+    wait_s: float = WAIT_S
 
     @classmethod
     def from_address(cls, address: ServerAddress) -> Database:
@@ -48,5 +48,5 @@ class Database:
 
         return DatabaseLease(self)
 
-    def with_patience(self, seconds: float) -> Database:
-        return replace(self, patience_s=seconds)
+    def with_wait_limit(self, seconds: float) -> Database:
+        return replace(self, wait_s=seconds)

@@ -1,6 +1,6 @@
 """The Redis server that gateways share: every call has a timeout, and while the server is away nobody waits for it.
 
-A call that fails or takes longer than `PATIENCE_S` marks the server as away, and later calls fail at once. A
+A call that fails or takes longer than `WAIT_S` marks the server as away, and later calls fail at once. A
 background task then probes the server, so no request is slowed down by detecting its return. A server that refuses
 writes (full memory, or a replica) is still read. Texts go to Redis only in encoded entries (entries.py). No message
 contains the server's address, because it may contain a password.
@@ -22,7 +22,7 @@ from aligner_proxy_fleet.metrics import REDIS_FAILURES, REDIS_UP
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-PATIENCE_S = 0.25
+WAIT_S = 0.25
 """Timeout of a call in seconds; waiting longer would cost more than working without Redis."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -41,10 +41,10 @@ log = logging.getLogger("aligner_proxy.fleet")
 class RedisServer:
     """A server by its URL; `name` is the variable with the URL. Only the event loop that first uses it may use it."""
 
-    def __init__(self, url: str, name: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, url: str, name: str, *, wait_s: float = WAIT_S) -> None:
         self.name = name
         self._url = url
-        self._patience_s = patience_s
+        self._wait_s = wait_s
         self._client: Redis | None = None
         self._returning: asyncio.Task[None] | None = None
         self._pause_s = 0.0
@@ -83,7 +83,7 @@ class RedisServer:
 
     def new_client(self) -> Redis:
         """A client with its own connections, which the caller must close; it connects with its first call."""
-        return open_client(self._url, self._patience_s)
+        return open_client(self._url, self._wait_s)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -109,7 +109,7 @@ class RedisServer:
         from redis.exceptions import RedisError, ResponseError
 
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._wait_s):
                 return await work(self._open_client())
         except TimeoutError:
             raise RedisAway("Timeout") from None
@@ -120,7 +120,7 @@ class RedisServer:
 
     def _open_client(self) -> Redis:
         if self._client is None:
-            self._client = open_client(self._url, self._patience_s)
+            self._client = open_client(self._url, self._wait_s)
         return self._client
 
     def _mark_away(self, fault: str) -> None:
@@ -172,17 +172,17 @@ class RedisServer:
         REDIS_UP.labels(self.name, "writes").set(not is_away and self._takes_writes)
 
 
-def open_client(url: str, patience_s: float) -> Redis:
-    """A client with the timeout `patience_s` and without retries; it connects with its first call."""
+def open_client(url: str, wait_s: float) -> Redis:
+    """A client with the timeout `wait_s` and without retries; it connects with its first call."""
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     settings: dict[str, Any] = {
-        "socket_timeout": patience_s,
-        "socket_connect_timeout": patience_s,
+        "socket_timeout": wait_s,
+        "socket_connect_timeout": wait_s,
         "max_connections": _CONNECTIONS,
-        "timeout": patience_s,
+        "timeout": wait_s,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "aligner-proxy",
         "decode_responses": False,

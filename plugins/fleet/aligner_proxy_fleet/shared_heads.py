@@ -284,7 +284,7 @@ def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
 
 
 def _write_revisions(store: HeadStore, revisions: Mapping[str, KnownRevision]) -> None:
-    """Store the last known revisions; a failure is ignored, and the next exchange compares anew."""
+    """Store the last known revisions; a failure is ignored, and the next exchange compares again."""
     with contextlib.suppress(OSError):
         data = json.dumps({name: revision.model_dump() for name, revision in revisions.items()}, indent=1)
         write_atomically(store.folder / _KNOWN, data.encode())

@@ -116,7 +116,7 @@ def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
     return False
 
 
-def is_so_long_before(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
+def is_offset_from(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
     """Whether a time of day lies one of these numbers of minutes before or after another time of the sentence."""
     if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False

@@ -32,7 +32,7 @@ class FactDecision:
     editor: EditorUse | None = None
     judge: JudgeUse | None = None
     is_by_words: bool = False
-    """Whether nobody could be asked, so that words have to decide anew."""
+    """Whether nobody could be asked, so that words have to decide again."""
 
     @property
     def has_doubts(self) -> bool:

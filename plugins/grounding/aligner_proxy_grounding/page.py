@@ -17,7 +17,7 @@ from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.dates import DAYS
 from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.forms.reading import PLAIN, Conventions
-from aligner_proxy_grounding.passages import MONEY_OF_PAGE, SAME_CLAUSE, SAME_SENTENCE, read_passages
+from aligner_proxy_grounding.passages import CURRENCY_OF_PAGE, SAME_CLAUSE, SAME_SENTENCE, read_passages
 from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, words
 
@@ -153,8 +153,8 @@ def read_page(name: str, text: str) -> ReferencePage:
 
 def _conventions_of(text: str) -> Conventions:
     """What the page tells of pounds and of the order of day and month."""
-    money = MONEY_OF_PAGE.search(text)
-    has_sterling = _STERLING.search(text) or (money and money.group(1).lower() == "pounds")
+    currency = CURRENCY_OF_PAGE.search(text)
+    has_sterling = _STERLING.search(text) or (currency and currency.group(1).lower() == "pounds")
     orders = {bool(match["month_first"]) for match in _DATE_ORDER.finditer(text)}
     return Conventions(not has_sterling, orders.pop() if len(orders) == 1 else None)
 

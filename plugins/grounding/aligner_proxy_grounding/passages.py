@@ -32,13 +32,13 @@ _UNIT_OF_COLUMN = re.compile(
     r"(?:\(|\bin |^)((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$",
     re.IGNORECASE,
 )
-_MONEY_OF_COLUMN = re.compile(
+_CURRENCY_OF_COLUMN = re.compile(
     r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|"
     r"[\u20ac\u00a3$])(?=[),.;]|$)",
     re.IGNORECASE,
 )
 """Units that a column heading names for the numbers below it."""
-MONEY_OF_PAGE = re.compile(
+CURRENCY_OF_PAGE = re.compile(
     r"\b(?:prices?|amounts|fees|charges|rates|sums)\b[^.|\n]{0,40}?\b(?:in|are|NZ|US|Swiss|Canadian|Australian)\s"
     r"(?:[a-z ]{0,12}\s)?\(?(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor)\b",
     re.IGNORECASE,
@@ -77,12 +77,12 @@ class PagePassage:
         return next((line for start, line in reversed(self.breaks) if start <= place), self.line)
 
 
-def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money: str) -> str:
+def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], currency: str) -> str:
     """Add to a bare number in a table the unit from its column's heading, else from the headings above the table.
 
     Without a unit it counts what the row's label names: "Users | 5".
 
-    The first two entries of `above` are the row's and the column's headings. `money` is the currency named for the
+    The first two entries of `above` are the row's and the column's headings. `currency` is the currency named for the
     whole page; it applies to tables of prices.
     """
     heads_text = " ".join(text for text, _ in above[:2])
@@ -93,10 +93,10 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money
     unit = _UNIT_OF_COLUMN.search(column)
     if unit:
         return f"{cell} {unit.group(1)}"
-    heads = [column] if _MONEY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
-    units = {match.group(1).lower() for text in heads for match in _MONEY_OF_COLUMN.finditer(text)}
-    if not units and money and _COST in {word for text, _ in above for word in words(text)}:
-        units = {money}
+    heads = [column] if _CURRENCY_OF_COLUMN.search(column) else [text for text, _ in above[2:]]
+    units = {match.group(1).lower() for text in heads for match in _CURRENCY_OF_COLUMN.finditer(text)}
+    if not units and currency and _COST in {word for text, _ in above for word in words(text)}:
+        units = {currency}
     if units:
         # with several currencies in the headings it is open which one applies
         return f"{cell} {units.pop()}" if len(units) == 1 else cell
@@ -105,8 +105,8 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], money
 
 def read_passages(text: str) -> Iterator[PagePassage]:
     """The sentences and cells of a page with their context."""
-    money = MONEY_OF_PAGE.search(text)
-    reader = _PageReader(money.group(1).lower() if money else "")
+    currency = CURRENCY_OF_PAGE.search(text)
+    reader = _PageReader(currency.group(1).lower() if currency else "")
     front = _FRONT_MATTER.match(text)
     front_lines = front.group().count("\n") + 1 if front else 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -117,8 +117,8 @@ def read_passages(text: str) -> Iterator[PagePassage]:
 class _PageReader:
     """Line-by-line reader of a page."""
 
-    def __init__(self, money: str) -> None:
-        self._money = money
+    def __init__(self, currency: str) -> None:
+        self._currency = currency
         self._headings: dict[int, str] = {}
         self._paragraph: list[tuple[int, str]] = []
         self._announced = ""
@@ -203,7 +203,9 @@ class _PageReader:
             above = [(column, SAME_CLAUSE), *self._headings_above()]
             if n:
                 above.insert(0, (label, SAME_CLAUSE))
-            yield PagePassage(_with_unit(cell, column, above, self._money), number, tuple(above), number, is_cell=True)
+            yield PagePassage(
+                _with_unit(cell, column, above, self._currency), number, tuple(above), number, is_cell=True
+            )
 
     def _item(self, number: int, indent: int, text: str) -> None:
         """Start a list item; items with the same or a larger indent are no longer its parents."""

@@ -19,8 +19,8 @@ from aligner_proxy_grounding.derived import (
     follows_from_question,
     is_length_of_word,
     is_multiple,
+    is_offset_from,
     is_result,
-    is_so_long_before,
     is_within_range,
 )
 from aligner_proxy_grounding.evidence import FactSubject
@@ -388,7 +388,7 @@ class Grounder:
         near = self.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
         if any(is_multiple(fact, statement.fact, terms, text) for _, statement in near):
             return True
-        return is_so_long_before(fact, beside, self.matcher.minutes_said_of(subject))
+        return is_offset_from(fact, beside, self.matcher.minutes_said_of(subject))
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
         """The statements that facts of the answer confirm, not counting one confirmation of `excluded`."""

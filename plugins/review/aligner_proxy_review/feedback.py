@@ -151,7 +151,7 @@ class Feedback:
 
     def _count_call(self, tenant: str) -> EndpointRefusal | None:
         """Count one call of a tenant in this minute; returns HTTP 429 beyond the limit."""
-        # a list that is changed in place; a new value would start the minute anew
+        # a list that is changed in place; a new value would start the minute again
         count = self._counts.setdefault(tenant, [0])
         if count[0] >= self._rpm:
             FEEDBACK.labels("limited").inc()

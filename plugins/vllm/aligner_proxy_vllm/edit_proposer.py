@@ -2,7 +2,7 @@
 
 A correction mostly repeats the answer, so a pointer into the prompt tells which tokens are likely next. Drafts are
 lossless: the model verifies every token, so a bad draft costs time but never changes text. When the written text
-differs from the copy, the pointer is set anew by the first rule that applies:
+differs from the copy, the pointer is set again by the first rule that applies:
 
 1. after the last four written tokens or fewer, where they occur in the prompt nearest to the break;
 2. after the last written token within a small window (a deletion, or the end of an insertion);

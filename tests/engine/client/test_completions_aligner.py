@@ -52,7 +52,7 @@ def aligner(
     base: str, model: str | None = None, family: prompts.Template = FAMILY, *, revision: str = "", **options: object
 ) -> CompletionsAligner:
     """An aligner at a completions server."""
-    completer = CompletionsClient(base, model, patience_s=0.0, **options)  # type: ignore[arg-type]
+    completer = CompletionsClient(base, model, wait_s=0.0, **options)  # type: ignore[arg-type]
     window = None if revision != "small" else 512
     _opened.append(CompletionsAligner(completer, family, window=window, revision=revision))
     return _opened[-1]
@@ -253,7 +253,9 @@ def test_what_is_sent_fits_by_estimate(window: int, turns: list[str], answer: st
     for part in division.parts:
         passage = division.passage(part)
         prompt = framed.render_prompt(passage.undisguised)
-        room = writing_room(completions_aligner.estimate_tokens(prompt.text[prompt.place(passage.start) : prompt.end]))
+        room = writing_room(
+            completions_aligner.estimate_tokens(prompt.text[prompt.offset_in_prompt(passage.start) : prompt.end])
+        )
         assert completions_aligner.estimate_tokens(prompt.text) + room <= window + 2 * len(passage.pieces)
         assert prompt.original == veil_controls(passage.undisguised.text)
 

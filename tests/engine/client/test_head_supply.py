@@ -91,7 +91,7 @@ async def engine() -> AsyncIterator[LocalEngine]:
 async def client_of(engine: Any, path: Path, source: HeadSource | None = None) -> AsyncIterator[HttpEngine]:
     """A client over a socket, with this source."""
     async with serving(engine, path) as plain:
-        client = HttpEngine(plain.address, patience_s=2.0, head_source=source)
+        client = HttpEngine(plain.address, wait_s=2.0, head_source=source)
         yield client
         await client.aclose()
 
@@ -116,7 +116,7 @@ async def test_a_head_that_the_engine_lacks_is_uploaded_once(engine: LocalEngine
 
 async def test_an_engine_that_began_anew_gets_its_heads_again(tmp_path: Path) -> None:
     store = Store(LOUD)
-    client = HttpEngine(f"unix:{tmp_path / 'e.sock'}", patience_s=2.0, head_source=store)
+    client = HttpEngine(f"unix:{tmp_path / 'e.sock'}", wait_s=2.0, head_source=store)
     for _ in range(2):
         fresh = LocalEngine(aligner)
         await fresh.start()
@@ -188,7 +188,7 @@ async def test_all_replicas_get_a_head(tmp_path: Path) -> None:
     for each in engines:
         await each.start()
     async with engine_at(engines[0]) as first, engine_at(engines[1]) as second:
-        gone = ("gone", HttpEngine(f"unix:{tmp_path / 'none.sock'}", patience_s=0.0))
+        gone = ("gone", HttpEngine(f"unix:{tmp_path / 'none.sock'}", wait_s=0.0))
         together = Replicas([gone, ("a", HttpEngine(first)), ("b", HttpEngine(second))])
         assert await together.put_head(LOUD.to_bytes()) == NAME
         for each in engines:

@@ -248,7 +248,7 @@ async def test_real_servers_a_tiny_head_here_and_an_editor_there(monkeypatch: py
 
 
 async def test_an_editor_that_is_away_or_slow_or_too_small_is_named() -> None:
-    away = CompletionsClient(f"http://127.0.0.1:{refused_port()}/v1", "big", patience_s=0.0)
+    away = CompletionsClient(f"http://127.0.0.1:{refused_port()}/v1", "big", wait_s=0.0)
     with pytest.raises(EngineUnavailable):
         await EditedEngine(scorer(1), CompletionsAligner(away, FAMILY)).align(tiny.request(ANSWER))
     async with completing(Completions(lambda body: "x", delay_s=30.0)) as base:

@@ -106,7 +106,7 @@ async def test_a_full_engine_says_so_to_whoever_waits_for_verdicts(path: Path) -
 
 
 async def test_without_an_engine_nobody_waits_for_verdicts(path: Path) -> None:
-    client = HttpEngine(f"unix:{path}", patience_s=0.2)
+    client = HttpEngine(f"unix:{path}", wait_s=0.2)
     reading = await client.read(tiny.request(""))
     await reading.feed(ANSWER)
     with pytest.raises(EngineUnavailable):
@@ -204,7 +204,7 @@ async def test_what_nobody_feeds_any_more_is_let_go_of_by_itself() -> None:
 
 async def test_a_reading_that_failed_is_gone_when_it_is_closed(path: Path) -> None:
     """It has the whole conversation, and must not wait for the collector of garbage."""
-    client = HttpEngine(f"unix:{path}", patience_s=0)
+    client = HttpEngine(f"unix:{path}", wait_s=0)
     gc.disable()
     try:
         reading = await client.read(tiny.request(""))

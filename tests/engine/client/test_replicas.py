@@ -41,10 +41,10 @@ class Clock:
         return self.now
 
 
-def replicas(*engines: Engine, clock: Clock | None = None, patience_s: float = 0.0) -> Replicas:
+def replicas(*engines: Engine, clock: Clock | None = None, wait_s: float = 0.0) -> Replicas:
     """Engines called 0, 1, 2 ..."""
     named = [(str(i), engine) for i, engine in enumerate(engines)]
-    return Replicas(named, patience_s=patience_s, clock=clock or Clock())
+    return Replicas(named, wait_s=wait_s, clock=clock or Clock())
 
 
 def failing(error: CorrectionError) -> ScriptedEngine:
@@ -215,7 +215,7 @@ async def test_one_that_proves_itself_and_hangs_leaves_the_others_time() -> None
 async def test_patience_waits_for_the_first_that_comes_back() -> None:
     said = iter([EngineUnavailable("x")] * 4)
     slow = ScriptedEngine(lambda request: next(said, request.answer))
-    together = Replicas([("a", slow)], patience_s=5.0)
+    together = Replicas([("a", slow)], wait_s=5.0)
     assert (await together.align(tiny.request())).text == tiny.ANSWER
     assert len(slow.seen) == 5
 
@@ -234,7 +234,7 @@ async def test_real_engines_over_sockets_one_of_which_dies() -> None:
     dying = ScriptedEngine()
     async with engine_at(steady) as good:
         async with engine_at(dying) as bad:
-            clients = [(at, HttpEngine(at, patience_s=0.0)) for at in (bad, good)]
+            clients = [(at, HttpEngine(at, wait_s=0.0)) for at in (bad, good)]
             together = Replicas(clients)
             for _ in range(4):
                 await together.align(tiny.request())
@@ -253,8 +253,8 @@ async def test_real_engines_over_sockets_one_of_which_dies() -> None:
 
 async def test_nobody_there_at_all() -> None:
     ports = [refused_port() for _ in range(2)]
-    clients = [(str(p), HttpEngine(f"http://127.0.0.1:{p}", patience_s=0.0)) for p in ports]
-    together = Replicas(clients, patience_s=0.0)
+    clients = [(str(p), HttpEngine(f"http://127.0.0.1:{p}", wait_s=0.0)) for p in ports]
+    together = Replicas(clients, wait_s=0.0)
     with pytest.raises(EngineUnavailable, match="none of 2"):
         await together.info()
     await together.aclose()

@@ -38,7 +38,7 @@ def silent() -> Iterator[str]:
 
 async def test_connecting_is_given_up(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     monkeypatch.setattr(http, "CONNECT_S", 0.1)
-    engine = HttpEngine(silent, patience_s=0)
+    engine = HttpEngine(silent, wait_s=0)
     with pytest.raises(NotReady):
         await engine.align(REQUEST)
     await engine.aclose()
@@ -47,7 +47,7 @@ async def test_connecting_is_given_up(monkeypatch: pytest.MonkeyPatch, silent: s
 async def test_another_engine_is_asked(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
     monkeypatch.setattr(http, "CONNECT_S", 0.1)
     other = ScriptedEngine()
-    both = Replicas([("silent", HttpEngine(silent, patience_s=0)), ("other", other)])
+    both = Replicas([("silent", HttpEngine(silent, wait_s=0)), ("other", other)])
     for _ in range(2):
         assert (await both.align(REQUEST)).text == REQUEST.answer
     assert len(other.seen) == 2
@@ -64,7 +64,7 @@ async def test_another_engine_says_what_it_serves() -> None:
             raise AssertionError
 
     other = ScriptedEngine()
-    both = Replicas([("silent", Silent()), ("other", other)], patience_s=0)
+    both = Replicas([("silent", Silent()), ("other", other)], wait_s=0)
     for _ in range(2):
         assert await both.info() == other.about
 
@@ -77,7 +77,7 @@ async def test_engines_that_are_late_on_a_busy_machine_are_given_more_time(monke
 
     monkeypatch.setattr(replicas, "_INFO_S", 0.1)
     monkeypatch.setattr(replicas, "_LATE_INFO_S", 60.0)
-    both = Replicas([("one", Late()), ("other", Late())], patience_s=0)
+    both = Replicas([("one", Late()), ("other", Late())], wait_s=0)
     assert (await both.info()).model == "scripted"
 
 
@@ -96,7 +96,7 @@ async def test_the_kernel_watches_every_connection() -> None:
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    engine = HttpEngine(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", patience_s=0)
+    engine = HttpEngine(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", wait_s=0)
     with pytest.raises(EngineUnavailable):
         await engine.align(REQUEST)
     ((silent_ms, kept_alive, idle_s),) = watched

@@ -51,7 +51,7 @@ def said(data: dict[str, Any]) -> Response:
 
 
 def scorer_at(address: str) -> VllmScorer:
-    return VllmScorer(address.replace("http://", "vllm://"), patience_s=0.0)
+    return VllmScorer(address.replace("http://", "vllm://"), wait_s=0.0)
 
 
 ASKED = tiny.request(RESPONSE["text"], score_only=True)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ async def test_what_is_no_verdict_is_an_error_that_quotes_nothing(reply: Reply, 
 
 
 async def test_nobody_there_is_unavailable() -> None:
-    scorer = VllmScorer(f"vllm://127.0.0.1:{refused_port()}", patience_s=0.0)
+    scorer = VllmScorer(f"vllm://127.0.0.1:{refused_port()}", wait_s=0.0)
     with pytest.raises(EngineUnavailable):
         await scorer.align(ASKED)
     await scorer.aclose()

@@ -32,13 +32,13 @@ def kernel() -> bool:
 @pytest.fixture(autouse=True)
 def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU has them, many rows go another way, which tests ask for by `tiles`."""
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
 
 
 @pytest.fixture
 def tiles(no_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles are tried on any CPU that has the 4-bit kernel; without them they are only slower."""
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: True)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: True)
 
 
 needs_kernel = pytest.mark.skipif(not kernel(), reason="this processor has no 4-bit kernel")
@@ -183,7 +183,7 @@ def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory
     assert cpu_kernels.kept_bytes(most) == 0
     monkeypatch.setattr(memory, "available", lambda: None)
     assert cpu_kernels.kept_bytes(most) == cpu_kernels.KEPT
-    monkeypatch.setattr(cpu_kernels, "has_tiles", lambda: False)
+    monkeypatch.setattr(cpu_kernels, "has_amx", lambda: False)
     assert cpu_kernels.kept_bytes(most) == 0
 
 

@@ -16,9 +16,9 @@ class Machine:
         self.threads = most
         self.costs = dict.fromkeys(range(1, most + 1), 1.0)
         monkeypatch.setattr(threads, "perf_counter", lambda: self.now)
-        self.crew = ThreadTuner(most, self.resize)
+        self.crew = ThreadTuner(most, self.set_threads)
 
-    def resize(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> None:
         self.threads = threads
 
     def forward(self, tokens: int, times: int = 1) -> list[int]:
@@ -81,7 +81,7 @@ def test_of_many_cores_half_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_one_core_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = Machine(monkeypatch, 1)
-    monkeypatch.setattr(alone, "resize", None)
+    monkeypatch.setattr(alone, "set_threads", None)
     assert alone.forward(5, 3) == [1, 1, 1]
 
 

@@ -52,7 +52,7 @@ async def serving(engine: Engine, path: Path) -> AsyncIterator[HttpEngine]:
         config = uvicorn.Config(app.create_app(engine), log_config=None, lifespan="off")
         served = uvicorn.Server(config)
         task = asyncio.create_task(served.serve(sockets=[listener]))
-        client = HttpEngine(f"unix:{path}", patience_s=2.0)
+        client = HttpEngine(f"unix:{path}", wait_s=2.0)
         try:
             yield client
         finally:
@@ -211,7 +211,7 @@ async def test_a_fault_is_not_asked_again(path: Path) -> None:
 
 
 async def test_nobody_there_is_unavailable_within_the_patience(path: Path) -> None:
-    client = HttpEngine(f"unix:{path}", patience_s=0.3)
+    client = HttpEngine(f"unix:{path}", wait_s=0.3)
     async with asyncio.timeout(5):
         with pytest.raises(EngineUnavailable, match="no engine answers at unix:"):
             await client.align(tiny.request())
@@ -219,7 +219,7 @@ async def test_nobody_there_is_unavailable_within_the_patience(path: Path) -> No
 
 
 async def test_an_engine_that_comes_up_in_time_is_found(path: Path) -> None:
-    client = HttpEngine(f"unix:{path}", patience_s=10)
+    client = HttpEngine(f"unix:{path}", wait_s=10)
     task = asyncio.create_task(client.align(tiny.request()))
     await asyncio.sleep(0.2)
     async with serving(ScriptedEngine(lambda _: "edited"), path):
@@ -233,7 +233,7 @@ async def test_info_is_believed_for_a_while_and_forgotten_when_the_connection_is
         assert (await client.info()).content_hash == SCRIPTED.content_hash
         engine.about = tiny.aligner().info
         assert (await client.info()).content_hash == SCRIPTED.content_hash
-    client = HttpEngine(f"unix:{path}", patience_s=0.1)
+    client = HttpEngine(f"unix:{path}", wait_s=0.1)
     with pytest.raises(EngineUnavailable):
         await client.info()
     async with serving(engine, path):
@@ -463,7 +463,7 @@ async def test_a_reading_that_is_not_answered_keeps_the_deadline_and_leaves_noth
 
 
 async def test_without_an_engine_reading_ahead_fails_like_correcting(path: Path) -> None:
-    client = HttpEngine(f"unix:{path}", patience_s=0.2)
+    client = HttpEngine(f"unix:{path}", wait_s=0.2)
     reading = await client.read(tiny.request(""))
     assert await reading.feed(tiny.ANSWER) == ()
     with pytest.raises(EngineUnavailable):

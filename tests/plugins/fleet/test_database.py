@@ -155,7 +155,7 @@ async def test_a_database_that_was_away_is_written_again(
 
 
 def test_a_server_that_says_nothing_costs_no_more_than_the_patience(server: PostgresProcess) -> None:
-    store = DatabaseStore(replace(server.database, patience_s=0.3))
+    store = DatabaseStore(replace(server.database, wait_s=0.3))
     (backend,) = store.rows("SELECT pg_backend_pid()")[0]
     os.kill(backend, signal.SIGSTOP)
     try:
@@ -169,7 +169,7 @@ def test_a_server_that_says_nothing_costs_no_more_than_the_patience(server: Post
 async def test_where_the_entry_is_required_an_answer_is_refused_while_the_database_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aligner_proxy.audit.recorder.PATIENCE_S", 0.0)
+    monkeypatch.setattr("aligner_proxy.audit.recorder.WAIT_S", 0.0)
     nowhere = Database("postgresql://aligner:secret-word@127.0.0.1:1/none", "AUDIT_DATABASE")
     recorder = Recorder(lambda: DatabaseStore(nowhere), QueueLimits(2**20), required=True)
     with pytest.raises(NotRecorded) as refused:

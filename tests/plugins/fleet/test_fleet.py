@@ -42,7 +42,7 @@ async def gateway(redis: RedisProcess, tmp_path: Path) -> AsyncIterator[Make]:
         folder = tmp_path / f"gateway-{len(made)}"
         folder.mkdir()
         (folder / "policies.yaml").write_text(FILE % 1.0)
-        server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", patience_s=WELL_S)
+        server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", wait_s=WELL_S)
         made.append((Fleet(server, Policies(folder / "policies.yaml")), server))
         return made[-1][0]
 
@@ -127,7 +127,7 @@ async def test_listening_is_begun_anew_when_redis_was_away(
     redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(announcements, "FIRST_PAUSE_S", 0.02)
-    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", patience_s=WELL_S)
+    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", wait_s=WELL_S)
     channel = Announcements(server, "aligner:1:")
     heard = asyncio.Event()
     listening = asyncio.create_task(channel.listen(heard.set))
@@ -162,7 +162,7 @@ async def test_what_is_forged_is_counted_and_nobody(gateway: Make, redis: RedisP
     now = redis.command("TIME")[0] * 1000
     redis.command("HSET", "aligner:1:gateways", "another", said, "third", f"{now}:noise")
     before = [refused("altered"), refused("foreign")]
-    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", patience_s=WELL_S)
+    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", wait_s=WELL_S)
     assert len(await FleetHeartbeat(server, EntryCodec()).exchange(None)) == 1
     assert [refused("altered") - before[0], refused("foreign") - before[1]] == [1, 1]
     sealed = FleetHeartbeat(server, EntryCodec(bytes(32)))

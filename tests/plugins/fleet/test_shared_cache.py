@@ -45,7 +45,7 @@ async def gateway(redis: RedisProcess, tmp_path: Path) -> AsyncIterator[Make]:
 
     def make(*, key: bytes | None = None, lease_s: float = 1.5, ttl_s: float = 60.0) -> SharedCache:
         entries = EntryCodec(key)
-        server = RedisServer(redis.url, "REDIS_URL", patience_s=WELL_S)
+        server = RedisServer(redis.url, "REDIS_URL", wait_s=WELL_S)
         shared = SharedEntries(server, entries.prefix, ttl_s, lease_s=lease_s)
         made.append(SharedCache(tmp_path / f"disk-{len(made)}", ttl_s, 4, shared, entries))
         return made[-1]

@@ -65,7 +65,7 @@ class Host:
         (folder / "feelings.yaml").write_text(listed())
         (folder / "policies.yaml").write_text(POLICIES)
         self.folder = folder
-        self.server = RedisServer(url, "REDIS_URL", patience_s=WELL_S)
+        self.server = RedisServer(url, "REDIS_URL", wait_s=WELL_S)
         self.shared = SharedHeads(self.server, EntryCodec(key))
         self._patch = monkeypatch
 

@@ -52,7 +52,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, weights_home: Path) -> Ite
 
 
 async def test_verdicts_are_those_of_our_own_engine(address: str, weights_home: Path) -> None:
-    scorer = VllmScorer(address, patience_s=START_S)
+    scorer = VllmScorer(address, wait_s=START_S)
     engine = LocalEngine(lambda: open_aligner(SETTINGS, weights_home))
     request = tiny.request(score_only=True, deadline_s=START_S)
     try:

@@ -78,7 +78,7 @@ class ReplayReport:
         self._reviewed = compare_with_reviews(cases, reviews)
         self._policies_file_name = policies_file_name
         self._skipped_without_text = skipped_without_text
-        self._otherwise_count = sum(not case.is_as_recorded for case in cases)
+        self._differing_count = sum(not case.is_as_recorded for case in cases)
         self._before, self._after = _compute_both_figures(cases)
         policy = attrgetter("entry.policy")
         by_policy = groupby(sorted(cases, key=policy), policy)
@@ -101,7 +101,7 @@ class ReplayReport:
             "before": asdict(self._before),
             "after": asdict(self._after),
             "changes": count_changes(self._cases),
-            "otherwise_than_recorded": self._otherwise_count,
+            "otherwise_than_recorded": self._differing_count,
             "reviewed": asdict(self._reviewed),
             "by_policy": {name: _group_fields(cases) for name, cases in self._groups.items()},
             "cases": [_case_fields(case) for case in self._cases],
@@ -121,8 +121,8 @@ class ReplayReport:
 
     def _summary(self) -> str:
         text = f"{len(self._cases)} recorded answers, replayed under {self._policies_file_name}"
-        if self._otherwise_count:
-            text += f"; under the current file {self._otherwise_count} of them come out otherwise than recorded"
+        if self._differing_count:
+            text += f"; under the current file {self._differing_count} of them differ from the record"
         return text + (
             f"; {self._skipped_without_text} more were recorded without text" if self._skipped_without_text else ""
         )

@@ -121,7 +121,7 @@ def test_a_candidate_is_compared_with_the_current_file(folder: Path, engine: str
     # the answer that was recorded without an edit gets one today, under either file
     assert report["otherwise_than_recorded"] == 1
     printed = run(folder, "--engine", engine, "--candidate", folder / "candidate.yaml").output
-    assert "under the current file 1 of them come out otherwise than recorded" in printed
+    assert "under the current file 1 of them differ from the record" in printed
 
 
 @pytest.mark.parametrize(

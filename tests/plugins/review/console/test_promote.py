@@ -196,7 +196,7 @@ def test_a_replay_says_what_becomes_of_the_last_answers(files: Site, browser: Br
         assert is_ours(shown)
         # This engine has no heads, so it corrects nothing, before the change as after it; what was recorded was another
         # engine's. The answer under another route is not asked for.
-        assert "<p>3 answers. Under the current file 3 of them come out otherwise than recorded" in shown
+        assert "<p>3 answers. Under the current file 3 of them differ from the record" in shown
         rows = re.findall(r'<th scope="row">(.*?)</th><td>(\d+)</td>', re.sub(r"</?bdi[^>]*>", "", shown))
         told = dict(rows)
         assert (told["no longer changed"], told["the same"], told["newly changed"]) == ("0", "3", "0")
