@@ -25,7 +25,7 @@ class _Cell:
     gap: str
     start: int = 0
     end: int = 0
-    """Its range in the edited answer after the latest arrangement; empty (`end == start`) if it has no text there."""
+    """Its range in the edited answer after the latest `rebuild`; empty (`end == start`) if it has no text there."""
 
 
 @dataclass(slots=True)
@@ -100,18 +100,18 @@ class EditedLayout:
 
     @property
     def edited(self) -> str:
-        """The edited answer as of the latest arrangement."""
+        """The edited answer as of the latest `rebuild`."""
         return self._edited
 
     def correction(self) -> Correction:
-        """The current correction; the original object if nothing more was flagged. Arranges the edited answer again."""
+        """The current correction; the original object if nothing more was flagged. Rebuilds the edited answer."""
         if not self.changed:
             return self._correction
         self.rebuild()
         return replace(self._correction, text=self._edited, segments=tuple(self.verdicts))
 
     def rebuild(self) -> None:
-        """Join the cells to the edited answer, and note where each of them is in it."""
+        """Join the cells to the edited answer, and note where each is in it; call this before `edited`."""
         self._edited = structure.join([(cell.text, cell.gap) for cell in self._cells])
         position = 0
         for cell in self._cells:

@@ -131,7 +131,7 @@ class SecondReading(InnerWrapper):
 
     async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
         """Read the edited answer and flag what is still flagged in it; raises `NotLocated` if it cannot."""
-        layout.correction()  # for its effect: it arranges the edited answer again
+        layout.rebuild()
         edited = layout.edited
         if not edited.strip():
             return
