@@ -416,9 +416,13 @@ def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
     """The stages of an extension; if it could not create them, a single stage that always fails."""
     try:
-        return _call_guarded(extension.stages, policy)
+        stages = _call_guarded(extension.stages, policy)
+        # The old name of `finalize`: such a stage would silently decide nothing any more, so its correction fails.
+        if any(hasattr(stage, "settle") for stage in stages):
+            raise PluginFault(f"extension {extension.name} has a stage with `settle`, which is called `finalize` now")
     except CorrectionError as error:
         return [FailedStages(error)]
+    return stages
 
 
 def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:

@@ -132,6 +132,13 @@ class Silent(Stage):
         raise ZeroDivisionError
 
 
+class Outdated(Stage):
+    """Decides under the old name of `finalize`, which nobody calls any more."""
+
+    async def settle(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        return outcome
+
+
 class Holding(Stage):
     """Nothing goes out before the end."""
 
@@ -161,6 +168,7 @@ class With(Extension):
         (Failing, Status.FAILED, "plugin_error"),
         (Nonsense, Status.FAILED, "plugin_error"),
         (None, Status.FAILED, "plugin_error"),
+        (Outdated, Status.FAILED, "plugin_error"),
         (Silent, Status.UNCHANGED, None),
         (Holding, Status.UNCHANGED, None),
     ],
