@@ -88,12 +88,26 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+_unfreeze = gc.unfreeze
+_unfrozen = threading.Event()
+"""Set when a guardrail that ended let Python search everything for garbage again, which then takes a second."""
+
+
+def _note_unfreezing() -> None:
+    _unfreeze()
+    _unfrozen.set()
+
+
+gc.unfreeze = _note_unfreezing
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let the guardrails go that nobody holds, and behind the tests of proxies the proxies."""
     _end_threads()
-    if gc.get_freeze_count() == 0:
-        gc.freeze()  # a guardrail that ended thawed everything, and each search for garbage would take a second
+    if _unfrozen.is_set():
+        _unfrozen.clear()
+        gc.freeze()
     folders = {*_OF_PROXIES, "attacks"}
     if item.path.parent.name in folders and (nextitem is None or nextitem.path.parent.name not in folders):
         from tests.e2e.processes import stop_proxies
