@@ -52,7 +52,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """The detector head's row of a segment: `numbers` in 16 bits each, and the general head's score per objective."""
+    """The detector head's row of a segment: its `numbers`, and the general head's score of each objective.
+
+    A number has 16 bits (floating point, little-endian).
+    """
 
     numbers: bytes
     scores: tuple[float, ...]
