@@ -45,7 +45,9 @@ heads of its objectives; heads can be uploaded and rows of segments read. 10: co
 tenant has in all gateways. 12: a request says what may be written in place of flagged segments; sentences end at other
 places, and both sides must divide an answer alike. 13: an engine may have token classifiers as judges."""
 HEADER = "x-aligner-wire"
+"""The header with the version of the wire format."""
 RELEASE = "x-aligner-release"
+"""The header with the version of aligner-proxy."""
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422
 """Status for a request whose fields are invalid or unknown."""

@@ -59,7 +59,7 @@ def is_interpreted() -> bool:
 
 @triton.jit
 def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
-    """The sum in fp32 of the parts at offset `at`; `stride` lies between two parts."""
+    """The sum in fp32 of the parts at offset `at`; each part begins `stride` numbers after the one before it."""
     total = tl.load(parts + at, mask=mask, other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):
         total += tl.load(parts + part * stride + at, mask=mask, other=0.0).to(tl.float32)
@@ -151,7 +151,10 @@ def _multiply_tiles(first, second, EXACT: tl.constexpr):
 
 @triton.jit
 def _weigh(scores, best, total):
-    """Softmax weights of a block's keys; the factor for earlier sums, the highest score, and the sum of all weights."""
+    """One step of a softmax over blocks of keys, given the highest score and the sum of weights before this block.
+
+    Returns the weights of this block's keys, the factor for earlier sums, the new highest score, and the new sum.
+    """
     top = tl.maximum(best, tl.max(scores, 1))
     # a row that sees none of the keys so far has no maximum yet
     level = tl.where(top == float("-inf"), 0.0, top)
@@ -505,7 +508,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
 
 @cache
 def _make_counters(count: int, device: torch.device) -> Tensor:
-    """Counters that are 0 between launches; made before anything is recorded, since recording begins with a run."""
+    """Counters that are 0 between launches. They are made in the run that precedes a recording, never during it."""
     return torch.zeros(count, dtype=torch.int32, device=device)
 
 

@@ -84,6 +84,7 @@ class ModelRunner:
         model.train(mode=False)
         self._model = model
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
+        # by number of the adapter; 0 is the model without one
         self._heads = [
             _AlignerHeads(
                 detector.to(model.device) if detector else None,

@@ -47,6 +47,7 @@ class LoadedHead:
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
+        """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
         weight, inner, offsets, outer = torch.split(numbers, sizes)
@@ -67,6 +68,7 @@ class TaughtColumns:
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
         """Stack the heads; `heads` maps an objective's index to its head."""
         device = next(iter(heads.values())).weight.device
+        # indices of the objectives; all other tensors have their entries in the same order
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
@@ -94,7 +96,7 @@ class LoadedHeads:
     def __init__(self, device: torch.device, limit: int = MAX_HEADS) -> None:
         self._device = device
         self._limit = limit
-        self._heads: OrderedDict[str, LoadedHead] = OrderedDict()
+        self._heads: OrderedDict[str, LoadedHead] = OrderedDict()  # by content hash, the least recently used first
         self._lock = threading.Lock()
 
     def put(self, head: TaughtHead) -> str:

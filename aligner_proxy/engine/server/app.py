@@ -141,6 +141,7 @@ class Health:
 
 
 async def check(engine: Engine) -> Health:
+    """The engine's health now; raises nothing if the engine fails."""
     stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
@@ -234,7 +235,7 @@ def _route_work(
     work: Callable[[_Request], Coroutine[Any, Any, Any]],
     write: Callable[[Any], object] = _correction,
 ) -> Route:
-    """The route that does work of the engine: it parses a request of this form, and writes the result by `write`."""
+    """The route POST `path`: parses the body as a `form`, runs `work` with it, and answers `write(result)` as JSON."""
 
     async def answer(request: Request) -> Response:
         parsed = form.model_validate_json(await _body(request))
@@ -259,7 +260,10 @@ class RequestTracing:
 
 
 def _decision_routes(engine: Engine) -> list[Route]:
-    """The routes that answer questions about a text. An engine knows texts of objectives only, and no names."""
+    """The routes that answer questions about a text.
+
+    A request that names an objective is refused with status 400, because an engine knows only texts of objectives.
+    """
     example_heads = ExampleHeads()
 
     def answer_in(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
@@ -291,6 +295,8 @@ def _decision_routes(engine: Engine) -> list[Route]:
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:
+    """The routes about answers that are still being written, by the names of their sessions."""
+
     async def begin(request: Request) -> Response:
         parsed = AlignRequest.model_validate_json(await _body(request))
         name = await sessions.open(parsed)
@@ -333,6 +339,8 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
 
 def _model_routes(engine: Local) -> list[Route]:
+    """The routes of an engine with its own model: completions, the list of aligners, and metrics."""
+
     async def completions(request: Request) -> Response:
         parsed = CompletionRequest.model_validate_json(await _body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
@@ -405,7 +413,7 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
 
 
 async def _start(engine: Startable, server: uvicorn.Server) -> None:
-    """Load the aligner and log that it is ready; if that fails, for whatever reason, stop the server and raise it."""
+    """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
     about = None
     try:
         about = await engine.start()
@@ -427,7 +435,7 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """Read the whole body; a body above `MAX_BODY_BYTES` is refused while it comes in."""
+    """Return the whole body; raises `AnswerTooLong` as soon as more than `MAX_BODY_BYTES` have come."""
     return await join_chunks(
         request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
     )
