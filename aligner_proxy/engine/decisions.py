@@ -343,7 +343,7 @@ async def answer_decision(form: DecisionForm, decision: Decision, correct: Corre
 
 def find_highest_score(correction: Correction) -> float:
     """The score of the sentence that most goes against the objective; raises `EngineFault` without a detector head."""
-    # the last entry may stand for what is missing behind the text
+    # the last entry may be the end of the text, which has no text itself
     scores = [segment.score for segment in correction.segments if segment.text]
     numbers = [score for score in scores if score is not None]
     if len(numbers) < len(scores) or not numbers:

@@ -112,6 +112,7 @@ class LocalSession:
         submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Add text without waiting for the model; return all verdicts so far."""
         self._answer.body.add(text)
         if self._answer.waits():
             self._wake()  # not for a few characters, which are not worth a forward pass
@@ -132,6 +133,7 @@ class LocalSession:
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
+        """Return a replacement for a flagged range within `span.deadline_s`; raises what ended the reading."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake()

@@ -64,8 +64,11 @@ _FOREIGN: dict[int, type[CorrectionError]] = {
 }
 
 STATES = TypeAdapter(list[list[Annotated[float, Field(allow_inf_nan=False)]]])
+"""Answer to a request for hidden states: one row for each text."""
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
+"""Answer to new text: the verdicts that the client does not have yet."""
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
+"""Answer to waiting for verdicts: the new ones; None if the session has none before the answer is finished."""
 
 
 class WireVersionCheck:

@@ -215,6 +215,7 @@ class Breaker:
         return result
 
     async def aclose(self) -> None:
+        """Cancel a running probe and close the engine."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)

@@ -278,13 +278,13 @@ class CompletionsAligner:
 async def _judge_in_place(
     request: AlignRequest, scorer: Engine, hole: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
-    """Score a replacement in its place, behind the text before its hole.
+    """Score a replacement in its place, after the text before its hole.
 
     Returns its sentences that score at least `CLEAR_MARGIN` below the threshold ("" if none does), and the scorer's
     correction, whose cost the caller adds.
     """
     answer = hole.fill_in(text)
-    # not open-ended: the answer goes on behind the hole, so nothing may be added at its end
+    # not open-ended: the answer goes on after the hole, so nothing may be added at the end of this text
     scored = await scorer.align(
         make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
     )

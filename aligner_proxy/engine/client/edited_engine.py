@@ -105,6 +105,7 @@ class EditedEngine(ForwardingEngine):
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def aclose(self) -> None:
+        """Close the scorer, and the writer even if that fails."""
         try:
             await super().aclose()
         finally:
@@ -154,6 +155,7 @@ class EditedSession(ForwardingSession):
         return await self._engine.writer.replace(self, span, self._engine.scorer)
 
     async def replace_by_scorer(self, span: Span) -> Correction:
+        """Let the scorer write the replacement, in place of a writer that failed."""
         return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:

@@ -143,7 +143,7 @@ class Asking:
     """A context manager for one request; afterwards its connection is free or closed, however the block ends.
 
     If httpx is cancelled twice, or between connecting and the first request, it never closes the connection. The server
-    would then continue work that nobody waits for, and hold its slot. So httpx runs in a separate task, which is
+    would then continue work that nobody waits for, and hold its slot. Therefore httpx runs in a separate task, which is
     cancelled at most once, and not before the headers are sent.
     """
 
@@ -270,6 +270,7 @@ class HttpEngine:
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Return the rows of the answers within `request.deadline_s`; raises `InvalidOutput` unless each has some."""
         content = await self._send_with_retries("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
@@ -278,6 +279,7 @@ class HttpEngine:
         return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Return the hidden states, one row for each text, within `request.deadline_s`. Raises `InvalidOutput`."""
         content = await self._send_with_retries("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
@@ -425,6 +427,7 @@ class _Outbox:
             raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
 
     async def stop(self) -> None:
+        """Cancel the sending and wait until it has ended; text that waits is not sent."""
         task = self._task
         self._task = None
         if task is not None and not task.done():
@@ -479,6 +482,7 @@ class HttpSession:
         return self._received_verdicts
 
     async def replace(self, span: Span) -> Correction:
+        """Write a replacement for a flagged range within `span.deadline_s`; raises `SessionLost`."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)

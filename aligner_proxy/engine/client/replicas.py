@@ -192,6 +192,8 @@ class Replicas:
         )
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a classifier says of an answer; its failures do not count against the health of a replica."""
+
         async def ask(replica: Replica, left_s: float) -> TokenLabels:
             return await require_judges(replica.engine).label_tokens(request.with_deadline(left_s))
 

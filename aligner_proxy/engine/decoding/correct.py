@@ -297,7 +297,7 @@ class AnswerEditor:
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
         unflagged = tuple[range, ...]()
-        # a long draft is worth it only where the detector flags nothing, so it is asked first
+        # a long draft is worth it only where the detector flags nothing, so the pieces are scored first
         if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             shift = len(gap) - passage.undisguised.place_in_undisguised(start)

@@ -165,7 +165,7 @@ class Division:
         return self._texts[number], self.range_of(number, number + 1)
 
     def _first_piece(self, segment: int) -> int:
-        """Index of the first piece of a segment; behind the last segment, the number of pieces."""
+        """Index of the first piece of a segment; for the number after the last segment, the number of pieces."""
         return self._firsts[segment] if segment < len(self._firsts) else len(self.pieces)
 
     def _begin_part(self, size: int) -> None:

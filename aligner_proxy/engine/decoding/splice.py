@@ -54,7 +54,7 @@ class Run:
     def find_keepable_text(self, behind: str) -> str:
         """The part of the run that may be kept: code without its comments, or the title or cells of its last line.
 
-        Empty if it has neither. `behind` is the text that follows the run in its line, or in its list item.
+        Empty if there is neither. `behind` is the text that follows the run in its line, or in its list item.
         """
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:

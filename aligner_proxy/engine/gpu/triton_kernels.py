@@ -453,6 +453,7 @@ def _next_power(number: int) -> int:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
+    """See `plain_kernels.normalise`."""
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
     part_count = 0 if parts is None else len(parts)
@@ -474,6 +475,7 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
+    """See `plain_kernels.rotate_and_put`."""
     key_heads, _, size = keys.shape
     count, rows, width = parts.shape
     heads = width // size - 2 * key_heads
@@ -488,6 +490,7 @@ def rotate_and_put(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
+    """See `plain_kernels.attend`; padding rows hold anything."""
     rows, heads, size = queries.shape
     tiling = step.tiling
     splits = tiling.splits
@@ -513,6 +516,7 @@ def _make_counters(count: int, device: torch.device) -> Tensor:
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `plain_kernels.gate`."""
     count, rows, width = parts.shape
     out = torch.empty((rows, width // 2), dtype=dtype, device=parts.device)
     columns = 512
@@ -554,17 +558,20 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
 
 
 def unpack(packed: PackedWeights) -> Tensor:
+    """See `nf4.unpack`."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
     _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, num_warps=4)
     return out
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
+    """See `plain_kernels.put_states`."""
     rows, width = hidden.shape
     _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
+    """See `plain_kernels.choose`."""
     rows, width = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
     _choose[rows,](logits, choice.favoured, choice.caution, out, width, _CHOICE_BLOCK, num_warps=8)

@@ -98,7 +98,7 @@ def install(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
-    """Copy all tensors that still lie in the mapped model file, so that the file is unmapped.
+    """Copy all tensors that are still views of the mapped model file, so that the file is unmapped.
 
     A single tensor in the file keeps the whole file mapped. The original weights, which are not read again after
     packing, then stay in memory: half a gigabyte for a model of 1.1B.
@@ -156,6 +156,7 @@ def _make_kernel_call(layer: Any) -> Product | None:
     addresses = weights.data_ptr(), scales.data_ptr()
 
     def call(x: Tensor) -> Tensor:
+        """The product of `x` with the layer's weights, in the type of `x`."""
         # In nearly every call there is nothing to convert, and both return their argument.
         inputs = x.to(torch.bfloat16).contiguous()
         out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)

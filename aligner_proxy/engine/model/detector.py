@@ -115,6 +115,8 @@ class Taps:
             model.layers[layer].register_forward_hook(self._make_hook(layer))
 
     def _make_hook(self, layer: int) -> Any:
+        """The hook that records the output of this layer at every pass."""
+
         def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
             self._outputs[layer] = output[0] if isinstance(output, tuple) else output
 

@@ -27,13 +27,15 @@ NAMED_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class LoadedHead:
-    """A taught head with its numbers on the model's device: `weight` [width], and the arrays of its hidden units."""
+    """A taught head with its numbers on the model's device; `TaughtHead` says how they make a score."""
 
     objective: str
     aligner: str
+    """Content hash of the aligner whose rows it reads; empty for a head that the aligner comes with."""
     prior: float
     bias: float
     weight: Tensor
+    """[width]."""
     either: bool
     """Whether the general head's score counts, too, if it is higher."""
     inner: Tensor

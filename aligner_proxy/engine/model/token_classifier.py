@@ -95,7 +95,8 @@ class TokenClassifier(ABC):
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        # some models have more positions than they read tokens, and some tokenizers name no length
+        # Most tokens of an input. Some models have more positions than they read tokens, and some tokenizers name no
+        # length.
         self._window: int = min(model.config.max_position_embeddings, tokenizer.model_max_length)
         self._content_hash = content_hash
 
@@ -121,7 +122,7 @@ class TokenClassifier(ABC):
         with torch.inference_mode():
             device = self.model.device
             labels = self._label({name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()})
-        # behind the answer there may be a control token
+        # there may be a control token after the answer
         stop = encoded.start + len(encoded.places)
         return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
 
@@ -142,7 +143,7 @@ class GuardClassifier(TokenClassifier):
         levels = _names(model.config, "response_risk_level_map")
         # a config of other names is not the one that the published code reads; then its order counts, and no category
         is_named = UNSAFE in levels
-        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)
+        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
         self.categories = _names(model.config, "response_category_map") if is_named else ()
         frame = _frame(tokenizer)
         # tokens of the chat template: before the question, and between question and answer
@@ -180,12 +181,14 @@ class GuardClassifier(TokenClassifier):
             position = end
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        """The question and the answer in the chat template."""
         question = _encode_plainly(self.tokenizer, request.question).input_ids
         answer = _encode_plainly(self.tokenizer, request.answer)
         ids = [*self._before, *question, *self._between]
         return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        """`UNSAFE` and the category of each token that the guard finds unsafe; None for all others."""
         levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
         names = dict(enumerate(self.categories or ()))
         return [
@@ -205,13 +208,16 @@ class PairClassifier(TokenClassifier):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        """The context and the answer as a pair of texts."""
         encoded = _encode_plainly(self.tokenizer, _write_context(request), request.answer)
+        # for each token, 0 in the context, 1 in the answer, None for a control token
         parts = encoded.sequence_ids(0)
         start = parts.index(1) if 1 in parts else len(parts)
         inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        """The model's label of each token, without category; None if the label finds no fault."""
         numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
         names = [self._labels[number] for number in numbers]
         return [None if name.casefold() in _FINE else (name, "") for name in names]

@@ -135,7 +135,7 @@ class BlockPool:
         return (node, tuple(ids[start:end]), None if end <= owner.shared else owner.tenant)
 
     def _forget(self, block: int) -> None:
-        """Unpublish a block. Blocks that follow it can then not be found any more, and are reused in their turn."""
+        """Unpublish a block. The blocks after it in its prompt cannot be matched any more; they stay free for reuse."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._block_of[key], self._node_of[block]

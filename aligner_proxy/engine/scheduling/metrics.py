@@ -156,6 +156,7 @@ class _Metrics:
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
+    """Metrics that say whether the aligner is loaded, and which one it is."""
     yield GaugeMetricFamily(
         "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
     )

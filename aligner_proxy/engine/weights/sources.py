@@ -29,7 +29,7 @@ _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-"""owner/name, and perhaps a revision behind an @; ./name is a folder."""
+"""owner/name, and perhaps a revision after an @; ./name is a folder."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A whole commit hash, the only revision that cannot be moved to other weights."""
 _TEXT_FILES = ["*.json", "*.model", "*.jinja", card.CARD]
