@@ -403,7 +403,10 @@ class AnswerEditor:
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
-        """Return the score of a piece as a whole, and that of each of its `judged_words`; None where not flagged."""
+        """Return the score of a piece, not raised by its inner words, and those of its inner words.
+
+        An inner word's score is that of a plain sentence; None if it is not flagged as one.
+        """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
         spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
         *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores

@@ -207,7 +207,7 @@ class Division:
                 text = text[: text.rindex(words[1])]
             position += len(text)
             end = len(segment.text) if is_last else undisguised.place_in_original(position)
-            # one original character may become several letters, of which the cut leaves no whole original character
+            # one original character may become several letters; a cut among these ends no original character
             if end == start:
                 continue
             cut = segment.text[start:end]

@@ -21,7 +21,8 @@ BLOCK = 16
 Key = tuple[int, tuple[int, ...], str | None]
 """The node of the previous block, this block's tokens, and its tenant (None if all tenants share the block).
 
-A node is the number of a published block, above 0; before the first block it is minus the adapter's number."""
+Every block that is published gets a new number above 0, its node; the first block follows minus the adapter's
+number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class BlockPool:
         return (node, tuple(ids[start:end]), None if end <= owner.shared else owner.tenant)
 
     def _forget(self, block: int) -> None:
-        """Unpublish a block. The blocks after it in its prompt cannot be matched any more; they stay free for reuse."""
+        """Unpublish a block. The blocks after it in its prompt cannot be matched any more, and wait for their reuse."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._block_of[key], self._node_of[block]
