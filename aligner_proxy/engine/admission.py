@@ -67,9 +67,12 @@ class Ticket:
 
     tenant: str
     since: float
+    """The clock's time at its arrival; of an answer read ahead, from `finish` on, the time when its client began to
+    wait."""
     session: Session | None = None
     """The session of an answer that is only read ahead: no client waits for it yet. None for other requests."""
     work: asyncio.Future[Any] | None = None
+    """What runs in the slot, or closes its session; None until it has begun."""
     shed: bool = False
     awaited: bool = False
     """True when a client waits for verdicts on the read-ahead: the slot then has normal priority."""
@@ -83,7 +86,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Accounts:
-    """Engine time used, by account. Use decays linearly: each minute forgives one minute's quota."""
+    """Engine time used, by account. Each minute that passes subtracts one minute's quota from it."""
 
     clock: Callable[[], float] = time.monotonic
     _used: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -99,14 +102,14 @@ class Accounts:
         self._used[quota.account] = (used, self.clock())
 
     def register_places(self, places: Callable[[], Counter[str]]) -> None:
-        """Register `places`, which counts local slots by tenant; shared accounts report them to other processes."""
+        """Register `places`, which counts local slots by tenant. Does nothing here; shared accounts report them."""
 
     def count_elsewhere(self, tenant: str) -> int:
         """Known number of slots that this tenant has in other processes; 0 here, shared accounts override it."""
         return 0
 
     def _current_use(self, quota: Quota) -> float:
-        """Seconds of the account that are used now, after what time has forgiven."""
+        """Seconds of the account that count as used now, less what the time since the last charge subtracts."""
         used, since = self._used.get(quota.account, (0.0, 0.0))
         return max(0.0, used - (self.clock() - since) * quota.seconds / _MINUTE_S)
 
@@ -121,9 +124,9 @@ class FairAdmission:
     def __init__(
         self, seats: int, clock: Callable[[], float] = time.monotonic, accounts: Accounts | None = None
     ) -> None:
-        self._seats = seats
+        self._seats = seats  # most slots
         self._clock = clock
-        self._tickets: list[Ticket] = []
+        self._tickets: list[Ticket] = []  # in order of arrival, with those that lost their slot and have not ended
         self._accounts = accounts or Accounts(clock)
         self._accounts.register_places(self._count_local_places)
         self._cost_s = 1.0  # recent average engine time of a request, in seconds
@@ -132,7 +135,11 @@ class FairAdmission:
     async def admit_work(
         self, tenant: str, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]], tenant_places: int = 0
     ) -> _T:
-        """Run `work` if a slot and quota are free, and return its result; charge the result's `ms` if it has them."""
+        """Run `work` if a slot and quota are free, and return its result; charge the result's `ms` if it has them.
+
+        Raises `QuotaSpent` if the quota is used up, `Shed` if another tenant needs the slot, now or while the work
+        runs, and `EngineOverloaded` if the engine is full.
+        """
         self._check_quota(quota)
         self._make_room(tenant, tenant_places)
         ticket = Ticket(tenant, self._clock(), tenant_places=tenant_places)
@@ -146,7 +153,10 @@ class FairAdmission:
             self._tickets.remove(ticket)
 
     async def _serve(self, ticket: Ticket, quota: Quota | None, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run the admitted work and charge its cost, however it ends."""
+        """Run the admitted work, return its result, and charge its cost, however it ends.
+
+        Raises `Shed` if another request gets the slot.
+        """
         if ticket.gave_way():
             raise self._shed_error()
         start = self._clock()
@@ -206,7 +216,10 @@ class FairAdmission:
         return counts
 
     def _make_room(self, tenant: str, tenant_places: int) -> None:
-        """Free a slot for a new request of `tenant`, by shedding another if needed; raises if `tenant` must yield."""
+        """Make sure that a slot is free for a new request of `tenant`, by taking another request's slot if needed.
+
+        Raises `Shed` if `tenant` already has an equal share, and `EngineOverloaded` if it has no slot here or all.
+        """
         here = self._count_local_places()
         if here.total() < self._seats:
             return
@@ -220,7 +233,7 @@ class FairAdmission:
         # with one more slot the tenant would have more than an equal share
         if places[tenant] + 1 > places.total() / len(places):
             own_places = here[tenant]
-            # "already has its share" would be untrue for a tenant without a slot here, and useless for the only one
+            # `Shed` says "already has its share": untrue of a tenant without a slot here, useless to the only tenant
             first_or_only = not own_places or own_places == self._seats
             raise self._overload_error() if first_or_only else self._shed_error()
         chosen_ticket = max(tickets, key=lambda ticket: places[ticket.tenant])
@@ -257,7 +270,7 @@ class FairAdmission:
 
 
 class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
-    """An engine that holds at most `seats` requests, waiting and running together."""
+    """An engine in front of which a request waits for admission; it holds at most `seats`, waiting and running."""
 
     def __init__(
         self,
@@ -286,7 +299,7 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return await self._admit_request(request, require_judges(self.inner).label_tokens)
 
     async def _admit_request(self, request: _Request, work: Callable[[_Request], Coroutine[Any, Any, _T]]) -> _T:
-        """Run the work of a request if a slot and quota are free."""
+        """Run `work` with the request if a slot and quota are free; raises as `admit_work` does."""
         engine_work = partial(work, self._add_tenant_places(request))
         return await self.admit_work(request.tenant, request.quota, engine_work, request.places)
 
@@ -296,7 +309,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         return request.model_copy(update={"places": places}) if places else request
 
     async def read(self, request: AlignRequest) -> Session:
-        """Start reading an answer ahead if a slot is free; the answer may lose the slot until it is complete."""
+        """Start reading an answer ahead; the answer may lose its slot until it is complete.
+
+        Raises `EngineOverloaded` if no slot is free, and `QuotaSpent` if the quota is used up.
+        """
         self._check_quota(request.quota)
         if self._count_local_places().total() >= self._seats:
             # reading ahead is not worth another request's slot
@@ -326,7 +342,10 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
             await session.aclose()
 
     async def release(self, ticket: Ticket, quota: Quota | None) -> None:
-        """Give up a read-ahead session: free its slot, charge its time and close it."""
+        """Give up a read-ahead session: free its slot, charge its time and close it.
+
+        Does nothing if the session has ended or lost its slot.
+        """
         session = ticket.session
         ticket.session = None
         if session is None or ticket.gave_way():

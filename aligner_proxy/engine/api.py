@@ -106,7 +106,7 @@ class AlignRequest(Asked):
     common: int = Field(default=0, ge=0)
     """How many of the first objectives are the operator's. Tenants may share the cached model states of these."""
     caution: float = Field(default=0.0, allow_inf_nan=False)
-    """In nats: segments that score higher are flagged; a drafted token yields only to one that is better by more."""
+    """In nats: segments that score higher are flagged; a draft token yields only to one with a logit higher by more."""
     verify: Verify = Verify.FLAGGED
     deadline_s: float = Field(default=20.0, gt=0, le=3600)
     draft: int = Field(default=0, ge=0, lt=8)
@@ -118,7 +118,7 @@ class AlignRequest(Asked):
     write: Write = Write.FREE
     """What may be written in place of a flagged segment; without a detector head, `verified` is like `never`."""
     question: str = ""
-    """The objective against which `verified` also judges written text: that it answers the question."""
+    """An objective against which `verified` also judges written text (that it answers the question); empty for none."""
     heads: tuple[HeadHash, ...] = ()
     """The taught head of each objective, in their order; an empty tuple if no objective has one."""
 
@@ -210,8 +210,8 @@ class TokenLabelsRequest(Asked):
     context: tuple[str, ...] = ()
     answer: str = Field(min_length=1)
     ends: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Where each segment of the answer ends, with the white space behind it. A guard reads what stands behind a segment
-    at fault as if that were not there."""
+    """Where each segment of the answer ends, with the white space after it. A guard reads the text after a segment at
+    fault again, without that segment."""
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
 
 
@@ -250,6 +250,7 @@ class AlignResponse(StrictModel):
 
     @classmethod
     def from_correction(cls, correction: Correction) -> AlignResponse:
+        """The response that carries this correction."""
         names = ("text", "segments", "counts", "prompt_tokens", "ms", "aligner")
         return cls(**{name: getattr(correction, name) for name in names})
 
@@ -273,7 +274,7 @@ class Span(StrictModel):
 
 
 def _make_tuple(value: object) -> object:
-    """Convert the forms of OpenAI's `stop`: one text, a list, or null."""
+    """Convert the forms of OpenAI's `stop` (one text, a list, or null) to a tuple or list of texts."""
     return (value,) if isinstance(value, str) else value or ()
 
 
@@ -351,6 +352,7 @@ class Totals:
     finished: int = 0
     failed: int = 0
     preempted: int = 0
+    """How often a sequence had to start again because blocks were needed elsewhere."""
     unbalanced: int = 0
     """How often blocks were miscounted when the engine was idle; more than 0 means a bug."""
     counts: DecodeCounts = field(default_factory=DecodeCounts)
@@ -364,6 +366,7 @@ class Load:
     running: int
     waiting: int
     parked: int
+    """Sequences that wait for text that the upstream is still writing."""
     blocks: BlockUse
     totals: Totals
 
@@ -529,7 +532,7 @@ def require_judges(engine: Engine) -> HasJudges:
 
 
 class ForwardingEngine:
-    """An engine that wraps another one, whose states, taught heads and judges it gives; closing closes it, too."""
+    """Base class of engines that wrap another one: forwards all calls but `info`, `align` and `read` to `inner`."""
 
     def __init__(self, inner: Engine) -> None:
         self.inner = inner

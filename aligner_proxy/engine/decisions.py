@@ -34,12 +34,13 @@ OBJECTIVE_CURVE = Curve(0.98, 1.4)
 QUESTION_CURVE = Curve(1.74, 1.7)
 """The logistic curves from a score in nats to log-odds, for objectives and for questions in words: those of the
 embedded head (models/evaluate/decisions.py). A score counts from the threshold, which spares nearly all good sentences,
-so it lies below the log-odds among as many good ones as bad."""
+so a score is lower than the log-odds would be if good and bad sentences were equally frequent."""
 _QUESTION = "Question: "
 _FORBIDDEN = ": the text must not be one of which this is true: "
-"""What stands in the objective of an answer that says what a text may be. Of three wordings this one chose best."""
+"""Words in the objective that is made of a label, as "No spam: the text must not be ...". Of three wordings, with this
+one the right label was chosen most often."""
 _OBLIGATION = re.compile(r"\b(?:should|must|shall)\b", re.IGNORECASE)
-"""What the description of an objective has, and that of another answer has not."""
+"""A word by which the description of an objective differs from that of a label."""
 _MAX_OBJECTIVE_CHARS = 2_000
 _MAX_EXAMPLE_CHARS = 1_000
 MAX_EXAMPLES_TOGETHER = 128
@@ -53,6 +54,7 @@ _WRITTEN_OUT = re.compile(r"(?=\w)[^:?\n]{1,80}:\s+\S")
 _NAME = re.compile(r"[\w.-]{1,80}")
 """What could be the name of an objective."""
 _STEEPEST = 60.0
+"""Largest log-odds, so that `exp` cannot overflow."""
 
 
 class _QuestionPart(BaseModel):
@@ -110,6 +112,7 @@ class ChoiceQuestion(_QuestionPart):
     choices: Annotated[tuple[ChoiceOption, ...], Field(min_length=2, max_length=MAX_OBJECTIVES)]
 
     def options(self) -> list[Option]:
+        """The answers of the choice, each with its objective."""
         return make_options([(choice.value, choice.description) for choice in self.choices])
 
 
@@ -135,6 +138,7 @@ class LabelQuestion(_QuestionPart):
     criteria: Annotated[Mapping[_Label, _Words], Field(min_length=1, max_length=MAX_OBJECTIVES)]
 
     def options(self) -> list[Option]:
+        """The answers of the choice, each with its objective."""
         return make_options(list(self.criteria.items()))
 
 
@@ -149,6 +153,7 @@ class OpenAIDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
+        """The request in our own form; nothing is checked yet (`Decision.find_fault`)."""
         text = self.input if isinstance(self.input, str) else "\n\n".join(message.text for message in self.input)
         questions = [
             DecisionQuestion(question.name, question.type == "choice", tuple(question.options()))
@@ -186,6 +191,7 @@ class SystemOneDecision(_QuestionPart):
     ]
 
     def read(self) -> Decision:
+        """The request in our own form; nothing is checked yet (`Decision.find_fault`)."""
         questions = (
             DecisionQuestion(name, question.type == "choice", tuple(question.options()))
             for name, question in self.questions.items()
@@ -220,7 +226,7 @@ class AskedObjective:
 
     @property
     def curve(self) -> Curve:
-        """The curve from its scores to log-odds."""
+        """The curve from its scores to log-odds: one for questions in words, another for objectives."""
         is_made = self.text.startswith(_QUESTION) or _FORBIDDEN in self.text
         return QUESTION_CURVE if is_made else OBJECTIVE_CURVE
 
@@ -234,6 +240,7 @@ class Option:
     """One answer of a choice, or the only objective of a yes/no question."""
 
     value: str | bool
+    """What the client calls the answer; empty for a yes/no question."""
     objective: AskedObjective
 
     def log_odds(self, scores: Scores) -> float:
@@ -254,7 +261,8 @@ class DecisionQuestion:
     options: tuple[Option, ...]
 
     def probabilities(self, scores: Scores) -> list[tuple[str | bool, float]]:
-        """The options of a choice, each with its probability: its share of the odds."""
+        """The options of a choice, each as (value, probability); the probability is its share of all odds."""
+        # relative to the highest, so that `exp` cannot overflow
         logits = [option.log_odds(scores) for option in self.options]
         odds = [exp(logit - max(logits)) for logit in logits]
         return [(option.value, option_odds / sum(odds)) for option, option_odds in zip(self.options, odds, strict=True)]
@@ -312,11 +320,14 @@ class Decision:
 
 
 Correct = Callable[[AskedObjective], Awaitable[Correction]]
-"""Scores the text against one objective."""
+"""Is given an objective; returns the correction with the text's scores against it."""
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:
-    """Score the text against each objective, and report the answers; raises `CorrectionError` if the engine fails."""
+    """Score the text against each objective; return the answers as JSON in the request's form.
+
+    Raises `CorrectionError` if the engine fails.
+    """
     scores: dict[AskedObjective, float] = {}
     tokens = 0
     for first in range(0, len(decision.asked_objectives), _AT_ONCE):
@@ -332,7 +343,7 @@ async def answer_decision(form: DecisionForm, decision: Decision, correct: Corre
 
 def find_highest_score(correction: Correction) -> float:
     """The score of the sentence that most goes against the objective; raises `EngineFault` without a detector head."""
-    # the last entry may stand for what is missing behind the text
+    # the last entry may be the end of the text, which has no text itself
     scores = [segment.score for segment in correction.segments if segment.text]
     numbers = [score for score in scores if score is not None]
     if len(numbers) < len(scores) or not numbers:
@@ -347,7 +358,7 @@ def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:
 
 
 def _read_sentences(criterion: JsonValue) -> tuple[str, ...]:
-    """The sentences of a criterion; none if it is not a list of texts alone."""
+    """The sentences of a criterion; empty unless it is a list of different texts and nothing else."""
     if not isinstance(criterion, list):
         return ()
     sentences = tuple(dict.fromkeys(text.strip() for text in criterion if isinstance(text, str) and text.strip()))
@@ -375,7 +386,11 @@ def make_objective(instructions: JsonValue, criteria: Mapping[Any, JsonValue] | 
 
 
 def make_options(answers: Sequence[tuple[str | bool, JsonValue]]) -> list[Option]:
-    """The answers of a choice, each with its objective; lists of sentences are examples if every answer has one."""
+    """The answers of a choice, given as (label, description), each with its objective.
+
+    If every description is a list of enough sentences, these are the label's examples, and those of the other labels
+    its counter-examples.
+    """
     sentences = [_read_sentences(description) for _, description in answers]
     if len(answers) < 2 or any(len(own) < MIN_EXAMPLES for own in sentences):
         return [Option(value, AskedObjective(name_objective(value, description))) for value, description in answers]

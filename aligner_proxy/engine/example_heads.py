@@ -36,6 +36,7 @@ _MIN_SPREAD = 1e-2
 _STEPS = 25
 """Steps of Newton's method; it needs about ten."""
 _STEEPEST = 30.0
+"""Largest log-odds, so that `exp` cannot overflow."""
 _LARGEST = 60_000.0
 """Limit of weights, below the largest 16-bit number."""
 
@@ -55,7 +56,7 @@ class ExampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The line from a general score in nats to the log-odds that a text goes against its objective."""
+    """The line `slope * score + shift`: log-odds that a text violates its objective, by its general score in nats."""
 
     slope: float
     shift: float
@@ -67,7 +68,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One segment of an example: its row, its log-odds by the general score, its label and its weight."""
+    """One segment of an example: its row, and its log-odds by the general score.
+
+    The label is 1 if the example violates the objective, else 0; `weight` is how much the segment counts.
+    """
 
     row: tuple[float, ...]
     log_odds: float
@@ -79,15 +83,15 @@ class ExampleHeads:
     """The heads made lately, by aligner, tenant, objective and examples."""
 
     def __init__(self) -> None:
-        self._recent: LRUCache[str, bytes] = LRUCache(KEPT_HEADS)
+        self._recent: LRUCache[str, bytes] = LRUCache(KEPT_HEADS)  # heads' bytes, by the digest of what made them
 
     async def add_head(
         self, engine: Engine, request: AlignRequest, examples: ExampleSentences, curve: Curve
     ) -> AlignRequest:
-        """The request, judged by a head of these examples for its only objective; raises `CorrectionError`.
+        """The request with a head made of these examples, which judges its only objective; raises `CorrectionError`.
 
-        The engine must read the examples first, unless their head is remembered. It is sent the head every time, as
-        it may have been started again since.
+        The engine must read the examples first, unless their head is remembered. The head is sent to the engine every
+        time, because the engine may have been restarted since.
         """
         (objective,) = request.objectives
         engine_heads = require_teachable(engine)
@@ -114,7 +118,7 @@ class ExampleHeads:
 def _make_head(
     objective: str, aligner: str, read: Sequence[ExchangeRows], examples: ExampleSentences, curve: Curve
 ) -> bytes:
-    """The bytes of the head that these examples teach."""
+    """The bytes of the head that these examples teach; `read` are their rows, those against the objective first."""
     points = []
     for number, exchange in enumerate(read):
         is_against = number < len(examples.against)
@@ -149,7 +153,10 @@ def _make_head(
 
 
 def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> list[float]:
-    """How much each row counts in the weights: logistic regression behind the points' own log-odds, by Newton."""
+    """How much each row counts in the weights, which are the sum of all rows times these factors.
+
+    Fits a logistic regression, by Newton's method, whose log-odds are added to the points' own.
+    """
     products = [[math.fsum(map(mul, one, other)) for other in rows] for one in rows]
     factors = [0.0] * len(points)
     for _ in range(_STEPS):
@@ -171,7 +178,7 @@ def _fit_factors(rows: Sequence[Sequence[float]], points: Sequence[_Point]) -> l
 
 
 def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """The solution of a system of linear equations, by elimination; both arguments are used up."""
+    """The solution x of `matrix` x = `right`, by elimination; overwrites both arguments."""
     size = len(right)
     for at in range(size):
         pivot = max(range(at, size), key=lambda row: abs(matrix[row][at]))

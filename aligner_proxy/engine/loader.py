@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aligner_proxy.engine.model.token_classifier import TokenClassifier
 
 Progress = Callable[[str], None]
+"""Is given what is being done now, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def prepare(settings: EngineSettings, home: Path, progress: Progress = lambda _:
 
 
 def _prepare(settings: EngineSettings, home: Path, progress: Progress) -> tuple[Prepared, Path]:
-    """Find or make the prepared weights, as `prepare`; the library's errors pass."""
+    """Return the prepared weights and their folder, as `prepare` does; errors of the libraries pass unchanged."""
     store = WeightStore(home)
     if sources.is_hub_id(settings.model) and (stored := _find_prepared(store, settings)):
         return stored
@@ -213,7 +214,7 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
 
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
-    """Prepare a source's weights in `folder`."""
+    """Write the prepared weights of a source into `folder`."""
     # Imported here, because these imports take seconds and most starts only load prepared weights.
     from aligner_proxy.engine.weights import quantise
 
@@ -221,7 +222,7 @@ def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:
-    """The weights that were prepared of a hub id before, and their folder; None if there are none for this template."""
+    """The weights of a hub id that were prepared earlier, and their folder; None if none are for this template."""
     record = store.find_prepared(str(settings.model), settings.quantization)
     # weights prepared for another template than the settings ask for do not count
     if record is None or settings.template not in (None, record.template):
@@ -250,7 +251,10 @@ def load(
     over: Sequence[sources.ModelSource] = (),
     progress: Progress = lambda _: None,
 ) -> ModelRunner:
-    """Load prepared weights, and the adapters in `over`, on the GPU if there is one. Raises `WeightsError`."""
+    """Return a runner with the prepared weights, and the adapters in `over`, on the GPU if there is one.
+
+    Raises `WeightsError`.
+    """
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
     # detector heads read states of these layers and the final norm's output
@@ -277,7 +281,10 @@ def load(
 
 
 def _room(folder: Path, settings: EngineSettings, states: int) -> int:
-    """Tokens of KV cache that fit into memory with the weights. Raises `WeightsError` if the weights do not fit."""
+    """Tokens of KV cache that fit into memory with the weights; `states` hidden states are stored with each.
+
+    Raises `WeightsError` if the weights do not fit.
+    """
     sizes = memory.shape(folder)
     free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
     most = settings.cache_tokens or memory.CACHE_TOKENS
@@ -337,7 +344,10 @@ def _dtype(settings: EngineSettings) -> torch.dtype:
 
 
 def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:
-    """Ids of the tokens that end a text: the configured list, or a single one and the tokenizer's own."""
+    """Ids of the tokens that end a text: the configured list, or the configured one and the tokenizer's own.
+
+    Raises `WeightsError` if there are none.
+    """
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
     eos_ids = frozenset(int(token_id) for token_id in ids if token_id is not None)

@@ -48,9 +48,13 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 
 @dataclass(slots=True, eq=False)
 class _Submitted:
-    """A request handed to the model's thread; `abandoned` is set when its client has given it up."""
+    """A request handed to the model's thread; `abandoned` is set when its client has given it up.
+
+    Its `future` gets the result of the work, or the error that ended it.
+    """
 
     deadline: float
+    """In monotonic seconds."""
     phases: Phases
     future: Future[Any] = field(default_factory=Future)
     abandoned: threading.Event = field(default_factory=threading.Event)
@@ -98,16 +102,17 @@ class LocalSession:
     ) -> None:
         self._submitted = submitted
         self._answer = answer
-        self._wake = wake
-        self._on_end = on_end
-        self._judges = judges
-        self._ending = False
+        self._wake = wake  # wakes the model's thread
+        self._on_end = on_end  # called when the session ends; may be called twice
+        self._judges = judges  # whether there are verdicts while the answer is being written
+        self._ending = False  # whether `finish` was called
         self._changed = ThreadsafeEvent()
         answer.changed = self._changed.set
         # the end of the reading wakes those who wait, too
         submitted.future.add_done_callback(lambda _: self._changed.set())
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Add text without waiting for the model; return all verdicts so far."""
         self._answer.body.add(text)
         if self._answer.waits():
             self._wake()  # not for a few characters, which are not worth a forward pass
@@ -128,6 +133,7 @@ class LocalSession:
         return answer.verdicts
 
     async def replace(self, span: Span) -> Correction:
+        """Return a replacement for a flagged range within `span.deadline_s`; raises what ended the reading."""
         pending = PendingReplacement(span)
         self._answer.replacing.append(pending)
         self._wake()
@@ -174,13 +180,13 @@ class LocalEngine:
 
     def __init__(self, load: Callable[[], Aligner]) -> None:
         self._load = load
-        self._loaded: Future[Aligner] = Future()
-        self._thread: threading.Thread | None = None
-        self._scheduler: Scheduler
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._live: set[_Submitted] = set()
+        self._loaded: Future[Aligner] = Future()  # the aligner, or the error that prevented its loading
+        self._thread: threading.Thread | None = None  # the model's thread; None before `start`
+        self._scheduler: Scheduler  # set when the aligner is loaded
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # jobs for the model's thread, and `_WAKE`
+        self._live: set[_Submitted] = set()  # requests and sessions that have not ended
         self._closed = False
-        self._stepping: float | None = None
+        self._stepping: float | None = None  # when the current step began, in monotonic seconds; None between steps
         # makes its thread when it is first asked for something
         self._judging = ThreadPoolExecutor(1, thread_name_prefix="judge")
 
@@ -228,12 +234,14 @@ class LocalEngine:
                 raise make_own_error(request.request_id, error) from None
 
     async def complete(self, request: CompletionRequest, name: str, deadline_s: float) -> Completion:
+        """Complete one prompt within `deadline_s`; `name` is the request's id in errors and logs."""
         aligner = choose_aligner(self._aligner(), request.model)
         work = partial(complete, aligner, request)
         submitted = self._submit(name, aligner, work, request.user or "", deadline_s)
         return await self._wait_for_result(submitted, deadline_s)  # type: ignore[no-any-return]
 
     async def read(self, request: AlignRequest) -> LocalSession:
+        """Begin to read an answer that is still being written; raises `UnknownHead` and `HeadRefused`."""
         # alone means that this answer is the only request
         answer = PartialAnswer(request, alone=lambda: len(self._live) == 1)
         answer.body.add(request.answer)
@@ -261,7 +269,10 @@ class LocalEngine:
         deadline_s: float = float("inf"),
         answer: PartialAnswer | None = None,
     ) -> _Submitted:
-        """Queue work for the model's thread. With an `answer`, the job waits for text and has no deadline here."""
+        """Queue work for the model's thread; `work` is given the job's sequence of tokens.
+
+        With an `answer`, the job waits for its text and has no deadline here.
+        """
         sequence = Sequence(aligner.adapter, tenant)
         phases = Phases(tracing.current_context(), unwanted=answer is not None)
         submitted = _Submitted(time.monotonic() + deadline_s, phases)
@@ -275,7 +286,7 @@ class LocalEngine:
         return submitted
 
     async def _wait_for_result(self, submitted: _Submitted, deadline_s: float) -> Any:
-        """Wait for the result; if the caller stops waiting, the model's thread drops the work."""
+        """Return the result of the work; if the caller stops waiting, the model's thread drops the work."""
         try:
             async with enforce_deadline(deadline_s):
                 return await asyncio.wrap_future(submitted.future)

@@ -49,8 +49,8 @@ class TaughtHead:
     bias: float
     """Constant added to the score, in nats."""
     weight: bytes
-    """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. For hidden units
-    follow their weights [hidden, width], offsets [hidden] and output weights in nats [hidden]."""
+    """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. Those of hidden
+    units follow, if there are any: weights [hidden, width], offsets [hidden], and output weights in nats [hidden]."""
     either: bool = False
     """Whether the general head's score counts if it is the higher one."""
     hidden: int = 0

@@ -45,7 +45,9 @@ heads of its objectives; heads can be uploaded and rows of segments read. 10: co
 tenant has in all gateways. 12: a request says what may be written in place of flagged segments; sentences end at other
 places, and both sides must divide an answer alike. 13: an engine may have token classifiers as judges."""
 HEADER = "x-aligner-wire"
+"""The header with the version of the wire format."""
 RELEASE = "x-aligner-release"
+"""The header with the version of aligner-proxy."""
 VERSION_HEADERS = {HEADER: str(WIRE), RELEASE: __version__}
 _REFUSED = 422
 """Status for a request whose fields are invalid or unknown."""
@@ -62,8 +64,11 @@ _FOREIGN: dict[int, type[CorrectionError]] = {
 }
 
 STATES = TypeAdapter(list[list[Annotated[float, Field(allow_inf_nan=False)]]])
+"""Answer to a request for hidden states: one row for each text."""
 VERDICTS = TypeAdapter(tuple[SegmentScore, ...])
+"""Answer to new text: the verdicts that the client does not have yet."""
 JUDGED = TypeAdapter(tuple[SegmentScore, ...] | None)
+"""Answer to waiting for verdicts: the new ones; None if the session has none before the answer is finished."""
 
 
 class WireVersionCheck:

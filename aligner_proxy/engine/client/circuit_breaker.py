@@ -66,7 +66,9 @@ class State(StrEnum):
 
 _T = TypeVar("_T")
 Listener = Callable[[State], None]
+"""Is given the new state of a circuit."""
 Ask = Callable[[AlignRequest], Awaitable[Correction]]
+"""Sends a request to the engine and returns its correction."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class Circuit:
     until: float = 0.0
     """End of the pause, while the circuit is open."""
     probing: bool = False
+    """Whether a probe is running."""
 
     def wants_probe(self, now: float) -> bool:
         """Whether the next request has to probe the engine; only one probe runs at a time."""
@@ -147,8 +150,8 @@ class Breaker:
         self._changed = changed
         self._clock = clock
         self.circuit = Circuit()
-        self._probing: asyncio.Task[bool] | None = None
-        self._reported = self.circuit.state
+        self._probing: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
+        self._reported = self.circuit.state  # the state of which the listener knows
         changed(self._reported)
 
     async def info(self) -> AlignerInfo:
@@ -204,7 +207,7 @@ class Breaker:
         return await self.watch_call(require_teachable(self._engine).rows(request))
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Run a call without checking the circuit first, and record its outcome in the circuit."""
+        """Return the result of a call, made whatever the circuit's state, and record its outcome in the circuit."""
         with self._watch_errors():
             result = await call
         self.circuit.note_answer()
@@ -212,6 +215,7 @@ class Breaker:
         return result
 
     async def aclose(self) -> None:
+        """Cancel a running probe and close the engine."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
@@ -232,7 +236,7 @@ class Breaker:
             raise BreakerOpen("the engine did not answer lately", max(_SOON_S, self.circuit.until - now))
 
     async def _probe(self) -> bool:
-        """Send the probe; return whether the engine answers at all."""
+        """Send the probe; return whether the engine answers in time, be it with an error."""
         try:
             async with asyncio.timeout(PROBE.deadline_s):
                 await self._engine.align(PROBE)

@@ -70,12 +70,14 @@ def request_body(request: CompletionRequest, model: str | None, *, predicts: boo
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A server's description of its model. `identity` becomes part of cache keys; the window may be unknown."""
+    """A server's description of its model. `identity`, what it says of the weights, becomes part of cache keys."""
 
     model: str
     identity: dict[str, Any] = field(default_factory=dict)
     window: int | None = None
+    """In tokens; None if the server does not say."""
     where: str = "elsewhere"
+    """The server's address, in place of a device."""
 
 
 class Completer(Protocol):
@@ -122,7 +124,7 @@ class _RemoteCompletion(LooseModel):
 
 
 def parse_completion(body: bytes | dict[str, Any]) -> Completion:
-    """Parse the first choice of an answer. Raises `InvalidOutput` if there is none."""
+    """Return the first choice of a server's answer as a `Completion`. Raises `InvalidOutput` if there is none."""
     with translate_parse_errors("the server sent something that is no completion"):
         parsed = (
             _RemoteCompletion.model_validate_json(body)
@@ -144,7 +146,7 @@ def parse_completion(body: bytes | dict[str, Any]) -> Completion:
 
 
 def parse_models(body: bytes, model: str | None, where: str) -> ServedModel:
-    """Find the model named `model` in a `/v1/models` answer, or the only one if `model` is None.
+    """Return the model named `model` of a `/v1/models` answer, or the only model if `model` is None.
 
     Raises `InvalidOutput` for an invalid answer, and `EngineFault` if the model is missing or ambiguous.
     """
@@ -202,7 +204,8 @@ def make_connection_error(where: str, error: Exception, *, mid_request: bool) ->
 class CompletionsClient:
     """Client of one server; satisfies `Completer`. `base` ends with /v1; `model` None means the only one served.
 
-    `predicts` is true if the server accepts `prediction`. Its description is cached for `info_ttl_s` seconds.
+    `predicts` is true if the server accepts `prediction`. A request waits at most `wait_s` seconds for a server that
+    is not ready. The server's description is cached for `info_ttl_s` seconds.
     """
 
     def __init__(
@@ -222,7 +225,7 @@ class CompletionsClient:
         self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
         self._connections = Connections()
-        self._about: tuple[float, ServedModel] | None = None
+        self._about: tuple[float, ServedModel] | None = None  # when it came, and the server's description
 
     async def describe_model(self) -> ServedModel:
         """Describe the model served; asks the server again after `info_ttl_s` and after a lost connection."""

@@ -1,12 +1,12 @@
 """Aligners behind completions servers: they rewrite the whole answer, or the segments that a local scorer flags.
 
 A completions server alone corrects an answer with the aligner's template. There is no detector head, so `caution` has
-no effect, and the server's own speculation (n-gram, suffix, or `prediction`) has to find the answer in the prompt. The
-server's tokenizer is unknown here, so tokens are estimated from bytes. As in our own engine, a conversation that does
-not fit the window is cut, and a long answer is sent part by part.
+no effect. The server writes faster if it drafts from the prompt (speculation by n-gram, suffix, or `prediction`),
+because the answer is there. The server's tokenizer is unknown here, so tokens are estimated from bytes. As in our own
+engine, a conversation that does not fit the window is cut, and a long answer is sent part by part.
 
-Behind a scorer (edited_engine.py) the server is asked once for every flagged run, with the edited answer before the run
-as a prefix.
+Behind a scorer (edited_engine.py) the server is asked once for every run of flagged segments, with the edited answer
+before the run as a prefix. The place of such a run in the edited answer is a hole, which the server fills.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ BYTES_PER_TOKEN = 3.0
 DEFAULT_WINDOW = 4096
 """Window in tokens if neither the settings nor the server name one."""
 _HOLE_ROOM = 16
-"""Tokens that a replacement may have in addition to one and a half times its run's."""
+"""Tokens that a replacement may have in addition to one and a half times those of the text that it replaces."""
 JudgeEdit = Callable[[splice.EditSpan, str], Awaitable[str]]
-"""Judges a text in a hole and returns the part of it that may stay."""
+"""Is given a hole and the text written into it; returns the part of the text that may stay, "" if none may."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 """Beginnings of a further turn, which a model may write after the answer."""
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:pad|unk|bos|eos|start_of_turn|end_of_turn)>)")
@@ -80,14 +80,17 @@ class ByteRuler:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFrame:
-    """The text around an answer in its prompts. An answer, or a part of it, may have `room` tokens, by estimate."""
+    """What all prompts of a request share, around its answer: the template, the conversation and the objectives."""
 
     family: prompts.Template
     query: str
+    """The conversation, cut, as the template writes it."""
     objectives: tuple[str, ...]
     room: int
+    """Most tokens, by estimate, of an answer or a part of it."""
 
     def render_prompt(self, answer: UndisguisedText) -> prompts.Prompt:
+        """The prompt by which the server rewrites this answer, or this part of an answer."""
         # Veil control tokens after undisguising, because they may be disguised, too.
         return prompts.render(
             self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
@@ -138,7 +141,7 @@ class CompletionsAligner:
         return DeferredSession(self)
 
     async def rewrite_answer(self, request: AlignRequest, window: int) -> Correction:
-        """Rewrite the whole answer, part by part. Raises `AnswerTooLong`.
+        """Return the answer rewritten by the server, part by part. Raises `AnswerTooLong`.
 
         With `score_only` one completion is requested and the answer is left unchanged.
         """
@@ -169,12 +172,14 @@ class CompletionsAligner:
         window: int,
         judge_edit: JudgeEdit,
     ) -> Correction:
-        """Rewrite only the flagged segments; the edited answer before each is given as a prefix.
+        """Return the answer with only its flagged segments rewritten; `flags` says of each of `pieces` if it is.
 
-        `judge_edit` returns the part of each new text that may stay.
+        Each prompt ends with the edited answer before the hole. `judge_edit` returns the part of each new text that
+        may stay.
         """
         frame = make_frame(request, self._family, window)
         division = frame.division(pieces)
+        # a very long segment is several pieces of the division, which all have its flag
         piece_flags = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
@@ -219,7 +224,7 @@ class CompletionsAligner:
     async def write(self, request: AlignRequest, scored: Correction, scorer: Engine, until: float) -> Correction:
         """Rewrite the flagged segments of a scored answer, or the whole answer with `verify` set to always.
 
-        Rewritten sentences that the scorer flags again, or nearly so, are dropped.
+        With `verify` set otherwise, rewritten sentences that the scorer flags again, or nearly so, are dropped.
         """
         started = time.perf_counter()
         window = (await self.info()).window
@@ -249,7 +254,7 @@ class CompletionsAligner:
         await self._completer.aclose()
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
-        """Describe the aligner; its hash covers all that is known to change corrections, for lack of the weights."""
+        """Describe the aligner. The weights are unknown, so its hash covers all else that may change corrections."""
         family = self._family
         window = self._window or served_model.window or DEFAULT_WINDOW
         parts = {
@@ -273,13 +278,13 @@ class CompletionsAligner:
 async def _judge_in_place(
     request: AlignRequest, scorer: Engine, hole: splice.EditSpan, text: str
 ) -> tuple[str, Correction]:
-    """Score a replacement in its place, behind the text before its hole.
+    """Score a replacement in its place, after the text before its hole.
 
-    Return its sentences that score at least `CLEAR_MARGIN` below the threshold, and the scorer's correction, whose cost
-    the caller adds.
+    Returns its sentences that score at least `CLEAR_MARGIN` below the threshold ("" if none does), and the scorer's
+    correction, whose cost the caller adds.
     """
     answer = hole.fill_in(text)
-    # not open-ended: the answer goes on behind the hole, so nothing may be added at its end
+    # not open-ended: the answer goes on after the hole, so nothing may be added at the end of this text
     scored = await scorer.align(
         make_verdict_request(make_proof_request(request)).model_copy(update={"answer": answer, "open_ended": False})
     )
@@ -328,7 +333,7 @@ def veil_controls(text: str) -> str:
 
 
 def _restore_marks(prompt: prompts.Prompt, answer: str, generated: str) -> str:
-    """Restore in generated text the marks that the prompt replaced, such as those of control tokens in the answer."""
+    """Return generated text with the marks that the prompt had replaced, such as the "<" of control tokens."""
     text = prompt.restore(generated)
     # only where the mark must come from a veil: the answer has a control token and no such character
     return text.replace(_VEIL, "<") if _VEIL not in answer and _CONTROL.search(answer) else text
@@ -357,7 +362,7 @@ def _request_part(
 
 
 def _request_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
-    """The request for one hole: the prompt, followed by the edited answer so far.
+    """The request to fill one hole: the prompt, followed by the edited answer so far.
 
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
     the predicted output, for servers that use one.
@@ -376,9 +381,9 @@ def _clean_text(text: str) -> str:
 
 
 def _cut_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, completion: Completion) -> str:
-    """Cut the replacement of a run out of a completion.
+    """Return the part of a completion that replaces the flagged run; the rest of it repeats kept segments.
 
-    If a stop text ended it, that counts as finished only if a kept segment really begins there.
+    A completion that a stop text ended counts as finished only if a kept segment really begins there.
     """
     text = _restore_marks(prompt, answer, completion.text)
     if completion.stop_reason is not None:

@@ -93,6 +93,7 @@ class EditedEngine(ForwardingEngine):
             return await self.writer.write(request, scored, self.scorer, until)
 
     async def read(self, request: AlignRequest) -> Session:
+        """Let the scorer read an answer that is still being written; the writer writes what it flags."""
         # a writer that replaces spans may let the scorer write them, so the session is not for verdicts only
         scoring_request = request.model_copy(
             update={
@@ -104,6 +105,7 @@ class EditedEngine(ForwardingEngine):
         return EditedSession(self, await self.scorer.read(scoring_request), request)
 
     async def aclose(self) -> None:
+        """Close the scorer, and the writer even if that fails."""
         try:
             await super().aclose()
         finally:
@@ -117,8 +119,8 @@ class EditedSession(ForwardingSession):
         super().__init__(session)
         self._engine = engine
         self.request = request
-        self.text = request.answer
-        self._verdicts: tuple[SegmentScore, ...] = ()
+        self.text = request.answer  # the answer so far
+        self._verdicts: tuple[SegmentScore, ...] = ()  # of the first segments of the answer, as far as they came
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         self.text += text
@@ -147,11 +149,13 @@ class EditedSession(ForwardingSession):
         return segments, scores
 
     async def replace(self, span: Span) -> Correction:
+        """Let the writer replace a flagged range; an empty replacement if the request forbids writing."""
         if self.request.write is Write.NEVER:
             return Correction("")
         return await self._engine.writer.replace(self, span, self._engine.scorer)
 
     async def replace_by_scorer(self, span: Span) -> Correction:
+        """Let the scorer write the replacement, in place of a writer that failed."""
         return await super().replace(span)
 
     async def finish(self, request: AlignRequest) -> Correction:
@@ -160,7 +164,7 @@ class EditedSession(ForwardingSession):
 
 
 def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The segments of the answer to which `scores` belong; raises `EngineFault` if they do not match."""
+    """The segments of the answer, one for each of `scores`; raises `EngineFault` if their texts differ."""
     texts = [score.text for score in scores]
     pieces = structure.match_segments(structure.split(answer), texts)
     if texts != [piece.text for piece in pieces]:
@@ -169,7 +173,7 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
 
 
 def remove_flagged(answer: str, scored: Correction) -> Correction:
-    """Make the correction that removes flagged segments and writes nothing."""
+    """The correction that removes flagged segments and writes nothing; `scored` itself if none is flagged."""
     pieces = judged_segments(answer, scored.segments)
     flags = [verdict.flagged for verdict in scored.segments]
     if not any(flags):

@@ -41,7 +41,10 @@ _LOG_S = 60.0
 
 
 class HeadSupply:
-    """Uploads to one engine the heads that it lacks. `put` uploads a head, `source` provides its bytes, if any."""
+    """Uploads to one engine the taught heads that it lacks.
+
+    `put` uploads a head's bytes and returns its hash; `source` returns the bytes of a hash, or None.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class HeadSupply:
         self._clock = clock
         self._absent: TTLCache[str, str] = TTLCache(_MOST, _RETRY_S, timer=clock)
         """Reasons why heads could not be uploaded recently, by the heads' hashes."""
-        self._logged = float("-inf")
+        self._logged = float("-inf")  # time of the latest warning, by the clock
 
     def drop_absent_heads(self, request: AlignRequest) -> AlignRequest:
         """The request without the heads that recently could not be uploaded."""
@@ -70,7 +73,7 @@ class HeadSupply:
     async def supply_and_correct(
         self, request: AlignRequest, ask: Callable[[AlignRequest], Awaitable[Correction]], until: float
     ) -> Correction:
-        """Upload the heads that the engine lacks and correct the request with `ask`, before `until` by the clock.
+        """Upload the heads that the engine lacks; return the correction from `ask`, before `until` by the clock.
 
         If the engine still rejects the heads, the request is sent without any.
         """
@@ -84,7 +87,10 @@ class HeadSupply:
         return self.count_untaught(correction, request, sent_request)
 
     def count_untaught(self, correction: Correction, request: AlignRequest, sent_request: AlignRequest) -> Correction:
-        """Record, in metrics, log and correction, how many taught heads of `request` were not sent."""
+        """Record in metrics and log how many taught heads of `request` are not in `sent_request`.
+
+        Returns the correction with that number as `untaught`.
+        """
         # a request without any head has an empty tuple
         sent_heads = sent_request.heads or ("",) * len(request.heads)
         lacking_heads = [

@@ -69,7 +69,7 @@ _MAX_BYTES = 32 << 20
 
 
 CONNECT_S = 2.0
-"""Seconds allowed for connecting. A host that is gone does not say so, and time must be left for another engine."""
+"""Seconds allowed for connecting. A host that is gone refuses nothing, and time must be left for another engine."""
 NOT_BEGUN = (httpx.ConnectError, httpx.ConnectTimeout)
 """Errors that happen before a request is sent."""
 _NOTICED_S = 2
@@ -92,15 +92,15 @@ def _keep_alive_options() -> list[tuple[int, int, int]]:
 
 
 class Connections:
-    """Pooled connections to one server; used from another event loop, they are opened again."""
+    """Pooled connections to one server; when another event loop uses them, they are opened again."""
 
     def __init__(self, base: str = "", socket: str | None = None, *, idle: int = 64) -> None:
         self._base = base
-        self._socket = socket
-        self._idle = idle
-        self._client: httpx.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: set[asyncio.Task[None]] = set()
+        self._socket = socket  # path of a unix socket; None for a TCP port
+        self._idle = idle  # most idle connections that stay open
+        self._client: httpx.AsyncClient | None = None  # None before the first use, and when closed
+        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop of `_client`
+        self._ending: set[asyncio.Task[None]] = set()  # abandoned requests that have not ended
 
     @property
     def client(self) -> httpx.AsyncClient:
@@ -143,17 +143,17 @@ class Asking:
     """A context manager for one request; afterwards its connection is free or closed, however the block ends.
 
     If httpx is cancelled twice, or between connecting and the first request, it never closes the connection. The server
-    would then continue work that nobody waits for, and hold its slot. So httpx runs in a separate task, which is
+    would then continue work that nobody waits for, and hold its slot. Therefore httpx runs in a separate task, which is
     cancelled at most once, and not before the headers are sent.
     """
 
     def __init__(self, client: httpx.AsyncClient, ending: set[asyncio.Task[None]], request: httpx.Request) -> None:
         self._client = client
-        self._ending = ending
+        self._ending = ending  # the tasks that end abandoned requests; shared by all requests of the `Connections`
         self._request = request
-        self._task: asyncio.Task[Any] | None = None
-        self._response: asyncio.Task[httpx.Response] | None = None
-        self._sending = False
+        self._task: asyncio.Task[Any] | None = None  # the latest task: sends the request, or reads the body
+        self._response: asyncio.Task[httpx.Response] | None = None  # sends the request; None before and after
+        self._sending = False  # whether the headers are being sent, so that cancelling closes the connection
         self._abandoned = False
 
     def __enter__(self) -> Self:
@@ -196,7 +196,10 @@ class Asking:
         return response.cancelled() or response.exception() is not None or response.result().is_closed
 
     async def _end(self, response: asyncio.Task[httpx.Response]) -> None:
-        """Abandon the request: cancel its running task once headers are sent, and close an open response."""
+        """Abandon the request: cancel its running task once headers are sent, and close an open response.
+
+        If headers are not sent yet, `_trace` cancels the task when they are.
+        """
         task = self._task or response
         self._abandoned = True
         if self._sending and not task.done():
@@ -230,8 +233,8 @@ class HttpEngine:
         self._connections = Connections(*_parse_address(address), idle=pool)
         self._wait_s = wait_s
         self._info_ttl_s = info_ttl_s
-        self._info: tuple[float, AlignerInfo] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._info: tuple[float, AlignerInfo] | None = None  # when it came, and the engine's description
+        self._closing: set[asyncio.Task[None]] = set()  # those that close sessions on the engine
 
     async def info(self) -> AlignerInfo:
         """Describe the aligner served; asks the engine again after `info_ttl_s` and after a lost connection."""
@@ -260,12 +263,14 @@ class HttpEngine:
         return self.heads.count_untaught(correction, request, sent_request) if request.heads else correction
 
     async def put_head(self, data: bytes) -> str:
+        """Upload a taught head and return its content hash. Raises `HeadRefused`."""
         name = hashlib.sha256(data).hexdigest()
         async with enforce_deadline(_INFO_S):
             await self.send("PUT", f"/v1/heads/{name}", data)
         return name
 
     async def rows(self, request: RowsRequest) -> RowsResponse:
+        """Return the rows of the answers within `request.deadline_s`; raises `InvalidOutput` unless each has some."""
         content = await self._send_with_retries("POST", "/v1/rows", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no rows"):
             response = RowsResponse.model_validate_json(content)
@@ -274,6 +279,7 @@ class HttpEngine:
         return response
 
     async def states(self, request: StatesRequest) -> list[list[float]]:
+        """Return the hidden states, one row for each text, within `request.deadline_s`. Raises `InvalidOutput`."""
         content = await self._send_with_retries("POST", "/v1/states", request, request.deadline_s)
         with translate_parse_errors("the engine sent something that is no hidden states"):
             rows = STATES.validate_json(content)
@@ -324,7 +330,10 @@ class HttpEngine:
             return _parse_correction(await self._send_with_retries("POST", path, request, request.deadline_s))
 
     async def _send_with_retries(self, method: str, path: str, request: _Timed | None, deadline_s: float) -> bytes:
-        """Send repeatedly until the engine begins, or once if it may not wait; each attempt has the time left."""
+        """Send until the engine begins, or only once if `_wait_s` is 0; return the body of its answer.
+
+        Each attempt has the time left as its deadline.
+        """
         if not self._wait_s:
             async with enforce_deadline(deadline_s):
                 return await self.send(method, path, _serialise_with_deadline(request, deadline_s))
@@ -359,9 +368,9 @@ class HttpEngine:
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 
     def _forget_engine(self, error: CorrectionError) -> CorrectionError:
-        """Drop the cached description, mark the engine as down in metrics, and return `error`.
+        """Drop the cached description, because another engine may answer next; mark the engine as down in metrics.
 
-        The engine that answers next may be another one.
+        Returns `error`.
         """
         self._info = None
         ENGINE_UP.set(0)
@@ -372,10 +381,10 @@ class _Outbox:
     """Text that waits to be sent, and the task that sends it."""
 
     def __init__(self) -> None:
-        self._text = ""
-        self._has_ended = False
-        self._end_sent = False
-        self._task: asyncio.Task[None] | None = None
+        self._text = ""  # what waits to be sent
+        self._has_ended = False  # whether no more text will come
+        self._end_sent = False  # whether the engine was told that
+        self._task: asyncio.Task[None] | None = None  # sends until nothing is left; None before the first text
 
     def add(self, text: str, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Add text. If nothing is being sent, start `send`, which sends until there is no more.
@@ -387,16 +396,19 @@ class _Outbox:
             self._task = asyncio.create_task(send())
 
     def end(self) -> None:
-        """Note that no more text will come, which is to be sent, too."""
+        """Note that no more text will come; the engine is told that, too."""
         self._has_ended = True
 
     @property
     def has_more(self) -> bool:
-        """Whether there is text to send, or its end."""
+        """Whether there is something to send: text, or the message that no more will come."""
         return bool(self._text) or self._has_ended > self._end_sent
 
     def take(self, known_count: int) -> TextChunk:
-        """Take all text that waits, as a chunk for an engine of which `known_count` verdicts are known."""
+        """Return all text that waits, as a chunk to send, and empty the outbox.
+
+        The engine answers with its verdicts after the first `known_count`.
+        """
         chunk = TextChunk(text=self._text, ended=self._has_ended, known=known_count)
         self._text = ""
         self._end_sent = self._has_ended
@@ -415,6 +427,7 @@ class _Outbox:
             raise DeadlineExceeded("the deadline passed before the engine had the whole answer")
 
     async def stop(self) -> None:
+        """Cancel the sending and wait until it has ended; text that waits is not sent."""
         task = self._task
         self._task = None
         if task is not None and not task.done():
@@ -431,16 +444,16 @@ class HttpSession:
     def __init__(self, engine: HttpEngine, request: AlignRequest) -> None:
         self._engine = engine
         self._request = request
-        self._opening: asyncio.Task[str] | None = None
-        self._name: str | None = None
+        self._opening: asyncio.Task[str] | None = None  # opens the session and returns its name
+        self._name: str | None = None  # on the engine; None before it is opened and after it has ended
         self._outbox = _Outbox()
         # `feed` and `wait_for_verdicts` each get all verdicts, so what each has is counted apart
-        self._verdicts: tuple[SegmentScore, ...] = ()
-        self._received_verdicts: tuple[SegmentScore, ...] = ()
-        self._broken = False
-        self._ending = False
-        self._opening_ended = asyncio.Event()
-        self._failure: CorrectionError | None = None
+        self._verdicts: tuple[SegmentScore, ...] = ()  # of `feed`
+        self._received_verdicts: tuple[SegmentScore, ...] = ()  # of `wait_for_verdicts`
+        self._broken = False  # whether sending has failed: the answer is then sent whole at its end
+        self._ending = False  # whether `finish` was called
+        self._opening_ended = asyncio.Event()  # set when the session is open, or lost
+        self._failure: CorrectionError | None = None  # why it is broken, if the error is one of ours
         self._time = TimeSlice()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -455,7 +468,10 @@ class HttpSession:
         await self.feed("")  # starts the sender if it has nothing to do
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Ask the engine to wait for more than `known_count` verdicts, and return all of them."""
+        """Ask the engine to wait for more than `known_count` verdicts, and return all of them, or None without any.
+
+        Raises the error that broke the session, or `SessionLost`.
+        """
         received = self._received_verdicts
         content = await self._post("judged", KnownVerdicts(known=known_count, received=len(received)))
         with translate_parse_errors("the engine sent something that is no verdict"):
@@ -466,6 +482,7 @@ class HttpSession:
         return self._received_verdicts
 
     async def replace(self, span: Span) -> Correction:
+        """Write a replacement for a flagged range within `span.deadline_s`; raises `SessionLost`."""
         with stage("engine", kind="CLIENT", gen_ai__operation__name="text_completion"):
             async with enforce_deadline(span.deadline_s):
                 content = await self._post("replace", span)
@@ -494,7 +511,10 @@ class HttpSession:
             await self._stop()
 
     async def _post(self, action: str, body: BaseModel) -> bytes:
-        """Send a request about the open session; waits until it is open and raises if it is lost."""
+        """Wait until the session is open, send a request about it, and return the body of the engine's answer.
+
+        Raises `SessionLost`, or the error that broke the session.
+        """
         await self._opening_ended.wait()
         await self._time.pause()
         if self._name is None or self._broken:
@@ -535,7 +555,7 @@ class HttpSession:
                 # shielded, because an opening must not be cancelled; see `close_session`
                 self._name = await asyncio.shield(self._opening)
                 self._opening_ended.set()
-            # also without text if the end is still to be said
+            # also without text, if the engine must still be told that no more will come
             while self._outbox.has_more:
                 await self._time.pause()
                 more = self._outbox.take(len(self._verdicts))

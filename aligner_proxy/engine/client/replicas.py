@@ -86,8 +86,10 @@ class Replica:
     name: str
     engine: Engine
     busy: int = 0
+    """Requests and sessions that it has now."""
     circuit: Circuit = field(default_factory=lambda: Circuit(LONGEST_PAUSE_S))
     aligner: str = ""
+    """Content hash of the aligner that it served last; empty before its first answer."""
 
     @property
     def healthy(self) -> bool:
@@ -137,9 +139,9 @@ class Replicas:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.replicas = [Replica(name, engine) for name, engine in engines]
-        self._wait_s = wait_s
+        self._wait_s = wait_s  # how long a request may wait for any of them
         self._clock = clock
-        self._turn = 0
+        self._turn = 0  # choices so far; where the next one starts among equals
 
     async def info(self) -> AlignerInfo:
         """The description from the first replica that answers; each gets only a part of the time."""
@@ -190,6 +192,8 @@ class Replicas:
         )
 
     async def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
+        """Return what a classifier says of an answer; its failures do not count against the health of a replica."""
+
         async def ask(replica: Replica, left_s: float) -> TokenLabels:
             return await require_judges(replica.engine).label_tokens(request.with_deadline(left_s))
 
@@ -197,6 +201,7 @@ class Replicas:
         return await self._try_replicas(ask, request.deadline_s, excused=(DeadlineExceeded, EngineFault))
 
     async def _put(self, replica: Replica, data: bytes) -> str:
+        """Upload a taught head to one replica and return its content hash."""
         async with self.use_replica(replica):
             return await require_teachable(replica.engine).put_head(data)
 
@@ -250,7 +255,9 @@ class Replicas:
         divided: bool = False,
         excused: _Errors = (),
     ) -> _T:
-        """Return the first success of `ask`; try all replicas again while they are away or full and time is left.
+        """Return the first success of `ask`, which is given a replica and the seconds that it may take.
+
+        While all replicas are away or full and time is left, all are tried again.
 
         With `divided` each replica gets only a part of the time, for requests that any engine can answer at once.
         """
@@ -260,7 +267,9 @@ class Replicas:
     async def _ask_in_turn(
         self, ask: Callable[[Replica, float], Awaitable[_T]], left_s: float, *, divided: bool, excused: _Errors
     ) -> _T:
-        """Ask the replicas in turn until one succeeds; raises `NotReady` if none is reached, else one of the errors.
+        """Ask the replicas in turn and return the first result.
+
+        If none succeeds, raises `NotReady` if none was reached, else the most telling error.
 
         With `divided`, a replica gets only half of the time that is left as long as others follow it.
         """
@@ -315,7 +324,7 @@ class ReplicaSession(ForwardingSession):
         self._replicas = replicas
         self._replica = replica
         replica.busy += 1  # a session is load on its replica between its requests, too
-        self._counted = True
+        self._counted = True  # whether this session is part of `replica.busy`
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
         async with self._replicas.use_replica(self._replica):

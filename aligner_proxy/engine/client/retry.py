@@ -27,9 +27,9 @@ class NotReady(EngineUnavailable):
 
 
 async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s: float) -> _T:
-    """Call `ask` with the remaining seconds, repeatedly until the engine begins, for at most `wait_s` seconds.
+    """Return the result of `ask`, which is given the seconds left; if the engine has not begun, call it again.
 
-    Raises `DeadlineExceeded` after `deadline_s`, and the last refusal once the wait is over.
+    Raises `DeadlineExceeded` after `deadline_s`, and the last `NotReady` or `EngineOverloaded` after `wait_s` seconds.
     """
     until = time.monotonic() + deadline_s
     last_try = time.monotonic() + min(deadline_s, wait_s)

@@ -1,7 +1,7 @@
 """Client of a scoring server: vLLM with the plugin aligner-proxy-vllm, which judges segments and writes nothing.
 
-Every request carries the taught heads that it names. So any of several servers behind one address can answer, and
-servers need not store heads.
+Every request carries the taught heads that it names. Therefore any of several servers behind one address can answer,
+and servers need not store heads.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_HEADS = 4096
 
 
 class _Data(LooseModel):
-    """The field `data` of an answer; exactly one of its fields is set."""
+    """The field `data` of the plugin's answer; exactly one of its fields is set."""
 
     about: AlignerInfo | None = None
     response: AlignResponse | None = None
@@ -62,9 +62,9 @@ class VllmScorer:
         self._base = "http://" + address.removeprefix(SCHEME).rstrip("/")
         self._wait_s = wait_s
         self._connections = Connections()
-        self._about: tuple[float, AlignerInfo] | None = None
-        self._asking: asyncio.Task[AlignerInfo] | None = None
-        self._heads: OrderedDict[str, bytes] = OrderedDict()
+        self._about: tuple[float, AlignerInfo] | None = None  # when it was last confirmed, and the description
+        self._asking: asyncio.Task[AlignerInfo] | None = None  # the latest request for the description
+        self._heads: OrderedDict[str, bytes] = OrderedDict()  # taught heads by content hash, the oldest first
 
     async def info(self) -> AlignerInfo:
         """Describe the aligner whose head judges on the server.
@@ -79,7 +79,7 @@ class VllmScorer:
         return await asyncio.shield(self._asking)
 
     async def _fetch_info(self) -> AlignerInfo:
-        """Ask the server which aligner it serves, and cache that."""
+        """Ask the server which aligner it serves; return and cache its description."""
         data = await self._ask({}, _INFO_S)
         if data.about is None:
             raise InvalidOutput(f"{self._base} does not say which aligner it serves; is aligner-proxy-vllm installed?")

@@ -23,7 +23,10 @@ def choose_aligner(aligner: Aligner, model: str | None) -> Aligner:
 
 
 def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -> Generator[Ask, Step, Completion]:
-    """Complete one prompt. Raises `AnswerTooLong` if prompt and completion exceed the window."""
+    """Complete one prompt: a generator of asks that returns the `Completion`.
+
+    Raises `AnswerTooLong` if the prompt and `max_tokens` together exceed the window.
+    """
     tokenizer = aligner.runner.tokenizer
     expected = request.prediction.content if request.prediction else ""
     for name, text in (("prompt", request.prompt), ("prediction", expected)):

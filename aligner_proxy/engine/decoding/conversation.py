@@ -43,7 +43,10 @@ _WIDTH = array("I").itemsize
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """Definition of a repetition: a unit of at most `longest` items, at least `copies` times, `items` items in all."""
+    """What counts as a repetition: a unit of at most `longest` items that occurs at least `copies` times in a row.
+
+    All copies together have at least `items` items. An item is a letter or a word.
+    """
 
     longest: int
     copies: int
@@ -73,7 +76,10 @@ class Ruler(Protocol):
 
 
 def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
-    """The last turns that fit into `room` tokens; the earliest may be cut. Takes time proportional to `room`."""
+    """The last turns that fit into `room` tokens, in order; the earliest of them may be cut.
+
+    Takes time in proportion to `room`, however long the turns are.
+    """
     spoken = [turn for turn in turns if turn.role in ("user", "assistant") and turn.content]
     # A text never has more tokens than bytes, so short conversations need no counting.
     if sum(len(turn.content.encode("utf-8", "surrogatepass")) for turn in spoken) <= min(_PLAIN_CHARS, room):

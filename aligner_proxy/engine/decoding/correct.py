@@ -47,7 +47,8 @@ _END_ROOM = 96
 """Tokens allowed for a replacement beyond 1.5 times the flagged run. At the end of the answer (`_END_ROOM`) more are
 allowed, because whole sentences may be missing there."""
 _INNER_ALLOWANCE = 0.5
-"""Nats below the threshold from which words within marks are judged again, as a plain sentence."""
+"""Nats below the threshold from which the inner words of a segment are judged again, as a plain sentence. Inner words
+stand in a table cell, an element, a comment or a clause, and are judged by themselves, too (`judged_words`)."""
 _CLAUSE_MARGIN = 1.0
 """Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
 out of their sentence score a little higher. Words between marks stand there as a sentence would."""
@@ -100,13 +101,14 @@ class Aligner:
 
 
 Score = tuple[float, int]
-"""Log-odds that a piece must change, and the index of the objective that it violates most."""
+"""Log-odds that a piece must change, and the index of the objective that it violates most. A piece is a segment, or a
+part of a very long one (parts.py)."""
 
 
 def correct(
     aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known_scores: Sequence[Score] = ()
 ) -> Work:
-    """Correct one answer as a generator of asks. Raises `AnswerTooLong`.
+    """Correct one answer: a generator of asks that returns the `Correction`. Raises `AnswerTooLong`.
 
     `known_scores` are the scores of the first pieces, if these were read while the answer was being written.
     """
@@ -127,7 +129,7 @@ def correct(
 
 
 def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
-    """Build the frame of a request's prompts (everything but the answer), with the taught heads of its objectives.
+    """Return the frame of a request's prompts (everything but the answer), with the taught heads of its objectives.
 
     Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
     """
@@ -144,7 +146,7 @@ def scores_segments(aligner: Aligner, frame: PromptFrame) -> bool:
 
 
 def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> bool:
-    """Whether the end of the answer is judged, too, for missing text."""
+    """Whether the end of the answer is judged, too, because text may be missing there."""
     return aligner.info.ends and request.open_ended and scores_segments(aligner, frame)
 
 
@@ -157,6 +159,7 @@ def divide_answer(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -
 
 
 Edited = tuple[str, tuple[SegmentScore, ...]]
+"""The new answer, and the verdicts on the segments of the original one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,11 @@ class PromptedPassage(AnswerPassage):
 
 
 class AnswerEditor:
-    """State of one correction: its token sequence (a prompt and the text written after it) and its counts."""
+    """State of one correction: its token sequence (a prompt and the text written after it) and its counts.
+
+    Its generators yield asks to the model, are sent their results, and return what their docstring says. `edited` is
+    always the list of the answer's edited pieces so far, each as (text, white space after it).
+    """
 
     def __init__(
         self,
@@ -190,7 +197,9 @@ class AnswerEditor:
         self._sequence = sequence
         self._known_scores = list(known_scores)
         self.can_score = scores_segments(aligner, frame)
+        """Whether a detector head scores the segments."""
         self.tally = Tally()
+        """Counts of tokens and forward passes, of all generators together."""
         self.prompt_tokens = 0
         """Tokens of all prompts that were read."""
 
@@ -211,7 +220,7 @@ class AnswerEditor:
         return (yield from self._score_pieces()) if self.can_score else []
 
     def read_rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
-        """The general head's rows and scores of all pieces."""
+        """Return the general head's rows and scores of all pieces, in order; writes nothing."""
         rows: list[SegmentRow] = []
         for part in self._division.parts:
             passage = self._prompt_passage(part)
@@ -219,7 +228,7 @@ class AnswerEditor:
         return rows
 
     def replace_span(self, span: Span) -> Generator[Ask, Step, str]:
-        """Write a replacement for the segments of one flagged `span`; `span.before` is the edited text before them.
+        """Return a replacement for the segments of one flagged `span`; `span.before` is the edited text before them.
 
         At the end of the answer, the replacement is the missing text, including the white space before it.
         """
@@ -283,11 +292,12 @@ class AnswerEditor:
         prompt = passage.fitted.prompt
         own_text = prompt.text[prompt.offset_in_prompt(start) : prompt.end]
         gap = self._division.pieces[passage.part.own - 1].gap if before else ""
+        # the draft: the part's original text, which the model is expected to copy, and the end mark
         pieces = tokenizer.pieces(gap + own_text)
         lookup = [*pieces.ids, tokenizer.eos]
         scores: list[Score] = []
         unflagged = tuple[range, ...]()
-        # a long draft is worth it only where the detector flags nothing, so it is asked first
+        # a long draft is worth it only where the detector flags nothing, so the pieces are scored first
         if self.can_score and self._runner.needs_probe(len(passage.fitted.ids), len(lookup)):
             scores = yield from self._prefill(passage)
             shift = len(gap) - passage.undisguised.place_in_undisguised(start)
@@ -338,7 +348,7 @@ class AnswerEditor:
         return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
 
     def _prompt_passage(self, part: PartRange) -> PromptedPassage:
-        """A part of the answer with its prompt, whose tokens are counted."""
+        """A part of the answer with its prompt; adds the prompt's tokens to `prompt_tokens`."""
         passage = self._division.passage(part)
         fitted = self._frame.fit_prompt(passage.undisguised)
         self.prompt_tokens += len(fitted.ids)
@@ -352,7 +362,10 @@ class AnswerEditor:
         return scores
 
     def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
-        """Score a part's own pieces; `before` are the scores of all pieces before them."""
+        """Return the scores of a part's own pieces, doubtful ones judged again; `before` are those of earlier pieces.
+
+        Empty without a head; the prompt is read all the same.
+        """
         if not self.can_score:
             return (yield from self._prefill(passage))
         own_scores = yield from self._score_pieces_with_words(passage.fitted, passage.text, passage.own)
@@ -366,7 +379,7 @@ class AnswerEditor:
     def _score_pieces_with_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
     ) -> Generator[Ask, Step, list[Score]]:
-        """The scores of pieces of a prompt with the answer `text`, by their inner words, too."""
+        """Return the scores of some pieces of the answer `text` in a prompt, in which their inner words count, too."""
         scores = (yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
         yield from self.judge_words(prompt, text, pieces, scores)
         return scores
@@ -374,11 +387,12 @@ class AnswerEditor:
     def judge_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
     ) -> Generator[Ask, Step, None]:
-        """Judge again, in `scores`, the `pieces` of a prompt with the answer `text` that their inner words may flag.
+        """Judge again the `pieces` that their inner words may flag, and update their `scores` in place.
 
-        A detector takes some harmless words in a table, element or comment for worse than they are, and others for
-        better. So they flag their piece if they are flagged as a plain sentence behind the text before it. The last
-        piece comes first, so that little is read twice.
+        `text` is the answer in the prompt. A detector takes some harmless words in a table, element or comment for
+        worse than they are, and others for better. Therefore inner words flag their piece only if they are also flagged
+        when they follow the text before the piece as a plain sentence. The last piece comes first, so that little is
+        read twice.
         """
         for number, (score, _) in reversed([*enumerate(scores)]):
             piece = pieces[number]
@@ -389,7 +403,10 @@ class AnswerEditor:
     def _judge_words_alone(
         self, prompt: Fitted, text: str, piece: Segment
     ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
-        """The score of a piece without its inner words, and those of its `judged_words`, None where not flagged."""
+        """Return the score of a piece, not raised by its inner words, and those of its inner words.
+
+        An inner word's score is that of a plain sentence; None if it is not flagged as one.
+        """
         piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
         spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
         *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
@@ -404,7 +421,7 @@ class AnswerEditor:
         return own_score, flagged_scores
 
     def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
-        """The score of a sentence behind the answer `before`."""
+        """Return the score of a sentence that follows the text `before` in the answer."""
         prompt = self._frame.fit_prompt(before + sentence)
         spans = find_spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
         return (yield from self._read(prompt, spans)).scores[0]
@@ -412,10 +429,11 @@ class AnswerEditor:
     def judge_followers(
         self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
     ) -> Generator[Ask, Step, bool]:
-        """Judge again, in `scores` from piece `first` on, what is flagged directly behind a flagged piece.
+        """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
 
-        A detector takes a sentence behind an insult for worse than it is. So it is scored once more behind what stays.
-        `is_behind`: whether the piece before `first` was flagged; returns whether the last piece was.
+        A detector takes a sentence after an insult for worse than it is. Therefore such a sentence is scored once more
+        after the pieces that stay. `is_behind`: whether the piece before `first` was flagged. Returns whether the last
+        piece was, before it was judged again.
         """
         for number in range(first, len(scores)):
             is_flagged = self.is_flagged(scores[number])
@@ -426,7 +444,7 @@ class AnswerEditor:
         return is_behind
 
     def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], number: int) -> Generator[Ask, Step, Score]:
-        """The score of piece `number` behind the pieces of its part that are not flagged."""
+        """Return the score of piece `number` when it follows only the unflagged pieces of its part."""
         *earlier, piece = self._division.pieces[part.first : number + 1]
         scored = zip(earlier, scores[part.first : number], strict=True)
         before = [("" if self.is_flagged(score) else other.text, other.gap) for other, score in scored]
@@ -443,7 +461,7 @@ class AnswerEditor:
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
-        """Read a part up to the end of its last piece, and return the scores of its own pieces."""
+        """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
         spans = passage.find_spans(passage.own) if self.can_score else None
         return (yield from self._read(passage.fitted, spans)).scores
 
@@ -455,7 +473,7 @@ class AnswerEditor:
         rows: bool = False,
         taught_heads: TaughtColumns | None = None,
     ) -> Generator[Ask, Step, Step]:
-        """Read a prompt and score its segments in `spans`; tokens that the sequence already holds are not fed again.
+        """Read a prompt and return the step with the scores of its `spans`; tokens that are already held are not fed.
 
         `taught_heads` are those of the objectives in the prompt, if not the request's.
         """
@@ -484,7 +502,7 @@ class AnswerEditor:
     def _fill_hole(
         self, passage: PromptedPassage, hole: splice.EditSpan, missing_objective: int | None
     ) -> Generator[Ask, Step, str]:
-        """Produce the text that replaces a flagged run.
+        """Return the text that replaces a flagged run; "" removes the run.
 
         What is left without flagged cells, elements or comments is kept, and so are code without its comments, the
         title of an item and the cells of a row, if the detector does not flag them on their own. At the end of the
@@ -526,7 +544,7 @@ class AnswerEditor:
         return pruned if is_clear else ""
 
     def _find_flagged_words(self, prompt: Fitted, answer: str, segment: Segment) -> Generator[Ask, Step, list[Place]]:
-        """The flagged `judged_words` of a segment of the answer in a prompt."""
+        """Return the places in `segment` of its flagged inner words; `prompt` shows the `answer` that holds it."""
         places = judged_words(segment.text)
         if not places:
             return []
@@ -534,9 +552,9 @@ class AnswerEditor:
         return [place for place, score in zip(places, scores, strict=True) if score is not None]
 
     def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
-        """Write a replacement for one flagged run until it reaches a kept segment, ends, or grows too long.
+        """Write a replacement for one flagged run, until it reaches a kept segment, ends, or grows too long.
 
-        Written sentences that are flagged again are dropped. "" if the request forbids to write.
+        Returns it without the sentences that are flagged again; "" if the request forbids writing.
         """
         if self._request.write is Write.NEVER or (self._request.write is Write.VERIFIED and not self.can_score):
             return ""
@@ -562,9 +580,10 @@ class AnswerEditor:
     def _drop_flagged_sentences(
         self, hole: splice.EditSpan, text: str, margin: float = 0.0, frame: PromptFrame | None = None
     ) -> Generator[Ask, Step, str]:
-        """Score `text` in the hole and keep the sentences that score at least `margin` nats below the threshold.
+        """Score `text` in the hole; return its sentences that score at least `margin` nats below the threshold.
 
-        "" if the prompt would exceed the window. `frame`: objectives to judge by, if not the request's own.
+        "" if there are none, or if the prompt would exceed the window. `frame`: the frame with the objectives to judge
+        by, if not the request's own.
         """
         frame = frame or self._frame
         answer = hole.fill_in(text)
@@ -576,8 +595,8 @@ class AnswerEditor:
         placed_pieces = [structure.shift_segment(piece, len(answer) - len(body)) for piece in pieces]
         spans = find_spans_with_words(prompt.prompt, placed_pieces, prompt.offsets)
         scores = (yield from self._read(prompt, spans, taught_heads=frame.taught_heads)).scores
-        # only in text kept from the answer are inner words judged again, and so perhaps cleared; written text has no
-        # second chance
+        # Inner words are judged again, and perhaps cleared, only in text kept from the answer. Written text gets no
+        # second chance.
         if frame is self._frame and not margin:
             yield from self.judge_words(prompt, answer, placed_pieces, scores)
         kept_text = splice.join_unflagged(self._request.caution - margin, pieces, [score for score, _ in scores])
@@ -615,7 +634,10 @@ class AnswerEditor:
         limits: DraftLimits,
         spans: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
-        """Write after `context`, feeding only tokens that the sequence does not hold yet; score the `spans`, too."""
+        """Return a generator of the text after `context`, which feeds only tokens that the sequence does not hold yet.
+
+        The first step also scores the `spans`, if there are any.
+        """
         # The last token is always fed again, because its hidden state determines the next token.
         start = min(count_matching(self._sequence.ids, context), len(context) - 1)
         self._sequence.crop(start)
@@ -632,7 +654,7 @@ class AnswerEditor:
 def verdicts(division: Division, scores: Sequence[Score], caution: float, first: int = 0) -> tuple[SegmentScore, ...]:
     """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
 
-    A segment of several pieces gets the verdict of its worst one. If `scores` is empty, every verdict is empty.
+    A segment of several pieces gets the verdict of its worst one. If `scores` is empty, the verdicts have no score.
     """
     scored: list[SegmentScore] = []
     for number in range(first, len(division)):

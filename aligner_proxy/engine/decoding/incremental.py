@@ -41,7 +41,7 @@ from aligner_proxy.types import Correction, SegmentScore, Verify
 ENOUGH_CHARS = 96
 """New characters that justify a forward pass: some 20 tokens (chunks of 32 cost a fifth more than one long prefill)."""
 ALONE_CHARS = 32
-"""New characters that justify one if the engine has no other request; fewer leave less to read at the end."""
+"""New characters that justify a pass if the engine has no other request; reading so often leaves less for the end."""
 
 _CHARS_PER_TOKEN = 4
 """Estimated characters per token, to leave out a tail that would not fit without tokenising it."""
@@ -49,7 +49,7 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(slots=True, eq=False)
 class PendingReplacement:
-    """A flagged range that waits to be replaced; `done` gets the replacement."""
+    """A flagged range that waits to be replaced; the future `done` gets the replacement as a `Correction`."""
 
     span: Span
     done: Future[Correction] = field(default_factory=Future)
@@ -125,7 +125,7 @@ class PartialAnswer:
 
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
-    """Read an answer as it grows, and correct it when it is complete; `answer.request` then has the full text."""
+    """Read an answer as it grows; when it is complete, correct `answer.request` and return the `Correction`."""
     reader = AnswerReader(aligner, answer, sequence)
     while not answer.complete:
         text = answer.body.take()
@@ -149,6 +149,7 @@ class AnswerReader:
         self._answer = answer
         self._sequence = sequence
         self._first_request = answer.request
+        """The request at the beginning; `answer.request` is replaced when the answer is complete."""
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
         self._division = self._frame.division()
         self._scores: list[Score] = []
@@ -156,6 +157,7 @@ class AnswerReader:
         self._part = 0
         """Index of the part that is being read."""
         self._prompt: Fitted | None = None
+        """The prompt of this part as it was last read; None before its first reading."""
         self._text = ""
         """The text of this part in `_prompt`."""
         self._last_was_flagged = False
@@ -171,7 +173,7 @@ class AnswerReader:
     def find_known_scores(self, request: AlignRequest) -> list[Score]:
         """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
         read_text = self._answer.body.text
-        # once divided to its end, the answer may not go on: its last pieces were judged as the end
+        # if it was divided to its end, its last pieces were judged as the end, so a longer answer has other scores
         as_read = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
         return self._scores if as_read and _scored_fields(request) == _scored_fields(self._first_request) else []
 
@@ -252,9 +254,9 @@ class AnswerReader:
         if tail:
             token_count = self._count_firm_tokens(prompt)
             spans = _limit_spans(spans, token_count)
-        # at least one token is fed, because a step without tokens would only wait
+        # At least one token is fed, because a step without tokens would only wait.
         start = min(count_matching(self._sequence.ids, prompt.ids[:token_count]), token_count - 1)
-        # nothing to score, and at most one token would be fed
+        # there is nothing to score and at most one new token, which is not worth a step
         if spans is None and token_count <= max(0, start + 1):
             return
         self._sequence.crop(start)
@@ -271,7 +273,7 @@ class AnswerReader:
     def _add_scores(
         self, part: PartRange, pieces: list[Segment], prompt: Fitted, new_scores: list[Score]
     ) -> Generator[Ask, Step, None]:
-        """Add the scores of a part's next pieces, after judging doubtful ones again, and update the verdicts."""
+        """Add `new_scores`, those of a part's next pieces, after judging doubtful ones again; update the verdicts."""
         first_new = len(self._scores)
         editor = self._editor()
         placed_pieces = _place_pieces(pieces, first_new - part.first)
@@ -324,7 +326,7 @@ def _scored_fields(request: AlignRequest) -> tuple[object, ...]:
 
 
 def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:
-    """The leading segments that lie within the first `token_count` tokens; None if there are none.
+    """The spans with only the leading segments within the first `token_count` tokens; None if there are none.
 
     A segment's last token may reach into the white space after it.
     """

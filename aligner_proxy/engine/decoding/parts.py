@@ -26,7 +26,10 @@ _LONGEST_GAP = 64
 
 @dataclass(frozen=True, slots=True)
 class PartRange:
-    """Pieces `first` to `stop` (excluded) of an answer; those before `own` are context from the previous part."""
+    """Pieces `first` to `stop` (excluded) of an answer; those before `own` are context from the previous part.
+
+    Example: `PartRange(3, 5, 9)` shows pieces 3 to 8, of which 3 and 4 were judged in the previous part.
+    """
 
     first: int
     own: int
@@ -77,15 +80,19 @@ class Division:
         self._undisguised: list[UndisguisedText] = []
         """The undisguised form of each piece."""
         self._texts: list[str] = []
+        """The text of each segment."""
         self._ruler = ruler
         self._room = room
         self._overlap = int(room * _OVERLAP)
+        """Most tokens of context in a part."""
         self._firsts: list[int] = []
         """Index of the first piece of each segment."""
         self._sizes: list[int] = []
+        """Tokens of each piece."""
         self._starts = [(0, 0)]
         """For each part, the index of its first piece and of its first own piece."""
         self._used = 0
+        """Tokens in the last part."""
         for segment in segments:
             self.add(segment)
 
@@ -134,6 +141,7 @@ class Division:
         return range(self._first_piece(first), self._first_piece(stop))
 
     def passage(self, part: PartRange) -> AnswerPassage:
+        """A part with its text; the positions of its pieces count from the beginning of the part."""
         pieces = self.pieces[part.first : part.stop]
         start = pieces[0].start if pieces else 0
         text = join_pieces(pieces, ends=part.stop < len(self.pieces))
@@ -157,7 +165,7 @@ class Division:
         return self._texts[number], self.range_of(number, number + 1)
 
     def _first_piece(self, segment: int) -> int:
-        """Index of the first piece of a segment; behind the last segment, the number of pieces."""
+        """Index of the first piece of a segment; for the number after the last segment, the number of pieces."""
         return self._firsts[segment] if segment < len(self._firsts) else len(self.pieces)
 
     def _begin_part(self, size: int) -> None:
@@ -185,8 +193,8 @@ class Division:
     def _break_segment(
         self, segment: Segment, undisguised: UndisguisedText
     ) -> Iterable[tuple[Segment, UndisguisedText, int]]:
-        """Cut a segment that is longer than a part into pieces, between words if it has any."""
-        # so that context fits beside it
+        """Yield the pieces, as `_measure_pieces`, of a segment that is longer than a part, cut between words if any."""
+        # less than a whole part, so that context fits beside a piece
         limit = max(1, self._room - self._overlap)
         start = position = 0
         while position < len(undisguised.text):
@@ -199,8 +207,9 @@ class Division:
                 text = text[: text.rindex(words[1])]
             position += len(text)
             end = len(segment.text) if is_last else undisguised.place_in_original(position)
+            # one original character may become several letters; a cut among these ends no original character
             if end == start:
-                continue  # one original character becomes several letters
+                continue
             cut = segment.text[start:end]
             body = cut.rstrip() or cut
             piece = Segment(segment.start + start, body, segment.gap if is_last else cut[len(body) :])

@@ -36,7 +36,7 @@ CONVERSATION = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt, its tokens with their offsets, the answer's tokens, and `room`, how many tokens may be written.
+    """A prompt with its tokens (`encoded`), the answer's tokens, and `room`, how many tokens may be written.
 
     Tenants may share the cached model states of the first `shared` tokens.
     """
@@ -90,6 +90,7 @@ class PromptFrame:
 
     family: prompts.Template
     query: str
+    """The conversation, as the template writes it."""
     objectives: tuple[str, ...]
     common: int
     """How many of the first objectives are the operator's, not the request's own."""
@@ -127,7 +128,7 @@ class PromptFrame:
 
     def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
         """Index in the prompt's text where the tenant's own text begins."""
-        # objectives of the request itself come after the common ones; without them the question is the first own text
+        # the request's own objectives come after the common ones; if there are none, the question comes first
         if self.common < len(prompt.objectives):
             return prompt.objectives[self.common][0]
         return prompt.question

@@ -63,10 +63,11 @@ class EditProposer:
         self, lookup: Sequence[int], rule: Rule, anchors: Sequence[int] = (), trusted: Sequence[range] = ()
     ) -> None:
         self._lookup = list(lookup)
-        self._trusted = tuple(trusted)
+        self._trusted = tuple(trusted)  # emptied once the model rejects a token in one of them
         self._rule = rule
         self._acceptance = Acceptance()
         self._anchors = tuple(anchors)
+        # positions in `lookup`: where the next draft begins, and where the last run of accepted tokens ended
         self._pointer = self._break_position = anchors[0] if anchors else 0
         self._index = self._build_index()
 
@@ -83,7 +84,10 @@ class EditProposer:
         return self._lookup[end : end + 1]
 
     def update(self, output: Sequence[int], drafted: int, accepted: int) -> None:
-        """Record one step and move the pointer; `output` is all text so far, ending with the model's own token."""
+        """Record one step, of whose `drafted` tokens `accepted` were accepted, and move the pointer.
+
+        `output` are all tokens so far; the last one is the model's own.
+        """
         position = self._pointer + accepted
         run_continues = accepted == drafted and self._lookup[position : position + 1] == [output[-1]]
         # a run broke only if there was one; otherwise the former place still counts

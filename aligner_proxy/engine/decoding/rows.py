@@ -20,7 +20,7 @@ MAX_ROWS_BYTES = 16 << 20
 
 
 def read_answer_rows(aligner: Aligner, request: RowsRequest, sequence: Sequence) -> Work:
-    """Return rows and general-head scores of all segments of the answers.
+    """Return a `RowsResponse`: the rows and general-head scores of all segments of the answers.
 
     Raises `HeadsUnavailable`, and `AnswerTooLong` if the rows exceed `MAX_ROWS_BYTES`.
     """
@@ -57,6 +57,7 @@ def _align_request(request: RowsRequest, exchange: ExchangeText) -> AlignRequest
 
 
 def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) -> Work:
+    """Return the `ExchangeRows` of one answer. Raises `HeadsUnavailable`."""
     frame = build_frame(aligner, request)
     if not scores_segments(aligner, frame):
         raise HeadsUnavailable(f"prompts of template {frame.family.name!r} name no objectives to teach")

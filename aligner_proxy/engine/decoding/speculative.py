@@ -16,7 +16,7 @@ from aligner_proxy.types import DecodeCounts
 
 @dataclass(slots=True)
 class Tally:
-    """Running counts of one correction."""
+    """Running counts of one correction: of tokens by origin (module docstring), and of forward passes."""
 
     drafted: int = 0
     accepted: int = 0
@@ -42,7 +42,10 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class DraftLimits:
-    """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written. `caution` in nats."""
+    """When to stop: after `tokens`, or as soon as `is_done` returns true for the tokens written.
+
+    A draft token yields only to one whose logit is higher by more than `caution`, in nats.
+    """
 
     tokens: int
     caution: float = 0.0
@@ -57,7 +60,10 @@ def generate(
     tally: Tally,
     eos_ids: frozenset[int],
 ) -> Generator[Ask, Step, Generated]:
-    """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit."""
+    """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
+
+    Returns the tokens written. `sequence` and `tally` are updated with every step.
+    """
     output: list[int] = []
     scores: list[tuple[float, int]] = []
     while True:
@@ -68,7 +74,7 @@ def generate(
             step = yield Ask(output[-1:], draft, favoured, limits.caution)
         else:
             step = yield replace(first, draft=draft, favoured=favoured, caution=limits.caution)
-        # only the first step reads the prompt, so only it has scores
+        # only the first step has scores, because it reads the prompt
         scores = scores or step.scores
         accepted = count_matching(draft, step.tokens)
         # the rejected draft tokens were fed, too, and are taken back

@@ -24,6 +24,7 @@ CLEAR_MARGIN = 2.0
 """Nats by which each replacement sentence must score below the threshold. An unsure aligner often writes the violation
 once more in other words, which score only a little lower."""
 
+# see `_PART_SHARE`
 _WORD = re.compile(r"\w+")
 _MIN_WORDS = 3
 _SAME_SHARE = 0.6
@@ -53,7 +54,7 @@ class Run:
     def find_keepable_text(self, behind: str) -> str:
         """The part of the run that may be kept: code without its comments, or the title or cells of its last line.
 
-        Empty if it has neither. `behind` is the text that follows the run in its line, or in its list item.
+        Empty if there is neither. `behind` is the text that follows the run in its line, or in its list item.
         """
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
@@ -85,11 +86,14 @@ class EditSpan:
     """The kept segments before the run."""
 
     def cut_replacement(self, generated: str, *, finished: bool) -> str:
-        """Cut the replacement out of the generated text; at the end of the answer it includes leading white space."""
+        """Return the part of the generated text that replaces the run.
+
+        At the end of the answer, it begins with white space. `finished` is False if a limit cut the text off.
+        """
         text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
             return text
-        # an addition follows the last sentence, so at least a space stands between them
+        # an addition follows the last sentence, so there must be at least a space between them
         return (generated[: len(generated) - len(generated.lstrip())] or " ") + text
 
     def _without_copies(self, text: str) -> str:
@@ -132,7 +136,7 @@ def join_unflagged(threshold: float, segments: Sequence[Segment], scores: Sequen
 def rewrite_flagged_runs(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
 ) -> Generator[EditSpan, str, str]:
-    """A generator of the edited answer: yields each hole in order, is sent its replacement, and returns the answer.
+    """Edit an answer: a generator that yields each hole in order, is sent its replacement, and returns the answer.
 
     All other segments are copied. `edited` is the list of (text, gap) pieces before these segments, to which the result
     is appended; the first `skip` segments are context and already in it.
@@ -164,7 +168,7 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
     banned += [undisguise(text).text for text in banned]  # as the model read them
     keepable = run.find_keepable_text(_find_rest_of_line(run, segments[start:], flags[start:]))
     kept_after = tuple(segment.text for segment in following)
-    # `unflagged` without those after the run
+    # the unflagged segments without those after the run
     kept_before = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
     return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
 
@@ -185,7 +189,7 @@ def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bo
 
 
 def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
-    """Group neighbours with the same verdict, from segment `skip` on."""
+    """Group the segments from number `skip` on into runs with the same verdict, in order."""
     grouped: list[Run] = []
     first = skip
     for flagged, group in groupby(zip(segments[skip:], flags[skip:], strict=True), key=lambda pair: pair[1]):

@@ -22,8 +22,9 @@ from aligner_proxy.engine.scheduling.scheduler import Feed
 log = logging.getLogger(__name__)
 
 Replay = Callable[[], Any]
+"""Repeats a recorded function and returns its result."""
 Record = Callable[[Callable[[], Any]], Replay]
-"""Runs a function and returns what repeats it; its result must stay in the same tensor."""
+"""Is given a function and returns its replay; the function's result must always be the same tensor."""
 
 
 class CudaRecorder:
@@ -34,7 +35,7 @@ class CudaRecorder:
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, function: Callable[[], Any]) -> Replay:
-        """Run the function once, so that its kernels are compiled, then record it."""
+        """Run the function once, so that its kernels are compiled, then record it; return its replay."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             function()
@@ -64,12 +65,13 @@ class RecordedForwards:
         self.stack = stack
         self._input = step_input
         self._on_gpu = stack.hidden.is_cuda
+        # the chosen tokens, on the host
         self._tokens = torch.zeros(WANTED_BUCKETS[-1], dtype=torch.int32, pin_memory=self._on_gpu)
         self._end: Any = torch.cuda.Event() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._record = record
         self._most_rows = rows
-        self._forwards: dict[int, Replay] = {}
-        self._choices: dict[int, Replay] = {}
+        self._forwards: dict[int, Replay] = {}  # by number of rows, one of `BUCKETS`
+        self._choices: dict[int, Replay] = {}  # by number of tokens to choose, one of `WANTED_BUCKETS`
 
     @torch.inference_mode()
     def record_all(self, progress: Callable[[int, int], None] = lambda _index, _count: None) -> None:
@@ -77,7 +79,8 @@ class RecordedForwards:
         buckets = [rows for rows in reversed(BUCKETS) if rows <= self._most_rows]
         counts = [count for count in reversed(WANTED_BUCKETS) if count <= self._most_rows]
         began = time.perf_counter()
-        # each forward runs once before it is recorded: with the rows of an earlier step, it would write beyond its own
+        # Each forward runs once before it is recorded. If the input still had the rows of an earlier step, a smaller
+        # forward would write beyond its own rows.
         self._input.clear()
         for number, rows in enumerate(buckets):
             progress(number, len(buckets) + len(counts))

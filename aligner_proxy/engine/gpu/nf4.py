@@ -16,6 +16,7 @@ from torch import Tensor
 TILE = 64
 """Output columns, and inputs, of one tile; also the number of weights that share a scale."""
 _PER_WORD = 8
+"""Weights in a word of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def pack(layers: list[Any]) -> PackedWeights:
 
 
 def _pack_layer(weight: Any) -> tuple[Tensor, Tensor]:
-    """Words and scales of one layer's quantised weight."""
+    """The words and the scales of one layer's quantised weight, in the shapes of `PackedWeights`."""
     from bitsandbytes.functional import dequantize_blockwise
 
     state = weight.quant_state

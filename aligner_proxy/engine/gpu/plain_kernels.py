@@ -27,7 +27,10 @@ def add_parts(parts: Tensor, dtype: torch.dtype) -> Tensor:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
-    """Add a product to the residual stream [rows, width], in place, and return its root-mean-square norm."""
+    """Add a product to the residual stream [rows, width], in place; return the stream, normalised by root mean square.
+
+    The result is written to `out` if that is given.
+    """
     if parts is not None:
         residual += add_parts(parts, residual.dtype)
     wide = residual.float()
@@ -52,7 +55,9 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Turn queries and keys by their positions, store keys and values, and return the queries [rows, heads, size].
+    """Rotate queries and keys by their positions (rotary embeddings), and store keys and values in the cache.
+
+    Returns the queries [rows, heads, size].
 
     `parts` are the product for queries, keys and values side by side. `turns` are cosine and sine of every position,
     [positions, size / 2]. `keys` and `values` [key heads, slots, size] are those of one layer. `norms` are the weights

@@ -79,8 +79,11 @@ class Product:
     def __init__(self, layers: list[Any], kernels: Kernels) -> None:
         self._kernels = kernels
         self._layers: list[Any] = []
+        """The layers themselves, if their weights cannot be joined; else empty."""
         self.packed: PackedWeights | None = None
+        """The joined weights in 4 bits, if the layers have such."""
         self.weight: Tensor | None = None
+        """The joined weights unpacked [outputs, inputs]; beside `packed` only after `copy_weights`."""
         ends = list(accumulate((layer.out_features for layer in layers), initial=0))
         ranges = list(zip(layers, ends, ends[1:], strict=False))
         if all(map(nf4.can_pack, layers)):
@@ -98,7 +101,7 @@ class Product:
             self._layers = layers
 
     def _is_equal(self, layer: Any, first: int, last: int) -> bool:
-        """Whether the product with joined weights is that of a layer, but for rounding."""
+        """Whether the joined weights give the same product as a layer, except for rounding."""
         device = layer.weight.device
         sample = torch.linspace(-1, 1, 3 * layer.in_features, device=device).sin().bfloat16().view(3, -1)
         expected = layer(sample).float()
@@ -117,7 +120,7 @@ class Product:
         return self._multiply(rows, self.packed, self.weight)
 
     def multiply_part(self, rows: Tensor, first: int, last: int) -> Tensor:
-        """The product with some of the outputs, as one of the joined layers computes it."""
+        """The product for the outputs `first` to `last`, in the type of `rows`, as one of the layers computes it."""
         assert self.packed is not None
         weight = None if self.weight is None else self.weight[first:last]
         return self._multiply(rows, self.packed.select(first, last), weight).sum(0).to(rows.dtype)
@@ -151,11 +154,15 @@ class _DecoderLayer:
 
     first_norm: Tensor
     projections: Product
+    """Queries, keys and values, side by side."""
     bias: Tensor | None
+    """Of the projections."""
     head_norms: tuple[Tensor, Tensor, float] | None
+    """Weights of the norms of queries and keys, and their epsilon."""
     output: Product
     second_norm: Tensor
     gates: Product
+    """Gate and up projections, side by side."""
     down: Product
     epsilon: float
 
@@ -216,7 +223,7 @@ class Stack:
         base = model.model
         self._kernels = kernels
         self._keys, self._values = cache
-        self._taps = {layer: index for index, layer in enumerate(taps)}
+        self._taps = {layer: index for index, layer in enumerate(taps)}  # index in `states`, by number of the layer
         self._states = states
         self._embedding: Tensor = base.embed_tokens.weight
         self._norm: Tensor = base.norm.weight

@@ -30,7 +30,7 @@ NO_SEQUENCE = -1
 _SMALL_TILE = 16
 _LARGE_TILE = 64
 _FEW_ROWS = 32
-"""Up to this many rows, attention works on small tiles of queries."""
+"""Up to this many rows, attention works on small tiles of queries, else on large ones."""
 _MAX_SPLITS = 8
 """Most parts of the context that are attended to beside each other."""
 _ATTENDING = 512
@@ -47,13 +47,16 @@ class Tiling:
     """How attention divides a step: a tile has `queries` rows of one sequence, with all heads that share a key head."""
 
     tile: int
+    """Query heads in a tile, of all its rows together."""
     queries: int
     blocks: int
+    """Most query blocks of a step; each is one tile of rows."""
     splits: int
+    """Parts of the context that are attended to beside each other, and then added."""
 
     @classmethod
     def for_rows(cls, rows: int, heads: int, key_heads: int) -> Tiling:
-        """The tiling for a bucket of `rows`."""
+        """The tiling for a step with one of the `BUCKETS` as its number of `rows`."""
         group = heads // key_heads
         tile = max(_SMALL_TILE if rows <= _FEW_ROWS else _LARGE_TILE, 1 << (group - 1).bit_length())
         queries = tile // group
@@ -117,10 +120,12 @@ class StepInput:
         }
         ends = list(accumulate(sizes.values()))
         self._on_gpu = device.type == "cuda"
+        # one buffer on the host and its copy on the device, divided into the arrays of `sizes`
         self._host = torch.zeros(ends[-1], dtype=torch.int32, pin_memory=self._on_gpu)
         self._device = torch.zeros(ends[-1], dtype=torch.int32, device=device)
         numbers = self._host.numpy()
         pieces = {name: slice(end - size, end) for (name, size), end in zip(sizes.items(), ends, strict=True)}
+        # the arrays by name: numpy's views of the host's buffer, and torch's views of the device's
         self._write: dict[str, Any] = {name: numbers[piece] for name, piece in pieces.items()}
         self._write["caution"] = self._write["caution"].view(np.float32)
         self._write["table"] = self._write["table"].reshape(MAX_SEQUENCES, blocks)
@@ -128,12 +133,14 @@ class StepInput:
         self._read["caution"] = self._read["caution"].view(torch.float32)
         self._read["table"] = self._read["table"].view(MAX_SEQUENCES, blocks)
         self._numbers = np.arange(MAX_SEQUENCES)
+        # the blocks that stand in each row of the table
         self._rows_of_blocks: list[list[int]] = [[] for _ in range(MAX_SEQUENCES)]
         self._padding_slot = padding_slot
         self._table_start = pieces["table"].start
-        self._blocks = blocks
+        self._blocks = blocks  # most blocks of a sequence
 
     def view(self, rows: int) -> StepView:
+        """The input of a step with one of the `BUCKETS` as its number of `rows`."""
         tiling = self._tilings[rows]
         ids, places, slots = (self._read[name][:rows] for name in ("ids", "places", "slots"))
         blocks = self._read["query_blocks"][: 2 * tiling.blocks].view(-1, 2)
@@ -141,6 +148,7 @@ class StepInput:
         return StepView(rows, ids, places, slots, blocks, starts, lengths, table, tiling)
 
     def view_choice(self, count: int) -> ChoiceInput:
+        """The input of a choice of `count` tokens, one of `WANTED_BUCKETS`."""
         return ChoiceInput(*(self._read[name][:count] for name in ("wanted", "favoured", "caution")))
 
     def clear(self) -> None:

@@ -59,7 +59,7 @@ def is_interpreted() -> bool:
 
 @triton.jit
 def _add_parts(parts, at, stride, PARTS: tl.constexpr, mask):
-    """The sum in fp32 of the parts at offset `at`; `stride` lies between two parts."""
+    """The sum in fp32 of the parts at offset `at`; each part begins `stride` numbers after the one before it."""
     total = tl.load(parts + at, mask=mask, other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):
         total += tl.load(parts + part * stride + at, mask=mask, other=0.0).to(tl.float32)
@@ -151,7 +151,10 @@ def _multiply_tiles(first, second, EXACT: tl.constexpr):
 
 @triton.jit
 def _weigh(scores, best, total):
-    """Softmax weights of a block's keys; the factor for earlier sums, the highest score, and the sum of all weights."""
+    """One step of a softmax over blocks of keys, given the highest score and the sum of weights before this block.
+
+    Returns the weights of this block's keys, the factor for earlier sums, the new highest score, and the new sum.
+    """
     top = tl.maximum(best, tl.max(scores, 1))
     # a row that sees none of the keys so far has no maximum yet
     level = tl.where(top == float("-inf"), 0.0, top)
@@ -450,6 +453,7 @@ def _next_power(number: int) -> int:
 def normalise(
     residual: Tensor, parts: Tensor | None, weight: Tensor, epsilon: float, out: Tensor | None = None
 ) -> Tensor:
+    """See `plain_kernels.normalise`."""
     rows, width = residual.shape
     out = torch.empty_like(residual) if out is None else out
     part_count = 0 if parts is None else len(parts)
@@ -471,6 +475,7 @@ def rotate_and_put(
     values: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
+    """See `plain_kernels.rotate_and_put`."""
     key_heads, _, size = keys.shape
     count, rows, width = parts.shape
     heads = width // size - 2 * key_heads
@@ -485,6 +490,7 @@ def rotate_and_put(
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale: float) -> Tensor:
+    """See `plain_kernels.attend`; padding rows hold anything."""
     rows, heads, size = queries.shape
     tiling = step.tiling
     splits = tiling.splits
@@ -505,11 +511,12 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, step: StepView, scale:
 
 @cache
 def _make_counters(count: int, device: torch.device) -> Tensor:
-    """Counters that are 0 between launches; made before anything is recorded, since recording begins with a run."""
+    """Counters that are 0 between launches. They are made in the run that precedes a recording, never during it."""
     return torch.zeros(count, dtype=torch.int32, device=device)
 
 
 def gate(parts: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `plain_kernels.gate`."""
     count, rows, width = parts.shape
     out = torch.empty((rows, width // 2), dtype=dtype, device=parts.device)
     columns = 512
@@ -551,17 +558,20 @@ def multiply(rows: Tensor, packed: PackedWeights) -> Tensor:
 
 
 def unpack(packed: PackedWeights) -> Tensor:
+    """See `nf4.unpack`."""
     out = torch.empty((packed.outputs, packed.inputs), dtype=torch.bfloat16, device=packed.words.device)
     _unpack[packed.words.shape[:2]](packed.words, packed.scales, packed.book, out, packed.inputs, TILE, num_warps=4)
     return out
 
 
 def put_states(states: Tensor, index: int, step: StepView, hidden: Tensor) -> None:
+    """See `plain_kernels.put_states`."""
     rows, width = hidden.shape
     _put_states[rows,](hidden, step.slots, states[:, index], width, states.stride(0), _next_power(width), num_warps=4)
 
 
 def choose(logits: Tensor, choice: ChoiceInput) -> Tensor:
+    """See `plain_kernels.choose`."""
     rows, width = logits.shape
     out = torch.empty(rows, dtype=torch.int32, device=logits.device)
     _choose[rows,](logits, choice.favoured, choice.caution, out, width, _CHOICE_BLOCK, num_warps=8)

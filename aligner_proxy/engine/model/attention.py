@@ -56,7 +56,7 @@ class RowGroup:
     mask: Tensor | None
     """[rows, 1, new, context], True where a query may see a key; None for one plain causal prompt."""
     shared: int
-    """Number of first context tokens that all queries may see, so that they need no mask."""
+    """Number of the first context tokens that need no mask, because all queries may see them."""
 
 
 class KVStore:
@@ -100,7 +100,7 @@ class AttentionPlan:
 
 
 def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
-    """Plan the attention of one step; `slots` are those of its new tokens, in the order of the row."""
+    """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.new_count <= SHORT_FEED]
     long = [row for row in rows if row.new_count > SHORT_FEED]
     multiple = _PADDED if store.uses_products else 1
@@ -139,7 +139,10 @@ def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
 
 
 def _pad_context(context: Tensor, multiple: int, least: int = 0) -> Tensor:
-    """Pad a context by repeating its last slot; unwritten slots could hold NaN or infinity, and 0 * NaN is not 0."""
+    """The context, padded to a multiple of `multiple` slots, at least `least`, by repeating its last slot.
+
+    Other slots could hold NaN or infinity, and 0 * NaN is not 0.
+    """
     # rounded up to the next multiple
     length = -(-max(least, len(context)) // multiple) * multiple
     return torch.cat([context, context[-1:].expand(length - len(context))]) if length > len(context) else context
@@ -214,7 +217,7 @@ def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: Ro
         row_count = chunk.shape[2]
         scores = _multiply(cpu_kernels.pad_rows(chunk), keys[:, :, :key_count])
         later = scores[:, :, :row_count].view(rows, key_heads, -1, last - first, key_count)[..., shared:]
-        # `later` leaves out the keys that every query may see
+        # `later` is a view of the scores, without the keys that every query may see; masking it changes the scores
         later.masked_fill_(forbidden[..., first:last, : key_count - shared], -torch.inf)
         attended = (scores.softmax(dim=-1) @ values[:, :, :key_count])[:, :, :row_count]
         outputs.append(attended.reshape(rows, heads, last - first, size))
@@ -222,7 +225,10 @@ def _attend_by_products(queries: Tensor, keys: Tensor, values: Tensor, group: Ro
 
 
 def _multiply(queries: Tensor, keys: Tensor) -> Tensor:
-    """The products of all queries with all keys; for several sequences in tiles transposed, in a third of the time."""
+    """The products of all queries with all keys.
+
+    For several sequences on a CPU with tiles (AMX), the transposed product takes a third of the time.
+    """
     if len(keys) > 1 and cpu_kernels.has_amx():
         return cpu_kernels.multiply_transposed(queries, keys).contiguous()
     return queries @ keys.transpose(-1, -2)

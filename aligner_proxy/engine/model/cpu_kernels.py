@@ -40,7 +40,8 @@ MANY_KEPT = 10
 FEW = 16
 """Up to this many rows, the output layer computes the transposed product (`multiply_transposed`), which is faster."""
 _LANES = 32
-"""Rows of weights that the 4-bit kernel packs together: half of them in low nibbles, the other half in high ones."""
+"""Rows of weights that the 4-bit kernel packs together: half of them in the low halves of bytes (nibbles), the other
+half in the high ones."""
 _MULTIPLY = "gemv_4bit_inference_cpu_nf4_bf16"
 """The 4-bit kernel; in spite of its name (gemv) it takes any number of rows."""
 _MULTIPLY_TAKES = *(3 * [ctypes.c_int64]), *(4 * [ctypes.c_void_p]), *(3 * [ctypes.c_int64])
@@ -49,6 +50,7 @@ _DEQUANTISE = "cdequantize_blockwise_cpu_nf4_bf16"
 """The function that unpacks 4-bit weights, block by block."""
 
 Product = Callable[[Tensor], Tensor]
+"""Is given rows [..., inputs] and returns their product with a layer's weights, [..., outputs]."""
 
 
 @cache
@@ -77,7 +79,7 @@ def kept_bytes(weight_count: int) -> int:
     if not (check_versions() and has_amx()) or size > KEPT:
         return 0
     free_bytes = memory.available()
-    # at most a quarter of the free memory (`KEPT`)
+    # none if the copies would take more than a quarter of the free memory (`KEPT`)
     return size if free_bytes is None or 4 * size <= free_bytes else 0
 
 
@@ -96,7 +98,7 @@ def install(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
-    """Copy all tensors that still lie in the mapped model file, so that the file is unmapped.
+    """Copy all tensors that are still views of the mapped model file, so that the file is unmapped.
 
     A single tensor in the file keeps the whole file mapped. The original weights, which are not read again after
     packing, then stay in memory: half a gigabyte for a model of 1.1B.
@@ -154,6 +156,7 @@ def _make_kernel_call(layer: Any) -> Product | None:
     addresses = weights.data_ptr(), scales.data_ptr()
 
     def call(x: Tensor) -> Tensor:
+        """The product of `x` with the layer's weights, in the type of `x`."""
         # In nearly every call there is nothing to convert, and both return their argument.
         inputs = x.to(torch.bfloat16).contiguous()
         out = torch.empty((*x.shape[:-1], rows), dtype=torch.bfloat16)
@@ -239,7 +242,7 @@ def unpack(packed: Tensor, scales: Tensor, block: int, out: Tensor) -> Tensor:
 
 
 def pad_rows(rows: Tensor) -> Tensor:
-    """Append zero rows to (..., count, width), so that the number of rows is round.
+    """The rows (..., count, width) with zero rows appended, so that their number is round.
 
     torch's library compiles a product for every number of rows and retains the code: 0.8 GB for a small model whose
     steps have all lengths up to 256. Round numbers limit this to few variants.

@@ -73,7 +73,7 @@ def _find_inner_ranges(prompt: Prompt, segment: Segment, offsets: Sequence[tuple
 
 
 def find_tokens(start: int, end: int, offsets: Sequence[tuple[int, int]]) -> range:
-    """The tokens of the characters `start` to `end` of a prompt, up to the last one of the last character."""
+    """The tokens of the characters `start` to `end` of a prompt, with all tokens of the last character."""
     last_token = len(offsets) - 1
     first = min(bisect_right(offsets, start, key=itemgetter(1)), last_token)
     last = min(max(first, bisect_left(offsets, end, key=itemgetter(1))), last_token)
@@ -109,12 +109,14 @@ class Taps:
     """Records the outputs of some layers while the model runs; `model` is the stack of decoder layers."""
 
     def __init__(self, model: Any, layers: Sequence[int]) -> None:
-        self._outputs: dict[int, Tensor] = {}
+        self._outputs: dict[int, Tensor] = {}  # of the last pass, by number of the layer
         self._layers = tuple(layers)
         for layer in self._layers:
             model.layers[layer].register_forward_hook(self._make_hook(layer))
 
     def _make_hook(self, layer: int) -> Any:
+        """The hook that records the output of this layer at every pass."""
+
         def hook(_module: nn.Module, _inputs: object, output: Any) -> None:
             self._outputs[layer] = output[0] if isinstance(output, tuple) else output
 
@@ -140,8 +142,10 @@ class DetectorHead(nn.Module):
     """
 
     layers: Tensor
+    """Numbers of the layers whose states the head reads."""
     neutral: Tensor
     floor: Tensor
+    """Score up to which neutral segments lower nothing, in nats (`NEUTRAL_FLOOR`)."""
     ends: Tensor
     """Whether the head has learned to judge the end of the answer."""
     end_shift: Tensor
@@ -149,6 +153,7 @@ class DetectorHead(nn.Module):
 
     def __init__(self, hidden_size: int, layers: Sequence[int], width: int = 192) -> None:
         super().__init__()
+        # a segment also has the state after the final norm
         segment_width = (len(layers) + 1) * hidden_size
         objective_width = len(layers) * hidden_size
         self.register_buffer("layers", torch.tensor(list(layers)))
@@ -186,10 +191,10 @@ class DetectorHead(nn.Module):
         return scores
 
     def judge(self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None) -> Tensor:
-        """Log-odds [segments, objectives] of one prompt, by the taught heads where there are some.
+        """Log-odds [segments, objectives] of one prompt with these hidden states, by the taught heads if there are any.
 
         Only the general head judges the end of the answer (the last row, with `end_shift` added), because
-        heads are not taught what is missing.
+        taught heads do not learn what is missing.
         """
         inner = tuple(tokens for ranges in spans.inner for tokens in ranges)
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
@@ -259,7 +264,7 @@ class DetectorHead(nn.Module):
 
 
 def _raise_by_inner(scores: Tensor, spans: Spans) -> Tensor:
-    """The scores of the segments, each no lower than those of its inner words, which stand first in `scores`."""
+    """The scores of the segments, raised to those of their inner words; in `scores`, the inner words come first."""
     raised = scores[len(scores) - len(spans.segments) :].clone()
     first = 0
     for number, ranges in enumerate(spans.inner):

@@ -83,7 +83,7 @@ def _compute_scale(config: Mapping[str, Any]) -> float:
 
 
 def _pair_tensors(folder: Path, tensors: Mapping[str, Tensor], scale: float) -> Adapter:
-    """Pair the two halves of each layer; raises `WeightsError` for other tensors and lone halves."""
+    """Return each layer's two halves as one `LoraDelta`; raises `WeightsError` for other tensors and lone halves."""
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
@@ -100,6 +100,7 @@ class Adapters:
     """Adapters hooked onto one model. Number 0 is the model without adapter; the given adapters count from 1."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], dtype: torch.dtype, device: torch.device) -> None:
+        # of the current pass: (adapter, first row, last row excluded); empty between passes
         self._rows: list[tuple[int, int, int]] = []
         deltas_by_layer: dict[str, dict[int, LoraDelta]] = {}
         for number, adapter in enumerate(adapters, start=1):

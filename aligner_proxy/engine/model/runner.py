@@ -84,6 +84,7 @@ class ModelRunner:
         model.train(mode=False)
         self._model = model
         self._adapters = Adapters(model, [other.adapter for other in others], model.dtype, model.device)
+        # by number of the adapter; 0 is the model without one
         self._heads = [
             _AlignerHeads(
                 detector.to(model.device) if detector else None,
@@ -91,9 +92,9 @@ class ModelRunner:
             )
             for detector, shipped in ((head, taught_heads), *((other.head, other.taught_heads) for other in others))
         ]
-        self.loaded_heads = LoadedHeads(model.device)
+        self.loaded_heads = LoadedHeads(model.device)  # the taught heads that clients have uploaded
         self.tokenizer = tokenizer
-        self.costs: CostCurve = FLAT
+        self.costs: CostCurve = FLAT  # replaced by the loader, once the machine is measured
         self._last_sequences = 1
         """Number of sequences in the last step."""
         # on a GPU the number of threads is not tuned
@@ -103,7 +104,7 @@ class ModelRunner:
         # rounded up to whole blocks
         self.pool = BlockPool(-(-cache_tokens // BLOCK))
         slots = self.pool.count * BLOCK
-        # one block more, for the padding of recorded forward passes
+        # keys and values, and hidden states, of all slots; one block more, for the padding of recorded forward passes
         self._store = KVStore(model.config, slots + BLOCK, model.dtype, model.device)
         self._states = TappedStates(model, [heads.detector for heads in self._heads], slots + BLOCK)
         self.recorded: RecordedForwards | None = None

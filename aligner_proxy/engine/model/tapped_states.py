@@ -16,7 +16,7 @@ class TappedStates:
 
     def __init__(self, model: Any, heads: Sequence[DetectorHead | None], slots: int) -> None:
         layers = sorted({layer for head in heads if head for layer in head.layers.tolist()})
-        self.layers = layers
+        self.layers = layers  # numbers of the layers that any head reads, ascending
         self.tensor: Tensor | None = None
         """States [slots, layers + 1, hidden size]; the last are those after the final norm."""
         if layers:
@@ -34,6 +34,6 @@ class TappedStates:
             self.tensor.index_copy_(0, slots, self._taps.take(hidden[None])[0])
 
     def read(self, slots: Tensor, head: int) -> Tensor:
-        """The stored states of these slots at the layers of one head."""
+        """The stored states of these slots [tokens, layers + 1, hidden size], at the layers that one head reads."""
         assert self.tensor is not None
         return self.tensor[slots][:, self._layers_of_head[head]]

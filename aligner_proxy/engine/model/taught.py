@@ -27,13 +27,15 @@ NAMED_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class LoadedHead:
-    """A taught head with its numbers on the model's device: `weight` [width], and the arrays of its hidden units."""
+    """A taught head with its numbers on the model's device; `TaughtHead` says how they make a score."""
 
     objective: str
     aligner: str
+    """Content hash of the aligner whose rows it reads; empty for a head that the aligner comes with."""
     prior: float
     bias: float
     weight: Tensor
+    """[width]."""
     either: bool
     """Whether the general head's score counts, too, if it is higher."""
     inner: Tensor
@@ -47,6 +49,7 @@ class LoadedHead:
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
+        """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
         sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
         weight, inner, offsets, outer = torch.split(numbers, sizes)
@@ -67,6 +70,7 @@ class TaughtColumns:
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
         """Stack the heads; `heads` maps an objective's index to its head."""
         device = next(iter(heads.values())).weight.device
+        # indices of the objectives; all other tensors have their entries in the same order
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
@@ -94,7 +98,7 @@ class LoadedHeads:
     def __init__(self, device: torch.device, limit: int = MAX_HEADS) -> None:
         self._device = device
         self._limit = limit
-        self._heads: OrderedDict[str, LoadedHead] = OrderedDict()
+        self._heads: OrderedDict[str, LoadedHead] = OrderedDict()  # by content hash, the least recently used first
         self._lock = threading.Lock()
 
     def put(self, head: TaughtHead) -> str:

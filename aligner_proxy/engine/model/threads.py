@@ -32,13 +32,13 @@ class _Size:
 
 
 class ThreadTuner:
-    """Chooses among one thread, half of `most` and `most`; calls `set_threads` with it, afterwards with `most`."""
+    """Chooses one thread, half of `most`, or `most` for each pass; sets it by `set_threads`, and `most` afterwards."""
 
     def __init__(self, most: int, set_threads: Callable[[int], object]) -> None:
         self.most = most
         self._set_threads = set_threads
         self._choices = sorted({1, max(1, most // 2), most})
-        self._passes_by_size: dict[int, _Size] = {}
+        self._passes_by_size: dict[int, _Size] = {}  # by the bit length of the number of tokens
 
     @contextmanager
     def time_forward(self, tokens: int) -> Iterator[None]:

@@ -38,7 +38,8 @@ _FINE = frozenset({"o", "supported", "label_0", "0"})
 _HEADS = ("risk_level_category_pre", "risk_level_head", "category_head", "classifier", "score")
 """Layers that are never quantised: the small ones that decide."""
 _READINGS = 8
-"""How often a guard reads an answer at most; behind the last segment at fault that it then finds, all may be."""
+"""How often a guard reads an answer at most. After the last reading, all text after a segment at fault may be marked
+as at fault, too."""
 _QUESTION, _ANSWER = "\ue000", "\ue001"
 """Letters that stand for question and answer in a chat template."""
 _CHAT = f"<|im_start|>user\n{_QUESTION}<|im_end|>\n<|im_start|>assistant\n{_ANSWER}"
@@ -75,11 +76,14 @@ class GuardModel(Qwen3PreTrainedModel):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """A whole input, the number of the answer's first token, and the places of the answer's tokens in its text."""
+    """The whole input of one forward pass, and where the answer is in it."""
 
     inputs: dict[str, list[int]]
+    """The model's arguments by name, such as `input_ids`; one number for each token."""
     start: int
+    """Number of the answer's first token."""
     places: list[tuple[int, int]]
+    """The (start, end) characters in the answer of each of its tokens."""
 
 
 class TokenClassifier(ABC):
@@ -91,7 +95,8 @@ class TokenClassifier(ABC):
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        # some models have more positions than they read tokens, and some tokenizers name no length
+        # Most tokens of an input. Some models have more positions than they read tokens, and some tokenizers name no
+        # length.
         self._window: int = min(model.config.max_position_embeddings, tokenizer.model_max_length)
         self._content_hash = content_hash
 
@@ -100,7 +105,10 @@ class TokenClassifier(ABC):
         return ClassifierInfo(self._content_hash, self.categories)
 
     def label_tokens(self, request: TokenLabelsRequest) -> TokenLabels:
-        """The spans of an answer that it finds fault with; raises `AnswerTooLong`, as nothing is left unread."""
+        """The spans of an answer that the classifier finds fault with.
+
+        Raises `AnswerTooLong` if the input exceeds the window, because no text may stay unread.
+        """
         began = time.monotonic()
         spans, read = self._find_faults(request)
         return TokenLabels(spans=tuple(spans), read=read, ms=(time.monotonic() - began) * 1000)
@@ -114,13 +122,13 @@ class TokenClassifier(ABC):
         with torch.inference_mode():
             device = self.model.device
             labels = self._label({name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()})
-        # behind the answer there may be a control token
+        # there may be a control token after the answer
         stop = encoded.start + len(encoded.places)
         return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
 
     @abstractmethod
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
-        """The input that the model was trained on."""
+        """The input for this request, in the form that the model was trained on."""
 
     @abstractmethod
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
@@ -135,17 +143,20 @@ class GuardClassifier(TokenClassifier):
         levels = _names(model.config, "response_risk_level_map")
         # a config of other names is not the one that the published code reads; then its order counts, and no category
         is_named = UNSAFE in levels
-        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)
+        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
         self.categories = _names(model.config, "response_category_map") if is_named else ()
         frame = _frame(tokenizer)
+        # tokens of the chat template: before the question, and between question and answer
         self._before, self._between = (tokenizer(text, add_special_tokens=False).input_ids for text in frame)
 
     def _find_faults(self, request: TokenLabelsRequest) -> tuple[list[LabelledSpan], int]:
-        """The spans at fault. The label of a token is that of all text up to it, so behind harm all would be at fault.
+        """The spans at fault, and the number of tokens read.
 
-        Therefore the text behind each segment at fault is read again without that segment.
+        A token's label judges all text up to the token, so all text after a harmful segment would be at fault.
+        Therefore the text after each segment at fault is read again without that segment.
         """
         faults: list[LabelledSpan] = []
+        # `before` is the text without fault that was read; the answer is read on from `position`
         read = readings = position = 0
         before = ""
         while True:
@@ -153,26 +164,31 @@ class GuardClassifier(TokenClassifier):
             spans, length = super()._find_faults(request.model_copy(update={"answer": answer}))
             read += length
             readings += 1
+            # each span with its place in the text after `before`
             places = [(span, max(0, span.start - len(before)), span.end - len(before)) for span in spans]
             fresh = [
                 span.model_copy(update={"start": position + start, "end": position + end})
                 for span, start, end in places
                 if end > 0
             ]
+            # the end of the segment with the first new fault
             end = next((end for end in request.ends if fresh and end > fresh[0].start), len(request.answer))
             if readings == _READINGS or end >= len(request.answer):
                 return [*faults, *fresh], read
             faults += [span.model_copy(update={"end": min(span.end, end)}) for span in fresh if span.start < end]
+            # up to the beginning of that segment, which is where the one before it ends
             before += request.answer[position : max((one for one in request.ends if one < end), default=0)]
             position = end
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        """The question and the answer in the chat template."""
         question = _encode_plainly(self.tokenizer, request.question).input_ids
         answer = _encode_plainly(self.tokenizer, request.answer)
         ids = [*self._before, *question, *self._between]
         return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        """`UNSAFE` and the category of each token that the guard finds unsafe; None for all others."""
         levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
         names = dict(enumerate(self.categories or ()))
         return [
@@ -192,13 +208,16 @@ class PairClassifier(TokenClassifier):
             raise WeightsError(f"its labels {', '.join(self._labels.values())} do not say which tokens are at fault")
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
+        """The context and the answer as a pair of texts."""
         encoded = _encode_plainly(self.tokenizer, _write_context(request), request.answer)
+        # for each token, 0 in the context, 1 in the answer, None for a control token
         parts = encoded.sequence_ids(0)
         start = parts.index(1) if 1 in parts else len(parts)
         inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
 
     def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+        """The model's label of each token, without category; None if the label finds no fault."""
         numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
         names = [self._labels[number] for number in numbers]
         return [None if name.casefold() in _FINE else (name, "") for name in names]
@@ -264,12 +283,12 @@ def _identity(model: str | Path, folder: Path) -> dict[str, str]:
 
 
 def _encode_plainly(tokenizer: Any, *texts: str) -> Any:
-    """The ids of texts and their places. What looks like a control token in them is read as its letters."""
+    """The tokenizer's encoding of one text or a pair, with offsets; a control token in it is read as plain letters."""
     return tokenizer(*texts, add_special_tokens=len(texts) > 1, split_special_tokens=True, return_offsets_mapping=True)
 
 
 def _frame(tokenizer: Any) -> tuple[str, str]:
-    """What the chat template writes before the question, and between question and answer."""
+    """The texts that the chat template writes before the question, and between question and answer."""
     chat = _CHAT
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
@@ -285,7 +304,7 @@ def _names(config: Any, key: str) -> tuple[str, ...]:
 
 
 def _write_context(request: TokenLabelsRequest) -> str:
-    """The text to which an answer is held: the passages with the question, or the question alone."""
+    """The text with which an answer must agree: the passages with the question, or the question alone."""
     passages = "\n".join(f"passage {number}: {text}" for number, text in enumerate(request.context, 1))
     if not passages:
         return request.question
@@ -293,7 +312,10 @@ def _write_context(request: TokenLabelsRequest) -> str:
 
 
 def _join_spans(answer: str, pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:
-    """One span for each run of tokens with the same label and category, without white space at its ends."""
+    """One span for each run of tokens with the same fault, without white space at its ends.
+
+    `pairs` are, for each token, its (start, end) characters and its (label, category), None without fault.
+    """
     spans = []
     for fault, run in groupby(pairs, key=lambda pair: pair[1]):
         places = [place for place, _ in run]

@@ -40,6 +40,7 @@ class PromptTokenizer:
         # any of them ends an answer; the lowest is the one that drafts contain
         self.eos = min(eos_ids)
         # Some tokenizers put a mark in front of every text, so the tokens of two halves differ from those of the whole.
+        # False for such tokenizers: a prompt is then always tokenised as a whole.
         self._joins = all(self.pieces(a).ids + self.pieces(b).ids == self.pieces(a + b).ids for a, b in _JOINTS)
 
     def prompt(self, text: str) -> Encoded:
@@ -80,7 +81,7 @@ class PromptTokenizer:
 def _find_word_start(text: str, end: int) -> int:
     """Index of the last single space before `end`, a safe place to cut the text; 0 if there is none.
 
-    The word position `end` may continue, so it stays after the cut.
+    The word at `end` may go on in another text, so the cut is before that word.
     """
     position = text.rfind(" ", 0, end)
     for _ in range(_TRIES):

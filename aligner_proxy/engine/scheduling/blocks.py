@@ -19,9 +19,10 @@ BLOCK = 16
 """Tokens per block; small, because the part that prompts share (template, objectives) is some 60 to 100 tokens."""
 
 Key = tuple[int, tuple[int, ...], str | None]
-"""The node of the previous block (at the start, minus the adapter's number), this block's tokens, and its tenant.
+"""The node of the previous block, this block's tokens, and its tenant (None if all tenants share the block).
 
-The tenant is None if all tenants share the block."""
+Every block that is published gets a new number above 0, its node; the first block follows minus the adapter's
+number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,10 @@ class BlockPool:
     def __init__(self, count: int, size: int = BLOCK) -> None:
         self.count = count
         self.size = size
-        self._holders = [0] * count
+        self._holders = [0] * count  # how many sequences hold each block
+        # the blocks that nobody holds (the values mean nothing); the first one is taken next
         self._free: OrderedDict[int, None] = OrderedDict((block, None) for block in range(count))
+        # of published blocks only: node and key by block, and block by key
         self._node_of: dict[int, int] = {}
         self._key_of: dict[int, Key] = {}
         self._block_of: dict[Key, int] = {}
@@ -133,7 +136,7 @@ class BlockPool:
         return (node, tuple(ids[start:end]), None if end <= owner.shared else owner.tenant)
 
     def _forget(self, block: int) -> None:
-        """Unpublish a block. Blocks that follow it can then not be found any more, and are reused in their turn."""
+        """Unpublish a block. The blocks after it in its prompt cannot be matched any more, and wait for their reuse."""
         key = self._key_of.pop(block, None)
         if key is not None:
             del self._block_of[key], self._node_of[block]

@@ -51,7 +51,7 @@ class CostCurve:
 
     @classmethod
     def from_samples(cls, samples: Iterable[tuple[int, float]]) -> CostCurve:
-        """Build a curve from measurements, taking the lowest for each size; the curve never falls with more tokens.
+        """Return the curve of measured (tokens, cost), by the lowest cost of each size; more tokens never cost less.
 
         Other load on the machine only adds to a measurement, so of two that disagree the lower one is used.
         """
@@ -78,6 +78,7 @@ class CostCurve:
         self._table.extend(self._interpolate(count) for count in range(len(self._table), tokens + 1))
 
     def _interpolate(self, tokens: int) -> float:
+        """The cost of `tokens` tokens on the line through the two measured points around or before it."""
         right_tokens, right_cost = self.points[-1]
         if tokens <= right_tokens and len(self.points) > 1:
             # the piece of the curve that holds `tokens`; below all sizes, the first piece
@@ -105,7 +106,10 @@ FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """How often the first token of a draft after an edit is right; initial values come from many answers."""
+    """How often the first token of a draft after an edit is right: `right` times of `total`.
+
+    Older drafts have less weight; initial values come from many answers.
+    """
 
     right: float
     total: float
@@ -137,12 +141,15 @@ class Acceptance:
     blind: Guesses = Guesses(1.0, 4.0)
     """Drafts after the end of a run whose position is only a guess."""
     in_run: bool = True
-    """Whether the last step ended within a run, so that the next draft continues it."""
+    """Whether the last step ended within a run, which the next draft then continues."""
     recent_rounds: tuple[Round, ...] = ()
     """The last passes, at most `_RECENT`."""
 
     def add_step(self, copied_tokens: int, *, run_ended: bool, step_round: Round = Round()) -> Acceptance:
-        """Return the statistics with one more step, in which the model copied so many tokens of the answer in a row."""
+        """Return the statistics with one more step, in which the model copied `copied_tokens` tokens of the answer.
+
+        `run_ended` is false if the run goes on with the next draft.
+        """
         located = self.located
         blind = self.blind
         # this step's draft was the first after an edit: note whether its first token was right

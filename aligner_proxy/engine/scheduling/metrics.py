@@ -69,7 +69,9 @@ class Phases:
     """Trace context of the request's spans."""
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None
+    """When its first token was fed; None before."""
     prefilled: float | None = None
+    """When its whole prompt was read; None before."""
     reading_since: float | None = None
     """Time since which the answer was read while the upstream wrote it; None if it was not."""
     unwanted: bool = False
@@ -154,6 +156,7 @@ class _Metrics:
 
 
 def _aligner_metrics(about: AlignerInfo | None) -> Iterator[Metric]:
+    """Metrics that say whether the aligner is loaded, and which one it is."""
     yield GaugeMetricFamily(
         "aligner_engine_ready", "1 once the aligner is loaded, else 0", value=float(about is not None)
     )

@@ -56,14 +56,15 @@ _BESIDE = 1.2
 """How many times longer read-ahead answers may make a step."""
 
 Finish = Callable[[Any], None]
-"""Receives the result of the work, or the `CorrectionError` that ended it."""
+"""Is given the result of the work, or the `CorrectionError` that ended it."""
 
 
 @dataclass(slots=True)
 class ServiceTime:
-    """Estimated seconds from a request's first fed token to its end, weighted to slow ones; 0 before any has ended."""
+    """Estimate of a request's time from its first fed token to its end; slow requests weigh more."""
 
     stay_s: float = 0.0
+    """0 before any request has ended."""
 
     def note_end(self, seconds: float, *, failed: bool) -> None:
         """Update the estimate with a request's time; a failed one only raises it, as it would have taken longer."""
@@ -80,14 +81,15 @@ class ServiceTime:
 
 @dataclass(slots=True, eq=False)
 class JobClient:
-    """What the scheduler must know of a job's client. The functions' results may change at any time."""
+    """What the scheduler must know of a job's client. Its functions may return something else at every call."""
 
     deadline: float = float("inf")
     """In monotonic seconds."""
     tenant: str = ""
     is_abandoned: Callable[[], bool] = lambda: False
+    """Whether the client has given the request up."""
     has_new_text: Callable[[], bool] = lambda: False
-    """For work that waits for text."""
+    """For work that waits for text: whether enough has come to go on."""
     reads_ahead: Callable[[], bool] = lambda: False
     """Whether nobody waits for the job yet."""
     ahead: bool = False
@@ -104,6 +106,7 @@ class Job:
     client: JobClient = field(default_factory=JobClient)
     sequence: Sequence = field(default_factory=Sequence)
     ask: Ask | None = None
+    """What the work waits for now; None before its first `advance`."""
     prompt_length: int = 0
     """Number of leading tokens that belong to the prompt, whose blocks other prompts may share."""
     tokens: list[int] = field(default_factory=list)
@@ -123,7 +126,7 @@ class Job:
 
     @property
     def tail(self) -> int:
-        """The first position after which the model chooses a token."""
+        """The first position after which the model chooses a token: the last one before the draft."""
         return len(self.sequence.ids) - len(self.ask.draft if self.ask else ()) - 1
 
     def advance(self, step: Step | None = None) -> Any:
@@ -161,11 +164,11 @@ class Scheduler:
 
     def __init__(self, pool: BlockPool, *, budget: int = STEP_TOKENS, most: int = 32, costs: CostCurve = FLAT) -> None:
         self.pool = pool
-        self.budget = budget
-        self.most = most
+        self.budget = budget  # most tokens in a step
+        self.most = most  # most running jobs, without parked ones
         self.costs = costs
-        self.waiting: list[Job] = []
-        self.running: list[Job] = []
+        self.waiting: list[Job] = []  # in order; they hold no blocks
+        self.running: list[Job] = []  # in the order of admission
         self.totals = Totals()
         self.pace = ServiceTime()
         self.shares = {False: Shares(), True: Shares()}
@@ -180,9 +183,9 @@ class Scheduler:
         self._idle = False
 
     def schedule(self, now: float) -> list[Feed]:
-        """Choose the feeds of the next step, after dropping abandoned and expired jobs.
+        """Return the feeds of the next step at the time `now`, after dropping abandoned and expired jobs.
 
-        May admit waiting jobs and push out running ones.
+        May start waiting jobs, and take the blocks of running ones.
         """
         for job in (*self.running, *self.waiting):
             job.client.ahead = job.client.reads_ahead()
@@ -201,7 +204,7 @@ class Scheduler:
                 # more if it had to read a part of its prompt again, see `_make_writable`
                 decoding_tokens += own_tokens if own_tokens <= _SHORT else 0
         queues = self._queue_jobs(feeds, ahead=False)
-        # before long work is taken out, because its tenants have work now, too
+        # noted before long work is taken out below, because its tenants have work now, too
         self.shares[False].note_tenants(queues)
         long_queues = {tenant: queues.pop(tenant) for tenant in yielding if tenant in queues}
         self._feed_fairly(queues, feeds, self.shares[False])
@@ -269,7 +272,10 @@ class Scheduler:
         return queues
 
     def _free_place(self) -> None:
-        """If all slots are taken and a waiting tenant has far fewer than another, push out the latter's last job."""
+        """If all slots are taken and a waiting tenant has fewer, by two or more, than another, free one of the other's.
+
+        That tenant's last job goes back to the queue.
+        """
         if not self.waiting:
             return
         active = [job for job in self.running if not _is_unwanted(job)]
@@ -319,7 +325,10 @@ class Scheduler:
         return True
 
     def drop(self, job: Job, end: Any) -> None:
-        """Remove a job, free its blocks, count it, and call `finish` with `end`, its result or a `CorrectionError`."""
+        """Remove a job that ended or is given up, and call its `finish` with `end`, the result or a `CorrectionError`.
+
+        Frees its blocks and counts it.
+        """
         if job in self.running:
             self.running.remove(job)
         else:
@@ -454,6 +463,7 @@ class Scheduler:
         If its last block is partly filled and published, free that too, so that its tokens are computed again: others
         may use that block, so it must not be written to.
         """
+        # rounded up: the last block may be partly filled
         block_count = -(-sequence.computed // self.pool.size)
         if len(sequence.blocks) > block_count:
             self.pool.give_back(sequence.blocks[block_count:])
@@ -500,7 +510,7 @@ class Scheduler:
         return next(other for other in reversed(candidates) if other.client.tenant == richest)
 
     def _push_out(self, job: Job) -> None:
-        """Free a running job's blocks and put it at the head of the queue, to be read again."""
+        """Free a running job's blocks and put the job at the head of the queue, to be read again."""
         self.running.remove(job)
         self._release(job)
         self.totals.preempted += 1

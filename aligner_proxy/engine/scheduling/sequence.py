@@ -15,16 +15,14 @@ from aligner_proxy.engine.scheduling.blocks import Owner
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """The token ranges of a prompt's objectives and of the answer's segments; no range is empty.
-
-    With `behind`, the last of `segments` is the end of the answer and not a segment. `inner` are words of the segments
-    that are judged by themselves, too, for each segment in order; it may be shorter than `segments`.
-    """
+    """The token ranges of a prompt's objectives and of the answer's segments; no range is empty."""
 
     objectives: tuple[range, ...]
     segments: tuple[range, ...]
     behind: bool = False
+    """True if the last of `segments` is the end of the answer and not a segment."""
     inner: tuple[tuple[range, ...], ...] = ()
+    """For each segment in order, its words that are judged by themselves, too; may be shorter than `segments`."""
 
 
 # An `Ask` and a `Step` are made for each sequence in every step; frozen ones would take five times as long to make.
@@ -32,27 +30,34 @@ class Spans:
 class Ask:
     """A request to append `ids` and `draft` to the sequence and choose the next tokens; without ids, to wait for text.
 
-    `spans` are the objectives and segments of a prompt to score; the cached blocks of a prompt may be shared with
-    prompts that begin alike. With `caution` (nats) a favoured token is kept unless another token's logit is higher by
-    more. `favoured` begins like the draft and may have one token more, so that the choice does not depend on where a
-    draft happens to end. The first `shared` tokens of a prompt belong to no tenant. `taught_heads` are those of its
-    objectives; only the model reads them. With `rows` the result also has the general head's rows of the segments.
+    A favoured token is kept unless another token's logit is higher by more than `caution`.
     """
 
     ids: list[int]
     draft: list[int] = field(default_factory=list)
     favoured: list[int] = field(default_factory=list)
+    """Begins like the draft, with one more token if there is one, so that the choice after the last draft token does
+    not depend on where the draft happens to end."""
     caution: float = 0.0
+    """In nats."""
     spans: Spans | None = None
+    """The objectives and segments of a prompt to score; None if nothing is to be scored."""
     prompt: bool = False
+    """Whether the tokens up to the end of `ids` are a prompt; prompts that begin alike may share its cached blocks."""
     shared: int = 0
+    """Number of first tokens of a prompt whose blocks other tenants may share, too."""
     taught_heads: Any = None
+    """The taught heads of the objectives; only the model reads them."""
     rows: bool = False
+    """Whether the result also has the general head's rows of the segments."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """The detector head's row of a segment: `numbers` in 16 bits each, and the general head's score per objective."""
+    """The detector head's row of a segment: its `numbers`, and the general head's score of each objective.
+
+    A number has 16 bits (floating point, little-endian).
+    """
 
     numbers: bytes
     scores: tuple[float, ...]
@@ -69,6 +74,7 @@ class Step:
     scores: list[tuple[float, int]]
     tokens: list[int]
     forwards: int
+    """Forward passes that it took."""
     rows: list[SegmentRow] = field(default_factory=list)
 
 

@@ -35,8 +35,8 @@ class Shares:
     """Counts of tokens given to each tenant, which decide who is served next."""
 
     def __init__(self) -> None:
-        self._given_tokens: dict[str, int] = {}
-        self._present: frozenset[str] = frozenset()
+        self._given_tokens: dict[str, int] = {}  # by tenant; a relative number, see `count_given_tokens`
+        self._present: frozenset[str] = frozenset()  # tenants that had work at the last `note_tenants`
 
     def note_tenants(self, tenants: Iterable[str]) -> None:
         """Record which tenants have work now, give returning ones their credit, and forget old counts."""
@@ -70,8 +70,9 @@ class LongWork:
         self.yielding: frozenset[str] = frozenset()
         """Tenants with long work, which yield to others in this step."""
         self._costs = costs
-        self._budget = budget
+        self._budget = budget  # most tokens in a step
         self._due = 0.0
+        """Time that is owed to long work, in units of the cost curve."""
         self._until = float("-inf")
         """Time until which long work yields, as a tenant with little work may come back; monotonic seconds."""
 

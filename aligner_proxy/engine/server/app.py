@@ -141,6 +141,7 @@ class Health:
 
 
 async def check(engine: Engine) -> Health:
+    """The engine's health now; raises nothing if the engine fails."""
     stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
         return Health("stuck", alive=False, ready=False, reasons=("stuck",))
@@ -163,6 +164,8 @@ def routes(engine: Engine) -> list[Route]:
         return JSONResponse(asdict(state), 200 if state.alive else 503)
 
     def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint that answers 200 if the health's field `name` is true, else 503."""
+
         async def answer(_: Request) -> Response:
             state = await check(engine)
             holds = getattr(state, name)
@@ -185,6 +188,7 @@ def create_app(engine: Engine) -> Starlette:
         return JSONResponse(asdict(await engine.info()))
 
     async def put_head(request: Request) -> Response:
+        """Store the taught head in the body, whose hash must be the one in the path; raises `HeadRefused`."""
         too_large = HeadRefused(f"a taught head may have at most {MAX_HEAD_BYTES} bytes")
         data = await join_chunks(request.stream(), MAX_HEAD_BYTES, too_large)
         if hashlib.sha256(data).hexdigest() != request.path_params["name"]:
@@ -234,7 +238,7 @@ def _route_work(
     work: Callable[[_Request], Coroutine[Any, Any, Any]],
     write: Callable[[Any], object] = _correction,
 ) -> Route:
-    """The route that does work of the engine: it parses a request of this form, and writes the result by `write`."""
+    """The route POST `path`: parses the body as a `form`, runs `work` with it, and answers `write(result)` as JSON."""
 
     async def answer(request: Request) -> Response:
         parsed = form.model_validate_json(await _body(request))
@@ -259,10 +263,15 @@ class RequestTracing:
 
 
 def _decision_routes(engine: Engine) -> list[Route]:
-    """The routes that answer questions about a text. An engine knows texts of objectives only, and no names."""
+    """The routes that answer questions about a text.
+
+    A request that names an objective is refused with status 400, because an engine knows only texts of objectives.
+    """
     example_heads = ExampleHeads()
 
     def answer_in(form: type[DecisionForm]) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint for requests of this form."""
+
         async def answer(request: Request) -> Response:
             body = form.model_validate_json(await _body(request))
             decision = body.read()
@@ -271,6 +280,7 @@ def _decision_routes(engine: Engine) -> list[Route]:
             name = f"decide-{secrets.token_hex(12)}"
 
             async def correct(objective: AskedObjective) -> Correction:
+                """Score the text against one objective, by a head of its examples if it has any."""
                 alone = AlignRequest(
                     request_id=name,
                     turns=decision.turns,
@@ -291,7 +301,10 @@ def _decision_routes(engine: Engine) -> list[Route]:
 
 
 def _session_routes(sessions: EngineSessions) -> list[Route]:
+    """The routes about answers that are still being written, by the names of their sessions."""
+
     async def begin(request: Request) -> Response:
+        """Open a session and answer with its name; close the session if the client has left meanwhile."""
         parsed = AlignRequest.model_validate_json(await _body(request))
         name = await sessions.open(parsed)
         if await request.is_disconnected():
@@ -299,6 +312,7 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
         return JSONResponse(SessionOpened(reading=name).model_dump())
 
     async def feed(request: Request) -> Response:
+        """Add text and answer with the verdicts that the client does not have yet."""
         more = TextChunk.model_validate_json(await _body(request))
         verdicts = await sessions.feed(request.path_params["name"], more.text, text_ended=more.ended)
         return Response(VERDICTS.dump_json(verdicts[more.known :]), media_type="application/json")
@@ -333,6 +347,8 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
 
 def _model_routes(engine: Local) -> list[Route]:
+    """The routes of an engine with its own model: completions, the list of aligners, and metrics."""
+
     async def completions(request: Request) -> Response:
         parsed = CompletionRequest.model_validate_json(await _body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
@@ -343,6 +359,7 @@ def _model_routes(engine: Local) -> list[Route]:
         return await _unless_gone(request, name, work, lambda done: _completion_body(done, name, model))
 
     async def models(_: Request) -> Response:
+        """The aligners in OpenAI's form of a list of models."""
         about = await engine.info()
         entry = {"object": "model", "created": 0, "owned_by": "aligner-proxy"}
         # vLLM's field names; clients use them to see the window's size and whether the model has changed.
@@ -353,6 +370,7 @@ def _model_routes(engine: Local) -> list[Route]:
         return JSONResponse({"object": "list", "data": entries})
 
     async def metrics(_: Request) -> Response:
+        """All metrics in Prometheus' text format; only the general ones until the aligner is loaded."""
         try:
             text = exposition(await engine.info(), engine.load())
         except CorrectionError:
@@ -405,7 +423,7 @@ async def _serve(engine: Startable, listener: socket.socket, grace_s: int, limit
 
 
 async def _start(engine: Startable, server: uvicorn.Server) -> None:
-    """Load the aligner and log that it is ready; if that fails, for whatever reason, stop the server and raise it."""
+    """Load the aligner and log that it is ready; if loading fails, stop the server and raise the error."""
     about = None
     try:
         about = await engine.start()
@@ -427,7 +445,7 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """Read the whole body; a body above `MAX_BODY_BYTES` is refused while it comes in."""
+    """Return the whole body; raises `AnswerTooLong` as soon as more than `MAX_BODY_BYTES` have come."""
     return await join_chunks(
         request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
     )

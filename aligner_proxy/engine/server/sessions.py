@@ -34,8 +34,8 @@ class EngineSessions:
     def __init__(self, engine: Engine, idle_s: float = IDLE_S) -> None:
         self._engine = engine
         self._idle_s = idle_s
-        self._open: dict[str, _Open] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        self._open: dict[str, _Open] = {}  # by name
+        self._sweeping: asyncio.Task[None] | None = None  # closes idle sessions; None before the first session
 
     async def open(self, request: AlignRequest) -> str:
         """Open a session and return its name; closes idle sessions first."""
@@ -58,9 +58,10 @@ class EngineSessions:
     async def wait_for_verdicts(
         self, name: str, known_count: int, received: int = 0
     ) -> tuple[SegmentScore, ...] | None:
-        """Wait for more than `known_count` verdicts and return them without the first `received`.
+        """Wait for more than `known_count` verdicts and return all of them but the first `received`.
 
-        Closes the session if the call is cancelled.
+        None if the session has no verdicts before its end. Raises `SessionLost` for an unknown name, and closes the
+        session if the call is cancelled.
         """
         session = self._touch_session(name)
         try:
@@ -113,7 +114,7 @@ class EngineSessions:
     async def _keep_sweeping(self) -> None:
         """Close idle sessions regularly, because `open` alone would never close those left by the last client."""
         while self._open:
-            # so no session stays open for more than one and a half times the limit
+            # every half limit, so that no session stays open for more than one and a half times the limit
             await asyncio.sleep(self._idle_s / 2)
             await self._sweep()
 

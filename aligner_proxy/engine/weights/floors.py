@@ -15,7 +15,7 @@ from aligner_proxy.engine.weights.memory import ModelSize
 
 PROMPT = 512
 ANSWER = 256
-"""Tokens of the correction that is estimated."""
+"""Tokens of the prompt and of the answer of the correction whose time is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ _CARDS = {
     "H100 80GB HBM3": GpuRates(2.96e12, 787e12),
     "NVIDIA H200": GpuRates(4.3e12, 790e12),
 }
-"""By the end of the name that torch reports: an RTX 3060 Ti, an L40 or a part of a card has other rates. Those of H100
-and H200 are measured, the others are from their data sheets."""
+"""By the end of the name that torch reports, so that an RTX 3060 Ti, an L40 or a part of a card does not match. The
+rates of H100 and H200 are measured, the others are from data sheets."""
 
 
 @dataclass(frozen=True, slots=True)

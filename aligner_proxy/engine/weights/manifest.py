@@ -97,7 +97,10 @@ def _check_template(path: Path, manifest: Manifest) -> None:
 
 
 def verify_all(folder: Path, files: Mapping[str, str], fix: str) -> None:
-    """Compare all model files with their sha256; raises `WeightsError`, also for a file without a listed hash."""
+    """Compare all model files with their sha256 in `files`, by name.
+
+    Raises `WeightsError`, which ends with `fix`, for a file that differs, is missing, or has no hash in `files`.
+    """
     verify(folder, files, fix)
     unnamed = [name for name in _model_files(folder) if name not in files and name != MANIFEST]
     if unnamed:

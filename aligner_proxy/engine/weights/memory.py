@@ -39,13 +39,18 @@ class ModelSize:
     """The sizes of a Llama-family model."""
 
     hidden: int
+    """Width of the hidden states."""
     layers: int
     inner: int
+    """Width inside the feed-forward part of a layer."""
     vocabulary: int
     heads: int
+    """Heads of queries in a layer."""
     kv_heads: int
+    """Heads of keys, and of values, in a layer."""
     head_size: int
     tied: bool
+    """Whether embeddings and output layer are one matrix."""
 
     @property
     def linear(self) -> int:
@@ -133,10 +138,10 @@ def cache_tokens(
 
 
 def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, available: float, copies: bool) -> GpuPlan:
-    """Divide the free memory of a GPU where no size of the cache is set; `copies`: a bf16 copy would be used.
+    """Return how the free memory of a GPU is divided if no cache size is set; `copies`: a bf16 copy would be used.
 
-    The cache gets its usual size if that fits, and more up to half of what is free beside weights, a step and the copy.
-    Raises `WeightsError` if not even one window fits.
+    The cache gets its usual size if that fits. It gets more, up to half of the memory left by weights, one step and the
+    copy, if that is more. Raises `WeightsError` if not even one window fits.
     """
     least = cache_tokens(sizes, quantization, width, WINDOW, states, available)
     token = sizes.token(width, states)

@@ -29,7 +29,7 @@ _EMBEDDED_PACKAGE = "aligner_proxy_embedded"
 _FORMER_EMBEDDED = ("aligner_proxy", "embedded")
 """End of the former path of these weights; such a path still selects the embedded aligner."""
 _HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
-"""owner/name, and perhaps a revision behind an @; ./name is a folder."""
+"""owner/name, and perhaps a revision after an @; ./name is a folder."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A whole commit hash, the only revision that cannot be moved to other weights."""
 _TEXT_FILES = ["*.json", "*.model", "*.jinja", card.CARD]
@@ -48,11 +48,13 @@ KNOWN_TEMPLATES = {
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Files of one model: a folder, and its GGUF file if it has one. `identity` identifies their content by hashes."""
+    """Files of one model: a folder, and its GGUF file if it has one."""
 
     folder: Path
     gguf: str | None
+    """Name of the file in the folder."""
     identity: dict[str, str]
+    """Hashes of the content, or the hub's commit; empty if the `ModelSource` lists the files itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,17 @@ class ModelSource:
     """An aligner before quantisation. `adapter` modifies `base`; without an adapter, `base` is the model itself."""
 
     model: str
+    """Its name in reports."""
     base: Weights
     adapter: Path | None
+    """Folder of the adapter."""
     head: Path | None
+    """File of the detector head."""
     template: str
     window: int
+    """In tokens."""
     identity: dict[str, str]
+    """Hashes of all files by name, or the hub id and its commit; part of the aligner's content hash."""
     taught_heads: Path | None = None
     """File of taught heads that come with the aligner."""
     languages: tuple[str, ...] = ()
@@ -73,7 +80,7 @@ class ModelSource:
 
 
 def find_config(model: str | Path) -> tuple[Weights, bool]:
-    """Where a model's config is, without reading its weights, and whether the model has a detector head.
+    """The files with a model's config, found without reading its weights, and whether the model has a detector head.
 
     Raises `WeightsError` or `ConfigError` that names the fix.
     """
@@ -206,7 +213,7 @@ def languages(model: str | Path) -> tuple[str, ...]:
 
 
 def template_of(model: str, configured: str | None, default_template: str | None) -> str:
-    """The configured template, else the default one; raises `ConfigError` if there is neither."""
+    """The name of the configured template, else of the default one; raises `ConfigError` if there is neither."""
     name = configured or default_template
     if name is None:
         raise ConfigError(
@@ -237,7 +244,10 @@ def _find_parts(
 
 
 def _read_folder(folder: Path, label: str, name: str, template: str | None) -> ModelSource:
-    """Check an aligner folder and describe it; `label` is its name in reports, `name` that for `pull`."""
+    """Check the files of an aligner folder and return its source.
+
+    `label` is its name in reports, `name` its name for `aligner-proxy pull`. Raises `WeightsError` or `ConfigError`.
+    """
     description, adapter_base, template_name = _find_parts(folder, label, template)
     if description:
         manifest.verify_all(folder, description.files, "copy or export the aligner again")
@@ -259,7 +269,10 @@ def _read_folder(folder: Path, label: str, name: str, template: str | None) -> M
 
 
 def _find_base(base: manifest.Base, name: str) -> Weights:
-    """Find the base that an adapter names: in an installed package, in a folder, or already fetched from the hub."""
+    """Return the base that an adapter names: in an installed package, in a folder, or already fetched from the hub.
+
+    Raises `WeightsError` if it is in none of them; `name` is the aligner's name for `aligner-proxy pull`.
+    """
     if base.gguf and (file := _package_file(base.gguf)):
         return Weights(file.parent, file.name, {"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
@@ -298,7 +311,7 @@ def _package_folder(package: str) -> Path | None:
 
 
 def _read_hub_model(model: str, template: str | None) -> ModelSource:
-    """A fetched hub model: an aligner folder if it has a manifest or an adapter, otherwise a plain model."""
+    """The source of a fetched hub model: an aligner folder if it has a manifest or an adapter, else a plain model."""
     snapshot = _find_snapshot(model)
     description = manifest.read(snapshot)
     if description or (snapshot / manifest.ADAPTER).exists():
@@ -347,7 +360,10 @@ def list_missing(model: str) -> Iterator[str]:
 
 
 def fetch(model: str) -> Path:
-    """Download a model, resuming an interrupted download. Raises `WeightsError` with a one-sentence message."""
+    """Download a model, resuming an interrupted download, and return its folder.
+
+    Raises `WeightsError`, or `ConfigError` if `model` is no hub id, with a one-sentence message.
+    """
     name, commit = _split_id(model)
     _require_hub(model)
     import huggingface_hub
@@ -384,7 +400,10 @@ class Shared:
 
 
 def resolve_all(model: str | Path, template: str | None, adapters: Mapping[str, str | Path]) -> Shared:
-    """Find the files of all aligners. Raises `WeightsError`, or `ConfigError` if they cannot be served together."""
+    """Return the sources of the aligner `model` and of the `adapters` that share its base.
+
+    Raises `WeightsError`, or `ConfigError` if they cannot be served together.
+    """
     main = resolve(model, template)
     others = {name: resolve(other) for name, other in adapters.items()}
     for name, other in others.items():

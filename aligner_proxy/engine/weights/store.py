@@ -1,7 +1,7 @@
 """Store of prepared weights on disk: made once, complete or absent, checked before every use. No torch.
 
 `<home>/models/<content hash>-<quantization>/` holds the files to load, and `stored.json` with every file's hash. A
-folder appears by a single rename, under a lock. So an interrupted or simultaneous preparation never leaves an
+folder appears by a single rename, under a lock. Therefore an interrupted or simultaneous preparation never leaves an
 incomplete folder.
 """
 
@@ -26,7 +26,7 @@ STORED = "stored.json"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Weights ready to be loaded; `files` are their hashes, `window` is in tokens."""
+    """Weights ready to be loaded; `files` are their hashes by name, `window` is in tokens."""
 
     model: str
     content_hash: str
@@ -67,7 +67,10 @@ class WeightStore:
             )
 
     def find(self, prepared: Prepared) -> Path | None:
-        """Check the folder of these weights against its hashes and return it; None if they are not prepared yet."""
+        """Return the folder of these weights, checked against its hashes; None if they are not prepared yet.
+
+        Raises `WeightsError` if a file differs.
+        """
         folder = self.folder(prepared)
         if not folder.exists():
             return None
@@ -103,7 +106,7 @@ class WeightStore:
         _record_path(self.root, name, prepared.quantization).write_text(json.dumps(asdict(prepared)) + "\n")
 
     def find_prepared(self, name: str, quantization: str) -> Prepared | None:
-        """The prepared weights that `remember` recorded, if they still exist."""
+        """The prepared weights that `remember` recorded; None if there is no record, or the weights are gone."""
         path = _record_path(self.root, name, quantization)
         if not path.exists():
             return None
