@@ -16,14 +16,17 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided."""
+    """Decides which of the first events of one held stream may go out before its answer is decided.
+
+    Its user appends what went out to `delivered`.
+    """
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
         self._read_count = 0
         """Events that came so far."""
         self._cleared_count = 0
-        """The first events up to which no side text may still block the answer."""
+        """How many of the first events may go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []
         """The items that were delivered."""
         self.is_over = False

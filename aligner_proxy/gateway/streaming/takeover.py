@@ -19,7 +19,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import StreamMode
 
 Note = Callable[[object], None]
-"""Adopts the policy of the model group from which a stream item comes."""
+"""Reads from a stream item which model group answers, and adopts the policy of that group."""
 _PEEKED = 8
 """Most items to read ahead in search of the first words."""
 
