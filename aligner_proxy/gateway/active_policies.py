@@ -149,7 +149,7 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether the process is running whose id stands at the end of the file's name."""
+    """Whether the process is running whose id ends the file's name, as in `policies-4711.json`."""
     try:
         os.kill(int(path.stem.rpartition("-")[2]), 0)
     except (ProcessLookupError, ValueError):

@@ -3,7 +3,7 @@
 The policy says what is judged (`incoming_tool_results`, `incoming_history`). The request is never rewritten. Under
 `block` it waits for the judgement, and a flagged message ends it before anything is spent. Under `report` it goes on at
 once, and the header `x-aligner-incoming` says what was flagged. Each message is judged by itself, without the
-conversation around it, so that the cache knows it again in the tenant's next request.
+conversation around it, so that the cache has its result when the tenant's next request repeats the message.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ class IncomingTexts:
         return doubtful_texts
 
     async def _score(self, text: IncomingText, *, unstored: bool) -> Outcome:
+        """The outcome of one message; with `unstored`, treated as under `Cache-Control: no-store`."""
         # the turns are empty, because a message is judged without the conversation around it
         exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
         return await self._corrector_of(scoring_state(self._state, text.kind)).correct_one(exchange)

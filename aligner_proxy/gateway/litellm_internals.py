@@ -251,6 +251,7 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
     own_shutdown = module.proxy_shutdown_event
 
     async def shutdown(*arguments: Any, **keywords: Any) -> None:
+        """Our last work, then LiteLLM's own shutdown."""
         await last_work()
         await own_shutdown(*arguments, **keywords)
 
@@ -269,6 +270,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
+        """LiteLLM's own iteration, ended by HTTP 400 at a value that holds too many fallbacks."""
         for value in iterate_values(request_body):
             if too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)

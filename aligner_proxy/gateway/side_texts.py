@@ -61,7 +61,7 @@ JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.J
 _SEPARATOR = "\n\n"
 """Separates the texts of one kind, which are judged together."""
 _JUDGED = "_aligner_judged"
-"""Attribute that marks an error whose text has been judged."""
+"""Name of the attribute that marks an error whose text has been judged."""
 _JUDGED_TREATMENTS = (SideTreatment.JUDGE, SideTreatment.CORRECT)
 """Treatments of which flagged text is a failure; corrected text was judged before it comes here."""
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
@@ -289,7 +289,7 @@ class SideTexts:
     def is_growing(self) -> bool:
         """Whether the last value added to a text that may block the answer, however short that text is so far.
 
-        Other text does not count, since ids and the like are other text, too.
+        The kind "other text" does not count, since it includes ids and similar values.
         """
         return not self._current_kinds().holding.isdisjoint(self._grown_kinds - {SideKind.OTHER_TEXT})
 

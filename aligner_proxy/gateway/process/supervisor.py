@@ -310,7 +310,7 @@ class _Supervisor:
         self._pauses = _Pauses(pace)
         """Pauses before LiteLLM is started again."""
         self._renewed = -math.inf
-        """Monotonic time at which LiteLLM was last to be replaced because of its memory."""
+        """Monotonic time of the last replacement, or attempt, because of memory."""
         self._generations: list[Generation] = []
         """All generations with running processes."""
         self._leaving: set[asyncio.Task[None]] = set()
@@ -468,6 +468,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
 
         def handle_signal(number: int) -> None:
+            """Ask for the end; the second signal also kills all processes."""
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
@@ -475,6 +476,7 @@ class _Supervisor:
             self.stop.set()
 
         def handle_hangup(has_terminal: bool) -> None:
+            """Ask for a new generation, or for the end if the terminal was closed."""
             # SIGHUP is also sent when the terminal closes; that asks for an end, not for a second generation.
             if has_terminal and not os.isatty(_STDERR):
                 handle_signal(signal.SIGHUP)

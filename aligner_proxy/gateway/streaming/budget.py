@@ -25,7 +25,7 @@ _KEPT_BYTES = 12
 9 to 15 were measured in streams of two million characters.
 """
 _SMALL = 0.5
-"""Fraction of an equal share below which a tenant does not have to wait."""
+"""Part of an equal share up to which a tenant does not have to wait when all streams together hold too much."""
 _MIB = 1 << 20
 
 

@@ -30,7 +30,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     _edit_left_out = False
     """Whether an edit could not be inserted into its event, which was delivered unchanged."""
     _copy_stays = False
-    """Whether what an edit removed went out in another field."""
+    """Whether text that an edit removed has gone out in another field."""
     _contradicted = False
     """Whether events contradict one another and the policy prefers an error."""
 
@@ -52,7 +52,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     @cached_property
     def _copies(self) -> StreamCopies:
-        """Finds what edits removed where it stands a second time, in other fields of the events."""
+        """Finds second copies of what edits removed, in other fields of the events."""
         return StreamCopies(self._request.data)
 
     @cached_property
@@ -277,7 +277,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                     self._copies.add_removed(original, corrected)
 
     def _without_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
-        """The item without copies of what was removed; raises `Blocked` if one stays and the policy prefers an error.
+        """The item without copies of removed text; raises `Blocked` if a copy stays and the policy prefers an error.
 
         What went out before an edit cannot be taken back.
         """

@@ -52,7 +52,7 @@ async def _note_items(
     state: RequestState,
     note: Note,
 ) -> AsyncGenerator[Any, None]:
-    """The items of a stream; a stricter policy applies from then on, but mode and stream mode never change."""
+    """Yield the items of a stream; `note` may set a stricter policy, but mode and stream mode never change."""
     try:
         for item in first_items:
             yield item
