@@ -158,7 +158,7 @@ class ChoiceCorrector:
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._cancel_shadow_judgements()
-        shadows.busy += 1
+        shadows.busy += 1  # keeps shadow aligners from starting
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
                 outcome = await self.pipeline.align(exchange, self._state.policy, session, texts)

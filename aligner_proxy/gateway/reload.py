@@ -170,7 +170,7 @@ class ActiveConfig:
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)  # made from the file and the heads, which are compared
     heads: ActiveHeads
-    """The active taught heads for this file, which the resolver adds to policies."""
+    """The active taught heads (learned from examples of one objective), which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
     """The active heads' versions, by head hash."""
     asks_models: bool = False

@@ -99,9 +99,9 @@ class Arrival:
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
     extensions: Extensions = NO_EXTENSIONS
-    """Extensions, which add to headers, comments and records."""
+    """Extensions of plugins, which add to headers, comments and records."""
     heads_in_force: Mapping[str, Version] = field(default_factory=dict)
-    """Every taught head that was active when the request arrived, by hash."""
+    """Every taught head (learned from examples of one objective) in use when the request arrived, by content hash."""
     trace: Any = None
     """Parent of this request's spans (`tracing.context_of`)."""
     aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -110,7 +110,7 @@ class Arrival:
     """Time at which the request went to the upstream, in monotonic seconds."""
 
     def versions_used(self, policy: Policy) -> Mapping[str, Version]:
-        """The taught heads in force that a policy's objectives use, by objective."""
+        """The taught heads that a policy's objectives used at the arrival, by name of the objective."""
         return taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
 
 
@@ -162,7 +162,7 @@ class RequestState:
         self.is_final = True
 
     def withdraw_corrected(self, status: Status, reason: str) -> None:
-        """Give corrected choices another status and no text, because their corrections were not delivered."""
+        """Give corrected choices another status and no text, because their corrections do not count as delivered."""
         self.outcomes = [
             replace(outcome, status=status, reason=reason, text=None) if outcome.status is Status.CORRECTED else outcome
             for outcome in self.outcomes
@@ -327,7 +327,7 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome with the first status in rank; of several, the first that names a reason."""
+        """The outcome whose status is first in `_RANK`; of several, the first with a reason. Needs an outcome."""
         return min(self.outcomes, key=lambda outcome: (_RANK.index(outcome.status), outcome.reason is None))
 
 
@@ -369,7 +369,7 @@ def judge_use(outcomes: Sequence[Outcome]) -> JudgeUse | None:
 
 
 def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
-    """Number, log-odds and objective of each flagged segment, without text."""
+    """Number, score (log-odds that it must change) and objective of each flagged segment, without text."""
     return [
         {
             "segment": number,

@@ -155,10 +155,10 @@ class StreamCopies:
         if self._new_removed is not None:
             self._past.check(self._new_removed)
             self._new_removed = None
+        # how much of a text's end is read again with later pieces, since a copy may begin there
         overlap = min(_SPREAD * self.removed.longest, max(_OVERLAP, _SPREAD * self.removed.longest_alike))
         for text in grown_texts:
             count, tail = self._checked.get(text.path, (0, ""))
-            # the end of earlier pieces, too, since a copy may begin there
             latest = tail + "".join(text.pieces[count:])
             if self.removed.is_quoted_in(latest, text.kind):
                 raise CopyStays(text.kind)
@@ -188,7 +188,8 @@ class _PastTexts:
         for path, text in self._grown_texts.items():
             count, normal, unread = self._read.get(path, (0, "", ""))
             unread += "".join(text.pieces[count:])
-            end = unread.rfind(" ") + 1  # no escape holds a space
+            # Only text up to the last space is final: no escape holds a space, but one may be cut off after it.
+            end = unread.rfind(" ") + 1
             is_acted_on = text.kind in copies.ACTED_ON
             whole = normal + copies.normalize(unread[:end])
             self._read[path] = (len(text.pieces), whole, unread[end:])

@@ -20,7 +20,7 @@ from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerB
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
 Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
-"""Judges answers for the current request."""
+"""Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
 _TOOL_CALLS = "tool_calls"

@@ -272,7 +272,9 @@ def _cuts_word(text: str, index: int) -> bool:
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
     """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
-    shift = find_answer(after)  # the outcome is that of the answer alone
+    # Findings count from the beginning of the answer, after reasoning in tags, and in the text without earlier
+    # replacements; `shift` leads from there to the delivered text.
+    shift = find_answer(after)
     for finding in outcome.findings:
         if finding.text is None:
             continue

@@ -78,7 +78,7 @@ class StreamBudget:
                 event.set()
 
     def shares(self, tenant: str) -> float:
-        """A tenant's use in multiples of an equal share: with four tenants, a quarter of the whole budget is 1.0."""
+        """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
         return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
 
     async def wait_for_room(self, within_s: float) -> bool:

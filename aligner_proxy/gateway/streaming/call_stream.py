@@ -171,7 +171,7 @@ class CallStream:
         return () if self._open and not self._has_given_up else await self._end_calls()
 
     def _read_calls(self, item: object) -> int | None:
-        """Note the calls in an event; return the characters of their pieces, or None if the event has no new call."""
+        """Note the calls in an event; return the characters of their pieces, or None if no call has to wait."""
         value = event_value(sse.as_frame(item))
         try:
             calls = self._calls.form.read(value)

@@ -65,7 +65,7 @@ class QueuedEvent(Generic[Text]):
 
     @property
     def changes(self) -> bool:
-        """Whether any text in the event is changed, even in another event."""
+        """Whether any text in the event is changed, here or in another event."""
         return any(text.changed for text, _, _ in self.places) or any(text.changed for text in self.wholes.values())
 
     def item(self) -> tuple[object, list[str]]:
