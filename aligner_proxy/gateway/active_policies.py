@@ -50,7 +50,10 @@ class ActivePolicies:
         return None if text is None else registry.parse_policies(text, self.path)
 
     def refuse_losses(self, file: PolicyFile, current: PolicyFile | None = None) -> None:
-        """Raise `ConfigError` if `file` takes enforced objectives from a tenant; `current` is the caller's own file."""
+        """Raise `ConfigError` if `file` lacks an objective that the active file enforces for a tenant.
+
+        `current` is the caller's own file, with which `file` is compared if no active one is stored.
+        """
         active_file = self._file_to_compare(file, current)
         if active_file is not None:
             refuse_losses(active_file, file)
@@ -146,7 +149,7 @@ def running_policies(path: Path) -> Iterator[ActivePolicies]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether the process is running whose id stands at the end of the file's name."""
+    """Whether the process is running whose id ends the file's name, as in `policies-4711.json`."""
     try:
         os.kill(int(path.stem.rpartition("-")[2]), 0)
     except (ProcessLookupError, ValueError):
@@ -157,9 +160,11 @@ def is_running(path: Path) -> bool:
 
 
 def _state_files() -> list[Path]:
+    """The files in which `serve` processes of this user and home store their active policies."""
     return sorted(config.default_socket().parent.glob(f"{_PREFIX}*.json"))
 
 
 def _remove_state(state_file: Path) -> None:
+    """Delete a stored file and its lock, if they exist."""
     for path in (state_file, state_file.with_suffix(".lock")):
         path.unlink(missing_ok=True)

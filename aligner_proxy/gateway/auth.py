@@ -127,4 +127,5 @@ def _parent_span(request: Request) -> Any:
 
 
 def _make_refusal(message: str, code: int) -> ProxyException:
+    """LiteLLM's authentication error with this HTTP status."""
     return ProxyException(message, ProxyErrorTypes.auth_error.value, "key", code)

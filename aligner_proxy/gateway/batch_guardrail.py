@@ -1,4 +1,4 @@
-"""The guardrail for whole responses that lie in a file, outside of a proxy."""
+"""The guardrail for whole responses from a file, without a proxy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 _LITELLM_FIELDS = ("litellm_logging_obj", "proxy_server_request")
 """Fields of a request that LiteLLM sets itself; in a file they could only pretend to be headers."""
 _OBJECTIVES = "aligner_proxy_objectives_of_caller"
-"""Field of a request's data with the objectives that take the place of the policy's."""
+"""Field of a request's data with the objectives that replace the policy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ class BatchGuardrail(AlignerGuardrail):
         call_id: str,
         objectives: tuple[Objective, ...] = (),
     ) -> CorrectedBody:
-        """Correct a body of any wire format as the answer to `request`, which is empty if nobody knows it.
+        """Correct a body of any wire format as the answer to `request`, which is empty if it is not known.
 
-        `objectives`, if there are any, take the place of those of the policy. Raises `Blocked`, and `ForbiddenError` if
-        the request asks for something that it is not allowed.
+        `objectives`, if there are any, replace those of the policy. Raises `Blocked` if the policy prefers an error to
+        the answer, and `ForbiddenError` if the request asks for something that it is not allowed.
         """
         data = {name: value for name, value in request.items() if name not in _LITELLM_FIELDS}
         data["litellm_call_id"] = call_id
@@ -116,6 +116,7 @@ class BatchGuardrail(AlignerGuardrail):
         )
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
+        """A corrector that writes neither audit entries nor records."""
         return ChoiceCorrector(self.pipeline, state, self._shadows, None, lambda _: None)
 
     def _add_record(self, data: dict[str, Any], state: RequestState, started: float) -> None:

@@ -33,7 +33,7 @@ Bound = Callable[[Scope], int | None]
 
 
 class BodyLimitMiddleware:
-    """ASGI middleware around `app` that refuses bodies above the sender's limit."""
+    """ASGI middleware around `app` that refuses bodies above the sender's limit, which `bound` returns."""
 
     def __init__(self, app: ASGIApp, bound: Bound) -> None:
         self.app = app

@@ -40,7 +40,7 @@ from aligner_proxy.policy.engine_schema import Backend, ServerKind, server_kind
 from aligner_proxy.policy.schema import PolicyFile
 
 OpenGroup = Callable[[str], Completer]
-"""Opens a LiteLLM model group."""
+"""Given the name of a LiteLLM model group, returns what sends completions to it."""
 _WAIT_S = 0.0
 """In the gateway the engine client does not retry, because `on_error: retry` of a policy does."""
 
@@ -105,6 +105,7 @@ def completions_template(file: PolicyFile, backend: Backend) -> str:
 
 
 def _make_editor(backend: Backend, completer: Completer, family: prompts.Template, scorer: Engine | None) -> Engine:
+    """An engine that edits by a completions server; with a scorer, only what the scorer flags."""
     editor = CompletionsAligner(completer, family, window=backend.window, revision=backend.revision)
     return EditedEngine(scorer, editor) if scorer else editor
 
@@ -115,6 +116,7 @@ def _replica_wait_s(backend: Backend, wait_s: float) -> float:
 
 
 def _join_replicas(engines: list[tuple[str, Engine]], wait_s: float) -> Engine:
+    """One engine that chooses among these (address, engine) pairs; a single one is returned itself."""
     return engines[0][1] if len(engines) == 1 else Replicas(engines, wait_s=wait_s)
 
 

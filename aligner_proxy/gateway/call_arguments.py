@@ -1,8 +1,8 @@
 """Corrects the arguments of the tool calls in one response (`tool_arguments: correct`).
 
 Strings of prose in them are judged, and flagged ones corrected in their place, as in a JSON answer. What is flagged
-and cannot be corrected stays as it is and is left to side_texts.py, which treats it as under `judge`; what was judged
-here is not judged there again. streaming/call_stream.py corrects the calls of a stream by it. Each call has its own
+and cannot be corrected stays unchanged and is left to side_texts.py, which treats it as under `judge`; what was judged
+here is not judged there again. streaming/call_stream.py uses this for the calls of a stream. Each call has its own
 record, under the policy's name followed by `/tool_arguments`.
 """
 
@@ -29,7 +29,7 @@ from aligner_proxy.types import Exchange, Outcome, SideKind, SideTreatment, Stat
 _MAX_CALLS = 32
 """Most calls of one response that are corrected, since each is a question to the engine, at least."""
 _SEPARATOR = "\n\n"
-"""Separates the strings of one call, where what was removed from them is looked for."""
+"""Separates the strings of one call when its original and its correction are compared."""
 
 
 class CallArguments:
@@ -45,12 +45,15 @@ class CallArguments:
         side: SideTexts,
     ) -> None:
         self.form = form
+        """Reads and replaces calls in the endpoint's wire format."""
         self.data = data
+        """The request as LiteLLM passes it to hooks."""
         self.state = state
         self._opening = opening
         """A choice before any part of it has arrived."""
         self._corrector_of = corrector_of
         self.side = side
+        """Judges what is not corrected here, with the other texts beside the answer."""
         self.copies = StreamCopies(data)
         """Second copies of what was removed from the calls."""
         self._outcomes: dict[str, Outcome] = {}
@@ -60,7 +63,7 @@ class CallArguments:
     def open(
         cls, data: Mapping[str, Any], state: RequestState, corrector_of: CorrectorOf, side: SideTexts
     ) -> CallArguments | None:
-        """Create it for a request; None if its answers hold no calls."""
+        """The corrector of a request's calls; None if its endpoint's format has no calls."""
         form = formats.calls(state.arrival.route)
         wire = formats.wire(state.arrival.route)
         if form is None or wire is None:
@@ -87,7 +90,7 @@ class CallArguments:
         return edited
 
     def is_known(self, arguments: str) -> bool:
-        """Whether a call with these arguments was looked at, or needs no look."""
+        """Whether a call with these arguments was corrected or judged before, or holds no prose."""
         return arguments in self._outcomes or not has_prose(arguments)
 
     @property
@@ -129,6 +132,7 @@ class CallArguments:
         self._publish_outcomes()
 
     def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
+        """An exchange with the arguments of a call as the answer, in the form that the tool declares."""
         tool = find_tool(self.data, call.name)
         exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
         is_bound = has_grammar(tool)
@@ -141,7 +145,7 @@ class CallArguments:
         )
 
     def cover(self, calls: Iterable[CallText]) -> None:
-        """Tell the side texts which of these calls were judged as they are delivered, and need no judgement there."""
+        """Tell `side` which of these calls are clean as they are delivered, so that it need not judge them."""
         for call in calls:
             outcome = self._outcomes.get(call.text)
             if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
@@ -150,7 +154,7 @@ class CallArguments:
                 self.side.cover([text, *(literal.text for literal in prose_literals(text))])
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
-        """Let these calls stay as they are, because the error keeps their corrections from being delivered."""
+        """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""
         is_copied = isinstance(error, CopyStays)
         if not is_copied:
             metrics.record_arguments_not_applied()

@@ -70,14 +70,17 @@ class ChoiceCorrector:
         hand_offs: WebhookSender | None = None,
     ) -> None:
         self._hand_offs = hand_offs
+        """Sends reports of doubtful answers; None if nothing sends them."""
         self._streaming = 0
         """1 while a stream corrected segment by segment counts in `ShadowCorrections.busy`."""
         self.pipeline = pipeline
         self._state = state
         self._shadows = shadows
         self._auditor = auditor
+        """Writes entries of the audit store; None if nothing is stored."""
         self._publish = publish
         self._opened_at = time.time()
+        """When correction of a stream began, in seconds since the epoch."""
 
     async def correct(
         self, exchanges: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
@@ -129,13 +132,16 @@ class ChoiceCorrector:
             raise Blocked(outcome.reason)
 
     async def _correct_answer(self, answer: Sequence[Exchange]) -> Sequence[Outcome]:
-        """Correct all texts of one answer and record their outcomes."""
+        """Correct all texts of one answer concurrently, record their outcomes and return them."""
         return await asyncio.gather(*self._make_corrections(answer))
 
     def _make_corrections(
         self, answer: Sequence[Exchange], session_of: Callable[[int], Session | None] = lambda _: None
     ) -> list[Coroutine[Any, Any, Outcome]]:
-        """The correction of each text of one answer, not started; only together do texts show what remains of it."""
+        """The correction of each text of one answer, not started.
+
+        Several texts share an `AnswerTexts`, which knows whether anything remains of the whole answer.
+        """
         texts = None
         if len(answer) > 1 and self._state.policy.if_nothing_remains is not IfNothingRemains.ORIGINAL:
             texts = AnswerTexts(self.pipeline.refusal_text, len(answer))
@@ -148,11 +154,11 @@ class ChoiceCorrector:
 
         Several `texts` have to be corrected concurrently.
         """
-        # The outcome that is recorded if the client leaves before there is another.
+        # Recorded if the client leaves before the answer is corrected.
         outcome = Outcome(Status.FAILED, metrics.CANCELLED, exchange.answer, self._state.policy, exchange.index)
         shadows = self._shadows
         self._cancel_shadow_judgements()
-        shadows.busy += 1
+        shadows.busy += 1  # keeps shadow aligners from starting
         with tracing.span("aligner.align", aligner__call_id=exchange.call_id) as span, IN_FLIGHT.track_inprogress():
             try:
                 outcome = await self.pipeline.align(exchange, self._state.policy, session, texts)
@@ -212,7 +218,10 @@ class ChoiceCorrector:
         return self._auditor is not None and self._auditor.required
 
     async def _record_outcome(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """Queue the outcome for the audit store, or write it if that is required; return a failure if writing fails."""
+        """Queue the outcome for the audit store, or write it at once if the policies file requires an entry first.
+
+        Returns the outcome, or a failure without text if the required entry cannot be written.
+        """
         event = self._make_event(exchange, outcome)
         if event is None or self._auditor is None:
             return outcome

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 
 _KEY_CHECK = "aligner_proxy.auth.user_api_key_auth"
+"""Address of our `custom_auth` function."""
 
 
 class KeysUnreadable(AlignerProxyError):
@@ -48,6 +49,7 @@ def is_master(sha256: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _master_digest(master: str) -> str:
+    """The digest of the master key, computed once."""
     return key_digest(master)
 
 
@@ -66,7 +68,10 @@ def active_keys() -> Mapping[str, KeyEntry]:
 
 @lru_cache(maxsize=1)
 def policies_path() -> Path | None:
-    """The policies file that names the keys file: from the environment, else from LiteLLM's configuration."""
+    """The policies file that names the keys file: from the environment, else from LiteLLM's configuration.
+
+    None without one. Raises `ConfigError` if LiteLLM's configuration is invalid and no keys file is set, either.
+    """
     path = config.policies_in_environment()
     litellm_file = litellm_internals.proxy_module().user_config_file_path
     if path is not None or not litellm_file:
@@ -82,7 +87,7 @@ def policies_path() -> Path | None:
 
 @lru_cache(maxsize=2)
 def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
-    """Start a watcher for a keys file that is used without a policies file."""
+    """The watcher of a keys file that is used without a policies file; started at the first call."""
 
     def log_change(reason: str | None) -> None:
         reload.log_keys(watcher.current, reason)

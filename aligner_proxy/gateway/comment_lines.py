@@ -17,13 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 KEEPALIVE = b": keep-alive\n\n"
 """A comment that keeps a silent connection alive."""
 _STATUS = b": aligner"
+"""Beginning of the comments that end a stream; a keep-alive comment begins differently."""
 _COMMENTS = re.compile(rb"(?:: (?:keep-alive|aligner(?:-trail)? [^\n]*)\n\n)+")
 """Comments that went through LiteLLM after all, each with the blank line after it."""
 _response: ContextVar[_Response | None] = ContextVar("aligner_proxy_response", default=None)
+"""The response of the request that this context serves; None without the middleware."""
 
 
 class CommentLineMiddleware:
-    """ASGI middleware that writes our comments into streams; what has none passes as it is."""
+    """ASGI middleware that writes our comments into streams; responses without comments pass unchanged."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -45,7 +47,9 @@ class _Response:
         self._pending = b""
         """Comments to write before the next event."""
         self._is_stream = False
+        """Whether the response is a stream of server-sent events."""
         self._between_events = False
+        """Whether what was sent so far ends between two events."""
 
     async def send(self, message: Message) -> None:
         """Send a message; if it belongs to a stream, with pending comments before its body."""
@@ -63,7 +67,10 @@ class _Response:
         await self._send(message)
 
     async def write(self, comment: bytes) -> bool:
-        """Write a comment; return False if it has to begin the response, which only LiteLLM can."""
+        """Write a comment, or keep a final one for the next event; False if it cannot be written here.
+
+        It cannot before the response has begun, which only LiteLLM can do, and inside an event.
+        """
         lines = join_comments(comment)
         if comment.startswith(_STATUS):
             self._pending += lines
@@ -74,7 +81,7 @@ class _Response:
 
 
 async def write_comment(comment: bytes) -> bool:
-    """Write a comment past LiteLLM; return False if it has to be yielded, as where there is no layer."""
+    """Write a comment past LiteLLM; False if the hook has to yield it, as where the middleware is missing."""
     response = _response.get()
     return response is not None and await response.write(comment)
 

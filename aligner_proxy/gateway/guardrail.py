@@ -78,7 +78,7 @@ _DRAW_RANGE = 2**53
 _HOOKS = (GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call)
 """The hooks that run for every request if the policies file enforces."""
 _NO_POLICY = Policy(name="-")
-"""Stands for the policy on endpoints whose answers are not corrected."""
+"""The policy on endpoints whose answers are not corrected."""
 _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
     Status.CORRECTED: "guardrail_intervened",
     Status.UNCHANGED: "success",
@@ -121,7 +121,7 @@ class AlignerGuardrail(CustomGuardrail):
             server = open_shared_server(file)
             self.pipeline = build_pipeline(file, watched.current.heads.store.head, server)
             self._audit_writers = make_audit_writers(file)
-            self._auditor = self._audit_writers or None
+            self._auditor = self._audit_writers or None  # None if nothing is stored
             self.endpoints: Mapping[str, registry.PluginEndpoint] = registry.load_endpoints(file)
             config.check_hand_offs(file)
             self._webhook = WebhookSender(load_redaction(file))
@@ -138,8 +138,9 @@ class AlignerGuardrail(CustomGuardrail):
         with contextlib.suppress(RuntimeError):  # the proxy creates guardrails in the event loop that will serve
             self._watchdog.watch()
         self._streams = StreamBudget(file.streams.max_mb, file.streams.stream_mb)
-        self._model = file.aligner.model
-        # LiteLLM's application keeps what it is told for ever, and must not keep this guardrail with it
+        self._model = file.aligner.model  # the configured name of the default aligner
+        # LiteLLM's application never forgets a reason of `count_in_readiness`, so the reason must not refer to this
+        # guardrail
         weak_policies = weakref.ref(watched)
         readiness = EngineReadiness(
             self.pipeline.engine, lambda: active.current.file if (active := weak_policies()) else None
@@ -221,7 +222,10 @@ class AlignerGuardrail(CustomGuardrail):
         return data
 
     async def _refuse_passed_stream(self, data: dict[str, Any], user: UserAPIKeyAuth) -> None:
-        """Refuse a stream that nobody would judge, if the policy withholds what is unjudged and the route names us."""
+        """Refuse (HTTP 400) a stream of a pass-through route, which would not be judged, if the policy forbids that.
+
+        Only routes whose configuration names this guardrail are concerned.
+        """
         names = (data.get("metadata") or {}).get("guardrails") or ()
         if self.guardrail_name not in names:
             return
@@ -244,6 +248,7 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_success_hook(
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
+        """The corrected response; None to leave it unchanged. Raises `Blocked` if the policy prefers an error."""
         is_endpoint = formats.wire(user_api_key_dict.request_route) is not None
         if (
             not is_endpoint
@@ -288,7 +293,10 @@ class AlignerGuardrail(CustomGuardrail):
         return delivered if outcomes or delivered is not response else None
 
     async def _correct_passed_body(self, data: dict[str, Any], user: UserAPIKeyAuth, body: dict[str, Any]) -> Any:
-        """Correct the JSON body of a pass-through route as an answer of the endpoint whose form it has."""
+        """The corrected JSON body of a pass-through route, read as an answer of the endpoint whose form it has.
+
+        None leaves the body unchanged.
+        """
         request = copy_without_state(data)
         endpoint = user.model_copy(update={"request_route": json_body.find_route(body, request)})
         response = json_body.read_body(body)
@@ -314,7 +322,10 @@ class AlignerGuardrail(CustomGuardrail):
         exchanges: Sequence[Exchange],
         outcomes: Sequence[Outcome],
     ) -> Any:
-        """The corrected response; the original if that cannot be made and the policy does not block."""
+        """The corrected response; the original if corrections do not fit in.
+
+        In the latter case `Blocked` is raised instead if the policy prefers an error.
+        """
         wire = formats.wire(state.arrival.route)
         if wire is None:
             return response
@@ -344,7 +355,10 @@ class AlignerGuardrail(CustomGuardrail):
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: UserAPIKeyAuth, response: AsyncIterable[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Correct a stream in the policy's stream mode. Skipped streams pass item by item."""
+        """Yield the items of a stream as the client gets them, corrected in the policy's stream mode.
+
+        Skipped streams pass item by item.
+        """
         state = await self._get_state(request_data, user_api_key_dict)
         self._note_answering(request_data, state)
         if routing.may_switch_model(request_data):
@@ -392,7 +406,10 @@ class AlignerGuardrail(CustomGuardrail):
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        """Withhold an upstream's error message if it quotes an answer, or says what may not be delivered."""
+        """Withhold an upstream's error message if it quotes an answer, or says what may not be delivered.
+
+        Returns the error to raise instead if the message cannot be removed in place.
+        """
         is_covered = formats.wire(user_api_key_dict.request_route) is not None
         if not is_covered or not upstream_errors.is_from_upstream(original_exception):
             return None
@@ -408,7 +425,10 @@ class AlignerGuardrail(CustomGuardrail):
         request_headers: dict[str, str] | None = None,
         litellm_call_info: dict[str, Any] | None = None,
     ) -> dict[str, str] | None:
-        """The x-aligner headers; a stream's are sent before its first chunk, with status `pending`."""
+        """The x-aligner headers; a stream's are sent before its first chunk, with status `pending`.
+
+        None for a request that no hook has seen.
+        """
         state = find_state(data)
         if state is None:
             return None
@@ -453,10 +473,14 @@ class AlignerGuardrail(CustomGuardrail):
         return state
 
     async def _resolve_policy(self, data: dict[str, Any], user: UserAPIKeyAuth) -> tuple[RequestFacts, Policy]:
+        """The facts of a request and its policy; raises LiteLLM's error if it asks for something not allowed."""
         return await request_policy.resolve_request(self._policies, self.pipeline.extensions, data, user)
 
     def _find_skip_reason(self, policy: Policy, *, sampled: bool) -> SkipReason | None:
-        """The reason known before there is an answer to skip a request with this policy; None to judge its answer."""
+        """Why answers under this policy are skipped, as far as known before the answer; None to judge them.
+
+        `sampled` says whether the request was drawn for the policy's sample.
+        """
         reason = eligibility.find_policy_reason(policy)
         if reason is SkipReason.NO_OBJECTIVES and self._policies.is_outdated:
             return SkipReason.RELOAD_FAILED
@@ -514,6 +538,7 @@ class AlignerGuardrail(CustomGuardrail):
         return CallArguments.open(data, state, partial(self._make_corrector, data), side)
 
     def _make_corrector(self, data: dict[str, Any], state: RequestState) -> ChoiceCorrector:
+        """The corrector of one request, which adds LiteLLM's record to `data`."""
         publish = partial(self._add_record, data, state)
         return ChoiceCorrector(self.pipeline, state, self._shadows, self._auditor, publish, self._webhook)
 

@@ -3,7 +3,7 @@
 The policy says what is judged (`incoming_tool_results`, `incoming_history`). The request is never rewritten. Under
 `block` it waits for the judgement, and a flagged message ends it before anything is spent. Under `report` it goes on at
 once, and the header `x-aligner-incoming` says what was flagged. Each message is judged by itself, without the
-conversation around it, so that the cache knows it again in the tenant's next request.
+conversation around it, so that the cache has its result when the tenant's next request repeats the message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _DoubtfulText:
 
     @property
     def label(self) -> str:
-        """The message, and the objectives that it violates or the reason why it was not judged."""
+        """Kind and number of the message, and the violated objectives (joined by "+") or why it was not judged."""
         against = "+".join(self.outcome.violated_objectives) if self.is_flagged else f"unjudged/{self.outcome.reason}"
         return f"{self.text.kind.short_name}@{self.text.position}:{against}"
 
@@ -53,7 +53,9 @@ class IncomingTexts:
         self._state = state
         self._corrector_of = corrector_of
         self.labels: list[str] = []
+        """Labels of the doubtful texts so far, for the header x-aligner-incoming."""
         self._report: asyncio.Task[Any] | None = None
+        """Judges the texts that cannot block the request; None if there are none."""
 
     def __deepcopy__(self, memo: object) -> IncomingTexts:
         """Return this object: LiteLLM copies metadata for its records, but a task belongs to its loop."""
@@ -77,6 +79,7 @@ class IncomingTexts:
             self._report = start_task(self._judge(reported))
 
     async def wait(self) -> None:
+        """Wait until everything is judged; `labels` is complete then."""
         if self._report is not None:
             await asyncio.wait({self._report})
 
@@ -96,6 +99,8 @@ class IncomingTexts:
         return doubtful_texts
 
     async def _score(self, text: IncomingText, *, unstored: bool) -> Outcome:
+        """The outcome of one message; with `unstored`, treated as under `Cache-Control: no-store`."""
+        # the turns are empty, because a message is judged without the conversation around it
         exchange = Exchange(self._state.call_id, text.position, (), text.text, no_store=unstored, inner=True)
         return await self._corrector_of(scoring_state(self._state, text.kind)).correct_one(exchange)
 

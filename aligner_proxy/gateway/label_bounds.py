@@ -25,6 +25,7 @@ _MODELS = frozenset({"model", "requested_model", "model_group", "fallback_model"
 _CLIENT_LABELS = _MODELS | {"user_agent", "client_ip", "service_tier"}
 """Without `end_user`, which LiteLLM limits itself if that label is turned on."""
 _KEY = "hashed_api_key"
+"""Label with the hash of the key."""
 _OWNER = ("api_key_alias", "team", "user")
 """Labels that identify a known key; if all are empty, the key's hash is whatever a client sent."""
 _UNSET = frozenset({"", "None"})
@@ -32,11 +33,12 @@ _UNSET = frozenset({"", "None"})
 
 
 class LabelBounds:
-    """The combinations of label values with their own series."""
+    """Decides which combinations of label values get series of their own."""
 
     def __init__(self, configured: RecentNames) -> None:
         self._configured = configured
         self._combinations: dict[tuple[str, ...], set[tuple[tuple[str, str], ...]]] = {}
+        """Registered (label, value) pairs that a client chose together, by key (the values of `_OWNER`)."""
 
     def bound_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
         """The labels, with `other` for client-chosen values once their key has `MAX_COMBINATIONS`.
@@ -88,6 +90,7 @@ def patch_labels(bounds: LabelBounds) -> Callable[[], None]:
     unbounded_labels = getattr(previous_labels, "unbounded", previous_labels)
 
     def bounded_labels(metric: Any, *values: Any, **keywords: Any) -> Any:
+        """Like `MetricWrapperBase.labels`, with bounded values for LiteLLM's metrics."""
         names = metric._labelnames
         # With a wrong number of labels prometheus_client raises its own error.
         if not metric._name.startswith(_LITELLM_PREFIX) or len(values or keywords) != len(names):

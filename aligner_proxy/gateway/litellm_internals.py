@@ -53,7 +53,7 @@ _PAYER_FIELDS = tuple(
 _CACHE_ENTRIES = 200
 """Default size of LiteLLM's counter cache, in entries."""
 _COUNTERS_OF_A_KEY = 8
-"""Twice the entries that a limited key needs: window, requests, tokens, and requests in flight."""
+"""Twice the four entries that a limited key needs: window, requests, tokens, and requests in flight."""
 
 
 def proxy_module() -> Any:
@@ -130,6 +130,7 @@ class _WatchedParser:
         return getattr(self._parser, name)
 
     def loads(self, body: bytes) -> Any:
+        """Parse a body after `note` has seen it; an error that `note` raises passes."""
         self._note(body)
         return self._parser.loads(body)
 
@@ -236,7 +237,7 @@ def add_middleware() -> None:
 
 
 def count_in_readiness(reason: readiness.Reason) -> None:
-    """Add a reason to the proxy's /health/readiness; does nothing outside the proxy."""
+    """Let the proxy's /health/readiness fail while `reason` returns a word; does nothing outside the proxy."""
     server = sys.modules.get("litellm.proxy.proxy_server")
     if server is not None:
         readiness.add_reason(server.app, reason)
@@ -250,6 +251,7 @@ def run_at_shutdown(last_work: Callable[[], Awaitable[object]]) -> None:
     own_shutdown = module.proxy_shutdown_event
 
     async def shutdown(*arguments: Any, **keywords: Any) -> None:
+        """Our last work, then LiteLLM's own shutdown."""
         await last_work()
         await own_shutdown(*arguments, **keywords)
 
@@ -268,6 +270,7 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
         return
 
     def iterate_bounded(request_body: Mapping[str, object]) -> Iterator[object]:
+        """LiteLLM's own iteration, ended by HTTP 400 at a value that holds too many fallbacks."""
         for value in iterate_values(request_body):
             if too_many(value):
                 raise ProxyException(message, "invalid_request_error", "fallbacks", 400)
@@ -317,6 +320,7 @@ async def add_usage(stream: object) -> None:
 
 
 def _text_length(chunk: object) -> int:
+    """Characters of text in all choices of a chat chunk."""
     choices = getattr(chunk, "choices", None) or ()
     return sum(len(getattr(getattr(choice, "delta", None), "content", None) or "") for choice in choices)
 
@@ -372,6 +376,7 @@ class MergedItems:
     def __init__(self, items: list[object]) -> None:
         self.items = items
         self._due = _MERGED_FROM
+        """Number of items from which they are merged next."""
 
     def merge(self) -> None:
         """Merge the older chunks in place once the list is too long.
@@ -395,6 +400,7 @@ class ServedItems(MergedItems):
     def __init__(self) -> None:
         super().__init__([])
         self.any = False
+        """Whether anything was delivered."""
 
     def append(self, item: object) -> None:
         """Add a delivered item and merge older ones if there are too many."""
@@ -418,7 +424,7 @@ def merge_items(items: Iterable[object]) -> list[object]:
 
 
 _BYTES = -1
-"""Stands for runs of bytes; choices count from 0."""
+"""What `_text_choice` returns for bytes; choices count from 0."""
 
 
 def _text_choice(item: object) -> int | None:
@@ -439,6 +445,7 @@ def _text_choice(item: object) -> int | None:
 
 
 def _join_chunks(chunks: Sequence[Any]) -> object:
+    """One chunk with the text of all these text-only chunks of one choice."""
     # Copied, since the first chunk may be in another list, too.
     joined = chunks[0].model_copy()
     joined.choices = [chunks[0].choices[0].model_copy()]

@@ -67,7 +67,7 @@ def record_upstream_end(state: RequestState) -> None:
 
 
 def record_stream_shed(state: RequestState) -> None:
-    """Count and log a stream that was shed because the stream budget was full."""
+    """Count and log a stream whose correction was given up because the stream budget was full."""
     prometheus.STREAMS_SHED.labels(state.policy.name).inc()
     log.info(json.dumps({"event": "aligner_stream_shed", "call_id": state.call_id, "policy": state.policy.name}))
 
@@ -129,7 +129,7 @@ def record_outcome(call_id: str, answer_chars: int, outcome: Outcome) -> None:
 
 @lru_cache(maxsize=1024)
 def _bound_traffic(traffic: Traffic) -> Traffic:
-    """The tenant and model as the metrics name them; kept, because every answer asks."""
+    """The tenant and model as the metrics name them; cached, because every answer needs them."""
     return _TRAFFIC_BOUNDS.bound_traffic(traffic)
 
 
@@ -220,7 +220,7 @@ def record_policy_change(*, is_refused: bool, stale: bool) -> None:
 
 
 def record_taught(index: Index) -> None:
-    """Set the metrics of taught heads: examples and time of each active head, 0 without one."""
+    """Set the metrics of taught heads: number of examples and time of teaching of each active head, 0 without one."""
     for scope, names in index.scopes.items():
         for name, objective in names.items():
             for aligner in objective.current:

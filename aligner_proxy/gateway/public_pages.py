@@ -69,7 +69,10 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 class PublicPages:
-    """The pages of one address by variant; `document` creates one in a thread, and again after `lasts_s` seconds."""
+    """The pages of one address, by variant (such as the path prefix).
+
+    `document` is called with a variant in a thread and returns its JSON document, again after `lasts_s` seconds.
+    """
 
     def __init__(self, path: str, document: Callable[[Any], object], lasts_s: float = math.inf) -> None:
         self._path = path
@@ -77,7 +80,9 @@ class PublicPages:
         self._lasts_s = lasts_s
         self._pages: dict[Hashable, PublicPage] = {}
         self._made_at: dict[Hashable, float] = {}
+        """Monotonic time at which each page was rendered."""
         self._making: dict[Hashable, asyncio.Task[None]] = {}
+        """Tasks that render pages now, by variant."""
 
     async def get_page(self, variant: Hashable) -> PublicPage:
         """The page from memory, rendered first if there is none; an old page is served while the next is rendered."""

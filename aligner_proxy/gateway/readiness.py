@@ -27,7 +27,7 @@ from aligner_proxy.types import METAALIGNER, Outcome, Policy, Status
 log = logging.getLogger(__name__)
 PATH = "/health/readiness"
 _WAIT_S = 3.0
-"""Must be shorter than probes wait; Kubernetes and our `health` command give up after 5 s."""
+"""Seconds to wait for the engine; less than probes wait (Kubernetes and our `health` command: 5 s)."""
 
 Reason = Callable[[], Awaitable[str | None]]
 """Async function that returns why the gateway is not ready, in one word; None if it is ready."""
@@ -45,7 +45,10 @@ def _blocks_without_aligner(policy: Policy) -> bool:
 
 
 class EngineReadiness:
-    """Whether the engine responds, if the active policies need it. Concurrent probes share one check."""
+    """Finds out whether the engine responds, if the active policies need it. Concurrent probes share one check.
+
+    `file` returns the active policies file, or None once nothing uses it any more.
+    """
 
     def __init__(self, engine: Engine, file: Callable[[], PolicyFile | None]) -> None:
         self._engine = engine
@@ -53,7 +56,9 @@ class EngineReadiness:
         self._needed: tuple[PolicyFile, bool] | None = None
         """The policies file that was examined last, and whether it needs the engine."""
         self._looking: asyncio.Task[str | None] | None = None
+        """The running or last check; its result is what `reason` returns."""
         self._logged: str | None = None
+        """The reason that was logged last; None if the gateway was ready."""
 
     async def reason(self) -> str | None:
         """Why the gateway is not ready; None if it is."""
@@ -62,6 +67,7 @@ class EngineReadiness:
         return await asyncio.shield(self._looking)  # not stopped with this probe, since others may wait, too
 
     async def _needs_engine(self) -> bool:
+        """Whether some policy of the active file blocks answers without an engine."""
         file = self._file()
         if file is None:
             return False  # the guardrail with these policies is gone
@@ -113,9 +119,11 @@ class ReadinessMiddleware:
 
 
 _reasons: WeakKeyDictionary[Any, list[Reason]] = WeakKeyDictionary()
+"""The reasons of each application, in the list that its middleware reads."""
 
 
 def add_reason(app: Starlette, reason: Reason) -> None:
+    """Let the readiness probe of `app` fail while `reason` returns a word; adds the middleware at the first call."""
     existing = _reasons.get(app)
     if existing is not None:
         existing.append(reason)

@@ -64,14 +64,18 @@ class Reasoning:
     """Removes or scores the reasoning of one request."""
 
     _form: SafeReasoning
+    """Reads and removes reasoning in the endpoint's wire format."""
     _data: Mapping[str, Any]
+    """The request as LiteLLM passes it to hooks."""
     _state: RequestState
     _opening: Exchange
     """A choice before any part of it has arrived."""
     _corrector: ChoiceCorrector
+    """Scores reasoning; edits nothing."""
 
     @property
     def _drops(self) -> bool:
+        """Whether reasoning is removed, and not scored."""
         return self._state.policy.reasoning is SideTreatment.DROP
 
     @contextlib.asynccontextmanager
@@ -88,6 +92,7 @@ class Reasoning:
             work.cancel()
 
     def _remove_reasoning(self, response: Any) -> Any:
+        """The response without reasoning; the response itself if removal fails and the policy permits that."""
         try:
             return self._form.remove_reasoning(self._data, response)
         except NotPutIn:
@@ -101,6 +106,7 @@ class Reasoning:
             raise Blocked(outcomes.INTERNAL)
 
     def _read_texts(self, response: Any) -> dict[int, str]:
+        """The reasoning by number of choice; empty if it cannot be read."""
         try:
             return self._form.texts(response)
         except Unreadable:

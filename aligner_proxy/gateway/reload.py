@@ -57,6 +57,7 @@ _T = TypeVar("_T")
 Signature = tuple[tuple[int, int, int] | None, ...]
 """What `file_signature` returns for each of some files; it differs whenever one of them changes."""
 Listener = Callable[[str | None], None]
+"""Told of a change: None if it was applied, else the reason for its refusal."""
 log = logging.getLogger(__name__)
 _FIXED = ("aligner", "cache", "shadow", "streams", "audit", "plugins")
 """Blocks of the file that are read only when the process starts."""
@@ -83,9 +84,14 @@ class WatchedFiles(Generic[_T]):
         self._on_change = on_change
         self.current, self._files = read()
         self.refusal: str | None = None
-        # Treat nothing as read yet, since the files may have changed between being read and being checked.
+        """Why the files on disk are refused; None if they are the current ones."""
         self._applied: Signature | None = None
+        """Signature of the files with the current value; None to read them at the next check.
+
+        At first None, since the files may have changed between being read and being checked.
+        """
         self._last_signature = self._signature()
+        """Signature at the last check."""
 
     def look(self) -> None:
         """Check the files and apply a completed change. Only one thread may call this at a time."""
@@ -122,6 +128,7 @@ class WatchedFiles(Generic[_T]):
             self._on_change(None)
 
     def _reject_change(self, reason: str) -> None:
+        """Keep the current value, and report the reason unless it was reported already."""
         if reason != self.refusal:
             self.refusal = reason
             self._on_change(reason)
@@ -163,7 +170,7 @@ class ActiveConfig:
     file: PolicyFile
     resolver: PolicyResolver = field(compare=False)  # made from the file and the heads, which are compared
     heads: ActiveHeads
-    """The active taught heads for this file, which the resolver adds to policies."""
+    """The active taught heads (learned from examples of one objective), which the resolver adds to policies."""
     head_versions: Mapping[str, Version] = field(compare=False)
     """The active heads' versions, by head hash."""
     asks_models: bool = False
@@ -224,7 +231,7 @@ def read_keys(path: Path | None) -> tuple[ClientKeys, tuple[Path, ...]]:
 
 
 def log_keys(keys: ClientKeys, reason: str | None) -> None:
-    """Log the result of a change of the keys file; `reason` if it was refused."""
+    """Log the result of a change of the keys file; `reason` says why it was refused, None that it was applied."""
     name = keys.path.name if keys.path else "keys"
     if reason is not None:
         log.error("%s: the change is invalid, the previous keys stay active: %s", name, reason)
@@ -241,9 +248,12 @@ class ReloadReport:
     pid: int
     path: str
     since: float
+    """When the active policies were read."""
     refused: str | None = None
+    """Why the file on disk is refused; None if it is active."""
     refused_at: float | None = None
     restart: tuple[str, ...] = ()
+    """Messages about changes that need a restart."""
     keys: str | None = None
     """Problem with the keys file; None if there is none."""
 
@@ -258,6 +268,7 @@ class Policies:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._active = active_policies.process_policies(path)
+        """The active version, as far as `serve` stores one for all its processes."""
         self._started: PolicyFile | None = None
         """The file with which the process started, to find changes that need a restart; None until it is read."""
         self._watched = WatchedFiles(self._read, self._handle_change)
@@ -291,9 +302,7 @@ class Policies:
         keep_looking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
-        """The configuration, and the files to watch: the policies file, the index of heads, and all files that it
-        names.
-        """
+        """The configuration, and the files to watch: policies file, index of taught heads, and files that it names."""
         file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
             _warn_once(warning)
@@ -337,10 +346,11 @@ class Policies:
             )
 
     def _read_keys(self) -> tuple[ClientKeys, tuple[Path, ...]]:
+        """The keys that the active policies name, and the files to watch; raises `ConfigError`."""
         return read_keys(config.keys_path(self.current.file))
 
     def _handle_change(self, reason: str | None) -> None:
-        """Count, log and report a change of the policies file; `reason` if it was refused."""
+        """Count, log and report a change of the policies file; `reason` says why it was refused, None if it was not."""
         now = time.time()
         self._count_change(reason)
         if reason is not None:
@@ -357,6 +367,7 @@ class Policies:
         self._write_report()
 
     def _handle_keys_change(self, reason: str | None) -> None:
+        """Count, log and report a change of the keys file, as `_handle_change` does."""
         self._count_change(reason)
         log_keys(self._keys.current, reason)
         self._report = replace(self._report, keys=reason or self._keys.current.fault)
@@ -368,6 +379,7 @@ class Policies:
         metrics.record_policy_change(is_refused=reason is not None, stale=stale)
 
     def _write_report(self) -> None:
+        """Write the report for `aligner-proxy doctor`; a failure is only logged."""
         try:
             write_report(self._report)
         except (ConfigError, OSError) as error:
@@ -390,6 +402,7 @@ def watched_policies(path: Path) -> Policies:
 
 @lru_cache(maxsize=4)
 def _watch_policies(path: Path) -> Policies:
+    """The policies at an absolute path; created and watched by a thread at the first call."""
     policies = Policies(path)
     policies.keep_looking()
     return policies

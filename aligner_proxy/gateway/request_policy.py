@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 OBJECTIVES_HEADER = "x-aligner-objectives"
 BYPASS_HEADER = "x-aligner-bypass"
 _OUR_FIELD = "aligner"
-"""Name of our field in metadata."""
+"""Name of our field in metadata, by which clients, keys and teams set things; a client's is called its wish."""
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 """Roles of turns with more authority than the user's."""
 BODY_REQUEST = "aligner_proxy_objectives"
@@ -98,7 +98,10 @@ async def resolve_request(
 
 
 def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIKeyAuth) -> RequestFacts:
-    """Add the conversation's percentile of the traffic, which decides which of several aligners is picked."""
+    """The facts with the conversation's fixed number (0 to 99), which picks one of several aligners.
+
+    The facts are unchanged on endpoints whose answers are not corrected.
+    """
     form = wire(user.request_route)
     if form is None:
         return request
@@ -125,7 +128,7 @@ def resolve_answer(
 
 
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:
-    """Add the answering model group, and the metadata by which LiteLLM charges the editor's calls."""
+    """The policy with the answering model group and the metadata by which LiteLLM charges editor and judge calls."""
     payer = tuple(litellm_internals.payer_metadata(user).items())
     # If the requested name is an alias, the group behind it answers.
     return replace(policy, upstream=next(iter(request.groups), request.model), payer=payer)
@@ -158,6 +161,7 @@ def _as_http_errors() -> ErrorTranslation:
 
 
 def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
+    """LiteLLM's error: HTTP 400 for a bad request, 403 for a forbidden one."""
     if isinstance(error, BadRequest):
         return ProxyException(str(error), "invalid_request_error", error.param, 400)
     return ProxyException(str(error), "permission_error", "aligner", 403)
@@ -280,17 +284,19 @@ def _hash_key(key: str | None) -> str | None:
 
 
 def _user_id(user: UserAPIKeyAuth) -> str | None:
-    """LiteLLM's user id, else the subject of a JWT, used by LiteLLM only if a setting names the claim."""
+    """LiteLLM's user id, else ISSUER#SUBJECT of a JWT, which LiteLLM uses only if a setting names the claim."""
     claims = user.jwt_claims or {}
     subject = claims.get("sub")
     return user.user_id or (f"{claims.get('iss', '')}#{subject}" if subject else None)
 
 
 def _find_settings(metadata: object) -> object:
+    """Our settings in the metadata of a team or key, unchecked; None without any."""
     return metadata.get(_OUR_FIELD) if isinstance(metadata, Mapping) else None
 
 
 def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The tags in all metadata of a request, without duplicates."""
     values = (bucket.get("tags") for bucket in metadata)
     return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
 

@@ -41,6 +41,7 @@ _MIN_BOUND_MS = 100
 class Timeline:
     """Times at which a stream's text arrived and left; roles, usage and other events do not count."""
 
+    # Seconds of `time.perf_counter`; None as long as no text arrived or left.
     began: float = field(default_factory=time.perf_counter)
     upstream_first: float | None = None
     upstream_last: float | None = None
@@ -59,21 +60,22 @@ class Timeline:
 
     @property
     def first_s(self) -> float | None:
-        """Seconds from the start of the stream to the first delivered token."""
+        """Seconds from the start of the stream to the first delivered token; None if none was delivered."""
         return None if self.client_first is None else self.client_first - self.began
 
     @property
     def first_added_s(self) -> float | None:
-        """Seconds by which the first token was delayed."""
+        """Seconds by which the first token was delayed; None if none was delivered."""
         return _delay(self.upstream_first, self.client_first)
 
     @property
     def last_added_s(self) -> float | None:
-        """Seconds by which the end of the answer was delayed."""
+        """Seconds by which the end of the answer was delayed; None if no text was delivered."""
         return _delay(self.upstream_last, self.client_last)
 
 
 def _delay(upstream: float | None, client: float | None) -> float | None:
+    """Seconds from arrival to delivery, at least 0; None if one of the two did not happen."""
     return None if upstream is None or client is None else max(0.0, client - upstream)
 
 
@@ -93,12 +95,13 @@ class Arrival:
     """What is known once a request has arrived, and does not change while it is answered."""
 
     route: str | None = None
+    """The path of the endpoint."""
     facts: RequestFacts | None = None
     """Facts about the caller and the request; None if no policy was resolved."""
     extensions: Extensions = NO_EXTENSIONS
-    """Extensions, which add to headers, comments and records."""
+    """Extensions of plugins, which add to headers, comments and records."""
     heads_in_force: Mapping[str, Version] = field(default_factory=dict)
-    """Every taught head that was active when the request arrived, by hash."""
+    """Every taught head (learned from examples of one objective) in use when the request arrived, by content hash."""
     trace: Any = None
     """Parent of this request's spans (`tracing.context_of`)."""
     aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -107,7 +110,7 @@ class Arrival:
     """Time at which the request went to the upstream, in monotonic seconds."""
 
     def versions_used(self, policy: Policy) -> Mapping[str, Version]:
-        """The taught heads in force that a policy's objectives use, by objective."""
+        """The taught heads that a policy's objectives used at the arrival, by name of the objective."""
         return taught_versions(policy, self.heads_in_force) if self.heads_in_force else {}
 
 
@@ -116,7 +119,9 @@ class RequestState:
     """State of one request; client metadata is JSON, so it can never be an instance of this class."""
 
     call_id: str
+    """LiteLLM's id of the call, which a client may choose."""
     policy: Policy
+    """The policy that applies now; a stricter one takes its place if another model answers."""
     model: str
     """The configured name of the aligner."""
     arrival: Arrival = field(default_factory=Arrival)
@@ -129,6 +134,7 @@ class RequestState:
     selecting: RunningSelection | None = None
     """A plugin's running choice of objectives for this prompt; `wait_for_selection` waits for it."""
     outcomes: list[Outcome] = field(default_factory=list)
+    """The outcome of each choice; empty until `finalize`."""
     reasoning: list[Outcome] = field(default_factory=list)
     """Outcomes of scored reasoning, by choice."""
     incoming: IncomingJudgement | None = None
@@ -156,7 +162,7 @@ class RequestState:
         self.is_final = True
 
     def withdraw_corrected(self, status: Status, reason: str) -> None:
-        """Give corrected choices another status, because their corrections do not count."""
+        """Give corrected choices another status and no text, because their corrections do not count as delivered."""
         self.outcomes = [
             replace(outcome, status=status, reason=reason, text=None) if outcome.status is Status.CORRECTED else outcome
             for outcome in self.outcomes
@@ -180,7 +186,7 @@ class RequestState:
 
     @property
     def corrector(self) -> str:
-        """The configured aligner, or the corrector that the policy names."""
+        """Name of what corrects: the configured aligner, or another corrector that the policy names."""
         return self.model if self.policy.corrector == METAALIGNER else self.policy.corrector
 
     @property
@@ -224,7 +230,7 @@ class RequestState:
         return f"{summary} refused={use.refused}" if use.refused else summary
 
     def _use_fields(self) -> Iterator[str]:
-        """The use of editor and judge, for a stream's comment."""
+        """The use of editor and judge for a stream's comment, such as "editor=calls/read/written" in numbers."""
         if use := editor_use(self.outcomes):
             yield f"editor={use.calls}/{use.read}/{use.written}"
         if verdict_use := judge_use(self.outcomes):
@@ -250,6 +256,7 @@ class RequestState:
         slowest = max((outcome.ms for outcome in self.outcomes), default=None)
         if slowest is None or self.policy.exact_times:
             return slowest
+        # the smallest of 100, 200, 500, 1000, 2000 ... that is not below the time
         bound = _MIN_BOUND_MS
         while slowest > 5 * bound:
             bound *= 10
@@ -263,7 +270,10 @@ class RequestState:
         return f"{ms:.0f}" if self.policy.exact_times else f"<={ms:.0f}"
 
     def comment(self, timeline: Timeline | None = None) -> bytes:
-        """SSE comments for the end of a stream, which every parser ignores; the last one contains the status."""
+        """SSE comments for the end of a stream, which every parser ignores; the last one contains the status.
+
+        With a `timeline`, a comment with scores and latency precedes it if the policy sets `debug_trailer`.
+        """
         trail = self._trail_comment(timeline) if timeline is not None and self.policy.debug_trailer else b""
         fields = [f"status={self.status.value}"]
         if self.reason:
@@ -317,11 +327,12 @@ class RequestState:
         }
 
     def _decisive_outcome(self) -> Outcome:
-        """The outcome with the first status in rank; of several, the first that names a reason."""
+        """The outcome whose status is first in `_RANK`; of several, the first with a reason. Needs an outcome."""
         return min(self.outcomes, key=lambda outcome: (_RANK.index(outcome.status), outcome.reason is None))
 
 
 def store_state(data: dict[str, Any], state: RequestState) -> None:
+    """Store the state in the request's metadata, where later hooks find it."""
     # Takes seconds, except inside the proxy; commands import this module for counters alone.
     from litellm.litellm_core_utils.core_helpers import get_or_create_metadata_bucket
 
@@ -341,7 +352,7 @@ def find_state(data: Mapping[str, Any]) -> RequestState | None:
 
 
 def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
-    """The outcomes as failures, of which no text is delivered."""
+    """Copies of the outcomes as failures with this reason and without text."""
     return [replace(outcome, status=Status.FAILED, reason=reason, text=None) for outcome in outcomes]
 
 
@@ -358,7 +369,7 @@ def judge_use(outcomes: Sequence[Outcome]) -> JudgeUse | None:
 
 
 def flagged_segments(outcome: Outcome) -> list[dict[str, object]]:
-    """Number, log-odds and objective of each flagged segment, without text."""
+    """Number, score (log-odds that it must change) and objective of each flagged segment, without text."""
     return [
         {
             "segment": number,
@@ -387,10 +398,12 @@ def _taught_summary(versions: Mapping[str, Version]) -> str:
 
 
 def _milliseconds(seconds: float | None) -> float | None:
+    """Seconds in milliseconds, rounded to tenths; None stays None."""
     return None if seconds is None else round(seconds * 1000, 1)
 
 
 def _status_text(outcome: Outcome) -> str:
+    """The status of an outcome and its reason, if it has one, as in "skipped/json"."""
     return f"{outcome.status.value}/{outcome.reason}" if outcome.reason else outcome.status.value
 
 

@@ -142,7 +142,7 @@ def _names_in_address(url: str) -> Iterator[str]:
 
 
 def further_names(names: Iterable[str], model: str, team_id: str | None) -> tuple[str, ...]:
-    """Model names in the request other than the one by which LiteLLM routes, with their groups.
+    """The `names` other than `model`, by which LiteLLM routes, each with the groups behind it.
 
     Names that LiteLLM cannot route are ignored.
     """
@@ -195,7 +195,7 @@ def _is_group(router: Any, model: str) -> bool:
 
 
 def _resolve_pattern(router: Any, model: str, team_id: str | None) -> tuple[str, tuple[str, ...]]:
-    """The name as its wildcard group expands it; for an alias or upstream model, the name and its groups."""
+    """(name, groups): the name as its wildcard group expands it, without groups; else the name and its groups."""
     rows = router.get_model_list(model_name=model, team_id=team_id) or router._get_deployment_by_litellm_model(model)
     groups = tuple(dict.fromkeys(_groups_of_rows(router, rows)))
     patterns = [group for group in groups if "*" in group]
@@ -275,7 +275,7 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
-    """Refuse so many tags or so long names that matching them with routes would take noticeable time."""
+    """Raise `RouterFieldRefused` for so many tags or so long names that matching them with routes would take long."""
     if len(str(data.get("model") or "")) > MAX_NAME_CHARS:
         raise RouterFieldRefused("model", f"the model's name is longer than {MAX_NAME_CHARS:,} characters")
     for tags in (bucket.get("tags") for bucket in metadata_buckets(data)):
@@ -309,7 +309,10 @@ def _client_body(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_fallbacks(field: str, value: object, allows_settings: bool) -> None:
-    """Refuse fallbacks that are not a list of names, or are too many; the count is checked before any single entry."""
+    """Raise `RouterFieldRefused` for fallbacks that are not a list of names, or are too many.
+
+    The count is checked before any single entry. With `allows_settings`, entries may do more than name models.
+    """
     if value is None:
         return
     if not isinstance(value, list):

@@ -23,7 +23,7 @@ ECHOED = ("instructions", "metadata", "tools", "tool_choice", "text")
 """Request fields that a response repeats under the same name."""
 
 _SPREAD = 3
-"""A copy may be this many times as long as the removed text, by white space and escapes."""
+"""How many times as long as the removed text a copy may be, because of white space and escapes."""
 _OVERLAP = 1_000
 """Characters in which a copy of a long sentence shows, as a part of it is enough, whatever its escapes."""
 
@@ -41,7 +41,9 @@ class DeliveredTexts:
     ) -> None:
         texts = corrected_texts(outcomes)
         self.removed = removed or RemovedText()
+        """What edits removed from the answers."""
         self.unchanged: list[str] = []
+        """Answers without edits."""
         for exchange in exchanges:
             original = exchange.answer or ""
             if exchange.index in texts:
@@ -64,6 +66,7 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts:
     echoed = echoed_texts(data)
 
     def drop(value: Any) -> Any:
+        """The body `value` without copies that may be dropped; raises `CopyStays` for another copy."""
         return call_or_raise(
             NotPutIn, copies.drop_copies, value, texts.removed, texts.delivered, texts.unchanged, echoed
         )
@@ -81,9 +84,9 @@ def drop_from_body(route: str | None, data: Mapping[str, Any], body: Any, texts:
 
 
 def copy_outcome(policy: Policy) -> Outcome:
-    """The outcome of an answer with a copy that stays: as with annotations, `on_skip` decides.
+    """The outcome of an answer with a copy that stays, as `on_skip.annotations` of the policy says.
 
-    Where it says `judge`, this is a failure of class `unjudged`.
+    A failure of class `unjudged` under `judge`; else the answer is skipped with the reason `annotations`.
     """
     if policy.on_skip.annotations is OnSkip.JUDGE:
         return Outcome(Status.FAILED, CopyStays.reason, None, policy)
@@ -102,14 +105,18 @@ class StreamCopies:
 
     def __init__(self, data: Mapping[str, Any], removed: RemovedText | None = None) -> None:
         self.removed = removed or RemovedText()
+        """What edits removed from the answers so far."""
         self._data = data
         self._reader = SideTextReader(streamed=True)
+        """Holds what the events so far say beside the answers."""
         self._echoed: list[str] | None = None
+        """Strings of the request that the response may repeat; None until they are needed."""
         self._checked: dict[object, tuple[int, str]] = {}
         """By path, the number of pieces that were looked at, and the end of the last of them."""
         self._new_removed: RemovedText | None = None
         """What was removed since the events so far were looked at."""
         self._past = _PastTexts()
+        """The texts of all events so far, in which later edits are looked for."""
 
     def read(self, item: object, own_texts: Collection[str]) -> None:
         """Remember what an event that is delivered says beside the answer; raises `NotPutIn` if it cannot be read."""
@@ -148,6 +155,7 @@ class StreamCopies:
         if self._new_removed is not None:
             self._past.check(self._new_removed)
             self._new_removed = None
+        # how much of a text's end is read again with later pieces, since a copy may begin there
         overlap = min(_SPREAD * self.removed.longest, max(_OVERLAP, _SPREAD * self.removed.longest_alike))
         for text in grown_texts:
             count, tail = self._checked.get(text.path, (0, ""))
@@ -163,13 +171,16 @@ class _PastTexts:
 
     def __init__(self) -> None:
         self._grown_texts: dict[object, SideText] = {}
+        """Texts that have grown since the last check, by path."""
         self._read: dict[object, tuple[int, str, str]] = {}
         """By path, the number of pieces, their normalized text, and a rest that may end in half an escape."""
         self._normal: dict[bool, dict[object, str]] = {False: {}, True: {}}
-        """The normalized texts by path, those that are acted on apart."""
+        """The normalized texts by path; under True those of a kind in `ACTED_ON`, such as reasoning."""
         self._grams = {False: copies.Grams(), True: copies.Grams()}
+        """Short stretches of these texts, which show quickly that most edits do not occur in them."""
 
     def add(self, text: SideText) -> None:
+        """Note that a text is new or has grown."""
         self._grown_texts[text.path] = text
 
     def check(self, removed: RemovedText) -> None:
@@ -177,7 +188,8 @@ class _PastTexts:
         for path, text in self._grown_texts.items():
             count, normal, unread = self._read.get(path, (0, "", ""))
             unread += "".join(text.pieces[count:])
-            end = unread.rfind(" ") + 1  # no escape holds a space
+            # Only text up to the last space is final: no escape holds a space, but one may be cut off after it.
+            end = unread.rfind(" ") + 1
             is_acted_on = text.kind in copies.ACTED_ON
             whole = normal + copies.normalize(unread[:end])
             self._read[path] = (len(text.pieces), whole, unread[end:])

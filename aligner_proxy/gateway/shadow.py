@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 LAST_S = 10.0
 """Seconds that a stopping process spends on pending shadow corrections."""
 Judge = Callable[[Exchange], Awaitable[object]]
+"""Judges an answer and records the result; returns its `Outcome`."""
 CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
+"""Corrects the texts of one answer and records their outcomes."""
 
 
 class ShadowCorrections:
@@ -31,6 +33,7 @@ class ShadowCorrections:
         self._limit = running + waiting
         self._slots = asyncio.Semaphore(running)
         self._tasks: set[asyncio.Task[None]] = set()
+        """Running and waiting corrections."""
         self.busy = 0
         """Number of corrections in progress, for clients or in shadow mode."""
         self.judgements: set[asyncio.Future[object]] = set()
@@ -43,7 +46,7 @@ class ShadowCorrections:
         """
         skips = [eligibility.check(eligibility.note_calls(exchange, policy), policy) for exchange in texts]
         is_full = len(self._tasks) >= self._limit
-        if is_full or None not in skips:
+        if is_full or None not in skips:  # None: the text is to be corrected
             reasons = [skip or SkipReason.SHADOW_FULL for skip in skips]
             return [
                 metrics.record_unprocessed(exchange.call_id, policy, Status.SKIPPED, reason.value, exchange.index)
@@ -60,7 +63,7 @@ class ShadowCorrections:
         ]
 
     def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Judge, own_count: int = 0) -> None:
-        """Let the shadow aligner judge an answer if nothing else runs, else count it as shed.
+        """Let the shadow aligner judge an answer if nothing else runs, else only count it as `shed` (left out).
 
         `judge` judges and records the answer. `own_count` is the number of corrections in progress that belong to this
         answer.
@@ -99,10 +102,12 @@ class ShadowCorrections:
         await last_work()
 
     async def _run_correction(self, texts: Sequence[Exchange], correct: CorrectTexts) -> None:
+        """Correct the texts once fewer than `running` corrections run."""
         async with self._slots:
             await correct(texts)
 
     def _finish_correction(self, task: asyncio.Task[None]) -> None:
+        """Forget a task that has ended, and log its error if it has one."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a shadow correction failed (%s)", type(error).__name__)

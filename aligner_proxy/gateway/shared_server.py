@@ -36,7 +36,7 @@ class SharedServer(Protocol):
         """The shared correction cache; `directory` and `max_mb` are for the disk cache used while it is unreachable."""
 
     def open_accounts(self, work: str) -> Accounts:
-        """The quota accounts of one kind of work, separate from other kinds."""
+        """Counts each tenant's use of one kind of work (such as "engine") for its quota, apart from other kinds."""
 
     def join(self, policies: Policies) -> Membership:
         """The membership of this process with these policies; not started yet."""

@@ -61,7 +61,7 @@ JUDGE_ALL = SkipPolicy(**dict.fromkeys(SkipPolicy.__dataclass_fields__, OnSkip.J
 _SEPARATOR = "\n\n"
 """Separates the texts of one kind, which are judged together."""
 _JUDGED = "_aligner_judged"
-"""Attribute that marks an error whose text has been judged."""
+"""Name of the attribute that marks an error whose text has been judged."""
 _JUDGED_TREATMENTS = (SideTreatment.JUDGE, SideTreatment.CORRECT)
 """Treatments of which flagged text is a failure; corrected text was judged before it comes here."""
 DROPPED = (SideKind.TOOL_OUTPUT, SideKind.TRANSCRIPTS)
@@ -74,9 +74,10 @@ def blocks_kind(policy: Policy, kind: SideKind) -> bool:
 
 
 def scoring_state(state: RequestState, kind: SideKind | IncomingKind) -> RequestState:
-    """The state for scoring texts of one kind: only head and judge run, and the result gets its own record.
+    """The state for scoring texts of one kind: nothing is edited, and the result gets its own record.
 
-    Texts of the request are scored by the head alone, because clients decide how many there are.
+    The aligner's detector head scores them and the policy's judge may be asked. Texts of the request are scored by the
+    head alone, because clients decide how many there are.
     """
     scored_state = correcting_state(state, kind)
     scored_state.policy = replace(
@@ -182,12 +183,14 @@ class SideTexts:
         self._judge = judge
         self._state = judge.state
         self._reader = SideTextReader(streamed=streamed)
+        """Holds the side texts that were read."""
         self._streamed = streamed
         self._kinds = _KindTreatments(judge.state.policy)
+        """Treatments under the policy that was in use last; read by `_current_kinds`."""
         self._body: object = None
         """The body that was last read."""
         self._tagged_reasoning: Sequence[str] = ()
-        """What stands before each answer of a whole response in the same text."""
+        """The reasoning in tags that precedes each answer of a whole response in the same text."""
         self._grown_kinds: set[SideKind] = set()
         """Kinds to which the last value added text."""
         self.ending_kind: SideKind | None = None
@@ -195,7 +198,7 @@ class SideTexts:
         self._clean: list[str] = []
         """Side texts that were judged and not flagged."""
         self._echoes: dict[str, frozenset[str]] = {}
-        """The strings of the request's own fields, as far as they were needed."""
+        """The strings of the request's own fields, by field name, as far as they were needed."""
         self._unjudged: set[SideKind] = set()
         """Kinds of which `note_unjudged` reported a text that cannot be judged."""
 
@@ -229,7 +232,7 @@ class SideTexts:
         return reopened
 
     def cover(self, texts: Iterable[str]) -> None:
-        """Note texts that were judged elsewhere and may be delivered."""
+        """Note texts that were judged elsewhere and may be delivered, so that they are not judged here."""
         self._clean += texts
 
     def note_unjudged(self, kind: SideKind) -> None:
@@ -286,7 +289,7 @@ class SideTexts:
     def is_growing(self) -> bool:
         """Whether the last value added to a text that may block the answer, however short that text is so far.
 
-        Other text does not count, since ids and the like are other text, too.
+        The kind "other text" does not count, since it includes ids and similar values.
         """
         return not self._current_kinds().holding.isdisjoint(self._grown_kinds - {SideKind.OTHER_TEXT})
 
@@ -328,7 +331,10 @@ class SideTexts:
         return self._reader.uncovered_text(text, (*covering, *self._echoed_texts(text)))
 
     async def silence(self, error: Exception) -> HTTPException | None:
-        """Judge an upstream's error text and remove it if needed; return the error to raise instead, or None."""
+        """Judge an upstream's error text and remove it from the error if it may not be delivered.
+
+        Returns the error to raise instead if it cannot be removed, else None.
+        """
         if not upstream_errors.is_from_upstream(error) or getattr(error, _JUDGED, False):
             return None
         setattr(error, _JUDGED, True)
@@ -364,6 +370,7 @@ class SideTexts:
             yield self._drop_from_frame(frame)
 
     def _drop_from_frame(self, frame: sse.EventFrame) -> object:
+        """An event without dropped kinds, as bytes; unchanged if it holds no JSON object."""
         return frame.item if frame.event is None else frame.with_event(self.drop_kinds(frame.event))
 
     def _current_kinds(self) -> _KindTreatments:
@@ -373,6 +380,7 @@ class SideTexts:
         return self._kinds
 
     def _undecided_texts(self) -> list[SideText]:
+        """The texts that were read, concern the policy and are not released for delivery."""
         looked_at = self._current_kinds().looked_at
         return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
@@ -387,7 +395,7 @@ class SideTexts:
         return self._echoes[name]
 
     async def _judge_text(self, kind: SideKind, text: str) -> None:
-        """Score a text; raises `Blocked` if it may not be delivered."""
+        """Score a text, unless its kind is blocked unread; raises `Blocked` if it may not be delivered."""
         state = self._state
         if state.policy.side_treatment(kind) not in _JUDGED_TREATMENTS:
             self.raise_if_blocked(kind)

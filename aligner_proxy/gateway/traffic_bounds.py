@@ -41,6 +41,7 @@ class RecentNames:
         self._clock = clock
         self._names = frozenset[str]()
         self._read_at = float("-inf")
+        """Time of `clock` at which the names were read."""
 
     def read(self) -> frozenset[str]:
         """The names, at most ten seconds old."""
@@ -59,9 +60,10 @@ class TrafficBounds:
         self._models: dict[str, set[str]] = {}
         """The named models of each named tenant."""
         self._pairs = 0
+        """Combinations of tenant and model so far."""
 
     def bound_traffic(self, traffic: Traffic) -> Traffic:
-        """The same, with `other` for a tenant or model that has no place; a new one below the limits gets a place."""
+        """The tenant and model as metrics name them: `other` in place of a new one beyond the limits."""
         tenant, model = (replace_surrogates(name) for name in traffic)  # a half pair would break every scrape
         if tenant not in self._models and (len(self._models) >= MAX_TENANTS or len(tenant) > _LONGEST_NAME):
             tenant = OTHER
@@ -75,7 +77,7 @@ class TrafficBounds:
         return Traffic(tenant, model)
 
     def _has_place(self, model: str, models: set[str]) -> bool:
-        """Whether a tenant with these models may have another one."""
+        """Whether metrics may name this model for a tenant for which they name `models` already."""
         if self._pairs >= MAX_PAIRS or len(model) > _LONGEST_NAME:
             return False
         configured = self._configured.read()

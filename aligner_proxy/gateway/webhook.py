@@ -49,7 +49,7 @@ _BACKOFF = wait_exponential(multiplier=0.5, max=10.0) + wait_random(0, 0.25)
 
 
 class _RetryLater(Exception):
-    """The webhook did not accept a report for now; it is sent again later."""
+    """The webhook did not accept a report for now; the report is sent again later."""
 
 
 class _Rejected(Exception):
@@ -64,7 +64,9 @@ class _WebhookReport:
     outcome: Outcome
     aligner_id: str
     at: float
+    """When it was queued, in seconds since the epoch."""
     target: HandOff
+    """Where to send it, and what may be in it."""
 
 
 def is_doubtful(outcome: Outcome) -> bool:
@@ -87,10 +89,13 @@ class WebhookSender:
         self, redact: Redact | None = None, *, max_waiting: int = MAX_WAITING, backoff: WaitBaseT = _BACKOFF
     ) -> None:
         self._redact = redact or str
+        """Returns a text without what may not be sent; `str` leaves it as it is."""
         self._queue: asyncio.Queue[_WebhookReport] = asyncio.Queue(max_waiting)
         self._backoff = backoff
         self._task: asyncio.Task[None] | None = None
+        """Sends the queued reports; None before the first one."""
         self._failing = False
+        """Whether the last report failed, so that only the first of a series of failures is logged."""
 
     def offer(self, exchange: Exchange, outcome: Outcome, aligner_id: str) -> None:
         """Queue a report if the answer is doubtful; drop and count it if the queue is full."""
@@ -107,6 +112,7 @@ class WebhookSender:
             self._task = asyncio.create_task(self._send_reports())
 
     async def wait_until_sent(self) -> None:
+        """Wait until every queued report was sent or has failed."""
         await self._queue.join()
 
     async def aclose(self) -> None:
@@ -145,6 +151,7 @@ class WebhookSender:
         return "sent"
 
     def _log_failure(self, reason: str) -> None:
+        """Log the reason, unless the report before this one failed, too."""
         if not self._failing:
             log.error("hand_off: reports of doubtful answers fail (%s); answers are not affected", reason)
         self._failing = True

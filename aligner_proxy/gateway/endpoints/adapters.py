@@ -20,7 +20,7 @@ from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerB
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
 Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
-"""Judges answers for the current request."""
+"""Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
 _TOOL_CALLS = "tool_calls"
@@ -172,7 +172,7 @@ async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
     if result.changed:
         for ((holder, key), _), text in zip(places, result.after, strict=True):
             holder[key] = text
-        # no copy has to stay here, or the correction would not count
+        # each copy can be dropped: if one had to stay, the correction would have been withdrawn
         cleaned = drop_copies(response, RemovedText.compare_texts(result.before, result.after), result.after)
         verdict["transformedData"] = {"response": {"json": cleaned}}
     return verdict
@@ -212,6 +212,7 @@ def _copy_without_texts(response: dict[str, Any], places: Sequence[TextPlace]) -
 
 
 def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The turns before the answer, as chat messages, from a request of any endpoint."""
     for name in _ROLES:
         value = request.get(name)
         # In Messages requests `system` may be a list of blocks instead of a text.
@@ -222,8 +223,10 @@ def _conversation_turns(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any
 
 
 def _list_objects(value: object) -> list[dict[str, Any]]:
+    """The JSON objects in a list; empty for anything else."""
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _finish_reason(value: object) -> str:
+    """The finish reason that a response states, else `stop`."""
     return value if isinstance(value, str) and value else STOP

@@ -29,7 +29,7 @@ from aligner_proxy.types import Correction, Exchange, Objective
 
 _CALL_TYPE = "decisions"
 _EXAMPLE_HEADS = ExampleHeads()
-"""Those of this worker."""
+"""Heads learned from the examples of requests, for all requests of this worker."""
 
 
 class DecisionHooks(Hooks, Protocol):
@@ -39,7 +39,7 @@ class DecisionHooks(Hooks, Protocol):
 
 
 async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth, form: DecisionForm) -> dict[str, Any]:
-    """Answer the questions; raises LiteLLM's error if they cannot be answered, or the caller lacks permission."""
+    """The JSON answer to the questions; raises LiteLLM's error if the caller lacks permission or the engine fails."""
     decision = form.read()
     if fault := decision.find_fault():
         raise ProxyException(fault, "invalid_request_error", "questions", 400)
@@ -70,6 +70,7 @@ async def _ask_engine(
         raise ProxyException("the policy leaves out an objective of the questions", "aligner_error", "questions", 403)
 
     async def correct(objective: AskedObjective) -> Correction:
+        """The engine's scores for one question alone, with a head learned from its examples if it brings some."""
         single_policy = replace(policy, objectives=(objectives[normalise_words(objective.text)],))
         alone = align_request(exchange, decision.text, single_policy, deadline)
         if objective.examples:
@@ -80,6 +81,6 @@ async def _ask_engine(
 
 
 def _find_objectives(objectives: tuple[Objective, ...]) -> Mapping[str, Objective]:
-    """The objectives by name and by text."""
+    """The objectives by name and by text, both with words normalised, so that spelling variants are found."""
     by_text = {normalise_words(objective.text): objective for objective in objectives}
     return by_text | {normalise_words(objective.name): objective for objective in objectives}

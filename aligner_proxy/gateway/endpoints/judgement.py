@@ -86,6 +86,7 @@ class AnswerBatch:
         return BodyRequest(names, texts, self.fields)
 
     def make_response(self) -> ModelResponse:
+        """A chat completion with each answer as a choice, as an upstream would have returned it."""
         reasons = self.finish_reasons or [_TOOL_CALLS if self.tool_calls else STOP] * len(self.texts)
         calls = {_TOOL_CALLS: [dict(call) for call in self.tool_calls]} if self.tool_calls else {}
         choices = [
@@ -106,6 +107,7 @@ class JudgedBatch:
     """The judged answers of one request."""
 
     before: Sequence[str]
+    """The texts as they were sent to be judged."""
     after: Sequence[str]
     """The texts that a client of the proxy would get."""
     state: RequestState = field(repr=False)
@@ -119,11 +121,12 @@ class JudgedBatch:
 
     @property
     def changed(self) -> bool:
+        """Whether any answer was corrected."""
         return list(self.before) != list(self.after)
 
     @property
     def undecided_chars(self) -> list[int]:
-        """How many characters at the end of each delivered text may be others once the answer goes on."""
+        """How many characters at the end of each delivered text may still change once the answer goes on."""
         if not self.state.is_enforced:
             return [0] * len(self.after)
         outcomes = {outcome.index: outcome for outcome in self.state.outcomes}
@@ -215,15 +218,15 @@ def list_changes(before: str, after: str, outcome: Outcome) -> list[TextEdit]:
                 source=source,
             ),
         )
-        shift += len(text) - (end - start)
+        shift += len(text) - (end - start)  # how far later text has moved in the delivered answer
     return changes
 
 
 def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
-    """How many characters at the end of a corrected beginning of an answer may be others once the answer goes on.
+    """How many characters at the end of the corrected beginning of an answer may still change once the answer goes on.
 
-    The last sentence may go on. A flagged one that stays, because nothing would remain or the gate refuses the edit,
-    may go when more is known. Without a verdict on the whole text nothing is decided.
+    The last sentence may go on. A flagged sentence that was kept, because nothing would remain or the gate refused the
+    edit, may be removed when more is known. Without a verdict on the text all of it may change.
     """
     offset = find_answer(before)
     segments = split(before[offset:])
@@ -232,6 +235,7 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
     edits = list(find_edits(before, after))
     end = offset + segments[-1].start
     for first, last, _ in _flagged_ranges(before, outcome):
+        # a flagged sentence that no edit touches was kept; an insertion counts as one character wide
         if not any(start <= last and first < max(stop, start + 1) for start, stop, _ in edits):
             end = min(end, first)
     shift = 0
@@ -245,7 +249,7 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
 
 
 def _equal_ends(old: str, new: str) -> tuple[int, int]:
-    """The number of characters at the beginning and at the end of two texts that are the same, without half a word."""
+    """(prefix, suffix): how many characters two texts share at the beginning and at the end, in whole words only."""
     prefix = _common_length(old, new)
     while prefix and _cuts_word(old, prefix) | _cuts_word(new, prefix):
         prefix -= 1
@@ -268,7 +272,9 @@ def _cuts_word(text: str, index: int) -> bool:
 
 def _finding_ranges(after: str, outcome: Outcome) -> Iterator[tuple[int, int, Finding]]:
     """(start, end, finding) of each replacement that stages made, by position in the delivered text."""
-    shift = find_answer(after)  # the outcome is that of the answer alone
+    # Findings count from the beginning of the answer, after reasoning in tags, and in the text without earlier
+    # replacements; `shift` leads from there to the delivered text.
+    shift = find_answer(after)
     for finding in outcome.findings:
         if finding.text is None:
             continue
@@ -296,4 +302,5 @@ def _flagged_ranges(text: str, outcome: Outcome) -> Iterator[tuple[int, int, Seg
 
 
 def _finite_score(score: float | None) -> float | None:
+    """The score; None if it is infinite."""
     return score if score is not None and abs(score) < float("inf") else None  # JSON has no infinity

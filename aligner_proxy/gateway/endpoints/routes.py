@@ -78,6 +78,8 @@ def find_endpoint(route: object) -> Endpoint | None:
 
 
 def _make_judge(request: Request, caller: Any) -> adapters.Judge:
+    """The function that judges answers for this request, by the current guardrail of its application."""
+
     async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:
         return await judge_answers(_hooks[request.app], request, caller, answers)
 

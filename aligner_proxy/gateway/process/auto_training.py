@@ -57,8 +57,10 @@ class AutoTrainer:
     """Keeps a policies file's objectives taught; `serving` returns the serving engine, or None before one serves."""
 
     policies: Path
+    """The policies file."""
     serving: Callable[[], ServingEngine | None]
     environment: Mapping[str, str]
+    """Environment variables of the training process."""
     look_s: float = LOOK_S
     _attempted: TTLCache[tuple[str, ...], bool] = field(default_factory=lambda: TTLCache(_MAX_TRIED, AGAIN_S))
     """Recent attempts, by title, text, aligner and digests."""
@@ -77,6 +79,10 @@ class AutoTrainer:
             await asyncio.sleep(self.look_s)
 
     async def train_due(self, target: ServingEngine) -> None:
+        """Teach the objectives that are due, if there are any, and wait until that has ended.
+
+        Raises an error of this package, `OSError` or `ValueError` if the files or the engine cannot be read.
+        """
         file = registry.load_policies(self.policies)
         if not subjects.subjects(file):  # the engine need not be asked
             return

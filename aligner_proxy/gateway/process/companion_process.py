@@ -33,8 +33,8 @@ class CompanionKeeper:
     async def keep_running(self) -> None:
         """Keep the companion of the serving generation running, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            task_generation: int | None = None
-            task: asyncio.Task[None] | None = None
+            task_generation: int | None = None  # the generation for which `task` was started
+            task: asyncio.Task[None] | None = None  # runs the companion
             while True:
                 generation = self.serving()
                 # While no generation serves, the last companion stays.

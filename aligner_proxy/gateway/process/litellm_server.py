@@ -29,6 +29,7 @@ from aligner_proxy.policy import config
 
 
 def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
+    """The SETTINGS argument of this module."""
     return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
 
@@ -37,6 +38,7 @@ class _TetheredConfig(uvicorn.Config):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._starter = os.getpid()
+        """Id of the process that starts the workers."""
         super().__init__(*arguments, **keywords)
 
     def configure_logging(self) -> None:

@@ -63,6 +63,7 @@ def largest_mb(pid: int) -> int:
 
 
 def _process_tree(pid: int) -> Iterator[int]:
+    """The ids of a process and of all its descendants."""
     yield pid
     for path in _PROC.glob(f"{pid}/task/*/children"):
         with contextlib.suppress(OSError):  # the process has ended

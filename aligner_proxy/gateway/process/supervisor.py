@@ -73,9 +73,11 @@ class ChildProcess:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     descriptors: Sequence[int] = ()
     process: asyncio.subprocess.Process | None = None
+    """The process that was started last; None before the first start."""
     since: float = -math.inf
     """Time of its last start, on the monotonic clock."""
     _end_task: asyncio.Task[int] | None = None
+    """Waits for the end of `process` and its subprocesses; its result is the exit status."""
 
     async def start(self) -> None:
         """Start the process; it writes to this process's output."""
@@ -106,7 +108,7 @@ class ChildProcess:
         return status
 
     async def stop(self, grace: float) -> None:
-        """Send SIGTERM, wait `grace` seconds, then send SIGKILL to the child and its own children."""
+        """Send SIGTERM and wait for the end; after `grace` seconds send SIGKILL to the child and its own children."""
         if self.process is None:
             return
         if self.process.returncode is None:
@@ -138,6 +140,7 @@ class ChildProcess:
         return True
 
     def _send(self, number: int) -> None:
+        """Send a signal to the child alone, if it still runs."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
@@ -152,8 +155,11 @@ class EngineProcess:
     def __init__(self, child: ChildProcess | None, wait_loaded: Ready) -> None:
         self.child = child
         self._wait_loaded = wait_loaded
+        """Returns when the aligner is loaded."""
         self._users = set[Generation]()
+        """The generations whose LiteLLM uses this engine."""
         self._keeping: asyncio.Task[None] | None = None
+        """Task that restarts the engine when it ends; None until it is ready, and if the engine is not our child."""
 
     async def start(self, user: Generation, pace: Pace) -> None:
         """Start the engine unless it is running, wait until it is ready, and keep restarting it whenever it ends."""
@@ -192,7 +198,9 @@ class Generation:
     engine: EngineProcess
     gateway: ChildProcess
     wait_serving: Ready
+    """Returns when LiteLLM answers requests."""
     has_served: bool = False
+    """Whether LiteLLM has answered requests; if not, a restart would fail again."""
 
     async def start_engine(self, pace: Pace) -> None:
         """Start the engine, unless another generation already runs it."""
@@ -204,6 +212,7 @@ class Generation:
         await _wait_ready(self.gateway, self.wait_until_serving)
 
     async def wait_until_serving(self) -> None:
+        """Wait until LiteLLM answers requests, and note that in `has_served`."""
         await self.wait_serving()
         self.has_served = True
 
@@ -226,6 +235,7 @@ class _Pauses:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._next = pace.first
+        """Seconds of the next pause, unless the child runs for `stable` seconds before."""
 
     def next_pause(self, run_s: float) -> float:
         """The next pause, given that the child ran for `run_s` seconds; advances the growing pause."""
@@ -289,15 +299,22 @@ class _Supervisor:
 
     def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
+        """Set when a signal asks for the end."""
         self._restart = asyncio.Event()
+        """Set when SIGHUP asks for a new generation."""
         self._hurry_drains = asyncio.Event()
+        """Set while draining generations must end soon, because memory is short."""
         self._make = make
         self._pace = pace
         self._memory = memory
         self._pauses = _Pauses(pace)
+        """Pauses before LiteLLM is started again."""
         self._renewed = -math.inf
+        """Monotonic time of the last replacement, or attempt, because of memory."""
         self._generations: list[Generation] = []
+        """All generations with running processes."""
         self._leaving: set[asyncio.Task[None]] = set()
+        """Tasks that drain and stop the generations that were replaced."""
 
     async def run(self) -> int:
         """Start the first generation and replace it on demand.
@@ -324,6 +341,7 @@ class _Supervisor:
             await end_tasks(announcing)
 
     async def _next_demand(self, current: Generation) -> _Demand:
+        """Wait until something has to happen to the serving generation; return what."""
         demands = {
             asyncio.ensure_future(current.gateway.wait()): _Demand.END,
             asyncio.ensure_future(self._restart.wait()): _Demand.REPLACE,
@@ -366,9 +384,10 @@ class _Supervisor:
             await end_tasks(over_limit, departures)
 
     async def _revive(self, predecessor: Generation) -> Generation:
-        """Replace a generation whose LiteLLM has ended; keep the engine, unless SIGHUP arrives.
+        """Replace a generation whose LiteLLM has ended, trying until it works; return the new generation.
 
-        The listening port stays open, so clients wait instead of being refused.
+        The engine stays, unless SIGHUP arrives. The listening port stays open, so clients wait instead of being
+        refused.
         """
         status = await predecessor.gateway.wait()
         run_s = time.monotonic() - predecessor.gateway.since
@@ -433,6 +452,7 @@ class _Supervisor:
             await end_tasks(finished, over_limit, hurry)
 
     def _make_generation(self, engine: EngineProcess | None = None) -> Generation:
+        """A new generation, not started, with this running engine or a new one; raises `ConfigError`."""
         generation = self._make(engine)
         self._generations.append(generation)
         return generation
@@ -448,6 +468,7 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
 
         def handle_signal(number: int) -> None:
+            """Ask for the end; the second signal also kills all processes."""
             if self.stop.is_set():
                 for generation in self._generations:
                     generation.kill()
@@ -455,6 +476,7 @@ class _Supervisor:
             self.stop.set()
 
         def handle_hangup(has_terminal: bool) -> None:
+            """Ask for a new generation, or for the end if the terminal was closed."""
             # SIGHUP is also sent when the terminal closes; that asks for an end, not for a second generation.
             if has_terminal and not os.isatty(_STDERR):
                 handle_signal(signal.SIGHUP)

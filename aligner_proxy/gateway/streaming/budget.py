@@ -25,7 +25,7 @@ _KEPT_BYTES = 12
 9 to 15 were measured in streams of two million characters.
 """
 _SMALL = 0.5
-"""Fraction of an equal share below which a tenant does not have to wait."""
+"""Part of an equal share up to which a tenant does not have to wait when all streams together hold too much."""
 _MIB = 1 << 20
 
 
@@ -47,12 +47,17 @@ class StreamBudget:
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
         self.most = max_mb * _MIB
+        """Bytes that all streams together may hold."""
         self.most_each = stream_mb * _MIB
+        """Bytes that one stream may hold."""
         self.held_bytes = 0
         self._by_tenant: Counter[str] = Counter()
+        """Bytes that the streams of each tenant hold."""
         self._waiting: set[asyncio.Event] = set()
+        """One event for each stream that waits for room; set when bytes are freed."""
 
     def open(self, tenant: str) -> StreamAccount:
+        """An empty account for a new stream of this tenant."""
         STREAM_BYTES.set(self.held_bytes)
         return StreamAccount(self, tenant)
 
@@ -73,7 +78,7 @@ class StreamBudget:
                 event.set()
 
     def shares(self, tenant: str) -> float:
-        """A tenant's use in multiples of an equal share of the whole budget."""
+        """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
         return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
 
     async def wait_for_room(self, within_s: float) -> bool:
@@ -97,7 +102,9 @@ class StreamAccount:
         self._budget = budget
         self._tenant = tenant
         self.held_bytes = 0
+        """Bytes of queued events, which delivery frees."""
         self._kept_bytes = 0
+        """Bytes that stay until the stream ends, as for the log."""
 
     def hold(self, size: int) -> None:
         """Add bytes of a queued event."""

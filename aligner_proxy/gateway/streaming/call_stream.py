@@ -43,6 +43,7 @@ class _WaitingEvent:
 
     @property
     def original(self) -> Any:
+        """The event as it arrived."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
 
@@ -51,8 +52,11 @@ class _GrowingCall:
     """A call whose arguments arrive in pieces."""
 
     name: str
+    """The name of the tool; empty until an event says it."""
     is_free: bool
+    """Whether the arguments are any text, not JSON."""
     pieces: GrowingText
+    """The arguments so far."""
 
 
 class WaitingEvents:
@@ -60,10 +64,12 @@ class WaitingEvents:
 
     def __init__(self, account: StreamAccount) -> None:
         self.calls: list[CallText] = []
+        """Calls in the waiting events whose arguments are complete."""
         self._events: list[_WaitingEvent] = []
         self._packer = Packer()
+        """Stores waiting chunks as their differences from one another."""
         self._account = account
-        """The room that they take."""
+        """Counts the bytes of the waiting events against the budget of streams."""
         self._chars = 0
         """Characters of calls in them."""
 
@@ -108,11 +114,13 @@ class CallStream:
         self._calls = calls
         self._decoder = AnswerDecoder(wire.decoder(calls.data), calls.data)
         self._source: object = None
+        """The upstream's stream; None before `correct`."""
         self._upstream_error: Exception | None = None
+        """The exception that broke the upstream's stream; None if it is intact."""
         self._open: dict[Place, _GrowingCall] = {}
-        """The calls that have not ended."""
+        """The calls that have not ended, by place in the response."""
         self._whole_arguments: dict[Place, str] = {}
-        """The arguments of those that have."""
+        """The complete arguments of calls that have ended."""
         self._waiting = WaitingEvents(account)
         self._filled: set[Place] = set()
         """The calls whose new arguments have been put into an event."""
@@ -121,11 +129,12 @@ class CallStream:
         """Whether nothing waits any longer, so that no further call is corrected."""
 
     def correct(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
+        """The stream with its calls corrected."""
         self._source = source
         return WatchedStream(self._correct_items(source), source)
 
     async def _correct_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-        """The items of a stream; if the upstream breaks off, what arrived, and then its error."""
+        """Yield the items of a stream with corrected calls; if the upstream breaks off, then raise its error."""
         try:
             async with contextlib.aclosing(self._read_events(source)) as events:
                 async for event in events:
@@ -150,7 +159,7 @@ class CallStream:
             yield event
 
     async def _take_event(self, event: StreamEvent) -> Sequence[object]:
-        """The items to deliver now that an event has come."""
+        """The items to deliver now that an event has arrived; none while a call in it, or before it, has not ended."""
         own_texts = [piece for _, piece in event.pieces]
         own_texts += [self._decoder.exchange(index).answer or "" for index in event.wholes]
         arrived = _WaitingEvent(event.original, own_texts)
@@ -162,7 +171,7 @@ class CallStream:
         return () if self._open and not self._has_given_up else await self._end_calls()
 
     def _read_calls(self, item: object) -> int | None:
-        """Note the calls in an event; return the length of the pieces in it, or None if it has no call to wait for."""
+        """Note the calls in an event; return the characters of their pieces, or None if no call has to wait."""
         value = event_value(sse.as_frame(item))
         try:
             calls = self._calls.form.read(value)
@@ -184,11 +193,13 @@ class CallStream:
             elif not self._calls.is_known(call.text):
                 has_calls = True
                 self._waiting.calls.append(call)
+        # None means that the event ends every call
         for place in [place for place in self._open if ended_groups is None or place[0] in ended_groups]:
             self._end_call(place)
         return chars if has_calls else None
 
     def _end_call(self, place: Place) -> None:
+        """Move an open call, whose arguments are complete now, to the calls that are corrected next."""
         call = self._open.pop(place)
         self._whole_arguments[place] = str(call.pieces)
         self._waiting.calls.append(CallText(place, self._whole_arguments[place], call.name, is_free=call.is_free))
@@ -213,7 +224,7 @@ class CallStream:
         return items
 
     async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
-        """The items made of the waiting events, which may be tens of thousands, with pauses for other tasks."""
+        """`make_item` of each row of `columns`, with pauses for other tasks, since there may be thousands of rows."""
         items = []
         for row in zip(*columns, strict=True):
             items.append(make_item(*row))

@@ -42,7 +42,10 @@ async def deliver_stream(
     side: SideTexts | None = None,
     calls: CallArguments | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """Deliver a stream: the items that the client gets. Sets the policy's effective mode and stream mode first."""
+    """Yield the items that the client gets, after setting the mode and stream mode in the policy that apply here.
+
+    Raises `Blocked` if the policy prefers an error to the answer.
+    """
     stream_mode = choose_stream_mode(state.policy, corrector.pipeline, records_first=corrector.records_first)
     # Text that is delivered at once cannot be corrected. Metrics and comments report the mode that was used.
     mode = Mode.SHADOW if stream_mode is StreamMode.PASSTHROUGH else state.policy.mode

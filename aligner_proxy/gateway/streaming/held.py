@@ -40,14 +40,17 @@ class HeldStream(StreamQueue[PrefilledText]):
     _outgoing: Collection[object] = ()
     """The items to deliver, set once the answer is decided."""
     _has_outcome = False
+    """Whether outcomes of the choices are recorded, or will be by the correction that runs."""
     _released: ReleasedStream | None = None
     """The stream that takes over once this one is too long to be held."""
     _last_entry: object = None
     """The last event in the compact form of the queue."""
     _event_count = 0
+    """Events queued so far."""
 
     @cached_property
     def _opening(self) -> Opening:
+        """Decides which of the first events may go out before the answer is decided."""
         return Opening(self._request)
 
     @cached_property
@@ -75,7 +78,7 @@ class HeldStream(StreamQueue[PrefilledText]):
             await self._go_on_in_parts()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event, and deliver it soon if it opens the answer and that is due."""
+        """Queue an event; once the client waits for a sign of life, wake delivery for what opens the answer."""
         has_begun = bool(self._texts)
         await super()._enqueue(event)
         self._last_entry = self._queue.last
@@ -178,6 +181,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return await self._request.corrector.correct(exchanges, self._take_session)
 
     def _take_session(self, index: int) -> Session | None:
+        """The engine's session on a text, which the caller must close; None if the text was not read ahead."""
         return self._texts[index].take_session() if index in self._texts else None
 
     async def _corrected_items(
@@ -206,7 +210,10 @@ class HeldStream(StreamQueue[PrefilledText]):
         return None
 
     async def _replay_events(self, answers: DeliveredTexts, *, without_reasoning: bool = False) -> list[object]:
-        """The items of all events with the corrected texts, and without copies of what was removed."""
+        """The items of all events with the corrected texts, and without copies of what was removed.
+
+        Raises `NotPutIn` if a text does not fit in, and `CopyStays` if a copy cannot be removed.
+        """
         request = self._request
         form = formats.reasoning(request.state.arrival.route) if without_reasoning else None
         reasoning = form.open_stream(request.data, drop=True) if form is not None else None
@@ -231,7 +238,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         return items
 
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """All items, once the answer is corrected, and before that what opens it; each is returned only once."""
+        """What opens the answer once that is due, and all items once the answer is corrected; each item only once."""
         if self._released is not None:
             yield from self._released.ready()
         while self._may_open and self._opening.admits(self._queue.first):
@@ -254,11 +261,11 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     @property
     def next_shown(self) -> object:
-        """The first queued event; None if not even its id and the like may go out."""
+        """The first queued event, from which a heartbeat takes the id; None if not even the id may go out."""
         return super().next_shown if self._released is None else self._released.next_shown
 
     async def finalize(self, *, finished: bool) -> None:
-        """Close the engine's sessions, and give the choices that have none yet their outcome."""
+        """Close the engine's sessions, and record an outcome for choices that have none yet."""
         if self._released is not None:
             await self._released.finalize(finished=finished)
             return
@@ -286,6 +293,7 @@ class LiveStream(HeldStream):
     """
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+        """The upstream's items as they arrive, then comments while the answer is corrected for the record."""
         chunks = litellm_internals.stream_chunks(source)
         async with contextlib.aclosing(self._upstream(source)) as items:
             async for item in items:
@@ -313,10 +321,12 @@ class LiveStream(HeldStream):
         return KEEPALIVE
 
     async def _end(self) -> None:
+        """Correct the delivered answer for the record."""
         self._has_outcome = True
         await self._correct_texts(self._decoder.exchanges())
 
 
 async def _nothing() -> AsyncGenerator[object, None]:
+    """An empty stream; the loop without items makes this function a generator."""
     for item in list[object]():
         yield item

@@ -57,12 +57,15 @@ class QueuedEvent(Generic[Text]):
 
     event: StreamEvent
     places: tuple[tuple[Text, int, int], ...]
+    """(text, start, end) of each piece, in the order of the event's pieces."""
     wholes: Mapping[int, Text]
+    """The texts that the event repeats as a whole, by number."""
     size: int
+    """Estimated bytes."""
 
     @property
     def changes(self) -> bool:
-        """Whether a text of it is changed anywhere."""
+        """Whether any text in the event is changed, here or in another event."""
         return any(text.changed for text, _, _ in self.places) or any(text.changed for text in self.wholes.values())
 
     def item(self) -> tuple[object, list[str]]:
@@ -83,9 +86,12 @@ class _Shape(Generic[Text]):
     """What many events of one text have in common, stored once for all of them."""
 
     template: object
+    """The chunk that the packed chunks differ from."""
     paths: Paths
+    """Where in the chunk they differ."""
     rewrite: Rewrite | None
     index: int
+    """Number of the text."""
     text: Text
 
 
@@ -95,6 +101,7 @@ class EventLine(Generic[Text]):
     def __init__(self) -> None:
         self._entries: deque[QueuedEvent[Text] | Plain] = deque()
         self._shapes: list[_Shape[Text]] = []
+        """Shapes of the plain entries, which refer to them by their place in this list."""
         self._packer = Packer()
 
     def pack(self, item: object) -> object:

@@ -1,7 +1,7 @@
-"""The opening of a held stream: the events before the first text of its answer, which may go out while it is held.
+"""The opening of a held stream: the events before the first text of its answer, which may go out before the others.
 
-Clients measure silence by events, and comments are none. So once a heartbeat is due, what opens the answer is
-delivered, and from then on as it comes: roles, the beginnings of a response and of its parts, and reasoning that the
+Clients measure silence by events, and comments are no events. So once a heartbeat is due, what opens the answer is
+delivered, and from then on as it arrives: roles, the beginnings of a response and of its parts, and reasoning that the
 policy lets pass. Before that nothing goes out, so that an early failure is a plain HTTP error.
 """
 
@@ -16,14 +16,17 @@ from aligner_proxy.types import Mode, SideKind
 
 
 class Opening:
-    """Decides which of the first events of one held stream may go out before its answer is decided."""
+    """Decides which of the first events of one held stream may go out before its answer is decided.
+
+    Its user appends what went out to `delivered`.
+    """
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
         self._read_count = 0
         """Events that came so far."""
         self._cleared_count = 0
-        """The first events up to which no side text may still block the answer."""
+        """How many of the first events may go out: no side text in them may still block the answer."""
         self.delivered: list[object] = []
         """The items that were delivered."""
         self.is_over = False
@@ -51,7 +54,7 @@ class Opening:
     def admits(self, queued: QueuedEvent[Any]) -> bool:
         """Whether the next event is part of the opening; the first one that is not ends it."""
         event = queued.event
-        # A text of which nothing remains is left out with its block.
+        # Not even the beginning of a text's block, since the block is left out if nothing remains of the text.
         begins_text = event.block is not None and event.block.is_text
         has_text = bool(queued.places or queued.wholes or event.ends)
         self.is_over = self.is_over or begins_text or has_text or not self._opens_answer(event.original)

@@ -32,9 +32,13 @@ class PrefilledText:
         self._index = index
         self._exchange = exchange
         self._session: Session | None = None
+        """The engine's open session; None if there is none, or after `take_session`."""
         self._replacements = ReplacementMap()
+        """The corrected text, once `replace` has set it."""
         self.length = 0
+        """Characters of the original so far."""
         self.changed = False
+        """Whether a corrected text is delivered in place of the original."""
 
     async def feed(self, piece: str) -> None:
         """Add a piece of the original and pass it to the engine; never raises, since reading ahead is optional."""

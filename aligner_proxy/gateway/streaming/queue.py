@@ -48,6 +48,7 @@ class StreamRequest:
 
     wire: Wire | SafeFormat
     data: Mapping[str, Any]
+    """The request as LiteLLM passes it to hooks."""
     state: RequestState
     corrector: ChoiceCorrector
     side: SideTexts | None
@@ -60,8 +61,9 @@ class StreamRoom:
 
     account: StreamAccount
     relieved_at: float = 0.0
+    """Monotonic time of the last call of `relieve`; 0 before the first."""
     gave_up_holding: bool = False
-    """Whether the stream was shed for lack of room; the rest is delivered unchanged, or blocked."""
+    """Whether correction was given up for lack of room; the rest is delivered unchanged, or blocked."""
 
 
 class ClientSide:
@@ -71,7 +73,9 @@ class ClientSide:
         self._state = state
         self.timeline = Timeline()
         self.served_items = litellm_internals.ServedItems()
+        """All delivered items, for LiteLLM's log."""
         self.keeper = sse.LastEventKeeper()
+        """Keeps back the event that ends the stream, so that our final comment can come before it."""
         self._ending = b""
         """The last delivered bytes, needed because a heartbeat is allowed only between two events."""
         self._heartbeat_at: float | None = None
@@ -92,6 +96,7 @@ class ClientSide:
         return None if self._heartbeat_at is None else self._heartbeat_at - time.monotonic()
 
     def note(self, item: object, *, has_text: bool) -> None:
+        """Record an item that is delivered now; `has_text` says whether it adds text to an answer."""
         self.served_items.append(item)
         self._ending = sse.stream_tail(self._ending, item)
         if has_text:
@@ -119,21 +124,26 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._request = StreamRequest(wire, data, state, corrector, side)
         self._decoder = AnswerDecoder(wire.decoder(data), data)
         self._texts: dict[int, Text] = {}
+        """The texts of the answers so far, by number of choice or text part."""
         self._queue: EventLine[Text] = EventLine()
+        """The events that arrived and were not delivered yet."""
         self._numbers = RemainingNumbers()
-        """The numbers of the blocks without those that are left out."""
+        """Renumbers the blocks that are delivered, since others are left out."""
         self._room = StreamRoom(account or StreamBudget().open("-"))
         self._time = TimeSlice()
+        """Pauses long work regularly, so that other tasks run."""
         self.changed = asyncio.Event()
         """Set when items may be ready for delivery."""
         self._source: object = None
+        """The upstream's stream; None before `play`."""
         self._work: asyncio.Task[None] | None = None
+        """The task that reads the upstream; None before it starts and after it was ended."""
         self.broken: Exception | None = None
         """The exception that broke the upstream's stream; None if it is intact."""
         self.client = ClientSide(state)
 
     async def play(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
-        """All items of the stream. If the upstream breaks off, deliver what arrived, then raise its error.
+        """Yield all items for the client. If the upstream breaks off, yield what arrived, then raise its error.
 
         When the client leaves, this generator is closed and the reading task ends.
         """
@@ -219,14 +229,14 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def _make_room(self) -> None:
         """Decide what can be decided, and wait until enough of it was delivered.
 
-        The stream is shed if other streams take the room and the wait is too long, or if this tenant has more than its
-        share.
+        Correction of the stream is given up (`give_way`) if other streams take the room and the wait is too long, or if
+        this tenant has more than its share.
         """
         if self._room.account.too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
             self._room.relieved_at = time.monotonic()
             await self.relieve()
         while self._room.account.full and self.waits and not self.needs_more:
-            # A stream that is shed already only waits for its own client.
+            # A stream that was given up already cannot be given up again; it only waits for its own client.
             crowded_out = not self._room.gave_up_holding and self._room.account.over_share
             if crowded_out or not (await self._room.account.wait_for_room(WAIT_S) or self._room.gave_up_holding):
                 metrics.record_stream_shed(self._request.state)
@@ -256,6 +266,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 
     def _original_text(self, index: int) -> str:
+        """The text with this number as far as it has arrived, before any correction."""
         return self._decoder.exchange(index).answer or ""
 
     def _pop_event(self) -> QueuedEvent[Text]:
@@ -274,7 +285,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         return True
 
     def _deliverable(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
-        """The item to deliver for an event, and the pieces in it; raises `NotPutIn`."""
+        """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
         item, pieces = queued.item()
         block = queued.event.block
         return (item if block is None else self._renumber(item, block)), pieces
@@ -287,9 +298,11 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     @property
     def waits(self) -> bool:
+        """Whether events wait for delivery."""
         return bool(self._queue)
 
     def _get_text(self, index: int) -> Text:
+        """The text with this number, created when it is first needed."""
         if index not in self._texts:
             self._texts[index] = self._new_text(index)
         return self._texts[index]
@@ -314,7 +327,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     @property
     @abc.abstractmethod
     def _may_show_next(self) -> bool:
-        """Whether the id and the like of the first queued event may go out before its text."""
+        """Whether a heartbeat may show the id and similar fields of the first queued event before its text goes out."""
 
     @abc.abstractmethod
     async def relieve(self) -> None:
@@ -327,22 +340,22 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
     @abc.abstractmethod
     def give_way(self) -> None:
-        """Give up undecided texts, because the stream is shed."""
+        """Give up correcting undecided texts for lack of room; what follows is delivered unchanged, or blocked."""
 
     @abc.abstractmethod
     async def finalize(self, *, finished: bool) -> None:
-        """Stop running work and finalize the choices; `finished` means that everything was delivered."""
+        """Stop running work and make the outcomes final; `finished` is False if not everything was delivered."""
 
     def heartbeat(self) -> object:
-        """An event that adds nothing, which is no part of what was served; a comment where there can be none."""
-        # What comes after the event that ends a stream is no event of it.
+        """An event without content, which keeps the connection alive; a comment where the format has none."""
+        # After the event that ends a stream there can be no other event.
         if self.client.keeper.is_at_end:
             return KEEPALIVE
         return self._decoder.empty_event(self.client.served_items.items, self.next_shown) or KEEPALIVE
 
     @property
     def next_shown(self) -> object:
-        """The first queued event; None if not even its id and the like may go out."""
+        """The first queued event, from which a heartbeat takes the id; None if not even the id may go out."""
         return self._queue.first.event.original if self._queue and self._may_show_next else None
 
     async def _wait_for_items(self) -> bool:

@@ -30,7 +30,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     _edit_left_out = False
     """Whether an edit could not be inserted into its event, which was delivered unchanged."""
     _copy_stays = False
-    """Whether what an edit removed went out in another field."""
+    """Whether text that an edit removed has gone out in another field."""
     _contradicted = False
     """Whether events contradict one another and the policy prefers an error."""
 
@@ -39,7 +39,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     _undecided: Sequence[GrowingAnswer] = ()
     """Texts that may still be undecided."""
     _is_relieved = False
-    """Whether room was needed; from then on, the beginning of a block waits for no text."""
+    """Whether `relieve` was called; from then on, the beginning of a block waits for no text."""
     _has_ended = False
     """Whether the upstream has ended."""
     _skipped_count = 0
@@ -52,12 +52,12 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     @cached_property
     def _copies(self) -> StreamCopies:
-        """Second copies of the texts in the events."""
+        """Finds second copies of what edits removed, in other fields of the events."""
         return StreamCopies(self._request.data)
 
     @cached_property
     def _edit_counts(self) -> Counter[int]:
-        """By text, the number of edits that were noted."""
+        """By number of a text, how many of its edits `_copies` was told."""
         return Counter()
 
     def note_opening(self, items: Sequence[object]) -> None:
@@ -67,7 +67,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             self._copies.read(item, ())
 
     def _new_text(self, index: int) -> GrowingAnswer:
-        """A text that is corrected while it grows; given up at once if the stream was shed."""
+        """A text that is corrected while it grows; closed as failed at once if there is no room to correct it."""
         facts = partial(self._decoder.facts, index)
         policy = self._request.state.policy
         # A stream that was too long to be held is decided part by part, not segment by segment.
@@ -125,10 +125,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
     @property
     def needs_more(self) -> bool:
-        """Whether the first event waits for what only more of the stream brings.
+        """Whether the first event can be decided only after more of the stream was read.
 
-        That is the end of a sentence, or of a text that is judged as a whole. The latter may take more room than one
-        stream has, but not more than all streams together.
+        It waits for the end of a sentence, or of a text that is judged as a whole. Such a text may take more room than
+        one stream has, but not more than all streams together.
         """
         if self._withholds_all():
             return not self._room.account.is_crowded
@@ -139,7 +139,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         )
 
     def give_way(self) -> None:
-        """Give up undecided texts, because the stream is shed."""
+        """Close undecided texts as failed, because there is no room to hold them."""
         self._room.gave_up_holding = True
         for text in self._list_undecided():
             text.close(Status.FAILED, Shed.reason)
@@ -206,7 +206,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         )
 
     def ready(self) -> Iterator[tuple[object, bool]]:
-        """The items whose texts are all decided."""
+        """The items whose texts are all decided, each with whether it has text; raises `Blocked` as the policy says."""
         self._raise_if_blocked(self._texts.values())
         if self._room.gave_up_holding and self._request.side is not None:
             self._request.side.raise_if_pending()
@@ -253,7 +253,10 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                 self._request.corrector.raise_if_blocked(outcome)
 
     def _make_item(self, queued: QueuedEvent[GrowingAnswer]) -> tuple[object, bool]:
-        """The item to deliver for an event; its original if an edit cannot be inserted and the policy permits that."""
+        """The item to deliver for an event, and whether it has text; the original if an edit does not fit in.
+
+        In the latter case `Blocked` is raised instead if the policy prefers an error.
+        """
         self._note_edits()
         try:
             item, pieces = self._deliverable(queued)
@@ -266,7 +269,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             return queued.event.original, bool(queued.places)
 
     def _note_edits(self) -> None:
-        """Note what edits removed since the last event."""
+        """Tell `_copies` what edits removed since the last event."""
         for index, text in self._texts.items():
             if text.changed and (edits := text.edits_after(self._edit_counts[index])):
                 self._edit_counts[index] += len(edits)
@@ -274,7 +277,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
                     self._copies.add_removed(original, corrected)
 
     def _without_copies(self, queued: QueuedEvent[GrowingAnswer], item: object, pieces: Sequence[str]) -> object:
-        """The item without copies of what was removed; raises `Blocked` if one stays and the policy prefers an error.
+        """The item without copies of removed text; raises `Blocked` if a copy stays and the policy prefers an error.
 
         What went out before an edit cannot be taken back.
         """
@@ -324,6 +327,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             metrics.record_not_applied(self._request.state)
 
     def _outcome_without_text(self, finished: bool) -> tuple[Exchange, Outcome]:
+        """The exchange and outcome to record for a stream in which no text of an answer arrived."""
         policy = self._request.state.policy
         exchange = self._decoder.exchange(0)
         if not finished:
@@ -335,6 +339,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
 
 
 def _note_change(changed: asyncio.Event, texts: GrowingTexts) -> None:
-    """Let delivery go on, and the texts that wait for others. Does not keep the stream alive, as a method would."""
+    """Wake delivery, and the texts that wait for others.
+
+    A function, because a bound method would refer to the stream and keep it in memory.
+    """
     changed.set()
     texts.note_change()

@@ -19,7 +19,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import StreamMode
 
 Note = Callable[[object], None]
-"""Adopts the policy of the model group from which a stream item comes."""
+"""Reads from a stream item which model group answers, and adopts the policy of that group."""
 _PEEKED = 8
 """Most items to read ahead in search of the first words."""
 
@@ -52,7 +52,7 @@ async def _note_items(
     state: RequestState,
     note: Note,
 ) -> AsyncGenerator[Any, None]:
-    """The items of a stream; a stricter policy applies from then on, but mode and stream mode never change."""
+    """Yield the items of a stream; `note` may set a stricter policy, but mode and stream mode never change."""
     try:
         for item in first_items:
             yield item
