@@ -47,6 +47,7 @@ _POINTER = re.compile(
 )
 """Names of fields that hold a place in a text."""
 _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
+"""Names of fields that hold tokens, as text or as ids."""
 _MIN_IDS = 8
 """Numbers in a list that stands for a text although its name does not say so."""
 
@@ -75,6 +76,7 @@ class Grams:
     """Hashes of short stretches of texts, which show at once that most longer stretches do not stand in the texts."""
 
     _CHARS = 12
+    """Length of a stretch (gram)."""
     _EVERY = 5
     """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
 
@@ -91,6 +93,7 @@ class Grams:
         """Whether a stretch of text may stand in the texts; one that is too short always may."""
         if len(stretch) < self._CHARS + self._EVERY - 1:
             return True
+        # wherever the stretch stands, one of its first five grams begins at a place where grams were taken
         return any(hash(stretch[place : place + self._CHARS]) in self._hashes for place in range(self._EVERY))
 
 
@@ -178,13 +181,15 @@ def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
+    """Whether a text holds any of these stretches, all of this length."""
+    # few stretches are looked for one by one; of many, each place of the text is looked up among them
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
     return any(text[start : start + length] in stretches for start in range(len(text) - length + 1))
 
 
 def describes(value: object, name: str = "") -> bool:
-    """Whether a value points into a text or encodes it, by the form of its numbers."""
+    """Whether a value points into a text or encodes it, as `{"start_index": 5}` or a list of token ids does."""
     if isinstance(value, list | tuple):
         if value and all(type(inner) is int for inner in value):
             return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
