@@ -36,6 +36,7 @@ def unchanged_clauses(original: str, rewritten: str) -> str:
 
 
 def _split_clauses(sentence: str) -> list[str]:
+    """The clauses of a sentence, which add up to it; each is cut behind its boundary, but never inside brackets."""
     bounds = [0, *(match.end() for match in _BOUNDARY.finditer(sentence) if match["end"]), len(sentence)]
     return [sentence[start:end] for start, end in pairwise(bounds) if start < end]
 

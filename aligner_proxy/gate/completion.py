@@ -40,7 +40,8 @@ def complete_edits(
 ) -> EditEffects:
     """Complete the edits of `effects`, as the gate judges and delivers them.
 
-    Segments before `first_open` have gone out; the segments `before` are removed. The text may begin `in_table`.
+    Segments before `first_open` have gone out; those in `before` were removed by earlier edits. The text may begin
+    `in_table`, that is, with a further row of a table.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.effect in touched for parts in effects.values() for part in parts):
@@ -79,9 +80,13 @@ class _EditCompletion:
         self._pieces = pieces
         self._effects = effects
         self._removed = removed
+        """Numbers of the segments of which nothing stays, before completion."""
         self._first_open = first_open
+        """Number of the first segment that has not gone out."""
         self._items = {item.first: item for item in outline.items}
+        """The list items, by the number of their first segment."""
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
+        """What must be removed as well, and what stays of removed segments."""
 
     def complete(self) -> EditEffects:
         """All edits, completed; those that need no completion are unchanged."""
@@ -104,7 +109,10 @@ class _EditCompletion:
         return result
 
     def _merge_runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
-        """Ranges of adjacent segments that are removed or changed together, each with its edits."""
+        """Ranges of adjacent segments that are removed or changed together, each with its edits.
+
+        `more` are the segments that are removed, or partly stay, although no edit says so.
+        """
         stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._effects]
         stretches += [(i, i + 1, []) for i in more]
         merged: list[tuple[int, int, list[Edit]]] = []
@@ -118,7 +126,7 @@ class _EditCompletion:
         return [(range(first, last), edits) for first, last, edits in merged]
 
     def _mends_marks(self, edit: Edit) -> bool:
-        """Whether a marker in the rewritten text is missing or has another number."""
+        """Whether a marker in the rewritten text is missing or has another number, and so must be corrected."""
         indices = [part.index for part in self._effects[edit] if part.effect is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False

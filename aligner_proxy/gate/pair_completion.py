@@ -47,7 +47,9 @@ class _PairCompletion:
         self._pieces = pieces
         self._around = around
         self._halves = read_halves(text, pieces, around.open_halves)
+        """Every sign of a pair in the text, in order."""
         self._starts = [half.start for half in self._halves]
+        """Offsets of the halves, in order, for binary search."""
 
     def complete(self, edit: Edit, parts: Sequence[Part]) -> Edit:
         """The edit with the halves that it lacks."""
@@ -131,6 +133,7 @@ class _PairCompletion:
 
 
 def _single_halves(text: str) -> list[Half]:
+    """The halves in a text whose other half is not in it."""
     return [half for half in read_halves(text, split(text)) if half.partner is None]
 
 
