@@ -41,7 +41,7 @@ _SPEAKER_LINE = re.compile(
 )
 _BARE_NAME = re.compile(r".{1,60}:[*_\]]{0,4}")
 _SPEECH = "x"
-"""Stands for what a speaker says."""
+"""Put in place of what a speaker says."""
 _WORDS = 4
 """Most words in the name of a speaker."""
 _SPEAKERS = 2
@@ -96,6 +96,7 @@ def _split(text: str) -> tuple[Segment, ...]:
         if visible_length or (end > start and not spans):
             spans.append((start, start + visible_length if visible_length else end))
         start = end
+    # what is between a segment and the next is its gap
     starts = [*(start for start, _ in spans), len(text)]
     return tuple(
         Segment(start, text[start:end], text[end:next_start])
@@ -133,7 +134,7 @@ def shift_segment(piece: Segment, by: int) -> Segment:
 
 
 def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments on which there are verdicts with these `texts`, with an empty one at the end if these have one."""
+    """The segments that verdicts with these `texts` are about; an empty one is added if the last text is empty."""
     return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
@@ -184,18 +185,21 @@ class _LineSentences:
         self._line = line
         self._is_row = line.lstrip()[:1] == "|"
         self._run_on: sentence_ends.RunOn | None = None
+        """The words of the present sentence; None unless the sentence is long."""
         self._read = 0
-        """Where the words begin that `_run_on` does not know; it is made for a long sentence only."""
+        """Offset of the first word that `_run_on` does not have."""
         self.start = 0
+        """Offset at which the present sentence begins."""
 
     def begin(self, start: int) -> int:
+        """Begin a sentence at this offset, and return the offset."""
         self.start = start
         self._read = start
         self._run_on = None
         return start
 
     def divide(self, stop: int) -> Iterator[int]:
-        """Take in the words that begin before `stop`, and yield where a sentence begins that is divided."""
+        """Read the words before offset `stop`; yield where each further part of a divided sentence begins."""
         if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
             return
         run_on = self._run_on = self._run_on or sentence_ends.RunOn()
@@ -259,6 +263,7 @@ def is_abbreviated(sentence: str) -> bool:
 
 
 def item_marks(text: str) -> list[str]:
+    """The markers of the list items in a text: their numbers or letters, or `BULLET`."""
     return [mark for _, mark in _find_items(split(text))]
 
 
@@ -332,10 +337,12 @@ def dictated_text(objective: str) -> str | None:
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
+    """The text that each objective dictates, of those that dictate one (`dictated_text`)."""
     return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
+    """Whether a sentence of some length is part of a dictated text."""
     line = one_line(sentence)
     return len(line) >= MIN_CHARS and any(line in text for text in dictated)
 

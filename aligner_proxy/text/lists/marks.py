@@ -70,7 +70,9 @@ class Family(NamedTuple):
     depth: int
     """Indentation in steps of two columns: eight and nine columns are the same depth."""
     style: tuple[str, str]
+    """The signs before and after the number."""
     parents: tuple[int, ...]
+    """The parts of a compound number before the last: (2,) of "2.1"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Mark:
     parents: tuple[int, ...]
     """The parts of a compound number before the last."""
     indent: int
+    """Columns of white space before it; a quotation sign counts as one."""
     level: int
     """Level of the heading it is in; 0 in a line of text."""
     style: tuple[str, str]

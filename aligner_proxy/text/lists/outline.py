@@ -90,6 +90,7 @@ class ListCompletion:
 
     removed: frozenset[int]
     kept_texts: dict[int, str] = field(default_factory=dict)
+    """By number of a removed segment, the text that stays of it, such as its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,12 @@ class Outline:
         self.lines = list(_outline_lines(pieces))
         self.items, outside = _find_items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
+        """By the first segment of its line, the item."""
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
+        """By the segment after its line, the item."""
         self.tables = list(_find_tables(self.lines, in_table=in_table))
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
+        """By the first segment of its head, the table."""
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
@@ -122,7 +126,10 @@ class Outline:
         """Which segments have content, that is, are not only a marker."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
-        """What must go together with the segments `removed`; those before `first_open` have gone out and stay."""
+        """All segments that go if those in `removed` go, and what stays of some.
+
+        Segments before `first_open` have gone out, so they stay.
+        """
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
@@ -137,7 +144,10 @@ class Outline:
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield segments that match `form` above a list that lost items, with its item counts before and after."""
+        """Yield (segment, item count before, item count after) for segments right above a list that lost items.
+
+        Only segments that match `form` are looked at.
+        """
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
@@ -169,6 +179,7 @@ class Outline:
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
         """A constant-time test whether a range of segments had content, and all of it is removed."""
+        # sums up to each segment: a range has content if the sum at its end is higher than at its start
         before = list(accumulate(self._has_content, initial=0))
         after = list(accumulate((says and i not in removed for i, says in enumerate(self._has_content)), initial=0))
         return lambda stretch: (
@@ -176,7 +187,7 @@ class Outline:
         )
 
     def _find_heads(self) -> Iterator[tuple[range, range]]:
-        """Yield each heading or announcing segment with the segments below it."""
+        """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
             if headed:
@@ -295,7 +306,7 @@ def _heading_level(text: str, mark: Mark | None) -> int:
 
 
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """Find all items, and the lines in no item, by the index of their first segment.
+    """Find all items: (the items, first segments of the lines in no item).
 
     An item ends at the first line that does not belong to it.
     """
@@ -407,7 +418,7 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether the fate of the unflagged segment `number` depends on the segments after it.
+    """Whether it depends on the segments after the unflagged segment `number` if it must be removed.
 
     This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
     before it, and the rule below it.
