@@ -317,7 +317,7 @@ class ChoiceBuilder:
     refusal: bool = False
     """Whether the refusal field has text."""
     non_text: bool = False
-    """Whether the choice has content of another kind, such as sound, or none that can be read as an answer."""
+    """Whether the choice has content of another kind, such as sound, or is no answer to a question."""
     logprobs: bool = False
     """Whether the choice has token probabilities."""
     annotations: bool = False

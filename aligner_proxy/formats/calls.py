@@ -128,6 +128,7 @@ class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
+        """The message or event with `edit` applied."""
         kind = kind_of(value)
         if kind == "content_block_start":
             return put(value, "content_block", _walk_block((get(value, "index"),), get(value, "content_block"), edit))
@@ -160,6 +161,7 @@ class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
+        """The response or event with `edit` applied."""
         kind = kind_of(value)
         place = (get(value, "output_index"),)
         if kind in ITEM:

@@ -106,7 +106,7 @@ class MessagesDecoder:
         """The texts of the blocks, by the number of the text."""
         self._form = RequestedForm.from_request(data)
         self._has_events = False
-        """Whether any event has come that is no comment."""
+        """Whether any event other than a comment has come."""
 
     def feed(self, item: object) -> list[StreamEvent]:
         return [self._read_frame(frame) for frame in self._splitter.feed(item)]

@@ -131,6 +131,7 @@ def _get(parent: Any, step: str | int) -> Any:
 
 
 def _set_child(parent: Any, step: str | int, value: object) -> None:
+    """Set an element of a list or a field of a model."""
     if isinstance(step, int):
         parent[step] = value
     else:

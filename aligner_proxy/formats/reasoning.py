@@ -237,6 +237,7 @@ class _ChatReasoningStream(_CollectedReasoning):
         self._keeps_signed = keeps_signed
 
     def feed(self, item: Any) -> list[object]:
+        """Record the reasoning in a chunk; return the chunk, or what is left of it, or nothing."""
         if getattr(item, "choices", None) is None:
             return [item]
         for choice in item.choices:
@@ -400,6 +401,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         self._numbers = RemainingNumbers(enabled=drop)
 
     def feed(self, item: object) -> list[object]:
+        """Record the reasoning in an event; return the event with its new number, or nothing if it is removed."""
         kind = kind_of(item)
         if kind in _DELTAS and isinstance(get(item, "delta"), str):
             self.add(0, get(item, "delta"))

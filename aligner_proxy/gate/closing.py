@@ -70,7 +70,7 @@ class _ClosableOutline:
         self.rows = outline.rows
         """Segments that begin a row of a table outside of all items."""
         self.fresh = {*outline.fresh, *outline.rows}
-        """Segments before which the text may be closed: they continue no item, and no table but by a row of it."""
+        """Segments before which the text may be closed: they begin a line outside of all items, perhaps a table row."""
         self._line_numbers = [index for index, line in enumerate(outline.lines) for _ in line.segments]
         """By segment, the number of its line."""
         self._in_tables = {line.segments.start for table in outline.tables for line in (*table.head, *table.rows)}

@@ -122,7 +122,7 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
     if places is None:
         return None
     edits = []
-    # up to the end of the last unflagged run: offset in `edited`, offset in `original`, number of segments
+    # the end of the last unflagged run: as offset in `edited`, as offset in `original`, as number of segments
     at = 0
     start = 0
     first = 0

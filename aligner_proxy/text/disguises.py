@@ -168,6 +168,7 @@ class UndisguisedText:
 
     @property
     def length(self) -> int:
+        """Number of characters of the original."""
         return self.origins[-1] if self.origins else len(self.text)
 
     def cut(self, start: int, end: int) -> UndisguisedText:
@@ -205,6 +206,7 @@ def undisguise(text: str) -> UndisguisedText:
 
 
 def undisguise_segment(text: str) -> UndisguisedText:
+    """The text of one segment without obfuscation."""
     undisguised, places = _undisguise_cached(text) if len(text) <= _KNOWN_CHARS else _undisguise(text)
     return UndisguisedText(text) if undisguised == text else UndisguisedText(undisguised, (*places, len(text)))
 
@@ -249,7 +251,7 @@ def is_prose(text: str) -> bool:
 
 
 def _may_be_disguised(text: str) -> bool:
-    """A quick test: if it is false, the text contains no obfuscation."""
+    """Whether a text may contain obfuscation, by a quick test."""
     if text.isascii():
         return _ASCII_SIGNS.search(text) is not None
     return (
@@ -464,6 +466,7 @@ def _join_letters(piece: MappedText) -> None:
 def _join_match(match: Any) -> str | None:
     """The word or words that separated letters spell; None if they may be something else, such as numbers."""
     gap = match["gap"]
+    # a pattern in brackets makes `split` return the gaps, too: letter, gap, letter, ...
     parts = re.split(f"((?:{re.escape(gap)})+)", match[0])
     letters = parts[::2]
     gaps = parts[1::2]

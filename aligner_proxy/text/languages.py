@@ -27,6 +27,7 @@ _SMALL: dict[str, frozenset[str]] = {
 LANGUAGES = tuple(_SMALL)
 """Codes of the languages that are recognised by their small words."""
 _SPOKEN_IN: dict[str, list[str]] = {}
+"""For each small word, the languages that have it."""
 for _language, _small in _SMALL.items():
     for _small_word in _small:
         _SPOKEN_IN.setdefault(_small_word, []).append(_language)
@@ -181,8 +182,8 @@ def _count_small_words(words: list[str]) -> Counter[str]:
 def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) -> bool:
     """Whether a text is in none of the `native_languages`; `native_letters` are non-ASCII letters already in use.
 
-    Comparing needs less evidence than naming: no small word that only known languages have, but small words of another
-    language or new letters.
+    This needs less evidence than naming the language of the text: it must have no small word that only native languages
+    have, but small words of another language or new letters.
     """
     clear_language = language(text)
     if clear_language is not None:
@@ -220,7 +221,7 @@ def prose_language(text: str) -> str | None:
 def is_among(name: str, codes: Collection[str]) -> bool:
     """Whether a language or script, as named by `prose_language`, is or may be one of these languages.
 
-    A language without small words here could be mistaken for another one in Latin letters.
+    It may be one if the codes include a language in Latin letters whose small words are not listed here.
     """
     # styled letters are undisguised before a text is judged, so they say nothing about its language
     if name in _STYLES:
@@ -243,11 +244,13 @@ class LanguageSigns:
     sentences: frozenset[str]
     """The languages of its sentences."""
     word_count: int
+    """Number of words in its prose."""
     hits: Counter[str]
     """Number of small words by language."""
     letters: Counter[str]
     """Number of letters by script."""
     is_ascii: bool
+    """Whether its prose has no letters beyond ASCII."""
 
     @property
     def languages(self) -> set[str]:
@@ -260,6 +263,7 @@ class LanguageSigns:
         return {*self.sentences, whole} if whole else {*self.sentences}
 
     def __or__(self, other: LanguageSigns) -> LanguageSigns:
+        """The evidence of this text and of one that follows it."""
         return LanguageSigns(
             self.sentences | other.sentences,
             self.word_count + other.word_count,

@@ -90,7 +90,7 @@ class ListCompletion:
 
     removed: frozenset[int]
     kept_texts: dict[int, str] = field(default_factory=dict)
-    """By number of a removed segment, the text that stays of it, such as its marker."""
+    """By number of a segment that is not wholly `removed`, the text that stays of it, such as its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +418,7 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether it depends on the segments after the unflagged segment `number` if it must be removed.
+    """Whether the unflagged segment `number` may have to be removed together with the segments after it.
 
     This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
     before it, and the rule below it.
