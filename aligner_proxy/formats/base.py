@@ -530,7 +530,7 @@ class StreamDecoder(Protocol):
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream; None if there can be none now.
 
-        `delivered` are the items that the client has, and `received` the next event, of which it gets no text.
+        `delivered` are the items that the client has; `received` is the next event, whose text the client does not get.
         """
 
 
@@ -618,6 +618,7 @@ class SafeDecoder:
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
         self._data = data
+        """The request."""
         self._pending = bytearray()
         """Bytes that the decoder has read and not returned as events."""
         self._indices: set[int] = set()

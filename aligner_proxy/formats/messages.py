@@ -93,9 +93,11 @@ class MessagesDecoder:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
+        """The request."""
         self._turns = _turns(data)
         self._splitter = sse.FrameSplitter()
         self._builder = ChoiceBuilder()
+        """What the events so far say about the message, without its texts."""
         self._begun_blocks: set[int] = set()
         """Indices of the blocks whose first event has come."""
         self._blocks: dict[int, ContentBlock] = {}

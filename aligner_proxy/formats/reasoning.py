@@ -348,6 +348,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         super().__init__()
         self._splitter = sse.FrameSplitter()
         self._numbers = RemainingNumbers(enabled=drop)
+        """New numbers of the blocks that remain."""
 
     def feed(self, item: object) -> list[object]:
         frames = self._splitter.feed(item)
@@ -399,6 +400,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         super().__init__()
         self._drop = drop
         self._numbers = RemainingNumbers(enabled=drop)
+        """New numbers of the items that remain."""
 
     def feed(self, item: object) -> list[object]:
         """Record the reasoning in an event; return the event with its new number, or nothing if it is removed."""

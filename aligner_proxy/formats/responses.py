@@ -235,8 +235,10 @@ class ResponsesDecoder:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
+        """The request."""
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
+        """What the events so far say about the response, without its texts."""
         self._numbers: dict[TextPlace, int] = {}
         """By place, the number of the part."""
         self._parts: list[_OutputPart] = []

@@ -59,7 +59,7 @@ _BY_TYPE = (
     (re.compile(r"(response\.)?(.*_call|.*tool_use|input_json_delta|.*_call_.*)(\..*)?"), SideKind.TOOL_ARGUMENTS),
 )
 BESIDE = "beside"
-"""Field of what another gateway sent with an answer, which is no part of ours."""
+"""Field with what another gateway sent beside its answer; it does not belong to ours."""
 USAGE = "usage"
 """Field of the account of tokens."""
 USUAL_FIELDS = frozenset(
@@ -123,7 +123,7 @@ def readable_prose(text: str) -> str:
 
 
 def has_prose_outside_literals(text: str) -> bool:
-    """Whether a text of JSON holds prose that is none of its strings, such as a list of words."""
+    """Whether a text of JSON holds prose outside its strings, or a list of words that together are prose."""
     texts = {literal.text for literal in prose_literals(text)}
     return any(is_prose(reading) and reading not in texts for reading in _readings(decode_percent(text)))
 
@@ -271,6 +271,7 @@ class SideText:
         self.kind = kind
         self.path = path
         self.pieces: list[str] = []
+        """The pieces so far, in order; of a long text without prose only its end."""
         self.is_released = False
         """Whether the text so far may be delivered."""
         self._chars = 0

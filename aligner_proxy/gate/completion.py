@@ -52,7 +52,7 @@ def complete_edits(
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
-    """The edit without its final white space, which goes out with the next segment."""
+    """The edit without its final white space, which is sent with the next segment."""
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
     # a sign behind the white space belongs to the next segment (pair_completion.py)
@@ -79,6 +79,7 @@ class _EditCompletion:
         self._original = original
         self._pieces = pieces
         self._effects = effects
+        """The edits as proposed, each with its effects."""
         self._removed = removed
         """Numbers of the segments of which nothing stays, before completion."""
         self._first_open = first_open
@@ -152,7 +153,10 @@ class _EditCompletion:
         return texts | {i: text for i, text in self._completion.kept_texts.items() if i in covered}
 
     def _texts_by_segment(self, edit: Edit) -> dict[int, str] | None:
-        """The new text of each segment that the edit continues; None if it does not follow their order."""
+        """The new text of each segment that the edit continues, by the words in common (`match_heirs`).
+
+        None if the new texts do not follow the order of the segments.
+        """
         lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
         in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
         new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]

@@ -434,6 +434,7 @@ class TextFacts:
     def __init__(self, text: str, closed: ClosedText = NOTHING_CLOSED) -> None:
         self.text = text
         self.closed = closed
+        """The closed beginning before `text`; empty for a text that does not grow."""
         self._facts: dict[_Read, Any] = {}
         """The facts read so far, by reader."""
 

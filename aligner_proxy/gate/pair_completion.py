@@ -69,9 +69,10 @@ class _PairCompletion:
         return replace(edit, text=f"{body[:start]}{leading}{body[start:]}{closing}{gap}{opening}")
 
     def is_torn(self, edit: Edit) -> bool:
-        """Whether the edit's text has a single half that is not required, and that the replaced text does not have."""
+        """Whether the edit's text has half a pair that is neither required nor alone in the replaced text."""
         old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
         old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
+        # the difference holds only the halves of which the edit has more
         return bool(Counter(_half_key(half) for half in _single_halves(edit.text)) - old)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
@@ -138,5 +139,5 @@ def _single_halves(text: str) -> list[Half]:
 
 
 def _half_key(half: Half) -> tuple[str, bool]:
-    """A key that two halves share if either may stand for the other."""
+    """(kind, whether the sign itself shows that it opens): equal for two halves that may replace each other."""
     return half.kind, half.opens and half.has_sides

@@ -1,4 +1,4 @@
-"""Sentences that look like repetitions and are none: parallel facts, and refrains.
+"""Sentences that look like repetitions but are not: parallel facts, and refrains.
 
 Objectives about brevity have the detector flag sentences of one form. "The bakery opens at 7. The bakery on Mill Lane
 opens at 8." says two things, and a line that comes again between others is a refrain.

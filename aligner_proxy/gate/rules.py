@@ -314,9 +314,9 @@ def tears_pair(candidate: Candidate) -> bool:
 
 
 def repeats_sentence(candidate: Candidate) -> bool:
-    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it.
+    """Whether an edit writes a sentence that then occurs in the text more often than the upstream wrote it.
 
-    Where the upstream repeated a sentence, what is written in its place may be repeated as often.
+    Where the upstream repeated a sentence, what replaces that sentence may be repeated as often.
     """
     new = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
     if not new:

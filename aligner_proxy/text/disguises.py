@@ -186,7 +186,7 @@ class UndisguisedText:
         return [self._translate_segment(piece) for piece in pieces] if self.origins else list(pieces)
 
     def _translate_segment(self, piece: Segment) -> Segment:
-        """The segment of the undisguised text that stands for this segment of the original."""
+        """The segment of the undisguised text that corresponds to this segment of the original."""
         start = self.place_in_undisguised(piece.start)
         return Segment(start, self.text[start : self.place_in_undisguised(piece.end)], piece.gap)
 
@@ -196,7 +196,7 @@ SAME = UndisguisedText("")
 
 
 def undisguise(text: str) -> UndisguisedText:
-    """The text without obfuscation. If there is none, which is found out quickly, its `text` is `text` itself."""
+    """The text without obfuscation; if a quick test or the rules find none, its `text` is the same string."""
     if not _may_be_disguised(text):
         return UndisguisedText(text)
     undisguised = join_undisguised(
@@ -243,7 +243,7 @@ def restore_disguises(text: str, original: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether text formatted as code consists of sentences. Comments alone count as sentences, too."""
+    """Whether text formatted as code consists of sentences. The signs of comments are ignored."""
     body = _COMMENT.sub("", text)
     if not body.strip() or _CODE.search(body):
         return False

@@ -111,7 +111,7 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 
 def is_row(text: str) -> bool:
-    """Whether a segment is a row of a table; a single bar inside a sentence is none."""
+    """Whether a segment is a row of a table; a single bar inside a sentence makes no row."""
     return text.count("|") > 1 or text.lstrip().startswith("|")
 
 

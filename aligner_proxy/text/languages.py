@@ -24,6 +24,7 @@ _TABLE = Path(__file__).with_suffix(".yaml")
 _SMALL: dict[str, frozenset[str]] = {
     language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }
+"""By language, its small words: frequent and short ones that few other languages have, such as "the"."""
 LANGUAGES = tuple(_SMALL)
 """Codes of the languages that are recognised by their small words."""
 _SPOKEN_IN: dict[str, list[str]] = {}
@@ -156,7 +157,7 @@ def language(text: str) -> str | None:
 
 
 def _language_by_small_words(words: list[str]) -> str | None:
-    """The language to whose small words clearly many of these words belong; None if there is none."""
+    """The language of which clearly many of these words are small words; None if there is none."""
     if len(words) < _MIN_WORDS:
         return None
     return _clear_language(len(words), _count_small_words(words))

@@ -223,7 +223,7 @@ def begins_form(prefill: str) -> bool:
     last = split(text)[-1].text.strip()
     if last.startswith(_FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
         return True
-    text += "a"  # stands for the answer, before which a quotation mark opens
+    text += "a"  # in place of the answer, so that a quotation mark before it counts as opening
     paragraph_start = text.rfind("\n\n")
     open_halves = (half for half in read_halves(text, split(text)) if half.opens and half.partner is None)
     # a tag before a space is a <placeholder> in a sentence

@@ -32,7 +32,7 @@ MAX_CHARS = 2 * MAX_WORDS
 """A shorter sentence cannot have too many words."""
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
-"""Characters of a word by which it is known whether it begins a sentence."""
+"""Characters of a word that suffice to decide whether it begins a sentence."""
 _DIVIDING = frozenset(",;:\u2013\u2014-")
 _BEGINNING = word_set(
     "I You He She It We They This That These There Nobody Everybody People Your My His Her Our Their The If When While "
@@ -121,7 +121,7 @@ def ends_abbreviated(before: str, following: str) -> bool | None:
 
 
 def find_beginnings(text: str) -> Iterator[int]:
-    """Yield where words that begin sentences stand inside a text, whatever stands before them."""
+    """Yield the offsets of words inside a text that often begin sentences, whatever precedes them."""
     for match in re.finditer(r"(?<=[^\W_]\s)\w+(?=\s)", text):
         if match.group() in _BEGINNING:
             yield match.start()

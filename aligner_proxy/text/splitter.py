@@ -237,9 +237,11 @@ class _ProseLine:
 
     def __init__(self, start: int) -> None:
         self.fence = _Fence()
+        """The marker of a code block with which the line may begin."""
         self.has_begun = False
         """Whether any character of the line has been processed."""
         self._number = _ListNumber()
+        """The list number with which the line may begin."""
         self._is_row: bool | None = None
         """Whether this is the row of a table, which is not divided; None before its first sign."""
         self._words = _SentenceWords()
@@ -444,11 +446,12 @@ class Splitter:
             self._begin_piece(behind)
 
     def _divide_piece(self, place: SentenceBoundary) -> None:
-        """Begin a piece at a place that may lie before the characters that came last."""
+        """End the present piece and begin the next at a place that may be before the characters read last."""
         end, offset = place
         if self._body is None or self._body <= offset:
             self._begin_piece(offset)
         else:
+            # words behind the place are read already, so the segment before it is finished
             self._finished.append((self._start, end, offset))
             self._is_first = False
             self._start = offset

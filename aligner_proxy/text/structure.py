@@ -79,7 +79,7 @@ class Segment:
 
 
 def split(text: str) -> list[Segment]:
-    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines are one of their own.
+    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines form one of their own.
 
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
     white space alone is one segment without a gap.
@@ -158,7 +158,7 @@ def firm_length(text: str) -> int:
 
 
 def _boundaries(text: str) -> Iterator[int]:
-    """Yield the offsets where a new segment starts, in order; each lies after the white space of the one before."""
+    """Yield the offsets where a new segment starts, in order; each follows the white space behind a segment."""
     fence = ""
     for line in _LINE.finditer(text):
         # the pattern also matches the empty rest after the last line
@@ -184,6 +184,7 @@ class _LineSentences:
     def __init__(self, line: str) -> None:
         self._line = line
         self._is_row = line.lstrip()[:1] == "|"
+        """Whether this is the row of a table, which is not divided."""
         self._run_on: sentence_ends.RunOn | None = None
         """The words of the present sentence; None unless the sentence is long."""
         self._read = 0
@@ -276,7 +277,7 @@ def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 
 def _ends_its_line(piece: Segment) -> bool:
-    """Whether a line ends with this segment. One of white space alone is the empty lines at the start of a text."""
+    """Whether a line ends with this segment. One of white space alone holds the empty lines at a text's start."""
     return "\n" in piece.gap or not piece.text.strip()
 
 

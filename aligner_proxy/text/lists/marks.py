@@ -253,5 +253,6 @@ def format_number(kind: MarkKind, value: int, like: str) -> str:
         return chr(_A_BEFORE[kind.value] + value) if 1 <= value <= _LETTERS else like
     if kind is MarkKind.CIRCLED:
         return chr(_A_BEFORE["circled"] + value) if 1 <= value <= _HIGHEST_CIRCLED else like
+    # the digit zero in the script of `like`
     zero = ord(like[0]) - int(like[0])
     return "".join(chr(zero + int(digit)) for digit in str(value))

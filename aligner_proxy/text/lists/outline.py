@@ -191,7 +191,7 @@ class Outline:
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
             if headed:
-                # a heading goes as a whole; of another line only the sentence with the colon
+                # a heading is removed as a whole; of another line only the sentence with the colon
                 yield (line.segments if line.level else line.segments[-1:]), headed
 
     def would_begin_line(self, number: int, line: OutlineLine) -> bool:
@@ -205,7 +205,10 @@ class Outline:
         return item is not None and _stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
-        """The segments below a heading (its section) or a line with a colon (the list or table right after it)."""
+        """The segments below a heading (its section) or a line with a colon (the list or table right after it).
+
+        Empty below any other line.
+        """
         start = line.segments.stop
         if line.is_heading:
             later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
@@ -215,7 +218,7 @@ class Outline:
         return range(0)
 
     def _block_end(self, start: int) -> int:
-        """Where the items or the table that begin with segment `start` end; `start` itself if none does."""
+        """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
         stop = start
         depth = self._of_line[start].line.indent if start in self._of_line else 0
         # where the line is an item itself, only the items nested in it are its list
@@ -358,7 +361,7 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
 
 
 def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line lies outside of an item; the caller has looked for the next number of the item's list."""
+    """Whether a line is outside of an item; the caller has ruled out that it has the next number of the list."""
     item_line = item.line
     # a real heading ends everything but a section above its level
     if line.level and line.level != _TITLE_LEVEL:
