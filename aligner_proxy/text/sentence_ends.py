@@ -96,7 +96,7 @@ class RunOn:
 
 
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
-    """Whether a picture ends the sentence `before` it; `behind` is the first character after picture and white space.
+    """Whether a picture ends the sentence `before` it; `behind` is the next character other than white space.
 
     `spaced` says whether white space follows the picture.
     """

@@ -30,7 +30,7 @@ _COUNT = re.compile(
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """Update the counts that announce lists: (the new text, how many counts changed).
+    """Update the counts that announce lists: (the new text, number of segments with a changed count).
 
     `text` is what is left of `pieces` without the `removed` ones.
     """
