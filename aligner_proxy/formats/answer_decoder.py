@@ -31,6 +31,7 @@ class _ReadPiece(NamedTuple):
     start: int
     """Offset of the piece in the text."""
     reader: ThinkTagReader
+    """The reader of the text."""
     reasoning: str
     """The reasoning, without tags, that the reader returned for this piece."""
 
@@ -48,7 +49,9 @@ class AnswerDecoder(SafeDecoder):
         self.drops = drop
         """Whether the reasoning is removed from the events."""
         self._readers: dict[int, ThinkTagReader] = {}
+        """By number of the text."""
         self._waiting: deque[tuple[StreamEvent, Sequence[_ReadPiece]]] = deque()
+        """From the first event with a text that may go on with a tag: all events, in order, each with its pieces."""
 
     @property
     def is_waiting(self) -> bool:
@@ -104,6 +107,7 @@ class AnswerDecoder(SafeDecoder):
         return not event.wholes and all(index in readers and readers[index].is_answer for index, _ in event.pieces)
 
     def _read_piece(self, index: int, piece: str) -> _ReadPiece:
+        """Let the reader of a text read the next piece of it."""
         reader = self._readers.setdefault(index, ThinkTagReader())
         start = reader.read_chars
         return _ReadPiece(index, piece, start, reader, reader.feed(piece))

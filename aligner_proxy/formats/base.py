@@ -55,13 +55,14 @@ _SHORT = frozenset(
 _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
 _NO_POLICY = Policy(name="-")
-"""Stands for the policy where the wire format is asked for a text that no policy chose."""
+"""Given to `Wire.apply` in place of a policy, with texts that no policy chose."""
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
+"""Copies an event with new texts; it is given the event, all its pieces in order, and whole texts by text number."""
 _T = TypeVar("_T")
 
 
 def wants_structure(data: Mapping[str, Any]) -> bool:
-    """Whether a request asks for machine-readable output in the fields of any endpoint, or gives its beginning."""
+    """Whether a request asks for machine-readable output in the fields of any endpoint, or begins it itself."""
     if _requested_formats(data) or has_constraint(data) or _asks_for_middle(data):
         return True
     prefill = _prefill(data)
@@ -155,6 +156,7 @@ def _content_text(content: object) -> str:
 
 
 def _part_texts(parts: Iterable[object]) -> Iterable[str]:
+    """Yield the parts of a content that are strings, and the `text` of those that are objects."""
     for part in parts:
         if isinstance(part, str):
             yield part
@@ -189,7 +191,7 @@ def _upstream_cache_control(response: object) -> object:
 
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """LiteLLM's metadata dicts, first the one that the proxy itself filled; it depends on the route which one."""
+    """LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
     buckets = [data.get(name) for name in ("metadata", "litellm_metadata")]
     present = [bucket for bucket in buckets if isinstance(bucket, dict)]
     # the proxy writes the fields of the key into its own dict only
@@ -201,9 +203,13 @@ class RequestedForm:
     """The output format that a request asks for; the same for all choices and for every event of a stream."""
 
     call_id: str
+    """LiteLLM's id of the call; empty without one."""
     structured: bool
+    """Whether the output is for a program (`wants_structure`)."""
     json_schema: str | None
+    """The requested schema as text; None without one."""
     constrained: bool
+    """Whether an edit may break the form in a way that cannot be checked (`has_constraint`)."""
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
@@ -216,9 +222,12 @@ class GrowingText:
 
     def __init__(self, *pieces: str) -> None:
         self._blocks: list[str] = []
+        """Pieces that were joined, each block longer than the one behind it."""
         self._recent: list[str] = list(pieces)
+        """The last pieces, which are not joined yet."""
 
     def append(self, piece: str) -> None:
+        """Add a piece at the end."""
         self._recent.append(piece)
         if len(self._recent) == _PIECES_PER_BLOCK:
             self._blocks.append("".join(self._recent))
@@ -304,11 +313,17 @@ class ChoiceBuilder:
     pieces: GrowingText = field(default_factory=GrowingText)
     finish_reason: str | None = None
     tool_calls: bool = False
+    """Whether the choice calls tools that the client has to execute."""
     refusal: bool = False
+    """Whether the refusal field has text."""
     non_text: bool = False
+    """Whether the choice has content of another kind, such as sound, or is no answer to a question."""
     logprobs: bool = False
+    """Whether the choice has token probabilities."""
     annotations: bool = False
+    """Whether a field points into the text or encodes it, such as a citation."""
     inconsistent: bool = False
+    """Whether the response contradicts itself."""
     beside: list[str] = field(default_factory=list)
     """Texts in unusual fields, which may quote the answer."""
     declined: GrowingText = field(default_factory=GrowingText)
@@ -431,6 +446,7 @@ class RemainingNumbers:
     def __init__(self, *, enabled: bool = True) -> None:
         self._enabled = enabled
         self._removed: set[int] = set()
+        """The upstream's numbers of the removed blocks or items."""
 
     def remove(self, index: object) -> None:
         """Mark a block or item as removed."""
@@ -438,7 +454,7 @@ class RemainingNumbers:
             self._removed.add(index)
 
     def is_removed(self, index: object) -> bool:
-        """Whether the block or item was removed."""
+        """Whether the block or item with this number in the upstream's stream was removed."""
         return isinstance(index, int) and index in self._removed
 
     def new_number(self, index: object) -> object:
@@ -451,7 +467,7 @@ class StreamEvent:
     """One event of a stream and the texts in it."""
 
     item: object
-    """The event as it arrived, or a `PackedChunk` of it."""
+    """The event as it arrived, or stored compactly as a `PackedChunk`."""
     pieces: Sequence[tuple[int, str]] = ()
     """(number of a text, piece that the event adds to it)."""
     wholes: Sequence[int] = ()
@@ -467,6 +483,7 @@ class StreamEvent:
 
     @property
     def original(self) -> object:
+        """The event as it arrived, or an equal copy."""
         return self.item.unpack() if isinstance(self.item, PackedChunk) else self.item
 
     def with_texts(self, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
@@ -491,7 +508,7 @@ class StreamDecoder(Protocol):
         """The remaining events when the stream has ended, complete or not."""
 
     def exchange(self, index: int) -> Exchange:
-        """A text so far; its finish reason is None until the stream gives one."""
+        """The exchange of a text as far as it has arrived; its finish reason is None until the stream gives one."""
 
     def facts(self, index: int) -> Exchange:
         """The exchange of a text without the text itself, at a cost that does not grow with the text."""
@@ -513,7 +530,7 @@ class StreamDecoder(Protocol):
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
         """An event that adds nothing to the stream; None if there can be none now.
 
-        `delivered` are the items that the client has, and `received` the next event, of which it gets no text.
+        `delivered` are the items that the client has; `received` is the next event, whose text the client does not get.
         """
 
 
@@ -601,11 +618,15 @@ class SafeDecoder:
     def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
         self._decoder = decoder
         self._data = data
+        """The request."""
         self._pending = bytearray()
+        """Bytes that the decoder has read and not returned as events."""
         self._indices: set[int] = set()
+        """The numbers of all texts so far."""
         self._halves: dict[int, str] = {}
-        """By text, the first half of a letter whose second half has not arrived."""
+        """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
         self.fault: str | None = None
+        """Why an item could not be read, such as the type of the error; None while all items can be."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
@@ -724,7 +745,9 @@ def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mappi
 
 
 def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
-    """Return the result of `call`; raise any error as `kind` with only its type, since messages may quote text."""
+    """Return the result of `call`; raise its errors as `kind` with only their type, since messages may quote text.
+
+    `CopyStays` passes as it is: it holds no text."""
     try:
         return call(*arguments)
     except CopyStays:
@@ -748,4 +771,5 @@ def _check_indices(exchanges: list[Exchange]) -> list[Exchange]:
 
 
 def _faulty_exchange(data: Mapping[str, Any], fault: str | None) -> Exchange:
+    """An exchange without an answer that says why the response cannot be read."""
     return Exchange(str(data.get("litellm_call_id") or ""), 0, (), None, fault=fault)

@@ -16,7 +16,7 @@ from aligner_proxy.formats.base import call_or_raise
 from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
 
 Place = tuple[object, ...]
-"""Identifies a call in a stream. Its first part is the call's group, which events end: a choice, block or item."""
+"""Identifies a call in a stream. Its first part is its group: the choice, block or item that holds it."""
 _GRAMMAR = "grammar"
 _DELTA_SUFFIX = ".delta"
 _FIELDS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -63,6 +63,7 @@ class SafeCalls:
         texts: list[CallText] = []
 
         def note(call: CallText) -> str:
+            """Record the arguments, and return them unchanged."""
             texts.append(call)
             return call.text
 
@@ -105,6 +106,7 @@ def _walk_body(body: Any, group: object, edit: Edit, *, is_piece: bool) -> Any:
     """A message or delta with `edit` applied to its calls and to `function_call`, the single call of older clients."""
 
     def walk_call(number: int, call: Any) -> Any:
+        """The call at position `number` with `edit` applied to its arguments."""
         index = get(call, "index")
         place = (group, number if index is None else index)
         for name, field in (("function", "arguments"), ("custom", "input")):
@@ -126,6 +128,7 @@ class MessagesCalls:
     """Blocks of type `tool_use` in a Messages response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
+        """The message or event with `edit` applied."""
         kind = kind_of(value)
         if kind == "content_block_start":
             return put(value, "content_block", _walk_block((get(value, "index"),), get(value, "content_block"), edit))
@@ -158,6 +161,7 @@ class ResponsesCalls:
     """Items of type `function_call` and `custom_tool_call` in a Responses response."""
 
     def walk(self, value: Any, edit: Edit) -> Any:
+        """The response or event with `edit` applied."""
         kind = kind_of(value)
         place = (get(value, "output_index"),)
         if kind in ITEM:

@@ -62,6 +62,7 @@ def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
 
 
 def decoder(data: Mapping[str, Any]) -> ChunkDecoder:
+    """A decoder for one stream of chunks."""
     turns = base.turns(data.get("messages"))
     form = RequestedForm.from_request(data)
     return ChunkDecoder(lambda builder, index, first: builder.exchange(data, index, turns, first, form))
@@ -157,7 +158,9 @@ class ChunkDecoder:
     def __init__(self, exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
         self._exchange = exchange
         self._builders: dict[int, ChoiceBuilder] = {}
+        """By index of the choice."""
         self._first: object = None
+        """The first item of the stream; None before it has come."""
 
     def feed(self, item: Any) -> list[StreamEvent]:
         """The item as one event."""
@@ -210,7 +213,8 @@ class ChunkDecoder:
         return None
 
     def empty_event(self, delivered: Sequence[Any], received: Any) -> object:
-        """A chunk of a choice that has not ended, with the head of its other chunks; None without such a choice."""
+        """A chunk that adds an empty text to a choice that has not ended; None without such a choice."""
+        # from the last chunk back, so that the end of a choice is met before its earlier chunks
         finished_indices: set[object] = set()
         for chunk in chain(reversed(delivered), (received,)):
             for choice in getattr(chunk, "choices", None) or ():
@@ -229,14 +233,14 @@ class ChunkDecoder:
 
 
 def _replace_piece(choice: Any, remaining_pieces: Iterator[str]) -> Any:
-    """The choice with the next piece as its text; the same object if it has no text, or the same one."""
+    """The choice with the next piece as its text; the same object if it has no text, or already this one."""
     old = choice_text(choice)
     new = next(remaining_pieces) if old else old
     return choice if new == old else with_choice_text(choice, new)
 
 
 def _empty_chunk(chunk: Any, choice: Any) -> Any:
-    """A copy of a chunk with nothing but its head and an empty text of this choice."""
+    """A copy of a chunk with only the fields that all chunks share (`_HEAD`) and an empty text of this choice."""
     copy = chunk.model_copy()
     for name, value in chunk:
         if name not in _HEAD and value is not None:
@@ -257,7 +261,7 @@ def _body_name(choice: Any) -> str | None:
 
 
 def _content(choice: Any) -> object:
-    """What stands in the place of a choice's text: a text, parts of any kind, or None."""
+    """The content of a choice: a text, parts of any kind, or None."""
     name = _body_name(choice)
     return getattr(choice, "text", None) if name is None else getattr(choice, name).content
 

@@ -1,9 +1,10 @@
 """Second copies of an answer: fields beside it that quote it, point into it or encode it.
 
-An edit makes such a field wrong, and a quotation would deliver what the edit removed. They are known by their form, not
-by a provider's names for them. `describes` finds pointers and encodings, such as offsets of citations and token ids;
-`quotes` finds whole sentences of the answer. Of an edited answer, `drop_copies` removes all three; `RemovedText` knows
-what the edit took out. A copy that a client needs as it is, such as a tool call's arguments, raises `CopyStays`.
+An edit makes such a field wrong, and a quotation would deliver what the edit removed. Such fields are found by their
+form, not by a provider's names for them. `describes` finds pointers and encodings, such as offsets of citations and
+token ids; `quotes` finds whole sentences of the answer. Of an edited answer, `drop_copies` removes all three;
+`RemovedText` holds what the edit took out. A copy that a client needs as it is, such as a tool call's arguments,
+raises `CopyStays`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ _POINTER = re.compile(
 )
 """Names of fields that hold a place in a text."""
 _TOKENS = re.compile(r"(?i).*token.*|.*logprobs?")
+"""Names of fields that hold tokens, as text or as ids."""
 _MIN_IDS = 8
-"""Numbers in a list that stands for a text although its name does not say so."""
+"""Fewest numbers in a list that counts as token ids although its name does not say so."""
 
 _KEPT = USUAL_FIELDS | {
     "provider_specific_fields",
@@ -61,7 +63,7 @@ _KEPT = USUAL_FIELDS | {
 }
 """Fields that are kept and searched for copies; any other is dropped as a whole if it holds one."""
 ACTED_ON = (SideKind.REASONING, SideKind.TOOL_ARGUMENTS)
-"""Kinds whose text may not be changed, and shares more words with an answer."""
+"""Kinds of text on which a client or model acts: they may not be changed, and share more words with any answer."""
 
 
 def normalize(text: str) -> str:
@@ -72,9 +74,10 @@ def normalize(text: str) -> str:
 
 
 class Grams:
-    """Hashes of short stretches of texts, which show at once that most longer stretches do not stand in the texts."""
+    """Hashes of short stretches (grams) of texts, by which most longer stretches are seen not to occur in the texts."""
 
     _CHARS = 12
+    """Length of a stretch (gram)."""
     _EVERY = 5
     """A gram begins at every fifth character, so that each stretch of sixteen holds a whole one."""
 
@@ -88,9 +91,10 @@ class Grams:
         self._hashes.update(hash(text[place : place + self._CHARS]) for place in places)
 
     def may_hold(self, stretch: str) -> bool:
-        """Whether a stretch of text may stand in the texts; one that is too short always may."""
+        """Whether a stretch may occur in the texts; always True for one that is too short to tell."""
         if len(stretch) < self._CHARS + self._EVERY - 1:
             return True
+        # wherever the stretch stands, one of its first five grams begins at a place where grams were taken
         return any(hash(stretch[place : place + self._CHARS]) in self._hashes for place in range(self._EVERY))
 
 
@@ -101,7 +105,7 @@ class RemovedText:
     sentences: dict[int, dict[int, set[str]]] = field(default_factory=lambda: {_WINDOW: {}, _LONG_WINDOW: {}})
     """By window length, the removed sentences of which no such window is in `windows`, by their own length."""
     windows: dict[int, set[str]] = field(default_factory=lambda: {_WINDOW: set(), _LONG_WINDOW: set()})
-    """By length, the stretches (windows) of removed sentences that stand nowhere in what is delivered."""
+    """By length, the stretches (windows) of removed sentences that occur nowhere in what is delivered."""
     longest: int = 0
     """Characters of the longest removed sentence, without white space."""
     longest_alike: int = 0
@@ -170,7 +174,7 @@ def _windows(text: str, size: int) -> list[str]:
 
 
 def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set[str]:
-    """The stretches of these sentences that stand nowhere in what remains."""
+    """The stretches of these sentences that occur nowhere in what remains."""
     windows = {window for sentence in sentences for window in _windows(sentence, size)}
     if windows:
         windows.difference_update(remaining[start : start + size] for start in range(len(remaining) - size + 1))
@@ -178,13 +182,15 @@ def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
+    """Whether a text holds any of these stretches, all of this length."""
+    # few stretches are looked for one by one; of many, each place of the text is looked up among them
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)
     return any(text[start : start + length] in stretches for start in range(len(text) - length + 1))
 
 
 def describes(value: object, name: str = "") -> bool:
-    """Whether a value points into a text or encodes it, by the form of its numbers."""
+    """Whether a value points into a text or encodes it, as `{"start_index": 5}` or a list of token ids does."""
     if isinstance(value, list | tuple):
         if value and all(type(inner) is int for inner in value):
             return len(value) >= _MIN_IDS or _TOKENS.fullmatch(name) is not None
@@ -247,7 +253,10 @@ def drop_copies(
 
 
 def _clean(value: Any, kind: SideKind, search: _Search, *, edited: bool) -> Any:
-    """The value without copies; `kind` is that of the field that holds it, `edited` False beside an unchanged text."""
+    """The value without copies; `kind` is that of its field.
+
+    `edited` is False where the text beside the value is unchanged, so that pointers into that text stay right.
+    """
     if isinstance(value, str):
         return _clean_string(value, kind, search)
     if isinstance(value, list):

@@ -34,6 +34,7 @@ def _holds_answer(item: object) -> bool:
 
 
 def _line_holds_answer(line: str) -> bool:
+    """Whether a line holds an answer as JSON, perhaps cut off, as in an event (`data: {...}`)."""
     data = line.removeprefix("data:").strip()
     if not data.startswith(("{", "[{")):
         return False

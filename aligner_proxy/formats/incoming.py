@@ -1,7 +1,7 @@
 """Reads the conversation in a request as texts to be judged: tool results, and turns of users and assistants.
 
-System prompts are the operator's and are left out. A text is what a person could read of a message: of JSON its
-strings.
+System prompts are the operator's and are left out. A text is what a person could read of a message; of JSON,
+these are its strings.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class IncomingText:
     place: str
     """The field of the request and the message's number in it, such as `messages.3`."""
     position: int
+    """The message's number in its field."""
     text: str = field(repr=False)
 
 

@@ -65,6 +65,7 @@ def write_body(edited: Any, body: Any) -> Any:
 
 
 def _read_choice(choice: dict[str, Any]) -> Any:
+    """The object of LiteLLM for a choice of a chat completion, and for its message."""
     message = choice.get("message")
     return _fill(Choices, choice | ({"message": _fill(Message, message)} if isinstance(message, dict) else {}))
 

@@ -54,7 +54,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 def apply(response: Any, outcomes: Sequence[Outcome]) -> Any:
     """A copy of the message with the corrected texts, or the same message if there are none.
 
-    A block of which no text is left goes, since a client could not send an empty one back.
+    A block of which no text is left is removed, since a client could not send an empty one back.
     """
     texts = corrected_texts(outcomes)
     if not texts:
@@ -93,15 +93,22 @@ class MessagesDecoder:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
+        """The request."""
         self._turns = _turns(data)
         self._splitter = sse.FrameSplitter()
         self._builder = ChoiceBuilder()
+        """What the events so far say about the message, without its texts."""
         self._begun_blocks: set[int] = set()
+        """Indices of the blocks whose first event has come."""
         self._blocks: dict[int, ContentBlock] = {}
+        """By index of the block."""
         self._numbers: dict[int, int] = {}
+        """By index of a block, the number of its text."""
         self._texts: list[GrowingText] = []
+        """The texts of the blocks, by the number of the text."""
         self._form = RequestedForm.from_request(data)
         self._has_events = False
+        """Whether any event other than a comment has come."""
 
     def feed(self, item: object) -> list[StreamEvent]:
         return [self._read_frame(frame) for frame in self._splitter.feed(item)]
@@ -111,12 +118,12 @@ class MessagesDecoder:
         return [self._read_frame(frame) for frame in self._splitter.flush()]
 
     def exchange(self, index: int) -> Exchange:
-        """A block so far."""
+        """The exchange of a block with its text so far."""
         builder = replace(self._builder, pieces=self._texts[index] if self._texts else GrowingText())
         return builder.exchange(self._data, index, self._turns, None, self._form)
 
     def facts(self, index: int) -> Exchange:
-        """A block without its text."""
+        """The exchange of a block without its text."""
         return self._builder.exchange(self._data, index, self._turns, None, self._form)
 
     @property
@@ -163,6 +170,7 @@ class MessagesDecoder:
         pieces: list[tuple[int, str]] = []
 
         def note(block: int, piece: str) -> str:
+            """Record a piece of a block's text, and return it unchanged."""
             if piece:
                 pieces.append((self._number_text(block), piece))
                 self._texts[pieces[-1][0]].append(piece)

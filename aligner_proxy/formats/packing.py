@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 _Path = tuple[str | int, ...]
+"""Field names and list indices that lead to one value in a chunk."""
 Paths = tuple[_Path, ...]
 _MAX_DIFFERENCES = 4
 """With more values that differ, a chunk is stored as it is."""
@@ -30,6 +31,7 @@ class PackedChunk:
 
     template: Any
     paths: Paths
+    """Where the values that differ belong, in the order of `values`."""
     values: tuple[object, ...]
 
     def unpack(self) -> object:
@@ -45,7 +47,9 @@ class Packer:
 
     def __init__(self) -> None:
         self._template: BaseModel | None = None
+        """The last chunk that was not packed, to which the next ones are compared; None before the first."""
         self._paths: Paths = ()
+        """The paths of the last packed chunk."""
 
     def pack(self, chunk: object) -> object:
         """Return the chunk as its differences from the template.
@@ -98,6 +102,7 @@ def _compare_models(new: BaseModel, old: BaseModel, path: _Path, differences: li
 def _compare_lists(
     new: Sequence[object], old: Sequence[object], path: _Path, differences: list[tuple[_Path, object]]
 ) -> None:
+    """Compare two lists of the same length, as `_compare` does with their elements."""
     if len(new) != len(old):
         raise _TooDifferent
     for index, (value, other) in enumerate(zip(new, old, strict=True)):
@@ -109,7 +114,7 @@ def _private(model: BaseModel) -> object:
 
 
 def _set(chunk: Any, template: Any, path: _Path, value: object) -> None:
-    """Set a value in a copy of the template; objects on the path that it still shares are copied first."""
+    """Set a value in a copy of the template; first copy the objects on the path that both still share."""
     for step in path[:-1]:
         inner = _get(chunk, step)
         original = _get(template, step)
@@ -126,6 +131,7 @@ def _get(parent: Any, step: str | int) -> Any:
 
 
 def _set_child(parent: Any, step: str | int, value: object) -> None:
+    """Set an element of a list or a field of a model."""
     if isinstance(step, int):
         parent[step] = value
     else:

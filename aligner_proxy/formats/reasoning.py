@@ -98,6 +98,7 @@ class SafeReasoning:
         return self._wire.remove_reasoning(data, remaining)
 
     def open_stream(self, data: Mapping[str, Any], *, drop: bool) -> SafeReasoningStream:
+        """A reader of one stream, which also removes the reasoning if `drop`."""
         decoder = AnswerDecoder(self._wire.decoder(data), data, drop=drop)
         return SafeReasoningStream(self._form.open_stream(data, drop=drop), decoder, NotPutIn if drop else Unreadable)
 
@@ -113,6 +114,7 @@ class SafeReasoningStream:
         self._decoder = decoder
         self._failure = failure
         self._tagged_pieces = 0
+        """Number of events with reasoning between tags."""
 
     def feed(self, item: object) -> list[object]:
         """The items to pass on in place of `item`; raises the `failure` given at construction."""
@@ -120,6 +122,7 @@ class SafeReasoningStream:
         return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
+        """The remaining items when the stream has ended; raises the `failure` given at construction."""
         items = call_or_raise(self._failure, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
         return self._pass_events([*events, *self._decoder.flush()])
@@ -148,6 +151,7 @@ class SafeReasoningStream:
 
     @property
     def texts(self) -> dict[int, str]:
+        """The reasoning so far, by choice, with that between tags."""
         texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
         return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_pieces else {})
 
@@ -174,15 +178,17 @@ class _CollectedReasoning:
 
     def __init__(self) -> None:
         self._texts: dict[int, GrowingText] = defaultdict(GrowingText)
+        """By choice."""
         self._breaks: set[int] = set()
         """Choices whose next piece begins a new part."""
         self.size = 0
+        """Number of pieces."""
 
     def add(self, index: int, piece: str) -> None:
         """Add a piece to the reasoning of a choice; beyond `_MAX_PIECES` pieces are ignored."""
         if piece and self.size < _MAX_PIECES:
             self.size += 1
-            # nothing separates the first part from what is not there
+            # the first part has none before it to be separated from
             if index in self._breaks and index in self._texts:
                 self._texts[index].append(_BETWEEN)
             self._breaks.discard(index)
@@ -223,12 +229,15 @@ class ChatReasoning:
 
 
 class _ChatReasoningStream(_CollectedReasoning):
+    """Reader of a stream of chunks; with `drop`, removes reasoning, but no signed fields if `keeps_signed`."""
+
     def __init__(self, *, drop: bool, keeps_signed: bool) -> None:
         super().__init__()
         self._drop = drop
         self._keeps_signed = keeps_signed
 
     def feed(self, item: Any) -> list[object]:
+        """Record the reasoning in a chunk; return the chunk, or what is left of it, or nothing."""
         if getattr(item, "choices", None) is None:
             return [item]
         for choice in item.choices:
@@ -333,10 +342,13 @@ class MessagesReasoning:
 
 
 class _MessagesReasoningStream(_CollectedReasoning):
+    """Reader of a stream of Messages; with `drop`, removes thinking blocks and renumbers the others."""
+
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
         self._splitter = sse.FrameSplitter()
         self._numbers = RemainingNumbers(enabled=drop)
+        """New numbers of the blocks that remain."""
 
     def feed(self, item: object) -> list[object]:
         frames = self._splitter.feed(item)
@@ -382,12 +394,16 @@ class ResponsesReasoning:
 
 
 class _ResponsesReasoningStream(_CollectedReasoning):
+    """Reader of a stream of Responses; with `drop`, removes reasoning items and renumbers the others."""
+
     def __init__(self, *, drop: bool) -> None:
         super().__init__()
         self._drop = drop
         self._numbers = RemainingNumbers(enabled=drop)
+        """New numbers of the items that remain."""
 
     def feed(self, item: object) -> list[object]:
+        """Record the reasoning in an event; return the event with its new number, or nothing if it is removed."""
         kind = kind_of(item)
         if kind in _DELTAS and isinstance(get(item, "delta"), str):
             self.add(0, get(item, "delta"))

@@ -224,6 +224,7 @@ class _OutputPart:
 
     @property
     def text(self) -> str:
+        """The text of the part: its pieces or, without pieces, the whole text."""
         return self.joined_pieces if self.pieces else self.whole or ""
 
 
@@ -234,21 +235,27 @@ class ResponsesDecoder:
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
+        """The request."""
         self._turns = _turns(data)
         self._builder = ChoiceBuilder()
+        """What the events so far say about the response, without its texts."""
         self._numbers: dict[TextPlace, int] = {}
+        """By place, the number of the part."""
         self._parts: list[_OutputPart] = []
+        """The parts, by their number."""
         self._response: list[str] | None = None
-        """Texts of the first event that contains a whole response with texts."""
+        """Texts of the first event that contains a whole response with texts; None before such an event."""
         self._form = RequestedForm.from_request(data)
         self._unplaced = False
         """Whether some event did not say which part it belongs to, so that parts cannot be followed."""
         self._disagrees = False
         """Whether a whole text differed from the pieces before it."""
         self._has_events = False
+        """Whether any item has a type, as events have."""
         self._first_response: ResponsesAPIResponse | None = None
         """The response as the stream began; a copy, since LiteLLM writes its own id into those that are delivered."""
         self._is_complete = False
+        """Whether the event that ends the response has come."""
 
     def feed(self, item: object) -> list[StreamEvent]:
         """The item as one event."""
@@ -264,6 +271,7 @@ class ResponsesDecoder:
         wholes: list[int] = []
 
         def note(place: TextPlace, text: str, is_piece: bool) -> str:
+            """Record a text of the event, and return it unchanged."""
             if text and is_piece:
                 pieces.append((self._number(place), text))
                 self._parts[pieces[-1][0]].pieces.append(text)
@@ -294,6 +302,7 @@ class ResponsesDecoder:
         return self._exchange(index, GrowingText())
 
     def _exchange(self, index: int, pieces: GrowingText) -> Exchange:
+        """The exchange of the part with this number and these pieces."""
         inconsistent = self._builder.inconsistent or self._unplaced
         builder = replace(self._builder, pieces=pieces, inconsistent=inconsistent)
         return builder.exchange(self._data, index, self._turns, None, self._form)
@@ -404,6 +413,7 @@ class ResponsesDecoder:
         remaining_pieces = iter(pieces)
 
         def edit(place: TextPlace, text: str, is_piece: bool) -> str:
+            """The new text at a place: the next piece, or the whole text of the part there."""
             if not text:
                 return text
             return next(remaining_pieces) if is_piece else wholes.get(self._numbers[place], text)
@@ -423,7 +433,7 @@ decoder = ResponsesDecoder
 def opens_answer(event: object) -> bool:
     """Whether an event has no text of the answer yet.
 
-    It begins a response, an empty message or an empty text part, holds reasoning, or is the upstream's heartbeat.
+    Such an event begins a response, an empty message or an empty text part, holds reasoning, or is a heartbeat.
     """
     kind = kind_of(event)
     if kind in BEGINNING:
@@ -454,7 +464,8 @@ def _whole_items(delivered: Iterable[object]) -> list[object] | None:
             open_indices.discard(last_index)
         else:
             open_indices.add(last_index)
-    # the event that begins an item does not hold what follows in the item
+    # The event that begins an item does not hold what follows in it, so only the last item may be unfinished. The
+    # indices must be 0, 1, 2, ..., so that no item is missing.
     is_whole = open_indices <= {last_index} and [*items] == [*range(len(items))]
     return [*items.values()] if is_whole else None
 
@@ -478,6 +489,7 @@ def _texts(response: object) -> list[tuple[TextPlace, str]]:
     texts: list[tuple[TextPlace, str]] = []
 
     def note(place: TextPlace, text: str, _is_piece: bool) -> str:
+        """Record a text of the response, and return it unchanged."""
         if text:
             texts.append((place, text))
         return text

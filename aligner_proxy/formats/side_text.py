@@ -41,6 +41,7 @@ _REASONING = "reasoning"
 Path = tuple[object, ...]
 """Path to a string: field names and, for list elements, their `index` or "*" without one."""
 SideString = tuple[SideKind, Path, str]
+"""The kind of a string, the path to it, and the string."""
 
 _BY_NAME = {
     **dict.fromkeys(
@@ -58,7 +59,7 @@ _BY_TYPE = (
     (re.compile(r"(response\.)?(.*_call|.*tool_use|input_json_delta|.*_call_.*)(\..*)?"), SideKind.TOOL_ARGUMENTS),
 )
 BESIDE = "beside"
-"""Field of what another gateway sent with an answer, which is no part of ours."""
+"""Field with what another gateway sent beside its answer; it does not belong to ours."""
 USAGE = "usage"
 """Field of the account of tokens."""
 USUAL_FIELDS = frozenset(
@@ -72,7 +73,7 @@ USUAL_FIELDS = frozenset(
         *("reasoning_items", "reasoning_details", "thinking", "signature", "input", "arguments"),
     }
 )
-"""Fields that every answer may have; what stands in others was added by somebody."""
+"""Fields that every answer may have; any other was added by a provider or gateway."""
 _MARKS = ("type", "index", "output_index", "content_index", "summary_index")
 """Fields that identify which part of a response an event belongs to."""
 
@@ -122,7 +123,7 @@ def readable_prose(text: str) -> str:
 
 
 def has_prose_outside_literals(text: str) -> bool:
-    """Whether a text of JSON holds prose that is none of its strings, such as a list of words."""
+    """Whether a text of JSON holds prose outside its strings, or a list of words that together are prose."""
     texts = {literal.text for literal in prose_literals(text)}
     return any(is_prose(reading) and reading not in texts for reading in _readings(decode_percent(text)))
 
@@ -173,6 +174,7 @@ def _collect_fields(
 ) -> None:
     """Append the strings of an object, including field names that its class does not declare."""
     kind = type_kind(pairs, kind)
+    # among token probabilities even short names count, since together they spell out a text
     spelt = _SPELLING in path
     for name, inner in pairs:
         # a field name may be chosen by the model, and then hold a sentence
@@ -269,11 +271,15 @@ class SideText:
         self.kind = kind
         self.path = path
         self.pieces: list[str] = []
+        """The pieces so far, in order; of a long text without prose only its end."""
         self.is_released = False
         """Whether the text so far may be delivered."""
         self._chars = 0
+        """Characters in `pieces`."""
         self._count_letters = 0
+        """Letters so far, counted until there are enough for prose."""
         self._has_gap = False
+        """Whether the text has white space, or letters beyond ASCII, which some scripts write without it."""
 
     def add(self, piece: str) -> None:
         """Add a piece; an exact repetition of the last piece is ignored."""
@@ -298,7 +304,10 @@ class SideText:
         return self._has_gap and self._chars >= SHORTEST_PROSE and self._count_letters >= _MIN_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
-        """The prose in this side text that is not part of a delivered text; empty if there is none."""
+        """The prose in this side text that is not part of a delivered text; empty if there is none.
+
+        If `streamed`, its pieces may be parts of one sentence; otherwise each piece is read alone.
+        """
         texts = tuple(delivered)
         joined = "".join(self.pieces)
         if any(joined in text for text in texts):
@@ -336,7 +345,9 @@ class SideTextReader:
     def __init__(self, *, streamed: bool) -> None:
         self._streamed = streamed
         self._texts: dict[Path, SideText] = {}
+        """All texts so far, by path."""
         self._grown_texts: dict[Path, SideText] = {}
+        """The texts that grew since `take_grown` was called last, by path."""
 
     def read(
         self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()
@@ -365,6 +376,7 @@ class SideTextReader:
         return grown_kinds
 
     def _add(self, kind: SideKind, path: Path, text: str) -> None:
+        """Add a piece to the side text at a path."""
         if path not in self._texts:
             self._texts[path] = SideText(kind, path)
         self._texts[path].add(text)

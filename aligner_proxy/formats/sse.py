@@ -46,7 +46,7 @@ class EventFrame:
         return _with_data(self.item, event) if isinstance(self.item, bytes) else event
 
     def with_index(self, index: object) -> object:
-        """The frame in its original form, of the block with this index."""
+        """The frame in its original form, with this index as that of its block."""
         event = self.event or {}
         return self.item if event.get("index") == index else self.with_event({**event, "index": index})
 
@@ -56,8 +56,13 @@ class FrameSplitter:
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        """The beginning of an event whose end has not arrived."""
 
     def feed(self, item: object) -> list[EventFrame]:
+        """Read an item, bytes or one of LiteLLM's dicts; return the frames that it completes.
+
+        Raises `Unreadable` if an event is too long.
+        """
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
         if not isinstance(item, bytes):
@@ -119,7 +124,9 @@ class LastEventKeeper:
 
     def __init__(self) -> None:
         self._last_event: list[object] = []
+        """The event kept back, alone in the list; empty if none is."""
         self._ending = b""
+        """The last bytes of the stream so far (`stream_tail`)."""
 
     @property
     def is_between_events(self) -> bool:

@@ -23,6 +23,7 @@ def exchanges(data: Mapping[str, Any], response: object) -> list[Exchange]:
 
 
 def decoder(data: Mapping[str, Any]) -> chat.ChunkDecoder:
+    """A decoder for one stream of chunks."""
     form = RequestedForm.from_request(data)
     return chat.ChunkDecoder(lambda builder, index, first: _exchange(builder, data, index, first, form))
 

@@ -18,7 +18,7 @@ _NAMES = ("think", "thinking", "budget:thinking")
 _OPENING_TAGS = tuple(f"<{name}>" for name in _NAMES)
 _CLOSING_TAGS = tuple(f"</{name}>" for name in _NAMES)
 OPENING = re.compile(rf"\s*(?:{'|'.join(_OPENING_TAGS)})")
-"""How a text begins that begins with reasoning."""
+"""The beginning of a text that begins with reasoning: white space and an opening tag."""
 _CLOSING = re.compile("|".join(_CLOSING_TAGS))
 
 
@@ -91,7 +91,7 @@ class ThinkTagReader:
         return reasoning
 
     def end(self) -> None:
-        """Take undecided characters for a part of the answer, since no more of the text will come in time."""
+        """Count undecided characters as a part of the answer, since no more of the text will come in time."""
         self.is_answer = self.is_answer or not self._is_inside
 
     def _find_tag(self, position: int) -> re.Match[str] | None:

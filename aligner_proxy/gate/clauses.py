@@ -20,7 +20,7 @@ _CONNECTIVE_WORDS = (
     r"und|aber|oder|weil|obwohl|während|falls|wenn|dass|et|mais|ou|donc|parce|quoique|tandis|qui|"
     r"y|pero|porque|aunque|mientras|que|e|perché|che|maar|omdat"
 )
-# What stands in brackets, such as a source, belongs to the clause before it.
+# What is in brackets, such as a source, belongs to the clause before it.
 _BOUNDARY = re.compile(
     rf"\([^()\n]*\)|(?P<end>[,;:\u2013\u2014\u2026]+\s+|\s+[-\u2013\u2014]\s+|\s+(?=(?:{_CONNECTIVE_WORDS})\s))",
     re.IGNORECASE,
@@ -30,12 +30,13 @@ _WORD = re.compile(r"[\w%€$£°]+(?:[.,:'\u2019/@-]\w+)*")
 
 
 def unchanged_clauses(original: str, rewritten: str) -> str:
-    """The clauses of a sentence whose words occur consecutively in the rewritten one; empty if there are none."""
+    """The clauses of `original` whose words occur consecutively in `rewritten`, as one text; empty without any."""
     new_words = _words(rewritten)
     return " ".join(clause for clause in _split_clauses(original) if _occurs_in(_words(clause), new_words))
 
 
 def _split_clauses(sentence: str) -> list[str]:
+    """The clauses of a sentence, which add up to it; each is cut behind its boundary, but never inside brackets."""
     bounds = [0, *(match.end() for match in _BOUNDARY.finditer(sentence) if match["end"]), len(sentence)]
     return [sentence[start:end] for start, end in pairwise(bounds) if start < end]
 

@@ -21,8 +21,8 @@ from aligner_proxy.text.structure import Segment
 MIN_CHARS = 400
 """A shorter beginning is not closed, because reading it again is cheaper."""
 MAX_CHARS = 1_200
-"""A longer rest is closed before any sentence or line: whoever opens brackets or items without end would have it all
-read again for each edit, and few facts are as long."""
+"""A longer rest is closed before any sentence or line, even inside open brackets or items: otherwise a text that never
+closes them would all be read again for each edit. Few facts are as long."""
 _NEAR_CHARS = 400
 """Maximum length of a quotation in characters."""
 _PLAIN_BEGINNING = re.compile(r"(?:[*_~`$<(\[\"\u201c\u201e\u00ab]{1,4})?[^\W\d_](?![.)])")
@@ -38,7 +38,7 @@ _OPEN = re.compile(
 def find_last_closable(
     before: TextFacts, upstream_pieces: Sequence[Segment], pieces: Sequence[Segment], count: int, edits: EditEffects
 ) -> tuple[int, bool]:
-    """The number of the last segment before which the open rest can be closed, and whether it begins a row of a table.
+    """Where the open rest can be closed: (number of the last segment before which it can, whether that begins a row).
 
     Only the first `count` segments are looked at; the number is 0 if there is none. `upstream_pieces` are the segments
     as the upstream wrote them, `pieces` those of the undisguised text.
@@ -68,9 +68,13 @@ class _ClosableOutline:
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool) -> None:
         self._outline = outline = Outline(pieces, in_table=in_table)
         self.rows = outline.rows
+        """Segments that begin a row of a table outside of all items."""
         self.fresh = {*outline.fresh, *outline.rows}
+        """Segments before which the text may be closed: they begin a line outside of all items, perhaps a table row."""
         self._line_numbers = [index for index, line in enumerate(outline.lines) for _ in line.segments]
+        """By segment, the number of its line."""
         self._in_tables = {line.segments.start for table in outline.tables for line in (*table.head, *table.rows)}
+        """First segments of all lines of tables."""
 
     def may_be_cut(self, number: int) -> bool:
         """Whether little is lost if the lists that are open before this segment end there."""
@@ -108,8 +112,8 @@ def _stands_apart(before: TextFacts, pieces: Sequence[Segment], number: int) -> 
 def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     """Whether the gate need not read this beginning of a growing answer again.
 
-    That is so if no rule about lost content objects to the candidate, and it ends with a line if the original does and
-    has the same list items and table rows.
+    It need not if no rule about lost content objects to the candidate, and if the candidate ends with a line where the
+    original does and has the same list items and table rows.
     """
     if any(name in KEEPS and rule(candidate) for name, rule in rules.items()):
         return False

@@ -40,7 +40,8 @@ def complete_edits(
 ) -> EditEffects:
     """Complete the edits of `effects`, as the gate judges and delivers them.
 
-    Segments before `first_open` have gone out; the segments `before` are removed. The text may begin `in_table`.
+    Segments before `first_open` have gone out; those in `before` were removed by earlier edits. The text may begin
+    `in_table`, that is, with a further row of a table.
     """
     touched = (SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
     if not any(part.effect in touched for parts in effects.values() for part in parts):
@@ -51,7 +52,7 @@ def complete_edits(
 
 
 def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
-    """The edit without its final white space, which goes out with the next segment."""
+    """The edit without its final white space, which is sent with the next segment."""
     last = pieces[edit.last - 1]
     text = edit.text.rstrip()
     # a sign behind the white space belongs to the next segment (pair_completion.py)
@@ -78,10 +79,15 @@ class _EditCompletion:
         self._original = original
         self._pieces = pieces
         self._effects = effects
+        """The edits as proposed, each with its effects."""
         self._removed = removed
+        """Numbers of the segments of which nothing stays, before completion."""
         self._first_open = first_open
+        """Number of the first segment that has not gone out."""
         self._items = {item.first: item for item in outline.items}
+        """The list items, by the number of their first segment."""
         self._completion: ListCompletion = outline.complete_removal(removed, first_open)
+        """What must be removed as well, and what stays of removed segments."""
 
     def complete(self) -> EditEffects:
         """All edits, completed; those that need no completion are unchanged."""
@@ -104,7 +110,10 @@ class _EditCompletion:
         return result
 
     def _merge_runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
-        """Ranges of adjacent segments that are removed or changed together, each with its edits."""
+        """Ranges of adjacent segments that are removed or changed together, each with its edits.
+
+        `more` are the segments that are removed, or partly stay, although no edit says so.
+        """
         stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._effects]
         stretches += [(i, i + 1, []) for i in more]
         merged: list[tuple[int, int, list[Edit]]] = []
@@ -118,7 +127,7 @@ class _EditCompletion:
         return [(range(first, last), edits) for first, last, edits in merged]
 
     def _mends_marks(self, edit: Edit) -> bool:
-        """Whether a marker in the rewritten text is missing or has another number."""
+        """Whether a marker in the rewritten text is missing or has another number, and so must be corrected."""
         indices = [part.index for part in self._effects[edit] if part.effect is SegmentStatus.REWRITTEN]
         if not any(i in self._items or self._mark_above(i) for i in indices):
             return False
@@ -144,7 +153,10 @@ class _EditCompletion:
         return texts | {i: text for i, text in self._completion.kept_texts.items() if i in covered}
 
     def _texts_by_segment(self, edit: Edit) -> dict[int, str] | None:
-        """The new text of each segment that the edit continues; None if it does not follow their order."""
+        """The new text of each segment that the edit continues, by the words in common (`match_heirs`).
+
+        None if the new texts do not follow the order of the segments.
+        """
         lead = edit.text[: len(edit.text) - len(edit.text.lstrip())]
         in_line = edit.first > 0 and "\n" not in lead  # its leading space is then not indentation
         new = [piece for piece in split(edit.text.lstrip() if in_line else edit.text) if piece.text.strip()]

@@ -41,6 +41,7 @@ _T = TypeVar("_T")
 
 
 _Read = Callable[[str], Any]
+"""A reader: is given a text and returns the facts of one kind in it, such as a set of numbers."""
 _LINE_CHARS = 200
 """Characters at the start of a line that suffice to recognise a heading, a row, an item or a speaker."""
 
@@ -50,7 +51,9 @@ class _Form:
     """How to join the facts of two consecutive texts."""
 
     join: Callable[[Any, Any], Any] = operator.or_
+    """Is given the facts of the first and of the second text, and returns those of both."""
     by_line: bool = False
+    """Whether facts depend on the beginning of their line, so that only whole lines can be read."""
 
 
 _SET = _Form()
@@ -119,6 +122,7 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
     if places is None:
         return None
     edits = []
+    # the end of the last unflagged run: as offset in `edited`, as offset in `original`, as number of segments
     at = 0
     start = 0
     first = 0
@@ -134,6 +138,7 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
 
 
 def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Iterator[range]:
+    """Yield the numbers of consecutive unflagged segments, run by run."""
     for flag, run in groupby(range(len(pieces)), key=lambda i: flagged[i]):
         members = list(run)
         if not flag:
@@ -150,6 +155,7 @@ def _find_runs(
     text for the runs that follow.
     """
     places = []
+    # where the last run that was found ends: in `edited`, and in `original`
     at = 0
     start = 0
     for run in unflagged_runs:
@@ -200,6 +206,7 @@ def edits_by_comparison(original: str, pieces: Sequence[Segment], edited: str) -
     """Edits between two texts when flags are unknown: everything between equal segments is an edit."""
     new = split(edited)
     edits = []
+    # numbers of the segments after the last equal ones, in the original and in the edited text
     behind_last = (0, 0)
     for old_at, new_at in [*_equal_segments([p.text for p in pieces], [p.text for p in new]), (len(pieces), len(new))]:
         ends = (
@@ -235,6 +242,7 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
 
 
 def _common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
+    """Number of elements at the beginning that are equal in both."""
     pairs = zip(old, new, strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
 
@@ -248,6 +256,7 @@ def independent_groups(edits: Sequence[Edit], pieces: Sequence[Segment]) -> list
     removed_by = {
         pieces[i].text.strip(): number for number, edit in enumerate(edits) for i in range(edit.first, edit.last)
     }
+    # a union-find forest: edits with the same root belong to one group
     parent = list(range(len(edits)))
     for number, edit in enumerate(edits):
         # an edit that inserts what another one removes joins that one's group; all others stay in their own
@@ -307,7 +316,7 @@ class Part:
 
 
 def trace_effects(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) -> tuple[Part, ...]:
-    """The effect of `edit` on every segment it covers; `is_removable` says which segments of the text may go."""
+    """The effect of `edit` on every segment it covers; `is_removable` says of each segment of the text if it may go."""
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     # too many to compare; STAYS is the strictest status, because then every fact has to survive
@@ -425,7 +434,9 @@ class TextFacts:
     def __init__(self, text: str, closed: ClosedText = NOTHING_CLOSED) -> None:
         self.text = text
         self.closed = closed
+        """The closed beginning before `text`; empty for a text that does not grow."""
         self._facts: dict[_Read, Any] = {}
+        """The facts read so far, by reader."""
 
     @property
     def whole(self) -> str:
@@ -476,6 +487,7 @@ class ClosedAnswer:
     chars: int = 0
     """Length in the original; `before` is the undisguised text."""
     pieces: list[Segment] = field(default_factory=list)
+    """Segments of `before`."""
     removed: set[int] = field(default_factory=set)
     """Segments of which nothing is left."""
     open_halves: OpenHalves = field(default_factory=dict)
@@ -501,6 +513,7 @@ class ClosedAnswer:
 
 
 NOTHING = ClosedAnswer()
+"""The closed beginning of an answer that does not grow: empty."""
 
 
 @dataclass(frozen=True)
@@ -508,9 +521,12 @@ class Candidate:
     """The original with some of the changes applied; for a growing answer, only the open rest after `closed`."""
 
     before: TextFacts
+    """The original, undisguised."""
     pieces: Sequence[Segment]
+    """Segments of `before`."""
     objectives: Sequence[Objective]
     changes: Sequence[EditGroup]
+    """The changes that are applied."""
     sources: Sequence[str] = ()
     """Texts from plugins; facts that they contain do not count as invented."""
     closed: ClosedAnswer = NOTHING
@@ -593,6 +609,7 @@ class Candidate:
 
     @cached_property
     def _dictated(self) -> list[str]:
+        """The sentences that objectives quote for the answer to use."""
         return structure.dictated_texts(self._objective_texts)
 
     @cached_property

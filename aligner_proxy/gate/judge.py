@@ -83,12 +83,15 @@ _verdict_cache: LRUCache[tuple[str, Correction, Policy], Verdict] = LRUCache(_CA
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What may be delivered. `edits` counts the proposed edits; `dropped` names a rule for each refused edit."""
+    """What may be delivered."""
 
     text: str
     reason: str | None = None
+    """Why edits were refused, such as `gate_lost_number`, or `gate_partly:lost_number` if others passed; else None."""
     edits: int = 0
+    """Number of proposed edits."""
     dropped: tuple[str, ...] = ()
+    """For each refused edit, the name of the rule that it broke."""
     renumbered: int = 0
     """Number of list markers and references renumbered because items were removed; these are not edits."""
     removed_segments: frozenset[int] = field(default=frozenset(), compare=False)
@@ -150,10 +153,10 @@ class ReleasedAnswer:
 def judge_next(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: ReleasedAnswer, policy: Policy
 ) -> tuple[str | None, EditEffects]:
-    """The rule that one more edit of a growing answer breaks, or None, and the completed edits to send.
+    """Judge one more edit of a growing answer: (the rule that it breaks, or None; the completed edits to send).
 
-    `original` is the answer so far; `segments` are its verdicts. List numbers are not updated here. Only the open rest
-    after `released.closed` is read. Afterwards this extends `released.closed` if possible.
+    `original` is the answer so far; `segments` holds the detector's verdicts on it. List numbers are not updated here.
+    Only the open rest after `released.closed` is read. Afterwards this extends `released.closed` if possible.
     """
     closed = released.closed
     first = len(closed.pieces)
@@ -191,7 +194,9 @@ class _GateCase:
     pieces: Sequence[Segment]
     policy: Policy
     changes: tuple[EditGroup, ...]
+    """The edits, in groups that are kept or dropped together."""
     rules: Mapping[str, Rule]
+    """The rules that apply, by name, in reporting order."""
     torn: frozenset[Edit] = frozenset()
     """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
@@ -231,7 +236,7 @@ class _GateCase:
         released: ReleasedAnswer | None = None,
         brief: frozenset[int] = frozenset(),
     ) -> _GateCase:
-        """Build the case of some edits. Edits that have already gone out are included but not judged."""
+        """The case of these edits and of those `released`, which are not judged again; `flagged` is None if unknown."""
         released = released or ReleasedAnswer(closed=NOTHING)
         closed = released.closed
         open_edits = released.open_edits

@@ -47,7 +47,9 @@ class _PairCompletion:
         self._pieces = pieces
         self._around = around
         self._halves = read_halves(text, pieces, around.open_halves)
+        """Every sign of a pair in the text, in order."""
         self._starts = [half.start for half in self._halves]
+        """Offsets of the halves, in order, for binary search."""
 
     def complete(self, edit: Edit, parts: Sequence[Part]) -> Edit:
         """The edit with the halves that it lacks."""
@@ -67,9 +69,10 @@ class _PairCompletion:
         return replace(edit, text=f"{body[:start]}{leading}{body[start:]}{closing}{gap}{opening}")
 
     def is_torn(self, edit: Edit) -> bool:
-        """Whether the edit's text has a single half that is not required, and that the replaced text does not have."""
+        """Whether the edit's text has half a pair that is neither required nor alone in the replaced text."""
         old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
         old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
+        # the difference holds only the halves of which the edit has more
         return bool(Counter(_half_key(half) for half in _single_halves(edit.text)) - old)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
@@ -131,9 +134,10 @@ class _PairCompletion:
 
 
 def _single_halves(text: str) -> list[Half]:
+    """The halves in a text whose other half is not in it."""
     return [half for half in read_halves(text, split(text)) if half.partner is None]
 
 
 def _half_key(half: Half) -> tuple[str, bool]:
-    """A key that two halves share if either may stand for the other."""
+    """(kind, whether the sign itself shows that it opens): equal for two halves that may replace each other."""
     return half.kind, half.opens and half.has_sides

@@ -1,4 +1,4 @@
-"""Sentences that look like repetitions and are none: parallel facts, and refrains.
+"""Sentences that look like repetitions but are not: parallel facts, and refrains.
 
 Objectives about brevity have the detector flag sentences of one form. "The bakery opens at 7. The bakery on Mill Lane
 opens at 8." says two things, and a line that comes again between others is a refrain.
@@ -27,7 +27,9 @@ class BrevityFlags:
     def __init__(self, sentences: Sequence[str], flagged: Collection[int]) -> None:
         self._sentences = sentences
         self._flagged = flagged
+        """Numbers of the flagged sentences."""
         self._verdicts: dict[int, bool] = {}
+        """By number, whether a sentence is no repetition."""
 
     @cached_property
     def _words(self) -> list[set[str]]:
@@ -43,7 +45,7 @@ class BrevityFlags:
         return self._verdicts[number]
 
     def _is_parallel(self, number: int) -> bool:
-        """Whether a sentence has a name or number that the most similar one has not, or is a line of a refrain."""
+        """Whether a sentence has a name or number that the most similar sentence lacks, or is a line of a refrain."""
         words_here = _WORD.findall(self._sentences[number])
         own_words = {word.casefold() for word in words_here}
         others = [(index, words) for index, words in enumerate(self._words) if index != number]
@@ -51,7 +53,7 @@ class BrevityFlags:
             return True
         _, nearest = max(others, key=lambda other: len(other[1] & own_words), default=(0, set[str]()))
         if len(nearest & own_words) < _ALIKE * min(len(nearest), len(own_words)) or not others:
-            # it repeats no sentence, so what it says must be said in all of them
+            # no sentence is of its form, so it can only repeat what the others say together
             other_words = set[str]().union(*(words for _, words in others))
             return any(_tells_apart(word) for word in words_here[1:] if word.casefold() not in other_words)
         return any(_tells_apart(word) for word in words_here if word.casefold() not in nearest)

@@ -98,11 +98,11 @@ MIN_SHARE = 0.5
 MIN_SHARE_BRIEF = 0.2
 _WORD = re.compile(r"\w+")
 _MIN_WORDS = 3
-"""Fewest words of a sentence that must not stand in an answer twice; "Thank you" may."""
+"""Fewest words of a sentence that must not occur twice in an answer; "Thank you" may."""
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
-"""Joins two texts that are each on one line."""
+"""Joins two texts without line breaks, with a space."""
 TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
 """The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
 # Field names as the templates write them.
@@ -247,7 +247,7 @@ def loses_quote(candidate: Candidate) -> bool:
 def loses_name(candidate: Candidate) -> bool:
     """Whether a name in unflagged text is lost; a change of case does not count.
 
-    Nor may a sentence go as a repetition that has a name or number of its own, or is a line of a refrain.
+    A sentence flagged as a repetition must also stay if it has a name or number of its own, or is a line of a refrain.
     """
     if candidate.brief is not None:
         changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
@@ -314,9 +314,9 @@ def tears_pair(candidate: Candidate) -> bool:
 
 
 def repeats_sentence(candidate: Candidate) -> bool:
-    """Whether an edit writes a sentence that stands in the text already, more often than the upstream wrote it.
+    """Whether an edit writes a sentence that then occurs in the text more often than the upstream wrote it.
 
-    Where the upstream repeated a sentence, what is written in its place may be repeated as often.
+    Where the upstream repeated a sentence, what replaces that sentence may be repeated as often.
     """
     new = {sentence for text in candidate.inserted_texts for sentence in _count_sentences(text)}
     if not new:

@@ -1,8 +1,8 @@
 """Abbreviations: whether the full stop behind one also ends the sentence.
 
-It does if a capitalised word follows that is no name of the lists below, and what stands before is a sentence by
-itself. Names are an open class. So behind an initial or a title only words that hardly ever are names begin a sentence.
-Behind "plan B" or "U.S." it is the other way round: any word does but those that often follow it.
+The full stop ends the sentence if what stands before is a sentence by itself, and if a capitalised word follows that is
+no name of the lists below. Names are an open class. Therefore, behind an initial or a title only words that hardly ever
+are names begin a sentence. Behind "plan B" or "U.S." every word begins one, except those that often follow these.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _INSIDE = (
     r"|f\.eks|np|tzn|tj|tzv"
     "|p\u00e1g|n\u00fam|nap\u0159|\u00f6rn"
 )
-"""Never ends a sentence: what it introduces follows."""
+"""Never ends a sentence, since what it introduces follows."""
 _TITLE = (
     r"Mr|Mrs|Ms|Mx|Dr|Prof|St|Gen|Col|Capt|Lt|Sgt|Rev|Hon|Gov|Sen|Rep|Pres|Mt|Ft|Messrs|Hr|Fr|Dipl|Ing|Hl|Mme|Mlle"
     r"|Mgr|Sra|Srta|Sr|Dna|Sig|Sigg|Dott|Avv|Dhr|Mevr|Mw|Drs|Ud|Uds"
 )
-"""A name follows."""
+"""Stands before a name."""
 _LAST = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
 """May end a sentence, or stand within a name."""
 _HOUR = r"[ap]\.\s?m"
 _REST = r"etc|usw|ecc|enz|osv|itd|itp|atd|et al|u\.\s?v\.\s?m"
-"""Stands at the end of what it belongs to."""
+"""Ends an enumeration or a name, and perhaps the sentence."""
 _COUNTRY = r"U\.\s?S\.\s?A|U\.\s?S|U\.\s?K|U\.\s?N|E\.\s?U|D\.\s?C|EE\.\s?UU"
 _ABBREVIATION = re.compile(
     rf"(?<![^\W\d_])(?<![^\W\d_]\.)(?:(?P<inside>{_INSIDE})|(?P<last>{_LAST})|(?P<hour>{_HOUR})|(?P<rest>{_REST})"
@@ -45,6 +45,7 @@ ABBREVIATIONS = frozenset({"ex", "ej", "UU", "al", "es"}).union(
 
 
 def word_set(text: str) -> frozenset[str]:
+    """The words of a text that are separated by white space."""
     return frozenset(text.split())
 
 
@@ -103,7 +104,7 @@ _WITHIN_NAME = word_set(
     "East West Northeast Northwest Southeast Southwest Limited Incorporated Professor M.D Esq II III IV"
 )
 _SURNAMES = word_set("No So An He Man Ma Die Vi Tu Su Io Du Per To Nie Ham")
-"""Words of `_STARTERS` that are no sign behind a title or an initial: "Dr. No"."""
+"""Words of `_STARTERS` that are also surnames, as in "Dr. No", so that they show nothing behind a title or initial."""
 _BEFORE_SAINT = word_set("Mount Port Fort Lake Sault Bury Ile Cape Point Pont Rue Via")
 _AFTER_ORDINAL = word_set(
     "Januar Februar M\u00e4rz April Mai Juni Juli August September Oktober November Dezember J\u00e4nner Jahrhundert "

@@ -79,7 +79,7 @@ def _remove_comments(code: str, language: str) -> str:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
     for _, kind, text in lexer.get_tokens_unprocessed(code):
-        # the line breaks of a comment stay, so that each line can be compared with what it was
+        # the line breaks of a comment stay, so that each line can be compared with the original line
         pieces.append("\n" * text.count("\n") if _is_remark(kind) else text)
     original_lines = code.split("\n")
     stripped = "".join(pieces)

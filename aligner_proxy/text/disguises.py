@@ -168,6 +168,7 @@ class UndisguisedText:
 
     @property
     def length(self) -> int:
+        """Number of characters of the original."""
         return self.origins[-1] if self.origins else len(self.text)
 
     def cut(self, start: int, end: int) -> UndisguisedText:
@@ -185,7 +186,7 @@ class UndisguisedText:
         return [self._translate_segment(piece) for piece in pieces] if self.origins else list(pieces)
 
     def _translate_segment(self, piece: Segment) -> Segment:
-        """The segment of the undisguised text that stands for this segment of the original."""
+        """The segment of the undisguised text that corresponds to this segment of the original."""
         start = self.place_in_undisguised(piece.start)
         return Segment(start, self.text[start : self.place_in_undisguised(piece.end)], piece.gap)
 
@@ -195,7 +196,7 @@ SAME = UndisguisedText("")
 
 
 def undisguise(text: str) -> UndisguisedText:
-    """The text without obfuscation. If there is none, which is found out quickly, its `text` is `text` itself."""
+    """The text without obfuscation; if a quick test or the rules find none, its `text` is the same string."""
     if not _may_be_disguised(text):
         return UndisguisedText(text)
     undisguised = join_undisguised(
@@ -205,6 +206,7 @@ def undisguise(text: str) -> UndisguisedText:
 
 
 def undisguise_segment(text: str) -> UndisguisedText:
+    """The text of one segment without obfuscation."""
     undisguised, places = _undisguise_cached(text) if len(text) <= _KNOWN_CHARS else _undisguise(text)
     return UndisguisedText(text) if undisguised == text else UndisguisedText(undisguised, (*places, len(text)))
 
@@ -241,7 +243,7 @@ def restore_disguises(text: str, original: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether text formatted as code consists of sentences. Comments alone count as sentences, too."""
+    """Whether text formatted as code consists of sentences. The signs of comments are ignored."""
     body = _COMMENT.sub("", text)
     if not body.strip() or _CODE.search(body):
         return False
@@ -249,7 +251,7 @@ def is_prose(text: str) -> bool:
 
 
 def _may_be_disguised(text: str) -> bool:
-    """A quick test: if it is false, the text contains no obfuscation."""
+    """Whether a text may contain obfuscation, by a quick test."""
     if text.isascii():
         return _ASCII_SIGNS.search(text) is not None
     return (
@@ -464,6 +466,7 @@ def _join_letters(piece: MappedText) -> None:
 def _join_match(match: Any) -> str | None:
     """The word or words that separated letters spell; None if they may be something else, such as numbers."""
     gap = match["gap"]
+    # a pattern in brackets makes `split` return the gaps, too: letter, gap, letter, ...
     parts = re.split(f"((?:{re.escape(gap)})+)", match[0])
     letters = parts[::2]
     gaps = parts[1::2]

@@ -41,6 +41,7 @@ class Echoes:
 
     def __init__(self, turns: Sequence[Turn]) -> None:
         self._runs: set[tuple[str, ...]] = set()
+        """All runs of `RUN_WORDS` consecutive words in the turns."""
         self._places: dict[str, set[int]] = {}
         """For each longer word, the numbers of the pairs of adjacent sentences that contain it."""
         number = 0
@@ -55,6 +56,7 @@ class Echoes:
                 number += 1  # a gap, because sentences of different turns are not adjacent
 
     def has(self, sentence: str) -> bool:
+        """Whether a sentence is an echo of the conversation."""
         spoken = words(sentence)
         if any(run in self._runs for run in _runs(spoken)):
             return True

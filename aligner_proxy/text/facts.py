@@ -23,6 +23,7 @@ _POSTAL = (
     re.compile(r"\b(?:[Cc]alle|[Aa]venida|[Vv]ia|[Pp]iazza|[Rr]ua) (?:\w+ ){0,3}?[A-Z]\w+,? (?:n\.? ?)?\d{1,4}\b"),
 )
 FactReader = Callable[[str], set[str]]
+"""Is given a text, and returns the facts of one kind in it."""
 WEB = re.compile(r"(?:https?://|\bwww\.)[^\s<>]+", re.IGNORECASE)
 # The look-behind and the bound keep the search linear on long runs of letters.
 MAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")

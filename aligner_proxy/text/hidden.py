@@ -25,6 +25,7 @@ def escape_hidden(text: str) -> str:
 
 
 def escape_char(char: str) -> str:
+    """The escape of a character, as in Python: `\\x1b`, `\\u202e`."""
     code = ord(char)
     if code <= 0xFF:
         return f"\\x{code:02x}"

@@ -36,6 +36,7 @@ _NO_SCHEMA = (ValueError, TypeError, AttributeError, LookupError)
 """Exceptions of the library on input that is not a valid schema."""
 _CHECK: ContextVar[_Check] = ContextVar("json_schema_check")
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
+"""Checks one keyword: is given validator, value of the keyword, instance and schema; yields what is wrong."""
 MIN_CHARS = 40
 """Fewest characters of a string that is a text; shorter ones may be names, dates or choices."""
 _LONGEST_WORD = 32
@@ -54,11 +55,16 @@ class _Check:
     """One running check: the edited strings, and its deadline in CPU time."""
 
     edited: frozenset[str]
+    """The string values that are not the upstream's."""
     until: float
+    """When the check must end, in seconds of CPU time of the thread."""
 
 
 def meets_schema(answer: str, schema: str, edited: frozenset[str]) -> bool:
-    """Whether `answer` meets `schema`; `edited` are its string values that are not the upstream's."""
+    """Whether `answer` meets `schema`; also False if that cannot be checked within the limits.
+
+    `edited` are the answer's string values that are not the upstream's.
+    """
     if len(schema) > LONGEST_SCHEMA:
         return False
     token = _CHECK.set(_Check(edited, time.thread_time() + MAX_SECONDS))
@@ -205,5 +211,5 @@ def _have_same_shape(value: object, other: object) -> bool:
         return list(value) == list(other) and all(_have_same_shape(value[key], other[key]) for key in value)
     if isinstance(value, list) and isinstance(other, list):
         return len(value) == len(other) and all(map(_have_same_shape, value, other))
-    # plain strings may differ; a `_Number` is another type
+    # plain strings may differ; numbers are `_Number`, so they must be equal
     return type(value) is str or value == other

@@ -85,7 +85,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     position = 0
     for start, end in places:
         pieces.append(text[position:start])
-        # of the spaces on both sides one stays
+        # if there is a space on both sides, the one behind is skipped as well
         position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
     pruned = _mend_end(text, "".join([*pieces, text[position:]]))
     without_tags = TAG.sub("", pruned)
@@ -111,7 +111,7 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 
 def is_row(text: str) -> bool:
-    """Whether a segment is a row of a table; a single bar inside a sentence is none."""
+    """Whether a segment is a row of a table; a single bar inside a sentence makes no row."""
     return text.count("|") > 1 or text.lstrip().startswith("|")
 
 

@@ -24,9 +24,11 @@ _TABLE = Path(__file__).with_suffix(".yaml")
 _SMALL: dict[str, frozenset[str]] = {
     language: frozenset(words.split()) for language, words in yaml.safe_load(_TABLE.read_text(encoding="utf-8")).items()
 }
+"""By language, its small words: frequent and short ones that few other languages have, such as "the"."""
 LANGUAGES = tuple(_SMALL)
 """Codes of the languages that are recognised by their small words."""
 _SPOKEN_IN: dict[str, list[str]] = {}
+"""For each small word, the languages that have it."""
 for _language, _small in _SMALL.items():
     for _small_word in _small:
         _SPOKEN_IN.setdefault(_small_word, []).append(_language)
@@ -155,7 +157,7 @@ def language(text: str) -> str | None:
 
 
 def _language_by_small_words(words: list[str]) -> str | None:
-    """The language to whose small words clearly many of these words belong; None if there is none."""
+    """The language of which clearly many of these words are small words; None if there is none."""
     if len(words) < _MIN_WORDS:
         return None
     return _clear_language(len(words), _count_small_words(words))
@@ -181,8 +183,8 @@ def _count_small_words(words: list[str]) -> Counter[str]:
 def is_foreign(text: str, native_languages: set[str], native_letters: set[str]) -> bool:
     """Whether a text is in none of the `native_languages`; `native_letters` are non-ASCII letters already in use.
 
-    Comparing needs less evidence than naming: no small word that only known languages have, but small words of another
-    language or new letters.
+    This needs less evidence than naming the language of the text: it must have no small word that only native languages
+    have, but small words of another language or new letters.
     """
     clear_language = language(text)
     if clear_language is not None:
@@ -220,7 +222,7 @@ def prose_language(text: str) -> str | None:
 def is_among(name: str, codes: Collection[str]) -> bool:
     """Whether a language or script, as named by `prose_language`, is or may be one of these languages.
 
-    A language without small words here could be mistaken for another one in Latin letters.
+    It may be one if the codes include a language in Latin letters whose small words are not listed here.
     """
     # styled letters are undisguised before a text is judged, so they say nothing about its language
     if name in _STYLES:
@@ -243,11 +245,13 @@ class LanguageSigns:
     sentences: frozenset[str]
     """The languages of its sentences."""
     word_count: int
+    """Number of words in its prose."""
     hits: Counter[str]
     """Number of small words by language."""
     letters: Counter[str]
     """Number of letters by script."""
     is_ascii: bool
+    """Whether its prose has no letters beyond ASCII."""
 
     @property
     def languages(self) -> set[str]:
@@ -260,6 +264,7 @@ class LanguageSigns:
         return {*self.sentences, whole} if whole else {*self.sentences}
 
     def __or__(self, other: LanguageSigns) -> LanguageSigns:
+        """The evidence of this text and of one that follows it."""
         return LanguageSigns(
             self.sentences | other.sentences,
             self.word_count + other.word_count,

@@ -12,6 +12,7 @@ class MappedText:
     def __init__(self, text: str, origins: Sequence[int] | None = None) -> None:
         self.text = text
         self.origins: Sequence[int] = range(len(text)) if origins is None else origins
+        """By character of `text`, its offset in the original."""
 
     def cut(self, start: int, end: int) -> None:
         """Keep only the characters from `start` to `end`."""
@@ -27,6 +28,7 @@ class MappedText:
         replacements = dict[str, str | None]()
 
         def replacement_of(match: Any) -> str | None:
+            """The stored replacement of a word; computed the first time."""
             word: str = match[0]
             if word not in replacements:
                 replacements[word] = by(word)

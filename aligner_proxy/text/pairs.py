@@ -1,8 +1,8 @@
 """Pairs of signs in a text: emphasis, quotation marks, brackets, tags, comments, formulas, code inside a sentence.
 
 A half is one sign of a pair, with its place. Signs of one kind pair like brackets, without regard to other kinds.
-Emphasis, quotations and brackets end with their paragraph at the latest; tags and comments do not. Which half a sign is
-that looks the same on both sides follows from what stands around it, as in CommonMark.
+Emphasis, quotations and brackets end with their paragraph at the latest; tags and comments do not. Of a sign that
+looks the same in both halves, the characters around it show which half it is, as in CommonMark.
 
 Not every such sign is a half: bullets, escaped signs, smileys, marks of items ("a)"), what stands in code, and tags
 that HTML does not close are none.
@@ -57,9 +57,10 @@ _MAX_HALVES = 20_000
 
 @dataclass(slots=True, eq=False)
 class Half:
-    """One sign of a pair; `kind` is the same for both. `partner` is the place of the other half, None without one."""
+    """One sign of a pair; `partner` is the offset of the other half, None without one."""
 
     kind: str
+    """The same for both halves, such as `(`, `**`, or `<b` for a tag."""
     opens: bool
     start: int
     end: int
@@ -90,7 +91,7 @@ def read_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_H
 
 
 def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_HALVES) -> OpenHalves:
-    """The halves before the end of a text that may be closed behind it, with places as seen from its end."""
+    """The opening halves that may be closed behind a text; their offsets count from its end, so they are negative."""
 
     def place_behind(half: Half) -> Half:
         # how far away earlier ones are does not matter
@@ -101,6 +102,7 @@ def open_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves = NO_H
 
 
 def _match_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> _Matching:
+    """The halves in a text, matched; code blocks are skipped, and so are halves beyond `_MAX_HALVES`."""
     matching = _Matching(earlier)
     for piece in pieces:
         if len(matching.halves) > _MAX_HALVES:
@@ -118,6 +120,7 @@ class _Matching:
 
     def __init__(self, earlier: OpenHalves) -> None:
         self.halves: list[Half] = []
+        """All halves so far, in order, with and without a partner."""
         self.waiting = {kind: list(halves) for kind, halves in earlier.items()}
         """The opening halves without a partner so far, by kind."""
 
@@ -134,14 +137,14 @@ class _Matching:
         self.halves.append(half)
 
     def end_paragraph(self) -> None:
-        """Wait no longer for what ends with the paragraph."""
+        """Forget the opening halves that can no longer be closed: all but those of tags and comments."""
         for waiting in self.waiting.values():
             if waiting and waiting[0].is_inline:
                 waiting.clear()
 
 
 _Candidates = Iterator[tuple[Half, bool]]
-"""What may be halves: `opens` says whether it may be the opening one, the boolean whether it may be the closing one."""
+"""Signs that may be halves: `opens` of each says whether it may open a pair, the boolean whether it may close one."""
 
 
 def _find_candidates(text: str, piece: Segment) -> _Candidates:
@@ -173,11 +176,13 @@ def _read_bracket(text: str, match: re.Match[str], piece: Segment) -> _Candidate
 
 
 def _read_comment(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Yield the beginning or the end of a comment of HTML."""
     opens = match.group() == COMMENT
     yield Half(COMMENT, opens, *match.span()), not opens
 
 
 def _read_tag(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
+    """Yield a tag, unless HTML does not close its element."""
     name = match["name"].lower()
     if name not in _UNCLOSED_ELEMENTS:
         yield Half(f"<{name}", not match["shut"], *match.span()), bool(match["shut"])

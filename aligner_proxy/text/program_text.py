@@ -64,6 +64,7 @@ class CallReader:
 
     def __init__(self) -> None:
         self.has_call = False
+        """Whether a call was found."""
         self._count = 0
         """Number of segments when the text was read last."""
         self._next = 0
@@ -104,6 +105,7 @@ _IDENTIFIER = re.compile(r"[a-z]+[A-Z]\w*|\w*[a-z]_[\w.]*|\$\w+|\w+\.\w[\w.]*")
 """A key that no label of prose looks like."""
 _QUOTED = re.compile(r'"[^"\n]*"')
 _MIN_DELIMITERS = 2
+"""Fewest delimiters in each line of a table, and fewest pairs of a document."""
 _THOUSANDS = re.compile(r"\d,\d{3}(?!\d)")
 _NEXT_SENTENCE = re.compile(r"[.!?]\s+[A-Z]")
 
@@ -149,6 +151,7 @@ def _is_document(lines: Sequence[str]) -> bool:
     """
     has_evidence = lines[0] == "---"
     pair_count, value_count, sentence_count = 0, 0, 0
+    # indentation of a key whose text follows, in lines indented further; None outside such text
     block_indent: int | None = None
     for line in lines:
         indent = len(line) - len(line.lstrip(" "))
@@ -220,7 +223,7 @@ def begins_form(prefill: str) -> bool:
     last = split(text)[-1].text.strip()
     if last.startswith(_FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
         return True
-    text += "a"  # stands for the answer, before which a quotation mark opens
+    text += "a"  # in place of the answer, so that a quotation mark before it counts as opening
     paragraph_start = text.rfind("\n\n")
     open_halves = (half for half in read_halves(text, split(text)) if half.opens and half.partner is None)
     # a tag before a space is a <placeholder> in a sentence

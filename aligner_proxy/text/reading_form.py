@@ -21,7 +21,9 @@ from aligner_proxy.text.mapped import MappedText
 from aligner_proxy.text.structure import Segment, split
 
 WINDOW_WORDS = 40
+"""Most words of a window."""
 STEP_WORDS = 25
+"""Words from the beginning of a window to that of the next."""
 MIN_WORDS = 3
 """A text with fewer words is no sentence that could say anything about a person."""
 CLAUSE_WORDS = 16
@@ -225,6 +227,7 @@ def _read_line(line: str, line_start: int, *, in_code: bool) -> _LayoutLine:
 
 
 def _prose_kind(line: str) -> _LineKind:
+    """The kind of a line of words: heading, list item or plain."""
     if _HEADING.match(line):
         return _LineKind.HEADING
     return _LineKind.ITEM if _ITEM.match(line) else _LineKind.PLAIN
@@ -263,6 +266,7 @@ def _read_columns(text: str, lines: Sequence[_LayoutLine]) -> Iterator[MappedTex
 
 
 def _goes_on(text: str, line: _LayoutLine, following: _LayoutLine) -> bool:
+    """Whether a sentence may continue from one line to the one that follows."""
     last_start, last_end = line.stretches[-1]
     if line.kind is not _LineKind.JSON and SENTENCE_END.search(text[last_start:last_end]) is not None:
         return False
@@ -345,6 +349,7 @@ def _whole_sentences(text: str) -> Iterator[Segment]:
 
 
 def _join_pieces(run: Sequence[Segment]) -> Segment:
+    """One segment with the text of consecutive ones."""
     return Segment(run[0].start, "".join(piece.text + piece.gap for piece in run[:-1]) + run[-1].text, run[-1].gap)
 
 
@@ -402,7 +407,7 @@ def _overlapping_windows(passage: MappedText, start: int, end: int) -> Iterator[
 def _build_window(passage: MappedText, start: int, end: int) -> Window:
     """The characters from `start` to `end` of a passage as a sentence, with a capital and a full stop.
 
-    Empty if they hold no words.
+    The window is empty if they hold no words.
     """
     text = passage.text[start:end]
     # a clause begins and ends with words, not with the signs that divide it from others

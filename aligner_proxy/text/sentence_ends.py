@@ -32,7 +32,7 @@ MAX_CHARS = 2 * MAX_WORDS
 """A shorter sentence cannot have too many words."""
 _NEXT_WORD = re.compile(r"(?P<opening>[\"'\u201c\u2018\u201e\u00ab(*_\[]{0,4})(?P<word>[\w'\u2019-]*)")
 LONGEST_WORD = 48
-"""Characters of a word by which it is known whether it begins a sentence."""
+"""Characters of a word that suffice to decide whether it begins a sentence."""
 _DIVIDING = frozenset(",;:\u2013\u2014-")
 _BEGINNING = word_set(
     "I You He She It We They This That These There Nobody Everybody People Your My His Her Our Their The If When While "
@@ -52,8 +52,11 @@ class RunOn:
 
     def __init__(self) -> None:
         self.count = 0
+        """Number of words; single letters do not count."""
         self._last_end = 0
+        """Offset behind the last word."""
         self._last_sign = ""
+        """Last character of the last word, such as a comma."""
         self._places: list[tuple[int, int, int, int]] = []
         """(rank, number of words before, end of the last of them, start of the next) of places to divide."""
 
@@ -71,7 +74,7 @@ class RunOn:
         self._last_sign = word[-1]
 
     def divide(self, start: int) -> tuple[int, int] | None:
-        """Where a sentence is divided when one more word begins at `start`: (end, next start); None if it is not."""
+        """Where a sentence is divided if one more word begins at `start`: (end, next start); None if it stays whole."""
         if self.count < MAX_WORDS:
             return None
         _, words_before, end, next_start = max(self._places, default=(0, self.count, self._last_end, start))
@@ -93,7 +96,10 @@ class RunOn:
 
 
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
-    """Whether a picture after a sentence so far, `before`, ends it; `behind` is the character after the picture."""
+    """Whether a picture ends the sentence `before` it; `behind` is the next character other than white space.
+
+    `spaced` says whether white space follows the picture.
+    """
     words = len(before.split())
     if behind.islower():
         return words >= _WORDS_BEFORE_PICTURE_INSIDE
@@ -102,7 +108,7 @@ def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:
 
 
 def ends_abbreviated(before: str, following: str) -> bool | None:
-    """Whether a sentence so far, `before`, that ends in an abbreviation ends there; None if it is not known yet.
+    """Whether the abbreviation at the end of `before`, a sentence so far, ends it; None if more text must come first.
 
     `following` is what follows, from a character other than white space on.
     """
@@ -115,7 +121,7 @@ def ends_abbreviated(before: str, following: str) -> bool | None:
 
 
 def find_beginnings(text: str) -> Iterator[int]:
-    """Yield where words that begin sentences stand inside a text, whatever stands before them."""
+    """Yield the offsets of words inside a text that often begin sentences, whatever precedes them."""
     for match in re.finditer(r"(?<=[^\W_]\s)\w+(?=\s)", text):
         if match.group() in _BEGINNING:
             yield match.start()

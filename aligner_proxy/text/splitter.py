@@ -36,6 +36,7 @@ class _ListNumber:
 
     def __init__(self) -> None:
         self.state = "indent"
+        """What came last: "indent", "bullet", "space" (behind a bullet), "digits", "stop"; "other" if no number."""
 
     def read(self, char: str) -> None:
         """Process the next character of the line."""
@@ -59,8 +60,11 @@ class _Fence:
 
     def __init__(self) -> None:
         self.char = ""
+        """The sign that the marker repeats; empty before the first one."""
         self.length = 0
+        """Number of signs in the marker."""
         self.state = "indent"
+        """Where the line ends so far: in its "indent", the "mark", white space behind it ("bare"), or other "text"."""
 
     def read(self, char: str) -> None:
         """Process the next character of the line."""
@@ -95,12 +99,16 @@ class _SentenceWords:
 
     def __init__(self) -> None:
         self._run_on = RunOn()
+        """The complete words of the sentence."""
         self._word = ""
         """The present word; of a long one, the beginning and the last character."""
         self._start = 0
+        """Offset of the present word."""
         self._end = 0
+        """Offset behind the present word."""
 
     def begin(self) -> None:
+        """Begin a sentence, which has no words yet."""
         self._run_on = RunOn()
         self._word = ""
 
@@ -125,7 +133,9 @@ class _SentenceTail:
 
     def __init__(self, start: int) -> None:
         self._recent = ""
+        """The last characters of the line."""
         self._start = start
+        """Offset at which the present sentence begins."""
         self._length = start
         """Offset behind the last character."""
         self.end = start
@@ -137,6 +147,7 @@ class _SentenceTail:
         return self._recent[-1:]
 
     def begin(self, offset: int) -> None:
+        """Begin a sentence at this offset."""
         self._start = offset
 
     def add(self, text: str, offset: int) -> None:
@@ -168,6 +179,7 @@ class _PictureEnd:
         return self._sentence is not None
 
     def note(self, sentence: str) -> None:
+        """Remember the sentence before a picture that has just come."""
         self._sentence = sentence
         self._is_spaced = False
 
@@ -200,6 +212,7 @@ class _AbbreviationEnd:
         return self._sentence is not None
 
     def note(self, sentence: str) -> None:
+        """Remember the sentence with an abbreviation at its end."""
         self._sentence = sentence
 
     def awaits(self, char: str) -> bool:
@@ -207,7 +220,7 @@ class _AbbreviationEnd:
         return self._sentence is not None and (bool(self._word) or not char.isspace())
 
     def decides(self, char: str) -> tuple[str, bool] | None:
-        """Add a character to the word; return the word and whether a sentence begins with it, None if undecided."""
+        """Add a character to the word; return (the word, whether a sentence begins with it), or None if undecided."""
         assert self._sentence is not None
         self._word += char
         begins = sentence_ends.ends_abbreviated(self._sentence, self._word)
@@ -224,9 +237,11 @@ class _ProseLine:
 
     def __init__(self, start: int) -> None:
         self.fence = _Fence()
+        """The marker of a code block with which the line may begin."""
         self.has_begun = False
         """Whether any character of the line has been processed."""
         self._number = _ListNumber()
+        """The list number with which the line may begin."""
         self._is_row: bool | None = None
         """Whether this is the row of a table, which is not divided; None before its first sign."""
         self._words = _SentenceWords()
@@ -234,6 +249,7 @@ class _ProseLine:
         self._in_run = False
         """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
         self._wide = False
+        """Whether the last character is a full-width end mark."""
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._picture = _PictureEnd()
@@ -248,7 +264,7 @@ class _ProseLine:
         return self._is_surely_prose and not undecided
 
     def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
-        """Process text without marks and pictures in a line that is surely prose; return where sentences begin."""
+        """Process text without marks and pictures in a line that is surely prose; return where it divides sentences."""
         starts: list[SentenceBoundary] = []
         for match in _STRETCH.finditer(plain):
             place = self._add(match.group(), offset + match.start())
@@ -256,7 +272,7 @@ class _ProseLine:
         return starts
 
     def read(self, char: str, offset: int) -> SentenceBoundary | None:
-        """Process the next character of the line; return the beginning of a sentence that it decides, if any."""
+        """Process the next character of the line; return the boundary of sentences that is now certain, if any."""
         if not self._abbreviation.awaits(char):
             return self._process(char, offset, begins=self._check_beginning(char, offset))
         decided = self._abbreviation.decides(char)
@@ -272,7 +288,7 @@ class _ProseLine:
         return start
 
     def _process(self, char: str, offset: int, *, begins: bool) -> SentenceBoundary | None:
-        """Take note of a character with which a sentence begins or not; return the boundary before it, if any."""
+        """Record a character, with which a sentence `begins` or not; return the boundary before it, if there is one."""
         start = (self._tail.end, offset) if begins and not self.fence.valid else None
         if start is not None:
             self._tail.begin(offset)
@@ -333,21 +349,25 @@ class Splitter:
 
     def __init__(self) -> None:
         self._line = _ProseLine(0)
+        """The present line."""
         self._open_fence: _Fence | None = None
         """The opening marker of the present code block; None outside of code."""
         self._length = 0
+        """Number of characters fed."""
         self._start = 0
-        """SentenceBoundary of the present piece, which is a segment or white space."""
+        """Offset at which the present piece begins; it is a segment or white space."""
         self._body: int | None = None
-        """End of its last character other than white space; None if it has none yet."""
+        """Offset behind the piece's last character other than white space; None if it has none yet."""
         self._waiting: tuple[int, int] | None = None
         """(start, end) of the segment before it, whose white space may not have ended."""
         self._is_first = True
+        """Whether the present piece is the first one."""
         self._finished: list[tuple[int, int, int]] = []
         """(start, end, start of the next one) of finished segments."""
         self._texts: list[str] = []
         """The pieces of text from `_texts_start` on."""
         self._texts_start = 0
+        """Offset up to which segments have been returned."""
 
     def feed(self, text: str) -> list[Segment]:
         """Add text and return the segments that it finished."""
@@ -426,16 +446,18 @@ class Splitter:
             self._begin_piece(behind)
 
     def _divide_piece(self, place: SentenceBoundary) -> None:
-        """Begin a piece at a place that may lie before the characters that came last."""
+        """End the present piece and begin the next at a place that may be before the characters read last."""
         end, offset = place
         if self._body is None or self._body <= offset:
             self._begin_piece(offset)
         else:
+            # words behind the place are read already, so the segment before it is finished
             self._finished.append((self._start, end, offset))
             self._is_first = False
             self._start = offset
 
     def _begin_piece(self, offset: int) -> None:
+        """End the present piece, and begin the next one at this offset."""
         if self._body is not None:
             self._waiting = (self._start, self._body)
         elif self._is_first and offset:
@@ -445,6 +467,7 @@ class Splitter:
         self._body = None
 
     def _extend_piece(self, text: str, offset: int) -> None:
+        """Add text at this offset to the present piece; unless it is white space, the segment before is finished."""
         visible_length = len(text.rstrip())
         if not visible_length:
             return

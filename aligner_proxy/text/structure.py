@@ -41,7 +41,7 @@ _SPEAKER_LINE = re.compile(
 )
 _BARE_NAME = re.compile(r".{1,60}:[*_\]]{0,4}")
 _SPEECH = "x"
-"""Stands for what a speaker says."""
+"""Put in place of what a speaker says."""
 _WORDS = 4
 """Most words in the name of a speaker."""
 _SPEAKERS = 2
@@ -79,7 +79,7 @@ class Segment:
 
 
 def split(text: str) -> list[Segment]:
-    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines are one of their own.
+    """Cut `text` into segments; leading spaces belong to the first one, and leading empty lines form one of their own.
 
     `"".join(s.text + s.gap for s in split(text)) == text` for every text. The empty text has no segment; a text of
     white space alone is one segment without a gap.
@@ -96,6 +96,7 @@ def _split(text: str) -> tuple[Segment, ...]:
         if visible_length or (end > start and not spans):
             spans.append((start, start + visible_length if visible_length else end))
         start = end
+    # what is between a segment and the next is its gap
     starts = [*(start for start, _ in spans), len(text)]
     return tuple(
         Segment(start, text[start:end], text[end:next_start])
@@ -133,7 +134,7 @@ def shift_segment(piece: Segment, by: int) -> Segment:
 
 
 def match_segments(pieces: Sequence[Segment], texts: Sequence[str]) -> list[Segment]:
-    """The segments on which there are verdicts with these `texts`, with an empty one at the end if these have one."""
+    """The segments that verdicts with these `texts` are about; an empty one is added if the last text is empty."""
     return append_end(pieces) if texts and not texts[-1] else list(pieces)
 
 
@@ -157,7 +158,7 @@ def firm_length(text: str) -> int:
 
 
 def _boundaries(text: str) -> Iterator[int]:
-    """Yield the offsets where a new segment starts, in order; each lies after the white space of the one before."""
+    """Yield the offsets where a new segment starts, in order; each follows the white space behind a segment."""
     fence = ""
     for line in _LINE.finditer(text):
         # the pattern also matches the empty rest after the last line
@@ -183,19 +184,23 @@ class _LineSentences:
     def __init__(self, line: str) -> None:
         self._line = line
         self._is_row = line.lstrip()[:1] == "|"
+        """Whether this is the row of a table, which is not divided."""
         self._run_on: sentence_ends.RunOn | None = None
+        """The words of the present sentence; None unless the sentence is long."""
         self._read = 0
-        """Where the words begin that `_run_on` does not know; it is made for a long sentence only."""
+        """Offset of the first word that `_run_on` does not have."""
         self.start = 0
+        """Offset at which the present sentence begins."""
 
     def begin(self, start: int) -> int:
+        """Begin a sentence at this offset, and return the offset."""
         self.start = start
         self._read = start
         self._run_on = None
         return start
 
     def divide(self, stop: int) -> Iterator[int]:
-        """Take in the words that begin before `stop`, and yield where a sentence begins that is divided."""
+        """Read the words before offset `stop`; yield where each further part of a divided sentence begins."""
         if self._is_row or stop - self.start <= sentence_ends.MAX_CHARS:
             return
         run_on = self._run_on = self._run_on or sentence_ends.RunOn()
@@ -259,6 +264,7 @@ def is_abbreviated(sentence: str) -> bool:
 
 
 def item_marks(text: str) -> list[str]:
+    """The markers of the list items in a text: their numbers or letters, or `BULLET`."""
     return [mark for _, mark in _find_items(split(text))]
 
 
@@ -271,7 +277,7 @@ def _find_items(pieces: Sequence[Segment]) -> Iterator[tuple[int, str]]:
 
 
 def _ends_its_line(piece: Segment) -> bool:
-    """Whether a line ends with this segment. One of white space alone is the empty lines at the start of a text."""
+    """Whether a line ends with this segment. One of white space alone holds the empty lines at a text's start."""
     return "\n" in piece.gap or not piece.text.strip()
 
 
@@ -332,10 +338,12 @@ def dictated_text(objective: str) -> str | None:
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
+    """The text that each objective dictates, of those that dictate one (`dictated_text`)."""
     return [quoted for objective in objectives if (quoted := dictated_text(objective))]
 
 
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
+    """Whether a sentence of some length is part of a dictated text."""
     line = one_line(sentence)
     return len(line) >= MIN_CHARS and any(line in text for text in dictated)
 

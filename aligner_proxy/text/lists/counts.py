@@ -30,7 +30,10 @@ _COUNT = re.compile(
 
 
 def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text left without the `removed` segments, with the counts before its lists updated; and how many changed."""
+    """Update the counts that announce lists: (the new text, number of segments with a changed count).
+
+    `text` is what is left of `pieces` without the `removed` ones.
+    """
     outline = Outline(pieces)
     changed = 0
     position = 0
@@ -48,12 +51,13 @@ def update_counts(pieces: Sequence[Segment], removed: Collection[int], text: str
 
 
 def _replace_count(count: str, before: int, after: int) -> str:
-    """The new count, if this one equals the former number of items; otherwise the same one."""
+    """The new count, if `count` equals the former number of items; otherwise `count` unchanged."""
     if after < _SMALLEST:
         return count
     if count.isdecimal():
         return str(after) if int(count) == before else count
     for words in _WORDS.values():
+        # the words begin with two, so the word of n has the index n - 2
         if before - _SMALLEST < len(words) and count.lower() == words[before - _SMALLEST]:
             word = words[after - _SMALLEST]
             return word.capitalize() if count[0].isupper() else word

@@ -70,7 +70,9 @@ class Family(NamedTuple):
     depth: int
     """Indentation in steps of two columns: eight and nine columns are the same depth."""
     style: tuple[str, str]
+    """The signs before and after the number."""
     parents: tuple[int, ...]
+    """The parts of a compound number before the last: (2,) of "2.1"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Mark:
     parents: tuple[int, ...]
     """The parts of a compound number before the last."""
     indent: int
+    """Columns of white space before it; a quotation sign counts as one."""
     level: int
     """Level of the heading it is in; 0 in a line of text."""
     style: tuple[str, str]
@@ -250,5 +253,6 @@ def format_number(kind: MarkKind, value: int, like: str) -> str:
         return chr(_A_BEFORE[kind.value] + value) if 1 <= value <= _LETTERS else like
     if kind is MarkKind.CIRCLED:
         return chr(_A_BEFORE["circled"] + value) if 1 <= value <= _HIGHEST_CIRCLED else like
+    # the digit zero in the script of `like`
     zero = ord(like[0]) - int(like[0])
     return "".join(chr(zero + int(digit)) for digit in str(value))

@@ -45,8 +45,11 @@ class NumberedList:
 
     kind: MarkKind
     style: tuple[str, str]
+    """The signs before and after its numbers."""
     first: int
+    """Number of its first item."""
     last: int
+    """Number of the last item read."""
     depth: int
     """Depth of its indentation in steps of two columns; -1 for lists of headings."""
     parent: tuple[NumberedList, int] | None = None
@@ -106,23 +109,30 @@ class Numbering:
         self.dangling = 0
         """Number of references to a removed item."""
         self._open: dict[tuple[MarkKind, Family], NumberedList] = {}
+        """Lists to which a further item may be added, oldest first."""
         self._all: list[NumberedList] = []
+        """All lists, in the order in which they began."""
         self._recent: list[NumberedList] = []
         """Lists in the order in which they last occurred in the output, latest first."""
         self._begins_line = True
+        """Whether the next segment begins a line."""
         self._in_table = False
+        """Whether the last line was a row of a table."""
         self._numbers_rows = False
+        """Whether the first column of that table numbers its rows."""
         self._promised: set[int] = set()
         """Numbers of references to items that had not come yet."""
         self._removed = False
+        """Whether any item was removed, so that numbers may change."""
         self._in_item = False
         """Whether the present line of the output is inside a list item."""
         self._after_empty_line = False
+        """Whether the last line of the output is empty."""
 
     def renumber(self, pieces: Sequence[Segment], removed: Collection[int], text: str, *, ends: bool = True) -> str:
         """Update the numbers in `text`, the output for these pieces, of which some are `removed`.
 
-        If not `ends`, more of the answer follows, and may bring the item of a reference to an unknown one.
+        If not `ends`, more of the answer follows, perhaps with the item that a reference means.
         """
         standing = list(self._read(pieces, removed))
         if not self._removed:
@@ -291,6 +301,7 @@ class Numbering:
         spans = [match.span() for match in _CODE_SPAN.finditer(line)]
 
         def renumber_reference(match: re.Match[str]) -> str:
+            """The reference with its new numbers; unchanged in code."""
             if any(start < match.end() and match.start() < end for start, end in spans):
                 return match.group()
             numbers_start = match.start("numbers") - match.start()
@@ -317,9 +328,10 @@ class Numbering:
         return number if new == value else marks.format_number(_kind_of_number(number), new, number)
 
     def _renumber_ordinal(self, match: re.Match[str]) -> str:
-        """Update an ordinal before a word for an item of an earlier list; it never prevents the removal of an item.
+        """The ordinal and its word ("third step") with the new number of the item; unchanged if it means none.
 
-        An ordinal before a list seldom refers to it: "The second question asks ..." is about something else.
+        Only lists before it count: "The second question asks ..." before a list is about something else. A reference
+        of this kind to a removed item does not count as dangling.
         """
         value = _ORDINALS.index(match["ordinal"].lower()) + 1
         # in a list that does not begin at 1, "third" and item 3 are different items
@@ -352,7 +364,10 @@ class Numbering:
 
 
 def renumber_text(pieces: Sequence[Segment], removed: Collection[int], text: str) -> tuple[str, int]:
-    """The text left of `pieces` without the `removed` ones, with its numbers updated; and how many numbers changed."""
+    """Update the numbers of lists and the references to them: (the new text, how many numbers changed).
+
+    `text` is what is left of `pieces` without the `removed` ones.
+    """
     text, counts = update_counts(pieces, removed, text)
     numbering = Numbering()
     text = numbering.renumber(pieces, removed, text)

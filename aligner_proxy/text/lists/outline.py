@@ -90,6 +90,7 @@ class ListCompletion:
 
     removed: frozenset[int]
     kept_texts: dict[int, str] = field(default_factory=dict)
+    """By number of a segment that is not wholly `removed`, the text that stays of it, such as its marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,12 @@ class Outline:
         self.lines = list(_outline_lines(pieces))
         self.items, outside = _find_items(self.lines, len(pieces))
         self._of_line = {item.first: item for item in self.items}
+        """By the first segment of its line, the item."""
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
+        """By the segment after its line, the item."""
         self.tables = list(_find_tables(self.lines, in_table=in_table))
         self._by_head = {table.head[0].segments.start: table for table in self.tables if table.head}
+        """By the first segment of its head, the table."""
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
@@ -122,7 +126,10 @@ class Outline:
         """Which segments have content, that is, are not only a marker."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
-        """What must go together with the segments `removed`; those before `first_open` have gone out and stay."""
+        """All segments that go if those in `removed` go, and what stays of some.
+
+        Segments before `first_open` have gone out, so they stay.
+        """
         if not removed:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
@@ -137,7 +144,10 @@ class Outline:
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
     def announced_lists(self, removed: Collection[int], form: re.Pattern[str]) -> Iterator[tuple[int, int, int]]:
-        """Yield segments that match `form` above a list that lost items, with its item counts before and after."""
+        """Yield (segment, item count before, item count after) for segments right above a list that lost items.
+
+        Only segments that match `form` are looked at.
+        """
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
@@ -169,6 +179,7 @@ class Outline:
 
     def _emptiness_test(self, removed: Collection[int]) -> Callable[[range], bool]:
         """A constant-time test whether a range of segments had content, and all of it is removed."""
+        # sums up to each segment: a range has content if the sum at its end is higher than at its start
         before = list(accumulate(self._has_content, initial=0))
         after = list(accumulate((says and i not in removed for i, says in enumerate(self._has_content)), initial=0))
         return lambda stretch: (
@@ -176,11 +187,11 @@ class Outline:
         )
 
     def _find_heads(self) -> Iterator[tuple[range, range]]:
-        """Yield each heading or announcing segment with the segments below it."""
+        """Yield (segments of a heading or of a sentence that announces a list, segments of what it heads)."""
         for number, line in enumerate(self.lines):
             headed = self._section_below(number, line)
             if headed:
-                # a heading goes as a whole; of another line only the sentence with the colon
+                # a heading is removed as a whole; of another line only the sentence with the colon
                 yield (line.segments if line.level else line.segments[-1:]), headed
 
     def would_begin_line(self, number: int, line: OutlineLine) -> bool:
@@ -194,7 +205,10 @@ class Outline:
         return item is not None and _stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
-        """The segments below a heading (its section) or a line with a colon (the list or table right after it)."""
+        """The segments below a heading (its section) or a line with a colon (the list or table right after it).
+
+        Empty below any other line.
+        """
         start = line.segments.stop
         if line.is_heading:
             later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
@@ -204,7 +218,7 @@ class Outline:
         return range(0)
 
     def _block_end(self, start: int) -> int:
-        """Where the items or the table that begin with segment `start` end; `start` itself if none does."""
+        """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
         stop = start
         depth = self._of_line[start].line.indent if start in self._of_line else 0
         # where the line is an item itself, only the items nested in it are its list
@@ -295,7 +309,7 @@ def _heading_level(text: str, mark: Mark | None) -> int:
 
 
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
-    """Find all items, and the lines in no item, by the index of their first segment.
+    """Find all items: (the items, first segments of the lines in no item).
 
     An item ends at the first line that does not belong to it.
     """
@@ -347,7 +361,7 @@ def _first_ended(open_items: Sequence[OutlineItem], line: OutlineLine) -> int:
 
 
 def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
-    """Whether a line lies outside of an item; the caller has looked for the next number of the item's list."""
+    """Whether a line is outside of an item; the caller has ruled out that it has the next number of the list."""
     item_line = item.line
     # a real heading ends everything but a section above its level
     if line.level and line.level != _TITLE_LEVEL:
@@ -407,7 +421,7 @@ def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int]
 
 
 def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
-    """Whether the fate of the unflagged segment `number` depends on the segments after it.
+    """Whether the unflagged segment `number` may have to be removed together with the segments after it.
 
     This holds for a lone marker, a heading, a line that ends in a colon, and the head of a table: a row without a row
     before it, and the rule below it.
