@@ -262,7 +262,7 @@ class Recorder:
         self._writer.close()
 
     def _wait_for_batch(self) -> list[_QueuedEntry]:
-        """Wait for queued items and return the first batch, which stays in the queue; empty when nothing is left to do."""
+        """Wait for queued items and return the first batch, which stays queued; empty if closed and all is written."""
         batch: list[_QueuedEntry] = []
         size = 0
         limit = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
