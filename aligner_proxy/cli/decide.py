@@ -25,6 +25,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, Objective
 
 _DEADLINE_S = 120.0
+"""Timeout of each question to the engine, in seconds."""
 
 
 @click.command("decide")

@@ -132,6 +132,7 @@ class Fact:
 
 
 def _is_near(one: Decimal, other: Decimal) -> bool:
+    """Whether two values differ by no more than the share `APPROXIMATE` of the larger one."""
     return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
 
 

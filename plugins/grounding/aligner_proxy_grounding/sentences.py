@@ -438,6 +438,7 @@ class Grounder:
         return match
 
     def _answer_context(self, sentence: AnswerSentence, number: int) -> AnswerContext:
+        """What the rest of the answer says about the sentence's fact with this number."""
         return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
 
     def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> bool:
