@@ -84,6 +84,7 @@ async def _ask_engine(
     async with open_chosen_engine(address, options, file) as engine:
 
         async def correct(asked_objective: AskedObjective) -> Correction:
+            """Let the engine score the text under one objective, without writing anything."""
             objective = objectives[asked_objective.text]
             request = AlignRequest(
                 request_id="decide",

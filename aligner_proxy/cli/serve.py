@@ -126,6 +126,7 @@ class ServePlan:
         return self._socket("gateway", self.number)
 
     def _socket(self, name: str, number: int) -> Path:
+        """The path of a socket, unique to this process and generation, beside the usual one of the engine."""
         return config.default_socket().with_name(f"{name}-{os.getpid()}-{number}.sock")
 
 

@@ -76,6 +76,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
     if not numbers:
         return False
 
+    # `change` says what must become of the data, `edit` does it in the text; `edit_checked` compares both.
     def change(data: dict[str, Any]) -> None:
         del data[list_name][numbers[0]]
 

@@ -99,6 +99,7 @@ class TeachingMaterial:
 
     @property
     def prompts(self) -> int:
+        """Number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
 
 

@@ -163,6 +163,7 @@ class RowsCache:
         self._folder = folder
 
     def has(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
+        """Whether the rows of these answers under this prompt are stored."""
         return self._path(reader, prompt, answers).exists()
 
     async def read(
@@ -196,6 +197,7 @@ class RowsCache:
 
 
 def _digest(answers: Sequence[AnsweredConversation]) -> str:
+    """Hash of the texts of these conversations and answers."""
     texts = [[[turn.content for turn in conversation.turns], conversation.answer] for conversation in answers]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 

@@ -23,7 +23,7 @@ ORDER = "order of steps"
 _FEWEST = 3
 _MAX_STEPS = 40
 _MAX_SEQUENCES = 50
-"""Limits on the steps of a procedure, and on the procedures of a page or an answer; the comparison is quadratic."""
+"""Least and largest number of steps, and limit on procedures of a page or an answer; the comparison is quadratic."""
 _MATCHES = 0.5
 """Least share of the shorter step's words, by weight, that both steps must have."""
 _AHEAD = 1.5
@@ -161,6 +161,7 @@ def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Proced
 
 
 def _step(body: str, start: int, line: int) -> ProcedureStep:
+    """Make the step with this text, which begins at `start` and in this line."""
     return ProcedureStep(
         body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC)
     )

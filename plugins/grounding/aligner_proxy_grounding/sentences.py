@@ -4,6 +4,8 @@ A fact is replaced if a reference statement very likely means the same fact and 
 written in the notation of the answer. If this is less certain, the sentence is reported as unsettled. Everything else
 stays: facts that the references do not mention, facts that the client gave, results of a sum. The same input always
 gives the same edits, and each edit names the line of its reference.
+
+Where this package says that "words" decide, it means this comparison by shared words, without a judge or an editor.
 """
 
 from __future__ import annotations

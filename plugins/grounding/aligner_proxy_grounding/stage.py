@@ -37,6 +37,7 @@ class GroundingStage(Stage):
     """Checks an answer against its references: a whole answer at once, a streamed one sentence by sentence."""
 
     order = 20
+    """Position among the stages of plugins; lower ones run first."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -126,6 +127,7 @@ def _shift_all(decision: FactDecision, by: int) -> FactDecision:
 
 
 def _shift_edit(edit: FactEdit, by: int) -> FactEdit:
+    """The edit with its positions moved by so many characters."""
     return replace(edit, start=edit.start + by, end=edit.end + by)
 
 
