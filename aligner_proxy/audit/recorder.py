@@ -53,6 +53,7 @@ class QueueLimits:
     max_entries: int | None = None
     """None: only `max_bytes` limits the queue."""
     longest_pause_s: float = 1.0
+    """Seconds; the pauses after failures grow up to this."""
 
 
 class MemoryBudget:
@@ -154,7 +155,10 @@ class _StoreWriter:
 
 
 class Recorder:
-    """Writer to the audit store. `open_store` opens the store; `retention` deletes old entries from it."""
+    """Writer to the audit store: `open_store` opens it, and `redact` is applied to all texts.
+
+    `retention` deletes old entries; it starts after the first write, because the store must exist.
+    """
 
     def __init__(
         self,

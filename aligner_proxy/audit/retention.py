@@ -105,7 +105,10 @@ def _make_lease(location: StoreLocation) -> Lease:
 
 
 class RetentionWorker:
-    """Background thread that deletes entries beyond the limits of age and size."""
+    """Background thread that deletes entries beyond the limits of age and size, in a round every `every_s` seconds.
+
+    `read_clock` reads the machine's clocks.
+    """
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
 
 
 class SinkWriter:
-    """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
+    """Writer to one sink of a plugin; `runner` runs the sink's code. Satisfies `AuditWriter`."""
 
     def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact | None, limits: QueueLimits) -> None:
         self._name = name

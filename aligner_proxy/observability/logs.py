@@ -139,5 +139,5 @@ def unify_json_lines() -> None:
 
 
 def _is_standard(stream: object) -> bool:
-    """Whether a stream is standard output or error, or stands for it."""
+    """Whether a stream is standard output or error, or a `PrintedLines` that replaces one of them."""
     return isinstance(stream, PrintedLines) or stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)

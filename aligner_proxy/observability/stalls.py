@@ -176,6 +176,7 @@ class _Stall:
     """The loop thread's usage before the stall; after `end`, its usage during the stall."""
     seconds: float = 0.0
     owner: str = "other"
+    """One of `OWNERS`; like `seconds` not known before `end`."""
     _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Number of times the loop's thread was seen, by owner and position."""
     _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)

@@ -29,7 +29,7 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class TraceSpan:
-    """One open span; in attribute names `__` stands for a dot, and attributes that are None are left out."""
+    """One open span; in attribute names `__` means a dot, and attributes that are None are left out."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span

@@ -64,6 +64,7 @@ class Examples:
     fine: tuple[Example, ...] = ()
     """Sentences that do not, although they are like them."""
     good_answers: tuple[GoodAnswer, ...] = ()
+    """Whole answers of the operator without any violation."""
 
     @property
     def every(self) -> tuple[Example, ...]:

@@ -130,7 +130,9 @@ class Index(StrictModel):
     """All taught heads of one policies file: scope -> name -> objective."""
 
     version: int = 1
+    """Version of the format."""
     policies: str = ""
+    """Path of the policies file, for people who look into the index."""
     scopes: Mapping[str, Mapping[str, TaughtObjective]] = Field(default_factory=dict)
 
     def objective(self, scope: str, name: str) -> TaughtObjective:

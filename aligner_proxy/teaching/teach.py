@@ -97,6 +97,7 @@ class FitReport:
     near: Count
     """Mentioned examples that are flagged by heads which saw neither them nor their examples."""
     seconds: float
+    """How long teaching took."""
 
     @property
     def advice(self) -> str:

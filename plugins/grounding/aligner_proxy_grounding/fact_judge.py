@@ -38,11 +38,14 @@ INSTRUCTION = (
 
 
 class FactVerdict(StrEnum):
-    """What a judge says of a fact."""
+    """What a judge says about a fact."""
 
     CONTRADICTED = "contradicted"
+    """The references give another value for the same matter."""
     SUPPORTED = "supported"
+    """The references give this value."""
     NOT_SAID = "not said"
+    """The references do not mention the matter."""
 
 
 REPLY_SCHEMA = judge_prompt.make_reply_schema(

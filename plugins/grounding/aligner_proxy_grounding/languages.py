@@ -26,7 +26,7 @@ class LanguageWords:
 
 def _language(table: Mapping[str, Any]) -> LanguageWords:
     """The words of one language from its table in `languages.yaml`."""
-    # the first numbers stand in the order of their values; a number may have several words, or none
+    # the first numbers are in the order of their values; a number may have several words, or none
     low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
     every = [*low, *((words, value) for value, words in table["tens"].items())]
     numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}

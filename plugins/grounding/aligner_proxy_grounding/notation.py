@@ -145,7 +145,7 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
     assert isinstance(new.value, Decimal)
     # a range's end that is only a number: the 3 of "3 to 5 days"
     if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
-        # The unit stands after the other end of the range.
+        # The unit follows only the other end of the range, so it cannot change here.
         if old.unit != new.unit:
             return None
         return old.start, old.end, format_number(new.value, old.text, _number_of(new))

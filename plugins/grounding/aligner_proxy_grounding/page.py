@@ -234,7 +234,7 @@ def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, 
     group = max(_DAY_GROUPS.finditer(text, 0, fact.start), key=lambda match: match.start(), default=None)
     if group is None and not days:
         group = _DAY_GROUPS.search(text, fact.end)
-    # "weekdays" stands nearer before the fact than any day
+    # "weekdays" is nearer before the fact than any day
     if group is not None and group.start() > max((day.start for day in before), default=-1):
         return dict.fromkeys(_days_of_group(group), SAME_CLAUSE)
     if not days:

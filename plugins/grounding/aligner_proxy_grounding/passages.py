@@ -56,7 +56,7 @@ SAME_SENTENCE = 0.55
 ABOVE = 0.5
 """How much a word counts if it is in the fact's clause, elsewhere in its sentence, or in a heading above it."""
 TITLE = 0.15
-"""The same for a word of the page's title, which stands above everything."""
+"""The same for a word of the page's title, which is above everything."""
 _TITLE_LEVEL = 1
 
 

@@ -78,7 +78,7 @@ class ProcedureStep:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """Steps in order; `source` is the name of their reference, `above` the line before them."""
+    """Steps in order; `source` is the name of their reference (empty for an answer's), `above` the line before them."""
 
     steps: tuple[ProcedureStep, ...]
     source: str = ""

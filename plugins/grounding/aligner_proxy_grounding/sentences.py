@@ -398,7 +398,10 @@ class Grounder:
         )
 
     def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
-        """Whether a fact follows from the references: it is a multiple, or a time so many minutes from another one."""
+        """Whether a fact follows from the references.
+
+        It is half or a multiple of a stated number, or a time that is a stated duration from another time.
+        """
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
         beside = [term for term in sentence.facts if term is not fact]
