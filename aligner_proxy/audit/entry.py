@@ -23,6 +23,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, IncomingKind, Outcome, Policy, SideKind, Turn
 
 Redact = Callable[[str], str]
+"""The operator's function that is given a text and returns it without what must not be stored."""
 
 BESIDE_ID = "-beside"
 """Suffix of the id for entries of the shadow aligner (`shadow_aligner`)."""
@@ -45,18 +46,23 @@ class AuditEvent:
     """Facts about one answer, collected on the request path as frozen values; the writer thread computes the rest."""
 
     at: float
+    """Time of the answer, in seconds since the epoch."""
     endpoint: str | None
+    """Name of the API endpoint that was called; None if it is unknown."""
     facts: RequestFacts
+    """What the request said: its tenant, model, texts and options."""
     exchange: Exchange
+    """The conversation with the original answer."""
     outcome: Outcome
+    """What became of the answer."""
     record: Mapping[str, Any] = field(default_factory=dict)
-    """Plugins' records of the policy."""
+    """What plugins record about the policy, by name."""
     aligner_id: str = ""
     """The value of x-aligner-id."""
 
 
 def _convert_old_content(content: object) -> object:
-    """Convert content written by earlier versions to the current fields."""
+    """Return content that an earlier version wrote with the current fields; anything but a dict stays as it is."""
     if not isinstance(content, dict):
         return content
     content = dict(content)
@@ -77,6 +83,7 @@ def _convert_old_content(content: object) -> object:
 
 
 CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_convert_old_content)])
+"""Converts the block of texts of an entry to JSON and back."""
 
 
 def encode_content(content: Content) -> bytes:
@@ -119,6 +126,7 @@ def estimate_event_bytes(event: AuditEvent) -> int:
 
 
 def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
+    """Make the entry to store; it has no texts (`content` is None) if client or upstream forbids storing them."""
     outcome = event.outcome
     exchange = event.exchange
     correction = outcome.correction
@@ -152,6 +160,7 @@ def make_entry(event: AuditEvent, redact: Redact | None = None) -> Entry:
 
 def policy_hash(policy: Policy) -> str:
     """Hash of the settings that have an effect, without tenant and origins; 16 hexadecimal digits."""
+    # Requirements contain texts of the request; only what the operator set of them counts.
     parts = {name: value for name, value in asdict(policy.without_requirements()).items() if name not in _NOT_POLICY}
     parts["standards"] = [(name, requirement.operator_settings) for name, requirement in policy.requirements]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -182,6 +191,7 @@ def _make_content(event: AuditEvent, redact: Redact) -> Content:
 
 
 def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
+    """Return a copy of the request's facts with every text redacted."""
     return replace(
         facts,
         own=tuple(map(redact, facts.own)),
@@ -194,6 +204,7 @@ def _redact_facts(facts: RequestFacts, redact: Redact) -> RequestFacts:
 
 
 def _redact_value(value: Any, redact: Redact) -> Any:
+    """Return a copy of a JSON-like value with every text in it redacted; keys of mappings stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

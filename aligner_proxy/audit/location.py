@@ -32,7 +32,8 @@ class AuditDatabase(Protocol):
     """A database that hosts share. Its errors are `AuditError`, and never contain its address."""
 
     def open_store(self, seal: Seal | None, *, durable: bool) -> AuditStore:
-        """Open the audit store in this database."""
+        """Open the audit store in this database; with `seal` its texts are encrypted, with `durable` writes reach the
+        disk before a call returns."""
 
     def make_lease(self) -> Lease:
         """A lease object that all hosts compete for; it is not taken yet."""

@@ -51,7 +51,9 @@ class QueueLimits:
 
     max_bytes: int
     max_entries: int | None = None
+    """None: only `max_bytes` limits the queue."""
     longest_pause_s: float = 1.0
+    """Seconds; the pauses after failures grow up to this."""
 
 
 class MemoryBudget:
@@ -60,6 +62,7 @@ class MemoryBudget:
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
+        # What is reserved at the moment: estimated bytes, and the number of entries.
         self._bytes = 0
         self._entries = 0
 
@@ -76,6 +79,7 @@ class MemoryBudget:
         return True
 
     def give_back(self, size: int) -> None:
+        """Release the `size` bytes that `take` reserved for one entry."""
         with self._lock:
             self._bytes -= size
             self._entries -= 1
@@ -88,12 +92,13 @@ class _QueuedEntry:
 
     event: AuditEvent
     size: int
+    """Estimated memory in bytes, as reserved in the budget."""
     completion: Future[None] | None = None
     """Set if the answer may be delivered only once its entry is written."""
 
     def resolve(self, error: NotRecorded | None) -> None:
         """Complete the future of the answer that waits for this entry, if any: with success or with `error`."""
-        # False if the request that waited for it was cancelled.
+        # The second call returns False if the request that waited for this entry was cancelled.
         if self.completion is None or not self.completion.set_running_or_notify_cancel():
             return
         if error is None:
@@ -108,12 +113,16 @@ class _StoreWriter:
     def __init__(self, open_store: Callable[[], AuditStore], redact: Redact | None) -> None:
         self._open = open_store
         self._redact = redact
+        # None until the first write, and after a failure.
         self._store: AuditStore | None = None
         # Whether entries are being lost; only changes are logged.
         self._losing = False
 
     def write(self, batch: Collection[_QueuedEntry]) -> set[_QueuedEntry]:
-        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost."""
+        """Write a batch in one transaction; returns the items that can never be stored, and logs that they are lost.
+
+        Raises the errors of the store, after which the batch can be tried again.
+        """
         if self._store is None:
             self._store = self._open()
         rows: dict[_QueuedEntry, Row] = {}
@@ -146,7 +155,10 @@ class _StoreWriter:
 
 
 class Recorder:
-    """Writer to the audit store. `open_store` opens the store; `retention` deletes old entries from it."""
+    """Writer to the audit store: `open_store` opens it, and `redact` is applied to all texts.
+
+    `retention` deletes old entries; it starts after the first write, because the store must exist.
+    """
 
     def __init__(
         self,
@@ -164,20 +176,29 @@ class Recorder:
         self._longest_pause_s = limits.longest_pause_s
         self._budget = MemoryBudget(limits)
         self._items: deque[_QueuedEntry] = deque()
+        """Entries not written yet, oldest first; those that the thread is writing stay in it until they are stored."""
         self._condition = threading.Condition()
         """Guards `_items`, `_thread` and `_closing_at`."""
         self._thread: threading.Thread | None = None
+        """The writer thread; None until the first entry."""
         self._closing = threading.Event()
+        """Set by `close`; ends the pauses between attempts."""
         self._closing_at: float | None = None
+        """Monotonic time of the first call of `close`; None while the recorder is open."""
         self._failing_since: float | None = None
+        """Monotonic time of the first of the failures in a row; None while writing works."""
         # Whether entries are being dropped; only changes are logged.
         self._dropping = False
 
     def note(self, event: AuditEvent) -> None:
+        """Queue an event without waiting; it is dropped and counted if the queue is full."""
         self._enqueue(event, None)
 
     async def write(self, event: AuditEvent) -> None:
-        """Queue an event and wait until it is on disk; raises `NotRecorded`. Cancelling does not stop the write."""
+        """Queue an event and wait until it is on disk; cancelling the wait does not stop the write.
+
+        Raises `NoRoomForRecord` if the queue is full, and `NotRecorded` if the event cannot be written.
+        """
         completion: Future[None] = Future()
         if not self._enqueue(event, completion):
             raise NoRoomForRecord("too many audit entries wait")
@@ -201,7 +222,10 @@ class Recorder:
         _OPEN.discard(self)
 
     def _enqueue(self, event: AuditEvent, completion: Future[None] | None) -> bool:
-        """Queue an event and start the writer thread; returns False, counts and logs if the queue is full or closed."""
+        """Queue an event and start the writer thread; returns whether it was accepted.
+
+        It is refused, counted and logged if the queue is full or closed. `completion` is completed once it is written.
+        """
         item = _QueuedEntry(event, estimate_event_bytes(event), completion)
         with self._condition:
             accepted = self._closing_at is None and self._budget.take(item.size)
@@ -242,7 +266,7 @@ class Recorder:
         self._writer.close()
 
     def _wait_for_batch(self) -> list[_QueuedEntry]:
-        """Wait for queued items and return the first batch; empty when the recorder is closed."""
+        """Wait for queued items and return the first batch, which stays queued; empty if closed and all is written."""
         batch: list[_QueuedEntry] = []
         size = 0
         limit = 1 if self._failing_since is not None else _BATCH_ENTRIES  # make a retry that may fail cheap
@@ -289,7 +313,7 @@ class Recorder:
             self._give_up(lambda item: item.completion is not None)
 
     def _give_up(self, is_hopeless: Callable[[_QueuedEntry], bool]) -> None:
-        """Remove the entries that are hopeless, count them as lost, and refuse the answers that wait for them."""
+        """Remove the entries for which `is_hopeless` is true, count them as lost, and refuse the answers that wait."""
         with self._condition:
             hopeless_items = [item for item in self._items if is_hopeless(item)]
             self._items = deque(item for item in self._items if not is_hopeless(item))
@@ -300,6 +324,7 @@ class Recorder:
 
 
 _OPEN: weakref.WeakSet[Recorder] = weakref.WeakSet()
+"""Recorders whose thread runs."""
 
 
 @atexit.register

@@ -58,10 +58,14 @@ class RetentionLease:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Descriptor of the locked file; None if this process does not hold the lease.
         self._file: int | None = None
 
     def take(self) -> bool:
-        """Take the lease if it is free; returns whether this process holds it now. Raises `OSError`."""
+        """Take the lease if it is free; returns whether this process holds it now.
+
+        Raises `OSError` if the file cannot be opened.
+        """
         if self._file is None:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -73,12 +77,14 @@ class RetentionLease:
         return True
 
     def read(self) -> ClockReading | None:
+        """The clock reading in the lock file; None if there is none that can be read."""
         try:
             return _READING.validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
             return None
 
     def write(self, reading: ClockReading) -> None:
+        """Replace the clock reading in the lock file; the lease must be held."""
         assert self._file is not None
         text = json.dumps(asdict(reading)).encode()
         # In place: the lock is on this very file, so it must not be replaced.
@@ -99,7 +105,10 @@ def _make_lease(location: StoreLocation) -> Lease:
 
 
 class RetentionWorker:
-    """Background thread that deletes entries beyond the limits of age and size."""
+    """Background thread that deletes entries beyond the limits of age and size, in a round every `every_s` seconds.
+
+    `read_clock` reads the machine's clocks.
+    """
 
     def __init__(
         self,
@@ -115,6 +124,7 @@ class RetentionWorker:
         self._read_clock = read_clock
         self._lease = _make_lease(location)
         self._clock: SteadyClock | None = None
+        """A clock that ignores jumps of the machine's time; None until this worker holds the lease."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._healthy = True
@@ -136,7 +146,7 @@ class RetentionWorker:
     def delete_old(self) -> int:
         """Run one round: delete entries that are too old, then the oldest until the rest fits; returns their number.
 
-        Returns 0 if another process holds the lease.
+        Returns 0 if another process holds the lease. Raises the errors of the kind of store.
         """
         if not self._lease.take():
             return 0

@@ -131,10 +131,11 @@ class Seal:
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
+        # Stored with each entry, so that an entry of another key is recognised.
         self.name = hashlib.sha256(b"aligner-proxy audit " + key).hexdigest()[:8]
 
     def encrypt(self, content: bytes, row: bytes) -> bytes:
-        """Encrypt `content`, bound to `row`."""
+        """Encrypt `content`; it can be decrypted only with the same `row`, so it cannot be moved to another entry."""
         nonce = os.urandom(_NONCE)
         return nonce + self._cipher.encrypt(nonce, content, row)
 
@@ -147,17 +148,22 @@ class Seal:
 
 
 _PLAIN = tuple(field.name for field in fields(Entry) if field.name != "content")
+"""Columns that are never encrypted."""
 _COLUMNS = (*_PLAIN, "sealed_by", "content")
 INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM entries"
 _SELECT_PLAIN = f"SELECT {', '.join((*_PLAIN, 'NULL', 'NULL'))} FROM entries"
+"""As `_SELECT`, with empty columns in place of the texts, which are then neither read nor decrypted."""
 _FLAGS = ("cache_hit", "changed")
+"""Columns with 0, 1 or NULL, which are False, True or None in an entry."""
 
 
 class AuditStore:
     """An open store. Raises `sqlite3.Error`, `OSError`, and `AuditError` for a file of a newer version.
 
-    `durable`: when a call that adds entries returns, they are on the disk and not only in the operating system's cache.
+    `seal` encrypts the texts; None: they are stored readable. `steps` are the migrations that make the tables, and
+    `busy_s` is how many seconds to wait for another process's write. With `durable`, entries are on the disk, and not
+    only in the operating system's cache, when a call that adds them returns.
     """
 
     def __init__(
@@ -198,6 +204,7 @@ class AuditStore:
                 return
 
     def add(self, entry: Entry) -> None:
+        """Write one entry in a transaction of its own; an entry that SQLite cannot store is left out."""
         self.insert([self.row(entry)])
 
     def row(self, entry: Entry) -> Row:
@@ -213,11 +220,14 @@ class AuditStore:
         return (*plain, key, content)
 
     def seal_content(self, content: bytes, row: bytes) -> tuple[str | None, str | bytes]:
-        """Encrypt a content bound to `row` into (key name, bytes); without a key, (None, text) for SQL queries."""
+        """Return (key name, encrypted bytes) of a content bound to `row`; without a key (None, readable text)."""
         return (None, content.decode()) if self._seal is None else (self._seal.name, self._seal.encrypt(content, row))
 
     def unseal_content(self, content: str | bytes, sealed_by: str | None, row: bytes) -> str | bytes:
-        """Decrypt a content; raises `AuditError` if this store does not have the key, or the data was changed."""
+        """Return a content decrypted, or as it is if `sealed_by`, the name of its key, is None.
+
+        Raises `AuditError` if this store does not have the key, or the data was changed.
+        """
         if sealed_by is None:
             return content
         if self._seal is None or self._seal.name != sealed_by:
@@ -237,7 +247,10 @@ class AuditStore:
         return unstorable
 
     def entries(self, since: float = 0.0, until: float = float("inf"), limit: int = -1) -> Iterator[Entry]:
-        """Entries from `since` to `until`, newest first; limit -1: all. Raises `AuditError` if decryption fails."""
+        """Yield the entries from `since` to `until` (seconds since the epoch), newest first; a limit of -1 means all.
+
+        Raises `AuditError` if an entry cannot be decrypted.
+        """
         row_limit = _LAST_ID if limit < 0 else limit
         yield from self.select("at >= ? AND at < ? ORDER BY at DESC, id DESC LIMIT ?", (since, until, row_limit))
 
@@ -290,7 +303,7 @@ class AuditStore:
         return int(self._execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
 
     def delete_first(self, count: int, last: int = _LAST_ID) -> int:
-        """Delete the first `count` entries by id, up to the id `last`; returns how many were deleted."""
+        """Delete the `count` entries with the lowest ids, none above the id `last`; returns how many were deleted."""
         statement = "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id <= ? ORDER BY id LIMIT ?)"
         deleted: int = self._execute(statement, (last, count)).rowcount
         return deleted

@@ -53,6 +53,7 @@ class AuditWriters:
     def __init__(self, writers: Sequence[AuditWriter]) -> None:
         self._writers = tuple(writers)
         required = [writer for writer in writers if isinstance(writer, Recorder) and writer.required]
+        # The recorder on whose entries answers wait; None if no answer waits.
         self._required = required[0] if required else None
 
     @property
@@ -61,6 +62,7 @@ class AuditWriters:
         return self._required is not None
 
     def __bool__(self) -> bool:
+        """Whether anything is recorded at all."""
         return bool(self._writers)
 
     def note(self, event: AuditEvent) -> None:
@@ -69,9 +71,9 @@ class AuditWriters:
             writer.note(event)
 
     async def write(self, event: AuditEvent) -> None:
-        """Queue an event with each writer; if entries are required, wait until it is in the store.
+        """Queue an event with each writer; if entries are required, wait until the store has this one.
 
-        Raises `NotRecorded`.
+        Raises `NotRecorded` if the store cannot write it.
         """
         for writer in self._writers:
             if writer is not self._required:
@@ -80,6 +82,7 @@ class AuditWriters:
             await self._required.write(event)
 
     async def aclose(self) -> None:
+        """Close each writer, after it has written what is queued."""
         for writer in self._writers:
             await writer.aclose()
 
@@ -97,7 +100,7 @@ def make_audit_writers(file: PolicyFile) -> AuditWriters:
 
 
 class SinkWriter:
-    """Writer to one sink of a plugin. Satisfies `AuditWriter`."""
+    """Writer to one sink of a plugin; `runner` runs the sink's code. Satisfies `AuditWriter`."""
 
     def __init__(self, name: str, sink: AuditSink, runner: Runner, redact: Redact | None, limits: QueueLimits) -> None:
         self._name = name
@@ -105,7 +108,9 @@ class SinkWriter:
         self._runner = runner
         self._redact = redact
         self._budget = MemoryBudget(limits)
+        # One task for each entry that is not written yet.
         self._tasks: set[asyncio.Task[None]] = set()
+        # Whether the last entry was written; only changes are logged.
         self._healthy = True
 
     def note(self, event: AuditEvent) -> None:
@@ -178,11 +183,15 @@ def store_location(file: PolicyFile, wait_s: float | None = None) -> StoreLocati
 
 
 def queue_limits(file: PolicyFile) -> QueueLimits:
+    """The limits that the settings `audit.waiting_mb` and `audit.waiting` set for each queue."""
     return QueueLimits(file.audit.waiting_mb * 2**20, file.audit.waiting)
 
 
 def open_for_reading(file: PolicyFile, path: Path | None = None) -> AuditStore:
-    """Open the store for reading; raises `ConfigError` if there is none."""
+    """Open the store at `path`, by default that of the policies file, for reading.
+
+    Raises `ConfigError` if there is no store, and the errors of its kind.
+    """
     location = path or store_location(file, READING_S)
     if isinstance(location, Path) and not location.exists():
         raise ConfigError(

@@ -48,9 +48,11 @@ class LazyGroup(click.Group):
     """Command group that imports a command only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in the order in which help shows them."""
         return list(all_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command with this name and return it; None if there is none."""
         # A command that imports LiteLLM would else ask the internet, and wait for seconds where there is none.
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         command = all_commands().get(cmd_name)
@@ -74,6 +76,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an `AlignerProxyError` is printed and ends the process with status 2."""
         try:
             return super().invoke(ctx)
         except AlignerProxyError as error:

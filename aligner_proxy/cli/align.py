@@ -50,14 +50,19 @@ from aligner_proxy.types import (
 )
 
 OpenCorrector = Callable[[], AbstractAsyncContextManager[CorrectExchange]]
+"""Opens an engine for the time of the context, which yields the function that corrects an answer."""
 _DEFAULT_OBJECTIVES = ("harmless", "helpful")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OF_POLICIES = ("for_model", "route", "team", "key", "system")
+"""Options that choose among the policies of --config."""
 _OF_BATCH = ("requests", "bare")
+"""Options that need --batch."""
 _NOT_OF_BATCH = ("question", "as_json", "jsonl", "system")
+"""Options that have no effect with --batch."""
 _OF_OBJECTIVES = ("caution", "verify", "write", "aligner")
 """Options that belong to objectives from the command line."""
 _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH, *_OF_POLICIES, "output", "skip")
+"""Options that do not concern the engine; all others choose the aligner that runs in this process."""
 
 
 @click.command("align")
@@ -158,7 +163,10 @@ def list_taught_objectives(file: Path, aligner: str) -> dict[str, Objective]:
 
 
 def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Write:
-    """What may be written according to --write; without it, nothing by the embedded aligner, anything by others."""
+    """What the aligner may write, according to --write; else to the policies file.
+
+    Without either, the embedded aligner may write nothing and others anything. Removes --write from `options`.
+    """
     setting = options.pop("write")
     if setting is not None:
         return Write(setting)
@@ -169,7 +177,7 @@ def _find_write(options: dict[str, Any], file: Path | None, aligner: str) -> Wri
 
 
 def _has_policies(flags: dict[str, Any], policies: PolicyFile) -> bool:
-    """Whether a file has policies, or an option asks for one; a file may also only name an aligner."""
+    """Whether a file has policies, or an option asks for one of them; a file may also name only an aligner."""
     has_any = policies.routes or policies.tenants or policies.defaults.model_fields_set
     return bool(has_any or any(flags[name] for name in _OF_POLICIES))
 
@@ -196,7 +204,10 @@ async def _open_corrector(
     options: dict[str, Any],
     file: Path | None,
 ) -> AsyncIterator[CorrectExchange]:
-    """Open an engine, and a function that corrects an answer under `policies`, or without them under `policy`."""
+    """Open an engine, and yield a function that corrects an answer under `policies`, or without them under `policy`.
+
+    `flags` are the options of `_FLAGS`, `options` those of the aligner, and `address` is that of a running engine.
+    """
     async with open_chosen_engine(address, options, file) as engine:
         if policies is not None:
             yield _correct_by_policies(flags, policy, policies, engine)
@@ -223,11 +234,13 @@ def _correct_by_policies(flags: dict[str, Any], policy: Policy, file: PolicyFile
 
 
 async def _align_answer(exchange: Exchange, open_corrector: OpenCorrector) -> Outcome:
+    """Correct one answer with an engine that is open only for this answer."""
     async with open_corrector() as correct:
         return await correct(exchange, ())
 
 
 async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: OpenCorrector) -> None:
+    """Correct the rows on stdin, and write the rows with results to --output or stdout."""
     async with open_corrector() as correct:
         job = batch.BatchJob(partial(rows.correct, correct), flags["output"], flags["skip"])
         await batch.run(job, sys.stdin.buffer, sys.stdout.buffer)
@@ -236,7 +249,7 @@ async def _align_rows(flags: dict[str, Any], rows: RowPolicy, open_corrector: Op
 async def _align_batch(
     flags: dict[str, Any], policy: Policy, address: str | None, options: dict[str, Any], file: Path | None
 ) -> None:
-    """Correct the output file of a batch, under the policies of `file` unless objectives were given."""
+    """Correct the output file of a batch, under the policies of `file` or, if objectives were given, under `policy`."""
     from aligner_proxy.cli import provider_batch  # imports LiteLLM, which takes seconds
     from aligner_proxy.cli.policy_guardrail import RequestOptions
 
@@ -252,7 +265,10 @@ async def _align_batch(
 
 
 def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> None:
-    """Raise `ConfigError` for options that have no effect beside each other; `policies` are those that may apply."""
+    """Raise `ConfigError` for options that have no effect with the others.
+
+    `policies` is the policies file that may apply; None if none was given, or objectives were given instead.
+    """
     if flags["batch_file"]:
         _raise_if_any_set(flags, _NOT_OF_BATCH, "has no effect with --batch, whose questions are in --requests")
         if flags["output"] and flags["output"].resolve() == flags["batch_file"].resolve():
@@ -273,18 +289,19 @@ def _refuse_combinations(flags: dict[str, Any], policies: PolicyFile | None) -> 
 
 
 def _raise_if_any_set(flags: dict[str, Any], names: Sequence[str], fault: str) -> None:
-    """Raise `ConfigError` for the first of these options that is set."""
+    """Raise `ConfigError` for the first of these options that is set; `fault` follows the option in the message."""
     for name in names:
         if flags[name]:
             raise ConfigError(f"--{name.removeprefix('as_').replace('_', '-')} {fault}")
 
 
 def _is_typed(name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line, so that its value is not a default."""
     return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _print_result(exchange: Exchange, outcome: Outcome, as_json: bool) -> None:
+    """Print an outcome as JSON or as a coloured diff, and a hint if no route of the policies file applies."""
     if as_json:
         correction = outcome.correction
         run_fields = {"ms": round(outcome.ms, 1), "aligner": correction.aligner if correction else None}
@@ -321,7 +338,7 @@ async def open_chosen_engine(address: str | None, options: dict[str, Any], file:
 
 
 async def _start_local(options: dict[str, Any], file: Path | None) -> Engine:
-    """Load the aligner in this process, and show the progress on stderr."""
+    """Load the aligner in this process, show the progress on stderr, and return the engine."""
     refuse_absent_weights(options, file)
     silence_libraries()
     from aligner_proxy.engine.loader import open_aligner

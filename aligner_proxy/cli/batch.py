@@ -37,11 +37,12 @@ class SourceLine:
 CorrectLine = Callable[[SourceLine], Awaitable[bytes]]
 """Makes the output line, without its line end; raises nothing."""
 MakeObject = Callable[[list[tuple[str, Any]]], dict[str, Any]]
+"""Makes a JSON object of its (name, value) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """Settings of a batch: results are appended to `output`, and the first `skip` lines are skipped."""
+    """Settings of a batch: results are appended to `output`, if there is one; the first `skip` rows are left out."""
 
     correct_line: CorrectLine
     output: Path | None = None
@@ -49,7 +50,10 @@ class BatchJob:
 
 
 async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
-    """Correct all lines of `source`; write results in order, as soon as they are ready, to `job.output` or `sink`."""
+    """Correct all lines of `source`, and write results in order, as soon as they are ready, to `job.output` or `sink`.
+
+    If `job.output` exists, the lines that it already has results for are skipped.
+    """
     finished_rows = job.skip + (_count_finished_rows(job.output) if job.output else 0)
     with _make_progress() as progress, _open_output(job.output, sink) as output:
         bar = progress.add_task("aligning", total=_file_size(source), rows=0)
@@ -61,6 +65,7 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
             if row <= finished_rows or not content.strip():
                 continue
             tasks.append(asyncio.ensure_future(job.correct_line(SourceLine(content, row, number))))
+            # Wait for the oldest one first: results keep the order of the lines.
             if len(tasks) == _IN_FLIGHT:
                 _write(output, await tasks.popleft())
                 progress.update(bar, rows=row)
@@ -70,7 +75,10 @@ async def run(job: BatchJob, source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def parse_object(content: bytes, make_object: MakeObject = dict) -> dict[str, Any]:
-    """A line as a JSON object; raises `ValueError` with what is wrong. `make_object` makes each object of its pairs."""
+    """Return the JSON object on a line; raises `ValueError` with what is wrong.
+
+    `make_object` is called for each object in it, with the object's (name, value) pairs.
+    """
     try:
         fields = json.loads(content, object_pairs_hook=make_object)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -100,11 +108,13 @@ def _count_finished_rows(output: Path) -> int:
 
 
 def _write(out: BinaryIO, line: bytes) -> None:
+    """Write a line at once, so that an interrupted run can be resumed after it."""
     out.write(line + b"\n")
     out.flush()
 
 
 def _open_output(output: Path | None, sink: BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """Open the output file for appending; without one, `sink`, which stays open."""
     return output.open("ab") if output else nullcontext(sink)
 
 

@@ -15,7 +15,7 @@ from aligner_proxy.policy.yaml_file import quote_name, suggest_name
 from aligner_proxy.types import Exchange, Objective, Outcome, Turn
 
 CorrectExchange = Callable[[Exchange, tuple[Objective, ...]], Awaitable[Outcome]]
-"""Corrects an answer; objectives, if there are any, take the place of the default_objectives ones."""
+"""Corrects an answer; the objectives, if there are any, replace the default ones."""
 
 
 class BatchRow(BaseModel):
@@ -32,6 +32,7 @@ class ObjectiveNames:
     """Lookup of objectives by name, or of new ones by their whole text ("Name: description")."""
 
     def __init__(self, configured: Mapping[str, Objective]) -> None:
+        # Built-in objectives, or those of a policies file, by name.
         self._configured = configured
 
     def resolve(self, names: Sequence[str]) -> tuple[Objective, ...]:
@@ -54,11 +55,12 @@ class RowPolicy:
     """The objectives of all rows, and those that a row may name instead."""
 
     default_objectives: tuple[Objective, ...]
-    """Empty: those of the policy."""
+    """Objectives of a row that names none; empty: those of the policy."""
     objectives: ObjectiveNames
+    """Lookup of the objectives that a row names."""
 
     async def correct(self, correct: CorrectExchange, line: SourceLine) -> bytes:
-        """Correct one row and return the output row; for an invalid row it contains the reason."""
+        """Correct one row with the function `correct`, and return the output row; an invalid row gets the reason."""
         fields: dict[str, Any] = {}
         try:
             fields = parse_object(line.content)
@@ -80,10 +82,12 @@ def result_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _failure_fields(reason: str) -> dict[str, Any]:
+    """The result fields of a row that could not be corrected."""
     return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 
 def _error_text(error: Exception) -> str:
+    """What is wrong with a row; of a validation error only the field and the reason, without the row's text."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -18,13 +18,17 @@ class Caller:
     team: str | None
     """Its id or its alias."""
     key_digest: str | None
+    """SHA-256 of the key in hexadecimal; None if it is unknown."""
     key_alias: str | None
     is_known: bool
     """Whether the keys file has the key."""
 
 
 def find_caller(keys: Mapping[str, KeyEntry], team: str | None, key: str | None) -> Caller:
-    """The caller with this team and this key (alias or sha256); a key of the keys file adds its alias and team."""
+    """The caller with this team and this key (alias or sha256); a key of the keys file adds its alias and team.
+
+    `keys` are the entries of the keys file by the sha256 of the key.
+    """
     for digest, entry in keys.items():
         if key is not None and key in (digest, entry.alias):
             return Caller(team or entry.team, digest, entry.alias, True)

@@ -79,25 +79,28 @@ EDITS_GOOD_ANSWERS: Mapping[str, int] = {
 docs/reference/objectives.md, but for `harmless`."""
 _EVERY_LANGUAGE = "not named by the aligner's card: all count"
 _DENY = "deny:"
+"""Beginning of the names under which a policy stores the origins of denied objectives."""
 _MAX_REASONS = 6
 """Most reasons of a route that are printed one by one."""
 _SOON = timedelta(days=14)
 """How long before its end a key is warned about."""
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
+"""Settings of a key that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _CheckedConfig:
-    """A valid config; `models` is None if only a policies file was given.
-
-    `gaps` are warnings about settings of the LiteLLM YAML that let answers through uncorrected.
-    """
+    """A valid config: the policies file, and what the LiteLLM YAML says if one was given."""
 
     path: Path
+    """Path of the policies file."""
     policies: PolicyFile
     models: tuple[str, ...] | None
+    """The model groups of the LiteLLM YAML; None if only a policies file was given."""
     keys: dict[str, KeyEntry]
+    """The entries of the keys file by the sha256 of the key."""
     gaps: tuple[str, ...] = ()
+    """Warnings about settings of the LiteLLM YAML that let answers through uncorrected."""
     litellm: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The LiteLLM YAML; empty if only a policies file was given."""
     statuses: tuple[HeadStatus, ...] = ()
@@ -111,7 +114,10 @@ class _CheckedConfig:
         return [status.warning for status in unreadable if status.warning is not None]
 
     def lacks(self, pattern: str) -> bool:
-        """Whether no model of the model_list matches the pattern; LiteLLM's model names can have wildcards, too."""
+        """Whether no model of the model_list matches the pattern; False if there is no model_list.
+
+        LiteLLM's model names can have wildcards, too, so both are tried as the pattern.
+        """
         models = self.models
         return models is not None and not any(fnmatchcase(m, pattern) or fnmatchcase(pattern, m) for m in models)
 
@@ -236,6 +242,7 @@ def _find_losses(checked: _CheckedConfig, against: Path | None, running: bool) -
 
 
 def _parse_fields(texts: Sequence[str]) -> dict[str, object]:
+    """The values of --field by name; raises `ConfigError` for one that does not read NAME=TEXT."""
     pairs = [text.partition("=") for text in texts]
     if not all(name and mark for name, mark, _ in pairs):
         raise ConfigError("--field must read NAME=TEXT")
@@ -279,6 +286,7 @@ def _parse_metadata(option: str, metadata: str | None) -> object:
 
 
 def _find_warnings(checked: _CheckedConfig, facts: RequestFacts, policy: Policy) -> list[str]:
+    """All warnings about the config and about the policy that this request gets."""
     warnings = list(checked.policies.warnings)
     for i, route in enumerate(checked.policies.routes):
         pattern = route.match.model
@@ -360,6 +368,7 @@ def _key_settings(entry: KeyEntry | None) -> dict[str, Any] | None:
 
 
 def _moment_text(moment: datetime | None) -> str:
+    """A time to the minute; "never" for None."""
     return "never" if moment is None else moment.isoformat(sep=" ", timespec="minutes")
 
 
@@ -377,7 +386,7 @@ def _engine_warnings(checked: _CheckedConfig, policy: Policy) -> list[str]:
 
 
 def _unserved_correctors(checked: _CheckedConfig) -> Iterator[str]:
-    """Warn about correctors whose model is not in the model_list."""
+    """Warn about correctors of the kind `self_refine` whose model is not in the model_list."""
     for name, entry in checked.policies.plugins.correctors.items():
         model = str(entry.get("model", ""))
         if plugin_kind(name, entry) == "self_refine" and checked.models is not None and model not in checked.models:
@@ -399,7 +408,7 @@ def _unserved_editors(checked: _CheckedConfig) -> Iterator[str]:
 
 
 def _objective_notes(objective: Objective) -> str:
-    """Whether an objective was taught, and its own judge, in brackets; empty for neither."""
+    """In brackets, whether an objective was taught, and its own judge; empty if neither is so."""
     judge = objective.judge
     notes = ["taught"] if objective.head else []
     notes += [f"judge: {judge.group or 'off'}"] if judge is not None else []
@@ -535,8 +544,10 @@ def _print_notes(
     *,
     in_full: bool,
 ) -> None:
-    """Print for each route when the original goes out and what stands for an answer that is all flagged, then the
-    warnings."""
+    """Print for each route when the original goes out uncorrected, and what replaces an answer of which all is flagged.
+
+    Then print the warnings.
+    """
     rows = [
         (name if name != NO_ROUTE else "(no route matches)", _reasons_text(reasons, in_full=in_full), remains[name])
         for name, reasons in gaps.items()
@@ -566,10 +577,12 @@ def _trust_text(trust: Trust) -> str:
 
 
 def _origin_text(checked: _CheckedConfig, objective: Objective, origins: Mapping[str, str]) -> str:
+    """Where an objective of the policy comes from, with what a plugin says about it."""
     origin = origins[f"objective:{objective.name}"]
     description = checked.extensions.describe(objective)
     return f"{origin}: {description}" if description else origin
 
 
 def _number_text(value: object) -> str:
+    """A number with three decimals; anything else as it is."""
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -25,6 +25,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, Objective
 
 _DEADLINE_S = 120.0
+"""Timeout of each question to the engine, in seconds."""
 
 
 @click.command("decide")
@@ -83,6 +84,7 @@ async def _ask_engine(
     async with open_chosen_engine(address, options, file) as engine:
 
         async def correct(asked_objective: AskedObjective) -> Correction:
+            """Let the engine score the text under one objective, without writing anything."""
             objective = objectives[asked_objective.text]
             request = AlignRequest(
                 request_id="decide",

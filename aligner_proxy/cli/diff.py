@@ -35,7 +35,7 @@ def render_diff(before: str, after: str) -> Text:
 def make_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Make a table of plain texts; markup and control characters in them are escaped.
 
-    Nothing is cut where the terminal is narrow: names, in the first column, stand on one line, and other cells on more.
+    Nothing is cut off if the terminal is narrow: the first column, of names, is never wrapped, and other cells are.
     """
     cells = [[escape_hidden(cell) for cell in row] for row in rows]
     name_width = max((cell_len(row[0]) for row in cells), default=0)

@@ -61,6 +61,7 @@ _NEED_MEMORY_GB = 2.0
 
 
 Check = Callable[[], Iterator[DoctorFinding]]
+"""Yields what it has found, at least one finding unless it does not apply here."""
 
 
 def examine(port: int, file: Path | None = None) -> Iterator[DoctorFinding]:
@@ -133,13 +134,15 @@ def check_compute(path: Path | None = None) -> Iterator[DoctorFinding]:
 
 @dataclass(frozen=True, slots=True)
 class LocalAligner:
-    """The aligner that runs on this machine: where its config is, or why that cannot be found, as `error`."""
+    """The aligner that runs on this machine, according to the policies file."""
 
     model: str
     quantization: str
     config: Weights | None = None
+    """Where its configuration file is; None if that cannot be found."""
     has_head: bool = False
     error: str = ""
+    """Why the configuration cannot be found; else empty."""
 
 
 def find_aligner(path: Path | None) -> LocalAligner | None:
@@ -184,7 +187,10 @@ def _describe_aligner(aligner: LocalAligner, report: dict[str, Any]) -> Iterator
 
 
 def run_probe(aligner: LocalAligner | None = None) -> dict[str, Any]:
-    """Run the probe as a subprocess and return its report; raises if it fails or takes longer than 120 s."""
+    """Run the probe as a subprocess and return its report.
+
+    Raises `subprocess.SubprocessError` if it fails or takes longer than 120 s, and `ValueError` for another output.
+    """
     command = [sys.executable, "-m", "aligner_proxy.engine.model.probe"]
     if aligner is not None and aligner.config is not None:
         command += [str(aligner.config.folder), *([aligner.config.gguf] if aligner.config.gguf else [])]
@@ -194,6 +200,7 @@ def run_probe(aligner: LocalAligner | None = None) -> dict[str, Any]:
 
 
 def _device_text(report: dict[str, Any]) -> str:
+    """The GPU and its memory, or the CPU with its threads and its instructions for bf16, from the probe's report."""
     if report["device"] == "cuda":
         return f"{report['name']} ({report['memory_gb']} GB)"
     flags = set(report["cpu_flags"])
@@ -363,6 +370,7 @@ def check_plugins() -> Iterator[DoctorFinding]:
 
 
 def _offer_texts(plugin: registry.Plugin) -> Iterator[str]:
+    """What a plugin offers, one text for each sort: "correctors: self_refine (...)"."""
     for sort, kinds in plugin.offers.items():
         if kinds:
             yield f"{sort.replace('_', ' ')}: {', '.join(f'{kind.name} ({kind.about})' for kind in kinds)}"
@@ -379,6 +387,7 @@ def _declared_texts(plugin: registry.Plugin) -> Iterator[str]:
 
 
 async def _read_info(engine: Engine) -> AlignerInfo:
+    """Ask an engine what it serves, and close the client; raises `CorrectionError`."""
     try:
         return await engine.info()
     finally:
@@ -386,11 +395,13 @@ async def _read_info(engine: Engine) -> AlignerInfo:
 
 
 def _engine_text(about: AlignerInfo) -> str:
+    """Model, content hash, device and head of what an engine serves, on one line."""
     head = "detector head" if about.has_head else "no detector head"
     return f"{about.model} {about.content_hash[:12]} on {about.device}, {about.quantization}, {head}"
 
 
 def check_port(port: int) -> Iterator[DoctorFinding]:
+    """Check that the gateway's port is free, by binding it for a moment."""
     try:
         with sockets.tcp("127.0.0.1", port):
             yield DoctorFinding("port", Severity.OK, f"{port} is free")
@@ -415,6 +426,7 @@ def check_hub() -> Iterator[DoctorFinding]:
 
 
 def _make_finding(check: str, good: bool, text: str, fix: str, bad: Severity = Severity.FAULT) -> DoctorFinding:
+    """A finding that is OK if `good`, else one of severity `bad` with the fix."""
     return DoctorFinding(check, Severity.OK, text) if good else DoctorFinding(check, bad, text, fix)
 
 
@@ -438,6 +450,7 @@ def command(port: int, file: Path | None, as_json: bool) -> None:
 
 
 def _print_findings(console: Console, findings: Sequence[DoctorFinding], runs: bool) -> None:
+    """Print the findings as a table, with each fix below, and whether a gateway can run here."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for finding in findings:
         text = escape(finding.found) + (f"\n[dim]{escape(finding.fix)}[/dim]" if finding.fix else "")

@@ -141,6 +141,7 @@ def _serve(
     weights = weight_settings(options, file)
 
     def load() -> Aligner:
+        """Load the aligner, and exclude it from garbage collection."""
         aligner = open_aligner(weights, home, lambda step: log.info("%s", step))
         # What is loaded stays: a collection that looked for garbage in it would halt all corrections for up to 0.5 s.
         gc.collect()

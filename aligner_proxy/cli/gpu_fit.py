@@ -15,7 +15,7 @@ _DRIVER = 0.5 * 2**30
 
 
 def suggest_fix(missing: str) -> str:
-    """What to do about what the engine's own kernels lack, as `engine/model/acceleration.py` names it."""
+    """How to fix what the engine's own kernels lack; `missing` is its name in `engine/model/acceleration.py`."""
     if "triton" in missing:
         return "pip install triton"
     if "compiled" in missing:
@@ -26,10 +26,10 @@ def suggest_fix(missing: str) -> str:
 def describe_fit(
     card: Mapping[str, Any], about: Mapping[str, Any], quantization: str, *, has_head: bool, has_kernels: bool
 ) -> list[str]:
-    """Say what fits an otherwise empty card and, for a known one on which our kernels run, what a correction costs.
+    """Say in lines what fits an otherwise empty GPU and, for a known one with our kernels, what a correction costs.
 
-    `card` and `about` are reports of the probe (`device`, `examine_aligner`). Raises `WeightsError` for an aligner that
-    does not fit, or whose config cannot be read.
+    `card` is the probe's report on the GPU, `about` its report on the aligner. Empty if the aligner's sizes are not
+    known. Raises `WeightsError` for an aligner that does not fit, or whose config cannot be read.
     """
     if "error" in about:
         raise WeightsError(about["error"])
@@ -61,5 +61,6 @@ def describe_fit(
 
 
 def _describe_range(costs: CostRange) -> str:
+    """The expected milliseconds, with the least possible ones in brackets."""
     expected, floor = (f"{float(f'{ms:.2g}'):,g}" for ms in (costs.expected_ms, costs.floor_ms))
     return f"about {expected} ms (floor {floor})"

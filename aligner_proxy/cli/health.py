@@ -25,12 +25,16 @@ _COLOUR = {"ready": "green", "loading": "yellow", "degraded": "yellow"}
 
 @dataclass(frozen=True, slots=True)
 class ProcessHealth:
-    """Health of one process; `status` is ready, degraded, loading, stuck, alive, down or odd."""
+    """Health of one process; `status` is ready, degraded, loading, stuck, alive, down or odd.
+
+    Alive: it answers, but is not ready. Down: it does not answer. Odd: something else answers at this address.
+    """
 
     name: str
     address: str
     status: str
     reasons: tuple[str, ...] = ()
+    """Why it is not ready."""
 
     @property
     def serves(self) -> bool:
@@ -70,6 +74,7 @@ def _overall_status(processes: list[ProcessHealth]) -> str:
 
 
 def _resolve_engine_address(engine: str | None) -> str:
+    """The engine's address: from --engine, else from the environment, else its usual socket; raises `ConfigError`."""
     address = engine or config.engine_override() or f"unix:{config.engine_socket()}"
     try:
         address = engine_address(address)
@@ -118,4 +123,5 @@ def _read_reasons(answer: httpx.Response) -> tuple[str, ...]:
 
 
 def _make_client(socket: str | None = None) -> httpx.Client:
+    """An HTTP client, over this unix socket if one is given; it ignores proxies of the environment."""
     return httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=_WAIT_S, trust_env=False)

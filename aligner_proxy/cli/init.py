@@ -18,9 +18,10 @@ from aligner_proxy.policy.litellm_config import GUARDRAIL, MASTER_KEY
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """How LiteLLM reaches a provider: the entry of one model, and the variables that it needs."""
+    """How LiteLLM reaches a provider: the entry of one model, and the environment variables that the entry needs."""
 
     model_name: str
+    """The name by which clients ask for the model."""
     parameters: tuple[str, ...]
     """Lines of `litellm_params`."""
     variables: tuple[tuple[str, str], ...] = ()

@@ -47,7 +47,7 @@ def allow_connections(connections: int, files_each: int = 1) -> None:
 
 
 def fit_connections(connections: int) -> int:
-    """Raise the limit for `connections`, and return how many of them fit; log a warning if fewer do."""
+    """Raise the limit for `connections`, and return how many of them it allows; log a warning if not all."""
     limit = _raise_limit(max(_ENOUGH, connections + RESERVE))
     allowed = max(1, min(connections, limit - RESERVE))
     if allowed < connections:

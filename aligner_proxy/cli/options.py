@@ -130,6 +130,10 @@ def weight_settings(options: dict[str, Any], file: Path | None = None) -> Engine
 
 
 def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any]:
+    """The settings of the weights by name, from flags, else from the policies file; defaults are left out.
+
+    Raises `ConfigError` for a model without a pinned commit if the file requires one.
+    """
     from_file: dict[str, Any] = {}
     if file is not None:
         policies = registry.load_policies(file)
@@ -145,7 +149,10 @@ def _choose_weights(options: dict[str, Any], file: Path | None) -> dict[str, Any
 
 
 def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
-    """Raise for a model whose files are not on this machine, before torch is imported, which takes seconds."""
+    """Raise for a model whose files are not on this machine, before torch is imported, which takes seconds.
+
+    Raises `WeightsError`, and `ConfigError` for a name that cannot be a model's or for missing packages.
+    """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import WeightStore
@@ -160,7 +167,10 @@ def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
 
 
 def check_local_aligner(file: PolicyFile) -> None:
-    """Raise for a model of this file that a local engine could not open, by the names of its files. No torch."""
+    """Raise `WeightsError` or `ConfigError` for a model of this file that a local engine could not open.
+
+    Only the names of the model's files are checked, without importing torch; nothing is checked without a local engine.
+    """
     if not config.engine_backend(file).local:
         return
     from aligner_proxy.engine.weights import sources
@@ -180,6 +190,7 @@ def check_guardrail_entry(params: Mapping[str, Any]) -> None:
 
 
 def _refuse_unpinned(models: dict[str, Any]) -> None:
+    """Raise `ConfigError` for a model, adapter or judge from the hub that is named without a commit."""
     from aligner_proxy.engine.weights import sources
 
     models_by_name = (models.get(name) or {} for name in ("adapters", "judges"))

@@ -21,14 +21,16 @@ from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What the options of `align` say of the request to which an answer belongs."""
+    """What the options of `align` say about the request to which an answer belongs."""
 
     model: str | None = None
     """Its model; for a batch in place of that of each request."""
     route: str | None = None
     """The name of the route that applies, whatever the model is."""
     team: str | None = None
+    """Id or alias of its team."""
     key: str | None = None
+    """Alias or sha256 of its key."""
 
 
 def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, deadline_s: float) -> BatchGuardrail:
@@ -53,7 +55,10 @@ def open_guardrail(options: RequestOptions, engine: Engine, file: PolicyFile, de
 async def correct_answer(
     guard: BatchGuardrail, exchange: Exchange, model: str | None, objectives: tuple[Objective, ...] = ()
 ) -> Outcome:
-    """What a client would get in place of an answer; `objectives` take the place of those of the policy."""
+    """Correct an answer as the gateway would in a chat completion; the outcome's text is what a client would get.
+
+    `objectives`, if there are any, replace those of the policy. An answer that the policy blocks is a failed outcome.
+    """
     message = {"role": "assistant", "content": exchange.answer}
     choice = {"index": 0, "message": message, "finish_reason": exchange.finish_reason}
     body = {"id": exchange.call_id, "object": "chat.completion", "choices": [choice]}

@@ -25,8 +25,9 @@ from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Policy, Status
 
 _IDS = ("id", "custom_id")
-"""Fields of a line that stay where its answer is withheld."""
+"""Fields that stay in a line whose answer is withheld."""
 _CODE = "aligner_error"
+"""Error code of such a line in OpenAI's form."""
 _ENDINGS = ("errored", "canceled", "expired")
 """Types of Anthropic's results without a message."""
 _FIX = "give the file as the provider sent it"
@@ -35,11 +36,12 @@ _NO_REQUEST = "no request with its custom_id; give --requests the input file of 
 
 
 class BatchRequests:
-    """The input file of a batch, of which only the places of its requests are kept in memory."""
+    """The input file of a batch; only the positions of its requests are kept in memory."""
 
     def __init__(self, path: Path) -> None:
         """Read the file once; raises `ConfigError`."""
         self._path = path
+        # custom_id of a request -> the byte in the file with which its line begins.
         self._places: dict[str, int] = {}
         place = 0
         with path.open("rb") as lines:
@@ -49,7 +51,7 @@ class BatchRequests:
                 place += len(content)
 
     def _add(self, number: int, content: bytes, place: int) -> None:
-        """Remember the place of a request; raises `ConfigError` if the line is none, or the second one of its id."""
+        """Remember where a request begins; raises `ConfigError` if the line is none, or the second with its id."""
         try:
             custom_id, _ = _parse_request(content)
         except ValueError as error:
@@ -82,7 +84,9 @@ class BatchSettings:
     """What the options of `align --batch` say."""
 
     path: Path
+    """The output file to correct."""
     requests: BatchRequests | None = None
+    """The input file, for the conversations; None if it was not given."""
     bare: bool = False
     """Whether output lines have no `aligner` object."""
     options: RequestOptions = field(default_factory=RequestOptions)
@@ -115,7 +119,10 @@ class BatchCorrector:
             return self._withhold(fields, f"{self.settings.path.name}:{line.number}: {error}", f"bad line: {error}")
 
     async def _correct_fields(self, line: SourceLine, fields: dict[str, Any]) -> bytes:
-        """The corrected line; raises `Blocked`, or `ValueError` for a line that is none of a batch's output."""
+        """Return the corrected line; an answer that stays unchanged may return the same bytes.
+
+        Raises `Blocked` if the policy withholds the answer, and `ValueError` if the line is not a batch's output.
+        """
         holder = _find_holder(fields)
         # What the provider says in place of an answer is text beside the answer, like any error of an upstream.
         body = fields if holder is None else fields[holder[0]][holder[1]]
@@ -158,7 +165,7 @@ def _parse_line(content: bytes) -> dict[str, Any]:
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises `ValueError` if a field stands twice, since readers differ in which of both they take."""
+    """Make a JSON object; raises `ValueError` for a field that is there twice, of which readers take different ones."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ValueError("an object has the same field twice")
@@ -166,7 +173,10 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The two names under which the body lies; None if the provider gave none. Raises `ValueError` for another line."""
+    """The two nested fields that hold the body: ("response", "body"); None if the provider gave an error instead.
+
+    Raises `ValueError` for a line that is neither of OpenAI nor of Anthropic.
+    """
     response = fields.get("response")
     result = fields.get("result")
     if isinstance(response, dict) and isinstance(response.get("body"), dict) and result is None:
@@ -182,4 +192,5 @@ def _find_holder(fields: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _report_fields(status: Status, reason: str | None, **more: Any) -> dict[str, Any]:
+    """The `aligner` object that a line gets unless --bare is given."""
     return {"aligner": {"status": status.value, "reason": reason, **more}}

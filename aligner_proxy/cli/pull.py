@@ -57,7 +57,7 @@ def _fetch(console: Console, weights: EngineSettings) -> None:
 
 
 def _prepare(console: Console, weights: EngineSettings) -> None:
-    """Quantise and store the weights, and print what they need on this machine's GPU and where they lie."""
+    """Quantise and store the weights, and print what they need on this machine's GPU and where they are."""
     from aligner_proxy.engine.loader import prepare
 
     prepared, folder = prepare(weights, config.home_folder(), lambda step: console.print(escape(step)))

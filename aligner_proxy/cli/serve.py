@@ -85,8 +85,11 @@ class ServePlan:
 
     litellm_file: Path
     policies: Path
+    """Absolute path of the policies file."""
     file: PolicyFile
+    """What the policies file contains."""
     engine: Backend
+    """The engine that the policies file names."""
     starts_engine: bool
     host: str
     port: int
@@ -123,6 +126,7 @@ class ServePlan:
         return self._socket("gateway", self.number)
 
     def _socket(self, name: str, number: int) -> Path:
+        """The path of a socket, unique to this process and generation, beside the usual one of the engine."""
         return config.default_socket().with_name(f"{name}-{os.getpid()}-{number}.sock")
 
 
@@ -220,7 +224,7 @@ def command(
 
 
 def _check_worker_mb(worker_mb: int) -> int:
-    """Refuse a limit that LiteLLM exceeds at its start; 0 where the memory cannot be measured."""
+    """Return the limit, or 0 (none) if memory cannot be measured here; refuse one that LiteLLM exceeds at its start."""
     if 0 < worker_mb < memory_limit.MIN_MB:
         raise click.BadParameter(
             f"{worker_mb} MB is less than LiteLLM needs to serve; give at least {memory_limit.MIN_MB}, "
@@ -251,7 +255,10 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
 
 
 def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
-    """Raise `ConfigError` for engine settings that the guardrail would refuse later, or a missing model group."""
+    """Raise `ConfigError` for engine settings that the guardrail would refuse later, or a model group that is missing.
+
+    Model groups are those of the LiteLLM YAML.
+    """
     if engine.completes:
         build.completions_template(file, engine)
         config.engine_key(engine)
@@ -263,7 +270,10 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
 
 def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
-    """Refuse a guardrail entry that LiteLLM would ignore, or use for only some answers; log warnings about the file."""
+    """Raise `ConfigError` for a guardrail entry that LiteLLM would ignore, or use for only some answers.
+
+    Warnings about the file are logged.
+    """
     data, source = read_yaml(litellm_file)
     entries = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
     for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
@@ -271,7 +281,7 @@ def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
 
 
 def check_class_is_ours(litellm_file: Path) -> None:
-    """Refuse a copy of our package in the folder of the LiteLLM YAML, because LiteLLM would load that copy."""
+    """Raise `ConfigError` for a copy of our package beside the LiteLLM YAML, because LiteLLM would load that copy."""
     copy_folder = litellm_file.parent / "aligner_proxy"
     if (copy_folder / "guardrail.py").exists():
         raise ConfigError(
@@ -326,6 +336,7 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
     """Run all processes until SIGTERM or until one fails for good; returns the exit status."""
     numbers = itertools.count(1)
     link = _claim_socket_name()
+    # Those of all generations that have served, the present one last.
     plans: list[ServePlan] = []
     teacher = AutoTrainer(
         first_plan.policies, lambda: _serving_engine(plans[-1]) if plans else None, litellm_environment(first_plan)
@@ -351,6 +362,7 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
         ]
 
         def stop_serving() -> None:
+            """Accept no further connections, and end teaching and companions."""
             listener.close()
             for task in side_tasks:
                 task.cancel()
@@ -362,7 +374,7 @@ async def _run(first_plan: ServePlan, listener: socket.socket) -> int:
 
 
 def _make_companion(plans: list[ServePlan], name: str) -> CompanionKeeper:
-    """A keeper that restarts a companion when the engine is replaced, but not when only LiteLLM is."""
+    """A keeper that restarts a companion if the engine is replaced, but not if only LiteLLM is."""
     return CompanionKeeper(
         lambda: plans[-1].engine_number if plans else None,
         lambda: supervisor.ChildProcess(name, companion_command(plans[-1], name), litellm_environment(plans[-1])),
@@ -370,7 +382,7 @@ def _make_companion(plans: list[ServePlan], name: str) -> CompanionKeeper:
 
 
 def _serving_engine(plan: ServePlan) -> ServingEngine:
-    """The engine of a plan, for automatic teaching."""
+    """How automatic teaching reaches the engine of a plan: its address, None if it runs elsewhere, and a client."""
     if plan.socket is None:
         return ServingEngine(None, partial(build.open_engine, plan.file))
     address = f"unix:{plan.socket}"
@@ -378,7 +390,7 @@ def _serving_engine(plan: ServePlan) -> ServingEngine:
 
 
 def _renew_plan(first_plan: ServePlan) -> ServePlan:
-    """The first plan, as the configuration files are now; raises `ConfigError`."""
+    """The first plan with what the configuration files say now; raises `ConfigError` if they are not valid."""
     plan = make_plan(first_plan.litellm_file, first_plan.host, first_plan.port, first_plan.workers)
     return replace(
         first_plan, policies=plan.policies, file=plan.file, engine=plan.engine, starts_engine=plan.starts_engine
@@ -407,10 +419,12 @@ def _build_generation(
     )
 
     def publish() -> None:
+        """Let the usual socket name point to this engine, unless another engine has the name."""
         if link is not None and plan.socket is not None:
             socket_files.enter_context(_publish_socket(plan.socket, link))
 
     async def wait_serving() -> None:
+        """Wait until LiteLLM serves, then let other tools find this generation."""
         with probe_file:
             await _wait_until_serving(plan)
         if plan.is_restart and shared is None:
@@ -423,6 +437,7 @@ def _build_generation(
 
 
 def _make_engine(plan: ServePlan) -> supervisor.EngineProcess:
+    """The engine process of a plan; without a child if the engine runs elsewhere, which is then only waited for."""
     child = supervisor.ChildProcess("engine", engine_command(plan), engine_environment(plan)) if plan.socket else None
     return supervisor.EngineProcess(child, partial(_wait_until_loaded, plan))
 
@@ -494,6 +509,7 @@ async def _wait_for_answer(socket_file: Path, path: str) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://child", timeout=30) as client:
 
         async def ask() -> None:
+            """Request the path once; raises `EngineUnavailable` without a successful answer."""
             try:
                 (await client.get(path)).raise_for_status()
             except httpx.HTTPError as error:
@@ -503,7 +519,10 @@ async def _wait_for_answer(socket_file: Path, path: str) -> None:
 
 
 async def _retry_until_answer(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """Retry every 0.2 s until there is an answer or the supervisor cancels; log each new reason for the delay."""
+    """Return what `ask` returns, retried every 0.2 s as long as it raises `CorrectionError`; new reasons are logged.
+
+    Ends only with an answer, with `EngineMismatch`, or when the supervisor cancels it.
+    """
     reason = ""
     while True:
         try:

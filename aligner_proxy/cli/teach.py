@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 _OWN_ANSWERS = 40
 """Recorded answers of the operator on which a new head is tried."""
 _NEAREST = 5
-"""Recorded answers nearest to the line that the report lists: to be marked as good ones, these teach most."""
+"""Number of recorded answers that the report lists because their scores are nearest to the threshold. If they are good,
+they teach most as `good_answers`."""
 _SHOWN = 10
-"""Examples or answers that the report lists of each kind."""
+"""Most examples or answers of each kind that the report lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class _Result:
 
     task: _Task
     report: FitReport | None = None
+    """None if teaching failed."""
     own_answers: Sequence[tuple[RecordedAnswer, float]] = ()
     """The operator's recorded answers with the new head's scores, highest first."""
     why: str | None = None
@@ -81,7 +83,7 @@ class _Result:
 
     @property
     def nearest(self) -> list[tuple[RecordedAnswer, float]]:
-        """The recorded answers nearest to the line, on either side of it."""
+        """The recorded answers whose scores are nearest to the threshold, on either side of it."""
         return sorted(self.own_answers, key=lambda pair: abs(pair[1]))[:_NEAREST]
 
 
@@ -140,7 +142,7 @@ def command(
 
 
 def _read_tasks(policies: PolicyFile, names: Sequence[str], quick: bool) -> list[_Task]:
-    """Read all examples and return the tasks; raises `ConfigError` for any mistake before the engine is used."""
+    """Read all examples and return a task for each objective and aligner; raises `ConfigError` with all mistakes."""
     matching_subjects = subjects.select_subjects(policies, names)
     if not matching_subjects:
         raise ConfigError(
@@ -169,15 +171,16 @@ async def _teach_all(
     report_progress: Callable[[int, int], None] | None = None,
     print_result: Callable[[_Result], None] | None = None,
 ) -> list[_Result]:
-    """Run the tasks one after the other with one engine, showing a progress bar or calling `report_progress`.
+    """Run the tasks one after the other with one engine, and return their results.
 
-    `print_result` prints each result as soon as it is there.
+    Progress is shown as a bar, or by calling `report_progress` with (finished prompts, all prompts). `print_result`
+    prints each result as soon as it is there.
     """
     console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     from aligner_proxy.teaching.teach import group_by_answers
 
-    # Of the whole file, so that objectives taught one by one learn the same as together.
+    # For all objectives of the file, so that an objective taught alone learns the same as together with the others.
     sharing = group_by_answers(_readable_examples(policies), quick=any(task.quick for task in tasks))
     async with open_chosen_engine(address, options, path) as engine:
         results = []
@@ -197,7 +200,7 @@ async def _teach_all(
 
 
 def _readable_examples(policies: PolicyFile) -> Iterator[tuple[str, Examples]]:
-    """The texts and examples of all objectives of the file whose examples can be read."""
+    """Yield (text, examples) of all objectives of the file whose examples can be read."""
     for subject in subjects.subjects(policies):
         with contextlib.suppress(ConfigError):
             yield subject.text, subject.read()
@@ -213,7 +216,10 @@ async def _teach(
     dry_run: bool,
     report_progress: Callable[[int, int], None] | None,
 ) -> _Result:
-    """Teach one objective and, unless `dry_run`, activate its head; after an error (in `why`) the old head stays."""
+    """Teach one objective and, unless `dry_run`, activate its head; returns the result.
+
+    After an error, which is the result's `why`, the old head stays. `sharing` is that of `group_by_answers`.
+    """
     from aligner_proxy.teaching.own_answers import own_answers
     from aligner_proxy.teaching.rows import RowReader, RowsCache
     from aligner_proxy.teaching.teach import plan_material, score_own_answers, teach_objective
@@ -250,7 +256,10 @@ async def _teach(
 
 
 def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, as_json: bool) -> int:
-    """Forget an objective's heads or roll back to its previous head, print the result, and return the exit status."""
+    """Forget the heads of the objective named `forget`, or roll back that named `rollback`, and print the result.
+
+    Returns the exit status: 1 if there was no head to forget or to go back to.
+    """
     store = HeadStore.for_file(policies)
     results: list[dict[str, Any]] = []
     for subject in subjects.select_subjects(policies, [forget or rollback or ""]):
@@ -298,6 +307,7 @@ def _result_fields(result: _Result) -> dict[str, Any]:
 
 
 def _answer_fields(scored: tuple[RecordedAnswer, float]) -> dict[str, Any]:
+    """Ids and score of a recorded answer, without its text."""
     answer, score = scored
     return {"call_id": answer.call_id, "choice": answer.choice, "score": round(score, 2)}
 
@@ -316,11 +326,13 @@ def _head_fields(result: _Result) -> dict[str, Any]:
 
 
 def _share_fields(count: Count) -> dict[str, Any]:
+    """A count with its share and the share's Wilson interval."""
     value, low, high = wilson_interval(count.hits, count.of)
     return {"hits": count.hits, "of": count.of, "share": value, "low": low, "high": high}
 
 
 def _percent_text(count: Count) -> str:
+    """A count with its share in percent and the Wilson interval."""
     value, low, high = (100 * number for number in wilson_interval(count.hits, count.of))
     return f"{count.hits} of {count.of} ({value:.3g} %, {low:.3g} to {high:.3g})"
 
@@ -354,6 +366,7 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
 
 
 def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
+    """The label and the first examples, each with its place in the file; no lines without examples."""
     if not examples:
         return []
     lines = [f"    {escape(example.place)} {escape(quote_name(example.text))}" for example in examples[:_SHOWN]]
@@ -362,7 +375,7 @@ def _example_lines(label: str, examples: Sequence[Example]) -> list[str]:
 
 
 def _own_answer_lines(result: _Result) -> list[str]:
-    """Lines about the operator's own answers: which would be flagged, and which are nearest to the line; no text."""
+    """Lines about the operator's own answers, without texts: those that would be flagged, and the nearest ones."""
     if not result.own_answers:
         return ["  your own answers: none to look at (audit: {enabled: true} keeps them)"]
     flagged = result.flagged_own_answers

@@ -61,7 +61,7 @@ def echo_json(value: object, *, indent: int | None = None, ascii_alone: bool = T
 
 
 def print_progress(done: int, of: int) -> None:
-    """Print the number of finished steps, and `of` how many, as a line of JSON for a program that runs the command."""
+    """Print that `done` of `of` steps are finished, as a line of JSON for a program that runs the command."""
     echo_json({"done": done, "of": of})
 
 

@@ -26,6 +26,7 @@ class JsonLine(logging.Formatter):
     """Formats a record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as JSON: time, level, logger and process, then the message or the outcome's fields."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -42,6 +43,8 @@ class TextLine(logging.Formatter):
         super().__init__(_TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text; of an exception only its type and place, behind the message in brackets."""
+        # None in these fields keeps `super().format` from adding the traceback.
         bare = {"msg": _one_line(record.getMessage()), "args": (), **dict.fromkeys(_STACKS)}
         error = _exception_fields(record)
         line = super().format(logging.makeLogRecord({**vars(record), **bare}))
@@ -62,7 +65,7 @@ def _message_fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
-    """The type and the innermost location of a record's exception; empty without one."""
+    """The type (`error`) and the innermost location (`place`) of a record's exception; empty without an exception."""
     if not record.exc_info or record.exc_info[0] is None:
         return {}
     frames = traceback.extract_tb(record.exc_info[2])
@@ -71,15 +74,19 @@ def _exception_fields(record: logging.LogRecord) -> dict[str, str]:
 
 
 class PrintedLines(io.TextIOBase):
-    """A text stream that writes each line printed to it as a JSON line to stderr; banners of signs are left out."""
+    """A text stream that writes each line printed to it as a JSON line to stderr.
+
+    Lines without a letter or digit, such as those around a banner, are left out. `name` is the logger in these lines.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._handler = make_handler("json")
+        # What was printed since the last line end.
         self._rest = ""
 
     def write(self, text: str) -> int:
-        """Write the lines that end in this text, without colours."""
+        """Write the lines that end in this text, without colours; returns the number of its characters."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             words = _COLOUR.sub("", line).strip(" #")
@@ -94,7 +101,7 @@ class PrintedLines(io.TextIOBase):
 
 
 def make_handler(form: str) -> logging.Handler:
-    """Create a handler that writes lines in this format to stderr, where service managers expect them."""
+    """Create a handler that writes lines in the format `json` or `text` to stderr, where service managers read them."""
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(JsonLine() if form == "json" else TextLine())
     return stderr
@@ -132,5 +139,5 @@ def unify_json_lines() -> None:
 
 
 def _is_standard(stream: object) -> bool:
-    """Whether a stream is standard output or error, or stands for it."""
+    """Whether a stream is standard output or error, or a `PrintedLines` that replaces one of them."""
     return isinstance(stream, PrintedLines) or stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)

@@ -60,11 +60,15 @@ class LoopWatchdog:
 
     def __init__(self, longest_s: float = LONGEST_S, beat_s: float = _BEAT_S) -> None:
         self._longest_s = longest_s
+        """Seconds without a beat from which on a stall counts."""
         self._beat_s = beat_s
+        """Seconds between two beats, and between two checks."""
         for owner in OWNERS:
             LOOP_STALLS.labels(owner)  # exported from the start, as a metric without labels would be
         self._quiet_s = 0.0 if os.environ.get(EVERY_STALL) else _QUIET_S
+        """Least seconds between two log lines."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop that is watched; None until `watch`."""
 
     def watch(self) -> None:
         """Start watching the running loop, once; raises `RuntimeError` if none runs."""
@@ -83,10 +87,10 @@ class LoopWatchdog:
 
     def _watch(self, pulse: _Pulse) -> None:
         """Check the loop until it is closed or replaced; count and report each stall when it ends."""
-        stall: _Stall | None = None
+        stall: _Stall | None = None  # the one that goes on now
         logged_at = -_QUIET_S
         measured_beat = 0.0
-        usage: ThreadUsage | None = None
+        usage: ThreadUsage | None = None  # that of the loop's thread at `measured_beat`
         while not pulse.loop.is_closed() and pulse.loop is self._loop:
             time.sleep(self._beat_s)
             last_beat = pulse.last_beat
@@ -109,7 +113,7 @@ class LoopWatchdog:
 
 @dataclass(frozen=True, slots=True)
 class ThreadUsage:
-    """Seconds that a thread has computed and has waited for a CPU since it began."""
+    """How many seconds a thread has computed (`computed_s`) and has waited for a CPU (`queued_s`) since it began."""
 
     computed_s: float = 0.0
     queued_s: float = 0.0
@@ -124,9 +128,12 @@ class _Pulse:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, every_s: float) -> None:
         self.loop = loop
+        # The thread that runs the loop; the pulse must be made in it.
         self.thread = threading.get_ident()
+        # Monotonic time of the last callback that ran.
         self.last_beat = time.monotonic()
         self._every_s = every_s
+        # Where Linux counts what this thread computed and waited for.
         self._schedstat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
 
     def beat(self) -> None:
@@ -164,16 +171,19 @@ class _Stall:
     """A stall of the loop, and what was seen of it so far."""
 
     began: float
+    """Monotonic time of the last beat before the stall."""
     usage: ThreadUsage | None
     """The loop thread's usage before the stall; after `end`, its usage during the stall."""
     seconds: float = 0.0
     owner: str = "other"
+    """One of `OWNERS`; like `seconds` not known before `end`."""
     _places: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Number of times the loop's thread was seen, by owner and position."""
     _others: Counter[tuple[str, CodePlace]] = field(default_factory=Counter)
     """Number of times that other threads were seen which were not waiting, by owner and position."""
 
     def record_positions(self, thread: int) -> None:
+        """Count where the loop's thread is now, and where the other threads are that do not wait."""
         frames = current_frames()
         frame = frames.pop(thread, None)
         self._places[find_line_owner(frame), tuple(list_line_places(frame))] += 1
@@ -182,7 +192,7 @@ class _Stall:
                 self._others[find_line_owner(other), tuple(list_line_places(other))] += 1
 
     def end(self, at: float, usage: ThreadUsage | None) -> None:
-        """End the stall: set its duration, usage and owner."""
+        """Set the stall's duration, usage and owner; it ended at the monotonic time `at`, with `usage` until then."""
         self.seconds = at - self.began
         self.usage = usage.subtract(self.usage) if usage and self.usage else None
         self.owner = self._find_owner()
@@ -208,6 +218,7 @@ class _Stall:
         return max(by_owner, key=by_owner.__getitem__, default="other")
 
     def report(self) -> None:
+        """Log the stall as one JSON object: its milliseconds, owner, positions, and usage where it is known."""
         line: dict[str, object] = {"event": "aligner_loop_stall", "ms": round(self.seconds * 1000)}
         line |= {"owner": self.owner, "place": _commonest_place(self._places)}
         if self.usage is not None:
@@ -224,7 +235,7 @@ def _commonest_place(counts: Counter[tuple[str, CodePlace]]) -> CodePlace:
 
 
 def find_line_owner(frame: FrameType | None) -> str:
-    """The owner of a thread's current line; for a library, the package that called it."""
+    """The owner (one of `OWNERS`) of a thread's current line; for a library that of the nearest known caller."""
     packages = (package for outer in _walk_outwards(frame) for package in _find_packages(outer))
     return next((_PACKAGES[package] for package in packages), "other")
 

@@ -29,12 +29,13 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class TraceSpan:
-    """One open span; in attribute names `__` stands for a dot, and attributes that are None are left out."""
+    """One open span; in attribute names `__` means a dot, and attributes that are None are left out."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
     def set_attributes(self, **attributes: Value | None) -> None:
+        """Add attributes to the span; one that it has already is replaced."""
         self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:
@@ -51,7 +52,10 @@ class TraceSpan:
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
 ) -> Iterator[TraceSpan]:
-    """Span around a block, under `parent` (from `context_of` or `extract_context`) or the current span."""
+    """Open a span around a block, under `parent` (from `context_of` or `extract_context`) or the current span.
+
+    An exception marks the span as failed, and passes.
+    """
     # Only an exception's type is recorded, because its message may quote the text.
     with _tracer().start_as_current_span(
         name,
@@ -84,12 +88,15 @@ def current_context() -> Context:
 
 
 def context_of(parent: trace.Span | None) -> Context:
-    """The context of the given span (LiteLLM passes one to its hooks), else the current context."""
+    """The context under which child spans of `parent` are opened; without a parent, the current context.
+
+    LiteLLM passes such a span to its hooks.
+    """
     return current_context() if parent is None else trace.set_span_in_context(parent)
 
 
 def propagation_headers() -> dict[str, str]:
-    """HTTP headers that identify the current span; empty without one."""
+    """The HTTP header `traceparent` that identifies the current span; empty without a span."""
     carrier: dict[str, str] = {}
     _W3C.inject(carrier)
     return carrier
@@ -101,7 +108,10 @@ def extract_context(carrier: Mapping[str, str]) -> Context:
 
 
 def export(service: str) -> None:
-    """Export this process's spans as the standard OTEL_EXPORTER_OTLP_... variables say; raises `ConfigError`."""
+    """Export this process's spans as the standard OTEL_EXPORTER_OTLP_... variables say.
+
+    `service` is the name of the process unless a variable sets one. Raises `ConfigError` if OpenTelemetry is missing.
+    """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -134,7 +144,7 @@ def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
 
 @contextmanager
 def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[TraceSpan]:
-    """Span and timer around a stage; failed stages are timed, too."""
+    """Open a span around a stage, and count its seconds in the histogram; failed stages are timed, too."""
     start = time.perf_counter()
     try:
         with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:

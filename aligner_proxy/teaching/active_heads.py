@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ActiveHeads:
-    """The heads of one policies file, according to its index."""
+    """The taught heads of one policies file, according to the store's index when it was read."""
 
     store: HeadStore = field(compare=False)
     index: Index
@@ -42,12 +42,15 @@ class ActiveHeads:
             return cls(HeadStore.for_file(file), Index())
 
     def version_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> Version | None:
-        """The active head for an objective of this tenant (None: of the file); None if there is none for its text."""
+        """The active head of an objective for one aligner; None if there is none that was taught for its present text.
+
+        `tenant` is the owner of the objective; None: the policies file itself.
+        """
         version = self.index.objective(scope_of(tenant), objective.name).active_version(aligner)
         return version if version is not None and version.text == objective.text else None
 
     def head_of(self, tenant: Tenant | None, objective: Objective, aligner: str) -> str:
-        """The content hash of the active head, or an empty text; satisfies the resolver's `HeadLookup`."""
+        """The content hash of the active head, empty if there is none; satisfies the resolver's `HeadLookup`."""
         version = self.version_of(tenant, objective, aligner)
         return version.head if version else ""
 
@@ -62,7 +65,7 @@ def _log_fault_once(fault: str) -> None:
 
 
 def taught_versions(policy: Policy, versions: Mapping[str, Version]) -> dict[str, Version]:
-    """The versions of a policy's taught objectives, by objective name."""
+    """The versions of a policy's taught objectives, by objective name; `versions` are those by the hash of the head."""
     if not versions:
         return {}
     pairs = ((objective.name, versions.get(objective.head)) for objective in policy.objectives if objective.head)

@@ -22,6 +22,7 @@ from aligner_proxy.teaching.subjects import Subject
 
 AGAINST = "against"
 FINE = "fine"
+"""The lists of the file, of sentences that violate the objective and of those that do not."""
 _MAX_OF_ORIGIN = 300
 """Most characters of an origin that are written."""
 
@@ -36,6 +37,7 @@ class NewExample:
 
     @property
     def list_name(self) -> str:
+        """The list of the file to which it belongs."""
         return AGAINST if self.against else FINE
 
 
@@ -74,6 +76,7 @@ def remove_example(subject: Subject, list_name: str, id_of_example: str) -> bool
     if not numbers:
         return False
 
+    # `change` says what must become of the data, `edit` does it in the text; `edit_checked` compares both.
     def change(data: dict[str, Any]) -> None:
         del data[list_name][numbers[0]]
 
@@ -116,11 +119,12 @@ def _write_new(subject: Subject, new: Sequence[NewExample]) -> None:
 def _replace_checked(subject: Subject, before: str, after: str) -> None:
     """Replace the file's text `before` by `after`; raises `ConfigError` if `after` is not valid."""
     parse_examples(after, subject.examples, subject.name, subject.text)
-    # A mounted file may be a link into a folder that is replaced as a whole, so replace its target and keep the link.
+    # A mounted file may be a link into a folder that is replaced as a whole, so the target is written, the link stays.
     replace_file(Path(os.path.realpath(subject.examples)), before, after)
 
 
 def _change_json(text: str, change: Any) -> str:
+    """Return a JSON text after `change` has changed the data in it."""
     data = json.loads(text)
     change(data)
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"

@@ -23,7 +23,7 @@ class NoNeutralAnswers(AlignerProxyError):
 
 
 def find_language(examples: Examples) -> str:
-    """The language of the sentences against the objective; English if nothing in them is more of another one."""
+    """The language of the sentences against the objective; if it is unclear, the one with most signs, else English."""
     text = " ".join(example.text for example in examples.against)
     hits = language_signs(text).hits
     return language(text) or max((ENGLISH, *hits), key=lambda name: hits[name])
@@ -32,7 +32,8 @@ def find_language(examples: Examples) -> str:
 def neutral_answers_for(examples: Examples, *, quick: bool = False) -> tuple[Neutral, ...]:
     """The neutral answers in the language of the examples: ours, and in other languages than English the operator's.
 
-    `quick` teaching in English reads fewer of them. Raises `NoNeutralAnswers` if these are too few.
+    `quick` teaching in English reads fewer of them. Raises `NoNeutralAnswers` if they have fewer than `MIN_SENTENCES`
+    sentences.
     """
     own_language = find_language(examples)
     ours = teaching_answers(own_language)

@@ -37,6 +37,7 @@ _KEYS = ("objective", "against", "fine", "good_answers")
 _OF_AN_ANSWER = ("question", "answer")
 _SPACE = re.compile(r"\s+")
 _ENDING = ".!?\"' "
+"""Signs at the ends of an example in which two equal examples may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,11 @@ class Examples:
     """All examples of one objective, from one file."""
 
     against: tuple[Example, ...]
+    """Sentences that violate the objective."""
     fine: tuple[Example, ...] = ()
+    """Sentences that do not, although they are like them."""
     good_answers: tuple[GoodAnswer, ...] = ()
+    """Whole answers of the operator without any violation."""
 
     @property
     def every(self) -> tuple[Example, ...]:
@@ -109,7 +113,7 @@ def parse_examples(text_of_file: str, path: Path, name: str, text: str) -> Examp
 
 
 def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Parse YAML or, by the file name, JSON; returns the data and their lines. Raises `ConfigError`."""
+    """Parse YAML or, by the file name, JSON; returns (data, the lines where they are). Raises `ConfigError`."""
     if path.suffix == ".json":
         try:
             json.loads(text)
@@ -123,7 +127,7 @@ def _parse_text(text: str, path: Path) -> tuple[Any, YamlSource]:
 
 
 def _check_objective(named_objective: object, source: YamlSource, name: str, text: str) -> None:
-    """Refuse a file whose `objective` names another objective."""
+    """Raise `ConfigError` if the file's `objective` names another objective than that with this name and text."""
     if named_objective is not None and str(named_objective).strip() not in (name, text):
         raise ConfigError(
             f"{source.place_of('objective')}: these are examples of another objective than {name!r}; "
@@ -133,12 +137,14 @@ def _check_objective(named_objective: object, source: YamlSource, name: str, tex
 
 
 def _read_list(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[Example]:
+    """Yield the sentences of the list under `key`; raises `ConfigError`."""
     for number, value in enumerate(_check_list(data, key, source, "sentences, each on a line of its own behind `- `")):
         place = source.place_of(key, number)
         yield Example(_check_text(value, f"{place}: {key}[{number}]"), place)
 
 
 def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterator[GoodAnswer]:
+    """Yield the whole answers of the list under `key`; raises `ConfigError`."""
     for number, value in enumerate(_check_list(data, key, source, "answers, each with `question` and `answer`")):
         place = source.place_of(key, number)
         if not isinstance(value, dict) or set(value) != set(_OF_AN_ANSWER):
@@ -148,7 +154,10 @@ def _read_answers(data: dict[str, Any], key: str, source: YamlSource) -> Iterato
 
 
 def _check_list(data: dict[str, Any], key: str, source: YamlSource, content: str) -> list[Any]:
-    """The list under `key`, empty if missing; raises `ConfigError` if it is no list (of `content`) or too long."""
+    """The list under `key`, empty if missing; raises `ConfigError` if the value is no list or too long.
+
+    `content` says in the message what the list should contain.
+    """
     values = data.get(key)
     if values is None:
         return []
@@ -160,7 +169,10 @@ def _check_list(data: dict[str, Any], key: str, source: YamlSource, content: str
 
 
 def _check_text(value: object, place: str) -> str:
-    """Check and strip the text of the example at `place` ("file:line"); raises `ConfigError`."""
+    """Return the text of the example at `place` ("file:line") without white space around it.
+
+    Raises `ConfigError` if it is no text, has no letter or digit, or is too long.
+    """
     if not isinstance(value, str):
         raise ConfigError(f"{place}: must be text (put it in quotes)")
     text = value.strip()
@@ -172,7 +184,7 @@ def _check_text(value: object, place: str) -> str:
 
 
 def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> None:
-    """Refuse a good answer that contains one of the sentences under `against`."""
+    """Raise `ConfigError` for a good answer that contains one of the sentences under `against`."""
     for answer in good:
         sentences = {normalise_example(piece.text) for piece in split(answer.text)}
         for example in against:
@@ -184,12 +196,12 @@ def _check_sentences(against: Sequence[Example], good: Sequence[GoodAnswer]) -> 
 
 
 def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> None:
-    """Refuse an example that appears twice, and one that is both under `against` and among the fine ones."""
+    """Raise `ConfigError` for an example that appears twice, or both under `against` and among the fine ones."""
     places: dict[str, tuple[bool, str]] = {}
     pairs = [(example, True) for example in against] + [(example, False) for example in fine]
     for example, goes_against in pairs:
         key = normalise_example(example.text)
-        # Gives back what was just added if the text is new.
+        # For a new text, `setdefault` returns what it has just stored, so nothing below differs.
         first_goes_against, first = places.setdefault(key, (goes_against, example.place))
         if first_goes_against != goes_against:
             raise ConfigError(f"{example.place}: stands under `against`, too ({first}); it can only be one of them")
@@ -198,5 +210,5 @@ def _check_different(against: Sequence[Example], fine: Sequence[Example]) -> Non
 
 
 def normalise_example(text: str) -> str:
-    """Normalise an example for comparison: differences of case, white space and final punctuation are ignored."""
+    """Return an example in a form for comparison, without differences of case, white space and final punctuation."""
     return _SPACE.sub(" ", text).casefold().strip(_ENDING)

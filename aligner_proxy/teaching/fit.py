@@ -2,7 +2,9 @@
 
     score = prior * general + row @ weight + bias
 
-Rows are standardised by the mean and spread of the neutral ones; the penalty draws the weight to 0 and the prior to 1.
+A row is the feature vector that the aligner computes for a segment; `general` is the general head's score of the
+segment, and `prior` the factor with which that score counts. Scores are log-odds in nats. Rows are standardised by the
+mean and spread of the neutral ones; the penalty draws the weight to 0 and the prior to 1.
 Several heads, each on its own part of the table, are fitted together, because a pass over the rows costs the same for
 one head as for twenty.
 """
@@ -31,12 +33,13 @@ STEPS = 80
 MAX_FALSE = 0.004
 """Largest share of neutral segments that the head may flag."""
 MAX_FALSE_UNSEEN = 0.03
-"""Largest share of neutral segments that heads may flag which did not see their answers. Those heads learned from fewer
+"""Largest share of neutral segments that may be flagged by heads that did not learn from them. Those heads saw fewer
 answers than the final head, which flags about three segments in a thousand in answers that are new to it
 (docs/lab/2026-11-27-near-misses.md)."""
 MAX_NEAR_UNSEEN = 0.4
-"""Largest share of mentioned examples that heads may flag which saw neither them nor their examples: far more than of
-others, because such a head has never seen these words. A lower share lost more violations than it spared mentions."""
+"""Largest share of mentioned examples (near_misses.py) that may be flagged by heads that learned neither from them nor
+from their examples. It is far larger than for other segments, because such a head has never seen these words. A lower
+share lost more violations than it spared mentions."""
 _MIN_SPREAD = 1e-2
 """Least number by which rows are divided, so that a column that hardly varies is not blown up."""
 ROUNDING = 0.01
@@ -48,15 +51,19 @@ _LIMIT = 60_000.0
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows [segments, width], and per segment the general score, the label (1: violation) and the sample weight."""
+    """The data of a fit; shapes are in brackets."""
 
     rows: Tensor
+    """[segments, width]: the feature vector of each segment."""
     general: Tensor
+    """[segments]: the general head's score."""
     labels: Tensor
+    """[segments]: 1 for a violation, else 0."""
     counts: Tensor
+    """[segments]: how much each segment weighs in the loss."""
 
     def standardise(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Standardise the rows by the segments where `neutral` is true; returns (rows, mean, spread)."""
+        """Return (standardised rows, mean, spread), by mean and spread of the segments where `neutral` is true."""
         mean = self.rows[neutral].mean(0)
         spread = self.rows[neutral].std(0).clamp(min=_MIN_SPREAD)
         return (self.rows - mean) / spread, mean, spread
@@ -64,7 +71,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Fitted heads, one per column: weights [width, heads] for standardised rows, priors and biases [heads]."""
+    """Fitted heads, one for each column: weights [width, heads] for standardised rows, priors and biases [heads]."""
 
     weights: Tensor
     priors: Tensor
@@ -76,14 +83,17 @@ class Heads:
 
 
 def tensor_of(data: bytes, width: int) -> Tensor:
-    """Convert rows of 16-bit floats to a tensor [segments, width]."""
+    """Convert rows of 16-bit floats to a tensor [segments, width] of 32-bit floats."""
     if not data:
         return torch.zeros(0, width)
     return torch.frombuffer(bytearray(data), dtype=torch.float16).view(-1, width).float()
 
 
 def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> Heads:
-    """Fit heads to standardised rows; `parts` [segments, heads] is 1 where a head learns from a segment."""
+    """Fit all heads to the standardised `rows` of a table and return them.
+
+    `parts` [segments, heads] is 1 where a head learns from a segment, and 0 where the segment is held out.
+    """
     heads = parts.shape[1]
     counts = table.counts[:, None] * parts
     totals = counts.sum(0)
@@ -118,11 +128,11 @@ def choose_threshold(
 ) -> float:
     """The score above which a segment is flagged; 0 if there are no neutral segments.
 
-    `neutral` are the head's own scores, `held_out` those of heads that did not see these segments, `near` those of
-    heads that did not see these mentions of examples, and `against` the held-out scores of the examples. At most
-    `MAX_FALSE` of `neutral`, `MAX_FALSE_UNSEEN` of `held_out` and `MAX_NEAR_UNSEEN` of `near` lie above the
-    threshold. If all of `against` are higher, the threshold is half way to the lowest of them, because nothing is known
-    about scores in between.
+    All arguments are scores: `neutral` of neutral segments by the head itself; by heads that did not see them,
+    `held_out` of neutral segments, `near` of mentioned examples and `against` of the examples. At most `MAX_FALSE` of
+    `neutral`, `MAX_FALSE_UNSEEN` of `held_out` and `MAX_NEAR_UNSEEN` of `near` are above the threshold. If all of
+    `against` are higher, the threshold is half way to the lowest of them, because nothing is known about scores in
+    between.
     """
     if not neutral or not held_out:
         return 0.0
@@ -141,9 +151,9 @@ def _highest_without(scores: Sequence[float], share: float) -> float:
 def destandardise(
     heads: Heads, column: int, mean: Tensor, spread: Tensor, shift: float, scale: float
 ) -> tuple[float, float, bytes]:
-    """(prior, bias, weight as 16-bit floats) of a head for rows that are not standardised.
+    """Return (prior, bias, weight as 16-bit floats) of the head in `column`, for rows that are not standardised.
 
-    The threshold of `shift` nats is moved to 0, and the scores are multiplied by `scale`.
+    The threshold, at the score `shift`, is moved to 0, and the scores are multiplied by `scale`.
     """
     weight = heads.weights[:, column] / spread
     bias = heads.biases[column] - (weight * mean).sum() - shift
@@ -152,9 +162,9 @@ def destandardise(
 
 
 def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:
-    """The highest score that a taught head gives a segment of an answer; minus infinity if it has no segments.
+    """The highest score that a taught head gives a segment of an answer; minus infinity for an answer without segments.
 
-    `index` is that of the head's objective in the prompt.
+    `index` is that of the head's objective among the objectives of the prompt.
     """
     if not answer.segments:
         return -math.inf

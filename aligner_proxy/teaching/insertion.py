@@ -14,7 +14,9 @@ from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.text.structure import Segment, split
 
 _ENDS = (".", "!", "?", "\u2026", '"', "\u201d", "'", "\u2019", ")", ":", "\u3002", "\uff01", "\uff1f", "`")
+"""Signs with which a sentence may end."""
 _MARKS = ("-", "*", "+", "\u2022", "#", "|", "`", ">", "~")
+"""Signs with which a list item, heading, table row, code or quotation begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class AugmentedAnswer:
     host: int
     """Index of the neutral answer."""
     neutral: Neutral
+    """The question, and the answer with the text in it."""
     start: int = 0
     end: int = 0
 
@@ -33,7 +36,7 @@ class AugmentedAnswer:
 
 
 def insertion_places(answer: str) -> list[int]:
-    """Indices of the segments before which a text may be inserted; the segment count means the end of the answer."""
+    """Indices of the segments before which a text may be inserted; the number of segments means after the last one."""
     segments = split(answer)
     prose = [_is_prose(segment) for segment in segments]
     inner = [n for n in range(1, len(segments)) if prose[n - 1] and prose[n]]
@@ -43,7 +46,7 @@ def insertion_places(answer: str) -> list[int]:
 
 
 def _is_prose(segment: Segment) -> bool:
-    """Whether a segment is a sentence of running text, and no item, heading, quote, code or row of a table."""
+    """Whether a segment is a sentence of running text, and no list item, heading, quote, code or row of a table."""
     text = segment.text.strip()
     numbered = text.partition(" ")[0].rstrip(".)").isdigit()
     return text.endswith(_ENDS) and not text.startswith(_MARKS) and not numbered and "\n" not in text

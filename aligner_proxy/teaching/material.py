@@ -1,12 +1,13 @@
 """Material of teaching: the prompts that the engine reads, and the label of each segment in them.
 
 Each neutral answer is read once: most with only the taught objective in the prompt, others together with more
-objectives. Objectives of one policies file stand in one prompt instead, so that neutral answers are read once for all
-of them. Some contain a sentence of another answer, so that the head does not mistake every unusual sentence
-for a violation. Every example is inserted into several neutral answers, with the objective alone and with others in
-turn: as it is, as somebody says it in earnest, and only mentioned, as a near miss (`near_misses.py`). The segments
-around an example are neutral, too, and have a higher weight, because the state of a segment also depends on the text
-before it. The operator's good answers are read unchanged after their own questions, and count as neutral.
+objectives. If several objectives of one policies file have examples, they share one prompt instead, so that neutral
+answers are read once for all of them. Some neutral answers contain a sentence of another answer, so that the head does
+not mistake every unusual sentence for a violation. Every example is inserted into several neutral answers, with the
+objective alone and with others in turn: as it is, as somebody says it in earnest, and only mentioned, as a near miss
+(`near_misses.py`). The segments around an example are neutral, too, and have a higher weight, because the model's state
+at a segment also depends on the text before it. The operator's good answers are read unchanged after their own
+questions, and count as neutral.
 """
 
 from __future__ import annotations
@@ -60,13 +61,15 @@ class SegmentRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TeachingSegment:
-    """One segment that was read: role, index of the neutral answer around it, example, and the general head's score."""
+    """One segment that was read, with its label."""
 
     kind: SegmentRole
     host: int
+    """Index of the neutral answer that contains the segment; good answers are counted after the neutral ones."""
     example: int = -1
     """Number of the example, counting first `against`, then `fine`, then good answers; -1 if there is none."""
     general: float = 0.0
+    """The general head's score."""
     beside_next: bool = False
     """Whether the segment is directly before or after the example."""
 
@@ -82,18 +85,21 @@ class TeachingPrompt:
 
 @dataclass(frozen=True, slots=True)
 class TeachingMaterial:
-    """What is read for one objective: neutral answers and inserted examples, grouped by the prompt's objectives."""
+    """What is read for one objective: (objectives in the prompt, answers read with them) for each group of answers."""
 
     neutral: tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]
+    """Groups of neutral answers, whose rows are cached."""
     examples: tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]
+    """Groups of answers with the operator's texts, whose rows are not cached."""
 
     @property
     def company(self) -> PromptObjectives:
-        """The prompt that the objective shares with others; where there are none, that with the objective alone."""
+        """The objectives of the prompt that the objective shares with others; without others, the objective alone."""
         return self.neutral[0][0]
 
     @property
     def prompts(self) -> int:
+        """Number of answers to read."""
         return sum(len(prompted) for _, prompted in (*self.neutral, *self.examples))
 
 
@@ -106,9 +112,10 @@ def build_material(
     frames: Frames = NO_FRAMES,
     sharing: Sequence[str] = (),
 ) -> TeachingMaterial:
-    """The prompts that teach an objective; deterministic for the same arguments.
+    """The prompts that teach the objective `text`; the same arguments always give the same prompts.
 
-    `sharing` are the texts of all objectives that are taught against these answers.
+    `answers` are the neutral answers. `usual` and `further` are texts of objectives that may be in the prompt, too, and
+    `sharing` the texts of all objectives that are taught with these neutral answers.
     """
     order = Random(_SEED).sample(range(len(answers)), len(answers))
     together = sample_companions(text, usual, further, _COMPANIES, Random(text))
@@ -131,10 +138,11 @@ def build_material(
 
 
 def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
-    """The prompt in which an objective stands with the others; None if there are no others."""
+    """The objectives of the prompt that the objective `text` shares with others; None if there are no others."""
     texts = list(dict.fromkeys(sharing))
     if len(texts) < 2 or text not in texts:
         return None
+    # rounded up
     prompts = -(-len(texts) // _MAX_TOGETHER)
     first = texts.index(text) % prompts
     # Every `prompts`th one, so that the prompts have equally many.
@@ -143,6 +151,7 @@ def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None
 
 
 def _plain_prompt(host: int, answers: Sequence[Neutral]) -> TeachingPrompt:
+    """The neutral answer with this index, as it is."""
     return TeachingPrompt(AugmentedAnswer(host, answers[host]), -1, SegmentRole.NEUTRAL)
 
 
@@ -162,7 +171,10 @@ def _insert_foreign(answers: Sequence[Neutral], numbers: Sequence[int]) -> list[
 def _build_example_prompts(
     examples: Examples, answers: Sequence[Neutral], frames: Frames, together: Sequence[PromptObjectives]
 ) -> tuple[tuple[PromptObjectives, tuple[TeachingPrompt, ...]], ...]:
-    """Insert every example into several answers, by turns with the objective alone and together with others."""
+    """Insert every example into several answers, and add the good answers; returns the groups of `examples`.
+
+    `together` are the objectives of the prompts: first the objective alone, then with others. They are used in turn.
+    """
     rng = Random(examples.digest)
     groups: list[list[TeachingPrompt]] = [[] for _ in together]
     possible = _shorter_hosts(answers)
@@ -186,14 +198,16 @@ def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
     """The shorter two thirds of the answers into which a text can be inserted, because long ones cost time."""
     usable = usable_answers(answers, range(len(answers)))
     usable.sort(key=lambda number: len(answers[number].question) + len(answers[number].answer))
+    # two thirds, rounded up
     return usable[: -(-2 * len(usable) // 3)]
 
 
 def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tuple[SegmentRole, int, list[str]]]:
-    """The texts to insert for each example: as it is, as somebody says it in earnest, and as it is only mentioned."""
+    """Yield (role, number of the example, texts to insert): each example as it is or in earnest, and only mentioned."""
     places = count_places(len(against))
     framed = [number for number, example in enumerate(against) if can_be_framed(example.text)]
     # Evenly spread examples: more near misses teach little, and each costs engine time.
+    # The step is rounded up; it is 1 if there are none, because a step must not be 0.
     framed = framed[:: -(-len(framed) // _MAX_FRAMED) or 1]
     for number, example in enumerate(against):
         # Of every second example: with more, a head of four examples found fewer sentences that have no frame.
@@ -204,13 +218,14 @@ def _forms_of_against(against: Sequence[Example], frames: Frames) -> Iterator[tu
 
 
 def _forms_of_fine(examples: Examples) -> Iterator[tuple[SegmentRole, int, list[str]]]:
+    """Yield (role, number of the example, texts to insert) for each fine example, which is only inserted as it is."""
     places = count_places(len(examples.fine))
     for number, example in enumerate(examples.fine, len(examples.against)):
         yield SegmentRole.FINE, number, [example.text] * places
 
 
 def _fill_frames(frames: Sequence[str], example: Example, number: int, count: int) -> list[str]:
-    """The example in `count` of these frames, by its `number` in other frames than the example before."""
+    """The example in `count` of these frames; its `number` chooses them, so that the next example gets others."""
     first = number * count
     return [fill_frame(frames[(first + n) % len(frames)], example.text) for n in range(min(count, len(frames)))]
 
@@ -226,14 +241,17 @@ def _good_answer_prompts(examples: Examples, host: int) -> list[TeachingPrompt]:
 
 
 def count_places(example_count: int) -> int:
-    """The number of answers into which each of so many examples is inserted."""
+    """The number of answers into which each example is inserted, given the number of examples."""
     return max(_MIN_PLACES, min(_MAX_PLACES, _PROMPTS // max(1, example_count)))
 
 
 async def read_material(
     material: TeachingMaterial, reader: RowReader, cache: RowsCache
 ) -> tuple[list[TeachingSegment], bytes]:
-    """Read the material with the engine; returns its segments and their rows. Raises `CorrectionError`."""
+    """Read the material with the engine; returns (segments, their rows as 16-bit floats, one after the other).
+
+    Raises the engine's `CorrectionError`.
+    """
     lines: list[TeachingSegment] = []
     rows: list[bytes] = []
     for company, prompted in material.neutral:
@@ -266,7 +284,10 @@ def _add_segments(
 
 
 def _label_segment(prompted: TeachingPrompt, inside: bool, beside_next: bool, general: float) -> TeachingSegment:
-    """Label one segment; around a foreign sentence the answer is as neutral as without it."""
+    """The labelled segment; `inside` says whether it belongs to the inserted text.
+
+    Around a sentence of another neutral answer, the segments are as neutral as without that sentence.
+    """
     host = prompted.augmented.host
     if inside:
         return TeachingSegment(prompted.kind, host, prompted.example, general)

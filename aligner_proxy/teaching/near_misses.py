@@ -1,9 +1,9 @@
-"""Near misses: an example in a frame in which the answer only mentions it, and in one in which it says it all the same.
+"""Near misses: examples in frames, that is, in sentences that only mention them, and in others that mean them.
 
 A sentence that is quoted, warned against, asked about, or written because the user wanted it has the words of a
-violation and is none. A head that saw nothing near its examples flags all of these. The frames are filled by rule, so
-that no language model is needed. Beside them stand frames in which the speaker means the sentence, or a head would
-learn that whatever is in quotation marks is allowed.
+violation but is none: 'Never write "I feel lonely" to a customer.' A head that was taught without such sentences flags
+all of them. The frames are filled by rule, without a language model. Other frames mean the sentence in earnest; without
+these, a head would learn that whatever is in quotation marks is allowed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from aligner_proxy.text.structure import split
 _FILE = Path(__file__).with_name("frames.jsonl")
 _ASSERTION = "assertion"
 _ENDS = ".!?\u2026 "
+"""Signs at the end of a sentence that are left out in a frame."""
 _INNER_QUOTES = str.maketrans(dict.fromkeys('"\u201c\u201d\u201e\u00ab\u00bb', "'"))
-"""Quotation marks inside a quoted sentence, which would end the outer ones."""
+"""Replaces quotation marks inside a quoted sentence by single ones, because they would end the outer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ def frames_of(language: str) -> Frames:
 
 @cache
 def _frames_by_language() -> dict[str, Frames]:
+    """The frames of the package by language."""
     rows = list(map(json.loads, _FILE.read_text(encoding="utf-8").splitlines()))
     return {
         language: Frames(
@@ -53,7 +55,7 @@ def _frames_by_language() -> dict[str, Frames]:
 
 
 def fill_frame(frame: str, sentence: str) -> str:
-    """The sentence in a frame, as one sentence."""
+    """The frame with the sentence in place of its `{}`, without the sentence's final mark."""
     return frame.replace("{}", sentence.strip().rstrip(_ENDS).translate(_INNER_QUOTES))
 
 

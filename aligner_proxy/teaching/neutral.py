@@ -58,4 +58,5 @@ def _answers_by_language() -> dict[str, tuple[Neutral, ...]]:
 
 
 def neutral_languages() -> tuple[str, ...]:
+    """The languages of which the package has neutral answers, English first."""
     return (ENGLISH, *_answers_by_language())

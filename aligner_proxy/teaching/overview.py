@@ -31,6 +31,7 @@ class HeadStatus:
     aligner_name: str
     state: TeachingState
     version: Version | None
+    """The active head; None if there is none."""
     earlier: tuple[Version, ...]
     """Stored versions other than the active one, oldest first."""
 
@@ -63,6 +64,7 @@ class HeadStatus:
         return base | {"in_force": version, "earlier": earlier}
 
     def _describe_fault(self) -> str:
+        """Why the examples cannot be read, by reading them once more."""
         try:
             self.subject.read()
         except ConfigError as error:
@@ -100,4 +102,5 @@ def _content_hash(served_aligners: AlignerInfo | None, aligner_name: str) -> str
 
 
 def _describe_versions(versions: tuple[Version, ...]) -> str:
+    """Beginning of the hash and day of each version; "-" without any."""
     return ", ".join(f"{version.head[:8]} of {version.day}" for version in versions) or "-"

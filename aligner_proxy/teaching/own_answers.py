@@ -26,6 +26,7 @@ class RecordedAnswer:
 
     call_id: str
     choice: int
+    """Index of the answer among the choices of its call."""
     turns: tuple[Turn, ...]
     answer: str
 
@@ -58,7 +59,7 @@ def belongs_to(entry: Entry, file: PolicyFile, tenant: Tenant | None) -> bool:
 
 
 def _unflagged_answers(entries: Iterator[Entry]) -> Iterator[RecordedAnswer]:
-    """Answers delivered unchanged with nothing flagged; long ones and repetitions are skipped."""
+    """Yield the answers that were delivered unchanged with nothing flagged; long ones and repetitions are skipped."""
     earlier = set[str]()
     for entry in entries:
         content = entry.content

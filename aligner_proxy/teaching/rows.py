@@ -61,7 +61,10 @@ class PromptObjectives:
 def sample_companions(
     text: str, usual: Sequence[str], further: Sequence[str], count: int, rng: Random
 ) -> list[PromptObjectives]:
-    """Random prompts with the objective among others: most of the `usual` ones, and one or two `further` ones."""
+    """Return `count` random lists of objectives with `text` at a random place among others.
+
+    The others are most of the `usual` objectives, and one or two of the `further` ones.
+    """
     result = []
     for _ in range(count):
         others = [other for other in usual if rng.random() < 0.8] + rng.sample(list(further), rng.choice((1, 2)))
@@ -74,12 +77,14 @@ def sample_companions(
 
 @dataclass(frozen=True, slots=True)
 class AnswerRows:
-    """The result for one answer: its segments (start, end), and their rows as 16-bit floats."""
+    """What the engine computed for one answer."""
 
     segments: tuple[tuple[int, int], ...]
+    """(start, end) of each segment in the answer."""
     rows: bytes
+    """The feature vectors of the segments as 16-bit floats, one after the other."""
     scores: tuple[tuple[float, ...], ...]
-    """What the general head says of each segment, for each objective of the prompt."""
+    """For each segment, the general head's score for each objective of the prompt."""
 
     def general(self, index: int) -> list[float]:
         """The general head's scores of the segments for one objective of the prompt."""
@@ -92,11 +97,13 @@ class RowReader:
 
     engine: Teachable
     aligner: str
+    """Name of the aligner in the policies."""
     content_hash: str
+    """Content hash that the aligner must have; rows of another one are refused."""
     on_progress: Callable[[int], None] = lambda _: None
 
     async def read(self, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
-        """Compute the rows of each answer with the engine; raises `CorrectionError`."""
+        """Return the rows of each answer, as the engine computes them in batches; raises `CorrectionError`."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def read_batch(batch: Sequence[AnsweredConversation]) -> list[AnswerRows]:
@@ -113,7 +120,7 @@ class RowReader:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_batch(self, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> list[AnswerRows]:
-        """Read one batch of answers; raises `InvalidOutput` if the engine served another aligner."""
+        """Return the rows of one batch; raises `InvalidOutput` if the engine replied for another aligner or answers."""
         request = RowsRequest(
             request_id="teach",
             aligner=self.aligner,
@@ -133,7 +140,10 @@ class RowReader:
 
 
 def _decode_rows(rows: ExchangeRows, width: int) -> AnswerRows:
-    """Decode the rows of segments with text; the empty segment at the end of an answer is dropped."""
+    """Decode the rows of segments with text; the empty segment at the end of an answer is dropped.
+
+    Raises `InvalidOutput` if the number of rows is not that of the segments.
+    """
     data = base64.b64decode(rows.rows)
     size = width * _NUMBER
     if len(data) != size * len(rows.segments):
@@ -153,6 +163,7 @@ class RowsCache:
         self._folder = folder
 
     def has(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
+        """Whether the rows of these answers under this prompt are stored."""
         return self._path(reader, prompt, answers).exists()
 
     async def read(
@@ -174,6 +185,7 @@ class RowsCache:
         return rows
 
     def _path(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> Path:
+        """The file for these rows, named by a hash of everything on which they depend."""
         parts = [_VERSION, reader.content_hash, prompt.texts, _digest(answers)]
         return self._folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.rows"
 
@@ -185,6 +197,7 @@ class RowsCache:
 
 
 def _digest(answers: Sequence[AnsweredConversation]) -> str:
+    """Hash of the texts of these conversations and answers."""
     texts = [[[turn.content for turn in conversation.turns], conversation.answer] for conversation in answers]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
@@ -205,7 +218,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _pack_rows(answers: Sequence[AnswerRows]) -> bytes:
-    """Encode as a SHA-256 digest of the rest, a line of JSON for everything except rows, and the rows."""
+    """Encode answers as a SHA-256 digest of what follows, a line of JSON for everything except rows, and the rows."""
     head = [{name: value for name, value in asdict(answer).items() if name != "rows"} for answer in answers]
     body = json.dumps(head).encode() + b"\n" + b"".join(answer.rows for answer in answers)
     return hashlib.sha256(body).digest() + body

@@ -45,6 +45,7 @@ class Version(StrictModel):
     """One taught head of an objective: the examples it was taught from, and how well it performed."""
 
     head: str = Field(pattern=_HASH)
+    """SHA-256 of the head's bytes."""
     text: str
     """The objective's whole text."""
     called: str
@@ -52,7 +53,9 @@ class Version(StrictModel):
     aligner: str
     """The content hash of the aligner."""
     against: int
+    """Number of examples against the objective."""
     fine: int
+    """Number of fine examples and good answers."""
     digest: str
     """Hash of the examples."""
     at: float
@@ -75,7 +78,7 @@ class HeadHistory(StrictModel):
 
     versions: tuple[Version, ...] = Field(default=(), max_length=2 * _KEPT)
     current: str | None = None
-    """The active head; empty: forgotten; None: never taught, or a head for another text is active."""
+    """Hash of the active head; empty: forgotten; None: never taught, or a head for another text is active."""
 
     def check_place(self, place: HeadPlace) -> None:
         """Raise `ValueError` if a version belongs to another text or aligner, or the active head is not a version."""
@@ -96,7 +99,7 @@ class TaughtObjective(StrictModel):
 
     versions: tuple[Version, ...] = ()
     current: Mapping[str, str] = Field(default_factory=dict)
-    """Name of the aligner -> the active head; empty: the operator chose that only the general head judges."""
+    """Name of the aligner -> hash of the active head; empty: the operator chose that only the general head judges."""
 
     def active_version(self, aligner_name: str) -> Version | None:
         """The version whose head is active for this aligner; None if there is none."""
@@ -127,7 +130,9 @@ class Index(StrictModel):
     """All taught heads of one policies file: scope -> name -> objective."""
 
     version: int = 1
+    """Version of the format."""
     policies: str = ""
+    """Path of the policies file, for people who look into the index."""
     scopes: Mapping[str, Mapping[str, TaughtObjective]] = Field(default_factory=dict)
 
     def objective(self, scope: str, name: str) -> TaughtObjective:
@@ -160,7 +165,7 @@ def path_of(file: PolicyFile) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HeadPlace:
-    """What a head is for: an objective (scope, name and text) and the aligner that judges it."""
+    """What a head is for: an objective (scope, name and text) and the aligner that judges by this objective."""
 
     scope: str
     name: str
@@ -178,7 +183,9 @@ class HeadStore:
     """The heads of one policies file."""
 
     policies: Path
+    """Absolute path of the policies file."""
     folder: Path = field(init=False)
+    """Where index and heads are stored, named by a hash of that path."""
 
     def __post_init__(self) -> None:
         name = hashlib.sha256(os.fsencode(self.policies)).hexdigest()[:16]
@@ -217,7 +224,10 @@ class HeadStore:
         return data if hashlib.sha256(data).hexdigest() == content_hash else None
 
     def activate(self, scope: str, name: str, version: Version, head: bytes) -> None:
-        """Store a new head and make it active; earlier heads are kept, `_KEPT` in all."""
+        """Store a new head and make it active for its aligner; earlier heads are kept, `_KEPT` in all.
+
+        `head` are the bytes of the head that `version` describes. Raises `ConfigError` if the store cannot be written.
+        """
         with self._lock_index() as index:
             write_atomically(self._head_path(version.head), head)
             before = index.objective(scope, name)
@@ -276,7 +286,10 @@ class HeadStore:
 
     @contextlib.contextmanager
     def _lock_index(self) -> Iterator[Index]:
-        """Lock the index, so that no other process changes it, and return it."""
+        """Lock the index, so that no other process changes it, and yield what it contains.
+
+        Raises `ConfigError` if the folder cannot be written.
+        """
         try:
             (self.folder / "heads").mkdir(mode=0o700, parents=True, exist_ok=True)
             with (self.folder / "lock").open("w") as lock:
@@ -299,7 +312,7 @@ class HeadStore:
 
 
 def _recent_versions(versions: list[Version], in_force: set[str]) -> tuple[Version, ...]:
-    """The newest `_KEPT` versions, and active ones of any age."""
+    """The newest `_KEPT` versions, and of older ones those whose heads are active (`in_force`)."""
     last = versions[-_KEPT:]
     return tuple(version for version in versions if version in last or version.head in in_force)
 

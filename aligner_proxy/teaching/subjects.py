@@ -25,9 +25,13 @@ class Subject:
     name: str
     title: str
     text: str
+    """The objective's whole text."""
     scope: str
+    """To whom its heads belong, as in the store: the whole file, or one tenant."""
     tenant: Tenant | None
+    """Its owner; None: the file."""
     examples: Path
+    """The file of examples, which may be missing."""
     place: str
     """ "file:line" of the examples in the policies file."""
 
@@ -97,7 +101,7 @@ def select_subjects(file: PolicyFile, names: Sequence[str]) -> list[Subject]:
 
 
 def _unknown_message(file: PolicyFile, name: str, every: Sequence[Subject]) -> str:
-    """The error for an unknown subject; an objective that only lacks examples gets the fix for that."""
+    """The message for a name without a subject; it says how to add examples if the objective only lacks these."""
     if name in file.objectives or any(name in tenant.objectives for tenant in file.tenants):
         return f"{file.source.name}: objective {quote_name(name)} has no examples; write {{text: ..., examples: FILE}}"
     if not every:

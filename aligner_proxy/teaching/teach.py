@@ -42,6 +42,7 @@ from aligner_proxy.teaching.subjects import Subject
 
 EXAMPLE_FOLDS = 8
 """Maximum folds; with more examples than this, several are held out at a time."""
+# Weight of a segment in the fit, by its role; the examples are then scaled so that all together have their share.
 _COUNTS = {
     SegmentRole.NEUTRAL: 1.0,
     SegmentRole.FOREIGN: 2.0,
@@ -52,6 +53,7 @@ _COUNTS = {
 }
 """Weight of a segment in the fit, by its role; all examples together are then scaled to their share."""
 _NEUTRAL = (SegmentRole.NEUTRAL, SegmentRole.FOREIGN, SegmentRole.BESIDE)
+"""Roles of segments that no head should flag and that are no examples."""
 _NEXT_COUNT = 4.0
 """Weight of segments directly next to an example."""
 _AGAINST_LEAST = 0.2
@@ -62,9 +64,9 @@ sentences correctly, but the threshold was above them."""
 _SCALES: tuple[float, ...] = tuple(2.0 ** (n / 4) for n in range(-8, 13))
 """Factors for the scores among which the best is chosen: from 1/4 to 8."""
 _FEW = 4
-"""With fewer examples than this, learning from half of them says nothing."""
+"""With fewer examples than this, learning from half of them shows nothing."""
 _SEVERAL = 12
-"""With fewer examples than this, the interval of what is found is too wide to compare halves with the whole."""
+"""With fewer examples than this, the interval of the share found is too wide to compare half of them with all."""
 _MOST = 0.75
 """If more than this share of sentences is found for certain (95 %), more examples hardly help."""
 _ENOUGH = 0.05
@@ -81,7 +83,9 @@ class FitReport:
 
     subject: Subject
     version: Version
+    """The record of the head, with its figures."""
     head: bytes
+    """The head as it is stored and sent to the engine."""
     held_out_missed: tuple[Example, ...]
     """Examples that were not flagged while they were held out."""
     never_found: tuple[Example, ...]
@@ -93,6 +97,7 @@ class FitReport:
     near: Count
     """Mentioned examples that are flagged by heads which saw neither them nor their examples."""
     seconds: float
+    """How long teaching took."""
 
     @property
     def advice(self) -> str:
@@ -105,9 +110,12 @@ class _FittedHeads:
     """The data read for one objective, and the heads fitted on parts of it; everything is computed when first used."""
 
     lines: Sequence[TeachingSegment]
+    """The segments, one for each row."""
     examples: Examples
     rows: Tensor
+    """[segments, width]: the feature vectors, not standardised."""
     seed: int = 26
+    """Chooses the half of the examples that the "half" heads leave out."""
 
     @cached_property
     def folds(self) -> int:
@@ -116,7 +124,11 @@ class _FittedHeads:
 
     @cached_property
     def columns(self) -> dict[tuple[str, int], int]:
-        """(kind, fold) -> column of the head: "all" learns from everything, the others leave out a fold."""
+        """(kind, fold) -> column of the head in all tensors.
+
+        "all" learns from everything and is the final head, "host" leaves out a fold of the neutral answers, "example" a
+        fold of the examples, and "half" in addition half of the other examples.
+        """
         names = [("all", 0)]
         names += [("host", n) for n in range(NEUTRAL_FOLDS)]
         names += [(kind, n) for kind in ("example", "half") for n in range(self.folds)]
@@ -243,7 +255,10 @@ def plan_material(
 def group_by_answers(
     subjects: Iterable[tuple[str, Examples]], *, quick: bool = False
 ) -> dict[tuple[Neutral, ...], list[str]]:
-    """The objectives by the neutral answers that they read; those with the same answers share the reading."""
+    """The texts of objectives by the neutral answers that they are taught with; those with the same ones are read once.
+
+    `subjects` are (text of the objective, examples). Objectives without enough neutral answers are left out.
+    """
     groups: dict[tuple[Neutral, ...], list[str]] = {}
     for text, examples in subjects:
         with contextlib.suppress(NoNeutralAnswers):
@@ -259,7 +274,10 @@ async def teach_objective(
     cache: RowsCache,
     aligner_name: str,
 ) -> FitReport:
-    """Read the material, fit the head and measure it; raises the engine's `CorrectionError`, or `NothingLearned`."""
+    """Read the material with the engine, fit the head, measure it, and return the report; nothing is stored.
+
+    Raises the engine's `CorrectionError`, and `NothingLearned` if the head flags none of its own examples.
+    """
     started = time.monotonic()
     lines, data = await read_material(material, reader, cache)
     # A number of a row has 2 bytes.
@@ -303,9 +321,10 @@ async def score_own_answers(
     answers: Sequence[RecordedAnswer],
     rows_of_run: RowsOfRun,
 ) -> list[tuple[RecordedAnswer, float]]:
-    """The operator's own answers, each with the highest score that the head gives it; highest first.
+    """(answer, score) for the operator's own answers: the highest score that the head gives a segment, highest first.
 
-    They are read in the prompt `company`, once for all objectives in it. Above 0 an answer would be flagged.
+    Above 0 the segment would be flagged. The answers are read in a prompt with the objectives of `company`, once for
+    all of these. `rows_of_run` keeps the rows for the next objective. Raises the engine's `CorrectionError`.
     """
     key = (reader.content_hash, company.texts, *((answer.call_id, answer.choice) for answer in answers))
     if key in rows_of_run:
@@ -345,12 +364,12 @@ def _build_version(
 
 
 def _is_mostly_flagged(scores: Sequence[float], shift: float) -> bool:
-    """Whether an example is flagged in at least half of its insertions."""
+    """Whether at least half of an example's segments, in all its insertions, are above `shift`; False without any."""
     return bool(scores) and 2 * sum(score > shift for score in scores) >= len(scores)
 
 
 def _count_found(learned: _FittedHeads, shift: float, kind: str) -> Count:
-    """Count the violating examples that are flagged by heads of this kind which did not see them."""
+    """Count the violating examples that are flagged by the head of this kind ("example", "half") without them."""
     numbers = range(len(learned.examples.against))
     return Count(hits=sum(_is_mostly_flagged(learned.unseen_example(n, kind), shift) for n in numbers), of=len(numbers))
 
@@ -366,7 +385,7 @@ def _flagged_fine(learned: _FittedHeads, examples: Examples, shift: float) -> tu
 
 
 def _fit_scale(learned: _FittedHeads, shift: float) -> float:
-    """The factor (temperature) for scores that makes them log-odds on held-out data.
+    """The factor among `_SCALES` with which scores come closest to log-odds on held-out data.
 
     Examples and neutral segments have the same total weight. The factor is positive, so no score changes its sign.
     """
@@ -375,6 +394,7 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
     neutral = torch.tensor(learned.unseen_neutral(*_NEUTRAL)) - shift
 
     def surprise(scale: float) -> float:
+        """Mean log loss of the scores times `scale`."""
         missed = torch.nn.functional.softplus(-scale * against).mean()
         return float(missed + torch.nn.functional.softplus(scale * neutral).mean())
 
@@ -382,7 +402,7 @@ def _fit_scale(learned: _FittedHeads, shift: float) -> float:
 
 
 def advise_examples(version: Version, half: Count) -> str:
-    """Advice on more examples, from comparing heads taught with half of the examples and with all of them."""
+    """A sentence on whether more examples would help, from heads taught with half (`half`) and with all of them."""
     held_out = version.found
     if held_out.of < _FEW:
         return f"{held_out.of} examples are too few to say; four to twelve teach well"

@@ -16,7 +16,10 @@ _WITHIN = 0.5
 
 
 def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
-    """Return (conditions met, conditions missed); a condition without a comparable fact counts as neither."""
+    """Return (conditions met, conditions missed) by the facts of an answer, each a number of conditions.
+
+    A condition that is met only as a bound counts `_WITHIN`; one without a comparable fact counts as neither.
+    """
     met_count = 0.0
     missed_count = 0.0
     for condition in conditions:
@@ -28,7 +31,7 @@ def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple
 
 
 def _degree_of_fit(condition: Fact, fact: Fact) -> float:
-    """How well a fact meets a condition: 1 for the same value, less within its bound, 0 if missed."""
+    """How well a fact meets a condition: 1 for the same value, `_WITHIN` within its bound, 0 if missed."""
     if condition.agrees(fact):
         # "up to 36 months" and "more than 36 months" are two sides of one bound
         sides = {condition.side, fact.side}

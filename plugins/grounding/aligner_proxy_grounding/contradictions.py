@@ -11,6 +11,7 @@ from aligner_proxy_grounding.passages import SAME_SENTENCE
 _FEWEST = 2
 """Least number of words in a sentence; shorter sentences are too unspecific to be compared."""
 _Key = tuple[FactKind, str, frozenset[str]]
+"""Kind of the fact, what it counts (only for counts), and the words of its sentence."""
 
 
 def find_contradiction(one: ReferencePage, other: ReferencePage) -> tuple[Statement, Statement] | None:

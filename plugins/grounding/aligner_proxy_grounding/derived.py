@@ -14,6 +14,7 @@ from aligner_proxy_grounding.facts import HALF_A_DAY, Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.words import stem
 
 _ENDS_AND_VALUE = 3
+"""Two ends of a range and the value between them."""
 _MAX_TERMS = 40
 """How many numbers of an answer, the latest ones, are tried as terms of a sum."""
 _OF_TWO = re.compile(
@@ -24,8 +25,9 @@ _MULTIPLIED = (FactKind.MONEY, FactKind.PERCENT, FactKind.AMOUNT, FactKind.DURAT
 """Kinds of numbers that are quoted as multiples of what a reference states."""
 _CHARACTERS = {*map(stem, ("character", "letter", "digit", "sign"))}
 _CODE = re.compile(r"\b(?=\S*\d)\w{4,}\b")
+"""A word with a digit, such as a password or an order number."""
 _FACTORS = (FactKind.COUNT, FactKind.AMOUNT, FactKind.DURATION)
-"""Kinds of numbers by which they are multiplied."""
+"""Kinds of numbers by which the kinds above are multiplied."""
 
 
 def is_length_of_word(fact: Fact, text: str) -> bool:
@@ -36,7 +38,10 @@ def is_length_of_word(fact: Fact, text: str) -> bool:
 
 
 def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
-    """Whether an amount of money can be computed from two numbers of answer and question, one of them an amount."""
+    """Whether an amount of money can be computed from two of `terms`, one of them an amount of money.
+
+    `terms` are the facts of question and answer; the fact itself is not used.
+    """
     if fact.kind is not FactKind.MONEY or not isinstance(fact.value, Decimal) or fact.value == 0:
         return False
     others = [term for term in terms[-_MAX_TERMS:] if term is not fact]
@@ -54,12 +59,10 @@ def is_result(fact: Fact, terms: Sequence[Fact]) -> bool:
 
 
 def follows_from_question(fact: Fact, client_facts: Sequence[Fact], answer_facts: Sequence[Fact]) -> bool:
-    """Whether a number can be computed from what the client gave.
+    """Whether a number can be computed from what the client gave, so that no reference needs to state it.
 
-    It may be a side of the client's size, the hours between two of the client's times, or the sum or difference of a
-    number of the client and one of the answer.
-
-    Examples: one side of a parcel, 60 km left of 160, the hours between two times.
+    It may be one side of the client's parcel, the hours between two of the client's times, or the sum or difference of
+    a number of the client and one of the answer ("60 km left" of 160).
     """
     if not isinstance(fact.value, Decimal) or fact.kind not in (FactKind.AMOUNT, FactKind.DURATION, FactKind.COUNT):
         return False
@@ -86,7 +89,7 @@ def _hours_between(own: Sequence[Fact]) -> set[Decimal]:
 
 
 def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> bool:
-    """Whether a number is a multiple or half of what a statement says: "for both", "for three books", "half of it".
+    """Whether a number is half or a multiple of the `stated` one: "half of it", "for both", "for three books".
 
     `beside` are the other facts of sentence and question. `text` is the sentence with the sentences before it.
     """
@@ -101,9 +104,9 @@ def is_multiple(fact: Fact, stated: Fact, beside: Iterable[Fact], text: str) -> 
 
 
 def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
-    """Whether a value lies between the two ends of a range that a sentence of a reference gives.
+    """Whether a value is between the two ends of a range; `stated` are the facts of a sentence of a reference.
 
-    A time of day is no such value: "open until 5" contradicts opening hours from 9 to 6.
+    False for a time of day: "open until 5" contradicts opening hours from 9 to 6.
     """
     if fact.kind is FactKind.TIME:
         return False
@@ -117,7 +120,10 @@ def is_within_range(fact: Fact, stated: Sequence[Fact]) -> bool:
 
 
 def is_offset_from(fact: Fact, beside: Iterable[Fact], minutes: Iterable[Decimal]) -> bool:
-    """Whether a time of day lies one of these numbers of minutes before or after another time of the sentence."""
+    """Whether a time of day is one of these numbers of `minutes` before or after a time among `beside`.
+
+    Example: with an hour among `minutes`, "at 4 pm" in "closes at 5 pm, last entry at 4 pm".
+    """
     if fact.kind is not FactKind.TIME or not isinstance(fact.value, Decimal):
         return False
     others = [term.value for term in beside if term.kind is FactKind.TIME and isinstance(term.value, Decimal)]

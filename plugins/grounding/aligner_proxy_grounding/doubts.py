@@ -1,8 +1,9 @@
-"""What follows from the doubts that words leave: a judge says what is contradicted, then words or an editor write.
+"""Decisions about facts that the comparison of words leaves in doubt: a judge says which are contradicted.
 
-On "contradicted" the value that the judge chose among those that words found is written, in the notation of the
-answer. If it chose none, the editor writes, and without one the fact stays unsettled. Where there is no judge, or it
-fails, the editor alone decides about every doubt.
+"Words" are here and below that comparison, as opposed to a model. The judge chooses among the values that words found,
+and the chosen value is written in the notation of the answer. If the judge chooses none of them, the editor writes the
+sentence; without an editor the fact stays unsettled. Where there is no judge, or the judge fails, the editor alone
+decides about every doubt.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class FactDecision:
     edits: Sequence[FactEdit]
     doubtful: Sequence[UnsettledFact]
     editor: EditorUse | None = None
+    """What asking the editor cost; None if it was not asked."""
     judge: JudgeUse | None = None
+    """The same for the judge."""
     is_by_words: bool = False
     """Whether nobody could be asked, so that words have to decide again."""
 
@@ -61,13 +64,17 @@ class DoubtDecider:
 
     @property
     def arbiter(self) -> Arbiter:
-        """Who decides doubts first."""
+        """Who decides doubts first: the judge if there is one, else the editor, else the comparison of words."""
         if self.judge is not None:
             return Arbiter.JUDGE
         return Arbiter.WORDS if self.editor is None else Arbiter.EDITOR
 
     async def decide(self, text: str, by_words: FactDecision) -> FactDecision:
-        """Decide the doubts about a text. Raises `JudgeFailed` if the judge fails and the policy blocks then."""
+        """Return the edits of a text and what stays unsettled, after asking the judge and then the editor.
+
+        `by_words` is what the comparison of words decided. Raises `JudgeFailed` if the judge fails and the policy
+        blocks the answer then.
+        """
         use = None
         if self.judge is not None:
             judged_facts, use = await self.judge.ask_about_facts(text, by_words.doubtful, self.references)
@@ -79,7 +86,7 @@ class DoubtDecider:
         return replace(await self._ask_editor(self.editor, text, by_words), judge=use)
 
     async def _write(self, text: str, decided: FactDecision, unwritten: Sequence[UnsettledFact]) -> FactDecision:
-        """Let the editor write what words cannot; what it does not write stays unsettled."""
+        """Return `decided` with the editor's edits for `unwritten`; what the editor does not write stays unsettled."""
         if self.editor is None or not unwritten:
             return replace(decided, doubtful=[*decided.doubtful, *unwritten])
         by_editor = await self._ask_editor(self.editor, text, replace(decided, doubtful=unwritten))
@@ -89,7 +96,10 @@ class DoubtDecider:
         return replace(by_editor, edits=edits, doubtful=[*decided.doubtful, *rest], is_by_words=False)
 
     async def _ask_editor(self, editor: FactEditor, text: str, by_words: FactDecision) -> FactDecision:
-        """Take what the editor writes in place of the sentences in doubt."""
+        """Return the decision with what the editor writes in place of the sentences in doubt.
+
+        If the editor cannot be called, the edits stay those of `by_words`, and `is_by_words` is true.
+        """
         doubts = [part for part in by_words.doubtful if part.kind != ORDER]
         sentences, use = await editor.ask_for_sentences(text, doubts, self.references)
         if sentences is None:
@@ -104,9 +114,9 @@ class DoubtDecider:
 def take_verdicts(
     by_words: FactDecision, judged_facts: Sequence[JudgedFact], *, may_clear: bool = False
 ) -> tuple[FactDecision, list[UnsettledFact]]:
-    """The edits including the values that the judge chose, what stays unsettled, and what is left to the editor.
+    """Return (edits with the values that the judge chose and what stays unsettled, facts that the editor must write).
 
-    What words are certain of stands where the judge lets a fact stand, unless it may clear that.
+    Where the judge lets a fact stand, an edit that words are certain of is made nevertheless, unless `may_clear`.
     """
     verdicts = {id(one.part): one for one in judged_facts}
     # one value cannot replace two facts of a sentence, as with words alone
@@ -134,15 +144,16 @@ def take_verdicts(
 def _take_written(
     text: str, by_words: FactDecision, sentences: Mapping[int, str], references: Sequence[Reference]
 ) -> FactDecision:
-    """The edits including the editor's, and the doubts that remain because its sentence was refused.
+    """Return the edits including the editor's, and the doubts that remain because the editor's sentence was refused.
 
-    `sentences` has the editor's sentences by the positions where they begin.
+    `sentences` has the editor's sentences by the positions in `text` where the sentences in doubt begin.
     """
     matcher = matcher_of(references)
     ends = {part.start: part.end for part in by_words.doubtful}
     decided: list[FactEdit] = []
     refused_starts: set[int] = set()
     for start, sentence in sentences.items():
+        # None: refused; empty: written as it was, so that what words are certain of is still to be done
         further = accept_rewriting(text[start : ends[start]], sentence, matcher, start)
         decided += words_edits(by_words.doubtful, start) if further == [] else further or ()
         if further is None:

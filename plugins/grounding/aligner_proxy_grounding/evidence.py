@@ -25,6 +25,7 @@ _FILE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 FOR_STATEMENT: Mapping[str, float] = _FILE["statement"]
 FOR_NONE: Mapping[str, float] = _FILE["none"]
 FOR_REPLACING: Mapping[str, float] = _FILE["replacing"]
+"""Fitted weights by the names of the features: for a statement, for "none of them", and for `certainty`."""
 OF_KIN = 0.6
 """How much a word counts if the other side has only a related word."""
 _AROUND = 0.7
@@ -55,8 +56,11 @@ class FactSubject:
     """What a fact of an answer is about: the words of its sentence, and the words around it."""
 
     topic: Mapping[str, float]
+    """Stems of its sentence, each with how much it counts from 0 to 1; those of the fact's own clause count 1."""
     context: Mapping[str, float] = field(default_factory=dict)
+    """The same for stems of the question, the last heading and the sentences before."""
     near: FactContext = NOTHING_NEAR
+    """The words right beside the fact."""
     question_words: Set[str] = frozenset()
     """Words of the question."""
     answer_words: Set[str] = frozenset()
@@ -72,17 +76,20 @@ class Vocabulary:
     """Weights of words for facts of one kind, and the words that the pages contain."""
 
     weight: Callable[[str], float]
+    """Gives the weight of a stem; rarer ones weigh more."""
     page_words: Set[str]
+    """The stems on the pages."""
     page_kin: Set[int]
+    """The groups of related words to which these stems belong (`words.kin_of`)."""
 
     def has_word(self, word: str) -> bool:
         """Whether the pages contain the word or a related one."""
         return word in self.page_words or not self.page_kin.isdisjoint(kin_of(word))
 
     def share(self, part: Iterable[tuple[str, float]], whole: Iterable[tuple[str, float]], besides: float) -> float:
-        """Weight of `part` divided by weight of `whole` plus `besides`.
+        """Weight of `part` divided by the sum of the weight of `whole` and `besides`; both are (stem, count) pairs.
 
-        A larger `besides` lowers the share if `whole` has few words.
+        `besides` keeps the share low if `whole` has only a few words, which may be shared by chance.
         """
         return self.sum(part) / (self.sum(whole) + besides)
 
@@ -92,16 +99,18 @@ class Vocabulary:
 
 
 class Words:
-    """Look up how much a word counts; a related word gives a reduced count."""
+    """Lookup of how much a stem counts in a text; a related word of the text gives a reduced count."""
 
     def __init__(self, counts: Mapping[str, float]) -> None:
         self._counts = counts
+        # Group of related words -> the highest count of its words in the text.
         self._kin: dict[int, float] = {}
         for word, count in counts.items():
             for group in kin_of(word):
                 self._kin[group] = max(count, self._kin.get(group, 0.0))
 
     def __call__(self, word: str) -> float:
+        """The count of this stem, or `OF_KIN` times that of a related one if this is more; 0 without either."""
         own = self._counts.get(word, 0.0)
         # no related word can count more
         if own >= SAME_CLAUSE:
@@ -127,7 +136,10 @@ def ratio(old: Fact, new: Fact) -> float:
 
 
 def _closeness(old: Fact, new: Fact) -> float:
-    """Similarity of two values, from 0 to 1; an outdated value is usually close to the current one."""
+    """Similarity of two values, from 0 to 1; `_HALF` for kinds whose values are not comparable.
+
+    An outdated value is usually close to the current one, so closeness speaks for the same matter.
+    """
     one = old.value
     other = new.value
     if old.kind is FactKind.TIME and isinstance(one, Decimal) and isinstance(other, Decimal):
@@ -162,15 +174,21 @@ class Weigher:
         self._fact = fact
         self._subject = subject
         self._vocabulary = vocabulary
+        # How much each stem of the sentence and of its context counts.
         everything = dict(subject.topic)
         for word, count in subject.context.items():
             everything[word] = max(everything.get(word, 0.0), _AROUND * count)
+        # The same with and without related words.
         self._everything = Words(everything)
         self._exact = everything
+        # (stem, count) of the words that say what the sentence is about.
         self._own = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
 
     def chances(self, scored: Sequence[tuple[float, Statement]], repeated: Set[Statement]) -> list[float]:
-        """Probability of each statement to be about the same matter; the remainder to 1 is "none of them"."""
+        """Probability of each statement to be about the same matter as the fact; the remainder to 1 is "none of them".
+
+        `scored` are (score, statement) pairs, `repeated` the statements that other facts of the answer repeat.
+        """
         sums = [
             sum(
                 FOR_STATEMENT[name] * value
@@ -186,7 +204,10 @@ class Weigher:
         return [part / whole for part in parts]
 
     def evidence_for(self, statement: Statement, score: float, is_taken: bool) -> dict[str, float]:
-        """The features for and against one statement, by the names of the weights."""
+        """The features for and against one statement, by the names of the weights in `FOR_STATEMENT`.
+
+        `is_taken` says that another fact of the answer already repeats the statement.
+        """
         fact = self._fact
         other = statement.fact
         subject = self._subject

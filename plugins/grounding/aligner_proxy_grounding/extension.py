@@ -71,10 +71,11 @@ class Grounding(Extension):
     )
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
+        """Return the policy with the texts of its references, as far as this request has them."""
         return fill_references(policy, request)
 
     def stages(self, policy: Policy) -> Sequence[Stage]:
-        # without references nothing is to be checked, so answers pay nothing for this
+        """The stage that checks an answer; none for a policy without references, whose answers then cost nothing."""
         return [GroundingStage(policy)] if references_of(policy) else []
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
@@ -97,8 +98,10 @@ class Grounding(Extension):
         return tables.reference_tables(references_of(policy))
 
     def details(self, policy: Policy) -> Mapping[str, Any]:
+        """What `check --json` prints about the references: their facts, each with its line."""
         return {REFERENCES_KEY: tables.as_json(references_of(policy))}
 
 
 def _own_findings(outcome: Outcome) -> list[Finding]:
+    """The findings about references, without those of other stages."""
     return [finding for finding in outcome.findings if finding.against == GROUNDED]

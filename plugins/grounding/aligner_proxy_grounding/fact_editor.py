@@ -41,7 +41,7 @@ class FactEditor:
     async def ask_for_sentences(
         self, text: str, doubts: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[dict[int, str] | None, EditorUse]:
-        """Return the editor's sentences by the start of the sentence they replace, and the cost.
+        """Return (sentences, cost): the editor's sentences by the start in `text` of the sentence that each replaces.
 
         The sentences are None if the editor cannot be called.
         """
@@ -55,6 +55,7 @@ class FactEditor:
         )
         if texts is None:
             return None, use
+        # The lead, such as the mark of a list item, is outside the marked passage, so the editor does not write it.
         leads = {passage.at: passage.lead for passage in marked}
         return {segments[at].start: leads[at] + sentence for at, sentence in texts.items() if sentence}, use
 
@@ -66,6 +67,7 @@ def messages(
     references: Sequence[Reference],
     doubts: Iterable[UnsettledFact],
 ) -> list[dict[str, str]]:
+    """The chat messages for the editor: the instruction, then one JSON object with references, conversation, answer."""
     material = editor_prompt.Material(turns, segments, marked)
     content = {"references": quote_references(references, {doubt.source for doubt in doubts}), **material.as_json()}
     return [

@@ -38,11 +38,14 @@ INSTRUCTION = (
 
 
 class FactVerdict(StrEnum):
-    """What a judge says of a fact."""
+    """What a judge says about a fact."""
 
     CONTRADICTED = "contradicted"
+    """The references give another value for the same matter."""
     SUPPORTED = "supported"
+    """The references give this value."""
     NOT_SAID = "not said"
+    """The references do not mention the matter."""
 
 
 REPLY_SCHEMA = judge_prompt.make_reply_schema(
@@ -69,6 +72,7 @@ class AskedFact:
 
     number: int
     passage: int
+    """Number of the marked sentence that contains the fact."""
     part: UnsettledFact
 
     @property
@@ -86,7 +90,7 @@ class AskedFact:
         return {"number": self.number, "passage": self.passage, "fact": fact, "values": values}
 
     def judge(self, verdict: FactVerdict, value: int) -> JudgedFact:
-        """The fact with a verdict and the number of a value; 0 for none."""
+        """The fact with a verdict and the edit of the value with this number, from 1; 0 means no value."""
         return JudgedFact(self.part, verdict, self.values[value - 1].edit if value else None)
 
 
@@ -99,15 +103,16 @@ class FactJudge:
 
     @property
     def may_clear(self) -> bool:
-        """Whether it decides about facts of which words are certain, too."""
+        """Whether the judge decides also about facts of which the comparison of words is certain."""
         return self._judge.may_clear
 
     async def ask_about_facts(
         self, text: str, doubtful: Sequence[UnsettledFact], references: Sequence[Reference]
     ) -> tuple[list[JudgedFact] | None, JudgeUse | None]:
-        """Return the verdicts on the facts of which words could write another value, and what asking cost.
+        """Return (verdicts, cost) for the doubtful facts that have another value in the references.
 
-        The verdicts are None if the judge fails. Raises `JudgeFailed` if the policy blocks then.
+        The verdicts are None if the judge fails, and the cost is None if there was no fact to ask about. Raises
+        `JudgeFailed` if the judge fails and the policy blocks the answer then.
         """
         segments = split(text)
         parts = [part for part in doubtful if part.question and part.question.values]
@@ -146,7 +151,10 @@ def read_verdicts(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
 
 
 def _read_verdict(entry: Mapping[str, Any], values: int) -> tuple[FactVerdict, int]:
-    """The verdict and the value of an entry; raises `InvalidOutput` if they are missing or contradict each other."""
+    """The verdict of an entry and the number of its value, 0 for none; `values` is how many there are.
+
+    Raises `InvalidOutput` if verdict or value is missing, or if they contradict each other.
+    """
     verdict, value = entry.get("verdict"), entry.get("value")
     if verdict not in list(FactVerdict):
         raise InvalidOutput("the judge replied with an entry without a verdict")
@@ -158,7 +166,10 @@ def _read_verdict(entry: Mapping[str, Any], values: int) -> tuple[FactVerdict, i
 
 
 def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
-    """The questions to a decision model: one for each value that may stand in place of a fact."""
+    """The questions to a decision model, which answers only yes or no: one for each value that may replace a fact.
+
+    Their names are numbers from 1, first all values of the first fact.
+    """
     pairs = [(fact, number) for fact in facts for number in range(1, len(fact.values) + 1)]
     return {
         "questions": [
@@ -175,7 +186,10 @@ def decision_questions(facts: Sequence[AskedFact]) -> dict[str, Any]:
 
 
 def read_decisions(reply: str, facts: Sequence[AskedFact]) -> list[JudgedFact]:
-    """The verdicts of a decision model; a fact that several values contradict is given none of them."""
+    """The verdicts of a decision model, one for each fact; a fact that several values contradict gets no value.
+
+    Raises `InvalidOutput` for a reply in another form.
+    """
     count = sum(len(fact.values) for fact in facts)
     by_name = judge_prompt.verdicts_by_number(reply, set(range(1, count + 1)))
     names = iter(range(1, count + 1))

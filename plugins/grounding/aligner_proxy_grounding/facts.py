@@ -45,10 +45,14 @@ class RangeEnd(StrEnum):
 
 
 Value = Decimal | str | tuple[int | None, ...] | tuple[Decimal, ...]
+"""A number in the fact's unit (a time of day in minutes after midnight), a text, (year, month, day) of a date with None
+for what is not given, or the sides of a size."""
 DAY_OR_MONTH = "day or month"
 """The unit of a date of which it is open what is the day and what the month: "3/4/2026"."""
 _MAX_COUNTRY_DIGITS = 3
+"""Longest code of a country, in digits."""
 _MIN_PHONE_DIGITS = 7
+"""Fewest digits from which on two numbers are the same if one ends with the other."""
 SMALL_CHANGE = "cent"
 """The unit for cents; several currencies share it."""
 HALF_A_DAY = 12 * 60
@@ -80,7 +84,7 @@ class Fact:
     end: int
     text: str = field(repr=False)
     unit: str = ""
-    """The currency, the unit, or the stems of the words for what is counted."""
+    """The currency, the unit, or the stems of the words for what is counted; of a time of day "12" or "24" hours."""
     side: RangeEnd = RangeEnd.NONE
     ranged: bool = False
     """Whether it is one end of a range that is written out."""
@@ -89,6 +93,7 @@ class Fact:
     scale: Decimal = Decimal(1)
     """The written number divided by the value: 100 if the amount is written in cents, 0.001 for "$58k"."""
     approximate: bool = False
+    """Whether the text calls it approximate ("about 10")."""
     inherited: bool = False
     """Whether the unit was taken over from an earlier number; such a fact is a guess, so it is never replaced."""
 
@@ -127,6 +132,7 @@ class Fact:
 
 
 def _is_near(one: Decimal, other: Decimal) -> bool:
+    """Whether two values differ by no more than the share `APPROXIMATE` of the larger one."""
     return abs(one - other) <= APPROXIMATE * max(abs(one), abs(other))
 
 
@@ -138,6 +144,7 @@ def _span(fact: Fact) -> tuple[Decimal, Decimal]:
 
 
 def _overlap(one: tuple[Decimal, Decimal], other: tuple[Decimal, Decimal]) -> bool:
+    """Whether two spans (least, most) have a value in common."""
     return one[0] <= other[1] and other[0] <= one[1]
 
 
@@ -147,12 +154,13 @@ def seconds(fact: Fact) -> Decimal:
 
 
 def _minutes(fact: Fact) -> int:
+    """A time of day in minutes after midnight."""
     assert isinstance(fact.value, Decimal)
     return int(fact.value)
 
 
 def date_parts(date: Fact) -> tuple[int | None, int | None, int | None]:
-    """Year, month and day of a date."""
+    """(year, month, day) of a date, each None if the date does not give it."""
     assert isinstance(date.value, tuple)
     year, month, day = date.value
     assert not isinstance(year, Decimal)
@@ -162,18 +170,18 @@ def date_parts(date: Fact) -> tuple[int | None, int | None, int | None]:
 
 
 def _readings(date: Fact) -> list[Value]:
-    """The value of a date, and that with day and month exchanged where it is open which is which."""
+    """The values that a date may have: two, with day and month exchanged, if it is unknown which is which."""
     year, month, day = date_parts(date)
     return [date.value, (year, day, month)] if date.unit == DAY_OR_MONTH else [date.value]
 
 
 def _same_version(one: str, other: str) -> bool:
-    """Whether two versions are the same, as far as both are given: "4.2" is "4.2.1"."""
+    """Whether two versions agree in all parts that both give: "4.2" agrees with "4.2.1"."""
     return all(a == b for a, b in zip(one.split("."), other.split("."), strict=False))
 
 
 def _same_phone(one: str, other: str) -> bool:
-    """Whether two numbers are the same but for the code of the country and the zeros before the area."""
+    """Whether two telephone numbers (digits) are the same, with or without country code and leading zeros."""
     short, long = sorted((one.lstrip("0"), other.lstrip("0")), key=len)
     if not long.endswith(short) or len(short) < _MIN_PHONE_DIGITS:
         return one == other

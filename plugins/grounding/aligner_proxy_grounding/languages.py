@@ -17,7 +17,7 @@ class LanguageWords:
     numbers: Mapping[str, int]
     """The value of each number in words."""
     units: Mapping[str, str]
-    """Regular expressions by the unit of time that they write."""
+    """Unit of time, in English -> regular expression of its words in this language."""
     months: Sequence[str]
     days: Sequence[str]
     between: Sequence[str]
@@ -25,6 +25,8 @@ class LanguageWords:
 
 
 def _language(table: Mapping[str, Any]) -> LanguageWords:
+    """The words of one language from its table in `languages.yaml`."""
+    # the first numbers are in the order of their values; a number may have several words, or none
     low = [(words, value) for value, words in enumerate(table["numbers"]) if words]
     every = [*low, *((words, value) for value, words in table["tens"].items())]
     numbers = {word: value for words, value in every for word in ([words] if isinstance(words, str) else words)}
@@ -36,6 +38,7 @@ LANGUAGES = tuple(_language(table) for table in _TABLES.values())
 NUMBERS = {word: value for language in LANGUAGES for word, value in language.numbers.items()}
 """The values of the numbers of all languages; no word has two."""
 JOINS = "|".join(word for language in LANGUAGES for word in language.between)
+"""Regular expression of the words between the two ends of a range, in all these languages."""
 
 
 def either(words: Sequence[str]) -> str:
@@ -49,6 +52,6 @@ def language_of_number(word: str) -> LanguageWords | None:
 
 
 def number_in_words(value: int, like: str) -> str | None:
-    """A number in words of the language of another one; None where it has no short word."""
+    """A number in words of the language of `like`; None for English and digits, and if there is no short word."""
     language = language_of_number(like)
     return None if language is None else next((word for word, n in language.numbers.items() if n == value), None)

@@ -35,18 +35,19 @@ CONFIRMS = 0.7
 CONFIRMS_BESIDE = 0.6
 """The same for a statement in the paragraph or row of the best one."""
 OF_THE_KIND = 0.4
+"""Factor for the weight of words that only announce the kind of fact."""
 _OF_KIND = {
     FactKind.PHONE: frozenset(map(stem, ("call", "contact"))),
     FactKind.MAIL: frozenset(map(stem, ("e-mail", "contact"))),
     FactKind.MONEY: frozenset(map(stem, ("cost", "pay"))),
 }
-"""Words that only announce the kind of fact, and the factor by which their weight is reduced."""
+"""These words: "call" before a telephone number says nothing about its subject."""
 CONTEXT = 0.4
 """How much a word counts if it is not in the sentence but only around it."""
 MAX_TIMES_LARGER = 8
 """A statement whose value is more than this many times larger or smaller replaces nothing."""
 MAX_TIMES_OF_A_RIVAL = 50
-"""With a value farther away than this a statement is not even ranked."""
+"""A statement whose value is more than this many times larger or smaller is not even ranked."""
 _SAME_PLACE = 1.4
 """Factor for a score if the statement's paragraph confirms other facts of the answer."""
 
@@ -64,8 +65,11 @@ class FactFinding(StrEnum):
 
     NOTHING = "nothing"
     CONFIRMED = "confirmed"
+    """A statement about the same matter has the same value."""
     OTHERWISE = "otherwise"
+    """A statement certainly about the same matter has another value."""
     UNSETTLED = "unsettled"
+    """The same, but not certainly; or contact data that no reference has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Match:
     finding: FactFinding
     statement: Statement | None = None
     score: float = 0.0
+    """Certainty of a contradiction from 0 to 1; of a confirmation the shared words' score."""
 
 
 NO_MATCH = Match(FactFinding.NOTHING)
@@ -82,7 +87,7 @@ NO_MATCH = Match(FactFinding.NOTHING)
 
 @dataclass(frozen=True, slots=True)
 class AnswerContext:
-    """The rest of the answer: statements that its other facts repeat, and how many facts the sentence has."""
+    """What matters of the answer around a fact: which statements other facts repeat, how many the sentence has."""
 
     repeated: Set[Statement] = frozenset()
     fact_count: int = 1
@@ -96,6 +101,7 @@ class FactCandidate:
     of_any: float
     """Probability that any statement with another value, this one included, is about the same matter."""
     counts: Mapping[str, float]
+    """The features of the certainty, by the names of the weights."""
 
     @property
     def certainty(self) -> float:
@@ -111,6 +117,7 @@ class PageWords:
     """The words of some pages with their weights: rare ones weigh more."""
 
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
+        # Stem -> number of sentences of all pages that have it.
         self._counts: dict[str, int] = {}
         for page in pages:
             for word, count in page.word_counts.items():
@@ -119,6 +126,7 @@ class PageWords:
         self._weights = {word: weight_of(word, self._counts, sentences) for word in {*self._counts, *GENERIC}}
         # no page contains "", so this is the weight of any unknown word
         self._of_unknown = weight_of("", self._counts, sentences)
+        # The groups of related words to which stems of the pages belong.
         self._kin = {group for word in self._counts for group in kin_of(word)}
 
     def weight(self, word: str, kind: FactKind) -> float:
@@ -137,6 +145,7 @@ class Matcher:
     def __init__(self, pages: Sequence[ReferencePage]) -> None:
         self.name = pages[0].name if pages else ""
         """The name of the first page."""
+        # The pages decide the order of day and month only if those that show it agree.
         orders = {page.conventions.month_first for page in pages} - {None}
         self.conventions = Conventions(
             all(page.conventions.pounds_weigh for page in pages), orders.pop() if len(orders) == 1 else None
@@ -148,9 +157,11 @@ class Matcher:
         """The hosts of web and mail addresses on the pages."""
         self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
+        """(source, number of the sentence) -> the facts of the sentence."""
         self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
         """Index by kind and word: the statements' numbers within the kind, and the word's weight in each."""
         self._sizes: dict[FactKind, list[float]] = {}
+        """For each statement of a kind, by its number, the weight of its words (`_size`)."""
         for page in pages:
             for statement in page.statements:
                 self._add(statement)
@@ -176,10 +187,11 @@ class Matcher:
         replace_from: float,
         doubtful_from: float | None = None,
     ) -> Match:
-        """What the references say about a fact; from certainty `replace_from` on it is contradicted.
+        """What the references say about a fact, which is contradicted from the certainty `replace_from` on.
 
-        With `doubtful_from` (a judge or an editor will decide) no certainty suffices to replace, and any statement with
-        another value that shares a word suffices to be unsettled; with a confirmed fact, from that probability on.
+        `doubtful_from` is set if a judge or an editor will decide. Then no fact is contradicted, however certain; it is
+        unsettled as soon as a statement with another value shares a word, or, for a fact that another statement
+        confirms, from this probability on that any other value is meant.
         """
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
@@ -215,7 +227,11 @@ class Matcher:
         *,
         is_confirmed: bool,
     ) -> FactCandidate | None:
-        """Choose the likeliest of the statements with another value, and compute the features for its certainty."""
+        """Return the likeliest of the statements with another value, with the features for its certainty.
+
+        None if there is none, or if its value is too many times larger or smaller. `scored` has the statements, best
+        first; `is_confirmed` says that one of them has the same value.
+        """
         weighed = scored[:MAX_WEIGHED]
         chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
@@ -279,7 +295,7 @@ class Matcher:
         return None
 
     def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
-        """The statements with a comparable fact and their scores, best first."""
+        """(score, statement) for the statements that have a comparable fact and share a word, best first."""
         kind = fact.kind
         shared: dict[int, float] = {}
         for word in subject.topic.keys() | subject.context.keys():
@@ -297,13 +313,19 @@ class Matcher:
         return sorted(scored, key=lambda pair: -pair[0])
 
     def may_state(self, fact: Fact) -> bool:
-        """Whether an answer may state a fact on which no statement bears; contact data must be on the pages."""
+        """Whether an answer may state this fact if no statement is about its matter; contact data must be on the pages.
+
+        Of a web address only the host must be on the pages.
+        """
         if fact.kind is FactKind.WEB:
             return _host(fact) in self._hosts
         return fact.kind not in (FactKind.PHONE, FactKind.MAIL) or self.find_statement(fact) is not None
 
     def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """A statement with another value that has a word of sentence or question, or one of its kin."""
+        """The first statement with another value that has a word of sentence or question, or a related word.
+
+        None if there is none of the same kind and of similar size.
+        """
         words = {*subject.topic, *subject.question_words} - GENERIC
         kin = {group for word in words for group in kin_of(word)}
         for statement in self._by_kind.get(fact.kind, ()):
@@ -333,9 +355,9 @@ class Matcher:
         return self._by_sentence[statement.source, statement.sentence]
 
     def _score(self, fact: Fact, subject: FactSubject, statement: Statement, shared: float, sizes: float) -> float:
-        """Score for how likely both are about the same matter.
+        """A score that is higher the likelier fact and statement are about the same matter; it has no fixed scale.
 
-        `shared` is the weight of the shared words, `sizes` the product of both sizes.
+        `shared` is the weight of the words that both have, `sizes` the product of the weights of their words.
         """
         # as in a cosine, so that long sentences gain nothing by their many words
         score = shared / math.sqrt(sizes)
@@ -352,7 +374,7 @@ class Matcher:
         return score
 
     def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
-        """Weight of the words that a sentence is about, plus 1."""
+        """Weight of the words that a sentence is about, plus 1, so that short sentences do not win by one word."""
         return 1.0 + sum(self._words.weight(word, kind) * weight * weight for word, weight in about.items())
 
 

@@ -50,7 +50,7 @@ def rewrite_fact(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None
 
 
 def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Choose the way of rewriting by the kind of fact; the article before the fact is not considered yet."""
+    """Return what `rewrite_fact` does, by the kind of fact; the article before the fact is not considered yet."""
     match old.kind:
         case FactKind.WEB | FactKind.MAIL | FactKind.PHONE | FactKind.NAME | FactKind.ADDRESS | FactKind.VERSION:
             instead: str | None = new.text
@@ -72,7 +72,7 @@ def _rewrite_place(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | No
 
 
 def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, int, str]:
-    """Extend the change to the article before it if the article must change: "a 30-day" -> "an 8-day"."""
+    """Return (start, end, replacement), extended to the article if that changes: "a 30-day" -> "an 8-day"."""
     # four characters are enough for " an "
     before = re.search(r"\b(an?) $", text[max(0, start - 4) : start], re.IGNORECASE)
     if before is None or not instead[:1].isdigit():
@@ -85,7 +85,7 @@ def _fix_article(text: str, start: int, end: int, instead: str) -> tuple[int, in
 
 
 def _rewrite_quantity(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Replace the number, and the unit if its form changes: "1 ticket" -> "2 tickets", "$9" -> "$12"."""
+    """Return the change of the number, and of the unit if its form changes: "$9" -> "$12", "1 euro" -> "2 euros"."""
     if old.number is None or not isinstance(new.value, Decimal):
         return None
     start, end = old.number
@@ -116,7 +116,7 @@ def _has_named_unit(fact: Fact, text: str) -> bool:
 
 
 def _number_of(fact: Fact) -> str:
-    """The number of a fact as written."""
+    """The number of a fact as written; empty for a fact without one."""
     if fact.number is None:
         return ""
     return fact.text[fact.number[0] - fact.start : fact.number[1] - fact.start]
@@ -138,13 +138,14 @@ def _unit_in_number(old: Fact, new: Fact, text: str) -> str | None:
 
 
 def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] | None:
-    """Write the new duration in the old unit if it is a whole number there.
+    """Return the change to the new duration, in the old unit if that gives a whole number.
 
     For example, "two weeks" becomes "four weeks" and not "28 days".
     """
     assert isinstance(new.value, Decimal)
+    # a range's end that is only a number: the 3 of "3 to 5 days"
     if old.ranged and old.start == (old.number or (None,))[0] and old.end == (old.number or (0, 0))[1]:
-        # The unit stands after the other end of the range.
+        # The unit follows only the other end of the range, so it cannot change here.
         if old.unit != new.unit:
             return None
         return old.start, old.end, format_number(new.value, old.text, _number_of(new))
@@ -168,7 +169,10 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
 
 
 def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
-    """Replace the number of a duration whose unit is not English; other units are written as on the page."""
+    """Return the change of a duration whose unit is not English: of the number, or of all as the page writes it.
+
+    None if one of both is a one, or if a range would have two units.
+    """
     assert isinstance(new.value, Decimal)
     # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
     if old.number is None or new.number is None or 1 in (old.value, new.value):
@@ -181,6 +185,7 @@ def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
 
 def _other_unit(new: Fact, unit: str, rest: str) -> str:
     """The reference's own words for its unit, joined to the number (space or hyphen) like the old unit `rest`."""
+    # the text after the number
     own = new.text[new.number[1] - new.start :] if new.number and new.end > new.number[1] else ""
     if not own.strip() or not _PLAIN_UNIT.fullmatch(own):
         own = f" {unit}s" if unit in UNITS_OF_TIME else ""
@@ -205,6 +210,7 @@ def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
             value = new.value * _TWELVE if new.unit == "year" else new.value / _TWELVE
             return (value, old.unit) if value == value.to_integral_value() else (new.value, new.unit)
         return new.value, new.unit
+    # divided by the seconds of one old unit
     value = seconds(new) / (seconds(old) / old.value)  # type: ignore[operator]
     return (value, old.unit) if value == value.to_integral_value() else (new.value, new.unit)
 
@@ -212,7 +218,7 @@ def _convert_unit(old: Fact, new: Fact) -> tuple[Decimal, str]:
 def _rewrite_time(old: Fact, new: Fact) -> str | None:
     """Write the new time in the notation of the old one.
 
-    For example, "9 am" becomes "10:30 am", and "half past six" becomes "quarter past seven".
+    For example, "9 am" becomes "10:30 am", and "half past six" becomes "quarter past seven". None if that is unsafe.
     """
     assert isinstance(new.value, Decimal)
     minutes = int(new.value)
@@ -245,7 +251,10 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
 
 
 def _time_in_words(old: Fact, hour: int, rest: int, spoken: re.Match[str] | None, clock: re.Match[str]) -> str | None:
-    """Write a time in words: "half past seven", "eight o'clock"."""
+    """Write a time in words: "half past seven", "eight o'clock"; None if "in the morning" would become wrong.
+
+    `rest` are the minutes after the hour, `spoken` matches the part of the day, `clock` the time before it.
+    """
     assert isinstance(old.value, Decimal)
     # "in the morning" would be wrong for the other half of the day
     if spoken is not None and (old.value >= NOON) is not (hour >= _TWELVE):
@@ -271,7 +280,10 @@ def _time_of_same_half(old: Fact, hour: int, rest: int, spoken: re.Match[str]) -
 
 
 def _time_of_24_hours(old: Fact, hour: int, rest: int) -> str | None:
-    """Write a time with the digits and separator of the old time without "am" or "pm"."""
+    """Write a time without "am" or "pm" with the digits and separator of the old one: "9.30 Uhr", "18 h", "17:00".
+
+    None if the old time has none of these forms, or if a bare hour would be in the other half of the day.
+    """
     assert isinstance(old.value, Decimal)
     if old.text.lower().endswith(("noon", "midday", "midnight")):
         return f"{hour % _TWELVE or _TWELVE}{f':{rest:02}' if rest else ''} {'pm' if hour >= _TWELVE else 'am'}"
@@ -325,7 +337,10 @@ def _rewrite_date(old: Fact, new: Fact) -> str | None:
 
 
 def _date_in_digits(old: Fact, new: Fact) -> str | None:
-    """Write a date in the order and with the marks of the old one: "03/05/2026" -> "12/06/2026"."""
+    """Write a date in the order and with the marks of the old one: "03/05/2026" -> "12/06/2026".
+
+    None if the order is unknown, or the new date lacks a part that the old one gives.
+    """
     if DAY_OR_MONTH in (old.unit, new.unit):
         # what is the day is open, but both are written alike
         return new.text if old.unit == new.unit else None

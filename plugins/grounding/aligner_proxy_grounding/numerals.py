@@ -58,7 +58,7 @@ def value_of(text: str) -> Decimal:
 
 
 def magnitude_of(text: str) -> Decimal:
-    """How many ones a magnitude is."""
+    """The number that a magnitude multiplies by: 1,000 for "k" and "thousand"."""
     return next(Decimal(size) for names, size in _MAGNITUDES if re.fullmatch(names, text, re.IGNORECASE))
 
 
@@ -91,7 +91,7 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
 
 
 def _number_in_words(value: Decimal, like: str) -> str | None:
-    """Write a value in words of the language of `like`; None if that would be long."""
+    """Write a value in words of the language of `like`; None for a fraction, a negative number, or one above 100."""
     if value != value.to_integral_value() or not 0 <= value <= _BIG:
         return None
     number = int(value)
@@ -106,14 +106,14 @@ def _number_in_words(value: Decimal, like: str) -> str | None:
 
 
 def _fraction(text: str) -> tuple[str, int]:
-    """The decimal separator of a number in digits, and how many digits follow it."""
+    """(decimal separator, number of digits after it) of a number in digits; ("", 0) for a whole number."""
     grouped = _GROUPED.match(text)
     rest = text[grouped.end() :] if grouped else text.lstrip("0123456789")
     return (rest[0], len(rest) - 1) if len(rest) > 1 else ("", 0)
 
 
 def _with_groups(whole: str, like: str, other: str) -> str:
-    """Insert the thousands separator that one of the two numbers uses."""
+    """Insert the thousands separator that `like` or else `other` uses; unchanged if neither has one."""
     marks = [match.group(1) for text in (like, other) if (match := _GROUPED.match(text))]
     if not marks or len(whole) <= len("999"):
         return whole
@@ -123,7 +123,7 @@ def _with_groups(whole: str, like: str, other: str) -> str:
 
 
 def ordinal_value(text: str) -> str:
-    """The number of an ordinal; "last" and the like stay words."""
+    """The number of an ordinal in digits: "3" for "third" and "3rd"; "last" and "ground" stay words."""
     low = text.lower()
     if low in _ORDINALS:
         return str(_ORDINALS.index(low) + 1)

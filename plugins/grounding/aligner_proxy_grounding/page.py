@@ -64,8 +64,11 @@ class Statement:
 
     fact: Fact
     source: str
+    """Name of the reference, as edits show it."""
     line: int
     about: Mapping[str, float] = field(repr=False)
+    """Stems of the words around the fact, each with how much it counts: 1 in its clause, less in its sentence and for
+    what stands above."""
     sentence: int = 0
     """Number of the sentence on its page; all cells of a row have the same."""
     paragraph: int = 0
@@ -94,9 +97,11 @@ class ReferencePage:
     name: str
     statements: tuple[Statement, ...]
     lines: int = 0
+    """Number of its lines."""
     word_counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     """In how many sentences each word of the page occurs."""
     sentences: int = 0
+    """Number of its sentences and cells."""
     procedures: tuple[Procedure, ...] = ()
     conventions: Conventions = PLAIN
 
@@ -152,7 +157,10 @@ def read_page(name: str, text: str) -> ReferencePage:
 
 
 def _conventions_of(text: str) -> Conventions:
-    """What the page tells of pounds and of the order of day and month."""
+    """How the page writes what can be read in two ways: whether pounds are money, and which of day and month is first.
+
+    Pounds are a weight unless the page names sterling. The order is unknown (None) if no date shows it.
+    """
     currency = CURRENCY_OF_PAGE.search(text)
     has_sterling = _STERLING.search(text) or (currency and currency.group(1).lower() == "pounds")
     orders = {bool(match["month_first"]) for match in _DATE_ORDER.finditer(text)}
@@ -160,7 +168,7 @@ def _conventions_of(text: str) -> Conventions:
 
 
 def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Add the words and weekdays of the context; a word keeps its largest weight."""
+    """Return `about` with the words and weekdays of `above`, (text, weight) pairs; a word keeps its largest weight."""
     about = dict(about)
     for text, weight in above:
         for word in (*words(text), *_days(text)):
@@ -169,7 +177,7 @@ def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -
 
 
 def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
-    """For each fact of a sentence its subject words and weights; words of the fact's own clause weigh most."""
+    """For each fact of a sentence, its subject words with how much they count: those of its own clause count most."""
     bare = _blank_facts(text, facts)
     ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
     clauses: list[tuple[int, int]] = []
@@ -195,14 +203,15 @@ def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
 
 
 def siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
-    """For each fact of a sentence the other facts of its clause."""
+    """For each fact of a sentence, the other facts of its clause."""
     ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
+    # the number of the clause: how many clauses end before the fact
     clause = [sum(end <= fact.start for end in ends) for fact in facts]
     return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
 
 
 def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
-    """For each fact of a sentence the words next to it, and its rate."""
+    """For each fact of a sentence, the words next to it, and its rate ("month" of "€5 per month")."""
     bare = _blank_facts(text, facts)
     result = []
     for fact in facts:
@@ -216,13 +225,16 @@ def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
 
 
 def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, float]:
-    """The days of the week to which a fact applies, if the sentence names any."""
+    """The days of the week to which a fact applies, each with its weight; empty if the sentence names none.
+
+    They are the nearest before the fact, else the first after it: "Mon to Fri 9 to 5, Sat 10 to 4".
+    """
     days = [other for other in facts if other.kind is FactKind.WEEKDAY]
     before = [day for day in days if day.start < fact.start]
     group = max(_DAY_GROUPS.finditer(text, 0, fact.start), key=lambda match: match.start(), default=None)
     if group is None and not days:
         group = _DAY_GROUPS.search(text, fact.end)
-    # "weekdays" stands nearer before the fact than any day
+    # "weekdays" is nearer before the fact than any day
     if group is not None and group.start() > max((day.start for day in before), default=-1):
         return dict.fromkeys(_days_of_group(group), SAME_CLAUSE)
     if not days:
@@ -238,13 +250,14 @@ def _weekdays_around(fact: Fact, facts: Sequence[Fact], text: str) -> dict[str, 
 
 
 def _days_of_group(group: re.Match[str]) -> Sequence[str]:
-    """The days that "weekdays", "weekends" and "daily" name."""
+    """The days that a match of "weekdays", "weekends" or "daily" names."""
     if group["all"]:
         return DAYS
     return DAYS[:5] if group["work"] else DAYS[5:]
 
 
 def _days_between(first: Fact, last: Fact) -> list[str]:
+    """The days from one weekday to another, both included."""
     start = DAYS.index(str(first.value))
     end = DAYS.index(str(last.value))
     # "Saturday to Monday" goes past the end of the week

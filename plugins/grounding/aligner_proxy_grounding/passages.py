@@ -54,9 +54,9 @@ _FENCE = re.compile(r"\s*(?:```|~~~)")
 SAME_CLAUSE = 1.0
 SAME_SENTENCE = 0.55
 ABOVE = 0.5
-"""How much a word counts if it is in the fact's clause, elsewhere in its sentence, or above it."""
+"""How much a word counts if it is in the fact's clause, elsewhere in its sentence, or in a heading above it."""
 TITLE = 0.15
-"""The same for a word of the page's title, which stands above everything."""
+"""The same for a word of the page's title, which is above everything."""
 _TITLE_LEVEL = 1
 
 
@@ -66,24 +66,26 @@ class PagePassage:
 
     text: str
     line: int
+    """Number of the line in which it begins, from 1."""
     above: tuple[tuple[str, float], ...] = ()
     paragraph: int = 0
+    """Number of the line in which its paragraph, item or row begins."""
     is_cell: bool = False
     breaks: tuple[tuple[int, int], ...] = ()
-    """Where further lines begin in it, and the numbers of these lines."""
+    """(position in `text`, number of the line) for each further line that begins in it."""
 
     def line_at(self, place: int) -> int:
-        """The line number of a position in it."""
+        """The number of the line that contains a position of `text`."""
         return next((line for start, line in reversed(self.breaks) if start <= place), self.line)
 
 
 def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], currency: str) -> str:
-    """Add to a bare number in a table the unit from its column's heading, else from the headings above the table.
+    """Return a cell; to a bare number add the unit of its column's heading, else that of headings above the table.
 
-    Without a unit it counts what the row's label names: "Users | 5".
+    Without any unit the number counts what the row's label names: "Users | 5" is read as "5 Users".
 
-    The first two entries of `above` are the row's and the column's headings. `currency` is the currency named for the
-    whole page; it applies to tables of prices.
+    The first two entries of `above` are the row's label and the column's heading. `currency` is the currency named for
+    the whole page ("" for none); it applies to tables of prices.
     """
     heads_text = " ".join(text for text, _ in above[:2])
     if _BARE_HOURS.fullmatch(cell) and _DAYS_OR_HOURS.search(heads_text):
@@ -119,18 +121,23 @@ class _PageReader:
 
     def __init__(self, currency: str) -> None:
         self._currency = currency
+        """The currency that the page names for all its amounts; "" for none."""
         self._headings: dict[int, str] = {}
+        """The headings above the current line, by level: 1 is the title."""
         self._paragraph: list[tuple[int, str]] = []
+        """(number, text) of the lines of the paragraph or item that has not ended yet."""
         self._announced = ""
         """The last line that ended in a colon; it is context for the list after it."""
         self._parents: list[tuple[int, str]] = []
-        """Items that contain the current one, with their indents."""
+        """(indent, text) of the list items that may contain the next one, with growing indents."""
         self._indent: int | None = None
+        """Spaces before the current list item; None outside of items."""
         self._head: list[str] | None = None
+        """Headings of the columns of the current table; None outside of tables."""
         self._in_code = False
 
     def front_line(self, number: int, line: str) -> Iterator[PagePassage]:
-        """Read a line of front matter: a key and its value; the title stands above the page."""
+        """Read a line of front matter, a key and its value; yields a passage, for a title the heading of the page."""
         entry = _FRONT_LINE.fullmatch(line)
         if entry is None:
             return
@@ -142,7 +149,7 @@ class _PageReader:
             yield from self.paragraph_ends()
 
     def line(self, number: int, line: str) -> Iterator[PagePassage]:
-        """Read one line; yields what it completes."""
+        """Read one line; yields the passages that it completes."""
         if _FENCE.match(line):
             yield from self.paragraph_ends()
             self._in_code = not self._in_code
@@ -183,6 +190,7 @@ class _PageReader:
         self._parents = []
 
     def _headings_above(self) -> tuple[tuple[str, float], ...]:
+        """(heading, how much its words count) for the headings above the current line, nearest first."""
         # the nearest heading has the highest level
         titles = sorted(self._headings.items(), reverse=True)
         return tuple((title, TITLE if level == _TITLE_LEVEL else ABOVE) for level, title in titles)
@@ -235,6 +243,7 @@ class _PageReader:
         first = pieces[0].text if pieces else ""
         lead = _LEAD_IN.match(first)
         for n, piece in enumerate(pieces):
+            # that of the last line that begins at or before the sentence
             number = next(number for at, number in reversed(starts) if at <= piece.start)
             # the sentence before and the first one of the paragraph say less than a heading
             context = [(pieces[n - 1].text, ABOVE / 2)] if n else []

@@ -23,7 +23,7 @@ ORDER = "order of steps"
 _FEWEST = 3
 _MAX_STEPS = 40
 _MAX_SEQUENCES = 50
-"""Limits on the steps of a procedure, and on the procedures of a page or an answer; the comparison is quadratic."""
+"""Least and largest number of steps, and limit on procedures of a page or an answer; the comparison is quadratic."""
 _MATCHES = 0.5
 """Least share of the shorter step's words, by weight, that both steps must have."""
 _AHEAD = 1.5
@@ -67,7 +67,7 @@ _OTHER_ORDER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ProcedureStep:
-    """One step: its text, its position, its line in a reference, and its stems."""
+    """One step: its text without mark, its position, the number of its line, and the stems of its subject words."""
 
     body: str
     start: int
@@ -78,7 +78,7 @@ class ProcedureStep:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """Steps in order; `source` is the name of their reference, `above` the line before them."""
+    """Steps in order; `source` is the name of their reference (empty for an answer's), `above` the line before them."""
 
     steps: tuple[ProcedureStep, ...]
     source: str = ""
@@ -87,9 +87,10 @@ class Procedure:
 
 @dataclass(frozen=True, slots=True)
 class Reordering:
-    """Steps of an answer whose order differs from the reference; `steps` has the reference's order.
+    """Steps of an answer whose order differs from that of a reference.
 
-    `places` has the steps in the answer's order. `can_move` says whether the steps can be swapped safely.
+    `places` has them in the answer's order, `steps` in the reference's. `place` is "name:line" of the reference, and
+    `can_move` says whether the steps can be swapped safely.
     """
 
     places: tuple[ProcedureStep, ...]
@@ -160,13 +161,14 @@ def _check_length(steps: Sequence[ProcedureStep], above: str) -> Iterator[Proced
 
 
 def _step(body: str, start: int, line: int) -> ProcedureStep:
+    """Make the step with this text, which begins at `start` and in this line."""
     return ProcedureStep(
         body, start, start + len(body), line, frozenset(word for word in words(body) if word not in GENERIC)
     )
 
 
 def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -> list[Reordering]:
-    """The sequences of an answer whose order differs from that of the one matching procedure."""
+    """The sequences of an answer that match exactly one procedure and have its steps in another order."""
     if not procedures_of_references or _OTHER_ORDER.search(text):
         return []
     result = []
@@ -191,7 +193,10 @@ def find_reorderings(text: str, procedures_of_references: Sequence[Procedure]) -
 
 
 def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[ProcedureStep]) -> list[int]:
-    """For each step the index of the matching reference step; empty if a step has no match or an ambiguous one."""
+    """For each step the index of the matching reference step.
+
+    Empty if a step has no match or an ambiguous one, or if two steps have the same match.
+    """
     often = Counter(word for step in reference_steps for word in step.words)
     # words that many steps share say little about which step is meant
     weights = {word: 1 / count for word, count in often.items()}
@@ -207,7 +212,7 @@ def _match_steps(steps: Sequence[ProcedureStep], reference_steps: Sequence[Proce
 
 
 def _share(one: ProcedureStep, other: ProcedureStep, weights: Mapping[str, float]) -> float:
-    """Share of the lighter step's word weight that both steps have in common."""
+    """Share, from 0 to 1, of the lighter step's word weight that both steps have in common."""
     both = sum(weights.get(word, 1.0) for word in one.words & other.words)
     least = min(sum(weights.get(word, 1.0) for word in step.words) for step in (one, other))
     return both / least if least else 0.0
@@ -240,4 +245,5 @@ def _head(step: ProcedureStep) -> str:
 
 
 def _sentence(step: ProcedureStep) -> str:
+    """The step with a capital, as a sentence of its own."""
     return step.body[0].upper() + step.body[1:]

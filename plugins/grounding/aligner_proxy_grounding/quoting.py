@@ -23,7 +23,10 @@ def mark_passages(segments: Sequence[Segment], starts: Set[int]) -> list[Passage
 
 
 def quote_references(references: Sequence[Reference], sources: Set[str]) -> list[Mapping[str, str]]:
-    """The references with numbered lines; of long ones only headings and the lines near `sources`."""
+    """Name and text of each reference, with numbered lines; of long ones only headings and the lines near `sources`.
+
+    `sources` are the lines in question as "name:line".
+    """
     whole = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
     excerpts: list[Mapping[str, str]] = []
     for reference in references:

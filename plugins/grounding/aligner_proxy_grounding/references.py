@@ -29,15 +29,22 @@ class ReferenceKind(StrEnum):
     """Where the text of a reference comes from."""
 
     SYSTEM = "system"
+    """The request's system prompt."""
     TOOL_RESULTS = "tool_results"
     FILE = "file"
+    """A file of the operator."""
     HEADER = "header"
+    """A header of the request."""
     REQUEST = "request"
+    """The body of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A text that answers must agree with; `name` is its file or header."""
+    """A text that answers must agree with; `name` is its file or header, or its number in the request's body.
+
+    `text` is empty until it is known.
+    """
 
     kind: ReferenceKind
     name: str = ""
@@ -45,7 +52,7 @@ class Reference:
 
     @property
     def label(self) -> str:
-        """Its name in the source of edits: a file's name, else the kind with its name."""
+        """Its name in the sources of edits: a file's name without folder, else kind and name ("header x-facts")."""
         if self.kind is ReferenceKind.FILE:
             # without its folder, also for a path in the style of Windows
             return self.name.replace("\\", "/").rpartition("/")[2]
@@ -87,7 +94,11 @@ class References(tuple[Reference, ...], Requirement):
         return tuple(reference.name for reference in self if reference.kind is ReferenceKind.FILE)
 
     def read_files(self, place: Callable[[int], str], path: Callable[[str], Path]) -> dict[str, str]:
-        """Read the text of each file by name; raises `ConfigError`, also if two files contradict each other."""
+        """Return the text of each file by its name as configured.
+
+        `place` gives "file:line" of a reference by its index, for errors, and `path` the path of a name. Raises
+        `ConfigError` for a file that cannot be used, and if two files contradict each other.
+        """
         texts: dict[str, str] = {}
         pages: list[tuple[int, ReferencePage]] = []
         for n, reference in enumerate(self):
@@ -167,7 +178,7 @@ def _fill_texts(references: Iterable[Reference], facts: RequestFacts, may_bring:
 
 
 def _body_references(texts: Iterable[str], may_bring: bool) -> list[Reference]:
-    """The references from the request body, named 1, 2, ..."""
+    """The references from the request body, named 1, 2, ...; raises `ForbiddenError` if it may not bring them."""
     references = [
         Reference(ReferenceKind.REQUEST, str(number), text) for number, text in enumerate(texts, 1) if text.strip()
     ]

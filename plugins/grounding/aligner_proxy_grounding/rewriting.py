@@ -14,9 +14,9 @@ from aligner_proxy_grounding.sentences import FactEdit, UnsettledFact
 
 
 def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[FactEdit] | None:
-    """Return the edits that turn `old` into `new`; None if more than facts differ, or a fact is in no reference.
+    """Return the edits that turn the sentence `old` into `new`; empty if both have the same facts.
 
-    `start` is the position of the sentence in its answer.
+    None if more than facts differ, or a new fact is in no reference. `start` is the position of `old` in its answer.
     """
     before = read_facts(old, matcher.conventions)
     after = read_facts(new, matcher.conventions)
@@ -36,7 +36,10 @@ def accept_rewriting(old: str, new: str, matcher: Matcher, start: int) -> list[F
 
 
 def words_edits(doubtful: Iterable[UnsettledFact], start: int) -> list[FactEdit]:
-    """What words are certain of in the sentence that begins at `start`, for an editor that has written it as it is."""
+    """The edits of which the comparison of words is certain, in the sentence that begins at `start`.
+
+    They are made if the editor has written the sentence unchanged.
+    """
     return [part.words_edit for part in doubtful if part.start == start and part.words_edit is not None]
 
 
@@ -47,7 +50,7 @@ def merge_edits(edits: Sequence[FactEdit], further: Sequence[FactEdit]) -> list[
 
 
 def _words_around(text: str, facts: Sequence[Fact]) -> list[list[str]]:
-    """The words before, between and after the facts of a sentence."""
+    """The words before, between and after the facts of a sentence: one list more than there are facts."""
     pieces: list[list[str]] = []
     at = 0
     for fact in facts:

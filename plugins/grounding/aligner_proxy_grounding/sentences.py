@@ -4,6 +4,8 @@ A fact is replaced if a reference statement very likely means the same fact and 
 written in the notation of the answer. If this is less certain, the sentence is reported as unsettled. Everything else
 stays: facts that the references do not mention, facts that the client gave, results of a sum. The same input always
 gives the same edits, and each edit names the line of its reference.
+
+Where this package says that "words" decide, it means this comparison by shared words, without a judge or an editor.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ _OF_THIS_CLIENT = re.compile(
 )
 """Words after a duration or amount that relates to this client ("3 days left")."""
 _QUOTED = re.compile(r"[\"\u201c\u201e\u00ab][^\"\u201c\u201d\u201e\u00ab\u00bb\n]{1,200}[\"\u201d\u201c\u00bb]")
+"""Words between quotation marks."""
 _DENIED = re.compile(
     r"\b(?:not|n't|no|instead of|rather than|never|wrong|unlike)\s"
     r"(?:(?:the|a|an|for|at|on|in|by|of|just|only|any)\s)*$|"
@@ -79,19 +82,24 @@ _BACK = 0.8
 
 
 class Arbiter(StrEnum):
-    """Who decides what words leave in doubt."""
+    """Who decides about facts that the comparison of words leaves in doubt."""
 
     WORDS = "words"
+    """Nobody else, so they stay unsettled."""
     EDITOR = "editor"
     JUDGE = "judge"
 
 
 _DOUBTFUL_FROM = {Arbiter.WORDS: None, Arbiter.EDITOR: DOUBTFUL_AGAINST, Arbiter.JUDGE: DOUBTFUL_TO_A_JUDGE}
+"""The `doubtful_from` of `Matcher.match` for each arbiter."""
 
 
 @dataclass(frozen=True, slots=True)
 class FactEdit:
-    """An edit: `text` replaces the characters from `start` to `end`; `source` is the reference line."""
+    """An edit: `text` replaces the characters from `start` to `end` of the answer.
+
+    `kind` names the fact's kind, or is `ORDER` for steps that change places; `source` is "name:line" of the reference.
+    """
 
     start: int
     end: int
@@ -102,9 +110,10 @@ class FactEdit:
 
 @dataclass(frozen=True, slots=True)
 class UnsettledFact:
-    """A passage that references contradict, but without one replacement that is certain enough.
+    """A sentence with a fact that references may contradict, without one replacement that is certain enough.
 
-    Contact data that no reference has is unsettled, too; then `source` is the first reference without a line.
+    `start` and `end` delimit the sentence, or the steps in another order. Contact data that no reference has is
+    unsettled, too; then `source` is the name of the first reference without a line.
     """
 
     start: int
@@ -112,9 +121,9 @@ class UnsettledFact:
     kind: str
     source: str
     words_edit: FactEdit | None = None
-    """The edit that words are certain of, which nobody overrules who lets the passage stand."""
+    """The edit of which the comparison of words is certain; it is made even if judge or editor let the fact stand."""
     question: FactQuestion | None = None
-    """What a judge is asked about it; None where no judge is asked."""
+    """What a judge is asked about the fact; None if no judge is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +151,11 @@ class AnswerSentence:
     """One sentence of an answer with its facts."""
 
     start: int
+    """Its position in the answer; positions of its facts count from here."""
     text: str
     facts: list[Fact]
     subjects: list[FactSubject]
+    """For each fact what it is about."""
     before: str = ""
     """The preceding sentences."""
     confirming: list[Statement | None] = field(default_factory=list)
@@ -168,20 +179,24 @@ class Grounder:
 
     matcher: Matcher
     arbiter: Arbiter = Arbiter.WORDS
-    """Who decides unsettled facts; if others than words do, more facts count as unsettled."""
+    """Who decides unsettled facts; for a judge or an editor more facts count as unsettled."""
     replace_from: float = REPLACE_FACTS_FROM
     """Least certainty of a contradiction for the fact to be replaced."""
     _client: ClientTexts = ClientTexts()
     _before: list[str] = field(default_factory=list)
+    """The last `_SENTENCES_BACK` sentences."""
     _terms: list[Fact] = field(default_factory=list)
     """Facts of the answer so far."""
     _words: set[str] = field(default_factory=set)
     """Words of the answer so far."""
     _heading: str = ""
+    """The last heading, bold line or line that ends in a colon."""
     _repeat_counts: Counter[Statement] = field(default_factory=Counter)
     """How many facts of the answer each statement confirms."""
     _paragraphs: list[set[tuple[str, int]]] = field(default_factory=list)
+    """For each of the last sentences, the paragraphs of the references that confirm one of its facts."""
     facts: int = 0
+    """Number of facts of the answer so far."""
 
     @classmethod
     def for_question(
@@ -213,7 +228,7 @@ class Grounder:
         )
 
     def check_answer(self, text: str) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return the edits and the unsettled facts of a whole answer."""
+        """Return (edits, unsettled facts) of a whole answer; facts of later sentences help to decide earlier ones."""
         sentences = self.read_all(text)
         results = [self._decide_sentence(sentence) for sentence in sentences]
         edits = [edit for edits, _ in results for edit in edits]
@@ -237,7 +252,7 @@ class Grounder:
         return read_facts(text, self.matcher.conventions)
 
     def check_segments(self, segments: Iterable[Segment]) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return the edits and the unsettled facts of the next sentences; the rest of the answer is not known yet."""
+        """Return (edits, unsettled facts) of the next sentences of an answer whose rest is not known yet."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         for segment in segments:
@@ -297,7 +312,7 @@ class Grounder:
             subject.paragraphs = near
 
     def _decide_sentence(self, sentence: AnswerSentence) -> tuple[list[FactEdit], list[UnsettledFact]]:
-        """Return the edits and the unsettled facts of one sentence."""
+        """Return (edits, unsettled facts) of one sentence that has been read."""
         edits: list[FactEdit] = []
         doubts: list[UnsettledFact] = []
         matches = [self.match_fact(sentence, number) for number in range(len(sentence.facts))]
@@ -323,7 +338,10 @@ class Grounder:
         return edits, doubts
 
     def _is_certain(self, match: Match) -> bool:
-        """Whether words alone would replace the fact; where somebody else decides, so much more certain."""
+        """Whether the comparison of words is certain enough to replace the fact.
+
+        If a judge or an editor decides, this takes the certainty `CERTAIN_WITHOUT_EDITOR`.
+        """
         if match.finding is FactFinding.OTHERWISE:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
@@ -347,9 +365,10 @@ class Grounder:
         return FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, statement.place)
 
     def _is_said(self, sentence: AnswerSentence, statement: Statement) -> bool:
-        """Whether the weekday is the claim of the sentence, and not a condition for another claim.
+        """Whether the weekday is what the sentence claims, and not a condition of another claim.
 
-        It is the claim if it is the only weekday and the statement confirms all other times, dates and amounts.
+        "Deliveries arrive on Monday" claims the day; "on Mondays we open at 9" claims the time. The day is the claim if
+        it is the only one and the statement's sentence confirms all times, dates and amounts beside it.
         """
         days = [fact for fact in sentence.facts if fact.kind is FactKind.WEEKDAY]
         others = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
@@ -379,7 +398,10 @@ class Grounder:
         )
 
     def _is_derived(self, sentence: AnswerSentence, number: int) -> bool:
-        """Whether a fact follows from the references: it is a multiple, or a time so many minutes from another one."""
+        """Whether a fact follows from the references.
+
+        It is half or a multiple of a stated number, or a time that is a stated duration from another time.
+        """
         fact = sentence.facts[number]
         subject = sentence.subjects[number]
         beside = [term for term in sentence.facts if term is not fact]
@@ -391,11 +413,11 @@ class Grounder:
         return is_offset_from(fact, beside, self.matcher.minutes_said_of(subject))
 
     def repeated_statements(self, excluded: Statement | None) -> set[Statement]:
-        """The statements that facts of the answer confirm, not counting one confirmation of `excluded`."""
+        """The statements that confirm facts of the answer; `excluded` only if it confirms another fact, too."""
         return {statement for statement, count in self._repeat_counts.items() if count > (statement is excluded)}
 
     def candidate(self, sentence: AnswerSentence, number: int) -> FactCandidate | None:
-        """The statement that could replace a fact; None without one."""
+        """The statement that could replace the sentence's fact with this number; None without one."""
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return None
@@ -403,7 +425,10 @@ class Grounder:
         return candidate if candidate and self._may_replace(sentence, number, candidate.statement) else None
 
     def match_fact(self, sentence: AnswerSentence, number: int) -> Match:
-        """The match for a fact; no match if it must not be checked or may not be replaced."""
+        """What the references say about the sentence's fact with this number.
+
+        `NO_MATCH` if the fact must not be checked or may not be replaced.
+        """
         fact = sentence.facts[number]
         if fact.inherited or self.is_left_alone(sentence, fact):
             return NO_MATCH
@@ -418,10 +443,14 @@ class Grounder:
         return match
 
     def _answer_context(self, sentence: AnswerSentence, number: int) -> AnswerContext:
+        """What the rest of the answer says about the sentence's fact with this number."""
         return AnswerContext(self.repeated_statements(sentence.confirming[number]), len(sentence.facts))
 
     def _may_replace(self, sentence: AnswerSentence, number: int, statement: Statement | None) -> bool:
-        """Whether nothing in the answer shows that the fact is about something else than this statement."""
+        """Whether nothing in the answer shows that the fact and the statement are about different things.
+
+        `number` is that of the fact in the sentence. False without a statement.
+        """
         if statement is None:
             return False
         fact = sentence.facts[number]
@@ -440,7 +469,7 @@ class Grounder:
 
 
 def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
-    """Add the edits that reorder steps; edits inside a moved step are merged into it."""
+    """Return the edits with those that reorder steps; edits inside a moved step become part of its new text."""
     moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
     rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
     for place, step in moved:

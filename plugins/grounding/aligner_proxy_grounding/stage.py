@@ -1,6 +1,6 @@
 """References stage: checks outgoing text against the policy's references, after the gate.
 
-Contradicted facts are replaced. If the policy names a judge or an editor, it decides the cases in doubt (settling.py).
+Contradicted facts are replaced. If the policy names a judge or an editor, it decides the cases in doubt (doubts.py).
 Long texts are checked in a thread.
 """
 
@@ -37,22 +37,26 @@ class GroundingStage(Stage):
     """Checks an answer against its references: a whole answer at once, a streamed one sentence by sentence."""
 
     order = 20
+    """Position among the stages of plugins; lower ones run first."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._references = references_of(policy)
         self._grounder: Grounder | None = None
-        """The state of a streamed answer so far."""
+        """The state of a streamed answer so far; None for a whole answer, and before `admit`."""
 
     async def admit(self, answer: AnswerSoFar) -> None:
-        """Parse the references before the first text of a streamed answer goes out."""
+        """Parse the references before the first text of a streamed answer goes out.
+
+        Raises `TimeoutError` if that takes longer than the policy's deadline.
+        """
         if not answer.is_whole and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
                 self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """Return the text with contradicted facts replaced."""
+        """Return the text with contradicted facts replaced, and a finding for each replaced or unsettled fact."""
         if outgoing.is_whole:
             return await self._release_whole(outgoing, answer)
         if self._grounder is None or not outgoing.has_whole_segments or not outgoing.text.strip():
@@ -91,7 +95,7 @@ class GroundingStage(Stage):
         start = outgoing.start
         text = outgoing.text
         end = start + len(text)
-        # positions count from here; the piece may begin with white space
+        # positions of segments count from the first character that is no white space
         text_start = end - len(text.lstrip())
         ahead = self._grounder.copy_for(decider.arbiter).check_segments(split(answer.text[text_start:end]))
         by_words = FactDecision(*ahead)
@@ -117,16 +121,18 @@ def _with_edits(outgoing: Outgoing, decision: FactDecision) -> Outgoing:
 
 
 def _shift_all(decision: FactDecision, by: int) -> FactDecision:
-    """The decision with positions moved by so many characters."""
+    """The decision with all positions moved by so many characters."""
     edits = [_shift_edit(edit, by) for edit in decision.edits]
     return replace(decision, edits=edits, doubtful=[_shift_doubt(part, by) for part in decision.doubtful])
 
 
 def _shift_edit(edit: FactEdit, by: int) -> FactEdit:
+    """The edit with its positions moved by so many characters."""
     return replace(edit, start=edit.start + by, end=edit.end + by)
 
 
 def _shift_doubt(part: UnsettledFact, by: int) -> UnsettledFact:
+    """The unsettled fact with its positions moved, and those of the edits that it offers."""
     words_edit = part.words_edit and _shift_edit(part.words_edit, by)
     question = part.question
     if question is not None:
@@ -137,6 +143,7 @@ def _shift_doubt(part: UnsettledFact, by: int) -> UnsettledFact:
 
 
 def _find_contradictions(text: str, policy: Policy, turns: Sequence[Turn], arbiter: Arbiter) -> FactDecision:
+    """What the comparison of words decides about a whole answer, and leaves to this arbiter."""
     return FactDecision(*grounder(policy, turns, arbiter).check_answer(text))
 
 

@@ -16,7 +16,7 @@ MAX_SHOWN = 200
 
 
 def reference_tables(references: Sequence[Reference]) -> list[CheckTable]:
-    """Two tables: the number and kinds of facts of each reference, and the list of facts."""
+    """Two tables: number and kinds of facts of each reference, and the list of facts; none without references."""
     if not references:
         return []
     return [
@@ -38,7 +38,7 @@ def _row(reference: Reference) -> tuple[str, str, str]:
 
 
 def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]:
-    """(name:line, kind, fact) of each fact, up to the limit."""
+    """Yield (name:line, kind, fact) of each fact and each procedure; ends after `MAX_SHOWN` facts."""
     count = 0
     for reference in references:
         for statement in _page(reference).statements:
@@ -51,6 +51,7 @@ def fact_rows(references: Sequence[Reference]) -> Iterator[tuple[str, str, str]]
 
 
 def as_json(references: Sequence[Reference]) -> list[dict[str, Any]]:
+    """The references with their facts, for JSON output; at most `MAX_SHOWN` facts of each."""
     return [
         {
             "reference": reference.label,

@@ -11,6 +11,7 @@ import yaml
 
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _FUNCTION = frozenset((*_TABLE["function"], *_TABLE["filler"]))
+"""Words that say nothing about a subject: "the", "of", "please"."""
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+[^\W\d_]+|[^\W\d_]+\d+")
 # The first ending that fits is cut, so longer ones stand before their own ends.
 _ENDINGS = (
@@ -45,7 +46,9 @@ def _bare(word: str) -> str:
 
 # reversed, so that a word in several groups belongs to the first of them
 _SAME = {word: _bare(group[0]) for group in reversed(_TABLE["same"]) for word in group}
+"""Synonym -> the stem that its group shares."""
 _KIN: dict[str, set[int]] = {}
+"""Stem -> numbers of its groups of related words."""
 for _number, _group in enumerate(_TABLE["kin"]):
     for _word in _group:
         _KIN.setdefault(stem(_word), set()).add(_number)
@@ -53,7 +56,7 @@ NO_KIN: frozenset[int] = frozenset()
 
 
 def kin_of(word: str) -> Set[int]:
-    """The groups of related words to which a stem belongs, by number."""
+    """The numbers of the groups of related words to which a stem belongs; empty for most stems."""
     return _KIN.get(word, NO_KIN)
 
 
@@ -74,7 +77,7 @@ def words(text: str) -> Iterator[str]:
 
 
 def stems_of(word: str) -> Iterator[str]:
-    """The stem of a word; for a compound the stems of its parts, and nothing for a function word."""
+    """The stem of a word; for a compound the stems of its parts, and nothing for a function word such as "the"."""
     low = word.lower().replace("\u2019", "'")
     if low in _FUNCTION:
         return

@@ -16,6 +16,7 @@ _PHONE = re.compile(
     r"|[1-9]\d{1,3}(?: \d{2,4}){2,4}|\+\d[\d ().\u00a0/-]{5,20}\d|\(?0\d{1,5}\)?(?: / |[ .\u00a0/-])\d{2,8}"
     r"(?:[ .\u00a0/-]\d{2,8}){0,4})(?![\w/-]|[.,]\d)"
 )
+# In digits.
 _SHORTEST_PHONE = 7
 _LONGEST_PHONE = 15
 _STREET = r"(?:Street|St|Avenue|Ave|Road|Rd|Lane|Ln|Drive|Boulevard|Court|Place|Square|Terrace|Row|Way|Quay|Yard|Hill)"
@@ -62,7 +63,7 @@ def read_phones(reading: FactReading) -> None:
 
 
 def _address(address: str) -> str:
-    """The address in lower case, without the parts that may be left out."""
+    """The address in lower case, without the parts that may be left out: "http://", "www." and a final slash."""
     bare = re.sub(r"^https?://", "", address.lower()).removeprefix("www.")
     return bare.rstrip("/")
 

@@ -29,10 +29,11 @@ _SOMEBODY = re.compile(r"[ -]year-old$", re.IGNORECASE)
 
 
 def read_ages(reading: FactReading) -> None:
-    """Read age limits and age ranges, and skip ages of persons; blanks their "years", which are no duration."""
+    """Read age limits and age ranges, but not the age of one person; "years" after an age is not a duration."""
     for match in reading.matches(_AGE):
         # exactly one alternative of the pattern has matched
         name = next(name for name in ("old", "aged", "under", "least", "child") if match[name] is not None)
+        # the group with the lower end of the range, in the alternatives that may have one
         low = {"old": "low", "aged": "low2", "child": "low3"}.get(name, "")
         if low and match[low] is not None:
             span = match.span(low)

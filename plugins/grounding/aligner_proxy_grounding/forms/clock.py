@@ -52,6 +52,7 @@ _AT_BEFORE = re.compile(
 _HEURE_BEFORE = re.compile(r"(?:\b(?:d\u00e8s|avant|vers|jusqu['\u2019]\u00e0)|(?<!\w)\u00e0)\s*$", re.IGNORECASE)
 _NAMED_TIMES = {"noon": NOON, "midday": NOON, "midnight": 0}
 _LATE_HALF = ("p", "in the a", "in the e", "at")
+"""How the words for the second half of the day begin: pm, in the afternoon, in the evening, at night."""
 
 
 def read_times(reading: FactReading) -> None:
@@ -101,7 +102,7 @@ def read_bare_hours(reading: FactReading) -> None:
 
 
 def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """Return (start, minutes after midnight, notation) of one time; None without one.
+    """Return (start, minutes after midnight, notation) of the time in the groups that begin with `n`; None without one.
 
     The notation is "12" if morning and afternoon cannot be told apart, else "24".
     """
@@ -109,7 +110,7 @@ def _clock(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
 
 
 def _clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """As `_clock`, for times with words such as "noon", "half past" or "o'clock"."""
+    """Return what `_clock` does, for times with words such as "noon", "half past" or "o'clock"."""
     if (word := match[f"{n}word"]) is not None:
         return match.start(f"{n}word"), _NAMED_TIMES[word.lower().removeprefix("12").strip()], "24"
     if (past := match[f"{n}past"]) is not None:
@@ -130,7 +131,7 @@ def _clock_in_words(match: re.Match[str], n: str) -> tuple[int, int, str] | None
 
 
 def _clock_in_digits(match: re.Match[str], n: str) -> tuple[int, int, str] | None:
-    """As `_clock`, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
+    """Return what `_clock` does, for "18 Uhr", "18 h 30", "18:30" and "6.30 pm"."""
     for name in ("uhr", "heure"):
         if (hour := match[f"{n}{name}"]) is not None and (name == "uhr" or _is_heure(match, n)):
             return match.start(f"{n}{name}"), int(hour) * 60 + int(match[f"{n}{name}min"] or 0), "24"
@@ -154,9 +155,10 @@ def _is_heure(match: re.Match[str], n: str) -> bool:
 
 
 def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
-    """Return (minutes after midnight, notation) given the named part of the day; "12" if none is named.
+    """Return (minutes after midnight, notation) of an hour with the named part of the day, if any.
 
-    An hour from 13 on stays as it is, whatever part of the day is named.
+    Example: 6 o'clock "in the evening" is 18:00 in notation "24"; without a part of the day it stays 6:00, "12". An
+    hour from 13 on stays as it is, whatever part of the day is named.
     """
     if part is None or minutes >= NOON + 60:
         return minutes, "12"
@@ -164,6 +166,7 @@ def _of_day(minutes: int, part: str | None) -> tuple[int, str]:
 
 
 def _end_of_clock(match: re.Match[str], n: str) -> int:
+    """Where the time in the groups that begin with `n` ends."""
     names = (
         "uhr", "uhrmin", "heure", "heuremin", "half", "min24", "hour24", "oclockof", "oclock", "pastof", "past",
         "ofday", "word", "min", "hour",
@@ -173,9 +176,10 @@ def _end_of_clock(match: re.Match[str], n: str) -> int:
 
 
 def _bare_clock(text: str, late: int) -> int | None:
-    """Minutes of the first of two times; None if it is not a time of day.
+    """Minutes after midnight of the first of two times, whose second is at `late`; None if it is no time of day.
 
-    If the second is in the afternoon, an hour before 6 is too, provided that it then still precedes the second.
+    If the second time is in the afternoon, a first hour before 6 is in the afternoon, too, if that is still earlier:
+    "2 to 5 pm" begins at 14:00.
     """
     hour, _, rest = text.replace(".", ":").partition(":")
     minutes = int(hour) * 60 + int(rest or 0)

@@ -49,6 +49,7 @@ _DATE_BEFORE = re.compile(
 )
 """What precedes a date of day and month in digits."""
 _FOREIGN_DAYS = {day.lower(): n for language in LANGUAGES for n, day in enumerate(language.days)}
+"""Weekdays in other languages by their index in `DAYS`."""
 _FOREIGN_DAY = re.compile(rf"(?<!\w)(?P<day>{either([*_FOREIGN_DAYS])})(?:s|en)?(?!\w)", re.IGNORECASE)
 # Matched with its case, unlike the pattern above.
 _SHORT_DAY = re.compile(r"(?:Mon|Tues?|Wed|Thurs?|Fri|Sat|Sun)\b")
@@ -76,7 +77,7 @@ def read_dates(reading: FactReading) -> None:
 
 
 def _reads_month_first(match: re.Match[str], conventions: Conventions) -> bool:
-    """Whether the month of a date with slashes comes first: by its own numbers, else as on the pages."""
+    """Whether the month of a date with slashes comes first: "3/14/2026"; if both may be months, as on the pages."""
     if int(match["one"]) > len(MONTHS):
         return False
     return int(match["other"]) > len(MONTHS) or bool(conventions.month_first)

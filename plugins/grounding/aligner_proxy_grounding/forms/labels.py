@@ -21,7 +21,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _PLURAL = "pages"
-"""Only of these a second number is the end of a range: "pages 14 to 22"."""
+"""The only place behind which a second number is the end of a range: "pages 14 to 22"."""
 _ORDINAL_PLACES = "floor storey basement level week quarter edition generation grade row"
 _NTH = re.compile(
     rf"(?<!\w)(?P<ordinal>{ORDINAL}|last|ground)[ \u00a0-]"
@@ -43,13 +43,14 @@ _VERSION = re.compile(
     r"(?![\w%\u20ac$\u00a3]|[.,:/]\d|[ \u00a0](?:%|per|euros?|days?|weeks?|months?|years?))",
     re.IGNORECASE,
 )
-"""Behind the name of a program, behind "version" or "v"; wherever it stands if it has two points."""
+"""A number after the name of a program, after "version" or "v", and anywhere if it has two points."""
 
 
 def read_labels(reading: FactReading) -> None:
     """Read labels such as "room 12", "form B-7" or "the fourth floor"."""
     for match in reading.matches(_NTH):
         is_day = match["place"].lower() in DAYS
+        # "last" belongs only to a day ("the last Monday"), "ground" only to a floor
         if match["ordinal"].lower() in ("last", "ground") and is_day is (match["ordinal"].lower() == "ground"):
             continue
         unit = _NTH_DAY if is_day else stem(match["place"])

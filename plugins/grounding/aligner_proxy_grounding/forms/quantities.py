@@ -76,7 +76,7 @@ _DURATION = re.compile(
 
 
 def _foreign_patterns(language: LanguageWords) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Durations, percentages and amounts in euros of a language, whose numbers may be words of it."""
+    """Patterns of durations, percentages and amounts in euros in a language; numbers may be words of it."""
     words = either([*language.numbers])
     number = rf"(?P<n>{DIGITS}|{words})"
     # business days before days, since their names begin alike
@@ -101,7 +101,7 @@ _COUNT = re.compile(rf"{BEFORE}{RANGE}(?P<n>{NUMBER})(?:{MAGNITUDE}(?<![\dmM][mM
 _OR_MORE = r"(?:[ \u00a0](?:or|and) (?:more|fewer|less|over|above|under|up))?"
 _THING = re.compile(rf"{_OR_MORE}[ \u00a0-]{{1,4}}([^\W\d_][\w'\u2019]*)(?:[ -]([^\W\d_][\w'\u2019]*))?")
 _GROUP_BEFORE = re.compile(r"\b([^\W\d_]+s) of (?:at least |at most |up to |over |under )?$")
-"""What is counted where it stands before the number: "groups of 8"."""
+"""What is counted, if it is named before the number: "groups of 8"."""
 _FRACTIONS = {
     "half a year": (6, "month"), "half a day": (12, "hour"), "half an hour": (30, "minute"),
     "a quarter of an hour": (15, "minute"), "three quarters of an hour": (45, "minute"),
@@ -134,6 +134,7 @@ def read_money(reading: FactReading) -> None:
 
 
 def read_percentages(reading: FactReading) -> None:
+    """Read percentages: "20 %", "ten per cent"."""
     for pattern in (_PERCENT, *_FOREIGN_SHARES):
         for match in reading.matches(pattern):
             take_number(reading, match, FactKind.PERCENT, "%")
@@ -169,6 +170,7 @@ def read_foreign_durations(reading: FactReading) -> None:
 
 
 def read_amounts(reading: FactReading) -> None:
+    """Read numbers with a physical unit: "3 kg", "2 miles"."""
     for match in reading.matches(_AMOUNT):
         unit, factor = unit_of(match)
         take_number(reading, match, FactKind.AMOUNT, unit, factor)

@@ -50,7 +50,10 @@ _TIMES = stem("times")
 
 
 def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
-    """The facts of a sentence in text order."""
+    """The facts of a sentence in text order; none of a text with more than `_MAX_CHARS` characters.
+
+    `conventions` say how the references write what can be read in two ways, such as "pounds" and "3/4/2026".
+    """
     if len(text) > _MAX_CHARS:
         return []
     reading = FactReading(text, text, conventions)
@@ -69,7 +72,7 @@ def read_facts(text: str, conventions: Conventions = PLAIN) -> list[Fact]:
 
 
 def _as_weight(fact: Fact) -> Fact:
-    """Turn an amount in "pounds" into a weight."""
+    """Turn an amount in "pounds" into a weight; any other fact stays as it is."""
     in_words = fact.kind is FactKind.MONEY and fact.unit == "GBP" and "pound" in fact.text.lower()
     return replace(fact, kind=FactKind.AMOUNT, unit="lbs") if in_words else fact
 
@@ -98,6 +101,7 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
 
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
     """Mark two facts of one kind as the ends of a range if a dash or "to" joins them: "9 to 5", "3-5 days"."""
+    # a copy, because the list is changed while its pairs are read
     for n, (one, other) in enumerate(pairwise(list(facts))):
         between = text[one.end : other.start]
         if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(JOIN, between):
@@ -111,7 +115,7 @@ def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
 
 
 def _with_side(fact: Fact, text: str) -> Fact:
-    """Set which end of a range a fact is, and whether it is approximate, from the words before it."""
+    """Set which end of a range a fact is, and whether it is approximate, by the words before it: "until", "about"."""
     before = text[max(0, fact.start - LOOK_BACK) : fact.start]
     if _ABOUT_BEFORE.search(before):
         fact = replace(fact, approximate=True)

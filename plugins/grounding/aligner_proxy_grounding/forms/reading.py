@@ -12,7 +12,7 @@ from aligner_proxy_grounding.languages import JOINS
 from aligner_proxy_grounding.numerals import NUMBER, magnitude_of, value_of
 
 SPACE = r"[ \u00a0\u202f]{0,4}"
-"""Spaces, plain or not breaking a line."""
+"""Spaces, plain or not breaking a line; there may be none."""
 JOIN = rf"{SPACE}(?:-|\u2013|\u2014|\bto\b|\buntil\b|\btill\b|\band\b|\bor\b|\bthrough\b|\b(?:{JOINS})(?=\s)){SPACE}"
 # A number does not begin inside a word, an address or a longer number.
 BEFORE = r"(?<![\w.,:/#+'\u2019])(?<!\d[-\u2013])"
@@ -35,7 +35,7 @@ class Conventions:
     pounds_weigh: bool = False
     """Whether "pounds" are a weight and not money."""
     month_first: bool | None = None
-    """Whether "3/4/2026" is in March; None where no date tells."""
+    """Whether "3/4/2026" is in March; None if no date of the pages shows it."""
 
 
 PLAIN = Conventions()
@@ -46,9 +46,12 @@ class FactReading:
     """State of reading one text; recognised parts are blanked out so that nothing is read twice."""
 
     text: str
+    """The whole text."""
     rest: str
+    """The text with NUL characters in place of what has been read; positions are the same."""
     conventions: Conventions = PLAIN
     facts: list[Fact] = field(default_factory=list)
+    """What has been read, in the order of reading."""
 
     def take(self, fact: Fact) -> None:
         """Append a fact, and blank out its characters."""
@@ -69,7 +72,8 @@ def take_number(
 ) -> None:
     """Append the fact of a number with its unit, or the two facts of a range.
 
-    `factor` is how many of the stored unit make one of the written unit.
+    The groups of `match` are `n` (the number) or `one` ("a"), and maybe `low` and `join` (the lower end of a range) and
+    `magnitude`. `factor` is how many of the stored unit make one of the written unit: 1000 g for a kilogram.
     """
     groups = match.groupdict()
     one = groups.get("one")

@@ -46,10 +46,10 @@ _UNITS = (
     ("\u00b0F|degrees? Fahrenheit", "\u00b0F", "1"),
 )
 UNIT = "|".join(f"(?P<u{row}>{spellings})" for row, (spellings, _, _) in enumerate(_UNITS))
-"""One group a unit, because the groups tell which one has matched."""
+"""Regular expression of all units, with a group for each row of the table, which shows the unit that has matched."""
 
 
 def unit_of(match: re.Match[str]) -> tuple[str, Decimal]:
-    """The stored unit of the one that has matched, and how many of it that is."""
+    """(stored unit, how many of it one written unit is) for a match of `UNIT`: ("g", 1000) for "kg"."""
     row = next(row for row in range(len(_UNITS)) if match[f"u{row}"] is not None)
     return _UNITS[row][1], Decimal(_UNITS[row][2])
