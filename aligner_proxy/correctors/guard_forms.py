@@ -50,6 +50,7 @@ def name_of(objective: str) -> str:
 
 
 def _normalise(name: str) -> str:
+    """The words of a name in lower case, without signs: "Non-Violent Crimes" gives "non violent crimes"."""
     return " ".join(re.findall(r"[a-z0-9]+", name.casefold()))
 
 
@@ -62,7 +63,7 @@ class Guard(ABC):
 
     @abstractmethod
     def violates(self, reply: str, objective: str) -> bool:
-        """Whether a reply says that the text violates the objective; raises `InvalidOutput`."""
+        """Whether a reply says that the text violates the objective; raises `InvalidOutput` for any other form."""
 
     def knows(self, objective: str) -> bool:
         """Whether the guard can be asked about an objective; True for guards that take any policy text."""

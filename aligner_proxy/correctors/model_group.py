@@ -104,10 +104,14 @@ class ModelGroup:
         accounts: Accounts | None = None,
     ) -> None:
         self.group = group
+        """Its name in LiteLLM's file."""
         self._chat = chat
         self._clock = clock
+        """Returns seconds that only grow."""
         self._seats = FairAdmission(SEATS, clock, accounts)
+        """Limits concurrent calls, shared fairly among tenants, and charges them to quotas."""
         self.circuit = Circuit()
+        """The circuit breaker: after failures, refuses calls for a while."""
 
     def identity(self) -> dict[str, Any]:
         """The group and its models, for cache keys."""
@@ -116,10 +120,10 @@ class ModelGroup:
     async def ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
     ) -> tuple[_Read, EditorUse]:
-        """Ask the group and return what `read` makes of the reply, and its cost, charged to the tenant of `request`.
+        """Ask the group; return (what `read` makes of the reply, cost), charged to the tenant of `request`.
 
-        Raises `CorrectionError` subclasses only. Failures, including replies that `read` rejects, count in the circuit
-        breaker.
+        `read` raises `InvalidOutput` for an unusable reply. Raises `CorrectionError` subclasses only. Failures,
+        including replies that `read` rejects, count in the circuit breaker.
         """
 
         async def work() -> Reply:
@@ -183,6 +187,7 @@ class ModelGroups:
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None, *, role: str) -> None:
         self._open = open_chat
         self._accounts = accounts
+        """Opens the accounts of seats and quota that workers share, by name; None if each worker counts alone."""
         self._role = role
         self._groups: LRUCache[str, ModelGroup] = LRUCache(MAX_GROUPS)
 

@@ -180,8 +180,11 @@ class Budget:
 
     policy: Policy
     until: float = field(init=False)
+    """The deadline (`time.monotonic()`)."""
     attempts: int = 0
+    """Number of tries begun."""
     _failed: Counter[FailureClass] = field(default_factory=Counter)
+    """Number of failed tries by class of failure."""
 
     def __post_init__(self) -> None:
         self.until = time.monotonic() + self.policy.deadline_s

@@ -97,7 +97,7 @@ class SecondReading(InnerWrapper):
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
     ) -> dict[int, SegmentScore]:
-        """The echoes that are flagged without the conversation, by segment number."""
+        """The verdicts on segments that echo the conversation and are flagged without it, by segment number."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
         numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
@@ -130,7 +130,7 @@ class SecondReading(InnerWrapper):
                 layout.flag(number, verdict)
 
     async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
-        """Read the edited answer and flag what is still flagged in it; raises `NotLocated` if it cannot."""
+        """Read the edited answer and flag in `layout` what is flagged there; raises `NotLocated` for text not in it."""
         layout.rebuild()
         edited = layout.edited
         if not edited.strip():
@@ -180,11 +180,12 @@ class GrowingReading:
         self._flagged: dict[str, SegmentScore] = {}
         """The verdicts on flagged segments, by the key that equal segments share."""
         self._echoes: Echoes | None = None
+        """Finds sentences that echo the conversation; None before the first search."""
         self._fine_windows: set[str] = set()
         """Texts of windows that were read and not flagged."""
 
     async def read(self, state: PartState, known_count: int) -> tuple[int, dict[int, SegmentScore]]:
-        """How many segments may go out now, and the verdicts on those that a second reading flags.
+        """(number of segments that may go out now, verdicts of a second reading on further flagged ones, by number).
 
         The first `known_count` verdicts were processed before.
         """
@@ -296,6 +297,7 @@ def _list_new_unflagged(state: PartState, known_count: int, more: Mapping[int, S
 
 
 def _verdicts_with_text(correction: Correction) -> tuple[SegmentScore, ...]:
+    """The verdicts of a correction without the one on the position after the text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
 
@@ -309,6 +311,7 @@ def select_flagged(
 
 
 def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
+    """`first` with the cost of all readings; a cache hit only if each reading was one."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 

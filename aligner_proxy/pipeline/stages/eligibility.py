@@ -75,10 +75,12 @@ class AnswerForm:
 
     @cached_property
     def _read_as_json(self) -> bool | None:
+        """Whether the answer is a JSON object or array; None if it is too deep or too long to parse."""
         return reads_as_json(self._exchange.answer or "")
 
     @cached_property
     def _is_data(self) -> bool:
+        """Whether all of the answer is YAML or a table of values."""
         answer = self._exchange.answer or ""
         return program_text.DATA_SIGN.match(answer) is not None and program_text.is_data(answer)
 
@@ -90,6 +92,7 @@ class Eligibility(Stage):
 
     def __init__(self, form: AnswerForm | None = None) -> None:
         self._form = form
+        """The form of a whole answer; None for a growing one, whose form is not known yet."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """Stop a whole answer for the first reason that applies.

@@ -55,8 +55,10 @@ class Language(Stage):
         languages: Collection[str] | None = None,
     ) -> None:
         self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
+        """Whether the policy answers with an error if the language is unknown."""
         self._ask = ask
         self._languages = languages
+        """The languages of the aligner; None before the engine was asked, empty if it could not be asked."""
         self._segments_seen = 0
         """Number of segments already checked."""
         self._due = 0

@@ -163,9 +163,12 @@ class SecondTries:
     """Asks the editor behind an engine for another answer."""
 
     engine_of_policy: Callable[[], Engine]
+    """Returns the engine of the answer's policy; without an editor around it, there is no second try."""
     cache: CorrectionCache | None
     remember: bool
+    """Whether second tries are stored in the cache."""
     request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
+    """Returns the engine's request for a text under a policy until a deadline (`align_request`)."""
 
     async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with another answer as its text. If there is none, only the cost of asking is added."""
