@@ -79,7 +79,7 @@ class StageModels(Protocol):
 
 
 class _NoModels(StageModels):
-    """No models: the defaults."""
+    """No models: both methods return None."""
 
 
 NO_MODELS = _NoModels()
@@ -188,7 +188,10 @@ class Stage(Protocol):
         return outgoing
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The final outcome of an answer that is completely judged but has not completely gone out."""
+        """The final outcome of an answer that is completely judged but has not completely gone out.
+
+        The same object if this stage wants nothing else.
+        """
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:

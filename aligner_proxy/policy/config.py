@@ -87,6 +87,7 @@ _Patterns = tuple[str | None, ...]
 
 
 def _declare_nothing(third_party: bool) -> Declarations:
+    """The declarations if no plugins are asked: none."""
     return NO_DECLARATIONS
 
 
@@ -140,6 +141,7 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
 
 @cache
 def builtin_objectives() -> Mapping[str, Objective]:
+    """The objectives of objectives.yaml, which every policies file can use, by name."""
     data, _ = read_yaml(Path(__file__).with_name("objectives.yaml"))
     return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
 
@@ -209,6 +211,7 @@ def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _missing_plugin_text(place: str, feature: str, owner: str) -> str:
+    """The warning that names the place in the file and the distribution to install."""
     return missing_plugin_text(f"{place}: {feature}", owner)
 
 
@@ -290,6 +293,7 @@ def _check_editors(file: PolicyFile) -> None:
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
+    """(key path, name) of each objective that a route or tenant names."""
     for i, route in enumerate(file.routes):
         yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
     for i, tenant in enumerate(file.tenants):
@@ -398,6 +402,7 @@ def aligner_judges(file: PolicyFile) -> dict[str, str | Path]:
 
 
 def _resolve_model(file: PolicyFile, model: str) -> str | Path:
+    """A path for text that begins like one ("./mine"), resolved relative to the file; other text unchanged."""
     return file.source.resolve(model) if model.startswith((".", "/", "~")) else model
 
 
@@ -433,11 +438,15 @@ def can_write(path: Path) -> bool:
 
 
 def cache_dir(file: PolicyFile) -> Path:
+    """The folder of the correction cache: the file's, or one in the home folder."""
     return file.source.resolve(file.cache.dir) if file.cache.dir else home_folder() / "corrections"
 
 
 def allows_third_party(file: PolicyFile | None = None) -> bool:
-    """Whether third-party plugins are loaded; the environment and the file can each switch them off."""
+    """Whether third-party plugins are loaded; the environment and the file can each switch them off.
+
+    Raises `ConfigError` if the variable is neither on nor off.
+    """
     switch = (_env(_PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
         raise ConfigError(f"{_PLUGINS} must be on or off")
@@ -445,6 +454,7 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
 
 def audit_file(file: PolicyFile) -> Path:
+    """The file of the audit store: the one that the policies file names, or one in the home folder."""
     return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
 
 
@@ -486,7 +496,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
 
 
 def redis_address(file: PolicyFile) -> ServerAddress | None:
-    """The Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
+    """The address of the Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
     name = file.cache.redis_env
     if name is None:
         return None
@@ -499,7 +509,7 @@ def redis_setting(file: PolicyFile) -> str:
 
 
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
-    """The PostgreSQL database of the audit store; None if the store is a file."""
+    """The address of the audit store's PostgreSQL database; None if the store is a file."""
     name = file.audit.database_env
     return None if name is None else ServerAddress(audit_database_setting(file), name, _env(name))
 
@@ -586,10 +596,12 @@ def is_traced() -> bool:
 
 
 def _env(name: str) -> str | None:
+    """The value of an environment variable, stripped; None if it is not set or blank."""
     return os.environ.get(name, "").strip() or None
 
 
 def _env_path(name: str) -> Path | None:
+    """The path in an environment variable, with `~` expanded; None if it is not set."""
     text = _env(name)
     return Path(text).expanduser() if text else None
 
@@ -643,7 +655,7 @@ def covers(wide: str, narrow: str) -> bool:
     if "[" in wide or "[" in narrow:
         return wide == narrow or (bool(wide) and wide.strip("*") == "")
     # Dynamic programming, one row per character of `wide`: fits[j] means that the part of `wide` read so far covers the
-    # first j characters of `narrow`.
+    # first j characters of `narrow`. Example: after "gpt-", for `narrow` "gpt-4*", only fits[4] is true.
     fits = [True] + [False] * len(narrow)
     for mark in wide:
         if mark == "*":

@@ -75,4 +75,5 @@ class JudgeSettings(Protocol):
 
 
 def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
+    """(judge, key path of its setting) for each block that names a judge."""
     return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

@@ -42,6 +42,7 @@ def _parse_moment(value: object) -> datetime:
 
 
 def _parse_iso(text: str) -> datetime | None:
+    """The time that an ISO 8601 text names; None if it is no such text."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -118,7 +119,7 @@ class KeyEntry(BaseModel):
 
 
 def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """Read a keys file; returns its entries by sha256 in lower case."""
+    """The entries of a keys file by sha256 in lower case; raises `ConfigError` for a wrong file."""
     data, source = read_yaml(Path(path))
     if not isinstance(data, list):
         raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")

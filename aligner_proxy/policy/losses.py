@@ -30,6 +30,7 @@ class Loss:
 
     tenant: str
     what: str
+    """The objectives with the reason, as a message shows them: "harmless (mode: off)"."""
 
     def __str__(self) -> str:
         return self.what if self.tenant == EVERY else f"tenant {self.tenant} would lose {self.what}"
@@ -89,7 +90,10 @@ def _loss_reason(
     request: RequestFacts,
     route_samples: Sequence[RequestFacts],
 ) -> str | None:
-    """Why a tenant loses its enforced objectives for `request`, with the model and tags of some sample; None if not."""
+    """Why a tenant loses its enforced objectives for `request`; None if it does not.
+
+    The request is tried with the model and tags of each of `route_samples`, under both files.
+    """
     for sample in route_samples:
         facts = replace(request, model=sample.model, tags=sample.tags)
         old_bypasses, new_bypasses = (_open_bypasses(resolver, facts) for resolver in resolvers)
@@ -118,6 +122,7 @@ def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, s
 
 
 def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
+    """Whether this request would not be corrected if it asked for that."""
     try:
         return resolver.resolve(replace(facts, bypass=True)).bypass
     except ForbiddenError:
@@ -140,6 +145,7 @@ def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> It
 
 
 def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, any_alias: bool) -> Tenant | None:
+    """The tenant entry that applies to a request; None if none matches."""
     return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 
@@ -164,6 +170,7 @@ def _route_samples(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFac
 
 
 def _deciding_settings(route: Route | None) -> object:
+    """The settings of a route that decide whether enforced objectives apply; None for no route."""
     return route and (route.mode, route.stream, route.sample, route.objectives)
 
 

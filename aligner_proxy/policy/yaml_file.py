@@ -32,6 +32,7 @@ from pydantic_core import ErrorDetails
 from aligner_proxy.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+"""Position of a value in the data, as keys and list indexes: ("routes", 0, "match")."""
 BUILT_IN = "built-in default"
 # Tags of the two forms of a setting, which pydantic puts into error locations; tags in brackets are not in the file.
 LIST_FORM = "[list]"
@@ -122,8 +123,11 @@ class _YamlReader:
         self._loader = yaml.SafeLoader(text)
         self._name = name
         self._lines = lines
+        """The line of each key path, filled while reading."""
         self._open: set[int] = set()
+        """Ids of the nodes that enclose the present one; an alias to one of them would be endless."""
         self._nodes = 0
+        """Number of nodes converted so far; a node counts again for each alias."""
 
     def read(self) -> Any:
         """Convert the whole document to plain data; None if it is empty."""
@@ -216,6 +220,7 @@ def _model_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the pydantic models in a type, for example the one in `tuple[Route, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
