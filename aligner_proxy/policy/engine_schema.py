@@ -61,6 +61,7 @@ Address = Annotated[str, AfterValidator(engine_address)]
 
 
 def _as_list(value: object) -> object:
+    """Expand the short form (one address) into a list."""
     return [value] if isinstance(value, str) else value
 
 

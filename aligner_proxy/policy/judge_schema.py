@@ -40,6 +40,7 @@ class JudgeBlock(BaseModel):
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:
+        """Refuse blocks that do not name exactly one model, and settings that do not fit its kind."""
         names = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
         if len(names) != 1:
             raise ValueError("must name one model: chat: GROUP, guard: GROUP, decisions: GROUP or tokens: NAME")
