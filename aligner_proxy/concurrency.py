@@ -203,6 +203,7 @@ class _Watch:
         self._wait_gone = wait_gone
         """Returns when the client has left."""
         self._is_gone = False
+        """Whether the client has left, so that a cancellation is our own."""
         self._has_begun = False
         """Whether the watching task has run at all."""
 

@@ -103,8 +103,10 @@ class BoundedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
         self.app = _BoundedExchange(self.app, self)
+        """The application that uvicorn calls, with its request bodies limited."""
         self._server = _servers.setdefault(server_state, _ServerConnections())
         self._pending = _PendingInput.NOTHING
+        """What the client is expected to send next, as of the latest `_update_clock`."""
         self._since = 0.0
         """When the client's time to send began, by the loop's clock."""
         self._body_bytes = 0

@@ -84,6 +84,7 @@ class Judges:
             JudgeKind.DECISIONS: ModelGroups(open_decisions, accounts, role="judge"),
             JudgeKind.TOKENS: ModelGroups(open_classifier or open_chat, accounts, role="judge"),
         }
+        """The model groups that are asked, by kind of judge."""
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
         """Whether a segment violates its objectives, by a hash of all that the verdict depends on."""
         self._classifiers: dict[str, ClassifierInfo] = {}

@@ -1,4 +1,4 @@
-"""Engine with a judge: the verdicts are the head's, with the judge's put over them; edits are the inner engine's.
+"""Engine with a judge: the judge's verdicts replace those of the detector head; the inner engine makes the edits.
 
 Where the judge changes no verdict, the inner engine corrects as without a judge. Where it does, each flagged run is
 replaced in a session of the inner engine: by the local aligner or, if the policy names one, by the editor. If the
@@ -190,6 +190,7 @@ class JudgedEngine(ForwardingEngine):
         return replace(replacement, text=text if is_clear else "").with_judge(use)
 
     async def read(self, request: AlignRequest) -> Session:
+        """Open a session whose doubtful segments wait for the judge."""
         if not self.judge.knows_engine:
             await self.describe()
         return JudgedSession(self, await self.inner.read(request), request)
@@ -300,6 +301,7 @@ class JudgedSession(ForwardingSession):
         return review
 
     def _add_use(self, use: JudgeUse | None) -> None:
+        """Count a use of the judge; None for no use."""
         if use is not None:
             self.use = self.use + use if self.use else use
 

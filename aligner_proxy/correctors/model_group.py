@@ -54,6 +54,7 @@ class UnusableReply(InvalidOutput):
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
         self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
+        """What the reply cost."""
 
 
 class Chat(Protocol):
@@ -127,6 +128,7 @@ class ModelGroup:
         """
 
         async def work() -> Reply:
+            """The reply with its duration; runs once the call has a seat."""
             began = self._clock()
             # `draft` counts from 0; the first draft is the most likely reply
             temperature = DRAFT_TEMPERATURE if request.draft and question.varies else 0.0

@@ -94,6 +94,7 @@ class StageJudge:
             return _read_guarded(read, known_reply), EditorUse()
 
         def keep(reply: Reply) -> _Read:
+            """Read a reply, and keep it for equal questions."""
             result = _read_guarded(read, reply.text)
             # only what could be read is an answer to the question
             self._replies[key] = reply.text

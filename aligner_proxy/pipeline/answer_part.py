@@ -72,6 +72,7 @@ class AnswerPart:
     ) -> None:
         self._pipeline = pipeline
         self._state = PartState(policy, facts, notify, is_part=inner, models=pipeline)
+        """The text received, its verdicts, and what goes out for it."""
         self._texts = texts
         """All texts of the answer, if there may be others; None if the part decides alone."""
         self._numbers = ListNumbers(numbering or Numbering())
@@ -80,7 +81,9 @@ class AnswerPart:
         self._session = ResumableSession(pipeline, policy, self._state.exchange)
         """The engine reads the text in it as it comes, and writes the replacements."""
         self._reading = reading or GrowingReading(policy, pipeline.score)
+        """Reads segments a second time before they go out, if the policy requires that."""
         self._release = SegmentRelease(self._state, self._stages, self._session)
+        """Decides what goes out for judged segments, in order."""
         self._whole: Outcome | None = None
         """The outcome of a part that was held and corrected as a whole; None for a part released by segments."""
         self._ending: Outcome | None = None
@@ -272,7 +275,7 @@ class AnswerPart:
         return replace(answer, is_one_of_several=True, is_withheld=self._texts.is_withheld)
 
     async def _is_held(self) -> bool:
-        """Whether a stage holds the answer. Closes the part if a stage stops it."""
+        """Whether a stage holds the answer until its end. If a stage stops the correction, closes the part instead."""
         admission = await self._stages.admit(self._answer_for_stages())
         if isinstance(admission, Stop):
             self._state.close(admission)

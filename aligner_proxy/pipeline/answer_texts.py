@@ -223,13 +223,13 @@ class GrowingTexts(AnswerTexts):
 
 
 def _is_delivered_anyway(text: JudgedText) -> bool:
-    """Whether a text is delivered that no verdict on prose can take away: it was not judged, or is JSON."""
+    """Whether a text goes out whatever is decided about its answer: it was not judged, or is JSON."""
     exchange, outcome = text
     return outcome.edited is None or (outcome.reason != EMPTIED and AnswerForm(exchange).is_structured)
 
 
 def _makes_sense_alone(text: str) -> bool:
-    """Whether a text that has gone out makes sense alone, or is one that is never judged as prose."""
+    """Whether a text that has gone out makes sense alone, is a refusal, or is JSON, which is not judged as prose."""
     if is_refusal(text) or reads_as_json(text) is not False:
         return True
     pieces = [piece.text for piece in split(text)]

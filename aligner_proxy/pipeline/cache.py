@@ -97,6 +97,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
     """
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """The stored value; None if it was not stored as bytes."""
         if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
             return None
         return super().fetch(mode, filename, value, read)
@@ -271,10 +272,12 @@ class CorrectionCache:
         self._thread.shutdown(wait=False)
 
     def _close(self) -> None:
+        """Close the store for good; runs in its thread."""
         self._closed = True
         self._close_store()
 
     def _close_store(self) -> None:
+        """Close the store, if open; the next use opens it again."""
         store = self._store
         self._store = None
         if store is not None:

@@ -121,6 +121,7 @@ class GrowingAnswer:
             reading=GrowingReading(policy, pipeline.score),
             texts=texts,
         )
+        """Opens a part of the answer; `inner` says whether it begins in the middle."""
         self.length = 0
         """Number of characters of the original received so far."""
         self._decided: list[DecidedPart] = []

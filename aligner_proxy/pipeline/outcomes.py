@@ -80,7 +80,8 @@ _PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureCl
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
 """Reasons of answers that ended because of text outside the answer, such as reasoning."""
 MORE_CAUTION = 2.0
-"""Nats of caution added after the gate refused an edit, because an identical try would end the same way."""
+"""Added to the caution after the gate refused an edit, so that fewer segments are flagged: an identical try would end
+the same way."""
 _FIRST_TRY = 0.5
 """Share of the deadline that the first try may take if timeouts are retried, so that time is left for a second."""
 _FIRST_PAUSE_S = 0.1

@@ -152,6 +152,7 @@ class PartState:
         self.delivery = ReplacementMap()
         """The output for the decided text."""
         self.tally = EditTally()
+        """Edits, refusals and costs so far."""
         self.stop: Stop | None = None
         """Why the part was given up; None if it was not."""
         self.over = asyncio.Event()

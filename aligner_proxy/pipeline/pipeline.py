@@ -582,6 +582,7 @@ class EngineEncoder:
         return rows
 
     def _request(self, texts: Sequence[str], layers: Sequence[int]) -> StatesRequest:
+        """The engine request for the states of these texts, charged to the policy's tenant."""
         tenant, quota = account(self._policy)
         return StatesRequest(
             request_id=f"{self._call_id}/states",

@@ -58,7 +58,7 @@ class ReplacementMap:
 
     @property
     def text(self) -> str:
-        """The output for all decided characters; as it is asked for with each edit, it is not put together again."""
+        """The output for all decided characters. The joined text is kept, because each edit asks for it."""
         self._texts = ["".join(self._texts)]
         return self._texts[0]
 

@@ -41,7 +41,7 @@ MAX_CONFIRMED = 4
 """Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 
 DOUBT_MARGIN = 1.0
-"""Nats above the threshold from which a window counts, because scores out of context are less certain."""
+"""How far above the threshold a window's score has to be to count, because scores out of context are less certain."""
 
 
 def copy_key(text: str) -> str:
@@ -175,6 +175,7 @@ class GrowingReading:
 
     def __init__(self, policy: Policy, score: Callable[[Exchange, str, Policy], Awaitable[Correction]]) -> None:
         self.is_due = outcomes.reads_twice(policy)
+        """Whether this policy requires a second reading at all."""
         self._policy = policy
         self._score = score
         self._flagged: dict[str, SegmentScore] = {}

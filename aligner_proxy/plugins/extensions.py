@@ -396,10 +396,12 @@ class _ModelsFromThread(StageModels):
         self._loop = asyncio.get_running_loop()
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        """The editor of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         editor = self._models.open_editor(answer)
         return None if editor is None else _FromThread(editor, self._loop)
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
+        """The judge of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         judge = self._models.open_judge(answer)
         return None if judge is None else _FromThread(judge, self._loop)
 

@@ -466,6 +466,7 @@ def _adapt_check(check: GateCheck) -> Rule:
     """A rule of the gate that asks a plugin's check."""
 
     def breaks(candidate: Candidate) -> bool:
+        """Whether the edited text is unacceptable to the plugin."""
         objectives = [objective.text for objective in candidate.objectives]
         return bool(check.breaks(candidate.before.text, candidate.after.text, objectives))
 

@@ -581,6 +581,7 @@ def engine_environment() -> dict[str, str]:
     operator_names = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
 
     def is_passed_on(name: str) -> bool:
+        """Whether the engine gets the variable of this name."""
         is_usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
         # A variable that the operator names is passed on even if it looks like a secret.
         return name in operator_names or (is_usual and not _SECRET.search(name))

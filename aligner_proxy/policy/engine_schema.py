@@ -131,6 +131,7 @@ class Backend(BaseModel):
 
     @property
     def kind(self) -> ServerKind:
+        """The kind of all its addresses."""
         return server_kind(self.at[0])
 
     @property

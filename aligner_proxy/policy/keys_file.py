@@ -95,6 +95,7 @@ class KeyEntry(BaseModel):
 
     @model_validator(mode="after")
     def _has_something_to_review(self) -> Self:
+        """Refuse a reviewer's key without teams, and `reviews` for another key."""
         if self.role is Role.REVIEWER and not (self.team or self.reviews):
             raise ValueError("a reviewer needs a team, or teams in `reviews`, whose answers it sees")
         if self.role is not Role.REVIEWER and self.reviews:

@@ -77,6 +77,7 @@ def _relevant_settings(file: PolicyFile) -> object:
     """The settings that decide whether a tenant can lose something; if they are equal in two files, nobody does."""
 
     def settings(block: object) -> list[object]:
+        """The relevant settings of one block; None for a setting that the block cannot have."""
         names = ("match", "name", "mode", "stream", "sample", "enforce", "allow_bypass")
         return [getattr(block, name, None) for name in names]
 

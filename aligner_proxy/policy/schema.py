@@ -164,6 +164,7 @@ def _check_template(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
+# Base of the blocks of the policies file: unknown keys are refused, and docstrings of keys are their descriptions.
 class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
