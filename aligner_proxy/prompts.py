@@ -194,7 +194,8 @@ def render(
 ) -> Prompt:
     """Fill a template; `objectives` are whole texts ("Name: description") in order.
 
-    An answer that is already undisguised, such as a part of a longer one, is not undisguised again.
+    An answer that is already undisguised, such as a part of a longer one, is not undisguised again. Raises
+    `ConfigError` if `equal` is asked of a template without that form.
     """
     form = family.equal if equal else family.better
     if form is None:

@@ -277,7 +277,7 @@ def _drop_flagged_sentences(
 
 
 def _fewer(before: _Replaced, after: _Replaced) -> int:
-    """How many replacements lost text because it was flagged again."""
+    """How many replacements lost text between `before` and `after`, because it was flagged again."""
     return sum(text != after.texts[at] for at, text in before.texts.items())
 
 

@@ -218,7 +218,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
     by_place = {passage.at: passage for passage in marked}
     near = _find_near_segments(segments, by_place)
     pieces: list[str] = []
-    for before, at in pairwise([-1, *sorted(near)]):
+    for before, at in pairwise([-1, *sorted(near)]):  # -1, so that a left-out beginning counts as a hole, too
         if at != before + 1:
             pieces.append(f"{_LEFT_OUT}\n")
         segment = segments[at]

@@ -326,6 +326,7 @@ def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
             raise EngineFault("the engine judged other segments than these; is it of another version?")
         starts.append(start)
         end = start + len(score.text)
+    # the gap of a segment reaches to the next one; that of the last is empty
     ends = [*starts[1:], end]
     return [
         Segment(start, score.text, answer[start + len(score.text) : stop])

@@ -171,7 +171,10 @@ class GroupChat:
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
-        """One reply. If the server rejects `form`, the group is asked without it from then on."""
+        """One reply; raises `CorrectionError` subclasses only, `NotReady` while LiteLLM has no models.
+
+        If the server rejects `form`, the group is asked without a format from then on.
+        """
         router = self._router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")

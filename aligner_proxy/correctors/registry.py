@@ -42,7 +42,10 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
 
 
 class Revising(Admission[Startable]):
-    """Admission control of a corrector that edits sentence by sentence; the pipeline recognises it by this type."""
+    """Admission control of a corrector that edits sentence by sentence.
+
+    The pipeline recognises such correctors by this type, and lets them edit answers that are still being written.
+    """
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:

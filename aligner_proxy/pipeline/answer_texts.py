@@ -51,7 +51,10 @@ class AnswerTexts:
         """The decided outcomes by index; None until all texts wait."""
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The outcome of a text, once the answer is decided; `outcome` is what follows from the text alone."""
+        """The final outcome of a text, once all texts wait and are decided together.
+
+        `outcome` is what follows from the text alone, and what it keeps if some other text makes sense.
+        """
         self._waiting[exchange.index] = (exchange, outcome)
         self.note_change()
         await self._wait_until(self._is_complete)
@@ -61,7 +64,7 @@ class AnswerTexts:
         return self._joint_outcomes.get(exchange.index, outcome)
 
     def note_change(self) -> None:
-        """Let the texts that wait look again whether they have to."""
+        """Wake the calls of `decide`, which check again whether they have to wait."""
         self._changed.set()
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
@@ -151,7 +154,7 @@ class GrowingTexts(AnswerTexts):
         return bool(self._waiting) and not self._is_released
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The outcome of a text; at once unless nothing of it remains, or an earlier one waits."""
+        """The final outcome of a text; at once, unless nothing of this text remains or an earlier text waits."""
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
         # the facts in `exchange` may be out of date
@@ -161,9 +164,9 @@ class GrowingTexts(AnswerTexts):
         return await super().decide(exchange, outcome)
 
     async def wait_for_earlier(self, index: int) -> None:
-        """Wait until the texts before this one that have ended are decided or wait themselves.
+        """Wait until every earlier text that has ended is decided, or waits itself.
 
-        Nothing of this text can be delivered before that, so it costs no time.
+        Nothing of this text can be delivered before, so the wait costs no time.
         """
         await self._wait_until(lambda: not any(other < index and self._is_judging(other) for other in self._texts))
 

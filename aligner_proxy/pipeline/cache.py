@@ -78,7 +78,7 @@ class Recent:
         )
 
     def get(self, key: str) -> Correction | None:
-        """The correction, if it is present and has not expired."""
+        """The correction under `key`; None if there is none, or if it has expired."""
         entry = self._entries.get(key)
         return entry[0] if entry else None
 

@@ -81,6 +81,7 @@ class UncorrectedRest:
         """The characters from `start` to `end` of the text."""
         if not self._piece_starts:
             return ""
+        # from the piece that holds the character at `start`
         first = max(0, bisect_right(self._piece_starts, start) - 1)
         # up to the piece that holds the last of these characters
         last = max(first + 1, bisect_right(self._piece_starts, max(start, end - 1)))
@@ -286,6 +287,7 @@ class GrowingAnswer:
 
     def _render_pieces(self, start: int, end: int) -> Iterator[str]:
         """Yield the output of the decided parts, of the present part, and of the rest, within this range."""
+        # from the decided part that holds the character at `start`; offsets become relative to each part
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:

@@ -102,7 +102,7 @@ def class_of(reason: str | None) -> FailureClass | None:
 
 
 def kind_of(outcome: Outcome) -> FailureClass | None:
-    """The failure class of an outcome.
+    """The failure class of an outcome; None if it is no failure.
 
     A delivered correction is no failure, even if the gate dropped some of its edits.
     """
@@ -261,5 +261,8 @@ def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
 
 
 def gate_reason(dropped: Sequence[str], *, changed: bool) -> str | None:
-    """The reason for edits that the gate dropped by these rules; `changed` means that other edits are delivered."""
+    """The reason for edits that the gate dropped by these rules, for example `gate_lost_number`; None if none was.
+
+    If other edits are delivered (`changed`), the reason is `gate_partly:lost_number`.
+    """
     return f"gate_{'partly:' if changed else ''}{dropped[0]}" if dropped else None

@@ -596,10 +596,7 @@ class EngineEncoder:
 
 
 def account(policy: Policy) -> tuple[str, Quota | None]:
-    """The tenant and quota of a policy, with names replaced by digests.
-
-    The engine needs no names to schedule tenants.
-    """
+    """(tenant, quota or None) of a policy, with names replaced by digests: the engine needs no names for scheduling."""
     quota = policy.quota
     return _digest(policy.tenant), quota and replace(quota, account=_digest(quota.account))
 

@@ -138,7 +138,7 @@ class ResumableSession:
         return result
 
     async def _begin_again(self) -> None:
-        """Open a new session in place of the lost one and feed it the whole text so far."""
+        """Open a new session in place of the lost one and feed it the whole text so far; raises `CorrectionError`."""
         await self._release()
         session = await self._pipeline.read(self._exchange(), self._policy)
         if session is None:

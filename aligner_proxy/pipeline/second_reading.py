@@ -343,7 +343,7 @@ def join_windows(windows: Sequence[Window]) -> str:
 
 
 def put_in_place(text: str, window: Window) -> tuple[str, int]:
-    """The text up to the segment in which the window begins, followed by the window; and the offset of the window."""
+    """(text up to the segment in which the window begins, followed by the window; offset of the window in it)."""
     start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
     return text[:start] + window.text, start
 
@@ -351,7 +351,7 @@ def put_in_place(text: str, window: Window) -> tuple[str, int]:
 async def confirm_windows(
     windows: Sequence[Window], text: str, score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
-    """The flagged windows of a text, each with its verdict.
+    """The flagged windows of a text, each with its verdict; `score` returns the engine's verdicts on a text.
 
     Overlapping windows are scored in separate texts, because repetition hides violations. Otherwise as few texts as
     possible are used. Out of context a harmless sentence may look bad, so the first flagged windows are confirmed in

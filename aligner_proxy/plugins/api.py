@@ -89,7 +89,7 @@ class Entry:
     policy: str
     """Name of the policy: its route and tenant."""
     policy_hash: str
-    """Hash of the policy's settings; equal hashes mean equal policies."""
+    """Hash of the policy's settings, which shows whether two entries had the same policy."""
     mode: str
     objectives: tuple[str, ...]
     """Names of the objectives."""

@@ -182,7 +182,7 @@ def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
 
 
 def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
-    """An endpoint ready to serve; third-party code gets its own thread."""
+    """An endpoint ready to serve; third-party code gets its own thread. Raises `ConfigError` if it cannot be made."""
     try:
         with Boundary():
             answering = endpoint.make(file)

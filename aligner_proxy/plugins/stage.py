@@ -180,7 +180,10 @@ class Stage(Protocol):
     """
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Whether new text may be corrected; called before it is judged, and once more when everything is judged."""
+        """A `Stop` or `Hold` if new text may not be corrected yet or at all; None if it may.
+
+        Called before new text is judged, and once more when everything is judged.
+        """
         return None
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:

@@ -162,7 +162,7 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
 def _with_current_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """Replace deprecated names; returns the data, the source with the lines of the new names, and the warnings."""
+    """(data with deprecated names replaced, source with the lines of the new names, warnings)."""
     data = dict(data)
     lines = dict(source.lines)
     warnings = list[str]()
@@ -239,7 +239,10 @@ def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _check_objectives(file: PolicyFile) -> None:
-    """Refuse unknown names of objectives; a tenant may also use its own, and `allow` may say "*" for all."""
+    """Raise `ConfigError` for unknown names of objectives.
+
+    A tenant may also use its own objectives, and `allow` may say "*" for all.
+    """
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
         names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
@@ -249,7 +252,7 @@ def _check_objectives(file: PolicyFile) -> None:
 
 
 def _check_aligners(file: PolicyFile) -> None:
-    """Refuse unknown aligner names (a remote engine checks its own), and a shadow aligner without the audit store."""
+    """Raise `ConfigError` for unknown aligners (a remote engine checks its own), and a shadow aligner without audit."""
     aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
         choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
@@ -266,7 +269,7 @@ def _check_aligners(file: PolicyFile) -> None:
 
 
 def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]) -> None:
-    """Refuse token classifiers that the engine on this machine does not have; a remote engine checks its own."""
+    """Raise `ConfigError` for token classifiers that the engine on this machine lacks; a remote one checks its own."""
     names = file.aligner.judges
     for judge, path in judges:
         if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).local:
@@ -276,7 +279,10 @@ def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]
 
 
 def _check_editors(file: PolicyFile) -> None:
-    """Refuse `second_try` without an editor, and editors and judges where no detector head flags text for them."""
+    """Raise `ConfigError` for `second_try` without an editor, and for editors and judges without a detector head.
+
+    Only what a detector head flags or doubts is given to an editor or judge.
+    """
     blocks = list(file.blocks())
     editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
@@ -312,7 +318,10 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine to use: the address in the environment, which must be a single one, else the file's engine."""
+    """The engine to use: the one at the address in the environment, else the file's.
+
+    Raises `ConfigError` if the environment has anything but a single address.
+    """
     override = engine_override()
     if override is None:
         return file.aligner.engine
@@ -362,7 +371,10 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server from the variable `key_env`; raises `ConfigError` if that is not set."""
+    """The key of a completions server, from the variable that `key_env` names; None if the file names none.
+
+    Raises `ConfigError` if that variable is not set.
+    """
     if backend.key_env is None:
         return None
     key = _env(backend.key_env)
@@ -382,7 +394,7 @@ def active_policies_file() -> Path | None:
 
 
 def engine_override() -> str | None:
-    """The engine address from the environment, if set."""
+    """The engine address from the environment; None if it is not set."""
     return _env(_ENGINE)
 
 
@@ -407,7 +419,7 @@ def _resolve_model(file: PolicyFile, model: str) -> str | Path:
 
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
-    """Path of the keys file: from the environment, else from `file` or from the environment's policies file."""
+    """Path of the keys file: from the environment, else from `file` or the environment's policies file; else None."""
     override = _env_path(_KEYS)
     if override is not None:
         return override
@@ -479,7 +491,10 @@ def shared_cache_key(file: PolicyFile) -> bytes | None:
 
 
 def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
-    """Decode the 32-byte key in a variable; raises `ConfigError`, which never quotes the key."""
+    """The 32-byte key in the variable called `name`; None if `name` is.
+
+    Raises `ConfigError` for anything but 32 bytes in base64; the message never quotes the key.
+    """
     if name is None:
         return None
     try:
@@ -531,7 +546,10 @@ def default_socket() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Create `folder` with mode 0700. A link or another user's folder is refused: others could read answers there."""
+    """Create `folder` with mode 0700.
+
+    Raises `ConfigError` for a link or another user's folder, because others could read answers there.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
@@ -549,7 +567,7 @@ def checks_keys() -> bool:
 
 
 def log_form() -> str | None:
-    """The log format from the environment; raises `ConfigError` for an unknown one."""
+    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
     form = _env(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")

@@ -51,7 +51,7 @@ class JudgeBlock(BaseModel):
 
 
 def _parse_judge(value: object) -> object:
-    """Parse any form of `judge`; YAML 1.1 reads the bare word off as false."""
+    """Parse any form of `judge`; raises `ValueError`. YAML 1.1 reads the bare word off as false."""
     if value is False or value == "off":
         return NO_JUDGE
     if isinstance(value, Judge):

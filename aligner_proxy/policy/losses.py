@@ -51,7 +51,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """The losses, at most one for each tenant, in the order of the old file."""
+    """The losses from file `before` to file `after`, at most one for each tenant, in the order of the old file."""
     losses = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return losses

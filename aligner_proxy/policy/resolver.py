@@ -290,7 +290,10 @@ class _MetadataReader:
     def _valid_settings(
         self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
-        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
+        """Yield (name, value) of each valid setting of metadata; logs and skips invalid ones.
+
+        Unknown objectives are dropped from lists.
+        """
         for key, value in raw.items():
             try:
                 parsed = getattr(self._grants_model.model_validate({key: value}), key)
@@ -369,7 +372,7 @@ class PolicyResolver:
         return self._cached(tuple(getattr(facts, name) for name in _CACHE_KEY))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """(name, policy) for each route, and for no route, as if this request matched it despite its model and tags."""
+        """(name, policy) for each route and for no route, as if the request matched it despite its model and tags."""
         plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
             (entry_name(route, n), self._build_policy(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]

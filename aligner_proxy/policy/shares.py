@@ -37,7 +37,7 @@ Shares = tuple[tuple[str, int], ...]
 
 
 def _parse_choice(value: object) -> object:
-    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name."""
+    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name. Raises `ValueError`."""
     if isinstance(value, str):
         return _check_name(value)
     if isinstance(value, tuple):  # already parsed

@@ -95,7 +95,7 @@ class Eligibility(Stage):
         """The form of a whole answer; None for a growing one, whose form is not known yet."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Stop a whole answer for the first reason that applies.
+        """Stop a whole answer for the first reason that applies; None if there is none.
 
         A growing answer is held here, and stopped where it begins to call a program. `find_early_reason` stops it if
         something other than text arrives, and `check` stops it before an edit goes out.
@@ -112,7 +112,7 @@ class Eligibility(Stage):
 
 
 def _admit_more(answer: AnswerSoFar) -> Stop | Hold | None:
-    """Stop a growing answer that has begun to call a program, and hold one that may be structured."""
+    """Stop a growing answer that has begun to call a program; hold one that may be structured; None for any other."""
     if answer.exchange.tool_calls and not is_judged(SkipReason.TOOL_CALLS, answer.policy):
         return Stop(Status.SKIPPED, SkipReason.TOOL_CALLS.value)
     return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
@@ -218,6 +218,7 @@ def _find_reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Itera
 
 
 def _has_text(exchange: Exchange) -> bool:
+    """Whether the answer has more than white space."""
     return exchange.answer is not None and bool(exchange.answer.strip())
 
 
