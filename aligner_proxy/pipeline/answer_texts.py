@@ -53,7 +53,7 @@ class AnswerTexts:
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
         """The final outcome of a text, once all texts wait and are decided together.
 
-        `outcome` is what follows from the text alone, and what it keeps if some other text makes sense.
+        `outcome` is what follows from the text alone; it stays so if something of the whole answer remains.
         """
         self._waiting[exchange.index] = (exchange, outcome)
         self.note_change()
@@ -139,7 +139,7 @@ class GrowingTexts(AnswerTexts):
     ) -> None:
         super().__init__(refusal_text, 0)
         self._texts = texts
-        """All texts received so far, by index; those before one that waits may be done."""
+        """All texts received so far, by index."""
         self._facts = facts
         self._has_ended = False
         """Whether the stream has ended, so that no further text comes."""

@@ -38,7 +38,7 @@ class ResumableSession:
         """All text fed so far, which a new session needs after a lost one."""
         self._has_ended = False
         self._session: Session | None = None
-        """The open session; None before `begin`, and once it is closed or lost."""
+        """The open session, which may be lost (`_failure`); None before `begin` and once it is closed."""
         self._failure: CorrectionError | None = None
         """The error that the session raised; the next question raises it, or opens a new session."""
         self._past_judge_use: JudgeUse | None = None
@@ -79,7 +79,7 @@ class ResumableSession:
     async def wait_for_verdicts(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
         """All verdicts, once there are more than `known_count`; None if this engine gives none before the end.
 
-        With `again`, a lost session is reopened. Otherwise it raises one of the `LOST` errors.
+        With `again`, reopens a lost session. Otherwise raises one of the `LOST` errors.
         """
         return await self._ask(lambda session: session.wait_for_verdicts(known_count), again)
 
