@@ -84,10 +84,12 @@ class SteadyClock:
     ) -> None:
         self._name = name
         self._gap_s = gap_s
+        """Longest time between two processes that is no jump, if the machine was started in between."""
         self._believed_after_s = believed_after_s
         self._read = read
         self._lock = threading.Lock()
         self._last = last or read()
+        """The latest reading, with which the next one is compared."""
         self._update_metric()
 
     def read_time(self) -> float:
@@ -138,4 +140,5 @@ class SteadyClock:
             log.warning("clock (%s): the machine's clock is used again", self._name)
 
     def _update_metric(self) -> None:
+        """Export by how many seconds the machine's clock is corrected."""
         CLOCK_JUMP.labels(self._name).set(abs(self._last.offset))

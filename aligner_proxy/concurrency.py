@@ -62,7 +62,7 @@ def is_being_cancelled() -> bool:
 
 
 async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
-    """Run `work` in a thread if it processes enough characters to stall the loop, else directly."""
+    """The result of `work`, run in a thread if it processes enough characters to stall the loop, else directly."""
     return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
 
 
@@ -92,10 +92,13 @@ class _Turns:
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
+        """One future for each waiting task, first come first; its result gives the turn."""
         self._is_due = False
+        """Whether `_give_turn` is scheduled for the next round of the loop."""
         self.holder = 0
         """Id of the task that has the turn; a reference to the task would keep it alive."""
         self.began = 0.0
+        """When its turn began (`time.perf_counter()`)."""
 
     async def wait_for_turn(self) -> None:
         """Wait for the caller's turn."""
@@ -120,6 +123,7 @@ class _Turns:
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+"""The queue of each event loop."""
 
 
 async def join_chunks(chunks: AsyncIterator[bytes], limit: int, error: Exception) -> bytes:
@@ -133,7 +137,7 @@ async def join_chunks(chunks: AsyncIterator[bytes], limit: int, error: Exception
 
 
 class ErrorTranslation:
-    """Context manager that converts errors of the given kinds with `convert`.
+    """Context manager that raises `convert(error)` in place of an error of the given kinds.
 
     This is a class and not a generator with `contextmanager` to avoid a reference cycle. From Python 3.12 on, a
     generator that raises a new error keeps a reference to its caller's frame. That frame holds the first error, whose
@@ -197,8 +201,11 @@ class _Watch:
 
     def __init__(self, wait_gone: Callable[[], Awaitable[None]]) -> None:
         self._wait_gone = wait_gone
+        """Returns when the client has left."""
         self._is_gone = False
+        """Whether the client has left, so that a cancellation is our own."""
         self._has_begun = False
+        """Whether the watching task has run at all."""
 
     async def __aenter__(self) -> None:
         work = asyncio.current_task()
@@ -208,7 +215,8 @@ class _Watch:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         try:
-            # If a request to cancel remains, it is our caller's, and the work must end as cancelled.
+            # `uncancel` takes back our own request to cancel. If another remains, it is our caller's, and the work must
+            # end as cancelled.
             if isinstance(error, asyncio.CancelledError) and self._is_gone and self._work.uncancel() == 0:
                 raise ClientGone("the client left") from None
         finally:
@@ -252,6 +260,7 @@ class _Client:
         self._receive = receive
         self._send = send
         self._answered = False
+        """Whether the whole answer was sent."""
 
     async def send(self, message: Message) -> None:
         """Send a message and remember whether it ends the answer."""

@@ -59,15 +59,18 @@ class ConnectionLimits:
 
 @dataclass(slots=True)
 class _ServerConnections:
-    """The connections of one server that wait for their clients, longest wait first."""
+    """The connections of one server that wait for their clients."""
 
     connections: dict[BoundedProtocol, None] = field(default_factory=dict)
+    """An ordered set: the connection that has waited longest comes first."""
     draining: bool = False
+    """Whether the server is stopping."""
     logged_at: float = -math.inf
     """When reaching the connection limit was last logged."""
 
 
 _servers: WeakKeyDictionary[ServerState, _ServerConnections] = WeakKeyDictionary()
+"""The waiting connections of each server in this process, by uvicorn's state of the server."""
 
 
 def uvicorn_settings(limits: ConnectionLimits) -> dict[str, Any]:
@@ -100,12 +103,18 @@ class BoundedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self.limits = limits
         self.app = _BoundedExchange(self.app, self)
+        """The application that uvicorn calls, with its request bodies limited."""
         self._server = _servers.setdefault(server_state, _ServerConnections())
         self._pending = _PendingInput.NOTHING
+        """What the client is expected to send next, as of the latest `_update_clock`."""
         self._since = 0.0
+        """When the client's time to send began, by the loop's clock."""
         self._body_bytes = 0
+        """Bytes received of the present body."""
         self._clock: asyncio.TimerHandle | None = None
+        """Closes the connection if the client does not send in time; None while nothing is expected."""
         self._unread: asyncio.TimerHandle | None = None
+        """Closes the connection if the client does not read; None while it reads."""
 
     @property
     def draining(self) -> bool:
@@ -284,7 +293,9 @@ class _BoundedRequest:
         self._send = send
         self._bytes_left = limit
         self._has_started = False
+        """Whether the response has begun, so that its status can no longer become 413."""
         self._is_refused = False
+        """Whether 413 was sent, or the connection closed, because the body is too long."""
 
     async def receive(self) -> Message:
         """The next message; once the body is too long, the application is told that the client disconnected."""

@@ -41,6 +41,7 @@ def require_extra(extra: str, user: str, packages: Sequence[str] | None = None) 
 
 
 def _is_installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it."""
     try:
         return importlib.util.find_spec(package) is not None
     except ValueError:  # a module that was put into sys.modules by hand has no spec

@@ -28,7 +28,9 @@ class Template:
 
     name: str
     better: str
+    """The prompt that asks for a better answer, with the fields {aspects}, {question} and {answer}."""
     equal: str | None
+    """The prompt that asks for an equally good answer; None if the family has none."""
     marks: tuple[str, ...]
     """Field names that, in a text from outside, could open or close a field."""
     dialogue: bool = False
@@ -125,12 +127,15 @@ class Prompt:
 
     text: str
     start: int
+    """Index in `text` where the answer begins."""
     end: int
+    """Index in `text` behind the answer."""
     original: str
     """The answer, undisguised."""
     objectives: tuple[tuple[int, int], ...] = ()
     """(start, exclusive end) of each objective in the text; empty for a template without objectives."""
     undisguised: UndisguisedText = SAME
+    """Maps offsets in the answer as it came to offsets in `original`."""
     question: int = 0
     """Index where the conversation begins; the text before it is template and objectives."""
 
@@ -180,7 +185,7 @@ def neutralise_marks(text: str) -> str:
 
 
 def undisguise_for_prompt(text: str) -> str:
-    """A part of an answer as a prompt would show it."""
+    """A part of an answer as a prompt would show it: undisguised, and with field marks replaced."""
     return neutralise_marks(undisguise(text).text)
 
 
@@ -189,7 +194,8 @@ def render(
 ) -> Prompt:
     """Fill a template; `objectives` are whole texts ("Name: description") in order.
 
-    An answer that is already undisguised, such as a part of a longer one, is not undisguised again.
+    An answer that is already undisguised, such as a part of a longer one, is not undisguised again. Raises
+    `ConfigError` if `equal` is asked of a template without that form.
     """
     form = family.equal if equal else family.better
     if form is None:

@@ -425,6 +425,7 @@ class FailurePolicy:
     unjudged: OnError = OnError.PASSTHROUGH
 
     def reaction_to(self, kind: FailureClass) -> OnError:
+        """The reaction to a failure of this class while retries are left."""
         action: OnError = getattr(self, kind.value)
         return action
 
@@ -453,6 +454,7 @@ class SkipPolicy:
     language: OnSkip = OnSkip.PASSTHROUGH
 
     def reaction_to(self, reason: str | None) -> OnSkip:
+        """The reaction to this reason; `PASSTHROUGH` for None, and for reasons without a field."""
         action: OnSkip = getattr(self, str(reason), OnSkip.PASSTHROUGH)
         return action
 
@@ -589,10 +591,12 @@ class Policy:
         return replace(self, judge=NO_JUDGE, objectives=objectives) if self.judges else self
 
     def side_treatment(self, kind: SideKind) -> SideTreatment:
+        """What is done with text of this kind beside an answer."""
         treatment: SideTreatment = getattr(self, kind.value)
         return treatment
 
     def incoming_treatment(self, kind: IncomingKind) -> IncomingTreatment:
+        """What is done with text of this kind in a request."""
         treatment: IncomingTreatment = getattr(self, kind.value)
         return treatment
 
@@ -643,6 +647,7 @@ class Policy:
         return tuple(text for _, requirement in self.requirements for text in requirement.source_texts)
 
     def without_requirements(self) -> Policy:
+        """This policy without the requirements of plugins, so that only its objectives are checked."""
         others = tuple(pair for pair in self.extensions if not isinstance(pair[1], Requirement))
         return replace(self, extensions=others)
 
@@ -679,6 +684,7 @@ def is_first_half(letter: str) -> bool:
 
 
 def _join_pair(pair: re.Match[str]) -> str:
+    """The one letter that both halves of a surrogate pair encode."""
     return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
@@ -696,8 +702,11 @@ class Exchange:
 
     call_id: str
     index: int
+    """Number of the choice or text part in its response."""
     turns: tuple[Turn, ...]
+    """The conversation before the answer."""
     answer: str | None
+    """None if the response has no text here."""
     finish_reason: str | None = "stop"
     tool_calls: bool = False
     """The answer calls tools, in fields of the response or, where that matters, in its text."""
@@ -708,8 +717,11 @@ class Exchange:
     constrained: bool = False
     """The answer follows a grammar that cannot be checked here, so its JSON is never edited."""
     refusal: bool = False
+    """The response says, apart from its text, that the model declined."""
     non_text: bool = False
+    """The answer has parts that are not text, such as images."""
     logprobs: bool = False
+    """The response has probabilities of tokens, which an edit would make wrong."""
     annotations: bool = False
     """Citations refer to the text by offset or quotation; an edit would break them."""
     inconsistent: bool = False
@@ -742,9 +754,13 @@ class DecodeCounts:
     """Token counts of speculative decoding; `forwards` counts passes through the model."""
 
     drafted: int = 0
+    """Tokens proposed by drafts."""
     accepted: int = 0
+    """Drafted tokens that the model would have written, too."""
     recovered: int = 0
+    """Tokens that the model wrote in place of the first rejected one of a draft."""
     bonus: int = 0
+    """Tokens that the model wrote after a draft that was accepted completely."""
     forwards: int = 0
 
     def __add__(self, other: DecodeCounts) -> DecodeCounts:
@@ -864,8 +880,10 @@ class Outcome:
     policy: Policy
     index: int = 0
     cache_hit: bool | None = None
+    """None if the cache was not used."""
     correction: Correction | None = None
     ms: float = 0.0
+    """Milliseconds that the correction added to the response."""
     edited: str | None = None
     """Text that passed the gate, not delivered in shadow mode; None if nothing was judged."""
     edits: int = 0
@@ -916,6 +934,7 @@ class Outcome:
 
     @property
     def flagged_count(self) -> int:
+        """Number of flagged segments."""
         return sum(segment.flagged for segment in self.segments)
 
     def objective_of(self, segment: SegmentScore) -> str | None:

@@ -75,6 +75,7 @@ class _Replaced:
     segments: Sequence[Segment]
     passages: Sequence[Passage]
     texts: Mapping[int, str]
+    """The replacement of each passage, by segment index; empty if the passage is removed."""
 
     @property
     def pieces(self) -> list[tuple[str, str]]:
@@ -135,7 +136,7 @@ class ChatWriter:
     async def _write_replacements(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> tuple[_Replaced, EditorUse]:
-        """Ask the editor in one call to replace all flagged segments: the texts, cut to length, and the cost."""
+        """Ask the editor in one call to replace all flagged segments; return (replacements cut to length, cost)."""
         marked = editor_prompt.passages(segments, scores, request.objectives)
         messages = editor_prompt.messages(request.turns, segments, marked)
         question = Question(messages, editor_prompt.tokens_for(marked), editor_prompt.REPLY_SCHEMA)
@@ -147,7 +148,7 @@ class ChatWriter:
         return _Replaced(segments, marked, texts), use
 
     async def answer_anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
-        """Ask for a new answer to the conversation; empty text if that is flagged, too, or if there is none."""
+        """A new answer to the conversation, as a correction; its text is empty if the answer is flagged or missing."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
         async with enforce_deadline(request.deadline_s):
@@ -163,7 +164,7 @@ class ChatWriter:
     async def _ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], until: float
     ) -> tuple[_Read, EditorUse]:
-        """Ask the group within the editor's share of the time left; even if none is left, the deadline is positive."""
+        """Ask the group within the editor's share of the time left; return (what `read` makes of the reply, cost)."""
         seconds = max(0.001, (until - time.monotonic()) * EDITING_SHARE)
         return await self._editor.ask(request, question, read, self._payer, seconds)
 
@@ -217,7 +218,10 @@ def _whole_text(reply: Reply) -> str:
 async def _keep_clean(
     request: AlignRequest, scorer: Engine, replaced: _Replaced, until: float, before: str = ""
 ) -> tuple[_Replaced, list[Correction]]:
-    """Drop what is flagged again in replacements, read in context after `before`; also return what judging cost."""
+    """Judge the replacements in the answer, after `before`; return (those not flagged, the correction of the judging).
+
+    Raises `CorrectionError` if the scorer fails.
+    """
     if not any(replaced.texts.values()):
         return replaced, []
     candidate = before + structure.join(replaced.pieces)
@@ -256,9 +260,9 @@ def _list_banned_texts(
 def _drop_flagged_sentences(
     text: str, passage: Passage, segments: Sequence[Segment], flagged: Sequence[Segment], place: tuple[int, int]
 ) -> str:
-    """A replacement without its flagged sentences; if any is flagged, empty where these cannot be dropped alone.
+    """A replacement without its flagged sentences; empty if these cannot be dropped alone.
 
-    `place` is where the replacement stands in the text of `segments`, of which `flagged` are flagged.
+    `place` is the range (start, end) of the replacement in the text of `segments`, of which `flagged` are flagged.
     """
     start, end = place
     # segments that overlap the replacement, even if they reach beyond it
@@ -273,7 +277,7 @@ def _drop_flagged_sentences(
 
 
 def _fewer(before: _Replaced, after: _Replaced) -> int:
-    """How many replacements lost text because it was flagged again."""
+    """How many replacements lost text between `before` and `after`, because it was flagged again."""
     return sum(text != after.texts[at] for at, text in before.texts.items())
 
 

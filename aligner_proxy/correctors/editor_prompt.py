@@ -123,6 +123,7 @@ def passages(segments: Sequence[Segment], scores: Sequence[SegmentScore], object
 
 
 def _passage(number: int, at: int, text: str, score: SegmentScore, objectives: Sequence[str]) -> Passage:
+    """The passage for the flagged segment at index `at`, with the objectives that it may violate."""
     has_objective = score.objective is not None and 0 <= score.objective < len(objectives)
     # if the detector names no objective, the passage may violate any of them
     against = (objectives[score.objective],) if has_objective and score.objective is not None else tuple(objectives)
@@ -142,11 +143,13 @@ class Material:
 
     def __init__(self, turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> None:
         self.mark = _free_mark(segment.text for segment in segments)
+        """Name of the tags around passages: "passage" gives `<passage-1>`."""
         self._turns = turns
         self._segments = segments
         self._marked = marked
 
     def as_json(self) -> dict[str, Any]:
+        """The material as one JSON object, in which nothing from outside can be taken for an instruction."""
         return {
             "conversation": [{"role": turn.role, "text": turn.content} for turn in last_turns(self._turns)],
             "answer": _mark_passages(self._segments, self._marked, self.mark),
@@ -160,6 +163,7 @@ class Material:
 
 
 def messages(turns: Sequence[Turn], segments: Sequence[Segment], marked: Sequence[Passage]) -> list[dict[str, str]]:
+    """The messages that ask an editor to replace these passages."""
     material = Material(turns, segments, marked)
     return [
         {"role": "system", "content": INSTRUCTION.format(mark=material.mark)},
@@ -214,7 +218,7 @@ def _mark_passages(segments: Sequence[Segment], marked: Sequence[Passage], mark:
     by_place = {passage.at: passage for passage in marked}
     near = _find_near_segments(segments, by_place)
     pieces: list[str] = []
-    for before, at in pairwise([-1, *sorted(near)]):
+    for before, at in pairwise([-1, *sorted(near)]):  # -1, so that a left-out beginning counts as a hole, too
         if at != before + 1:
             pieces.append(f"{_LEFT_OUT}\n")
         segment = segments[at]
@@ -248,7 +252,7 @@ def _find_near_segments(segments: Sequence[Segment], marked: Mapping[int, Passag
 
 
 def _distance(segment: Segment, start: int, end: int) -> int:
-    """Number of characters from the far end of a segment to a passage that lies from `start` to `end`."""
+    """Number of characters from the far end of a segment to a passage from `start` to `end`."""
     return max(start - segment.start, segment.end - end)
 
 

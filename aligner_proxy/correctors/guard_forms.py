@@ -50,6 +50,7 @@ def name_of(objective: str) -> str:
 
 
 def _normalise(name: str) -> str:
+    """The words of a name in lower case, without signs: "Non-Violent Crimes" gives "non violent crimes"."""
     return " ".join(re.findall(r"[a-z0-9]+", name.casefold()))
 
 
@@ -62,7 +63,7 @@ class Guard(ABC):
 
     @abstractmethod
     def violates(self, reply: str, objective: str) -> bool:
-        """Whether a reply says that the text violates the objective; raises `InvalidOutput`."""
+        """Whether a reply says that the text violates the objective; raises `InvalidOutput` for any other form."""
 
     def knows(self, objective: str) -> bool:
         """Whether the guard can be asked about an objective; True for guards that take any policy text."""
@@ -110,6 +111,7 @@ class LlamaGuard(CategoryGuard):
     )  # fmt: skip
 
     def violates(self, reply: str, objective: str) -> bool:
+        """Read the reply, for example "unsafe" and "S1,S10" on the next line."""
         lines = reply.split()
         if lines == ["safe"]:
             return False
@@ -134,6 +136,7 @@ class Qwen3Guard(CategoryGuard):
     )
 
     def violates(self, reply: str, objective: str) -> bool:
+        """Read the reply, for example "Safety: Unsafe" and "Categories: Violent" on the next line."""
         match = self._REPLY.fullmatch(reply.strip())
         categories = [name.strip() for name in match["categories"].split(",")] if match else []
         if match is None or not {*categories} <= {*self.categories, "None"}:
@@ -160,6 +163,7 @@ class GraniteGuardian(Guard):
         return [*turns, {"role": "user", "content": block}]
 
     def violates(self, reply: str, objective: str) -> bool:
+        """Read the reply, for example "<score>yes</score>", after the thoughts."""
         score = re.fullmatch(r"\s*<score>\s*(yes|no)\s*</score>\s*", _drop_thought(reply), re.IGNORECASE)
         if score is None:
             raise InvalidOutput("the guard replied without a score")
@@ -182,6 +186,7 @@ class ShieldGemma(Guard):
         return [{"role": "user", "content": prompt}]
 
     def violates(self, reply: str, objective: str) -> bool:
+        """Read the first word of the reply; the reasons behind it do not matter."""
         first = re.match(r"\s*(Yes|No)(?:[.,:;]|\s*\n|\s*$)", reply)
         if first is None:
             raise InvalidOutput("the guard replied neither Yes nor No")
@@ -203,6 +208,7 @@ class GptOssSafeguard(Guard):
         return [{"role": "system", "content": policy}, {"role": "user", "content": content}]
 
     def violates(self, reply: str, objective: str) -> bool:
+        """Read the reply, for example {"violation": 1}."""
         parsed = parse_reply(reply)
         violation = parsed.get("violation") if isinstance(parsed, dict) else None
         if type(violation) is not int or violation not in (0, 1):
@@ -245,8 +251,9 @@ class TokenGuard(Qwen3Guard):
     """Qwen3Guard-Stream, which names no category in a reply but one for each token: those that its config names."""
 
     def __init__(self, categories: Sequence[str]) -> None:
-        # an instance of its own, because which categories there are depends on the model
+        # not a class attribute as in other guards, because the model's own configuration names its categories
         self.names = frozenset(map(_normalise, categories))
+        """Names of the model's categories, as `_normalise` compares them."""
 
     def knows(self, objective: str) -> bool:
         """Whether the objective is harmlessness, or has the name of a category of the model."""

@@ -25,8 +25,10 @@ class IncrementalSession(UnjudgedSession):
         super().__init__()
         self._revise = revise
         self._whole = whole
+        """Corrects whole answers, for a caller that does not release by sentences."""
         self._request = request
         self._revised: list[Correction] = []
+        """The revision of each of the first segments."""
         self._segments += self._splitter.feed(request.answer)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
@@ -38,6 +40,7 @@ class IncrementalSession(UnjudgedSession):
         return self._verdicts()
 
     async def replace(self, span: Span) -> Correction:
+        """The revisions of the segments in a span, joined to one correction."""
         revised = self._revised[span.first : span.stop]
         segments = self._segments[span.first : span.stop]
         text = join([(part.text, segment.gap) for part, segment in zip(revised, segments, strict=True)])
@@ -46,6 +49,7 @@ class IncrementalSession(UnjudgedSession):
         return Correction(text, counts=counts, aligner=revised[-1].aligner)
 
     async def finish(self, request: AlignRequest) -> Correction:
+        """The correction of the whole answer; the revisions made so far are not used."""
         return await self._whole.align(request)
 
     async def _revise_next(self) -> None:
@@ -58,5 +62,6 @@ class IncrementalSession(UnjudgedSession):
         self._revised.append(revision)
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
+        """A verdict without score on each revised segment, flagged if the revision changes it."""
         pairs = zip(self._segments, self._revised, strict=False)
         return tuple(SegmentScore(segment.text, None, part.text != segment.text) for segment, part in pairs)

@@ -84,8 +84,11 @@ class Judges:
             JudgeKind.DECISIONS: ModelGroups(open_decisions, accounts, role="judge"),
             JudgeKind.TOKENS: ModelGroups(open_classifier or open_chat, accounts, role="judge"),
         }
+        """The model groups that are asked, by kind of judge."""
         self._recent: LRUCache[str, bool] = LRUCache(KNOWN_VERDICTS)
+        """Whether a segment violates its objectives, by a hash of all that the verdict depends on."""
         self._classifiers: dict[str, ClassifierInfo] = {}
+        """Descriptions of the engine's token classifiers, by name; filled when a request first asks the engine."""
         self.replies: LRUCache[str, str] = LRUCache(KNOWN_REPLIES)
         """Replies to questions of stages, by a hash of all that they depend on."""
 
@@ -99,6 +102,7 @@ class Judges:
         return RequestJudges(judges.get(policy.judge), own, self._classifiers)
 
     def open_judge(self, judge: Judge, policy: Policy) -> RequestJudge:
+        """This judge for one request, charged to the policy's payer."""
         group = self._groups[judge.kind].group(judge.group)
         retries = policy.on_error.reaction_to(FailureClass.JUDGE) is OnError.RETRY
         blocks = policy.final_action(FailureClass.JUDGE) is OnError.BLOCK
@@ -113,21 +117,25 @@ class JudgeOpinion:
     """A judge's verdicts by segment index; `failed` says that some are missing because the judge failed."""
 
     violates: Mapping[int, bool]
+    """Whether a segment violates its objectives."""
     calls: EditorUse
+    """What asking cost."""
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RequestJudges:
-    """The judges of one request: the policy's, and those of objectives, by their texts; None for the head alone."""
+    """The judges of one request."""
 
     usual: RequestJudge | None
+    """The policy's judge, for objectives that name none; None if only the detector head judges those."""
     own: Mapping[str, RequestJudge | None]
+    """The judge that an objective names, by the objective's text; None if the objective wants the head alone."""
     classifiers: dict[str, ClassifierInfo] = field(default_factory=dict)
     """The token classifiers of the engine, as far as it was asked for them."""
 
     def note_engine(self, about: AlignerInfo) -> None:
-        """Remember which token classifiers the engine has, on which depends about what they are asked."""
+        """Remember which token classifiers the engine has; their categories decide what they can be asked about."""
         self.classifiers.update(about.judges)
 
     @property
@@ -137,7 +145,7 @@ class RequestJudges:
         return all(judge is None or judge.classifier is None or judge.classifier.about for judge in judges)
 
     def settings(self) -> list[Any]:
-        """Everything that determines their verdicts, for cache keys."""
+        """Everything that determines the verdicts of all judges, for cache keys."""
         judges = [("", self.usual), *sorted(self.own.items())]
         return [[text, judge.settings() if judge else None] for text, judge in judges]
 
@@ -149,9 +157,10 @@ class RequestJudges:
     def find_doubtful(
         self, request: AlignRequest, scores: Sequence[SegmentScore], first: int = 0, *, is_whole: bool = False
     ) -> dict[int, int | None]:
-        """What judges are asked about, from segment `first` on: segment index -> index of the objective.
+        """The segments that judges are asked about, from `first` on: segment index -> index of the objective.
 
-        Of a whole answer that is in doubt by its `answer_band` also the highest third of segments, wherever they stand.
+        In a whole answer whose own score is within `answer_band` of the threshold, also the third of the segments with
+        the highest scores.
         """
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
@@ -167,7 +176,7 @@ class RequestJudges:
         return doubtful
 
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
-        """The judge of the objective at this index; if the index is unknown, the policy's, or else the first."""
+        """The judge of the objective at this index, or None; for an unknown index the policy's, or else any judge."""
         if objective is None or not 0 <= objective < len(request.objectives):
             return self.usual or next(filter(None, self.own.values()), None)
         return self.own.get(request.objectives[objective], self.usual)
@@ -175,7 +184,10 @@ class RequestJudges:
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
     ) -> JudgeOpinion:
-        """The opinions of all judges, each on the segments of its objectives, as `RequestJudge` gives it."""
+        """One opinion from those of all judges, each asked about the segments of its objectives.
+
+        Raises `JudgeFailed` as `RequestJudge.give_opinion` does.
+        """
         shares: dict[int, tuple[RequestJudge, dict[int, int | None]]] = {}
         for at, objective in doubtful.items():
             if judge := self.judge_of(request, objective):
@@ -197,9 +209,12 @@ class RequestJudge:
     judge: Judge
     group: ModelGroup
     recent: LRUCache[str, bool]
+    """Verdicts that this worker keeps for all requests, by `_verdict_key`."""
     payer: Payer
     retries: bool = False
+    """Whether the judge is asked once more after a failure."""
     blocks: bool = False
+    """Whether the policy blocks the answer if the judge fails; otherwise the head's verdicts count."""
     classifier: RequestClassifier | None = None
     """Set for a token classifier."""
 
@@ -247,9 +262,9 @@ class RequestJudge:
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
     ) -> JudgeOpinion:
-        """Whether segments violate their objectives; `doubtful` is segment index -> index of the objective.
+        """Whether each doubtful segment violates its objective; `doubtful` is segment index -> index of the objective.
 
-        If the judge fails, the opinion lacks verdicts; raises `JudgeFailed` if the policy blocks then.
+        If the judge fails, the opinion lacks verdicts, or raises `JudgeFailed` if the policy blocks then.
         """
         objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
         identity = self.identity()
@@ -276,9 +291,10 @@ class RequestJudge:
     async def ask_with_retries(
         self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], until: float
     ) -> tuple[_Read | None, EditorUse]:
-        """What `ask` reads within the judge's share of the time left, and the cost; None if the judge fails.
+        """(result of `ask`, cost), within the judge's share of the time left; the result is None if the judge fails.
 
-        It is asked once more if the policy says so. Raises `JudgeFailed` if the policy blocks then.
+        `ask` gets the seconds it may take, and is called once more if the policy retries. Raises `JudgeFailed` if the
+        policy blocks answers whose judge failed.
         """
         seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
         try:
@@ -300,7 +316,7 @@ class RequestJudge:
     async def _ask_at_once(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask a chat or decision model about all passages in one call."""
+        """Ask a chat or decision model about all passages in one call; return (verdicts by segment index, cost)."""
         by_questions = self.judge.kind is JudgeKind.DECISIONS
         form = judge_prompt.decision_questions(marked) if by_questions else judge_prompt.REPLY_SCHEMA
         messages = judge_prompt.messages(request.turns, segments, marked)
@@ -312,7 +328,10 @@ class RequestJudge:
     async def _ask_classifier(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask a token classifier about all passages in one call; it reads nothing behind the last one."""
+        """Ask a token classifier about all passages in one call; return (verdicts by segment index, cost).
+
+        The classifier reads nothing behind the last passage.
+        """
         assert self.classifier is not None
         beginning = segments[: marked[-1].at + 1]
         question = ask_labels(request, self.classifier.context, beginning)
@@ -322,7 +341,7 @@ class RequestJudge:
     async def _ask_guard(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask a guard model about each passage, some at a time."""
+        """Ask a guard model about each passage, `GUARD_CALLS` at a time; return (verdicts by segment index, cost)."""
         verdicts: dict[int, bool] = {}
         total = EditorUse()
         until = time.monotonic() + seconds
@@ -339,7 +358,7 @@ class RequestJudge:
         return verdicts, total
 
     async def _ask_guard_once(self, request: AlignRequest, passage: Passage, seconds: float) -> tuple[bool, EditorUse]:
-        """Ask a guard model about one passage and the first of its objectives that it knows."""
+        """Ask whether one passage violates the first of its objectives that the guard knows; return (verdict, cost)."""
         assert self.judge.form is not None
         guard = GUARDS[self.judge.form]
         objective = next(text for text in passage.against if guard.knows(text))
@@ -351,6 +370,7 @@ class RequestJudge:
 
 
 def _has_words(score: SegmentScore) -> bool:
+    """Whether a segment has a letter or digit, and not only signs, so that there is something to judge."""
     return any(letter.isalnum() for letter in score.text)
 
 
@@ -381,6 +401,7 @@ def _verdict_key(
 
 
 def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    """Yield the items in groups of `size`; the last may be smaller."""
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
@@ -392,7 +413,7 @@ def _list_objectives(request: AlignRequest, objective: int | None) -> tuple[str,
 
 
 def use_of(opinion: JudgeOpinion, scores: Sequence[SegmentScore], segments: int) -> JudgeUse:
-    """The use of a judge that was asked about so many `segments`, given the head's scores of all of them."""
+    """The use of a judge that was asked about this number of `segments`; `scores` are the head's, of all segments."""
     flagged = sum(violates and not scores[at].flagged for at, violates in opinion.violates.items())
     cleared = sum(not violates and scores[at].flagged for at, violates in opinion.violates.items())
     return JudgeUse(segments, flagged, cleared, opinion.calls)

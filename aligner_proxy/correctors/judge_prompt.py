@@ -86,18 +86,18 @@ def tokens_for(questions: Sized) -> int:
 
 
 def verdicts(reply: str, marked: Sequence[Passage]) -> dict[int, bool]:
-    """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for any other reply."""
+    """Whether each passage violates its objectives, by segment index; raises `InvalidOutput` for an unusable reply."""
     by_number = verdicts_by_number(reply, {passage.number for passage in marked})
     return {passage.at: by_number[passage.number] for passage in marked}
 
 
 def verdicts_by_number(reply: str, numbers: Set[int]) -> dict[int, bool]:
-    """The verdict by each of these numbers; raises `InvalidOutput` for any other reply."""
+    """Whether the passage of each number violates its objectives; raises `InvalidOutput` for an unusable reply."""
     return {number: _read_verdict(entry) for number, entry in read_entries(reply, numbers).items()}
 
 
 def read_entries(reply: str, numbers: Set[int]) -> dict[int, Mapping[str, Any]]:
-    """The entry of a reply by each of these numbers; raises `InvalidOutput` if some are missing, double or others."""
+    """The reply's entry for each of these numbers; raises `InvalidOutput` unless each has one and no other has."""
     parsed = parse_reply(reply)
     entries = parsed.get("verdicts") if isinstance(parsed, Mapping) else None
     if not isinstance(entries, list):

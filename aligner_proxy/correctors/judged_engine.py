@@ -1,4 +1,4 @@
-"""Engine with a judge: the verdicts are the head's, with the judge's put over them; edits are the inner engine's.
+"""Engine with a judge: the judge's verdicts replace those of the detector head; the inner engine makes the edits.
 
 Where the judge changes no verdict, the inner engine corrects as without a judge. Where it does, each flagged run is
 replaced in a session of the inner engine: by the local aligner or, if the policy names one, by the editor. If the
@@ -41,10 +41,11 @@ class JudgedScores:
 
     scores: tuple[SegmentScore, ...]
     use: JudgeUse | None
+    """What the judge was asked; None if nothing was doubtful."""
     is_changed: bool
     """Whether a verdict differs from the head's."""
     by_judge: frozenset[int] = frozenset()
-    """Segments that the judge flagged."""
+    """Numbers of the segments that the judge flagged and the head had not."""
 
 
 class JudgedEngine(ForwardingEngine):
@@ -67,6 +68,7 @@ class JudgedEngine(ForwardingEngine):
         return about
 
     def _with_judge(self, about: AlignerInfo) -> AlignerInfo:
+        """The description with a hash of engine and judges; raises `EngineFault` without a detector head."""
         if not about.has_head:
             raise EngineFault(f"{about.model} has no detector head, so there is no doubt that a judge could resolve")
         return replace(about, content_hash=digest({"engine": about.content_hash, "judges": self.judge.settings()}))
@@ -86,7 +88,7 @@ class JudgedEngine(ForwardingEngine):
             return await self.finish(request, done, review)
 
     async def _edit(self, request: AlignRequest, scored: Correction, review: JudgedScores, until: float) -> Correction:
-        """The correction of an answer whose verdicts are known."""
+        """The correction of an answer by the verdicts in `review`; `scored` is the engine's, with its scores."""
         flagged = any(score.flagged for score in review.scores)
         if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
@@ -105,7 +107,7 @@ class JudgedEngine(ForwardingEngine):
             await session.aclose()
 
     async def finish(self, request: AlignRequest, done: Correction, review: JudgedScores) -> Correction:
-        """The correction with the judge's verdicts, its use and the hash of both."""
+        """The correction with the judge's verdicts and use, and with the hash of engine and judges as its aligner."""
         about = (await self.describe()).find_aligner(request.aligner)
         done = replace(done, segments=review.scores).with_judge(review.use)
         # without the hash of both, it is not cached: a judge or an editor failed, and may do better next time
@@ -188,6 +190,7 @@ class JudgedEngine(ForwardingEngine):
         return replace(replacement, text=text if is_clear else "").with_judge(use)
 
     async def read(self, request: AlignRequest) -> Session:
+        """Open a session whose doubtful segments wait for the judge."""
         if not self.judge.knows_engine:
             await self.describe()
         return JudgedSession(self, await self.inner.read(request), request)
@@ -201,19 +204,25 @@ class JudgedSession(ForwardingSession):
         self._engine = engine
         self._request = request
         self._text = request.answer
+        """The answer so far."""
         self._final_scores: tuple[SegmentScore, ...] = ()
-        """The final verdicts, of the first segments."""
+        """The final verdicts on the first segments; a doubtful segment ends them until the judge was asked."""
         self._by_judge: set[int] = set()
+        """Numbers of the segments that the judge flagged and the head had not."""
         self.use: JudgeUse | None = None
-        """Use of the judge so far."""
+        """Use of the judge so far; None if it was not asked."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Take more of the answer; return the verdicts that are final already."""
         self._text += text
         await super().feed(text)
         return self._final_scores
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
-        """Wait for more final verdicts; those before the first doubtful segment do not wait for the judge."""
+        """All final verdicts, once there are more than `known_count`; None if the engine gives none before the end.
+
+        Verdicts before the first doubtful segment do not wait for the judge.
+        """
         scores = await super().wait_for_verdicts(known_count)
         if scores is None:
             return None
@@ -240,6 +249,10 @@ class JudgedSession(ForwardingSession):
         return replace(replacement, judge=None)
 
     async def finish(self, request: AlignRequest) -> Correction:
+        """The correction of the whole answer, by the verdicts given so far and new ones on the rest.
+
+        If the session has read another text, or reads nothing ahead, the answer is corrected without it.
+        """
         engine = self._engine
         until = time.monotonic() + request.deadline_s
         scores = None
@@ -279,7 +292,7 @@ class JudgedSession(ForwardingSession):
         )
 
     async def _judge(self, scores: Sequence[SegmentScore], first: int, until: float) -> JudgedScores:
-        """Ask the judge about the doubtful segments from `first` on, and take note of what it flagged and cost."""
+        """Ask the judge about the doubtful segments from `first` on; note what it flags, and its use."""
         request = self._request.model_copy(update={"answer": self._text})
         segments = locate_segments(self._text, scores)
         review = await self._engine.judge_scores(request, segments, scores, until, first)
@@ -288,6 +301,7 @@ class JudgedSession(ForwardingSession):
         return review
 
     def _add_use(self, use: JudgeUse | None) -> None:
+        """Count a use of the judge; None for no use."""
         if use is not None:
             self.use = self.use + use if self.use else use
 
@@ -312,6 +326,7 @@ def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
             raise EngineFault("the engine judged other segments than these; is it of another version?")
         starts.append(start)
         end = start + len(score.text)
+    # the gap of a segment reaches to the next one; that of the last is empty
     ends = [*starts[1:], end]
     return [
         Segment(start, score.text, answer[start + len(score.text) : stop])

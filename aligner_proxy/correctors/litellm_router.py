@@ -99,6 +99,7 @@ class GroupCompleter:
         self._group = group
         self._router = router
         self._predicts = predicts
+        """Whether the server takes the original answer as a prediction of its output."""
 
     async def describe_model(self) -> ServedModel:
         """The group and its models; raises `EngineFault` when the LiteLLM file has no such group."""
@@ -106,6 +107,7 @@ class GroupCompleter:
         return ServedModel(self._group, {"models": models}, None, f"litellm:{self._group}")
 
     async def complete(self, request: CompletionRequest, deadline_s: float) -> Completion:
+        """The group's completion of a prompt; raises `CorrectionError` subclasses only."""
         self._deployments()
         body = request_body(request, self._group, predicts=self._predicts)
         try:
@@ -119,6 +121,7 @@ class GroupCompleter:
         """Nothing to close: the router belongs to LiteLLM."""
 
     def _current_router(self) -> Router:
+        """LiteLLM's router; raises `NotReady` while LiteLLM has no models."""
         router = self._router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")
@@ -149,8 +152,8 @@ class GroupChat:
     def __init__(self, group: str, router: Routers = proxy_router) -> None:
         self._group = group
         self._router = router
-        # until a server rejects a request because of its form
         self._takes_form = True
+        """Whether replies may be asked for in a format; False once a server has rejected a request because of it."""
 
     def models(self) -> Sequence[str]:
         """The models of its deployments; empty if LiteLLM has no such group."""
@@ -168,7 +171,10 @@ class GroupChat:
         payer: Payer,
         deadline_s: float,
     ) -> Reply:
-        """One reply. If the server rejects `form`, the group is asked without it from then on."""
+        """One reply; raises `CorrectionError` subclasses only, `NotReady` while LiteLLM has no models.
+
+        If the server rejects `form`, the group is asked without a format from then on.
+        """
         router = self._router()
         if router is None:
             raise NotReady("LiteLLM has no models yet")
@@ -211,7 +217,7 @@ class GroupDecisions(GroupChat):
     """
 
     async def _call_router(self, router: Router, call: Mapping[str, Any], form: Mapping[str, Any] | None) -> Any:
-        """The router's response, in the form of a chat's."""
+        """The decision model's answers to `form["questions"]`, as the response of a chat."""
         names = ("model", "timeout", "num_retries", "metadata", *CHARGED)
         body = {name: value for name, value in call.items() if name in names}
         response = await router.adecisions(

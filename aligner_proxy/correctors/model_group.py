@@ -54,6 +54,7 @@ class UnusableReply(InvalidOutput):
     def __init__(self, message: str, reply: Reply) -> None:
         super().__init__(message)
         self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
+        """What the reply cost."""
 
 
 class Chat(Protocol):
@@ -104,10 +105,14 @@ class ModelGroup:
         accounts: Accounts | None = None,
     ) -> None:
         self.group = group
+        """Its name in LiteLLM's file."""
         self._chat = chat
         self._clock = clock
+        """Returns seconds that only grow."""
         self._seats = FairAdmission(SEATS, clock, accounts)
+        """Limits concurrent calls, shared fairly among tenants, and charges them to quotas."""
         self.circuit = Circuit()
+        """The circuit breaker: after failures, refuses calls for a while."""
 
     def identity(self) -> dict[str, Any]:
         """The group and its models, for cache keys."""
@@ -116,13 +121,14 @@ class ModelGroup:
     async def ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
     ) -> tuple[_Read, EditorUse]:
-        """Ask the group and return what `read` makes of the reply, and its cost, charged to the tenant of `request`.
+        """Ask the group; return (what `read` makes of the reply, cost), charged to the tenant of `request`.
 
-        Raises `CorrectionError` subclasses only. Failures, including replies that `read` rejects, count in the circuit
-        breaker.
+        `read` raises `InvalidOutput` for an unusable reply. Raises `CorrectionError` subclasses only. Failures,
+        including replies that `read` rejects, count in the circuit breaker.
         """
 
         async def work() -> Reply:
+            """The reply with its duration; runs once the call has a seat."""
             began = self._clock()
             # `draft` counts from 0; the first draft is the most likely reply
             temperature = DRAFT_TEMPERATURE if request.draft and question.varies else 0.0
@@ -183,6 +189,7 @@ class ModelGroups:
     def __init__(self, open_chat: OpenChat, accounts: OpenAccounts | None = None, *, role: str) -> None:
         self._open = open_chat
         self._accounts = accounts
+        """Opens the accounts of seats and quota that workers share, by name; None if each worker counts alone."""
         self._role = role
         self._groups: LRUCache[str, ModelGroup] = LRUCache(MAX_GROUPS)
 

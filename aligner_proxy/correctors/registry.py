@@ -42,14 +42,19 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
 
 
 class Revising(Admission[Startable]):
-    """Admission control of a corrector that edits sentence by sentence; the pipeline recognises it by this type."""
+    """Admission control of a corrector that edits sentence by sentence.
+
+    The pipeline recognises such correctors by this type, and lets them edit answers that are still being written.
+    """
 
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
+    """The corrector behind admission control: limited seats, shared fairly among tenants."""
     return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
 def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
+    """The corrector that a policies file configures; third-party code gets its own thread."""
     caller = ThreadRunner(plugin.name) if plugin.offer.plugin.third_party else InlineRunner()
     return PluginCorrector(plugin.name, plugin.label, plugin.make(), caller)
 
@@ -60,8 +65,10 @@ class PluginCorrector:
     def __init__(self, name: str, label: str, corrector: Corrector, caller: Runner) -> None:
         self._name = name
         self._label = label
+        """Name, kind, plugin, version and settings, for cache keys."""
         self._corrector = corrector
         self._caller = caller
+        """Runs the plugin's code, in its thread or in the gateway's loop."""
 
     async def start(self) -> AlignerInfo:
         # there is nothing to load
@@ -98,6 +105,7 @@ class PluginCorrector:
 
     @property
     def revises(self) -> bool:
+        """Whether the corrector edits sentence by sentence."""
         return isinstance(self._corrector, SentenceCorrector)
 
     async def read(self, request: AlignRequest) -> Session:
@@ -105,6 +113,7 @@ class PluginCorrector:
         return IncrementalSession(self._revise, self, request) if self.revises else DeferredSession(self)
 
     async def _revise(self, request: AlignRequest, before: str, sentence: str) -> Correction:
+        """The corrector's revision of one sentence, given the delivered text `before` it."""
         corrector = self._corrector
         assert isinstance(corrector, SentenceCorrector)
         return await self._caller.call(lambda: corrector.revise(request, before, sentence))
@@ -113,6 +122,7 @@ class PluginCorrector:
         """Nothing to close: its thread is a daemon."""
 
     def _hash(self, identity: object) -> str:
+        """The content hash of the corrector with this identity, which stands in cache keys."""
         return hashlib.sha256(json.dumps([self._label, str(identity)]).encode()).hexdigest()
 
 
@@ -132,7 +142,10 @@ _ADDED = "this corrector was added to the policies file; restart the gateway to 
 
 
 class Missing:
-    """Stand-in for a corrector that was added to the policies file after the start. Satisfies `Engine`."""
+    """The engine of a corrector that was added to the policies file after the start; it always fails.
+
+    Each method raises `EngineUnavailable`. Satisfies `Engine`.
+    """
 
     async def info(self) -> AlignerInfo:
         raise EngineUnavailable(_ADDED)
@@ -150,3 +163,4 @@ class Missing:
 
 MISSING = Missing()
 Correctors = Mapping[str, Engine]
+"""The engine of each corrector, by the name that policies give in `corrector`."""

@@ -21,18 +21,24 @@ class UnjudgedSession:
     def __init__(self) -> None:
         self._splitter = Splitter()
         self._segments: list[Segment] = []
+        """The segments that are complete, because the next one has begun or the text has ended."""
         self._scores: list[SegmentScore] = []
+        """An unflagged verdict on each of them."""
         self._text_ended = False
         self._more = asyncio.Condition()
+        """Notified when segments are added."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
+        """Take more of the answer; return the verdicts on all complete segments."""
         await self._add_segments(self._splitter.feed(text))
         return self._verdicts()
 
     async def end(self) -> None:
+        """End the text, which completes its last segment."""
         await self._add_segments(self._splitter.end(), text_ended=True)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
+        """All verdicts, once there are more than `known_count` or the text has ended."""
         async with self._more:
             await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
         return self._verdicts()
@@ -52,6 +58,7 @@ class UnjudgedSession:
         raise EngineFault("nothing is to be replaced in an answer without objectives")
 
     async def finish(self, request: AlignRequest) -> Correction:
+        """The answer unchanged."""
         return Correction(request.answer)
 
     async def aclose(self) -> None:

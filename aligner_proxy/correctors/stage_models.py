@@ -32,6 +32,7 @@ class StageEditor:
         self._request = request
         self._payer = payer
         self._until = time.monotonic() + request.deadline_s
+        """Deadline of all questions together (`time.monotonic()`)."""
 
     async def ask(
         self,
@@ -41,7 +42,7 @@ class StageEditor:
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """Ask the editor; return what `read` makes of the reply (None if the call fails; logged), and the cost."""
+        """Ask the editor; return (what `read` makes of the reply, cost). The first is None if the call fails."""
         seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
         try:
             return await self._group.ask(
@@ -67,7 +68,9 @@ class StageJudge:
         self._judge = judge
         self._request = request
         self._replies = replies
+        """Replies that this worker keeps, by a hash of judge, tenant and question."""
         self._until = time.monotonic() + request.deadline_s
+        """Deadline of all questions together (`time.monotonic()`)."""
         self.is_decision_model = judge.judge.kind is JudgeKind.DECISIONS
         self.may_clear = judge.judge.may_clear
 
@@ -79,9 +82,10 @@ class StageJudge:
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """Ask the judge; return what `read` makes of the reply (None if the call fails; logged), and the cost.
+        """Ask the judge; return (what `read` makes of the reply, cost). The first is None if the call fails.
 
-        The reply to an equal question is known. Raises `JudgeFailed` if the call fails and the policy blocks then.
+        An equal question of the same tenant gets the earlier reply, free of cost. Raises `JudgeFailed` if the call
+        fails and the policy blocks then.
         """
         request = self._request
         parts = [self._judge.identity(), request.tenant, [dict(one) for one in messages], form]
@@ -90,6 +94,7 @@ class StageJudge:
             return _read_guarded(read, known_reply), EditorUse()
 
         def keep(reply: Reply) -> _Read:
+            """Read a reply, and keep it for equal questions."""
             result = _read_guarded(read, reply.text)
             # only what could be read is an answer to the question
             self._replies[key] = reply.text

@@ -57,11 +57,13 @@ class EngineClassifier:
 
 @dataclass(frozen=True, slots=True)
 class RequestClassifier:
-    """What one request knows of a token classifier: the texts to which its answer is held, and the descriptions."""
+    """What one request knows of a token classifier."""
 
     context: tuple[str, ...]
+    """Texts that the answer must agree with."""
     name: str
     classifiers: Mapping[str, ClassifierInfo]
+    """Descriptions of the engine's classifiers by name; filled once the engine was asked."""
 
     @property
     def about(self) -> ClassifierInfo | None:
@@ -70,7 +72,7 @@ class RequestClassifier:
 
     @property
     def guard(self) -> CategoryGuard | None:
-        """The guard that it is; None for another classifier."""
+        """The classifier's categories as a guard's; None for a classifier without categories."""
         about = self.about
         return None if about is None or about.categories is None else TokenGuard(about.categories)
 
@@ -95,9 +97,10 @@ def ask_labels(request: AlignRequest, context: Sequence[str], segments: Sequence
 def read_verdicts(
     reply: str, segments: Sequence[Segment], marked: Sequence[Passage], guard: CategoryGuard | None
 ) -> dict[int, bool]:
-    """Whether each passage has a character that is at fault, by segment index; raises `InvalidOutput`.
+    """Whether each passage has a faulty character, by segment index; raises `InvalidOutput` for an unusable reply.
 
-    What a guard finds counts against the first objective of a passage that it knows.
+    With a `guard`, a fault counts only if its category belongs to the first objective of the passage that the guard
+    knows.
     """
     try:
         spans = TokenLabels.model_validate_json(reply).spans

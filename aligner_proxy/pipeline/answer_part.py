@@ -72,30 +72,40 @@ class AnswerPart:
     ) -> None:
         self._pipeline = pipeline
         self._state = PartState(policy, facts, notify, is_part=inner, models=pipeline)
+        """The text received, its verdicts, and what goes out for it."""
         self._texts = texts
+        """All texts of the answer, if there may be others; None if the part decides alone."""
         self._numbers = ListNumbers(numbering or Numbering())
         own_stages = [Held(), self._numbers] if whole else [self._numbers]
         self._stages = pipeline.stages(policy, own=own_stages, grows=True)
         self._session = ResumableSession(pipeline, policy, self._state.exchange)
+        """The engine reads the text in it as it comes, and writes the replacements."""
         self._reading = reading or GrowingReading(policy, pipeline.score)
+        """Reads segments a second time before they go out, if the policy requires that."""
         self._release = SegmentRelease(self._state, self._stages, self._session)
+        """Decides what goes out for judged segments, in order."""
         self._whole: Outcome | None = None
-        """The outcome of a part that was held and corrected as a whole."""
+        """The outcome of a part that was held and corrected as a whole; None for a part released by segments."""
         self._ending: Outcome | None = None
         """The outcome that a stage chose at the end, if only fragments of the answer had gone out by then."""
         self._more = asyncio.Event()
+        """Set when text or the end of the part has come, for the task that decides."""
         self._work: asyncio.Task[None] | None = asyncio.create_task(self._decide())
+        """The task that decides until the part is over; None once the part is closed by `aclose`."""
 
     @property
     def length(self) -> int:
+        """Number of characters of the original received so far."""
         return self._state.cut.length
 
     @property
     def original(self) -> str:
+        """The text received so far, as the upstream wrote it."""
         return self._state.cut.text
 
     @property
     def replacements(self) -> ReplacementMap:
+        """What goes out for the text that is decided."""
         return self._state.delivery
 
     @property
@@ -184,7 +194,7 @@ class AnswerPart:
         return self._stages.report(replace(outcome, text=text, ms=state.ms), answer)
 
     def _build_outcome(self, text: str, answer: AnswerSoFar) -> Outcome:
-        """The outcome of the part if `text` goes out for it and all of it was judged."""
+        """The outcome of a wholly judged part for which `text` goes out."""
         state = self._state
         tally = state.tally
         scores = state.verdicts_up_to(self.length)
@@ -216,7 +226,7 @@ class AnswerPart:
         await self._session.aclose()
 
     async def _begin(self) -> bool:
-        """Open an engine session that reads along; return False if the answer may not be edited."""
+        """Open an engine session that reads along; return False if the part is over, as it may not be edited."""
         if not await self._attempt(self._session.begin()):
             self.check()
         elif not self.done and (about := await self._pipeline.describe_aligner(self._state.policy)):
@@ -224,7 +234,7 @@ class AnswerPart:
         return not self.done
 
     async def _attempt(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """Await `work`; return None after an error, which becomes the reason why the rest goes out unchanged."""
+        """Await `work` and return its result; an error closes the part with the reason of the error, and gives None."""
         try:
             return await work
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
@@ -265,7 +275,7 @@ class AnswerPart:
         return replace(answer, is_one_of_several=True, is_withheld=self._texts.is_withheld)
 
     async def _is_held(self) -> bool:
-        """Whether a stage holds the answer. Closes the part if a stage stops it."""
+        """Whether a stage holds the answer until its end. If a stage stops the correction, closes the part instead."""
         admission = await self._stages.admit(self._answer_for_stages())
         if isinstance(admission, Stop):
             self._state.close(admission)

@@ -32,7 +32,7 @@ _BETWEEN = "\n\n"
 
 
 class AnswerTexts:
-    """The texts of a whole answer: `count` calls of `decide`, which wait for one another.
+    """The decision about all `count` texts of a whole answer. Each text calls `decide`; the calls wait for one another.
 
     `refusal_text` returns the stage that decides under a policy.
     """
@@ -42,12 +42,19 @@ class AnswerTexts:
         self._count = count
         self._began_at = time.monotonic()
         self._waiting: dict[int, JudgedText] = {}
+        """The texts for which `decide` was called, by the index of their choice or text block."""
         self._changed = asyncio.Event()
+        """Wakes the calls that wait, so that they check their condition again."""
         self._lock = asyncio.Lock()
+        """Lets only the first call decide; the others take its result."""
         self._joint_outcomes: Mapping[int, Outcome] | None = None
+        """The decided outcomes by index; None until all texts wait."""
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The outcome of a text, once the answer is decided; `outcome` is what follows from the text alone."""
+        """The final outcome of a text, once all texts wait and are decided together.
+
+        `outcome` is what follows from the text alone; it stays so if something of the whole answer remains.
+        """
         self._waiting[exchange.index] = (exchange, outcome)
         self.note_change()
         await self._wait_until(self._is_complete)
@@ -57,10 +64,11 @@ class AnswerTexts:
         return self._joint_outcomes.get(exchange.index, outcome)
 
     def note_change(self) -> None:
-        """Let the texts that wait look again whether they have to."""
+        """Wake the calls of `decide`, which check again whether they have to wait."""
         self._changed.set()
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        """Return once `holds()` is true, which is checked after each `note_change`."""
         while not holds():
             self._changed.clear()
             await self._changed.wait()
@@ -74,7 +82,10 @@ class AnswerTexts:
         return await self._decide_together(self._began_at)
 
     async def _decide_together(self, began_at: float, sent_text: str = "") -> Mapping[int, Outcome]:
-        """Decide about all texts that wait as if they were one; `sent_text` of their answer has gone out."""
+        """Decide about all texts that wait as if they were one; return the outcome of each by index.
+
+        `began_at` is when the deadline began (`time.monotonic()`). `sent_text` of their answer has gone out.
+        """
         outcomes = {index: outcome for index, (_, outcome) in self._waiting.items()}
         texts = [self._waiting[index] for index in sorted(outcomes) if (self._waiting[index][0].answer or "").strip()]
         if not any(outcome.flagged_count for _, outcome in texts) or any(map(_is_delivered_anyway, texts)):
@@ -128,8 +139,10 @@ class GrowingTexts(AnswerTexts):
     ) -> None:
         super().__init__(refusal_text, 0)
         self._texts = texts
+        """All texts received so far, by index."""
         self._facts = facts
         self._has_ended = False
+        """Whether the stream has ended, so that no further text comes."""
         self._is_released = False
         """Whether no text has to wait any longer, since something else of the answer is delivered."""
         self._has_room = True
@@ -141,7 +154,7 @@ class GrowingTexts(AnswerTexts):
         return bool(self._waiting) and not self._is_released
 
     async def decide(self, exchange: Exchange, outcome: Outcome) -> Outcome:
-        """The outcome of a text; at once unless nothing of it remains, or an earlier one waits."""
+        """The final outcome of a text; at once, unless nothing of this text remains or an earlier text waits."""
         if self._is_released or not (outcome.reason == EMPTIED or self.is_withheld):
             return outcome
         # the facts in `exchange` may be out of date
@@ -151,9 +164,9 @@ class GrowingTexts(AnswerTexts):
         return await super().decide(exchange, outcome)
 
     async def wait_for_earlier(self, index: int) -> None:
-        """Wait until the texts before this one that have ended are decided or wait themselves.
+        """Wait until every earlier text that has ended is decided, or waits itself.
 
-        Nothing of this text can be delivered before that, so it costs no time.
+        Nothing of this text can be delivered before, so the wait costs no time.
         """
         await self._wait_until(lambda: not any(other < index and self._is_judging(other) for other in self._texts))
 
@@ -179,11 +192,12 @@ class GrowingTexts(AnswerTexts):
             self.release()
 
     def end(self) -> None:
+        """Note that the answer has ended; texts that wait for it are decided."""
         self._has_ended = True
         self.note_change()
 
     def close(self) -> None:
-        """Forget the texts, each of which refers to all of them."""
+        """Forget the texts, which refer to this object in turn; the cycle would keep them until garbage collection."""
         self._texts = {}
 
     def _is_judging(self, index: int) -> bool:
@@ -192,10 +206,12 @@ class GrowingTexts(AnswerTexts):
         return text.has_ended and not text.done and index not in self._waiting
 
     def _is_complete(self) -> bool:
+        """Whether the answer has ended and each text is done or waits, or none has to wait any longer."""
         is_over = self._has_ended and all(text.done or index in self._waiting for index, text in self._texts.items())
         return is_over or self._is_released
 
     async def _decide_all(self) -> Mapping[int, Outcome]:
+        """Decide about the texts that wait; each keeps its own outcome if other text that makes sense goes out."""
         # a text that was given up meanwhile has gone out unchanged
         self._waiting = {index: text for index, text in self._waiting.items() if not self._texts[index].done}
         sent_texts = self._sent_texts()
@@ -210,13 +226,13 @@ class GrowingTexts(AnswerTexts):
 
 
 def _is_delivered_anyway(text: JudgedText) -> bool:
-    """Whether a text is delivered that no verdict on prose can take away: it was not judged, or is JSON."""
+    """Whether a text goes out whatever is decided about its answer: it was not judged, or is JSON."""
     exchange, outcome = text
     return outcome.edited is None or (outcome.reason != EMPTIED and AnswerForm(exchange).is_structured)
 
 
 def _makes_sense_alone(text: str) -> bool:
-    """Whether a text that has gone out makes sense alone, or is one that is never judged as prose."""
+    """Whether a text that has gone out makes sense alone, is a refusal, or is JSON, which is not judged as prose."""
     if is_refusal(text) or reads_as_json(text) is not False:
         return True
     pieces = [piece.text for piece in split(text)]
@@ -224,7 +240,7 @@ def _makes_sense_alone(text: str) -> bool:
 
 
 def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
-    """The texts of an answer as one text, with the verdicts on all of them."""
+    """The exchange and outcome of all texts joined to one; `sent_text` counts as a part of the edited text."""
     exchanges = [exchange for exchange, _ in texts]
     outcomes = [outcome for _, outcome in texts]
     exchange = replace(

@@ -46,6 +46,7 @@ from aligner_proxy.types import Correction, Exchange, Policy, Write
 _MAX_CHARS = 4_000_000
 """Limit for all texts together. A correction counts its text and, once more, the text of its segments."""
 _Kept = tuple[Correction, int, float]
+"""A correction in memory, its size in characters, and when it expires by the clock of `Recent`."""
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Compute = Callable[[], Awaitable[Correction]]
@@ -77,7 +78,7 @@ class Recent:
         )
 
     def get(self, key: str) -> Correction | None:
-        """The correction, if it is present and has not expired."""
+        """The correction under `key`; None if there is none, or if it has expired."""
         entry = self._entries.get(key)
         return entry[0] if entry else None
 
@@ -96,6 +97,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
     """
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """The stored value; None if it was not stored as bytes."""
         if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
             return None
         return super().fetch(mode, filename, value, read)
@@ -118,8 +120,11 @@ _STORE_ERRORS = (sqlite3.Error, OSError, ValueError, TypeError, KeyError)
 
 @dataclass(slots=True)
 class _Flight:
+    """A correction that is being computed."""
+
     task: asyncio.Task[Correction]
     waiters: int = 0
+    """Number of requests that wait for it; the task is cancelled when the last of them is."""
 
 
 class CorrectionCache:
@@ -131,11 +136,15 @@ class CorrectionCache:
         self._limit = max_mb * 2**20
         self._clock = clock or SteadyClock("cache").read_time
         self._flights: dict[str, _Flight] = {}
+        """Corrections that are being computed, by cache key."""
         self._recent = Recent()
+        """Copies in memory of what was stored or looked up lately."""
         self._store: diskcache.Cache | None = None
+        """The store on disk; None before its first use, after a failure, and after `aclose`."""
         self._closed = False
         self._health = _StoreHealth(directory)
         self._sweep_at = time.monotonic() + min(_FIRST_SWEEP_S, ttl_s)
+        """When expired entries are deleted next (`time.monotonic()`)."""
         # One thread, because a sqlite connection belongs to the thread that opened it and must be closed there, too.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="correction-cache")
 
@@ -169,7 +178,7 @@ class CorrectionCache:
             return stored_correction or await self._read_store(key, aligner)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """Look up the key on disk, and copy a hit to the memory cache. A corrupt entry is logged and deleted."""
+        """The correction under `key` on disk, copied to the memory cache; None on a miss. Deletes a corrupt entry."""
         raw, stored_expiry = await self._run(lambda store: store.get(key, expire_time=True)) or (None, None)
         if raw is None:
             return None
@@ -196,7 +205,7 @@ class CorrectionCache:
     async def get_or_compute(
         self, key: str, compute: Compute, *, aligner: str = "", remember: bool = True, deadline: float = math.inf
     ) -> tuple[Correction, bool | None]:
-        """The correction under `key`, and whether it was stored (None if `remember` is off and nothing was looked up).
+        """(correction, cache hit). The hit is None if `remember` is off, so that nothing was looked up.
 
         `aligner` is the content hash that the key includes; a correction computed by another aligner is not stored.
         `deadline` is the caller's deadline in seconds of `time.monotonic()`.
@@ -233,7 +242,7 @@ class CorrectionCache:
         *,
         remember: bool,
     ) -> Correction:
-        """Compute a correction and store it as it is before the gate.
+        """Compute a correction, store it as it is before the gate, and return it.
 
         The gate is cheap and runs again on every hit, so a changed gate takes effect at once and needs no new key. A
         correction is not stored if another aligner made it than the key names (the engine was swapped meanwhile), or if
@@ -245,6 +254,7 @@ class CorrectionCache:
         return correction
 
     def _end_flight(self, key: str, task: asyncio.Task[Correction]) -> None:
+        """Remove a flight whose task is done; later requests look in the store."""
         self._forget(key, task)
         if not task.cancelled():
             task.exception()  # all waiters may be gone; asyncio would log an unretrieved exception, with its text
@@ -262,17 +272,19 @@ class CorrectionCache:
         self._thread.shutdown(wait=False)
 
     def _close(self) -> None:
+        """Close the store for good; runs in its thread."""
         self._closed = True
         self._close_store()
 
     def _close_store(self) -> None:
+        """Close the store, if open; the next use opens it again."""
         store = self._store
         self._store = None
         if store is not None:
             store.close()
 
     async def _run(self, action: Callable[[diskcache.Cache], _T], *, writes: bool = False) -> _T | None:
-        """Run `action` on the store in its thread; return None if the store cannot be used."""
+        """Run `action` on the store in its thread and return its result; None if the store cannot be used."""
         if self._closed or self._health.pausing:
             return None
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._try, action, writes)
@@ -320,6 +332,7 @@ class CorrectionCache:
         threading.Thread(target=self._sweep, args=(self._store,), name="correction-cache-sweep", daemon=True).start()
 
     def _sweep(self, store: diskcache.Cache) -> None:
+        """Delete expired entries; errors are ignored, because the next sweep deletes what this one left."""
         with contextlib.suppress(diskcache.Timeout, *_STORE_ERRORS):
             try:
                 store.expire(self._clock() + _FAR_S)
@@ -333,7 +346,9 @@ class _StoreHealth:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._pause_s = 0.0
+        """Length of the latest pause; 0 while the store works."""
         self._not_before = 0.0
+        """When the pause ends (`time.monotonic()`)."""
         CACHE_UP.set(1)
 
     @property
@@ -398,9 +413,12 @@ class PluginCache(CorrectionCache):
         # the size does not matter, because the store on disk is never opened
         super().__init__(directory, ttl_s, max_mb=1)
         self._age_s = ttl_s
+        """Seconds that the store keeps an entry."""
         self._entries = store
         self._caller = caller
+        """Runs calls of the plugin; its errors come out as `CorrectionError`."""
         self._well = True
+        """Whether the latest call of the store succeeded."""
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
         """The stored correction, or None if there is none that is intact."""

@@ -13,9 +13,11 @@ class EditTally:
     """Sums up the edits of one answer: corrections, refused edits and findings."""
 
     corrections: list[Correction] = field(default_factory=list)
+    """What the engine returned for each edit and second reading; only their costs are summed up."""
     aligner: str = ""
     """The aligner that judges the answer; after the first edit, the one that wrote the latest."""
     edits: int = 0
+    """Number of edits that the gate judged, refused ones included."""
     refused_rules: list[str] = field(default_factory=list)
     """The gate rule for each passage that the gate left unchanged."""
     findings: tuple[Finding, ...] = ()

@@ -22,7 +22,9 @@ class _Cell:
     first: int
     stop: int
     text: str
+    """What the edited answer has here; empty if the segments are removed."""
     gap: str
+    """The white space after it, as in the original."""
     start: int = 0
     end: int = 0
     """Its range in the edited answer after the latest `rebuild`; empty (`end == start`) if it has no text there."""
@@ -33,10 +35,14 @@ class EditedLayout:
     """A correction taken apart into cells."""
 
     pieces: Sequence[Segment]
+    """The segments of the original answer; the last may be empty, for the position after the text."""
     verdicts: list[SegmentScore]
+    """The verdict on each of them, including those of second readings."""
     _cells: list[_Cell]
     _edited: str
+    """The edited answer as of the latest `rebuild`."""
     _correction: Correction
+    """The correction of the first reading."""
     changed: bool = field(default=False)
     """Whether something was flagged that the correction had left unchanged."""
 
@@ -119,6 +125,7 @@ class EditedLayout:
             cell.end = position = cell.start + len(cell.text)
 
     def _cell_of(self, number: int) -> _Cell:
+        """The cell that contains the segment of this number."""
         return next(cell for cell in self._cells if cell.first <= number < cell.stop)
 
 

@@ -66,10 +66,13 @@ class UncorrectedRest:
     def __init__(self, start: int) -> None:
         self.start = start
         self.end = start
+        """Offset in the whole text after the last character received."""
         self._piece_starts: list[int] = []
+        """Offset in the whole text of each piece, ascending."""
         self._pieces: list[str] = []
 
     def append(self, piece: str) -> None:
+        """Add a piece that came after the others."""
         self._piece_starts.append(self.end)
         self._pieces.append(piece)
         self.end += len(piece)
@@ -78,6 +81,7 @@ class UncorrectedRest:
         """The characters from `start` to `end` of the text."""
         if not self._piece_starts:
             return ""
+        # from the piece that holds the character at `start`
         first = max(0, bisect_right(self._piece_starts, start) - 1)
         # up to the piece that holds the last of these characters
         last = max(first + 1, bisect_right(self._piece_starts, max(start, end - 1)))
@@ -118,17 +122,23 @@ class GrowingAnswer:
             reading=GrowingReading(policy, pipeline.score),
             texts=texts,
         )
+        """Opens a part of the answer; `inner` says whether it begins in the middle."""
         self.length = 0
         """Number of characters of the original received so far."""
         self._decided: list[DecidedPart] = []
+        """The parts before the present one, in order."""
         self._present = self._new_part(inner=False)
+        """The part that takes the text that comes now."""
         self._splitter = PartSplitter(limit)
         self._rest: UncorrectedRest | None = None
-        """The text that comes after the correction was given up."""
+        """The text that comes after the correction was given up; None while it goes on."""
         self._closed: Outcome | None = None
+        """The status and reason with which the correction was given up; None while it goes on."""
         self._changed = False
+        """Whether the output of a decided part differs from the original."""
         self.has_ended = False
         self._time = TimeSlice()
+        """Gives other tasks a turn of the event loop while a long piece is processed."""
 
     @property
     def _start(self) -> int:
@@ -202,6 +212,7 @@ class GrowingAnswer:
         await self._feed(self._splitter.restart())
 
     async def end(self) -> None:
+        """End the answer: the present part takes what the splitter held back, and ends."""
         if not self.has_ended:
             if self._rest is None and (held_text := self._splitter.take_back()):
                 await self._present.feed(held_text)
@@ -276,6 +287,7 @@ class GrowingAnswer:
 
     def _render_pieces(self, start: int, end: int) -> Iterator[str]:
         """Yield the output of the decided parts, of the present part, and of the rest, within this range."""
+        # from the decided part that holds the character at `start`; offsets become relative to each part
         first = max(0, bisect_right(self._decided, start, key=lambda part: part.start) - 1)
         for part in self._decided[first:]:
             if part.start < end and start < part.end:
@@ -304,6 +316,7 @@ class GrowingAnswer:
 
 
 def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Policy, text: str) -> Outcome:
+    """One outcome for all parts of an answer: costs and counts summed up; `closed` says why it was given up."""
     corrections = [part.correction for part in parts if part.correction is not None]
     combined = Correction(
         text,
@@ -328,7 +341,10 @@ def _combine_outcomes(parts: list[Outcome], closed: Outcome | None, policy: Poli
 
 
 def _combine_status(parts: list[Outcome]) -> tuple[Status, str | None]:
-    """The status and reason of all parts together: a failure counts most, as not all was judged, then an edit."""
+    """The status and reason of all parts together: those of the first failed part, else of a corrected one, and so on.
+
+    A failure counts most, because then not all of the answer was judged.
+    """
     for status in (Status.FAILED, Status.CORRECTED, Status.NOT_JUDGED, Status.UNCHANGED, Status.SKIPPED):
         of_status = [part for part in parts if part.status is status]
         if of_status and status is not Status.FAILED:

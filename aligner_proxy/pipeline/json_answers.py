@@ -111,6 +111,7 @@ class JudgedForm(JsonAnswer):
         return corrected if overview is None else _add_overview(corrected, overview)
 
     def literals(self, answer: str) -> list[Literal]:
+        """The strings of a JSON answer that are judged: all of them, keys included."""
         return string_literals(answer)
 
     def _refuse_unchecked_edits(self, corrected: Corrected, answer: str) -> Corrected:
@@ -153,6 +154,7 @@ def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
 
 
 def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
+    """One correction of the whole answer, before the gate, from those of its strings, with the cost of all."""
     corrections = {text: part.correction for text, part in parts.items()}
     combined = Correction(
         text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),

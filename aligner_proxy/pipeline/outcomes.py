@@ -80,7 +80,8 @@ _PASSING = frozenset({FailureClass.OVERLOAD, FailureClass.ENGINE_DOWN, FailureCl
 SIDE_KINDS = frozenset(kind.value for kind in SideKind)
 """Reasons of answers that ended because of text outside the answer, such as reasoning."""
 MORE_CAUTION = 2.0
-"""Nats of caution added after the gate refused an edit, because an identical try would end the same way."""
+"""Added to the caution after the gate refused an edit, so that fewer segments are flagged: an identical try would end
+the same way."""
 _FIRST_TRY = 0.5
 """Share of the deadline that the first try may take if timeouts are retried, so that time is left for a second."""
 _FIRST_PAUSE_S = 0.1
@@ -101,7 +102,7 @@ def class_of(reason: str | None) -> FailureClass | None:
 
 
 def kind_of(outcome: Outcome) -> FailureClass | None:
-    """The failure class of an outcome.
+    """The failure class of an outcome; None if it is no failure.
 
     A delivered correction is no failure, even if the gate dropped some of its edits.
     """
@@ -180,8 +181,11 @@ class Budget:
 
     policy: Policy
     until: float = field(init=False)
+    """The deadline (`time.monotonic()`)."""
     attempts: int = 0
+    """Number of tries begun."""
     _failed: Counter[FailureClass] = field(default_factory=Counter)
+    """Number of failed tries by class of failure."""
 
     def __post_init__(self) -> None:
         self.until = time.monotonic() + self.policy.deadline_s
@@ -257,5 +261,8 @@ def build_outcome(answer: AnswerSoFar, corrected: Corrected) -> Outcome:
 
 
 def gate_reason(dropped: Sequence[str], *, changed: bool) -> str | None:
-    """The reason for edits that the gate dropped by these rules; `changed` means that other edits are delivered."""
+    """The reason for edits that the gate dropped by these rules, for example `gate_lost_number`; None if none was.
+
+    If other edits are delivered (`changed`), the reason is `gate_partly:lost_number`.
+    """
     return f"gate_{'partly:' if changed else ''}{dropped[0]}" if dropped else None

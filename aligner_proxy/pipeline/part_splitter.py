@@ -71,7 +71,9 @@ class PartSplitter:
     def widen(self, limit: int) -> None:
         """Set a new length limit for the present and later parts."""
         self._full_limit = limit
+        """Maximum length of a part, in characters."""
         self._limit = limit
+        """Maximum length of the present part; less than `_full_limit` once the part is hastened."""
         self._soft = limit - limit // _EDGE
         """Offset at which the last sixth of a part begins."""
 
@@ -161,6 +163,7 @@ class PartSplitter:
         return back
 
     def _take(self, text: str) -> str:
+        """Count `text` as part of the present part, and return it."""
         self._length += len(text)
         self._last = text[-1:] or self._last
         return text

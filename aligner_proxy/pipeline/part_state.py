@@ -19,7 +19,10 @@ from aligner_proxy.types import Exchange, OnSkip, Policy, SegmentScore
 
 
 class AnswerFacts:
-    """Everything known about an answer besides its text. Asking again costs more the longer the conversation is."""
+    """Everything known about an answer besides its text: call it for the present facts, `latest` for those kept.
+
+    Asking costs more the longer the conversation is, so the latest facts are kept.
+    """
 
     def __init__(self, ask: Callable[[], Exchange]) -> None:
         self._ask = ask
@@ -41,8 +44,10 @@ class GrowingSegments:
     def __init__(self) -> None:
         self.text = ""
         self.segments: list[Segment] = []
+        """The complete segments; the one in progress is added when the next one begins."""
         self.has_ended = False
         self.ended_at = 0.0
+        """When the text ended (`time.perf_counter()`)."""
         self.decided = 0
         """Number of decided segments."""
         self._splitter = Splitter()
@@ -73,6 +78,7 @@ class SegmentVerdicts:
 
     def __init__(self) -> None:
         self.all: tuple[SegmentScore, ...] = ()
+        """The verdicts in force, one for each of the first segments."""
         self.behind: SegmentScore | None = None
         """The verdict on the position after the last segment; if flagged, something is missing there."""
         self._engine_verdicts: tuple[SegmentScore, ...] = ()
@@ -146,6 +152,7 @@ class PartState:
         self.delivery = ReplacementMap()
         """The output for the decided text."""
         self.tally = EditTally()
+        """Edits, refusals and costs so far."""
         self.stop: Stop | None = None
         """Why the part was given up; None if it was not."""
         self.over = asyncio.Event()
@@ -203,6 +210,7 @@ class PartState:
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
+        """The verdicts on the segments in the first `end` characters; at the end of the text, also the one behind."""
         verdicts = self.verdicts.all[: bisect_right(self.cut.segments, end, key=lambda segment: segment.end)]
         # what is missing at the end is missing only if the text is looked at up to its end
         if self.verdicts.behind is not None and end == self.cut.length:

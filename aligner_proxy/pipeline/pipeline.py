@@ -85,6 +85,7 @@ class StageList:
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = stages
         self._by_method: dict[str, list[Stage]] = {}
+        """The stages that override a method, by the method's name."""
 
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that override this method, cached."""
@@ -119,12 +120,14 @@ class StageList:
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with what every stage counts in it added."""
         for stage in self.stages_with("report"):
             outcome = stage.report(outcome, answer)
         return outcome
 
 
 def _overrides(stage: Stage, method: str) -> bool:
+    """Whether the class of a stage defines this method itself."""
     # the wrapper of a plugin's stage overrides every method
     actual = stage.inner if isinstance(stage, PluginStage) else stage
     return getattr(type(actual), method) is not getattr(Stage, method)
@@ -139,6 +142,7 @@ class ExtensionReports(Stage):
         self._extensions = extensions
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome with the plugins' reports; the same outcome if the answer was not judged, or is JSON."""
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
@@ -161,9 +165,13 @@ class Pipeline:
         judges: Judges | None = None,
     ) -> None:
         self.engine = engine
+        """The engine with the aligner."""
         self.editors = editors
+        """None if policies' editors are ignored."""
         self.judges = judges
+        """None if policies' judges are ignored."""
         self.correctors: Correctors = {**(correctors or {}), METAALIGNER: engine}
+        """The engine of each corrector, by the name that policies give in `corrector`."""
         self.rules = rules or PluginRules({})
         self.extensions = extensions or NO_EXTENSIONS
         self.cache = cache
@@ -177,9 +185,10 @@ class Pipeline:
         session: Session | None = None,
         texts: AnswerTexts | None = None,
     ) -> Outcome:
-        """Correct one choice, or one of several `texts` of an answer.
+        """Correct one choice, or one of several `texts` of an answer, and return its final outcome.
 
-        `session` is what the engine has read ahead, and is closed. Only `CancelledError` leaves this.
+        `session` is a session in which the engine has read the answer ahead; it is closed at the end. Raises nothing
+        but `CancelledError`: errors become outcomes.
         """
         started = time.perf_counter()
         budget = outcomes.Budget(await self.select_objectives(exchange, policy))
@@ -370,6 +379,7 @@ class Pipeline:
             return None
 
     async def _describe_aligner(self, policy: Policy) -> AlignerInfo | None:
+        """The aligner that judges under a policy; None if there is none. Raises `CorrectionError`."""
         if policy.corrector != METAALIGNER or not policy.objectives:
             return None
         return (await self.engine.info()).find_aligner(policy.aligner)
@@ -384,11 +394,13 @@ class Pipeline:
         return self._add_judge(self._add_editor(self.correctors.get(policy.corrector, MISSING), policy), policy)
 
     def _add_editor(self, engine: Engine, policy: Policy) -> Engine:
+        """The engine with the policy's editor around it; the engine itself if the aligner edits."""
         if policy.editor == LOCAL_EDITOR or self.editors is None or policy.corrector != METAALIGNER:
             return engine
         return self.editors.add_editor(engine, policy)
 
     def _add_judge(self, engine: Engine, policy: Policy) -> Engine:
+        """The engine with the policy's judges around it; the engine itself if the policy names none."""
         if not policy.judges or self.judges is None or policy.corrector != METAALIGNER:
             return engine
         return JudgedEngine(engine, self.judges.open(policy))
@@ -424,8 +436,11 @@ class _TextCorrection:
         self._pipeline = pipeline
         self._exchange = exchange
         self._session = session
+        """The session that has read the answer ahead; None without one, and once it is used."""
         self._read_ahead = _question_key(exchange.answer, pipeline.extensions.prefill(policy)) if session else None
+        """What that session was asked, as a `_question_key`."""
         self.deadline = deadline
+        """In seconds of `time.monotonic()`."""
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """Correct `text` from the cache or by the engine, and keep what the gate lets pass."""
@@ -467,9 +482,9 @@ class _TextCorrection:
             return False
 
     def _engine_call(self, exchange: Exchange, text: str, policy: Policy) -> Callable[[], Awaitable[Correction]]:
-        """The call that asks the engine.
+        """A function that asks the engine to correct `text`, in the session if that has read the same question ahead.
 
-        The session is used once, and only if the question is the one that was read ahead.
+        The session serves only one call.
         """
         ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
         if self._session is not None and _question_key(text, policy) == self._read_ahead:
@@ -479,7 +494,7 @@ class _TextCorrection:
 
 
 def _question_key(text: str | None, policy: Policy) -> tuple[object, ...]:
-    """Everything that a correction depends on within one request, for comparison."""
+    """Everything that a correction depends on within one request; equal keys mean the same question to the engine."""
     writers = (policy.editor_group, policy.effective_write)
     corrected_by = (policy.corrector, policy.aligner, *writers, policy.judge)
     return (text, policy.objectives, *corrected_by, policy.caution, policy.verify, policy.draft, policy.score_only)
@@ -541,7 +556,7 @@ def _list_heads(objectives: Sequence[Objective]) -> tuple[str, ...]:
 
 
 def _count_common(objectives: Sequence[Objective]) -> int:
-    """How many of the first objectives are the operator's own, that is, without an allowance."""
+    """How many objectives at the beginning are the operator's own, not a request's preferences (with an allowance)."""
     return next((i for i, objective in enumerate(objectives) if objective.allowance is not None), len(objectives))
 
 
@@ -567,6 +582,7 @@ class EngineEncoder:
         return rows
 
     def _request(self, texts: Sequence[str], layers: Sequence[int]) -> StatesRequest:
+        """The engine request for the states of these texts, charged to the policy's tenant."""
         tenant, quota = account(self._policy)
         return StatesRequest(
             request_id=f"{self._call_id}/states",
@@ -580,10 +596,7 @@ class EngineEncoder:
 
 
 def account(policy: Policy) -> tuple[str, Quota | None]:
-    """The tenant and quota of a policy, with names replaced by digests.
-
-    The engine needs no names to schedule tenants.
-    """
+    """(tenant, quota or None) of a policy, with names replaced by digests: the engine needs no names for scheduling."""
     quota = policy.quota
     return _digest(policy.tenant), quota and replace(quota, account=_digest(quota.account))
 

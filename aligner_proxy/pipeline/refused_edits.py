@@ -18,7 +18,7 @@ from aligner_proxy.text import structure
 from aligner_proxy.types import LOCAL_EDITOR, Correction, EditorUse, IfNothingRemains, Policy
 
 Judge = Callable[[str, Correction, Policy], Awaitable[Verdict]]
-"""Asks the gate for its verdict on a correction."""
+"""Returns the gate's verdict on a correction, given the original answer, the correction and the policy."""
 
 
 def removes_refused(policy: Policy) -> bool:
@@ -41,7 +41,10 @@ async def remove_refused_edits(
 async def _remove_refused(
     answer: str, correction: Correction, policy: Policy, verdict: Verdict, judge: Judge
 ) -> tuple[Correction, Verdict]:
-    """Judge each replacement alone, remove those that are refused, and judge the result."""
+    """Judge each replacement alone, remove those that are refused, and judge the result; return (correction, verdict).
+
+    If no flagged passage has a replacement, both come back unchanged.
+    """
     pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
     # the verdicts are on other segments, so no edit can be placed

@@ -34,10 +34,11 @@ class ReplacementMap:
         self.end = 0
         """Number of decided characters."""
         self.changed_ranges: list[tuple[int, int]] = []
-        """Where the output differs from the original, in characters of the original."""
+        """(start, end) of each place where the output differs from the original, in characters of the original."""
         self.has_text = False
         """Whether anything but white space goes out for them."""
         self._all: list[Replacement] = []
+        """The replacements in order; each begins where the one before it ends."""
         self._texts: list[str] = []
         """What goes out, in pieces."""
 
@@ -57,7 +58,7 @@ class ReplacementMap:
 
     @property
     def text(self) -> str:
-        """The output for all decided characters; as it is asked for with each edit, it is not put together again."""
+        """The output for all decided characters. The joined text is kept, because each edit asks for it."""
         self._texts = ["".join(self._texts)]
         return self._texts[0]
 
@@ -73,7 +74,7 @@ class ReplacementMap:
 
 
 def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
-    """The end of the replaced range of `run`, and the text for it, including the white space `lead` before it.
+    """(end of the replaced range of `run`, text for the range, including the white space `lead` before it).
 
     A removed run leaves one of the two breaks around it, the larger one (as `segments.join` does). It leaves none if
     the answer `begins` with it.

@@ -35,9 +35,12 @@ class ResumableSession:
         self._policy = policy
         self._exchange = exchange
         self._text = ""
+        """All text fed so far, which a new session needs after a lost one."""
         self._has_ended = False
         self._session: Session | None = None
+        """The open session, which may be lost (`_failure`); None before `begin` and once it is closed."""
         self._failure: CorrectionError | None = None
+        """The error that the session raised; the next question raises it, or opens a new session."""
         self._past_judge_use: JudgeUse | None = None
         """Use of a judge in sessions that were lost."""
 
@@ -74,14 +77,14 @@ class ResumableSession:
         await self._pass_on(lambda session: session.end())
 
     async def wait_for_verdicts(self, known_count: int, *, again: bool) -> tuple[SegmentScore, ...] | None:
-        """Wait for more verdicts than `known_count`; None if this engine gives none before the end.
+        """All verdicts, once there are more than `known_count`; None if this engine gives none before the end.
 
-        `again`: reopen the session if it was lost.
+        With `again`, reopens a lost session. Otherwise raises one of the `LOST` errors.
         """
         return await self._ask(lambda session: session.wait_for_verdicts(known_count), again)
 
     async def replace(self, span: Span, *, again: bool) -> Correction:
-        """Ask for the replacement of a flagged passage. `again`: reopen the session if it was lost."""
+        """The replacement of a flagged passage. With `again`, reopens a lost session, else raises a `LOST` error."""
         return await self._ask(lambda session: session.replace(span), again)
 
     async def aclose(self) -> None:
@@ -91,6 +94,7 @@ class ResumableSession:
         self._failure = None
 
     async def _release(self) -> None:
+        """Close the session, if any, and keep what its judge cost."""
         self._past_judge_use = self.judge_cost.judge
         session = self._session
         self._session = None
@@ -110,7 +114,10 @@ class ResumableSession:
                 self._failure = error
 
     async def _ask(self, call: Callable[[Session], Awaitable[Result]], again: bool) -> Result:
-        """Ask the session; if it is lost and `again`, ask a new one until the deadline."""
+        """The answer of the session to `call`; if the session is lost and `again`, that of a new one.
+
+        A new session is tried until `WAIT_S` or the deadline is over. Raises the error of the last try.
+        """
         try:
             if self._failure is not None or self._session is None:
                 raise self._failure or SessionLost("nobody reads this answer")
@@ -122,7 +129,7 @@ class ResumableSession:
         return await retry(lambda _: self._ask_again(call), self._policy.deadline_s, WAIT_S)
 
     async def _ask_again(self, call: Callable[[Session], Awaitable[Result]]) -> Result:
-        """Ask in a new session; raises `NotReady`, so that it is tried once more, if that gives no result."""
+        """The answer of a new session; raises `NotReady` if the session gives none, so that `retry` asks once more."""
         await self._begin_again()
         assert self._session is not None
         result = await call(self._session)
@@ -131,7 +138,7 @@ class ResumableSession:
         return result
 
     async def _begin_again(self) -> None:
-        """Open a new session in place of the lost one and feed it the whole text so far."""
+        """Open a new session in place of the lost one and feed it the whole text so far; raises `CorrectionError`."""
         await self._release()
         session = await self._pipeline.read(self._exchange(), self._policy)
         if session is None:

@@ -41,7 +41,7 @@ MAX_CONFIRMED = 4
 """Maximum number of flagged windows per answer that are confirmed in context; others count without confirmation."""
 
 DOUBT_MARGIN = 1.0
-"""Nats above the threshold from which a window counts, because scores out of context are less certain."""
+"""How far above the threshold a window's score has to be to count, because scores out of context are less certain."""
 
 
 def copy_key(text: str) -> str:
@@ -97,7 +97,7 @@ class SecondReading(InnerWrapper):
     async def _echoes(
         self, text: str, correction: Correction, policy: Policy, readings: list[Corrected]
     ) -> dict[int, SegmentScore]:
-        """The echoes that are flagged without the conversation, by segment number."""
+        """The verdicts on segments that echo the conversation and are flagged without it, by segment number."""
         verdicts = correction.segments
         size = len(text) + sum(len(turn.content) for turn in self._turns)
         numbers = await run_off_loop(size, partial(_find_echoes, self._turns, verdicts))
@@ -130,7 +130,7 @@ class SecondReading(InnerWrapper):
                 layout.flag(number, verdict)
 
     async def _read_again(self, layout: EditedLayout, policy: Policy, readings: list[Corrected]) -> None:
-        """Read the edited answer and flag what is still flagged in it; raises `NotLocated` if it cannot."""
+        """Read the edited answer and flag in `layout` what is flagged there; raises `NotLocated` for text not in it."""
         layout.rebuild()
         edited = layout.edited
         if not edited.strip():
@@ -175,16 +175,18 @@ class GrowingReading:
 
     def __init__(self, policy: Policy, score: Callable[[Exchange, str, Policy], Awaitable[Correction]]) -> None:
         self.is_due = outcomes.reads_twice(policy)
+        """Whether this policy requires a second reading at all."""
         self._policy = policy
         self._score = score
         self._flagged: dict[str, SegmentScore] = {}
         """The verdicts on flagged segments, by the key that equal segments share."""
         self._echoes: Echoes | None = None
+        """Finds sentences that echo the conversation; None before the first search."""
         self._fine_windows: set[str] = set()
         """Texts of windows that were read and not flagged."""
 
     async def read(self, state: PartState, known_count: int) -> tuple[int, dict[int, SegmentScore]]:
-        """How many segments may go out now, and the verdicts on those that a second reading flags.
+        """(number of segments that may go out now, verdicts of a second reading on further flagged ones, by number).
 
         The first `known_count` verdicts were processed before.
         """
@@ -296,6 +298,7 @@ def _list_new_unflagged(state: PartState, known_count: int, more: Mapping[int, S
 
 
 def _verdicts_with_text(correction: Correction) -> tuple[SegmentScore, ...]:
+    """The verdicts of a correction without the one on the position after the text."""
     return tuple(verdict for verdict in correction.segments if verdict.text.strip())
 
 
@@ -309,6 +312,7 @@ def select_flagged(
 
 
 def _add_costs(first: Corrected, readings: Sequence[Corrected]) -> Corrected:
+    """`first` with the cost of all readings; a cache hit only if each reading was one."""
     correction = first.correction.with_cost_of([reading.correction for reading in readings])
     return replace(first, correction=correction, cache_hit=all_cached(reading.cache_hit for reading in readings))
 
@@ -339,7 +343,7 @@ def join_windows(windows: Sequence[Window]) -> str:
 
 
 def put_in_place(text: str, window: Window) -> tuple[str, int]:
-    """The text up to the segment in which the window begins, followed by the window; and the offset of the window."""
+    """(text up to the segment in which the window begins, followed by the window; offset of the window in it)."""
     start = max((piece.start for piece in split(text) if piece.start <= window.start), default=0)
     return text[:start] + window.text, start
 
@@ -347,7 +351,7 @@ def put_in_place(text: str, window: Window) -> tuple[str, int]:
 async def confirm_windows(
     windows: Sequence[Window], text: str, score: Callable[[str], Awaitable[Sequence[SegmentScore]]], caution: float
 ) -> list[tuple[Window, SegmentScore]]:
-    """The flagged windows of a text, each with its verdict.
+    """The flagged windows of a text, each with its verdict; `score` returns the engine's verdicts on a text.
 
     Overlapping windows are scored in separate texts, because repetition hides violations. Otherwise as few texts as
     possible are used. Out of context a harmless sentence may look bad, so the first flagged windows are confirmed in

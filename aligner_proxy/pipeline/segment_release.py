@@ -40,7 +40,7 @@ class SegmentRelease:
         Avoids examining ten thousand headings in a row again each time one arrives.
         """
         self._first_flagged: int | None = None
-        """The first flagged segment that is not decided."""
+        """Number of the first flagged segment that is not decided; None if there is none."""
         self._edits: dict[Edit, tuple[Part, ...]] = {}
         """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
@@ -49,7 +49,7 @@ class SegmentRelease:
         """Number of segments of which at least the beginning went out."""
 
     def look_again(self, flagged: Iterable[int]) -> None:
-        """Take note that a second reading flags these segments, which have not gone out."""
+        """Note that a second reading flags the segments of these numbers, none of which has gone out."""
         waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
         # later segments are still to be examined by `release`, which will find them itself
         if waiting and min(waiting) < self._looked_at:
@@ -165,6 +165,10 @@ class SegmentRelease:
         return None
 
     async def _send_edits(self, effects: EditEffects, stop: int, *, waits: bool) -> None:
+        """Send these edits in order, and the original between them.
+
+        If segment `stop` `waits` for its successor, an edit that ends there is cut to what precedes that segment.
+        """
         removed_numbers = removed_segments(effects) - {
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
@@ -218,9 +222,10 @@ class SegmentRelease:
         return correction
 
     async def _judge(self, edit: Edit, end: int, *, is_final: bool = True) -> EditEffects | None:
-        """The edit and what follows from it, if the gate allows it with `end` characters known; None if not.
+        """The edit and those that must go with it, each with what it does to the segments that it covers.
 
-        If not `is_final`, a refusal is not counted, because the caller tries another edit.
+        None if the gate refuses them, or the part is over meanwhile. The gate knows the first `end` characters. If not
+        `is_final`, a refusal is not counted, because the caller tries another edit.
         """
         state = self._state
         # an edit that changes nothing needs no judgement, and nothing follows from it

@@ -82,22 +82,32 @@ class Entry:
     at: float
     call_id: str
     choice: int
+    """Number of the choice in its response, from 0."""
     tenant: str
     model: str
     endpoint: str | None
     policy: str
+    """Name of the policy: its route and tenant."""
     policy_hash: str
+    """Hash of the policy's settings, which shows whether two entries had the same policy."""
     mode: str
     objectives: tuple[str, ...]
+    """Names of the objectives."""
     status: str
+    """As in the header x-aligner-status."""
     reason: str | None
     aligner: str | None
+    """Content hash of the aligner; None if it made no correction."""
     cache_hit: bool | None
+    """None if the cache was not used."""
     ms: float
     engine_ms: float
     forwards: int
+    """Passes through the model."""
     chars: int
+    """Length of the answer."""
     content: Content | None = None
+    """The texts; None if storing them was forbidden (`no-store`)."""
     aligner_id: str = ""
     """The x-aligner-id that the client was given; empty for reasoning, and in entries of earlier versions."""
     judged: int | None = None

@@ -50,7 +50,7 @@ class Runner(Protocol):
     """Runs plugin code in some thread or loop."""
 
     async def call(self, work: Work[_T]) -> _T:
-        """The result of `work`; raises only `CorrectionError` subclasses and `CancelledError`."""
+        """The result of the coroutine that `work` makes; raises only `CorrectionError` and `CancelledError`."""
 
 
 class Boundary:
@@ -95,6 +95,7 @@ class Extensions:
         self._overriding = {
             name: self._members_overriding(name) for name in vars(Extension) if not name.startswith("_")
         }
+        """The extensions that override a method, by the method's name."""
 
     def _members_overriding(self, name: str) -> tuple[Member, ...]:
         """The extensions that override a method; the others are not called."""
@@ -159,14 +160,17 @@ class Extensions:
         return policy.with_extension(SELECTION_REASON, reason)
 
     def prefill(self, policy: Policy) -> Policy:
+        """The policy under which the engine reads an answer ahead while it is being written."""
         for member in self._overriding["prefill"]:
             policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
 
     def wraps(self, policy: Policy) -> bool:
+        """Whether an extension is called in place of corrections under this policy, so that streams are held."""
         return bool(self._wrapping_members(policy))
 
     def wrap(self, policy: Policy, core: Inner) -> Inner:
+        """The correction `core` inside the wrappers of all extensions that wrap it under this policy."""
         inner = core
         # from the inside out, so that the lowest `order` ends up outermost
         for member in reversed(self._wrapping_members(policy)):
@@ -174,6 +178,7 @@ class Extensions:
         return inner
 
     def stages(self, policy: Policy) -> list[Stage]:
+        """New stages of all extensions for one answer under this policy."""
         return [
             PluginStage(member, stage)
             for member in self._overriding["stages"]
@@ -182,10 +187,11 @@ class Extensions:
 
     @property
     def has_reports(self) -> bool:
+        """Whether any extension reports on answers."""
         return bool(self._overriding["report"])
 
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """Reports of the extensions on a judged answer, by name."""
+        """(name of the extension, its report) for each report on a judged answer."""
         reports = (
             (member.extension.name, _call_logging_errors(member.extension, "report", policy, answer, delivered))
             for member in self._overriding["report"]
@@ -235,14 +241,17 @@ class Extensions:
         return next((str(text) for text in texts if text), None)
 
     def _selecting_members(self, policy: Policy) -> list[Member]:
+        """The extensions that choose objectives under this policy."""
         return [
             member for member in self._overriding["select"] if _call_logging_errors(member.extension, "selects", policy)
         ]
 
     def _wrapping_members(self, policy: Policy) -> list[Member]:
+        """The extensions that wrap corrections under this policy; raises `CorrectionError` if one cannot tell."""
         return [member for member in self._overriding["correct"] if _call_guarded(member.extension.wraps, policy)]
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
+        """The policy after each extension has chosen in turn; raises `CorrectionError` if one fails."""
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
             usable_encoder = encoder if member.caller is None else _FromThread(encoder)
@@ -250,6 +259,7 @@ class Extensions:
         return policy
 
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
+        """The mappings that a method of all extensions returns, as one; of equal keys the last extension's counts."""
         merged: dict[str, Any] = {}
         for member in self._overriding[method]:
             merged |= _call_logging_errors(member.extension, method, *arguments) or {}
@@ -288,8 +298,10 @@ class _Wrapper(InnerWrapper):
         self._extension = member.extension
         self._caller = member.caller or InlineRunner()
         self._next = inner if member.caller is None else _FromThread(inner)
+        """What the extension calls for the correction that it wraps; runs in the gateway's loop."""
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
+        """The extension's correction; raises `PluginFault` if it returns anything else."""
         corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._next))
         if not isinstance(corrected, Corrected):
             raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
@@ -306,6 +318,7 @@ class PluginStage(Stage):
         self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
         self._caller = member.caller
+        """The runner of the plugin's thread; None if the stage runs in the gateway's loop."""
         self._runner = member.caller or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
@@ -314,10 +327,12 @@ class PluginStage(Stage):
         return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """What the plugin's stage lets go out."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        """The outcome that the plugin's stage decides."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.finalize(outcome, answer)), Outcome)
 
@@ -336,13 +351,14 @@ class PluginStage(Stage):
         return replace(answer, models=_ModelsFromThread(answer.models))
 
     def _check_type(self, result: _T, *types: type) -> _T:
+        """Return `result`; raises `PluginFault` if it is of none of these types."""
         if not isinstance(result, types):
             raise PluginFault(f"a stage of extension {self._extension.name} returned a {type(result).__name__}")
         return result
 
 
 class FailedStages(Stage):
-    """Stands in for stages that an extension failed to create; makes the correction fail with that error."""
+    """Replaces the stages that an extension failed to create; makes the correction fail with that error."""
 
     def __init__(self, error: CorrectionError) -> None:
         self._error = error
@@ -363,10 +379,12 @@ class _FromThread:
         self._loop = loop or asyncio.get_running_loop()
 
     def __getattr__(self, name: str) -> Any:
+        """The object's attribute; a method becomes a coroutine function that the plugin's thread can await."""
         value = getattr(self._target, name)
         return partial(self._call, value) if callable(value) else value
 
     async def _call(self, method: Callable[..., Coroutine[Any, Any, _T]], *values: Any, **keywords: Any) -> _T:
+        """The result of `method`, run in the gateway's loop while the plugin's loop waits for it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*values, **keywords), self._loop))
 
 
@@ -378,10 +396,12 @@ class _ModelsFromThread(StageModels):
         self._loop = asyncio.get_running_loop()
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
+        """The editor of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         editor = self._models.open_editor(answer)
         return None if editor is None else _FromThread(editor, self._loop)
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
+        """The judge of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         judge = self._models.open_judge(answer)
         return None if judge is None else _FromThread(judge, self._loop)
 
@@ -389,12 +409,17 @@ class _ModelsFromThread(StageModels):
 def _call_select(
     member: Member, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder
 ) -> Coroutine[Any, Any, Policy]:
+    """A coroutine that lets one extension choose the objectives, in its thread if it has one."""
     caller = member.caller or InlineRunner()
     return caller.call(lambda: member.extension.select(policy, turns, encoder))
 
 
 def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
-    """The policy that an extension's `resolve` returns; after a fault `policy`, so that its objectives still apply."""
+    """The policy that an extension's `resolve` returns; after a fault `policy` itself, so that its objectives apply.
+
+    Raises `BadRequest` and `ForbiddenError`, by which an extension refuses the request.
+    """
+    # kept until the boundary is left, which would turn it into a fault of the plugin
     refusal: BadRequest | ForbiddenError | None = None
     try:
         with Boundary():
@@ -409,6 +434,7 @@ def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -
 
 
 def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
+    """The result of a plugin's method; raises `CorrectionError` for any error in it."""
     with Boundary():
         return method(*arguments)
 
@@ -435,6 +461,7 @@ def _call_logging_errors(extension: Extension, method: str, *arguments: object) 
 
 
 def _check_policy(extension: Extension, policy: object) -> Policy:
+    """Return what an extension returned as a policy; raises `PluginFault` if it is none."""
     if not isinstance(policy, Policy):
         raise PluginFault(f"extension {extension.name} returned something other than a policy")
     return policy

@@ -19,6 +19,7 @@ class InnerWrapper:
         return self.inner.deadline
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
+        """The gate's verdict on a correction of `text`."""
         return await self.inner.judge(text, correction, policy)
 
     async def has_detector(self, policy: Policy) -> bool:

@@ -26,11 +26,19 @@ class ThreadRunner:
     def __init__(self, name: str) -> None:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The thread's event loop; None before the first call."""
         self._thread: threading.Thread | None = None
         self._last_probe: tuple[float, threading.Event] | None = None
+        """When the thread was last asked for a sign of life (`time.monotonic()`), and the event that it sets.
+
+        None if it never was.
+        """
 
     async def call(self, work: Work[_T]) -> _T:
-        """Run `work` in the thread. If the caller is cancelled, so is the work, as soon as the thread responds."""
+        """The result of `work`, run in the thread; raises `PluginStuck` at once while the thread does not respond.
+
+        If the caller is cancelled, so is the work, as soon as the thread responds.
+        """
         loop = self._ensure_loop()
         if self._is_stuck():
             raise PluginStuck(f"{self._name} blocks its thread")
@@ -62,12 +70,14 @@ class ThreadRunner:
                 loop.call_soon_threadsafe(response.set)
 
     def _is_stuck(self) -> bool:
+        """Whether the thread has left the last probe unanswered for longer than `_GRACE_S`."""
         if self._last_probe is None or self._last_probe[1].is_set():
             return False
         return time.monotonic() - self._last_probe[0] > _GRACE_S
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """What the thread does: run its loop until the process ends."""
     try:
         loop.run_forever()
     finally:

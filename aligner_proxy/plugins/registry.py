@@ -53,7 +53,7 @@ from aligner_proxy.types import METAALIGNER, Correction, Policy
 log = logging.getLogger(__name__)
 
 SORTS = ("correctors", "caches", "gate_rules", "audit_sinks", *SERVERS_OF_PLUGINS)
-"""The hooks that return kinds."""
+"""The hooks that return kinds, that is, factories of objects that a policies file names."""
 _KEY_NAME = r"[a-z][a-z0-9_]{0,63}"
 """Form of the name of a key or selector in the policies file."""
 _ENDPOINT_PATH = r"(/v1/|/v1/[a-z0-9_/-]*/)[a-z][a-z0-9_-]{0,63}"
@@ -67,8 +67,10 @@ class Plugin:
     name: str
     version: str
     third_party: bool
+    """Whether it is of none of our own distributions."""
     distribution: str
     offers: Mapping[str, tuple[Kind[Any], ...]]
+    """Its kinds by sort."""
     extensions: tuple[Extension, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     fault: str | None = None
@@ -127,6 +129,7 @@ class PluginSet:
 
     plugins: tuple[Plugin, ...]
     declarations: Declarations = field(init=False)
+    """Keys, selectors and correctors that the policies file may name because of them."""
 
     def __post_init__(self) -> None:
         extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
@@ -140,6 +143,7 @@ class PluginSet:
         object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
+        """What all plugins offer of a sort, by the name of the kind."""
         return {kind.name: Offer(kind, plugin) for plugin in self.plugins for kind in plugin.offers.get(sort, ())}
 
 
@@ -154,6 +158,7 @@ def parse_policies(text: str, path: Path, *, with_files: bool = True) -> PolicyF
 
 
 def _load_declarations(third_party: bool) -> Declarations:
+    """What the installed plugins declare, third-party plugins included or not."""
     return load_plugins(third_party).declarations
 
 
@@ -177,7 +182,7 @@ def load_endpoints(file: PolicyFile) -> dict[str, PluginEndpoint]:
 
 
 def _make_endpoint(plugin: Plugin, endpoint: Endpoint, file: PolicyFile) -> PluginEndpoint:
-    """An endpoint ready to serve; third-party code gets its own thread."""
+    """An endpoint ready to serve; third-party code gets its own thread. Raises `ConfigError` if it cannot be made."""
     try:
         with Boundary():
             answering = endpoint.make(file)
@@ -314,6 +319,7 @@ def third_party_names() -> list[str]:
 
 
 def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
+    """Whether a plugin is of one of our own distributions."""
     return entry.dist is not None and entry.dist.name in BUNDLED
 
 
@@ -339,6 +345,7 @@ def _load_plugin(
 
 
 def _add_offers(hooks: pluggy.PluginManager, plugin: Plugin) -> Plugin:
+    """The plugin with what its hooks return; raises `PluginFault` for anything invalid."""
     offers = {sort: tuple(_read_kinds(hooks, plugin.name, sort)) for sort in SORTS}
     extensions = tuple(extension for group in _hook_results(hooks, plugin.name, "extensions") for extension in group)
     endpoints = tuple(endpoint for group in _hook_results(hooks, plugin.name, "endpoints") for endpoint in group)
@@ -431,6 +438,7 @@ class PluginRules:
 
     def __init__(self, rules: Mapping[str, GateCheck]) -> None:
         self._rules = rules
+        """The checks by the names that policies give in `plugin_rules`."""
         self._runner = ThreadRunner("gate rules")
 
     @classmethod
@@ -439,7 +447,7 @@ class PluginRules:
         return cls({rule.name: rule.make() for rule in configure_plugins(file)["gate_rules"]})
 
     async def judge(self, original: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict, including the plugin rules of the policy."""
+        """The gate's verdict, including the plugin rules of the policy; raises `PluginFault` if one is not loaded."""
         # no edit, so there is nothing for a plugin's rule to refuse
         if correction.text == original:
             return judge(original, correction, policy)
@@ -458,6 +466,7 @@ def _adapt_check(check: GateCheck) -> Rule:
     """A rule of the gate that asks a plugin's check."""
 
     def breaks(candidate: Candidate) -> bool:
+        """Whether the edited text is unacceptable to the plugin."""
         objectives = [objective.text for objective in candidate.objectives]
         return bool(check.breaks(candidate.before.text, candidate.after.text, objectives))
 

@@ -79,7 +79,7 @@ class StageModels(Protocol):
 
 
 class _NoModels(StageModels):
-    """No models: the defaults."""
+    """No models: both methods return None."""
 
 
 NO_MODELS = _NoModels()
@@ -180,7 +180,10 @@ class Stage(Protocol):
     """
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Whether new text may be corrected; called before it is judged, and once more when everything is judged."""
+        """A `Stop` or `Hold` if new text may not be corrected yet or at all; None if it may.
+
+        Called before new text is judged, and once more when everything is judged.
+        """
         return None
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
@@ -188,7 +191,10 @@ class Stage(Protocol):
         return outgoing
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The final outcome of an answer that is completely judged but has not completely gone out."""
+        """The final outcome of an answer that is completely judged but has not completely gone out.
+
+        The same object if this stage wants nothing else.
+        """
         return outcome
 
     def report(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:

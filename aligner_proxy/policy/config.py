@@ -87,6 +87,7 @@ _Patterns = tuple[str | None, ...]
 
 
 def _declare_nothing(third_party: bool) -> Declarations:
+    """The declarations if no plugins are asked: none."""
     return NO_DECLARATIONS
 
 
@@ -140,6 +141,7 @@ def _check_file(data: Any, source: YamlSource, declare: Declare, with_files: boo
 
 @cache
 def builtin_objectives() -> Mapping[str, Objective]:
+    """The objectives of objectives.yaml, which every policies file can use, by name."""
     data, _ = read_yaml(Path(__file__).with_name("objectives.yaml"))
     return MappingProxyType({name: Objective(name, text) for name, text in data.items()})
 
@@ -160,7 +162,7 @@ def _file_allows_third_party(data: Mapping[str, Any]) -> bool:
 def _with_current_names(
     data: dict[str, Any], source: YamlSource, declarations: Declarations
 ) -> tuple[dict[str, Any], YamlSource, list[str]]:
-    """Replace deprecated names; returns the data, the source with the lines of the new names, and the warnings."""
+    """(data with deprecated names replaced, source with the lines of the new names, warnings)."""
     data = dict(data)
     lines = dict(source.lines)
     warnings = list[str]()
@@ -209,6 +211,7 @@ def _missing_plugin_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _missing_plugin_text(place: str, feature: str, owner: str) -> str:
+    """The warning that names the place in the file and the distribution to install."""
     return missing_plugin_text(f"{place}: {feature}", owner)
 
 
@@ -236,7 +239,10 @@ def _allow_less_warnings(file: PolicyFile) -> Iterator[str]:
 
 
 def _check_objectives(file: PolicyFile) -> None:
-    """Refuse unknown names of objectives; a tenant may also use its own, and `allow` may say "*" for all."""
+    """Raise `ConfigError` for unknown names of objectives.
+
+    A tenant may also use its own objectives, and `allow` may say "*" for all.
+    """
     everywhere = objectives(file)
     for path, name in _objective_uses(file):
         names = objectives(file, file.tenants[int(path[1])]) if path[0] == "tenants" else everywhere
@@ -246,7 +252,7 @@ def _check_objectives(file: PolicyFile) -> None:
 
 
 def _check_aligners(file: PolicyFile) -> None:
-    """Refuse unknown aligner names (a remote engine checks its own), and a shadow aligner without the audit store."""
+    """Raise `ConfigError` for unknown aligners (a remote engine checks its own), and a shadow aligner without audit."""
     aligners = (DEFAULT_ALIGNER, *file.aligner.adapters)
     for path, block in file.blocks():
         choices = (("aligner", shares.aligner_names(block.aligner or ())), ("shadow_aligner", (block.shadow_aligner,)))
@@ -263,7 +269,7 @@ def _check_aligners(file: PolicyFile) -> None:
 
 
 def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]) -> None:
-    """Refuse token classifiers that the engine on this machine does not have; a remote engine checks its own."""
+    """Raise `ConfigError` for token classifiers that the engine on this machine lacks; a remote one checks its own."""
     names = file.aligner.judges
     for judge, path in judges:
         if judge.kind is JudgeKind.TOKENS and judge.group not in names and engine_backend(file).local:
@@ -273,7 +279,10 @@ def _check_classifiers(file: PolicyFile, judges: Iterable[tuple[Judge, KeyPath]]
 
 
 def _check_editors(file: PolicyFile) -> None:
-    """Refuse `second_try` without an editor, and editors and judges where no detector head flags text for them."""
+    """Raise `ConfigError` for `second_try` without an editor, and for editors and judges without a detector head.
+
+    Only what a detector head flags or doubts is given to an editor or judge.
+    """
     blocks = list(file.blocks())
     editor_place = find_outside_editor(blocks)
     engine = engine_backend(file)
@@ -290,6 +299,7 @@ def _check_editors(file: PolicyFile) -> None:
 
 
 def _objective_uses(file: PolicyFile) -> Iterator[tuple[KeyPath, str]]:
+    """(key path, name) of each objective that a route or tenant names."""
     for i, route in enumerate(file.routes):
         yield from ((("routes", i, *key), name) for name, key in route_objectives(route, ()))
     for i, tenant in enumerate(file.tenants):
@@ -308,7 +318,10 @@ def policies_in_environment() -> Path | None:
 
 
 def engine_backend(file: PolicyFile) -> Backend:
-    """The engine to use: the address in the environment, which must be a single one, else the file's engine."""
+    """The engine to use: the one at the address in the environment, else the file's.
+
+    Raises `ConfigError` if the environment has anything but a single address.
+    """
     override = engine_override()
     if override is None:
         return file.aligner.engine
@@ -358,7 +371,10 @@ def check_hand_offs(file: PolicyFile) -> None:
 
 
 def engine_key(backend: Backend) -> str | None:
-    """The key of a completions server from the variable `key_env`; raises `ConfigError` if that is not set."""
+    """The key of a completions server, from the variable that `key_env` names; None if the file names none.
+
+    Raises `ConfigError` if that variable is not set.
+    """
     if backend.key_env is None:
         return None
     key = _env(backend.key_env)
@@ -378,7 +394,7 @@ def active_policies_file() -> Path | None:
 
 
 def engine_override() -> str | None:
-    """The engine address from the environment, if set."""
+    """The engine address from the environment; None if it is not set."""
     return _env(_ENGINE)
 
 
@@ -398,11 +414,12 @@ def aligner_judges(file: PolicyFile) -> dict[str, str | Path]:
 
 
 def _resolve_model(file: PolicyFile, model: str) -> str | Path:
+    """A path for text that begins like one ("./mine"), resolved relative to the file; other text unchanged."""
     return file.source.resolve(model) if model.startswith((".", "/", "~")) else model
 
 
 def keys_path(file: PolicyFile | None = None) -> Path | None:
-    """Path of the keys file: from the environment, else from `file` or from the environment's policies file."""
+    """Path of the keys file: from the environment, else from `file` or the environment's policies file; else None."""
     override = _env_path(_KEYS)
     if override is not None:
         return override
@@ -433,11 +450,15 @@ def can_write(path: Path) -> bool:
 
 
 def cache_dir(file: PolicyFile) -> Path:
+    """The folder of the correction cache: the file's, or one in the home folder."""
     return file.source.resolve(file.cache.dir) if file.cache.dir else home_folder() / "corrections"
 
 
 def allows_third_party(file: PolicyFile | None = None) -> bool:
-    """Whether third-party plugins are loaded; the environment and the file can each switch them off."""
+    """Whether third-party plugins are loaded; the environment and the file can each switch them off.
+
+    Raises `ConfigError` if the variable is neither on nor off.
+    """
     switch = (_env(_PLUGINS) or "on").lower()
     if switch not in ("on", "off"):
         raise ConfigError(f"{_PLUGINS} must be on or off")
@@ -445,6 +466,7 @@ def allows_third_party(file: PolicyFile | None = None) -> bool:
 
 
 def audit_file(file: PolicyFile) -> Path:
+    """The file of the audit store: the one that the policies file names, or one in the home folder."""
     return file.source.resolve(file.audit.file) if file.audit.file else home_folder() / "audit.db"
 
 
@@ -469,7 +491,10 @@ def shared_cache_key(file: PolicyFile) -> bytes | None:
 
 
 def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
-    """Decode the 32-byte key in a variable; raises `ConfigError`, which never quotes the key."""
+    """The 32-byte key in the variable called `name`; None if `name` is.
+
+    Raises `ConfigError` for anything but 32 bytes in base64; the message never quotes the key.
+    """
     if name is None:
         return None
     try:
@@ -486,7 +511,7 @@ def _read_key(file: PolicyFile, block: str, name: str | None) -> bytes | None:
 
 
 def redis_address(file: PolicyFile) -> ServerAddress | None:
-    """The Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
+    """The address of the Redis that gateways share; None without one. Raises `ConfigError` for a wrong key."""
     name = file.cache.redis_env
     if name is None:
         return None
@@ -499,7 +524,7 @@ def redis_setting(file: PolicyFile) -> str:
 
 
 def audit_database_address(file: PolicyFile) -> ServerAddress | None:
-    """The PostgreSQL database of the audit store; None if the store is a file."""
+    """The address of the audit store's PostgreSQL database; None if the store is a file."""
     name = file.audit.database_env
     return None if name is None else ServerAddress(audit_database_setting(file), name, _env(name))
 
@@ -521,7 +546,10 @@ def default_socket() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Create `folder` with mode 0700. A link or another user's folder is refused: others could read answers there."""
+    """Create `folder` with mode 0700.
+
+    Raises `ConfigError` for a link or another user's folder, because others could read answers there.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
@@ -539,7 +567,7 @@ def checks_keys() -> bool:
 
 
 def log_form() -> str | None:
-    """The log format from the environment; raises `ConfigError` for an unknown one."""
+    """The log format from the environment; None if it is not set. Raises `ConfigError` for an unknown one."""
     form = _env(LOG)
     if form is not None and form not in LOG_FORMS:
         raise ConfigError(f"{LOG}={quote_name(form)} must be one of {', '.join(LOG_FORMS)}")
@@ -571,6 +599,7 @@ def engine_environment() -> dict[str, str]:
     operator_names = frozenset((_env(_ENGINE_ENV) or "").replace(",", " ").split())
 
     def is_passed_on(name: str) -> bool:
+        """Whether the engine gets the variable of this name."""
         is_usual = name in _ENGINE_NAMES or name.startswith(_ENGINE_PREFIXES)
         # A variable that the operator names is passed on even if it looks like a secret.
         return name in operator_names or (is_usual and not _SECRET.search(name))
@@ -586,10 +615,12 @@ def is_traced() -> bool:
 
 
 def _env(name: str) -> str | None:
+    """The value of an environment variable, stripped; None if it is not set or blank."""
     return os.environ.get(name, "").strip() or None
 
 
 def _env_path(name: str) -> Path | None:
+    """The path in an environment variable, with `~` expanded; None if it is not set."""
     text = _env(name)
     return Path(text).expanduser() if text else None
 
@@ -643,7 +674,7 @@ def covers(wide: str, narrow: str) -> bool:
     if "[" in wide or "[" in narrow:
         return wide == narrow or (bool(wide) and wide.strip("*") == "")
     # Dynamic programming, one row per character of `wide`: fits[j] means that the part of `wide` read so far covers the
-    # first j characters of `narrow`.
+    # first j characters of `narrow`. Example: after "gpt-", for `narrow` "gpt-4*", only fits[4] is true.
     fits = [True] + [False] * len(narrow)
     for mark in wide:
         if mark == "*":

@@ -31,7 +31,7 @@ class EditorBlock(BaseModel):
 
 
 def _parse_word(value: object) -> object:
-    """Parse any form of `editor` into its one word."""
+    """Parse any form of `editor` into its one word: {model: strong} becomes "model:strong". Raises `ValueError`."""
     if isinstance(value, Mapping):
         return EDITOR_GROUP + _group_name(value)
     if not isinstance(value, str):

@@ -61,6 +61,7 @@ Address = Annotated[str, AfterValidator(engine_address)]
 
 
 def _as_list(value: object) -> object:
+    """Expand the short form (one address) into a list."""
     return [value] if isinstance(value, str) else value
 
 
@@ -130,6 +131,7 @@ class Backend(BaseModel):
 
     @property
     def kind(self) -> ServerKind:
+        """The kind of all its addresses."""
         return server_kind(self.at[0])
 
     @property

@@ -16,6 +16,7 @@ def _parse_switch(value: object) -> object:
 
 
 def _check_rule_name(name: object) -> object:
+    """Return the name of a gate rule; raises `ValueError` with a suggestion for an unknown one."""
     rules = [rule.value for rule in GateRule]
     if isinstance(name, str) and name not in rules:
         raise ValueError(f"unknown rule {quote_name(name)}; {suggest_name(name, rules)}")
@@ -82,6 +83,7 @@ class GateSwitches(BaseModel):
 
 
 def _gate_tag(value: object) -> str:
+    """The tag of the form in which pydantic is to read a gate setting: a list, or a block of switches."""
     return LIST_FORM if isinstance(value, (list, tuple)) else BLOCK_FORM
 
 

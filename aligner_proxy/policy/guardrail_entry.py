@@ -20,6 +20,7 @@ from aligner_proxy.types import GOVERNED_SKIPS, FailureClass, IfNothingRemains, 
 WITHOUT_EFFECT = ("run_in_parallel", "scan_raw_request")
 """Settings that the guardrail ignores, because with them LiteLLM would throw away the corrected answer."""
 _NEEDED = "post_call"
+"""The hook by which LiteLLM hands answers to the guardrail."""
 _HOOKS = ("pre_call", _NEEDED)
 _BY_TAGS = (
     "mode by tags: clients choose their tags, and so whether answers are corrected; write mode: post_call, and routes "
@@ -113,6 +114,7 @@ def check_entries(
 
 
 def _is_plain(params: Mapping[str, Any]) -> bool:
+    """Whether an entry has just the settings that `init` writes, our own setting `policies` aside."""
     return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 

@@ -40,6 +40,7 @@ class JudgeBlock(BaseModel):
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:
+        """Refuse blocks that do not name exactly one model, and settings that do not fit its kind."""
         names = [kind.value for kind in JudgeKind if getattr(self, kind.value) is not None]
         if len(names) != 1:
             raise ValueError("must name one model: chat: GROUP, guard: GROUP, decisions: GROUP or tokens: NAME")
@@ -50,7 +51,7 @@ class JudgeBlock(BaseModel):
 
 
 def _parse_judge(value: object) -> object:
-    """Parse any form of `judge`; YAML 1.1 reads the bare word off as false."""
+    """Parse any form of `judge`; raises `ValueError`. YAML 1.1 reads the bare word off as false."""
     if value is False or value == "off":
         return NO_JUDGE
     if isinstance(value, Judge):
@@ -75,4 +76,5 @@ class JudgeSettings(Protocol):
 
 
 def find_judges(blocks: Iterable[tuple[KeyPath, JudgeSettings]]) -> list[tuple[Judge, KeyPath]]:
+    """(judge, key path of its setting) for each block that names a judge."""
     return [(block.judge, (*path, "judge")) for path, block in blocks if block.judge]

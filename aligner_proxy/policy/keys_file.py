@@ -42,6 +42,7 @@ def _parse_moment(value: object) -> datetime:
 
 
 def _parse_iso(text: str) -> datetime | None:
+    """The time that an ISO 8601 text names; None if it is no such text."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -94,6 +95,7 @@ class KeyEntry(BaseModel):
 
     @model_validator(mode="after")
     def _has_something_to_review(self) -> Self:
+        """Refuse a reviewer's key without teams, and `reviews` for another key."""
         if self.role is Role.REVIEWER and not (self.team or self.reviews):
             raise ValueError("a reviewer needs a team, or teams in `reviews`, whose answers it sees")
         if self.role is not Role.REVIEWER and self.reviews:
@@ -118,7 +120,7 @@ class KeyEntry(BaseModel):
 
 
 def load_keys(path: Path | str) -> dict[str, KeyEntry]:
-    """Read a keys file; returns its entries by sha256 in lower case."""
+    """The entries of a keys file by sha256 in lower case; raises `ConfigError` for a wrong file."""
     data, source = read_yaml(Path(path))
     if not isinstance(data, list):
         raise ConfigError(f"{source.name}:1: must be a list of {{sha256: ..., alias: ..., team: ...}}")

@@ -122,11 +122,13 @@ def check_master_key(litellm_file: Path) -> None:
 
 
 def _permits_weak_key(settings: dict[str, Any]) -> bool:
+    """Whether the operator told LiteLLM, in the file or the environment, to accept a weak master key."""
     by_environment = os.environ.get(f"LITELLM_{_PERMIT_WEAK.upper()}", "").lower() == "true"
     return by_environment or settings.get(_PERMIT_WEAK) is True
 
 
 _VARIABLES = {provider: f"{provider.upper()}_API_KEY" for provider in _PROVIDERS}
+"""Provider -> the environment variable of its key, which opens LiteLLM's pass-through routes to it."""
 
 
 def needs_key_check(data: Mapping[str, Any]) -> bool:
@@ -170,12 +172,14 @@ def find_uncovered(data: Mapping[str, Any], source: YamlSource) -> list[str]:
 
 
 def _find_section_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """(key path, message) for each section that opens endpoints without correction, such as batches."""
     for name, endpoints in _SECTIONS.items():
         if data.get(name):
             yield (name,), f"{endpoints}; {_NOT_CORRECTED}"
 
 
 def _find_pass_through_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """(key path, message) for each pass-through route."""
     settings = data.get("general_settings")
     endpoints = settings.get("pass_through_endpoints") if isinstance(settings, dict) else None
     for number, entry in enumerate(_list_or_empty(endpoints)):
@@ -208,6 +212,7 @@ def _find_model_gaps(entry: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """(key path, message) for each provider's key that the file puts into the environment."""
     variables = data.get("environment_variables")
     for provider, variable in _VARIABLES.items():
         if isinstance(variables, dict) and variables.get(variable):
@@ -215,6 +220,7 @@ def _find_environment_gaps(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, s
 
 
 def _open_route_text(provider: str) -> str:
+    """The message for a provider whose key opens pass-through routes, with the fix."""
     advice = f"with {_VARIABLES[provider]} LiteLLM's pass-through routes /{provider}/... work for every key"
     return f"{advice}; {_NOT_CORRECTED}. Give the variable another name"
 

@@ -30,6 +30,7 @@ class Loss:
 
     tenant: str
     what: str
+    """The objectives with the reason, as a message shows them: "harmless (mode: off)"."""
 
     def __str__(self) -> str:
         return self.what if self.tenant == EVERY else f"tenant {self.tenant} would lose {self.what}"
@@ -50,7 +51,7 @@ def refuse_losses(before: PolicyFile, after: PolicyFile) -> None:
 
 
 def find_losses(before: PolicyFile, after: PolicyFile) -> list[Loss]:
-    """The losses, at most one for each tenant, in the order of the old file."""
+    """The losses from file `before` to file `after`, at most one for each tenant, in the order of the old file."""
     losses = [Loss(EVERY, _NOBODY)] if _names_objectives(before) and not _names_objectives(after) else []
     if _relevant_settings(before) == _relevant_settings(after):
         return losses
@@ -76,6 +77,7 @@ def _relevant_settings(file: PolicyFile) -> object:
     """The settings that decide whether a tenant can lose something; if they are equal in two files, nobody does."""
 
     def settings(block: object) -> list[object]:
+        """The relevant settings of one block; None for a setting that the block cannot have."""
         names = ("match", "name", "mode", "stream", "sample", "enforce", "allow_bypass")
         return [getattr(block, name, None) for name in names]
 
@@ -89,7 +91,10 @@ def _loss_reason(
     request: RequestFacts,
     route_samples: Sequence[RequestFacts],
 ) -> str | None:
-    """Why a tenant loses its enforced objectives for `request`, with the model and tags of some sample; None if not."""
+    """Why a tenant loses its enforced objectives for `request`; None if it does not.
+
+    The request is tried with the model and tags of each of `route_samples`, under both files.
+    """
     for sample in route_samples:
         facts = replace(request, model=sample.model, tags=sample.tags)
         old_bypasses, new_bypasses = (_open_bypasses(resolver, facts) for resolver in resolvers)
@@ -118,6 +123,7 @@ def _open_bypasses(resolver: PolicyResolver, facts: RequestFacts) -> dict[str, s
 
 
 def _may_bypass(resolver: PolicyResolver, facts: RequestFacts) -> bool:
+    """Whether this request would not be corrected if it asked for that."""
     try:
         return resolver.resolve(replace(facts, bypass=True)).bypass
     except ForbiddenError:
@@ -140,6 +146,7 @@ def _tenant_samples(tenant: Tenant, before: PolicyFile, after: PolicyFile) -> It
 
 
 def _first_tenant(tenants: Iterable[Tenant], facts: RequestFacts, any_alias: bool) -> Tenant | None:
+    """The tenant entry that applies to a request; None if none matches."""
     return next((tenant for tenant in tenants if tenant_matches(tenant, facts, any_alias)), None)
 
 
@@ -164,6 +171,7 @@ def _route_samples(before: PolicyFile, after: PolicyFile) -> Iterator[RequestFac
 
 
 def _deciding_settings(route: Route | None) -> object:
+    """The settings of a route that decide whether enforced objectives apply; None for no route."""
     return route and (route.mode, route.stream, route.sample, route.objectives)
 
 

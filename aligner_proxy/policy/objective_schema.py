@@ -32,6 +32,7 @@ ObjectiveText = Annotated[str, AfterValidator(check_objective_text)]
 
 
 def _check_requested(text: str) -> str:
+    """Return a name, or a checked text if there is a colon; raises `ValueError`."""
     text = text.strip()
     return check_objective_text(text) if ":" in text else text
 

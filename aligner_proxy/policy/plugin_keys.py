@@ -117,6 +117,7 @@ class Declarations:
 
     @cached_property
     def grants(self) -> tuple[PolicyKey, ...]:
+        """The declared keys that give rights, allowed only for tenants and in metadata."""
         return tuple(key for key in self.keys if key.grant)
 
     @cached_property
@@ -186,7 +187,7 @@ class DeprecatedName:
 def rename_deprecated(
     block: Mapping[str, Any], new_names: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[DeprecatedName]]:
-    """Rename deprecated keys and values in a block of settings; returns the new block and the changes.
+    """(the block with current names of keys and values, the changes).
 
     If a key is present under both names, the old one is kept, so that it is refused as unknown later.
     """

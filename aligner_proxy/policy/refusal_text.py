@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 def _parse_texts(value: object) -> object:
-    """Parse one text, or a block of texts by language, into (language, text) pairs."""
+    """Parse one text, or a block of texts by language, into (language, text) pairs; raises `ValueError`."""
     if isinstance(value, str):
         return ((ANY_LANGUAGE, _check_text(value)),)
     if isinstance(value, tuple):  # already parsed

@@ -132,6 +132,7 @@ def tenant_matches(tenant: Tenant, facts: RequestFacts, any_alias: bool) -> bool
 
 
 def _any_fits(pattern: str | None, values: Sequence[str | None]) -> bool:
+    """Whether one of the values that are set matches the glob; no pattern matches everything."""
     return pattern is None or any(fnmatchcase(value, pattern) for value in values if value)
 
 
@@ -160,8 +161,11 @@ class RequestFacts:
     user_id: str | None = None
     """The user, for a token without a key (JWT)."""
     team_settings: object = None
+    """The value of the team's metadata "aligner"; not validated."""
     key_settings: object = None
+    """The value of the key's metadata "aligner"; not validated."""
     asked: tuple[str, ...] = ()
+    """Names of the objectives that the request adds."""
     own: tuple[str, ...] = field(default=(), repr=False)
     """Objectives in the request's own words; only `POST /v1/align` reads them."""
     bypass: bool = False
@@ -215,8 +219,10 @@ class _Layer:
 
     values: PolicySettings
     label: str
+    """What the source is called in origins: "route chat", "key metadata"."""
     path: KeyPath | None = None
     name: str = ""
+    """Name of the route or tenant; for metadata, the tenant and the label, for log lines."""
     own: bool = False
     """True for a key's metadata: its quota is then the key's, not the team's."""
     trusted: bool = True
@@ -233,8 +239,10 @@ class _MetadataReader:
     def __init__(self, policy_file: PolicyFile) -> None:
         self._file = policy_file
         self._grants_model = grants_model(policy_file.declarations)
+        """The pydantic model that validates metadata: settings and grants, with the keys of plugins."""
         self._correctors = {METAALIGNER, *corrector_names(policy_file)}
         self._rules = frozenset(rule_names(policy_file))
+        """The plugin rules that the file loads."""
 
     def layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
         """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
@@ -282,7 +290,10 @@ class _MetadataReader:
     def _valid_settings(
         self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
     ) -> Iterator[tuple[str, Any]]:
-        """Yield the valid settings of metadata; log and skip invalid ones, and drop unknown objectives from lists."""
+        """Yield (name, value) of each valid setting of metadata; logs and skips invalid ones.
+
+        Unknown objectives are dropped from lists.
+        """
         for key, value in raw.items():
             try:
                 parsed = getattr(self._grants_model.model_validate({key: value}), key)
@@ -315,9 +326,12 @@ class PolicyResolver:
         self._file = policy_file
         self._metadata = _MetadataReader(policy_file)
         self._file_objectives = objectives(policy_file)
+        """Objectives by name, for requests without a tenant entry."""
         self._tenant_objectives = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
+        """The same for each tenant entry, in file order."""
         self._head_of = head_of
         self._keys = {key.name: key for key in policy_file.declarations.keys if not key.grant}
+        """The keys of plugins that are settings, not grants, by name."""
         requirements = [requirement for _, _, requirement in policy_file.requirements()]
         self.header_names = tuple(
             dict.fromkeys(name for requirement in requirements for name in requirement.header_names)
@@ -331,6 +345,7 @@ class PolicyResolver:
         self._only_route: Route | None = None
         """The route that applies to every request; None: the first that matches."""
         self._cached = lru_cache(_REMEMBERED)(self._resolve_cacheable)
+        """Returns the policy for values of `_CACHE_KEY`, kept from an earlier request if possible."""
 
     def restrict_to_route(self, name: str) -> PolicyResolver:
         """A resolver that applies the route with this name to every request; raises `ConfigError` if there is none."""
@@ -357,7 +372,7 @@ class PolicyResolver:
         return self._cached(tuple(getattr(facts, name) for name in _CACHE_KEY))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
-        """(name, policy) for each route, and for no route, as if this request matched it despite its model and tags."""
+        """(name, policy) for each route and for no route, as if the request matched it despite its model and tags."""
         plain = replace(facts, asked=(), own=(), bypass=False)
         policies = [
             (entry_name(route, n), self._build_policy(plain, lambda candidate, route=route: candidate is route))  # type: ignore[misc]
@@ -461,6 +476,7 @@ class PolicyResolver:
         )
 
     def _route_applies(self, facts: RequestFacts, route: Route) -> bool:
+        """Whether this route matches the request, or is the only one that counts (`restrict_to_route`)."""
         return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
     def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
@@ -501,7 +517,10 @@ class PolicyResolver:
     def _plugin_grants(
         self, grants: Sequence[_Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
-        """Plugins' grants with a value other than the default, and the origin of each grant; the last layer wins."""
+        """(name, value) of plugins' grants that differ from the default, and (name, origin) of all that are set.
+
+        The last layer that sets a grant wins.
+        """
         values: dict[str, tuple[PolicyKey, Any]] = {}
         origins: dict[str, str] = {}
         for key in self._file.declarations.grants:
@@ -516,9 +535,9 @@ class PolicyResolver:
     def _merge_layers(
         self, layers: Sequence[_Layer], *, judges_harm: bool
     ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-        """Merge layers, the last one wins, into the settings of a policy; returns them and the origin of each.
+        """(settings of a policy by name, (name, origin) of each), merged from the layers, of which the last one wins.
 
-        `judges_harm`: an objective about safety applies, so that an answer that is all harm is not delivered.
+        `judges_harm` says that an objective about safety applies; an answer that is all harm is then not delivered.
         """
         enforced = any(getattr(layer.values, "enforce", ()) for layer in layers)
         settings, origins = self._default_settings(enforced, judges_harm)
@@ -562,7 +581,7 @@ class PolicyResolver:
             settings["write"] = default_write(self._file, shares.aligner_names(settings["aligner"]))
 
     def _default_settings(self, enforced: bool, judges_harm: bool) -> tuple[dict[str, Any], dict[str, str]]:
-        """The settings that count where no layer sets them, and the origin of each."""
+        """(settings that count where no layer sets them, origin of each), both by name."""
         settings = self.settings(_BUILT_IN_POLICY)
         settings["write"] = Write.FREE  # metadata that is not trusted may tighten it
         origins = dict.fromkeys(settings, BUILT_IN)
@@ -586,7 +605,10 @@ class PolicyResolver:
     def _find_quota(
         self, facts: RequestFacts, grants: Sequence[_Layer]
     ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
-        """The quota of the last layer that sets one, and its origin. Each layer counts for each tenant separately."""
+        """The quota of the last layer that sets one, or None, and ("quota", its origin) or nothing.
+
+        Each tenant, or key for a key's own quota, has an account of its own.
+        """
         for layer in reversed(grants):
             seconds = getattr(layer.values, "quota", None)
             if seconds is not None:
@@ -597,7 +619,7 @@ class PolicyResolver:
         return None, ()
 
     def _find_hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
-        """The webhook of the route for doubtful answers, and the origin of that setting."""
+        """The webhook of the route for doubtful answers, or None, and ("hand_off", its origin) or nothing."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
             return None, ()
@@ -618,7 +640,10 @@ class PolicyResolver:
         grants: Sequence[_Layer],
         configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
-        """The objectives of a request in order, their origins, and the selection if a plugin chooses some."""
+        """The objectives of a request in order, (name, origin) of each, and the selection if a plugin chooses some.
+
+        Raises `ForbiddenError` if the request asks for what its tenant may not have.
+        """
         origins_by_name: dict[str, str] = {}
         for layer in grants:
             for n, name in enumerate(getattr(layer.values, "enforce", ())):
@@ -706,6 +731,7 @@ def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -
 
 
 def setting_value(policy: Policy, name: str) -> Any:
+    """The value of one of `SETTINGS`, in the form of the policies file: "on_error.gate" gives the reaction to it."""
     setting, _, kind = name.partition(".")
     if setting == "aligner" and policy.aligner_shares:
         return shares.share_percents(policy.aligner_shares)
@@ -733,6 +759,7 @@ def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[st
 
 
 def _denied_names(grants: Sequence[_Layer]) -> set[str]:
+    """Names of the objectives that some layer denies to requests."""
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
@@ -743,6 +770,7 @@ def _last_grant(grants: Sequence[_Layer], name: str) -> Any:
 
 
 def _may_bypass(grants: Sequence[_Layer]) -> bool:
+    """Whether the request may opt out of correction."""
     return bool(_last_grant(grants, "allow_bypass"))
 
 
@@ -751,6 +779,7 @@ def _warn_invalid(label: str, key: str) -> None:
 
 
 def _warn_not_trusted(source: str, key: str) -> None:
+    """Log that metadata which the file does not trust tried to loosen a setting."""
     setting = "team_metadata" if source.endswith("team metadata") else "key_metadata"
     _warn(source, f"ignoring setting {key}: it would loosen the policy, and trust.{setting} is false")
 

@@ -150,18 +150,21 @@ ArgumentTreatment = Annotated[Literal["pass", "judge", "correct", "block"], _AsT
 
 
 def _refuse_reserved(names: dict[str, str]) -> dict[str, str]:
+    """Return the adapters by name; raises `ValueError` if one has the name of the main aligner."""
     if DEFAULT_ALIGNER in names:
         raise ValueError(f"{DEFAULT_ALIGNER} is the name of aligner.model; choose another name")
     return names
 
 
 def _check_template(name: str) -> str:
+    """Return the name of a prompt template; raises `ValueError` for an unknown one."""
     try:
         return find_template(name).name
     except ConfigError as error:
         raise ValueError(str(error)) from None
 
 
+# Base of the blocks of the policies file: unknown keys are refused, and docstrings of keys are their descriptions.
 class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -438,6 +441,7 @@ class CacheSettings(_Block):
 
     @model_validator(mode="after")
     def _check_key_env(self) -> CacheSettings:
+        """Refuse an encryption key without the Redis whose entries it would encrypt."""
         if self.key_env and not self.redis_env:
             raise ValueError("key_env encrypts entries in Redis, so redis_env must name the variable with its URL")
         return self
@@ -482,6 +486,7 @@ class AuditSettings(_Block):
 
     @model_validator(mode="after")
     def _check_store(self) -> AuditSettings:
+        """Refuse two stores, and `required` without a store."""
         if self.file and self.database_env:
             raise ValueError("entries go into one store: remove file, or database_env")
         if self.required and not self.enabled:
@@ -490,6 +495,7 @@ class AuditSettings(_Block):
 
 
 def _expand_audit(value: object) -> object:
+    """Expand the short form `audit: required` into a block; raises `ValueError` for another word."""
     if isinstance(value, str) and value != AUDIT_REQUIRED:
         raise ValueError(f"must be a block of keys, or the word {AUDIT_REQUIRED}")
     return {"enabled": True, "required": True} if value == AUDIT_REQUIRED else value
@@ -544,6 +550,7 @@ class PolicyFile(_Block):
     afterwards."""
     keys: str | None = None
     """File with hashed client keys, for gateways without a database; relative to this file."""
+    # Set by `with_source` and `with_file_texts`; the properties below say what they hold.
     _source: YamlSource = PrivateAttr(default_factory=YamlSource)
     _declarations: Declarations = PrivateAttr(default=NO_DECLARATIONS)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
@@ -561,6 +568,7 @@ class PolicyFile(_Block):
 
     @property
     def source(self) -> YamlSource:
+        """Name and folder of the file, and the line of every value in it, for messages."""
         return self._source
 
     @property
@@ -570,7 +578,7 @@ class PolicyFile(_Block):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Deprecated names and missing plugins, each with its line."""
+        """Messages about settings that work but should be changed, such as deprecated names, each with its line."""
         return self._warnings
 
     def blocks(self) -> Iterator[tuple[tuple[str | int, ...], PolicySettings]]:
@@ -615,7 +623,7 @@ class PolicyFile(_Block):
 class SelectorBlock(_Block):
     """The form `objectives: {WORD: [names], ...options}`: the candidates of a plugin's selector, and its options."""
 
-    word: ClassVar[str]
+    word: ClassVar[str]  # the word that names the form, as in `objectives: auto`
 
     @property
     def names(self) -> Names:
@@ -675,6 +683,7 @@ def extend_model(base: type[_Model], fields: Mapping[str, Any]) -> type[_Model]:
 
 
 def _plugin_fields(keys: Iterable[PolicyKey]) -> dict[str, Any]:
+    """The pydantic fields of plugins' keys by name, as `create_model` takes them: (type, field)."""
     return {key.name: (key.type | None, Field(default=None, description=key.about)) for key in keys}
 
 
@@ -687,6 +696,7 @@ def _objectives_field(selectors: Sequence[SelectorForm]) -> dict[str, Any]:
     names_type = Annotated[Names, Tag(LIST_FORM)]
 
     def choose_tag(value: object) -> str:
+        """The tag of the form that pydantic is to read this value as."""
         if isinstance(value, SelectorBlock):
             return _tag(value.word)
         if isinstance(value, Mapping):

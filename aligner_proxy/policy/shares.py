@@ -37,7 +37,7 @@ Shares = tuple[tuple[str, int], ...]
 
 
 def _parse_choice(value: object) -> object:
-    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name."""
+    """Parse a name, or shares into pairs that sum to 100; a single share becomes its name. Raises `ValueError`."""
     if isinstance(value, str):
         return _check_name(value)
     if isinstance(value, tuple):  # already parsed
@@ -57,6 +57,7 @@ def _parse_choice(value: object) -> object:
 
 
 def _check_name(name: object) -> str:
+    """Return the name of an aligner; raises `ValueError` for anything else."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise ValueError(f"{_FORMS}; a name has letters, digits, dots, hyphens and underscores, at most 64")
     return name
@@ -71,6 +72,7 @@ AlignerChoice = Annotated[
 
 
 def aligner_names(choice: str | Shares) -> tuple[str, ...]:
+    """The aligners that a value of `aligner` names, in the order of the file."""
     return (choice,) if isinstance(choice, str) else tuple(name for name, _ in choice)
 
 

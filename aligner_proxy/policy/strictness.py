@@ -90,7 +90,7 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
 
 
 def _declines_harm_alone(*policies: Policy) -> bool:
-    """Whether some policy withholds an answer of which nothing remains, and all that do only if it did harm."""
+    """Whether some of the policies withhold an answer of which nothing remains, and each of these only after harm."""
     withholding = [policy for policy in policies if policy.if_nothing_remains is not IfNothingRemains.ORIGINAL]
     return bool(withholding) and all(policy.declines_harm_alone for policy in withholding)
 

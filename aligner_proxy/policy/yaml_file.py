@@ -32,6 +32,7 @@ from pydantic_core import ErrorDetails
 from aligner_proxy.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
+"""Position of a value in the data, as keys and list indexes: ("routes", 0, "match")."""
 BUILT_IN = "built-in default"
 # Tags of the two forms of a setting, which pydantic puts into error locations; tags in brackets are not in the file.
 LIST_FORM = "[list]"
@@ -87,7 +88,7 @@ class YamlSource:
 
 
 def read_yaml(path: Path) -> tuple[Any, YamlSource]:
-    """Parse a YAML file into plain data and its source; an empty file gives {}. Raises `ConfigError`."""
+    """(plain data, source) of a YAML file; an empty file gives {} as data. Raises `ConfigError`."""
     return parse_yaml(read_text(path), path)
 
 
@@ -102,7 +103,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, path: Path) -> tuple[Any, YamlSource]:
-    """Parse the text of the file at `path`, which need not exist yet; raises `ConfigError`."""
+    """(plain data, source) of the text of the file at `path`, which need not exist yet; raises `ConfigError`."""
     lines: dict[KeyPath, int] = {}
     try:
         data = _YamlReader(text, path.name, lines).read()
@@ -122,8 +123,11 @@ class _YamlReader:
         self._loader = yaml.SafeLoader(text)
         self._name = name
         self._lines = lines
+        """The line of each key path, filled while reading."""
         self._open: set[int] = set()
+        """Ids of the nodes that enclose the present one; an alias to one of them would be endless."""
         self._nodes = 0
+        """Number of nodes converted so far; a node counts again for each alias."""
 
     def read(self) -> Any:
         """Convert the whole document to plain data; None if it is empty."""
@@ -131,7 +135,10 @@ class _YamlReader:
         return None if node is None else self._convert(node, ())
 
     def _convert(self, node: yaml.Node, path: KeyPath) -> Any:
-        """Convert a node to plain data and record its line; refuses too many nodes, deep nesting and cyclic aliases."""
+        """Convert a node to plain data, record its line, and return the data.
+
+        Raises `ConfigError` for too many nodes, deep nesting and aliases that contain themselves.
+        """
         # The line of its key, which `_convert_mapping` has recorded, comes first.
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
@@ -151,7 +158,7 @@ class _YamlReader:
             self._open.discard(id(node))
 
     def _convert_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        """Convert a mapping and record the line of each key; refuses duplicate keys."""
+        """Convert a mapping and record the line of each key; raises `ConfigError` for duplicate keys."""
         mapping: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
@@ -216,6 +223,7 @@ def _model_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the pydantic models in a type, for example the one in `tuple[Route, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
@@ -336,8 +344,8 @@ _TIME_GLOB = "[0-9]" * 8 + "T" + "[0-9]" * 6
 def replace_file(path: Path, before: str, after: str, *, backup: bool = False) -> Path | None:
     """Replace a file atomically and keep its permissions; raises `ConfigError` if it no longer contains `before`.
 
-    With `backup`, the old file is copied next to it under a name with the time, of which the latest ones are kept;
-    returns the path of that copy.
+    With `backup`, the old file is copied next to it under a name with the time, and the path of the copy is returned.
+    Only the latest copies are kept.
     """
     backup_path = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.bak") if backup else None
     name = None

@@ -75,10 +75,12 @@ class AnswerForm:
 
     @cached_property
     def _read_as_json(self) -> bool | None:
+        """Whether the answer is a JSON object or array; None if it is too deep or too long to parse."""
         return reads_as_json(self._exchange.answer or "")
 
     @cached_property
     def _is_data(self) -> bool:
+        """Whether all of the answer is YAML or a table of values."""
         answer = self._exchange.answer or ""
         return program_text.DATA_SIGN.match(answer) is not None and program_text.is_data(answer)
 
@@ -90,9 +92,10 @@ class Eligibility(Stage):
 
     def __init__(self, form: AnswerForm | None = None) -> None:
         self._form = form
+        """The form of a whole answer; None for a growing one, whose form is not known yet."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """Stop a whole answer for the first reason that applies.
+        """Stop a whole answer for the first reason that applies; None if there is none.
 
         A growing answer is held here, and stopped where it begins to call a program. `find_early_reason` stops it if
         something other than text arrives, and `check` stops it before an edit goes out.
@@ -109,7 +112,7 @@ class Eligibility(Stage):
 
 
 def _admit_more(answer: AnswerSoFar) -> Stop | Hold | None:
-    """Stop a growing answer that has begun to call a program, and hold one that may be structured."""
+    """Stop a growing answer that has begun to call a program; hold one that may be structured; None for any other."""
     if answer.exchange.tool_calls and not is_judged(SkipReason.TOOL_CALLS, answer.policy):
         return Stop(Status.SKIPPED, SkipReason.TOOL_CALLS.value)
     return Hold() if not answer.sent_chars and may_be_structured(answer.exchange) else None
@@ -215,6 +218,7 @@ def _find_reasons(exchange: Exchange, policy: Policy, form: AnswerForm) -> Itera
 
 
 def _has_text(exchange: Exchange) -> bool:
+    """Whether the answer has more than white space."""
     return exchange.answer is not None and bool(exchange.answer.strip())
 
 

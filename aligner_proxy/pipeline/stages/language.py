@@ -55,15 +55,17 @@ class Language(Stage):
         languages: Collection[str] | None = None,
     ) -> None:
         self._blocks = outcomes.blocks(Outcome(Status.NOT_JUDGED, LANGUAGE, None, policy))
+        """Whether the policy answers with an error if the language is unknown."""
         self._ask = ask
         self._languages = languages
+        """The languages of the aligner; None before the engine was asked, empty if it could not be asked."""
         self._segments_seen = 0
         """Number of segments already checked."""
         self._due = 0
         """The length at which the whole is checked again; it doubles with each check."""
 
     async def admit(self, answer: AnswerSoFar) -> Stop | None:
-        """Stop an answer in another language as soon as that is clear, if the policy demands an error."""
+        """Stop an answer as soon as its language is clearly unknown, if the policy demands an error; otherwise None."""
         if answer.is_whole:
             return await self._admit_whole(answer) if self._blocks else None
         if self._languages is None:
@@ -74,9 +76,9 @@ class Language(Stage):
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 
     async def _admit_whole(self, answer: AnswerSoFar) -> Stop | None:
-        """Stop a whole answer in another language.
+        """Stop a whole answer in a language that the aligner does not know; None for any other.
 
-        Raises `CorrectionError` if the languages are unknown, so that the answer cannot pass as judged.
+        Raises `CorrectionError` if the engine cannot tell its languages, so that the answer cannot pass as judged.
         """
         languages = await self._ask()
         is_blocked = await run_off_loop(len(answer.text), partial(is_unknown, answer.text, languages))

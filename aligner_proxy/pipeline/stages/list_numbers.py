@@ -20,6 +20,7 @@ class ListNumbers(Stage):
     def __init__(self, numbering: Numbering) -> None:
         self._numbering = numbering
         self._changed_before = numbering.changed
+        """Number of markers changed in the parts before this one."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """The text with its list numbers updated."""

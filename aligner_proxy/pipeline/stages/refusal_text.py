@@ -163,12 +163,18 @@ class SecondTries:
     """Asks the editor behind an engine for another answer."""
 
     engine_of_policy: Callable[[], Engine]
+    """Returns the engine of the answer's policy; without an editor around it, there is no second try."""
     cache: CorrectionCache | None
     remember: bool
+    """Whether second tries are stored in the cache."""
     request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
+    """Returns the engine's request for a text under a policy until a deadline (`align_request`)."""
 
     async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome with another answer as its text. If there is none, only the cost of asking is added."""
+        """The outcome with another answer as its text; in shadow mode, as its `edited` text only.
+
+        If there is no other answer, or it is no better, only the cost of asking is added.
+        """
         engine = self.engine_of_policy()
         if not (isinstance(engine, EditedEngine) and isinstance(engine.writer, ChatWriter)):
             return outcome
@@ -192,7 +198,7 @@ class SecondTries:
     async def _get_or_write(
         self, engine: EditedEngine, writer: ChatWriter, request: AlignRequest, answer: AnswerSoFar
     ) -> Correction:
-        """The second try from the cache, under its own key, or written and judged now."""
+        """The second try from the cache, or written and judged now; its cache key differs from the first answer's."""
         # another answer may be twice as long as the first
         room = max(_MIN_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
@@ -218,7 +224,10 @@ class RefusalText(Stage):
         self._second_tries = second_tries
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
-        """Hold a growing answer of which nothing remains and nothing has gone out, to decide it as a whole."""
+        """Hold a growing answer of which nothing would remain, to decide about the whole; None once text has gone out.
+
+        Also holds a text whose answer has another text that waits for this decision.
+        """
         is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
         if answer.is_whole or answer.is_part or answer.sent_chars:
             return None
