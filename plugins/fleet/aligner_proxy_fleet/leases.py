@@ -188,6 +188,7 @@ class SharedEntries:
                 )
 
     async def aclose(self) -> None:
+        """Close the connections to the server."""
         await self._server.aclose()
 
     def _lease_name(self, key: str) -> str:

@@ -92,6 +92,7 @@ class RedisServer:
         return open_client(self._url, self._wait_s)
 
     async def aclose(self) -> None:
+        """Stop probing and close all connections; later calls fail at once."""
         self._closed = True
         if self._returning is not None:
             await end_tasks(self._returning)

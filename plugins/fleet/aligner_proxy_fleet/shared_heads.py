@@ -46,7 +46,7 @@ _LARGEST = MAX_HEAD_BYTES + 4096
 _KNOWN = "shared.json"
 """File in the store with the last known revisions."""
 _LOCK = "shared.lock"
-"""File in the store that the process locks which exchanges heads for its host."""
+"""Lock file in the store; the process that holds its lock exchanges heads for the host."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 

@@ -281,6 +281,7 @@ class Ruling:
 
 
 def _share_text(wrong: Share | None) -> str:
+    """A share and its interval as text, as in "2 of 100 (0.6 to 7.0 %)"; "none of 0" without reviews."""
     if wrong is None or not wrong.of:
         return "none of 0"
     _, low, high = (100 * part for part in wrong.interval)

@@ -193,6 +193,7 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
+    """Count and summarise the results, reasons and times of these runs."""
     endings = Counter(run.result for run in runs)
     # answers with another result were not scored completely
     times = sorted(

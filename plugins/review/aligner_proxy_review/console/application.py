@@ -280,6 +280,7 @@ class Console:
         return self._error_page(request, 503, str(error) if is_own else "The audit store cannot be read.")
 
     def _error_page(self, request: Request, status: int, message: str) -> Response:
+        """The page that shows a message, with an HTTP status."""
         text = self.services.templates.get_template("error.html").render(
             viewer=None, token="", message=message, status=status, path=request.url.path
         )

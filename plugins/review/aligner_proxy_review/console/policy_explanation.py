@@ -91,6 +91,7 @@ def _explained_settings(
 
 
 def _value_text(value: object) -> str:
+    """A setting's value as text; the parts of a tuple with commas, "none" for an empty one."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)
