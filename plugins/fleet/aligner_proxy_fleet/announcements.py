@@ -44,7 +44,7 @@ class Announcements:
             await asyncio.sleep(pause_s)
 
     async def _listen_once(self, on_message: Callable[[], object]) -> None:
-        """Listen until the connection breaks; raises the library's errors."""
+        """Subscribe and call `on_message`, then again for every message; raises the library's error if that breaks."""
         client = self._server.new_client()
         try:
             async with client.pubsub() as subscription:

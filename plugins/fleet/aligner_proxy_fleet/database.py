@@ -124,7 +124,7 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def _limit_wait(gen: Any, wait_s: float) -> Generator[Any, Any, Any]:
-    """Pass on what a psycopg call waits for; after the timeout raise `ConnectionTimeout`."""
+    """Pass on what a psycopg call (a generator) waits for, and return its result; raises `ConnectionTimeout`."""
     until = time.monotonic() + wait_s
     try:
         request = next(gen)
@@ -177,7 +177,8 @@ _INSERT_ONCE = f"{INSERT} ON CONFLICT (aligner_id, choice, at) WHERE aligner_id 
 class DatabaseStore(AuditStore):
     """An open store. Raises `DatabaseAway`, and `AuditError` for tables of a newer version.
 
-    `durable`: entries are on the server's disk when a call returns, even if the server's default is otherwise.
+    `durable`: a call returns only when its entries are on the server's disk, even if the server's default is faster.
+    `busy_s`: seconds for which a transaction may be idle, in addition to the timeout of one call.
     """
 
     def __init__(
@@ -190,8 +191,10 @@ class DatabaseStore(AuditStore):
         durable: bool = False,
     ) -> None:
         self._seal = seal
+        """Encrypts texts; None to store them unencrypted."""
         self._database = database
         self._server = _connect(database)
+        """The one connection of this store."""
         try:
             limit_ms = int(database.wait_s * 1000)
             # A host that loses its network while it writes must not hold the lock for long.
@@ -291,6 +294,7 @@ class DatabaseStore(AuditStore):
             raise
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> Any:
+        """Run a statement in SQLite's dialect and return its cursor; raises `DatabaseAway`."""
         with _translate_errors(self._database):
             # Without values psycopg substitutes nothing, so percent signs must not be doubled.
             if not values:
@@ -329,6 +333,7 @@ class DatabaseStore(AuditStore):
             self.rows("INSERT INTO versions VALUES (?)", (len(steps),))
 
     def _read_version(self) -> int:
+        """The number of migration steps that the tables have had; 0 without tables."""
         if self.rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
             return 0
         versions = self.rows("SELECT version FROM versions")
@@ -341,6 +346,7 @@ class DatabaseLease:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._store: DatabaseStore | None = None
+        """The connection that holds the lease; None while this process does not have it."""
 
     def take(self) -> bool:
         """Take the lease if it is free; returns whether this process holds it now. Raises `AuditError`."""
@@ -359,6 +365,7 @@ class DatabaseLease:
         return True
 
     def read(self) -> ClockReading | None:
+        """The clock reading that was written last, by any host; None without a valid one. Needs the lease."""
         assert self._store is not None
         try:
             return _READING.validate_json(self._store.rows("SELECT reading FROM clocks")[0][0])
@@ -366,6 +373,7 @@ class DatabaseLease:
             return None
 
     def write(self, reading: ClockReading) -> None:
+        """Store a clock reading in place of the last one. Needs the lease."""
         assert self._store is not None
         with self._store.transaction():
             self._store.rows("DELETE FROM clocks")

@@ -26,13 +26,16 @@ LARGEST = 8 * 2**20
 TRUNCATED = "truncated"
 ALTERED = "altered"
 FOREIGN = "foreign"
+"""Reasons for refusing an entry; it is foreign if another program, or a gateway with another key, wrote it."""
 _PLAIN = b"alp:"
 _SEALED = b"als:"
 """Markers at the beginning of entries: with a digest, and encrypted."""
 _LENGTH = struct.Struct(">I")
+"""Length of the body, in four bytes."""
 _HEAD = len(_PLAIN) + _LENGTH.size
 """Bytes of the marker and the length."""
 _DIGEST = hashlib.sha256().digest_size
+"""Bytes of the SHA-256 that precedes a body without encryption."""
 _NONCE = 12
 """Bytes of the random number with which an encrypted body begins."""
 _LEVEL = 1
@@ -45,12 +48,13 @@ class EntryCodec:
     def __init__(self, key: bytes | None = None) -> None:
         cipher_key = hmac.digest(key, b"aligner-proxy shared corrections", "sha256") if key else None
         self._cipher = AESGCM(cipher_key) if cipher_key else None
+        """None without a key."""
         key_part = f":{hashlib.sha256(cipher_key).hexdigest()[:12]}" if cipher_key else ""
         self.prefix = f"aligner:{FORM}{key_part}:"
         """The prefix of all names."""
 
     def pack(self, name: str, content: bytes) -> bytes | None:
-        """Encode a content as the entry `name`; None if it is too large."""
+        """Return `content` encoded as the entry `name`; None if it is larger than half of `LARGEST`."""
         compressed = zlib.compress(content, _LEVEL)
         if max(len(compressed), len(content)) > LARGEST // 2:
             return None
@@ -81,6 +85,7 @@ class EntryCodec:
 
 
 def _digest(name: str, body: bytes) -> bytes:
+    """SHA-256 over an entry's name and its compressed content."""
     return hashlib.sha256(name.encode() + b"\n" + body).digest()
 
 

@@ -21,7 +21,7 @@ class RedisRefused(AlignerProxyError):
 
 
 class RefusedEntry(AlignerProxyError):
-    """An entry of the shared Redis is not used; `reason` is truncated, altered or foreign."""
+    """An entry of the shared Redis is not used; `reason` is "truncated", "altered" or "foreign"."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"an entry of the shared Redis is {reason}")

@@ -50,7 +50,10 @@ log = logging.getLogger("aligner_proxy.fleet")
 
 
 class MemberState(BaseModel):
-    """The active state of one gateway process; hashes only show whether two states are equal."""
+    """The active state of one gateway process.
+
+    `policies`, `keys` and `heads` are hashes, which show only whether two processes use the same ones.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -69,6 +72,7 @@ def policies_hash(file: PolicyFile) -> str:
 
 
 def read_member_state(policies: Policies) -> MemberState:
+    """Return the state of this process; hashes all of its policies, keys and heads, so call it in a thread."""
     current = policies.current
     heads = sorted(
         (scope, name, aligner, head)
@@ -87,6 +91,7 @@ def read_member_state(policies: Policies) -> MemberState:
 
 
 def _hash_text(text: str) -> str:
+    """The first `_SHOWN` digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:_SHOWN]
 
 
@@ -97,6 +102,7 @@ class FleetHeartbeat:
     server: RedisServer
     entries: EntryCodec
     member: str = field(default_factory=make_member_id)
+    """Random id of this process."""
 
     async def exchange(self, own_state: MemberState | None) -> list[MemberState]:
         """Publish the state of this process (unless None), and return the states of the others.
@@ -134,10 +140,15 @@ class Fleet:
         self._heartbeat = FleetHeartbeat(server, entries)
         self._announcements = Announcements(server, entries.prefix)
         self._heads = SharedHeads(server, entries) if key else None
+        """None without a key for encryption, as then no heads are shared."""
         self._reported_state: MemberState | None = None
+        """The state that was published last; None if it has to be published again."""
         self._differing: dict[str, bool] = {}
+        """For each of `COMPARED`: whether it differed at the last comparison."""
         self._fault = ""
+        """Why heads could not be exchanged the last time; empty if they were."""
         self._woken = asyncio.Event()
+        """Set by an announcement: states have to be compared now."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -159,7 +170,7 @@ class Fleet:
         hashed: tuple[object, ...] = ()
         while True:
             active = (self._policies.current, self._policies.keys)
-            # Both are replaced when they change, so the identity tells, and hashing is needed only then.
+            # A change replaces these objects, so comparing identities is enough, and hashes are computed only then.
             if not hashed or any(part is not hashed_part for part, hashed_part in zip(active, hashed, strict=True)):
                 own_state = await asyncio.to_thread(read_member_state, self._policies)
                 hashed = active

@@ -45,11 +45,12 @@ return others
 
 
 def make_member_id() -> str:
+    """A random id for this process, of 16 hexadecimal digits."""
     return secrets.token_hex(8)
 
 
 def heartbeat_arguments(name: str, member: str, value: bytes, valid_s: float) -> tuple[Any, ...]:
-    """The arguments of EVAL that write a member's value for `valid_s` seconds and read the others."""
+    """The arguments of EVAL to write a member's value for `valid_s` seconds (empty: remove it) and read the others."""
     return _SCRIPT, 1, name, member, value, max(1, int(valid_s * 1000))
 
 

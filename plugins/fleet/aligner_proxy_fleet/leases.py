@@ -30,8 +30,10 @@ _RENEWALS = 3
 """Number of renewals within the duration of a lease."""
 _ALONE_S = 1.0
 """Seconds for which others compute for themselves, after a holder whose result must not be shared."""
-# The value of a lease while others compute for themselves, and what _CLAIM returns instead of a token.
 _ALONE = b"-"
+"""Value of a lease while every gateway computes the correction for itself."""
+# What _CLAIM returns instead of a token (tokens begin at 1): another gateway holds the lease, the entry is stored
+# already, or every gateway shall compute for itself now.
 _HELD = 0
 _STORED = -1
 _FOR_ITSELF = -2
@@ -46,7 +48,8 @@ local token = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[2], token, 'PX', ARGV[1])
 return token
 """
-# KEYS: entry, lease. ARGV: token or empty, entry, milliseconds of the entry.
+# KEYS: entry, lease. ARGV: token or empty, entry, milliseconds of the entry. Returns 1 if the entry was written, and 0
+# if a later holder has the lease or has stored an entry.
 _STORE = """
 local holder = redis.call('GET', KEYS[2])
 if holder == ARGV[1] then
@@ -74,11 +77,14 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class EntryLookup:
-    """The result of a look-up: the entry (None if missing), its time to live, and whether someone computes it now."""
+    """The result of a look-up."""
 
     entry: bytes | None
+    """The encoded entry; None if there is none."""
     ttl_s: float
+    """Seconds until the entry expires; negative if there is none or it never expires."""
     is_computed: bool
+    """Whether a gateway holds the lease, so the entry is worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class Claim:
 
 
 class SharedEntries:
-    """Entries and leases on one server, under names that begin with `prefix`."""
+    """Entries (which live `ttl_s` seconds) and leases on one server, under names that begin with `prefix`."""
 
     def __init__(self, server: RedisServer, prefix: str, ttl_s: float, *, lease_s: float = LEASE_S) -> None:
         self._server = server
@@ -112,7 +118,7 @@ class SharedEntries:
         return f"{self._prefix}correction:{key}"
 
     async def look_up(self, key: str) -> EntryLookup:
-        """Look up a key. Raises `RedisAway`."""
+        """Return the entry of a key, and whether a gateway computes it now; raises `RedisAway`."""
         name = self.entry_name(key)
 
         async def read_entry(redis: Redis) -> list[Any]:
@@ -152,9 +158,10 @@ class SharedEntries:
         return bool(is_stored)
 
     async def release(self, key: str, claim: Claim, *, others_alone: bool = False) -> None:
-        """Release the lease without an entry; failures are ignored.
+        """Release the lease without having written an entry; failures are ignored.
 
-        `others_alone`: for a second the others compute for themselves instead of waiting for each other.
+        The next gateway that asks gets the lease. With `others_alone` nobody gets it for a second: every gateway
+        computes for itself.
         """
         alone_ms = int(_ALONE_S * 1000) if others_alone else 0
         with contextlib.suppress(RedisAway, RedisRefused):
@@ -181,6 +188,7 @@ class SharedEntries:
                 )
 
     async def aclose(self) -> None:
+        """Close the connections to the server."""
         await self._server.aclose()
 
     def _lease_name(self, key: str) -> str:
@@ -188,7 +196,7 @@ class SharedEntries:
 
 
 def _check_result(result: Any) -> Any:
-    """Check one answer of a pipeline and return it; raises the server's errors.
+    """Return one answer of a pipeline, or raise it if it is an error.
 
     A value of another type was written by another program; b"?" is returned, so that it is refused as an entry.
     """

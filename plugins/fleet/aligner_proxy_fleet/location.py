@@ -44,6 +44,7 @@ class Database:
         return DatabaseStore(self, seal, durable=durable)
 
     def make_lease(self) -> DatabaseLease:
+        """Return the exclusive right to delete old entries, which is not taken yet."""
         from aligner_proxy_fleet.database import DatabaseLease
 
         return DatabaseLease(self)

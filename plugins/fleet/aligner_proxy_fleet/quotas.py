@@ -1,5 +1,7 @@
 """Usage of tenants across all gateways, in the shared Redis: engine time for quotas, and engine slots.
 
+An engine slot is one request at work on the engine; tenants share slots equally.
+
 No request waits for this. Each gateway counts locally. A task periodically sends the usage since the last exchange and
 the slots in use per tenant, and receives the totals. Between two exchanges the usage of others is unknown, so a tenant
 can exceed its quota by what others process for it in `EXCHANGE_S`. While the server is unreachable, each gateway counts
@@ -75,18 +77,25 @@ class SharedAccounts(Accounts):
         self._server = server
         self._prefix = prefix
         self._member = make_member_id()
+        """Random id of this gateway."""
         self._unreported: dict[str, float] = {}
+        """Seconds of engine time used here since the last exchange, by account."""
         self._active_quotas: dict[str, tuple[Quota, float]] = {}
+        """By account: its quota, and when a request last used it (by `clock`)."""
         self._tenants: dict[str, float] = {}
+        """When the slots of a tenant were last asked for (by `clock`), by tenant."""
         self._places: Callable[[], Counter[str]] = Counter
+        """Returns the number of slots that each tenant has in this gateway."""
         self._elsewhere: dict[str, tuple[int, float]] = {}
+        """By tenant: its slots in other gateways, and when they were received (by `clock`)."""
         self._exchanging: asyncio.Task[None] | None = None
+        """The task that exchanges periodically; None before the first request."""
         self._turn = asyncio.Lock()
         """Allows one exchange at a time, because usage that one is sending would be missing in the next one's
         totals."""
 
     def is_used_up(self, quota: Quota) -> bool:
-        """Whether a quota is used up, as of the last exchange; starts exchanging it."""
+        """Whether a quota is used up, as of the last exchange; from now on the exchanges include it."""
         self._active_quotas[quota.account] = quota, self.clock()
         self._keep_exchanging()
         return super().is_used_up(quota)
@@ -103,13 +112,17 @@ class SharedAccounts(Accounts):
         self._places = places
 
     def count_elsewhere(self, tenant: str) -> int:
-        """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old. Starts exchanging."""
+        """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old.
+
+        From now on the exchanges include this tenant.
+        """
         self._tenants[tenant] = self.clock()
         self._keep_exchanging()
         count, at = self._elsewhere.get(tenant, (0, 0.0))
         return count if self.clock() - at < KNOWN_S else 0
 
     def _keep_exchanging(self) -> None:
+        """Start the task that exchanges, unless it runs."""
         if self._exchanging is None or self._exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange_repeatedly())
 
@@ -129,7 +142,7 @@ class SharedAccounts(Accounts):
             await self._exchange()
 
     async def _exchange(self) -> None:
-        """Send usage and slots in one pipeline, and take over the totals; on failure nothing is sent again."""
+        """Send usage and slots in one pipeline, and store the totals; usage that failed to be sent is dropped."""
         used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
         counts = self._places()
         places = {name: counts[name] for name in self._tenants}
@@ -150,7 +163,7 @@ class SharedAccounts(Accounts):
         except (RedisAway, RedisRefused):
             return  # the server may have counted the usage, so it must not be sent again
         now = self.clock()
-        # The answers for slots follow those for usage, hence not strict.
+        # Not strict: the answers for usage come first, and those for slots follow.
         for name, (total_used, altered) in zip(used, answers, strict=False):
             # The total lacks what was used here while the exchange ran.
             self._used[name] = (float(total_used) + self._unreported.get(name, 0.0), now)

@@ -35,6 +35,7 @@ _WRITES_REFUSED = ("OOM", "READONLY", "MISCONF", "NOREPLICAS")
 """Error codes with which a readable server refuses writes."""
 _T = TypeVar("_T")
 Work = Callable[["Redis"], Awaitable[_T]]
+"""Makes its calls with the given client, and returns what they answer."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
@@ -46,10 +47,15 @@ class RedisServer:
         self._url = url
         self._wait_s = wait_s
         self._client: Redis | None = None
+        """The shared client; None before the first call, and after the server was away."""
         self._returning: asyncio.Task[None] | None = None
+        """Probes the server while it is away; None while it answers."""
         self._pause_s = 0.0
+        """Pause before the next probe."""
         self._returned_at = 0.0
+        """When the server last came back, by `time.monotonic`; 0 if it never was away."""
         self._takes_writes = True
+        """False for `FULL_PAUSE_S` after the server refused a write."""
         self._closed = False
         self._update_metrics()
 
@@ -86,6 +92,7 @@ class RedisServer:
         return open_client(self._url, self._wait_s)
 
     async def aclose(self) -> None:
+        """Stop probing and close all connections; later calls fail at once."""
         self._closed = True
         if self._returning is not None:
             await end_tasks(self._returning)
@@ -104,7 +111,7 @@ class RedisServer:
                 await client.connection_pool.disconnect(inuse_connections=True)
 
     async def _call(self, work: Work[_T]) -> _T:
-        """Run one call with a timeout, and turn the library's errors into ours."""
+        """Run one call with a timeout; turns the library's errors into `RedisAway` and `RedisRefused`."""
         # Imported here, so that the library is loaded only if Redis is used.
         from redis.exceptions import RedisError, ResponseError
 
@@ -119,6 +126,7 @@ class RedisServer:
             raise RedisAway(type(error).__name__) from None
 
     def _open_client(self) -> Redis:
+        """Return the shared client; creates it if there is none."""
         if self._client is None:
             self._client = open_client(self._url, self._wait_s)
         return self._client

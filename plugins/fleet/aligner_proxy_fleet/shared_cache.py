@@ -52,7 +52,10 @@ class SharedCache(CorrectionCache):
         await self._publish(key, correction, None)
 
     async def _read_store(self, key: str, aligner: str | None) -> Correction | None:
-        """Read a correction from Redis, or from disk while Redis is away; counts hits and misses of Redis."""
+        """Return a correction from Redis, or from disk while Redis is away; None if there is no valid one.
+
+        `aligner` is the content hash of the aligner that must have made it; None accepts any. Counts hits and misses.
+        """
         if self._closed:
             return None
         try:
@@ -64,7 +67,10 @@ class SharedCache(CorrectionCache):
         return stored_correction
 
     async def _verify_entry(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction | None:
-        """Verify an entry, copy its correction to memory and return it; count, log and delete an invalid entry."""
+        """Return the correction in an entry, and copy it to memory; None without a valid entry.
+
+        An invalid entry is counted, logged and deleted.
+        """
         if lookup.entry is None:
             return None
         try:
@@ -78,7 +84,7 @@ class SharedCache(CorrectionCache):
         return correction
 
     def _decode_correction(self, key: str, lookup: EntryLookup, aligner: str | None) -> Correction:
-        """Decode the correction in an entry; raises `RefusedEntry`."""
+        """Return the correction in an entry; raises `RefusedEntry` if it is damaged or of another aligner."""
         content = self._entries.unpack(self._shared.entry_name(key), lookup.entry or b"")
         try:
             correction = AlignResponse.model_validate_json(content).correction()
@@ -92,7 +98,10 @@ class SharedCache(CorrectionCache):
     async def _compute(
         self, key: str, compute: Compute, aligner: str, deadline: float, *, remember: bool
     ) -> Correction:
-        """Compute a correction for all gateways, or wait for the gateway that does; if neither works, compute alone."""
+        """Compute a correction for all gateways, or wait for the gateway that does; if neither works, compute alone.
+
+        `deadline` is by `time.monotonic`. Without `remember` the correction is neither shared nor stored.
+        """
         if not remember:
             return await compute()
         now = time.monotonic()
@@ -144,9 +153,10 @@ class SharedCache(CorrectionCache):
                 await run_to_end(self._shared.release(key, claim, others_alone=others_alone))
 
     async def _publish(self, key: str, correction: Correction, claim: Claim | None) -> bool:
-        """Store a correction for all gateways; returns False if this call did not store it in Redis.
+        """Store a correction for all gateways; returns whether this call stored it in Redis.
 
-        That is if the correction is too large, Redis fails (it is then stored on disk), or a later holder was faster.
+        False means that the correction is too large, that Redis fails (the correction is then stored on disk), or that
+        another gateway, which got the lease later, was faster.
         """
         content = AlignResponse.from_correction(correction).model_dump_json().encode()
         entry = self._entries.pack(self._shared.entry_name(key), content)

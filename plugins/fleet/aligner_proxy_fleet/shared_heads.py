@@ -44,7 +44,9 @@ LIVES_S = 86_400.0
 _LARGEST = MAX_HEAD_BYTES + 4096
 """Most bytes that are read of an entry: a head, and room for what the encryption adds."""
 _KNOWN = "shared.json"
+"""File in the store with the last known revisions."""
 _LOCK = "shared.lock"
+"""Lock file in the store; the process that holds its lock exchanges heads for the host."""
 log = logging.getLogger("aligner_proxy.fleet")
 
 
@@ -55,10 +57,11 @@ class Record(BaseModel):
 
     revision: int = Field(ge=1, lt=2**53)
     taught: HeadHistory
+    """The versions of the head, and which of them is active."""
 
 
 class KnownRevision(BaseModel):
-    """The last revision that this host had, and the digest of its history."""
+    """The last revision that this host had (0: none yet), and the digest of its history."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,7 +70,9 @@ class KnownRevision(BaseModel):
 
 
 _ALL_KNOWN = TypeAdapter(dict[str, KnownRevision])
+"""Revisions by the digest of their place."""
 _NOTHING = HeadHistory()
+"""The history where nothing was ever taught."""
 
 
 class _NotUnderstood(Exception):
@@ -81,6 +86,7 @@ class SharedHeads:
     server: RedisServer
     entries: EntryCodec
     _lock: int | None = field(default=None, init=False)
+    """Descriptor of the locked file; None while another process of this host has the lock."""
 
     async def exchange(self, file: PolicyFile) -> bool:
         """Synchronise this host's heads with Redis; returns whether something was sent that other hosts may need.
@@ -132,15 +138,18 @@ class SharedHeads:
 
 @dataclass(slots=True)
 class _HeadExchange:
-    """The exchange of the heads for one objective and aligner."""
+    """The exchange of the heads for one objective and aligner (`place`)."""
 
     server: RedisServer
     entries: EntryCodec
     store: HeadStore
     place: HeadPlace
     own_history: HeadHistory
+    """What this host's store has now."""
     last_known: KnownRevision
+    """What this host had after its last exchange."""
     has_sent: bool = False
+    """Whether this exchange sent something to Redis."""
 
     async def run(self) -> KnownRevision:
         """Send or fetch, depending on the revisions; returns the revision that this host has now."""
@@ -202,7 +211,7 @@ class _HeadExchange:
         await self.server.write(lambda redis: redis.unlink(name))
 
     async def _send(self, record: Record) -> KnownRevision:
-        """Send this host's heads to Redis, before the record that names them."""
+        """Send this host's heads to Redis, then the record that names them; returns this host's revision."""
         values = await asyncio.to_thread(self._pack_entries, record)
         if values is None:
             return self.last_known  # a head is missing here, and others must not get a record without its heads
@@ -226,14 +235,17 @@ class _HeadExchange:
         return {name: entry for name, entry in packed.items() if entry} if all(packed.values()) else None
 
     async def _complete(self, record: Record) -> KnownRevision:
-        """Send heads that Redis has lost, if this host and Redis have the same record."""
+        """Send the heads of a record that this host and Redis share, if Redis has lost any; returns its revision."""
         names = [self._entry_name(version.head) for version in record.taught.versions]
         if names and await self.server.ask(lambda redis: redis.exists(*names)) < len(names):
             await self._send(record)
         return KnownRevision(revision=record.revision, digest=record.taught.digest)
 
     async def _fetch(self, record: Record, *, replaces: bool) -> KnownRevision:
-        """Fetch the record's heads and activate them here, all of them or none."""
+        """Fetch the record's heads and activate them here, all or none; returns the revision that this host has now.
+
+        `replaces`: this host's heads were changed, too, and that change is lost.
+        """
         heads: dict[str, bytes] = {}
         for version in record.taught.versions:
             if await asyncio.to_thread(self.store.head, version.head) is not None:
@@ -277,7 +289,7 @@ def _list_places(file: PolicyFile) -> list[HeadPlace]:
 
 
 def _read_revisions(store: HeadStore) -> dict[str, KnownRevision]:
-    """Read the last known revisions of this host; empty if their file is missing or damaged."""
+    """This host's last known revisions, by the digest of their place; empty if the file is missing or damaged."""
     with contextlib.suppress(OSError, ValueError):
         return _ALL_KNOWN.validate_json((store.folder / _KNOWN).read_bytes())
     return {}

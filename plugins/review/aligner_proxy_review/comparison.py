@@ -16,17 +16,19 @@ from aligner_proxy_review.reviews import Review
 _SHORTEST = 4
 """Least number of hash digits that name an aligner or a policy."""
 _SHARES = (
+    # label, and attribute of `Evidence`
     ("changed", "changed"),
     ("edits that are right", "right"),
     ("edits that are wrong or do harm", "wrong"),
     ("missed, of those drawn at random", "missed"),
 )
 _SAME = ("changed by neither", "by A alone", "by B alone", "alike", "otherwise")
+"""Labels of the counts in `PairedAnswers`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceComparison:
-    """The evidence on both sides, and the results on answers that both judged."""
+    """The evidence about A and about B, and what they did to the answers that both judged."""
 
     first: Evidence
     second: Evidence
@@ -34,12 +36,12 @@ class EvidenceComparison:
 
     @property
     def shares(self) -> list[tuple[str, Share, Share]]:
-        """Each share with its label, for both sides."""
+        """(label, share of A, share of B) for each share."""
         return [(label, getattr(self.first, name), getattr(self.second, name)) for label, name in _SHARES]
 
     @property
     def paired_shares(self) -> list[tuple[str, Share]]:
-        """The results on answers that both judged, with labels."""
+        """Shares of the answers that both judged, each with its label, such as "by A alone"."""
         # the first field is the number of answers
         counts = list(asdict(self.both).values())[1:]
         return [(label, Share(count, self.both.answers)) for label, count in zip(_SAME, counts, strict=True)]
@@ -56,7 +58,7 @@ class EvidenceComparison:
 def compare_evidence(
     entries: Iterable[Entry], reviews: Sequence[Review], first: str, second: str
 ) -> EvidenceComparison:
-    """Compare two hash prefixes; raises `ConfigError` if one matches no hash or several."""
+    """Compare the aligners or policies with these hash prefixes; raises `ConfigError` unless each fits one hash."""
     judged_entries = [entry for entry in entries if entry.changed is not None]
     sides = [select_answers(judged_entries, first), select_answers(judged_entries, second)]
     if first == second:

@@ -34,6 +34,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float, float]:
+        """The share, and the lower and upper end of its 95 % interval."""
         return wilson_interval(self.count, self.of)
 
     @property
@@ -46,7 +47,7 @@ class Share:
 
 
 def _half_width(value: float, of: int) -> float:
-    """Half the width of the interval of a share of `of` answers."""
+    """Half the width of the interval, if `value` (from 0 to 1) is the share among `of` answers."""
     _, low, high = wilson_interval(round(value * of), of)
     return (high - low) / 2
 
@@ -56,6 +57,7 @@ class Evidence:
     """What the reviews of some answers prove."""
 
     answers: int
+    """Judged answers, with and without a review."""
     changed: Share
     verdicts: Mapping[str, int]
     """Number of answers by the verdict their reviewers agree on."""
@@ -68,13 +70,16 @@ class Evidence:
     disagreed: tuple[AnswerPlace, ...]
     """Answers on which reviewers disagree; they count nowhere else."""
     feedback: Mapping[str, int]
-    """Verdicts that came as feedback."""
+    """Number of reviews that came as feedback, by verdict."""
     disputed: tuple[AnswerPlace, ...]
     """Answers on which reviewers agree with each other but feedback disagrees."""
 
     @property
     def recall(self) -> tuple[float, float, float] | None:
-        """Estimated recall of edits, with bounds from both intervals; None without reviews."""
+        """Share of what should be edited that is: estimate, lower bound and upper bound; None without reviews.
+
+        The bounds combine the intervals of `right` and `missed`.
+        """
         if not self.right.of or not self.missed.of:
             return None
         # the shares of the reviewed answers, scaled up to all answers
@@ -90,16 +95,18 @@ class Evidence:
 
 
 def _compute_recall(edited: float, missed: float) -> float:
+    """Recall from the numbers of rightly edited and of missed answers; 0 if both are 0."""
     return edited / (edited + missed) if edited + missed else 0.0
 
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
-    """What these reviews prove about these answers; reviews of other answers are ignored."""
+    """Return what these reviews prove about these answers; reviews of other answers are ignored."""
     by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
         by_place[review.aligner_id, review.choice].append(review)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
+    # edited answers by whether the edit is right, and random unedited ones by whether something was missed
     edits = {True: 0, False: 0}
     random_counts = {True: 0, False: 0}
     disagreed = []
@@ -139,7 +146,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
 
 
 def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
-    """What the store's reviews prove about the selected answers; unreviewed answers are counted but not loaded."""
+    """Return what the store's reviews prove about the selected answers; counts unreviewed ones without loading them."""
     condition, values = answer_filter.condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
     answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
@@ -167,7 +174,7 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
         speakers_by_place[review.segment][review.verdict].add(review.who)
     return [
         any(
-            # somebody besides the reviewer said it
+            # somebody besides this reviewer gave the other verdict
             verdict is not review.verdict and len(speakers) > (review.who in speakers)
             for verdict, speakers in speakers_by_place[review.segment].items()
         )
@@ -176,13 +183,14 @@ def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
 
 
 def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The agreed verdict, the worst over all places; None without reviews or without agreement."""
+    """The worst of the verdicts on the places of an answer; None without reviews, or if reviewers disagree."""
     if not reviews or reviewers_disagree(reviews):
         return None
     return min((review.verdict for review in reviews), key=_WORST.index)
 
 
 _WORST = (ReviewVerdict.HARM, ReviewVerdict.WRONG, ReviewVerdict.MISSED, ReviewVerdict.RIGHT)
+"""Verdicts, the worst first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,16 +199,18 @@ class PairedAnswers:
 
     answers: int
     neither: int
+    """Answers that neither changed."""
     first_alone: int
     """Answers that only the first one changed."""
     second_alone: int
     alike: int
     """Answers that both changed into the same text."""
     otherwise: int
+    """Answers that both changed, into different texts."""
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """Compare the answers that both judged, matched by tenant, conversation and text."""
+    """Count how the answers that both judged, matched by tenant, conversation and text, were changed by each."""
     first_entries = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
     seen_keys = set()
@@ -220,11 +230,12 @@ def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswe
 
 
 def _edited_text(entry: Entry) -> str | None:
+    """The text after the edits; None if no text was stored."""
     return entry.content.edited if entry.content else None
 
 
 def _answer_key(entry: Entry) -> tuple[object, ...] | None:
-    """The identity of an answer; None if it was not judged or its text was not stored."""
+    """What two entries of the same answer share; None if it was not judged or its text was not stored."""
     if entry.content is None or entry.changed is None or entry.status == Status.FAILED:
         return None
     exchange = entry.content.exchange

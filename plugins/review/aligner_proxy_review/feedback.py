@@ -79,7 +79,8 @@ class FeedbackAnswer(_FeedbackForm):
 class Feedback:
     """Saves reviews from the API; each tenant may send `rpm` a minute.
 
-    `open_store` opens the audit store; None means that there is none.
+    `open_store` opens the audit store; None means that there is none. `redact` returns a text without what the operator
+    does not want stored.
     """
 
     def __init__(self, open_store: Callable[[], AuditStore] | None, rpm: int, redact: Redact = str) -> None:
@@ -87,8 +88,11 @@ class Feedback:
         self._rpm = rpm
         self._redact = redact
         self._counts: TTLCache[str, list[int]] = TTLCache(_TENANTS, _MINUTE_S)
+        """Calls in the current minute, by tenant, each in a list of one number."""
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        """Limits the reviews that are written at a time."""
         self._waiting_count = 0
+        """Number of ids in repeated lookup."""
 
     @classmethod
     def from_file(cls, file: PolicyFile) -> Feedback:
@@ -96,7 +100,7 @@ class Feedback:
         return cls(writer.store_opener(file), file.audit.feedback_rpm, writer.load_redaction(file) or str)
 
     async def save_review(self, body: FeedbackBody, facts: RequestFacts) -> FeedbackAnswer | EndpointRefusal:
-        """Save a review; returns a refusal if the caller may not, or if it cannot be saved."""
+        """Save a review and return what was saved; returns a refusal if the caller may not, or if it fails."""
         if self._open_store is None:
             return EndpointRefusal(
                 409, "the gateway has no audit store for feedback; its operator can enable one (audit)"
@@ -146,11 +150,12 @@ class Feedback:
             self._waiting_count -= looks_again
 
     async def _write(self, review: Review, open_store: Callable[[], AuditStore]) -> None:
+        """Save a review in a thread; raises `UnknownAnswer` if its entry is not in the store."""
         async with self._slots:
             await asyncio.to_thread(_save_redacted, review, open_store, self._redact)
 
     def _count_call(self, tenant: str) -> EndpointRefusal | None:
-        """Count one call of a tenant in this minute; returns HTTP 429 beyond the limit."""
+        """Count one call of a tenant in this minute; returns a refusal (429) beyond the limit, else None."""
         # a list that is changed in place; a new value would start the minute again
         count = self._counts.setdefault(tenant, [0])
         if count[0] >= self._rpm:

@@ -45,14 +45,15 @@ class Suggestion:
     entry: Entry
     review: Review
     segment: int
+    """Number of the judged segment that the sentence is."""
 
 
 def find_suggestions(
     file: PolicyFile, store: AuditStore, subject: Subject, examples: Examples, limit: int
 ) -> list[Suggestion]:
-    """Suggestions that are not examples yet, from this subject's tenant only, newest answers first.
+    """Return at most `limit` suggestions that are not examples yet, newest answers first.
 
-    A sentence with contradicting reviews is left out.
+    They come only from answers of the subject's tenant. A sentence with contradicting reviews is left out.
     """
     example_keys = {normalise_example(example.text) for example in (*examples.against, *examples.fine)}
     by_text: dict[str, Suggestion] = {}
@@ -101,7 +102,7 @@ def _entry_suggestions(entry: Entry, reviews: Sequence[Review], subject: Subject
 
 
 def _find_segments(review: Review, entry: Entry, segments: Sequence[JudgedSegment], subject: Subject) -> list[int]:
-    """The segments to which a review applies, for this objective."""
+    """The numbers of the segments for which a review says whether they violate this objective."""
     if review.verdict is ReviewVerdict.MISSED:
         names_objective = review.objective in (subject.name, subject.text)
         # without a name the review can only mean this objective if it was the only active one
@@ -115,5 +116,6 @@ def _find_segments(review: Review, entry: Entry, segments: Sequence[JudgedSegmen
 
 
 def _describe_origin(review: Review, number: int) -> str:
+    """The origin of an example: answer, segment, reviewer, verdict and day."""
     day = time.strftime("%Y-%m-%d", time.gmtime(review.at))
     return f"review {review.aligner_id}/{review.choice} segment {number}, {review.who} {review.verdict.value} {day}"

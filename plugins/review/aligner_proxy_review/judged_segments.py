@@ -21,9 +21,9 @@ class JudgedSegment:
 
 
 def judged_segments(content: Content) -> list[JudgedSegment]:
-    """The judged segments; for JSON, whose texts are judged separately, only flagged segments have a text."""
+    """The judged segments; in a JSON answer, whose strings are judged singly, only flagged ones have a text."""
     texts = [piece.text for piece in split(content.exchange.answer or "")]
-    # one score more if the end of the answer was scored as well; for JSON the numbers differ
+    # there is one score more if the end of the answer was scored, too; in a JSON answer the numbers differ
     fits_texts = len(content.scores) in (len(texts), len(texts) + 1)
     flagged_by_number = {flagged.number: flagged for flagged in content.segments}
     segments: list[JudgedSegment] = []

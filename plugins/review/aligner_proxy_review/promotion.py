@@ -67,7 +67,7 @@ class Target:
     tenant: str | None = None
 
     def find_place(self, file: PolicyFile) -> KeyPath:
-        """Its position in the file; raises `ConfigError` for an unknown name."""
+        """The keys that lead to it in the file, such as ("routes", 0); raises `ConfigError` for an unknown name."""
         if self.route is not None:
             return "routes", _entry_position("route", self.route, file.routes)
         if self.tenant is not None:
@@ -75,17 +75,18 @@ class Target:
         return ("defaults",)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether it applied to a recorded answer; a shadow aligner's entries do not count."""
+        """Whether this route or tenant was in the policy of a recorded answer; False for a shadow aligner's entries."""
         policy = entry.policy
         if policy.endswith(_BESIDE):
             return False
+        # a policy is named ROUTE+TENANT
         route, _, tenant = policy.partition("+")
         return self.route in (None, route) and self.tenant in (None, tenant)
 
 
 @dataclass(frozen=True, slots=True)
 class SettingChanges:
-    """New values by key, and objectives to add."""
+    """New values by key, and names of objectives to add; false if there is none of both."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
@@ -102,6 +103,7 @@ class Proposal:
     target: Target
     before: str
     after: str
+    """The text of the file before and after the change."""
     file: PolicyFile
     """The current file."""
     lets_more_out: bool
@@ -109,6 +111,7 @@ class Proposal:
 
     @property
     def diff(self) -> list[str]:
+        """The lines of a unified diff; empty if nothing changes."""
         name = self.path.name
         return list(difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), name, name, lineterm=""))
 
@@ -126,12 +129,12 @@ class Proposal:
         return [n + 1 for n in sorted(numbers)]
 
     def write(self) -> Path | None:
-        """Write the change and return the path of the backup; None if nothing changes."""
+        """Write the change and return the path of the backup; None if nothing changes. Raises `ConfigError`."""
         return None if self.after == self.before else replace_file(self.path, self.before, self.after, backup=True)
 
 
 def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Proposal:
-    """Make a proposal for the file at `path`; raises `ConfigError`."""
+    """Return a proposal for the file at `path`; raises `ConfigError` if `check` would refuse the result."""
     before = read_text(path)
     file = registry.parse_policies(before, path)
     place = target.find_place(file)
@@ -144,8 +147,8 @@ def make_proposal(path: Path, target: Target, settings: SettingChanges) -> Propo
 
 
 def apply_changes(text: str, path: Path, place: KeyPath, settings: SettingChanges) -> str:
-    """The text with `settings` at `place`; raises `ConfigError` when anything else would change."""
-    # a tenant has its list under another key than a route
+    """Return the file's text with `settings` at `place`; raises `ConfigError` if anything else would change."""
+    # a tenant lists its objectives under another key than a route
     list_key = "enforce" if place[0] == "tenants" else "objectives"
     settings = _missing_changes(settings, _find_block(parse_yaml(text, path)[0], place), list_key)
     # the defaults have no list of objectives
@@ -238,13 +241,14 @@ class Ruling:
     wrong: Share | None
     """Share of reviewed edits that are wrong or harmful; None without an audit store."""
     bound: float
+    """Highest share of wrong edits that is allowed."""
     strict: bool
 
     @property
     def reviews_needed(self) -> int:
         """How many more reviews with the verdict "right" would prove that the share is within the bound."""
         wrong = self.wrong or Share(0, 0)
-        # a search by halves: each further right review lowers the upper end of the interval
+        # found by binary search, since each further right review lowers the upper end of the interval
         counts = range(wrong.of, _MAX_NEEDED)
         return bisect_left(counts, True, key=lambda count: Share(wrong.count, count).interval[2] <= self.bound)
 
@@ -277,6 +281,7 @@ class Ruling:
 
 
 def _share_text(wrong: Share | None) -> str:
+    """A share and its interval as text, as in "2 of 100 (0.6 to 7.0 %)"; "none of 0" without reviews."""
     if wrong is None or not wrong.of:
         return "none of 0"
     _, low, high = (100 * part for part in wrong.interval)
@@ -284,9 +289,9 @@ def _share_text(wrong: Share | None) -> str:
 
 
 def make_ruling(change: Proposal, bound: float = BOUND, *, strict: bool = False) -> Ruling | None:
-    """Make a ruling from the last 30 days of reviews; None if the change lets no more edits out.
+    """Return the ruling of the reviews of the last 30 days; None if the change lets no more edits out.
 
-    Raises `ConfigError` and `AuditError`.
+    Raises `ConfigError` and `AuditError` if the audit store cannot be read.
     """
     if not change.lets_more_out:
         return None
@@ -309,13 +314,13 @@ class ReviewedReplay:
 
     answers: int
     damaged: int
-    """Right without an edit before; edited now."""
+    """Answers that were right without an edit before, and are edited now."""
     lost: int
-    """Rightly edited before; not edited now."""
+    """Answers that were rightly edited before, and are not edited now."""
     repaired: int
-    """Wrongly edited before; not edited now."""
+    """Answers that were wrongly edited before, and are not edited now."""
     caught: int
-    """Something was missed before; edited now."""
+    """Answers in which something was missed before, and which are edited now."""
 
 
 def compare_with_reviews(cases: Iterable[ReplayCase], reviews: Iterable[Review]) -> ReviewedReplay:

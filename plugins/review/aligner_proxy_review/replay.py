@@ -39,6 +39,7 @@ class ReplayResult(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     FORBIDDEN = "forbidden"
+    """The policies of the replay would refuse the request."""
 
 
 class ReplayChange(StrEnum):
@@ -46,9 +47,12 @@ class ReplayChange(StrEnum):
 
     SAME = "the same"
     NEWLY = "newly changed"
+    """The answer is changed now, and was not before."""
     NO_LONGER = "no longer changed"
     OTHERWISE = "changed otherwise"
+    """Changed in both runs, into different texts."""
     OTHER = "another outcome"
+    """Changed in neither run, with different results, such as "left as it was" and "failed"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,11 @@ class ReplayRun:
     reason: str | None
     text: str | None
     engine_ms: float = 0.0
+    """Time in the aligner."""
     forwards: int = 0
+    """Forward passes of the aligner."""
     aligner: str | None = None
+    """The aligner's content hash; None if none was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class ReplayCase:
     before: ReplayRun
     """As recorded or, for a change of the policies file, under the current file."""
     after: ReplayRun
+    """Under the policies of the replay."""
     recorded: ReplayRun
 
     @property
@@ -80,6 +88,7 @@ class ReplayCase:
 
     @property
     def change(self) -> ReplayChange:
+        """How the run after differs from the run before."""
         before_changed = self.before.result is ReplayResult.CHANGED
         after_changed = self.after.result is ReplayResult.CHANGED
         if before_changed and after_changed:
@@ -122,6 +131,7 @@ async def replay(
 
 
 def recorded_run(entry: Entry, content: Content) -> ReplayRun:
+    """The run that an audit entry recorded."""
     answer = content.exchange.answer
     changed = content.edited is not None and content.edited != answer
     text = content.edited if changed else answer
@@ -143,6 +153,7 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
+    """The run with this outcome of the pipeline."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(
@@ -156,7 +167,7 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
 
 
 def _classify_result(status: Status, reason: str | None, changed: bool) -> ReplayResult:
-    """Map a status, with the gate's reason and whether the text changed, to an ending."""
+    """Map a status, with its reason and whether the text changed, to a result; an unjudged answer counts as skipped."""
     if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
         return ReplayResult.FAILED if status is Status.FAILED else ReplayResult.SKIPPED
     if changed:
@@ -170,6 +181,7 @@ class RunFigures:
 
     answers: int
     endings: dict[ReplayResult, int]
+    """Number of answers by result, including results that never occur."""
     refusals: dict[str, int]
     """Number of refused answers by the gate's reason."""
     changed: tuple[float, float, float]
@@ -181,8 +193,9 @@ class RunFigures:
 
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
+    """Count and summarise the results, reasons and times of these runs."""
     endings = Counter(run.result for run in runs)
-    # the aligner did not score the others to the end
+    # answers with another result were not scored completely
     times = sorted(
         run.engine_ms for run in runs if run.result in (ReplayResult.CHANGED, ReplayResult.LEFT, ReplayResult.REFUSED)
     )

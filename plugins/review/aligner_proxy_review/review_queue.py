@@ -22,6 +22,8 @@ HOLD_S = 900.0
 AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
 
+# SQL conditions on an entry `e` and a lease or review `r`. Free: nobody else has leased it. By nobody: no reviewer has
+# judged it. By another alone: other reviewers have judged it, and this one has not.
 _REVIEWABLE = "e.aligner_id != '' AND e.changed IS NOT NULL AND e.content IS NOT NULL"
 _SAME = "r.aligner_id = e.aligner_id AND r.choice = e.choice"
 _FREE = f"NOT EXISTS (SELECT 1 FROM review_leases r WHERE {_SAME} AND r.who != ? AND r.until > ?)"
@@ -43,7 +45,7 @@ _ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class AnswerFilter:
-    """Selection of answers: by tenant, by policy, since a time (seconds since the epoch)."""
+    """Selection of answers: by tenant, by policy, since a time (seconds since the epoch); None selects all."""
 
     tenant: str | None = None
     """As in the store, or only a team's id."""
@@ -54,6 +56,7 @@ class AnswerFilter:
     """The tenants whose answers the reviewer may see, as in the store; None for all."""
 
     def condition(self) -> tuple[str, list[object]]:
+        """An SQL condition on entries `e`, and the values of its placeholders."""
         parts: list[str] = ["e.at >= ?"]
         values: list[object] = [self.since]
         if self.tenant is not None:
@@ -75,7 +78,10 @@ def find_entry(store: AuditStore, place: AnswerPlace) -> Entry | None:
 
 
 class ReviewQueue:
-    """The queue of one reviewer; with `second_opinion`, of answers that somebody else has reviewed."""
+    """The queue of one reviewer: answers without a review or, with `second_opinion`, those that only others reviewed.
+
+    `draw_number` returns a random number from 0 to 1, `now` the seconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class ReviewQueue:
         with self._store.transaction():
             self._delete_leases()
             for origin in (first_origin, other_origin):
-                # so many that at least one is not skipped, if there is one
+                # one more than are skipped, so that one of them is not skipped, if there is any
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
@@ -126,10 +132,12 @@ class ReviewQueue:
         return not leases
 
     def count_waiting(self) -> int:
+        """The number of answers in the queue that nobody else has leased."""
         condition, values = self._condition()
         return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
 
     def release(self) -> None:
+        """Release the answer that is leased to this reviewer."""
         with self._store.transaction():
             self._delete_leases()
 
@@ -138,11 +146,13 @@ class ReviewQueue:
         self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
+        """The first `count` answers of the queue, in the order for this origin."""
         condition, values = self._condition()
         statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
         return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
 
     def _condition(self) -> tuple[str, list[object]]:
+        """The SQL condition for answers in this queue, and the values of its placeholders."""
         condition, values = self._filter.condition()
         reviewed = _BY_ANOTHER_ALONE if self._second_opinion else _BY_NOBODY
         values += [self._reviewer, self._now(), *([self._reviewer] if self._second_opinion else [])]

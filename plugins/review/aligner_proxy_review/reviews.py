@@ -48,8 +48,11 @@ class ReviewOrigin(StrEnum):
     """How an answer was chosen for review; only random ones are representative."""
 
     NEAREST = "nearest"
+    """Its score was the nearest to the threshold."""
     RANDOM = "random"
+    """It was drawn at random from the answers without an edit."""
     FEEDBACK = "feedback"
+    """An application's user chose it (`POST /v1/feedback`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Review:
     choice: int
     verdict: ReviewVerdict
     who: str
+    """The reviewer or sender, such as "reviewer:ana" or "key:" with the beginning of a key's hash."""
     at: float
     chosen: ReviewOrigin
     segment: int | None = None
@@ -69,8 +73,10 @@ class Review:
     objective: str | None = None
     """The objective in question: a name, or "Name: description"."""
     tenant: str = ""
+    """When saving: the only tenant whose answer it may be about; empty for any."""
     policy_hash: str = ""
     aligner: str | None = None
+    """Content hash of the aligner that judged the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class _ReviewTexts:
 
 
 _REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
+# columns that are not encrypted
 _CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
 _COLUMNS = (*_CLEAR, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -115,7 +122,7 @@ class Reviews:
             store.rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
     def _find_entry(self, review: Review) -> Row:
-        """The entry that a review is about; raises `UnknownAnswer`."""
+        """The columns of `_ENTRY` for the entry that a review is about; raises `UnknownAnswer`."""
         rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
         # another tenant's answer looks like one that does not exist
         if not rows or review.tenant not in ("", rows[0][0]):
@@ -133,6 +140,7 @@ class Reviews:
         return list(self._select("aligner_id = ? AND choice = ? ORDER BY id", (aligner_id, choice)))
 
     def all(self) -> Iterator[Review]:
+        """All reviews, in order of arrival; raises `AuditError` at a damaged one."""
         return self._select("1 = 1 ORDER BY id", ())
 
     def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
@@ -154,13 +162,16 @@ class Reviews:
 
 
 def _check_place(review: Review, judged_count: object, objectives: Sequence[str]) -> None:
-    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have."""
+    """Raise `NoSuchPlace` for a segment or an objective that the answer does not have.
+
+    `judged_count` is the number of its judged segments; `objectives` are the names of its active objectives.
+    """
     # entries of answers that were not judged have no count
     count = judged_count if isinstance(judged_count, int) else 0
     if review.segment is not None and not 0 <= review.segment < count:
         raise NoSuchPlace("segment", f"this answer has {count} judged segments, counted from 0")
     name = review.objective
-    # with a colon it is written out, so it need not be an active one
+    # a written-out objective ("Name: description") need not be an active one
     if name is not None and ":" not in name and name not in objectives:
         names = ", ".join(objectives) or "none"
         fix = 'name one of them, or write it out as "Name: description"'

@@ -21,9 +21,9 @@ from aligner_proxy_review.reviews import Review, ReviewVerdict
 CHANGES = 1
 STAYS = 0
 UNKNOWN = -1
-"""Labels of segments; a flagged segment that was not edited is unknown until a review speaks of it."""
+"""Labels of segments; a flagged segment that was not edited is unknown until a review is about it."""
 ObjectiveLookup = Callable[[Entry], dict[str, Objective]]
-"""The objectives that an entry's tenant may have, by name."""
+"""Given an entry, returns the objectives that its tenant may have, by name."""
 
 
 class NoRow(Exception):
@@ -38,6 +38,7 @@ class _DraftRow:
     segments: list[Segment]
     labels: list[int]
     edits: list[tuple[int, int, str]] = field(default_factory=list)
+    """(start, end, new text), with positions in the answer."""
 
     def replace_segment(self, number: int, text: str) -> None:
         """Replace a segment by `text`, undoing earlier edits; an empty text also removes adjacent white space."""
@@ -53,7 +54,7 @@ class _DraftRow:
         self.edits.append((start, end, text))
 
     def keep_segment(self, number: int) -> None:
-        """Undo the edits of a segment."""
+        """Remove the edits that touch a segment."""
         segment = self.segments[number]
         self.edits = [edit for edit in self.edits if edit[1] <= segment.start or edit[0] >= segment.end]
 
@@ -61,6 +62,7 @@ class _DraftRow:
     def target(self) -> str:
         """The corrected answer; raises `NoRow` if two edits overlap."""
         text = self.answer
+        # from the last edit to the first, so that positions in front of them stay valid; `end` is the last one's start
         end = len(text)
         for start, stop, replacement in sorted(self.edits, reverse=True):
             # edits may share only white space
@@ -74,7 +76,7 @@ class _DraftRow:
 def make_training_row(
     entry: Entry, reviews: Sequence[Review], family: Template, lookup: ObjectiveLookup
 ) -> dict[str, Any]:
-    """The row of one answer; raises `NoRow`."""
+    """Return the row of one answer; raises `NoRow` if its reviews do not say how it should read."""
     content = entry.content
     answer = content.exchange.answer if content else None
     if content is None or not answer:
@@ -101,9 +103,9 @@ def make_training_row(
 
 
 def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
-    """Create the draft from the recorded result, before any review."""
+    """Create the draft from the recorded result, before any review; raises `NoRow` if its segments differ."""
     segments = split(answer)
-    # A score more than segments is possible: the end of the answer is scored if something may be missing there.
+    # There may be one score more than segments: the end of the answer is scored if something may be missing there.
     if entry.judged not in (len(segments), len(segments) + 1):
         raise NoRow("its segments are not those that were judged")
     labels = [STAYS] * len(segments)
@@ -114,9 +116,9 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
 
 
 def _apply_whole_review(draft: _DraftRow, entry: Entry, review: Review) -> str | None:
-    """Apply a review of the whole answer; returns its corrected text, or None."""
+    """Apply a review of the whole answer; returns the reviewer's corrected text, None without one. Raises `NoRow`."""
     if review.edit is not None:
-        # a segment whose text is still there was not meant
+        # the reviewer kept segments whose text is still there
         draft.labels = [STAYS if segment.text in review.edit else CHANGES for segment in draft.segments]
         return review.edit
     if review.verdict is ReviewVerdict.WRONG:
@@ -130,6 +132,7 @@ def _apply_whole_review(draft: _DraftRow, entry: Entry, review: Review) -> str |
 
 
 def _apply_segment_review(draft: _DraftRow, review: Review) -> None:
+    """Apply a review of one segment; a missed one without a better text is removed. Raises `NoRow`."""
     number = review.segment
     if number is None or number >= len(draft.segments):
         raise NoRow("about the end of the answer, after its last segment")
@@ -144,7 +147,7 @@ def _apply_segment_review(draft: _DraftRow, review: Review) -> None:
 
 
 def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveLookup) -> list[str]:
-    """The texts of the objectives that were in force, and of those that reviewers wrote out."""
+    """The texts of the objectives that were active, then of those that reviewers wrote out; raises `NoRow`."""
     by_name = lookup(entry)
     missing = [name for name in entry.objectives if name not in by_name]
     if missing:

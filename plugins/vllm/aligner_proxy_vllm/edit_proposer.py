@@ -22,21 +22,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.integer[Any]]
+"""Token ids."""
 
 _LONGEST = 4
+"""Most written tokens that are searched for in the prompt (rule 1)."""
 _BEHIND = 2
 _AHEAD = 8
 """Window of the one-token search around the break: this many tokens before and after."""
 _SEQUENCES = 4096
+"""How many states are kept; the oldest are dropped."""
 _MARK = 32
+"""Tokens at its end by which a sequence is recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """State of a sequence: the length of its prompt, and the pointer from which the text continues, if any."""
+    """State of a sequence."""
 
     prompt: int
+    """Length of its prompt, in tokens."""
     pointer: int | None = None
+    """Index in the prompt of the token that is expected next; None if unknown."""
 
     def after(self, tokens: Ids, drawn: int) -> Copying:
         """Return the state after `tokens`, of which the last `drawn` are new."""
@@ -52,36 +58,43 @@ class Copying:
 
 
 def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
-    """Index in `source` at which the text continues after the last of `tokens`; None if unknown."""
+    """Index in the prompt (`source`) at which the text continues after the last of `tokens`; None if unknown.
+
+    `new` are the last of `tokens`, written since `pointer` was set.
+    """
+    # where the new tokens stop being a copy of the prompt
     broke = None
     if pointer is not None:
         copied = _common(source[pointer:], new)
         broke = pointer + copied
         if copied == len(new):
             return broke
+    # rule 1; a single token occurs too often, so with a pointer only rule 2 searches for it
     for size in range(min(_LONGEST, len(tokens)), 1 if pointer is not None else 0, -1):
         places = behind(source, tokens[-size:])
         if len(places):
             return int(places[-1] if broke is None else places[np.argmin(np.abs(places - broke))])
     if broke is None:
         return None
+    # rule 2, then rule 3
     first = max(0, broke - _BEHIND)
     found = np.flatnonzero(source[first : broke + _AHEAD] == tokens[-1]) + first
     return int(found[np.argmin(np.abs(found - broke))]) + 1 if len(found) else broke + 1
 
 
 def _common(one: Ids, other: Ids) -> int:
-    """Length of the common prefix."""
+    """Number of tokens with which both begin."""
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
     return int(different[0]) if len(different) else length
 
 
 def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
-    """Indexes right after each occurrence of `run` in `source`, ascending; without an occurrence at the very end."""
+    """Indexes right after each occurrence of `run` in `source`, ascending; not at its end, where nothing follows."""
     size = len(run)
     if size == 0 or len(source) <= size:
         return np.empty(0, dtype=np.intp)
+    # `ends` are candidates for the first token of an occurrence; each step keeps those whose next token fits
     ends = np.flatnonzero(source[size - 1 : -1] == run[-1])
     for offset in range(size - 1):
         ends = ends[source[ends + offset] == run[offset]]
@@ -97,6 +110,7 @@ class Copies:
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[int, bytes], Copying] = OrderedDict()
+        """States by `_mark`, the oldest first."""
 
     def of(self, tokens: Ids, drawn: int) -> Copying:
         """Update and return the state of a sequence whose last `drawn` tokens are new.
@@ -112,6 +126,7 @@ class Copies:
 
 
 def _mark(tokens: Ids) -> tuple[int, bytes]:
+    """The key of a sequence: its length, and its last `_MARK` tokens as bytes."""
     return len(tokens), tokens[-_MARK:].tobytes()
 
 
@@ -123,7 +138,9 @@ class EditProposer:
 
     def __init__(self, vllm_config: Any) -> None:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
+        """Most tokens of one draft."""
         self._longest = int(vllm_config.model_config.max_model_len)
+        """Most tokens of a sequence."""
         self._copies = Copies()
 
     def load_model(self, *_: object, **__: object) -> None:
@@ -132,7 +149,10 @@ class EditProposer:
     def propose(
         self, sampled_token_ids: Sequence[Sequence[int]], num_tokens: Ids, token_ids: Ids, **_: object
     ) -> list[list[int]]:
-        """Return drafts for each sequence of the step; none for a sequence whose prompt is still being read."""
+        """Return the draft for each sequence of the batch; empty while its prompt is still being read.
+
+        Sequence i is the first `num_tokens[i]` of row i of `token_ids`; `sampled_token_ids[i]` are its newest tokens.
+        """
         drafts: list[list[int]] = []
         for at, sampled in enumerate(sampled_token_ids):
             if not sampled:

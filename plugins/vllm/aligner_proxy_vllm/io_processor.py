@@ -20,7 +20,7 @@ from vllm.renderers import BaseRenderer
 from aligner_proxy_vllm.scoring import Scoring, ScoringPlan, ScoringRequest
 
 _KEPT_S = 600.0
-"""Plans of abandoned requests are deleted after this time, since vLLM does not report when a request is abandoned."""
+"""Seconds after which plans of abandoned requests are deleted, since vLLM does not report such requests."""
 
 
 class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
@@ -31,7 +31,9 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         model = vllm_config.model_config
         self._scoring = Scoring(Path(model.model), f"vllm, {model.dtype}", model.max_model_len)
         self._plans: OrderedDict[str, tuple[float, ScoringPlan]] = OrderedDict()
+        """By request id: when the plan was made (by `time.monotonic`), and the plan; oldest first."""
         self._lock = threading.Lock()
+        """Guards `_plans`."""
         self._now = threading.local()
         """Positions for the prompts just made; vLLM asks for their parameters right afterwards, in the same thread."""
 

@@ -33,10 +33,12 @@ class HeadPooler(Pooler):
     def __init__(self, folder: Path, hidden_size: int, device: torch.device) -> None:
         super().__init__()
         # In a tuple, so that it is no submodule: its weights come from another file, and their dtype must not change.
+        # The head, and the pooler that gathers the states of a prompt that vLLM reads in chunks.
         self._parts = (DetectorHead.load(folder / manifest.HEAD).to(device).float(), AllPool())
         self._hidden = hidden_size
         self._device = device
         self._shipped = shipped_heads(folder, device)
+        """The aligner's own taught heads, by objective."""
 
     @property
     def layers(self) -> list[int]:
@@ -70,7 +72,10 @@ class HeadPooler(Pooler):
         ]
 
     def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
-        """Scores of one prompt; empty if the request has no positions for it."""
+        """Return the scores of one prompt; empty if the request has no positions for it.
+
+        `about` are the places of a `ScoringPlan`.
+        """
         places = about.get("parts", {}).get(prompt_key(ids.numpy()))
         if places is None:
             return torch.zeros(0)  # the placeholder token of a request without prompts, or vLLM's own warm-up
@@ -84,7 +89,7 @@ class HeadPooler(Pooler):
         return scores.float().cpu()
 
     def _taught(self, about: dict[str, Any]) -> TaughtColumns | None:
-        """The taught heads for a request; heads sent with it take precedence over the aligner's own."""
+        """The taught heads for a request, those sent with it before the aligner's own; None without any."""
         sent: list[bytes] = about["heads"]
         if not self._shipped and not any(sent):
             return None

@@ -53,24 +53,32 @@ class ScoringPlan:
     """The plan for one request: prompts for the model, positions for the head, and the data for the answer."""
 
     prompts: tuple[tuple[int, ...], ...]
+    """Token ids of each prompt; one prompt for each part of the answer."""
     places: Mapping[str, Any]
     """Input for the head (`HeadPooler`), in plain lists and numbers because it crosses processes."""
     request: AlignRequest | None = None
+    """The request for verdicts; None if nothing is scored."""
     division: Division | None = None
+    """The answer's segments, and the parts in which they are scored; None if nothing is scored."""
     error: CorrectionError | None = None
     """Why nothing is scored; it goes into a normal answer, because vLLM can only report its own errors."""
 
     def answer(self, scores: Sequence[Sequence[Sequence[float]]], about: AlignerInfo) -> dict[str, Any]:
-        """Build the wire-format answer from each prompt's log-odds [segments of the part, objectives]."""
+        """Return the answer to the request, as JSON, from each prompt's log-odds [segments of the part, objectives].
+
+        That is the verdicts with all scores; the error; or, for a request without `align`, the description `about`.
+        """
         if self.error is not None:
             return {"error": wire.refusal(self.error).body.error.model_dump(mode="json")}
         if self.request is None or self.division is None:
             return {"about": json.loads(_INFO.dump_json(about))}
+        # a part begins with segments of the previous part as context, whose scores are not needed twice
         own = [
             row
             for part, rows in zip(self.division.parts, scores, strict=True)
             for row in list(rows)[part.own - part.first :]
         ]
+        # each segment's highest score and its objective; of equal scores, the first objective's
         worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
         judged = verdicts(self.division, [(score, -index) for score, index in worst], self.request.caution)
         done = Correction(
@@ -94,12 +102,15 @@ class Scoring:
         """Raises `WeightsError`, OSError, KeyError or ValueError if the folder does not hold a prepared aligner."""
         described = _described(folder, template)
         self._head = DetectorHead.load(folder / manifest.HEAD)
+        """Only its sizes are used here; the model worker scores with a copy of its own."""
         self._family = prompts.find_template(described.template)
         self._shipped = shipped_heads(folder, torch.device("cpu"))
+        """The aligner's own taught heads, by objective."""
         config = json.loads((folder / manifest.MODEL).read_text())
         eos = config["eos_token_id"]
         ends = frozenset(eos if isinstance(eos, list) else [eos])
         self._tokenizer = PromptTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), ends)
+        # what a request without `align` gets as its answer
         self.about = AlignerInfo(
             model=described.model,
             content_hash=described.content_hash,
@@ -134,7 +145,7 @@ class Scoring:
     def _planned(
         self, request: AlignRequest, framed: PromptFrame, division: Division, heads: Mapping[str, bytes]
     ) -> ScoringPlan:
-        """Build the prompts of all parts and the positions that the head needs for each."""
+        """Return the plan of a valid request: the prompts of all parts, and the positions that the head needs."""
         made: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}
         for part in division.parts:
@@ -157,7 +168,10 @@ class Scoring:
         return ScoringPlan(tuple(made), places, request, division)
 
     def _heads(self, asked: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
-        """Return the bytes of the request's taught heads; checks them here, so that the worker never gets bad ones."""
+        """Return the request's taught heads as bytes, by content hash.
+
+        Raises `HeadRefused` and `UnknownHead` here, so that the model's worker never gets bad heads.
+        """
         loaded_heads = LoadedHeads(torch.device("cpu"))
         known: dict[str, bytes] = {}
         for name, text in asked.heads.items():
@@ -174,7 +188,7 @@ class Scoring:
 
 
 def _described(folder: Path, template: str | None) -> Prepared:
-    """Description of the prepared aligner in a folder, else of the exported full model, as our own engine gives it."""
+    """Describe the aligner in a folder as our own engine does: a prepared aligner, else an exported full model."""
     if (folder / STORED).exists():
         return _PREPARED.validate_json((folder / STORED).read_bytes())
     return describe(sources.resolve(folder, template), "none")

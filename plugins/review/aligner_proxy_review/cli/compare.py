@@ -49,18 +49,19 @@ def _print_comparison(comparison: EvidenceComparison, first: str, second: str) -
 
 
 def _paired_rows(comparison: EvidenceComparison) -> list[tuple[str, str]]:
-    """Counts of the answers that both judged, with intervals."""
+    """(label, count with its interval) about the answers that both judged."""
     rows = [(label, share_text(share) if share.of else "0") for label, share in comparison.paired_shares]
     return [("answers that both judged", str(comparison.both.answers)), *rows]
 
 
 def _count_intervals(both: PairedAnswers) -> dict[str, list[float]]:
-    """For each count its share and the ends of the interval."""
+    """For each count: its share, and the lower and upper end of the interval."""
     counts = asdict(both)
     del counts["answers"]
     return {name: list(Share(count, both.answers).interval) for name, count in counts.items()}
 
 
 def _evidence_fields(side: Evidence) -> dict[str, Any]:
+    """The evidence of one side as JSON, without texts."""
     fields = {name: share_fields(share) for name, share in evidence_shares(side).items()}
     return {"answers": side.answers, **fields, "verdicts": dict(side.verdicts), "disagreed": len(side.disagreed)}

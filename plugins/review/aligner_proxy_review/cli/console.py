@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _GRACE_S = 3
 """Seconds that open requests get at shutdown."""
 _LIMITS = ConnectionLimits(connections=500, drain_s=1.0, body_bytes=forms.MAX_BYTES)
-"""As for the gateway, but for fewer people; at shutdown, idle connections are not waited for."""
+"""Like the gateway's limits, for fewer people; at shutdown, the server does not wait for idle connections."""
 _NICENESS = 5
 """Lower priority than the gateway, so that its requests go first if both want the same core."""
 

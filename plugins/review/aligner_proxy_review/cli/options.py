@@ -39,7 +39,7 @@ _OPTIONS = (
 
 
 def review_options(command: F) -> F:
-    """Add the options that select the store and the answers."""
+    """Decorate a command with the options that select the store and the answers."""
     return add_options(command, _OPTIONS)
 
 
@@ -58,6 +58,7 @@ class OpenReviews:
         return self.store.select(f"id IN ({selected_ids}) ORDER BY id", values)
 
     def reviews(self) -> list[Review]:
+        """All reviews in the store, also of answers that are not selected."""
         return list(Reviews(self.store).all())
 
 
@@ -77,6 +78,7 @@ def open_reviews(options: dict[str, Any]) -> Iterator[OpenReviews]:
 
 
 def share_text(share: Share) -> str:
+    """A share as text, as in "2 of 100 (2.0 %, 0.6 to 7.0)"."""
     if not share.of:
         return "none reviewed"
     value, low, high = (100 * part for part in share.interval)
@@ -84,6 +86,7 @@ def share_text(share: Share) -> str:
 
 
 def share_fields(share: Share) -> dict[str, float | int]:
+    """A share as JSON, with the ends of its interval."""
     value, low, high = share.interval
     return {"count": share.count, "of": share.of, "share": value, "low": low, "high": high}
 

@@ -112,6 +112,7 @@ def _print_report(change: Proposal, ruling: Ruling | None, backup: Path | None, 
 
 
 def _ruling_fields(ruling: Ruling | None) -> dict[str, Any] | None:
+    """What reviews say about the change, as JSON; None if it lets no more edits out."""
     if ruling is None:
         return None
     wrong = None if ruling.wrong is None else share_fields(ruling.wrong)

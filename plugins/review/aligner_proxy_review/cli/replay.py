@@ -76,13 +76,17 @@ class ReplayReport:
     ) -> None:
         self._cases = cases
         self._reviewed = compare_with_reviews(cases, reviews)
+        """What the change does to answers that reviewers judged."""
         self._policies_file_name = policies_file_name
         self._skipped_without_text = skipped_without_text
+        """Number of recorded answers that had no text to replay."""
         self._differing_count = sum(not case.is_as_recorded for case in cases)
+        """Number of answers whose run before differs from the record."""
         self._before, self._after = _compute_both_figures(cases)
         policy = attrgetter("entry.policy")
         by_policy = groupby(sorted(cases, key=policy), policy)
         self._groups = {name: list(group) for name, group in by_policy}
+        """Cases by the name of the policy under which they were recorded."""
 
     def show(self, console: Console) -> None:
         """Print the figures as tables."""
@@ -108,7 +112,7 @@ class ReplayReport:
         }
 
     def write(self, folder: Path) -> None:
-        """Write replay.md and replay.json, and replay.svg if matplotlib is installed; raises `ConfigError`."""
+        """Write replay.md, replay.json, and replay.svg if matplotlib is installed; raises `ConfigError`."""
         has_plot = importlib.util.find_spec("matplotlib") is not None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +124,7 @@ class ReplayReport:
             raise ConfigError(f"cannot write into {folder}: {error.strerror}") from None
 
     def _summary(self) -> str:
+        """One sentence: how many answers were replayed, under which file, and how many could not be."""
         text = f"{len(self._cases)} recorded answers, replayed under {self._policies_file_name}"
         if self._differing_count:
             text += f"; under the current file {self._differing_count} of them differ from the record"
@@ -128,7 +133,7 @@ class ReplayReport:
         )
 
     def _tables(self) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
-        """The tables as (head, rows); those of reviews and of policies only where they say something."""
+        """(headings, rows) of each table; reviews and policies have one only if there is something to show."""
         yield _HEAD, list(_figure_rows(self._before, self._after))
         yield ("answer by answer", "answers"), [(str(kind), str(n)) for kind, n in count_changes(self._cases).items()]
         if self._reviewed.answers:
@@ -176,15 +181,17 @@ class ReplayReport:
 
 
 def _compute_both_figures(cases: Sequence[ReplayCase]) -> tuple[RunFigures, RunFigures]:
+    """The figures of the runs before, and of the runs after."""
     return compute_figures([case.before for case in cases]), compute_figures([case.after for case in cases])
 
 
 def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
+    """The hashes of the aligners in these runs, without duplicates."""
     return sorted({run.aligner for run in runs if run.aligner})
 
 
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
-    """The rows of the table of figures; endings that never occur are left out."""
+    """(label, before, after) for each figure; results that never occur are left out."""
     for result in ReplayResult:
         if before.endings[result] or after.endings[result]:
             yield result.value, str(before.endings[result]), str(after.endings[result])
@@ -197,17 +204,20 @@ def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, .
 
 
 def _share_text(figures: RunFigures) -> str:
+    """The share of changed answers with its interval, as in "2.0 % (1.1 to 3.5)"."""
     share, low, high = (f"{100 * value:.1f}" for value in figures.changed)
     return f"{share} % ({low} to {high})"
 
 
 def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
+    """The row of one policy: name, answers, share changed before and after, and answers that differ."""
     before, after = _compute_both_figures(cases)
     differ = sum(case.change is not ReplayChange.SAME for case in cases)
     return name, str(len(cases)), _share_text(before), _share_text(after), str(differ)
 
 
 def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
+    """The figures of one policy as JSON."""
     before, after = _compute_both_figures(cases)
     return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
 
@@ -224,6 +234,7 @@ def _case_fields(case: ReplayCase) -> dict[str, Any]:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -303,12 +314,12 @@ def _read_recorded(
 ) -> tuple[list[Entry], list[Review]]:
     """Return the recorded entries, oldest first, and all reviews.
 
-    They are read at once, so that the gateway can delete old ones meanwhile.
+    They are read before the replay, so that the gateway can delete old ones meanwhile. Raises `ConfigError`.
     """
     store = writer.open_for_reading(file, path)
     try:
         is_narrowed = target != Target()
-        # the target is looked for below, so the limit must not cut before that
+        # entries of another route or tenant are dropped below, so the limit must apply only afterwards
         newest = store.entries(since=since, limit=-1 if is_narrowed else limit)
         entries = list(islice((entry for entry in newest if not is_narrowed or target.covers(entry)), limit))
         reviews = list(Reviews(store).all())
@@ -327,9 +338,9 @@ async def _run_replay(
     open_engine: Callable[[], AbstractAsyncContextManager[Engine]],
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries under the last of `files`, compared with the record or, of two, with the first.
+    """Replay the entries under the last of `files`, and compare with the record or, if there are two, with the first.
 
-    Shows a progress bar, or calls `report_progress`.
+    Shows a progress bar, or calls `report_progress` with the numbers of finished and of all answers.
     """
     total = sum(entry.content is not None for entry in entries)
     finished = 0
@@ -360,6 +371,7 @@ def _open_policies(engine: Engine, file: PolicyFile) -> ReplayPolicies:
 
 
 def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
+    """Print the diff of both runs of each answer."""
     for case in cases:
         console.print(Text(f"\n{case.entry.call_id}/{case.entry.choice}: {case.change}", style="bold"))
         answer = case.entry.content.exchange.answer if case.entry.content else None

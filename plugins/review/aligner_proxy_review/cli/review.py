@@ -82,7 +82,7 @@ class _ReviewLoop:
     skipped: list[AnswerPlace] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[Review] = field(default_factory=list)
-    """Reviews of this run of the command."""
+    """Reviews of this run of the command, the latest last."""
 
     def run(self) -> None:
         """Ask about one answer after another until the queue is empty or the reviewer quits."""
@@ -94,7 +94,7 @@ class _ReviewLoop:
         self.console.print("nothing more waits for a review")
 
     def _ask_reviewer(self, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Read keys until there is a verdict or the reviewer moves on; False if the reviewer quits."""
+        """Read keys until there is a verdict or the reviewer moves on; returns False if the reviewer quits."""
         while True:
             self.console.print(_PROMPT, style="dim", markup=False)
             key = click.getchar()
@@ -114,7 +114,7 @@ class _ReviewLoop:
                 return True
 
     def _save_verdict(self, key: str, entry: Entry, origin: ReviewOrigin) -> bool:
-        """Save the verdict of a key after asking for its details; False if it cannot be saved."""
+        """Ask for the details of a verdict and save it; returns False if its segment or objective does not exist."""
         segment = edit = objective = None
         verdict = _VERDICTS.get(key, ReviewVerdict.MISSED)
         if key in ("m", "e"):
@@ -141,6 +141,7 @@ class _ReviewLoop:
         return True
 
     def _undo(self) -> None:
+        """Withdraw the last review of this run."""
         if self.reviews and Reviews(self.store).withdraw(self.reviews.pop()):
             self.console.print("taken back; the answer waits again")
         else:
@@ -148,7 +149,7 @@ class _ReviewLoop:
 
 
 def _parse_number(text: str) -> int | None:
-    """Parse the number of a segment; None if empty, and -1, which no answer has, if the text is not a number."""
+    """The number of a segment; None if empty, and -1, which no answer has, if the text is not a number."""
     text = text.strip()
     if not text:
         return None

@@ -16,7 +16,7 @@ TEAM = "team:"
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A logged-in person; of their key only the hash is stored."""
+    """A logged-in person, named by their key's alias ("operator" for the master key), and the hash of their key."""
 
     name: str
     digest: str = field(repr=False)
@@ -34,12 +34,15 @@ class Viewer:
 
 
 def key_digest(key: str) -> str:
-    """The hash that identifies a key; half a surrogate pair is replaced, since no key contains one."""
+    """The hash that identifies a key; characters that UTF-8 cannot encode are replaced, since no key contains any."""
     return hashlib.sha256(key.encode(errors="replace")).hexdigest()
 
 
 def find_viewer(sha256: str, master: str, keys: Mapping[str, KeyEntry], now: datetime) -> Viewer | None:
-    """Return the viewer with this key hash; None if the key gives no access. `master` is the hash of the master key."""
+    """Return the viewer with this key hash; None if the key gives no access.
+
+    `master` is the hash of the master key; `keys` are the entries of the keys file by hash.
+    """
     # takes as long for any key, so that its time reveals nothing
     if hmac.compare_digest(sha256, master):
         return Viewer("operator", sha256, None)

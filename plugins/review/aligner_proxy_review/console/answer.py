@@ -15,7 +15,7 @@ from aligner_proxy_review.evidence import mark_contradictions
 from aligner_proxy_review.reviews import Review, ReviewVerdict
 
 Passage = tuple[str, str]
-"""Kept, removed or added; and the text."""
+"""A part of the word diff: "kept", "removed" or "added" (`WordChange`), and its text."""
 _MAX_COMPARED = 3000
 """Largest passage that is compared word by word; longer ones are shown whole, before and after."""
 _MAX_EDITS = 200
@@ -34,9 +34,11 @@ class ShownEdit:
     """One change of an answer."""
 
     passages: tuple[Passage, ...]
+    """The word diff of the replaced text."""
     objective: str | None
     """The objective of the worst flagged segment in the edit; None if no segment is known to be in it."""
     score: float | None
+    """That segment's score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Opinion:
 
     @property
     def is_against_aligner(self) -> bool:
+        """Whether this person says that the aligner was wrong, with an edit or without one."""
         return self.review.verdict is not ReviewVerdict.RIGHT
 
 
@@ -66,8 +69,10 @@ class AnswerView:
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.handle = answer_handle(entry)
+        """Its id in URLs."""
         self.route = route_name(entry)
         self.objectives = flagged_objectives(entry)
+        """The objectives that flagged segments violate."""
 
     @property
     def content(self) -> Content | None:
@@ -76,11 +81,12 @@ class AnswerView:
 
     @property
     def answer(self) -> str:
+        """The original answer; empty without stored text."""
         return (self.content and self.content.exchange.answer) or ""
 
     @property
     def question(self) -> str:
-        """The user's last turn."""
+        """The user's last turn; empty without one."""
         turns = self.content.exchange.turns if self.content else ()
         return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
 
@@ -92,7 +98,7 @@ class AnswerView:
 
     @property
     def gate_verdict(self) -> str:
-        """The gate's verdict on the correction, as a word for the page."""
+        """What the gate did with the correction, in words for the page, such as "passed"; "-" if nothing was judged."""
         content = self.content
         if self.entry.status in (Status.FAILED, Status.NOT_JUDGED):
             return "-"
@@ -128,10 +134,11 @@ class AnswerView:
 
     @cached_property
     def excerpt(self) -> tuple[Passage, ...]:
-        """The changes with a little text around each, for a list."""
+        """The changes with a little text around each, for a list; without changes, the beginning of the answer."""
         if not self.edits:
             return ((WordChange.KEPT.value, self.answer[:_MAX_IN_LIST]),)
         excerpt: list[Passage] = []
+        # how many characters may still be shown
         room = _MAX_IN_LIST
         last_number = len(self.passages) - 1
         for number, (change, text) in enumerate(self.passages):
@@ -145,11 +152,13 @@ class AnswerView:
 
     @property
     def reports(self) -> tuple[tuple[str, Any], ...]:
+        """The reports of extensions and the fields that plugins recorded, each by its name."""
         content = self.content
         return () if content is None else tuple((content.reports | content.record).items())
 
     @property
     def _all_edits(self) -> Sequence[tuple[int, int, str]]:
+        """Each change: where the replaced text starts and ends in the answer, and the new text."""
         return self.content.edits if self.content else ()
 
     @property
@@ -160,7 +169,7 @@ class AnswerView:
         """One change with its word diff, and the flagged segment with the highest score in it."""
         before = answer[start:end]
         touched = [segment for segment in self._flagged if segment.text and _overlap(segment.text.strip(), before)]
-        # 0 for segments without a score
+        # a segment without a score counts as 0
         worst = max(touched, key=lambda segment: segment.score or 0.0, default=None)
         passages = tuple((change.value, part) for change, part in _compare_passages(before, text))
         return ShownEdit(passages, worst.objective if worst else None, worst.score if worst else None)
@@ -173,7 +182,7 @@ def _overlap(segment: str, passage: str) -> bool:
 
 
 def _compare_passages(before: str, after: str) -> Iterator[tuple[WordChange, str]]:
-    """Compare word by word; passages that are too long for this are removed and added whole."""
+    """The word diff of two texts; in place of a long text, the whole old text as removed and the new one as added."""
     if max(len(before), len(after)) <= _MAX_COMPARED:
         yield from word_diff(before, after)
         return

@@ -24,11 +24,13 @@ from aligner_proxy_review.reviews import Review, Reviews
 
 MAX_SEARCHED = 5000
 """How many entries are searched for matches of a filter."""
+# the bits of the time as a double, and digits of the hash
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
 """Longest value of a filter, in characters."""
 
 StoreOpener = Callable[[], AuditStore]
+"""Opens the audit store; raises `NothingRecorded` before the first answer is recorded."""
 
 
 def answer_handle(entry: Entry) -> str:
@@ -38,7 +40,7 @@ def answer_handle(entry: Entry) -> str:
 
 
 class CountedAnswer(NamedTuple):
-    """The columns needed to count rates."""
+    """The columns of an entry that are needed to count rates, named as in `Entry`."""
 
     at: float
     tenant: str
@@ -84,6 +86,7 @@ class AnswerFilters:
 
     @classmethod
     def from_query(cls, query: dict[str, str]) -> AnswerFilters:
+        """The filters in the parameters of a query string; long values are cut."""
         return cls(**{field.name: query.get(field.name, "")[:_LONGEST_FILTER] for field in fields(cls)})
 
     @property
@@ -101,6 +104,7 @@ class AnswerFilters:
         return urlencode({name: value for name, value in values.items() if value})
 
     def admit(self, entry: Entry) -> bool:
+        """Whether an entry passes all filters except `before`."""
         return (
             self.tenant in ("", entry.tenant)
             and self.route in ("", route_name(entry))
@@ -111,16 +115,15 @@ class AnswerFilters:
 
 @dataclass(frozen=True, slots=True)
 class AnswerList:
-    """The newest answers that match a filter.
-
-    `searched` is the number of entries read, `oldest` the time of the last of them; `more` says whether older ones may
-    match too.
-    """
+    """The newest answers that match a filter."""
 
     entries: tuple[Entry, ...]
     searched: int
+    """Number of entries read."""
     more: bool
+    """Whether older answers may match, too."""
     oldest: float = math.inf
+    """Time of the oldest entry read, in seconds since the epoch; infinity without one."""
 
 
 class AnswerQueries:
@@ -143,7 +146,7 @@ class AnswerQueries:
     def _find_newest(
         self, viewer: Viewer, admit: Callable[[Entry], bool], limit: int, until: float = math.inf
     ) -> AnswerList:
-        """The newest answers before `until` that the viewer may see and that `admit` takes, at most `limit`."""
+        """The newest answers before `until` that the viewer may see and `admit` accepts, at most `limit`."""
         admitted: list[Entry] = []
         searched = 0
         oldest = math.inf
@@ -157,7 +160,7 @@ class AnswerQueries:
         return AnswerList(tuple(admitted), searched, len(admitted) == limit or searched == MAX_SEARCHED, oldest)
 
     def evidence(self, viewer: Viewer, since: float) -> Evidence:
-        """What reviews of the answers since a time prove, of what this viewer may see."""
+        """What reviews prove about the answers since a time that this viewer may see."""
         with self._open_store() as store:
             if store is None:
                 return compute_evidence([], [])
@@ -168,7 +171,7 @@ class AnswerQueries:
         parts = _HANDLE.fullmatch(name)
         if parts is None:
             return None
-        # the handle contains the time bit by bit, so the entry is found without a search
+        # the handle contains the exact time, so only entries of that moment have to be read
         (at,) = struct.unpack(">d", bytes.fromhex(parts[1]))
         # a forged handle may contain any bits
         if not math.isfinite(at):
@@ -180,6 +183,7 @@ class AnswerQueries:
         return None
 
     def reviews(self, entry: Entry) -> list[Review]:
+        """The reviews of an answer, in order of arrival."""
         if not entry.aligner_id:
             return []
         with self._open_store() as store:
@@ -222,6 +226,7 @@ class AnswerQueries:
             return [] if store is None else [CountedAnswer(*row) for row in store.rows(statement, (*values, limit))]
 
     def _iter_entries(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
+        """The answers from `since` to `until` (excluded), newest first, at most `limit`; -1 for all."""
         with self._open_store() as store:
             if store is not None:
                 yield from store.entries(since=since, until=until, limit=limit)

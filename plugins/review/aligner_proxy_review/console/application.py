@@ -50,7 +50,7 @@ KNOWN_COOKIE = "aligner_console_known"
 _KNOWN_S = 90 * 86_400
 """Seconds for which a browser stays known."""
 _KNOWN = "known-"
-"""Prefix of that cookie's value; no other cookie that we sign has it."""
+"""Prefix of the value of `KNOWN_COOKIE`; no other cookie that we sign has it."""
 _FIRST_PAGE = overview.PATH
 _HEADERS = {
     "content-security-policy": (
@@ -68,7 +68,9 @@ _HEADERS = {
 }
 
 Page = Callable[[Visit], Awaitable[Response]]
+"""Shows a page to a logged-in person."""
 FormPage = Callable[[Visit, dict[str, str]], Awaitable[Response]]
+"""Handles a form, given its fields by name."""
 
 
 class HeadersMiddleware:
@@ -116,9 +118,12 @@ class Console:
             key_digest(master_key),
         )
         self._failures = LoginFailures()
+        """Recent failed log-ins."""
         self._secure = secure
+        """Whether browsers may send the cookies only over HTTPS."""
 
     def application(self) -> Starlette:
+        """The application with all addresses, their access control and their error pages."""
         static = StaticFiles(packages=[("aligner_proxy_review.console", "static")])
         routes = [
             Route("/", self._redirect_home),
@@ -208,9 +213,9 @@ class Console:
         return RedirectResponse(_FIRST_PAGE, 303)
 
     async def _login(self, request: Request) -> Response:
-        """Show the log-in page, or check a key and open a session.
+        """Show the log-in page, or check a key, open a session and redirect to the first page.
 
-        Failed log-ins are counted; with too many, the browser or address has to wait.
+        Failed log-ins are counted; after too many, the browser or address has to wait.
         """
         if request.method != "POST":
             return self._login_page(request)
@@ -249,15 +254,18 @@ class Console:
         return response
 
     async def _logout(self, visit: Visit, _: dict[str, str]) -> Response:
+        """End the session and redirect to the log-in."""
         self.sessions.end(visit.session)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(COOKIE)
         return response
 
     def _set_cookie(self, response: Response, name: str, value: str, age: int | None, path: str = "/") -> None:
+        """Set a cookie for `age` seconds; None: until the browser closes."""
         response.set_cookie(name, value, max_age=age, path=path, secure=self._secure, httponly=True, samesite="strict")
 
     async def _show_error(self, request: Request, error: Exception) -> Response:
+        """The page for an error that a page raised on purpose, or for an unknown address or method."""
         if isinstance(error, PageError):
             return self._error_page(request, error.status, error.message)
         # the framework raises these for unknown addresses and methods
@@ -265,12 +273,14 @@ class Console:
         return self._error_page(request, status, NOT_FOUND)
 
     async def _show_store_error(self, request: Request, error: Exception) -> Response:
+        """The page (503) for a failure of the audit store or the files."""
         # Our own errors contain a fix and no text of the traffic; errors of SQLite and the system may name files.
         is_own = isinstance(error, AlignerProxyError)
         log.warning("console: a page could not be shown (%s)", type(error).__name__)
         return self._error_page(request, 503, str(error) if is_own else "The audit store cannot be read.")
 
     def _error_page(self, request: Request, status: int, message: str) -> Response:
+        """The page that shows a message, with an HTTP status."""
         text = self.services.templates.get_template("error.html").render(
             viewer=None, token="", message=message, status=status, path=request.url.path
         )

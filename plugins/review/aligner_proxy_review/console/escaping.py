@@ -39,7 +39,7 @@ def show_plain(text: object, max_chars: int = MAX_OF_NAME) -> str:
 
 
 def _escape_bounded(text: str, max_chars: int) -> Markup:
-    """Escape the text and replace each run of a hidden character by its code point."""
+    """Escape at most `max_chars` of a text; each run of a hidden character becomes its code point."""
     pieces = list[Markup]()
     marks = 0
     end = 0
@@ -66,5 +66,6 @@ def _split_runs(text: str) -> Iterator[str]:
 
 
 def _hidden_mark(run: str) -> Markup:
+    """The code point of a hidden character, and how often it occurs in this run, as in "U+200B ×3"."""
     times = f" ×{len(run):,}" if len(run) > 1 else ""
     return Markup('<span class="hidden-mark">U+{}{}</span>').format(f"{ord(run[0]):04X}", times)

@@ -35,7 +35,9 @@ class ConsoleConfig:
     keys: Mapping[str, KeyEntry] = field(repr=False)
     """The entries of the keys file by sha256."""
     litellm: Mapping[str, Any] = field(repr=False)
+    """LiteLLM's YAML, parsed."""
     extensions: Extensions = field(repr=False)
+    """The extensions from plugins that the policies file names."""
 
     @property
     def resolver(self) -> PolicyResolver:
@@ -66,7 +68,10 @@ class ConsoleConfig:
 
 
 class ConsoleFiles:
-    """The last valid version of the files; an invalid version is logged and ignored."""
+    """The last valid version of the files; an invalid version is logged and ignored.
+
+    `engine` is the address of the running engine; None for the gateway's.
+    """
 
     def __init__(self, litellm_file: Path, engine: str | None = None) -> None:
         self._litellm_file = litellm_file
@@ -74,13 +79,14 @@ class ConsoleFiles:
         self._lock = threading.Lock()
         self._current = self._read_files()
         self._stamp = self._stamps(self._current)
+        """Signatures of the files when they were last read, by which changes are noticed."""
 
     def current(self) -> ConsoleConfig:
         """The current files; reads them again if one has changed."""
         with self._lock:
             stamp = self._stamps(self._current)
             if stamp != self._stamp:
-                # before reading, so that an invalid version is logged once and not read again
+                # set before reading, so that an invalid version is read and logged only once
                 self._stamp = stamp
                 try:
                     self._current = self._read_files()
@@ -100,7 +106,7 @@ class ConsoleFiles:
         """
         if self._engine is not None:
             return ["--engine", self._engine]
-        # such an aligner is not loaded here, so a command can use it directly
+        # an aligner on another server is not loaded here, so a command can ask that server itself
         if not config.engine_backend(self.current().policies).local:
             return []
         socket = config.engine_socket()
@@ -109,11 +115,13 @@ class ConsoleFiles:
         return ["--engine", f"unix:{socket}"]
 
     def _read_files(self) -> ConsoleConfig:
+        """Read all files; raises `ConfigError` or `OSError`."""
         data, _ = read_yaml(self._litellm_file)
         policies = registry.load_policies(find_policies(self._litellm_file))
         return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
 
     def _stamps(self, configured: ConsoleConfig) -> Signature:
+        """The present signatures of the files that `configured` was read from; None for a file that is not named."""
         source = configured.policies.source
         paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))
         return tuple(None if path is None else file_signature(path) for path in paths)

@@ -16,7 +16,7 @@ TOKEN = "token"
 
 
 class PageError(Exception):
-    """A page that cannot be shown; has a status, and a message without untrusted text."""
+    """A page that cannot be shown; has an HTTP status, and a message for the viewer without untrusted text."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ NOT_FOUND = "There is no such page, or it is not yours to see."
 
 
 async def read_fields(request: Request) -> dict[str, str]:
-    """Read the fields of a form; raises `PageError` if it is too large, damaged or from another site."""
+    """Return the fields of a form by name; raises `PageError` if it is too large, damaged or from another site."""
     refuse_foreign(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _URLENCODED:
         raise PageError(415, "This request is not a form of the console.")
@@ -51,7 +51,7 @@ def refuse_foreign(request: Request) -> None:
     """Raise `PageError` if the browser's headers show that the form came from another site."""
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    # older browsers send neither of the two headers
+    # a missing header proves nothing, since older browsers send neither
     is_ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if site not in (None, "same-origin") or not is_ours:
         raise PageError(403, "This form is not from a page of this console.")

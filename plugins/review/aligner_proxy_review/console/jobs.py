@@ -40,8 +40,11 @@ class ConsoleJob:
 
     done: int = 0
     of: int = 0
+    """Steps done, and all steps, as the command last reported them."""
     result: dict[str, Any] | None = None
+    """The command's last line; None while it runs, or if it failed."""
     fault: str | None = None
+    """Why it failed; None if it did not."""
     subject: Any = None
     """The subject of the command, as the caller gave it."""
     waits: bool = True
@@ -50,6 +53,7 @@ class ConsoleJob:
 
     @property
     def runs(self) -> bool:
+        """Whether it has neither a result nor a fault yet; also while it waits for its turn."""
         return self.result is None and self.fault is None
 
 
@@ -59,6 +63,7 @@ class ConsoleJobs:
     def __init__(self) -> None:
         self._jobs: LRUCache[str, ConsoleJob] = LRUCache(_MAX_KEPT)
         self._turn = asyncio.Semaphore(1)
+        """Lets one command run at a time."""
 
     def find(self, name: str) -> ConsoleJob | None:
         """The job with this name; None without one."""
@@ -66,7 +71,7 @@ class ConsoleJobs:
         return job
 
     def begin(self, name: str, arguments: Sequence[str], stdin_text: str = "", subject: Any = None) -> ConsoleJob:
-        """Start `aligner-proxy ARGUMENTS` with `stdin_text` on stdin.
+        """Start `aligner-proxy ARGUMENTS` with `stdin_text` on stdin, and return its job.
 
         Raises `PageError` if a job of this name is running.
         """
@@ -98,13 +103,13 @@ class ConsoleJobs:
             log.warning("console: `aligner-proxy %s` failed (%s)", arguments[0], type(error).__name__)
             job.fault = f"it could not be run ({type(error).__name__})"
         finally:
-            # cancelled, or ended by an unexpected error
+            # neither result nor fault: the job was cancelled, or an unexpected error ended it
             if job.runs:
                 job.fault = "it was ended"
 
 
 async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: str) -> None:
-    """Run one command and read its progress lines; kills it if the job is cancelled."""
+    """Run one command and set the job's progress, then its result or fault; kills it if the job is cancelled."""
     process = await asyncio.create_subprocess_exec(
         *tether_command([sys.executable, "-m", "aligner_proxy", *arguments]),
         stdin=asyncio.subprocess.PIPE,
@@ -137,7 +142,7 @@ async def _run_command(job: ConsoleJob, arguments: Sequence[str], stdin_text: st
         raise
     if "error" in last_report:
         job.fault = str(last_report["error"].get("message"))
-    # it ended without a result
+    # the last line is only progress, or there is none
     elif not last_report or last_report.keys() == {"done", "of"}:
         job.fault = f"it ended with status {status}; `aligner-proxy {arguments[0]}` on the command line says why"
     else:

@@ -23,9 +23,9 @@ from aligner_proxy.plugins.api import Entry
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.4
-"""Time between two polls; an answer appears within a second."""
+"""Seconds between two polls; an answer appears within a second."""
 _BEFORE_S = 15.0
-"""How far back a new page gets entries, since its list was rendered a little before."""
+"""How many seconds back a new page gets entries, since its list was rendered a little before."""
 _MAX_AT_ONCE = 500
 """Largest batch; pages are told if there were more entries."""
 _MAX_WAITING = 20
@@ -33,7 +33,7 @@ _MAX_WAITING = 20
 _MAX_RENDERED = 2000
 """How many rendered events are cached."""
 MISSED: Final = None
-"""Stands for a batch that was left out."""
+"""In a queue, in place of a batch that was left out."""
 
 
 class AnswerSource(Protocol):
@@ -55,9 +55,10 @@ class Batch:
 
     entries: Sequence[Entry]
     _rendered: dict[Hashable, str] = field(default_factory=dict)
+    """The rendered batch by kind of page."""
 
     def render(self, kind: Hashable, make: Callable[[Sequence[Entry]], str]) -> str:
-        """Render the batch for pages of one kind; it is rendered only once for each kind."""
+        """Return the batch as rendered by `make`, which is called only once for all pages of the same kind."""
         if kind not in self._rendered:
             self._rendered[kind] = make(self.entries)
         return self._rendered[kind]
@@ -71,10 +72,13 @@ class LiveFeed:
         self._pause_s = pause_s
         self._clock = clock
         self._pages: set[asyncio.Queue[Batch | None]] = set()
+        """The queue of each open page."""
         self._has_pages = asyncio.Event()
+        """Set while a page is open."""
         self._last: int | None = None
         """The last row that was passed on; None while no page is open."""
         self._failing = False
+        """Whether the last poll failed, so that a series of failures is logged once."""
         self.rendered: LRUCache[str, str] = LRUCache(_MAX_RENDERED)
         """Rendered events by the answer's handle, shared by all pages."""
 
@@ -124,9 +128,9 @@ class LiveFeed:
             self._hand_out(Batch(entries))
 
     async def recent_entries(self) -> Sequence[Entry]:
-        """Recent entries that a page may have missed between rendering its list and opening its queue.
+        """Recent entries, oldest first, that a page may have missed between rendering its list and opening its queue.
 
-        The page may also have some of them already.
+        The page may have some of them already.
         """
         # Fix the row first: entries added after it come through the queue.
         await self._first_row()

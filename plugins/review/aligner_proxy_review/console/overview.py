@@ -28,6 +28,7 @@ class ModelUse:
 
     calls: int = 0
     failed: int = 0
+    """How many of the calls failed."""
     tokens: int = 0
     seconds: float = 0.0
 
@@ -41,7 +42,7 @@ class Overview:
     """All answers of the period."""
     evidence: Evidence
     uses: dict[tuple[str, str], ModelUse] | None
-    """By kind (judge or editor) and model group; None where the gateway does not say."""
+    """By kind (judge or editor) and model group; None for reviewers, or if the gateway gives no metrics."""
 
     @property
     def corrected(self) -> Share:
@@ -70,7 +71,7 @@ async def show_overview(visit: Visit) -> Response:
 
 
 async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
-    """What judges and editors were asked; for the operator only, as the metrics are of all tenants."""
+    """The use of judges and editors, as in `Overview.uses`; None for reviewers, since metrics are about all tenants."""
     if not visit.viewer.is_operator:
         return None
     try:
@@ -80,7 +81,7 @@ async def _read_uses(visit: Visit) -> dict[tuple[str, str], ModelUse] | None:
 
 
 def parse_uses(metrics_text: str) -> dict[tuple[str, str], ModelUse]:
-    """The use of judges and editors in the gateway's metrics; raises `GatewayRefused` for another text."""
+    """The use by (judge or editor, model group) in the gateway's metrics; raises `GatewayRefused` for another text."""
     try:
         samples = [sample for family in text_string_to_metric_families(metrics_text) for sample in family.samples]
     except ValueError:

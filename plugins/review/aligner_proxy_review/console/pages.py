@@ -39,7 +39,7 @@ MAX_COUNTED = 100_000
 MAX_STREAMS = 200
 """How many live pages may be open at a time."""
 _KEEP_ALIVE_S = 10.0
-"""How often an idle stream sends a comment, and looks whether its session has ended."""
+"""Seconds after which an idle stream sends a comment, and checks whether its session has ended."""
 _MAX_OBJECTIVES = 32
 """Limit on the objectives of one question in the playground."""
 _LONGEST_MODEL = 200
@@ -79,6 +79,7 @@ class Visit:
     viewer: Viewer
 
     def page(self, template: str, **values: object) -> Response:
+        """The page that a template makes from `values`, the viewer, and the session's token for forms."""
         token = self.services.sessions.form_token(self.session.id)
         text = self.services.templates.get_template(template).render(
             viewer=self.viewer, token=token, path=self.request.url.path, **values
@@ -107,7 +108,7 @@ async def show_live(visit: Visit) -> Response:
 
 
 def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[str]]:
-    """The values that the filters suggest: what the viewer may know of the configuration, and of the listed answers."""
+    """The values that each filter suggests: from the listed answers, and from the files what the viewer may know."""
     configured = visit.services.files.current()
     tenants = {entry.tenant for entry in entries} | {access.TEAM + team for team in configured.team_names}
     routes = {route_name(entry) for entry in entries}
@@ -121,11 +122,12 @@ def _filter_choices(visit: Visit, entries: Sequence[Entry]) -> dict[str, list[st
 
 
 async def show_search(visit: Visit) -> Response:
+    """Show the empty search form."""
     return visit.page("search.html", search_text="", answers=None, found=None)
 
 
 async def search_answers(visit: Visit, form: dict[str, str]) -> Response:
-    """Show the newest answers with an id or a text; a form and no link, so that no address holds a text."""
+    """Show the newest answers with an id or a text; the text comes in a form, so that no address contains it."""
     search_text = form.get("search_text", "").strip()[:_LONGEST_SEARCH]
     matches = (
         await asyncio.to_thread(visit.services.answers.search, visit.viewer, search_text, LISTED)
@@ -161,7 +163,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
         visible_entries = (entry for entry in entries if visit.viewer.may_see(entry.tenant) and filters.admit(entry))
         return "".join(map(render_event, visible_entries))
 
-    # pages with both alike show the same, so they share the rendered batches
+    # pages with the same tenants and filters show the same, so they share the rendered batches
     kind = (visit.viewer.tenants, filters)
     with feed.open_page() as queue:
         yield "retry: 2000\n: following\n\n"
@@ -178,6 +180,7 @@ async def _iter_events(visit: Visit, feed: LiveFeed) -> AsyncIterator[str]:
 
 
 async def show_answer(visit: Visit) -> Response:
+    """Show one answer with its policy, its reviews and the shadow aligner's result; raises `PageError` 404."""
     services = visit.services
     entry = await asyncio.to_thread(services.answers.find, visit.viewer, visit.request.path_params["handle"])
     if entry is None:
@@ -196,6 +199,7 @@ async def show_answer(visit: Visit) -> Response:
 
 
 async def show_rates(visit: Visit) -> Response:
+    """Show the rates of the period in the query string."""
     name, period = read_period(visit)
     rates = await asyncio.to_thread(count_rates, visit, period)
     return visit.page("rates.html", rates=rates, period=name, periods=PERIODS)
@@ -278,6 +282,7 @@ async def show_policy(visit: Visit, form: dict[str, str]) -> Response:
 
 
 def _explain_policy(visit: Visit, model: str, team: str, key: str) -> policy_explanation.ExplainedPolicy | None:
+    """The policy that a model, team and key would get; None if the request would be refused."""
     try:
         return policy_explanation.explain_request(visit.services.files.current(), model, team, key)
     except (ForbiddenError, BadRequest):

@@ -16,7 +16,7 @@ TIMEOUT_S = 120.0
 _METRICS_S = 3.0
 """Seconds for reading the gateway's metrics."""
 _COLDEST = -6.0
-"""Score, in nats, up to which a segment has no colour."""
+"""Score up to which a segment has no colour; scores are logarithms of odds, in nats."""
 _NATS_A_STEP = 1.5
 """How much higher the score is at each colour step."""
 HOTTEST = 7
@@ -30,6 +30,8 @@ class GatewayRefused(AlignerProxyError):
 
 
 class _Reported(BaseModel):
+    """Base of what the gateway reports; fields of later versions are ignored."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
@@ -88,7 +90,7 @@ class GatewayClient:
         )
 
     async def judge(self, question: PlaygroundQuestion) -> PlaygroundResult:
-        """Have the gateway judge an answer; raises `GatewayRefused`."""
+        """Return the gateway's result for an answer; raises `GatewayRefused` if the gateway gives none."""
         response = await self._send(self._client.build_request("POST", "/v1/align", json=question.request_body()))
         if response.status_code != httpx.codes.OK:
             raise GatewayRefused(f"the gateway refused it with {response.status_code}: {_error_message(response)}")
@@ -105,6 +107,7 @@ class GatewayClient:
         return response.text
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; raises `GatewayRefused` if the gateway does not answer. Only reading follows redirects."""
         try:
             return await self._client.send(request, follow_redirects=request.method == "GET")
         except (httpx.HTTPError, UnicodeError) as error:
@@ -115,7 +118,7 @@ class GatewayClient:
 
 
 def score_heat(score: float | None) -> int:
-    """Map a score, in nats, to a colour step."""
+    """The colour step, from 0 to `HOTTEST`, of a score; 0 without a score."""
     if score is None:
         return 0
     return min(HOTTEST, max(0, int((score - _COLDEST) / _NATS_A_STEP)))

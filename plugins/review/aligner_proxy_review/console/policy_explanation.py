@@ -20,11 +20,12 @@ _BUILT_IN = "built-in default"
 
 @dataclass(frozen=True, slots=True)
 class ExplainedSetting:
-    """One line of a policy."""
+    """One setting of a policy."""
 
     name: str
     value: str
     origin: str
+    """Where its value was set, such as a line of the policies file; or `_BUILT_IN`."""
 
     @property
     def is_default(self) -> bool:
@@ -45,10 +46,10 @@ class ExplainedPolicy:
 
 
 def explain_request(configured: ConsoleConfig, model: str, team: str, key: str) -> ExplainedPolicy:
-    """The policy that a model, team and key would get; raises `ForbiddenError` and `BadRequest`."""
+    """The policy that a model, team and key would get; raises `ForbiddenError` or `BadRequest` if it is refused."""
     caller = find_caller(configured.keys, team or None, key or None)
     name, groups = litellm_config.resolve_model(configured.litellm, model)
-    # a team may be given by its id or its alias, so it is used as both
+    # the text may be a team's id or its alias, so it is given as both
     facts = RequestFacts(name, (), caller.team, caller.team, caller.key_digest, caller.key_alias)
     return _explain_facts(configured, replace(facts, groups=groups, alias_by_operator=caller.is_known))
 
@@ -82,14 +83,15 @@ def _explain_facts(configured: ConsoleConfig, facts: RequestFacts, recorded: str
 def _explained_settings(
     values: Mapping[str, Any], policy: Policy, origins: Mapping[str, str]
 ) -> list[ExplainedSetting]:
+    """All settings and the quota, first those that somebody has set; `origins` is by setting."""
     rows = [ExplainedSetting(name, _value_text(value), origins.get(name, _BUILT_IN)) for name, value in values.items()]
     if policy.quota is not None:
         rows.append(ExplainedSetting("quota", f"{policy.quota.seconds:g} s a minute", origins.get("quota", "-")))
-    # what somebody has set comes first
     return sorted(rows, key=lambda row: row.is_default)
 
 
 def _value_text(value: object) -> str:
+    """A setting's value as text; the parts of a tuple with commas, "none" for an empty one."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)

@@ -40,14 +40,15 @@ class RateGroup:
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
-        """Quantile `share` of the added latency, by nearest rank."""
+        """Quantile `share` (0.95 for the 95th percentile) of the added latency, in milliseconds."""
         return quantile(sorted(self.times), share)
 
     def count_answer(self, entry: CountedAnswer) -> None:
+        """Add one answer to the counts."""
         self.statuses[entry.status] += 1
         # in shadow mode the reason says what would have been done
         self.would_correct += entry.status == Status.SHADOW and entry.reason == "would_correct"
-        # None if no cache was asked
+        # `cache_hit` is 1 or 0, or None if no cache was asked
         self.cache_hits += entry.cache_hit == 1
         self.times.append(entry.ms)
 
@@ -58,18 +59,21 @@ class Rates:
 
     groups: Sequence[RateGroup]
     bars: Sequence[Counter[str]]
+    """For each bar, the number of answers by status."""
     cut: bool
     """Whether older answers of the period were left out."""
     since: float
     """Beginning of the period, in seconds since the epoch."""
     period: float
+    """Its length in seconds."""
 
     def bar_start(self, number: int) -> float:
-        """When a bar begins, in seconds since the epoch; that of `BARS` is the end of the period."""
+        """When bar `number` begins, in seconds since the epoch; for `BARS`, the end of the period."""
         return self.since + number * self.period / BARS
 
     @property
     def total(self) -> RateGroup:
+        """The sum of all groups."""
         total = RateGroup("all", "all")
         for group in self.groups:
             total.statuses += group.statuses
@@ -80,11 +84,12 @@ class Rates:
 
     @property
     def tallest_bar(self) -> int:
+        """The number of answers in the tallest bar."""
         return max((bar.total() for bar in self.bars), default=0)
 
 
 def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
-    """Compute the rates of entries from the last `period` seconds."""
+    """The rates of entries from the last `period` seconds; `cut` says that older ones were left out."""
     groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
     width = period / BARS

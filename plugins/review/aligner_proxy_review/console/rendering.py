@@ -13,11 +13,12 @@ from aligner_proxy_review.console import escaping
 from aligner_proxy_review.console.rates import BARS, COUNTED
 
 CHART_HEIGHT = 100
-"""In the units of the chart, which is scaled to the page."""
+"""Height of the chart in its own units; it is scaled to the page."""
 _NO_VALUE = "–"
 
 
 def make_environment() -> Environment:
+    """The environment of the templates, with the filters and constants that they use."""
     templates = Environment(
         loader=PackageLoader("aligner_proxy_review.console"),
         autoescape=True,
@@ -48,7 +49,7 @@ def make_environment() -> Environment:
 
 
 def _utc_text(at: float) -> str:
-    """A time in seconds since the epoch, in UTC; "?" where no calendar has it."""
+    """A time in seconds since the epoch, as text in UTC; "?" if it is outside the calendar."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):
@@ -62,9 +63,11 @@ def _moment_markup(at: float) -> Markup:
 
 
 def _score_text(score: Any) -> str:
+    """A score with its sign and two decimals; a dash without one."""
     return _NO_VALUE if score is None else f"{score:+.2f}"
 
 
 def _percent_text(interval: tuple[float, float, float]) -> str:
+    """A share and its 95 % interval, as in "2.0 % (1.1 to 3.5)"."""
     value, low, high = (100 * part for part in interval)
     return f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -29,6 +29,7 @@ _LONGEST_NUMBER = 6
 
 
 async def show_review(visit: Visit) -> Response:
+    """Show the current answer of the queue, with its segments."""
     entry, state = await asyncio.to_thread(_current_answer, visit)
     view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
@@ -45,7 +46,7 @@ async def show_figures(visit: Visit) -> Response:
 
 
 async def take_verdict(visit: Visit, form: dict[str, str]) -> Response:
-    """Handle a key or button of the page."""
+    """Do what a key or button of the page says, and load the page again; raises `PageError`."""
     undone = await asyncio.to_thread(_apply_form, visit, form)
     return RedirectResponse(PATH + ("" if undone else "?undone=0"), 303)
 
@@ -61,6 +62,7 @@ def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
 
 
 def _compute_figures(visit: Visit) -> ReviewFigures:
+    """The figures of what this viewer may see; all 0 before the first answer is recorded."""
     try:
         with _open_session(visit) as (session, _):
             return session.compute_figures()
@@ -69,7 +71,7 @@ def _compute_figures(visit: Visit) -> ReviewFigures:
 
 
 def _apply_form(visit: Visit, form: dict[str, str]) -> bool:
-    """Apply the action of a form; False if there was nothing to undo."""
+    """Apply the action of a form; returns False if there was nothing to undo, else True. Raises `PageError`."""
     act = form.get("act", "")
     with _open_session(visit) as (session, _):
         if act == "undo":
@@ -113,14 +115,14 @@ def _parse_input(act: str, form: dict[str, str], entry: Entry) -> ReviewInput:
 
 
 def _parse_segment(text: str) -> int | None:
-    """Parse the number of a segment; -1, which no answer has, if the text is not a number."""
+    """The number of a segment; None (the whole answer) if empty, and -1, which no answer has, if it is not a number."""
     if not text:
         return None
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else -1
 
 
 def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
-    """Apply the operator's redaction, which must see every text before it is stored."""
+    """Return the input with its text redacted; the operator's redaction must see every text before it is stored."""
     redact = writer.load_redaction(visit.services.files.current().policies)
     if redact is None or review_input.edit is None:
         return review_input
@@ -132,7 +134,7 @@ def _redact_input(visit: Visit, review_input: ReviewInput) -> ReviewInput:
 
 @contextmanager
 def _open_session(visit: Visit) -> Iterator[tuple[ReviewSession, ReviewState]]:
-    """Open the review session of this log-in; holds its lock, so that two tabs of one log-in take turns."""
+    """Yield this log-in's review session and its state; holds its lock, so that two tabs of one log-in take turns."""
     state = visit.services.review_states.state_of(visit.session.id)
     with state.lock, closing(visit.services.files.current().store()) as store:
         yield ReviewSession(store, state, visit.viewer), state

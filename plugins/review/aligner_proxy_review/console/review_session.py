@@ -22,12 +22,13 @@ from aligner_proxy_review.review_queue import AnswerFilter, AnswerPlace, ReviewQ
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 
 PERIOD_S = 30 * 86_400.0
-"""How far back the queue reaches; the default of the `review` command."""
+"""How many seconds back the queue reaches; the default of the `review` command."""
 _MAX_STATES = 1000
 """How many sessions have a state at a time."""
 _MAX_REMEMBERED = 200
 """Limit on the skipped answers that are remembered, and on the disagreements that are listed."""
 Drawn = tuple[AnswerPlace, ReviewOrigin]
+"""An answer, and how it was chosen for review."""
 Redact = Callable[[str], str]
 
 
@@ -37,10 +38,11 @@ class ReviewState:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     current: Drawn | None = None
+    """The answer that is shown; None before the first, and between two answers."""
     skipped: list[Drawn] = field(default_factory=list)
     """Answers skipped without a verdict, the latest last."""
     reviews: list[tuple[Review, ReviewOrigin]] = field(default_factory=list)
-    """Verdicts of this session."""
+    """Verdicts of this session, the latest last, and how their answers were chosen."""
     second: bool = False
     """Whether to show answers that somebody else has already reviewed."""
 
@@ -51,6 +53,7 @@ class ReviewStates:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._states: TTLCache[str, ReviewState] = TTLCache(_MAX_STATES, LIFETIME_S)
+        """By the session's id."""
 
     def state_of(self, session: str) -> ReviewState:
         """The state of a session; creates it on first use."""
@@ -60,7 +63,7 @@ class ReviewStates:
 
 @dataclass(frozen=True, slots=True)
 class ReviewInput:
-    """The verdict that a form gives on the current answer."""
+    """The verdict that a form gives on the current answer; the fields mean the same as those of `Review`."""
 
     verdict: ReviewVerdict
     segment: int | None = None
@@ -81,11 +84,14 @@ class ReviewSession:
         self._queue = ReviewQueue(store, self._reviewer, self.answer_filter, second_opinion=state.second)
 
     def current_answer(self) -> tuple[Entry, ReviewOrigin] | None:
-        """Return the current answer, else lease the next one for this reviewer; None if none is left."""
+        """Return the current answer, or the next one, and how it was chosen; None if none is left.
+
+        The answer is then leased to this reviewer.
+        """
         if self._state.current is not None:
             place, origin = self._state.current
             entry = find_entry(self._store, place)
-            # it may have been deleted, withdrawn from this reviewer, or leased to somebody else
+            # the answer may have been deleted, hidden from this reviewer, or leased to somebody else
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
@@ -123,10 +129,10 @@ class ReviewSession:
         return entry.tenant if entry is not None and self._viewer.may_see(entry.tenant) else "\0"
 
     def undo(self) -> bool:
-        """Withdraw the last verdict and make its answer current again; False if there is none."""
+        """Withdraw the last verdict and make its answer current again; returns False if there is none."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
-            # a verdict that is gone already, with its answer, is passed over
+            # a verdict whose answer was deleted is gone already; then undo the one before
             if Reviews(self._store).withdraw(review):
                 self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
@@ -136,7 +142,7 @@ class ReviewSession:
         """Skip the current answer without a verdict."""
         if self._state.current is not None:
             self._state.skipped.append(self._state.current)
-            # the oldest ones may come up again
+            # older ones are forgotten, so the queue may give them again
             del self._state.skipped[:-_MAX_REMEMBERED]
             self._state.current = None
             self._queue.release()
@@ -171,6 +177,7 @@ class ReviewFigures:
     evidence: Evidence
     waiting: int
     disagreed: tuple[Entry, ...]
+    """Answers on which reviewers disagree with each other or with feedback, at most `_MAX_REMEMBERED`."""
 
 
 def reviewer_name(viewer: Viewer) -> str:

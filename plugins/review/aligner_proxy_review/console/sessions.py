@@ -40,6 +40,7 @@ class ConsoleSession:
     id: str
     digest: str
     until: float
+    """By the clock of `ConsoleSessions`."""
 
 
 class ConsoleSessions:
@@ -47,11 +48,13 @@ class ConsoleSessions:
 
     def __init__(self, clock: Clock = time.time) -> None:
         self._secret = secrets.token_bytes(32)
+        """The signing key."""
         self._clock = clock
         self._open: OrderedDict[str, ConsoleSession] = OrderedDict()
+        """By id, the oldest first."""
 
     def begin(self, digest: str) -> str:
-        """Open a session for the owner of a key and return its cookie."""
+        """Open a session for the owner of a key, given the key's hash, and return its cookie."""
         session = ConsoleSession(secrets.token_urlsafe(24), digest, self._clock() + LIFETIME_S)
         self._open[session.id] = session
         while len(self._open) > _MAX_SESSIONS:
@@ -81,23 +84,26 @@ class ConsoleSessions:
         return f"{value}.{self._mac('cookie', value)}"
 
     def verify(self, cookie: str | None) -> str | None:
-        """Return the value that we signed; None if we did not."""
+        """Return the value in a cookie that we signed; None if its signature is missing or wrong."""
         value, _, mac = (cookie or "")[:_LONGEST_COOKIE].rpartition(".")
         return value if value and _equal(mac, self._mac("cookie", value)) else None
 
     def form_token(self, name: str) -> str:
+        """The token for forms of a session, or before log-in of a browser."""
         return self._mac("form", name)
 
     def owns_token(self, token: str, name: str) -> bool:
-        """Whether a form's token belongs to this session."""
+        """Whether a form's token belongs to this session or browser."""
         return _equal(token, self.form_token(name))
 
     def _mac(self, use: str, value: str) -> str:
+        """The signature (HMAC-SHA256) of a value for one use, "cookie" or "form"."""
         # the use is signed too, so that a form's token is no valid cookie
         return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), hashlib.sha256).hexdigest()
 
 
 def _equal(first: str, second: str) -> bool:
+    """Compare in constant time; `first` is untrusted."""
     return hmac.compare_digest(first.encode(errors="replace"), second.encode())
 
 
@@ -112,10 +118,12 @@ class LoginFailures:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._of_browsers: TTLCache[str, deque[float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
+        """By browser: when log-ins failed."""
         self._of_addresses: TTLCache[str, dict[str, float]] = TTLCache(_MAX_KNOWN, _FAILURES_IN_S, clock)
+        """By address: the hashes of the keys that failed, each with its last time, the latest last."""
 
     def too_many(self, browser: str, address: str, *, is_known: bool) -> bool:
-        """Whether this browser has to wait; `is_known` means that it has logged in before."""
+        """Whether this browser has to wait; `is_known`: somebody has logged in from it before."""
         oldest = self._clock() - _FAILURES_IN_S
         if sum(at > oldest for at in self._of_browsers.get(browser, ())) >= _MAX_OF_BROWSER:
             return True

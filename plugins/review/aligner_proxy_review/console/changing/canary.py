@@ -27,13 +27,16 @@ _HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, slots=True)
 class _CanaryData:
-    """The recorded aligners, and the comparison of two of them."""
+    """The aligners of the recorded answers, and the comparison of two of them."""
 
     aligners: list[tuple[str, int, int]]
     """Content hash, number of answers, and how many of them it judged as the shadow aligner."""
     comparison: EvidenceComparison | None
+    """None unless two aligners are chosen."""
     problem: str | None
+    """Why two aligners cannot be compared; None if they can."""
     cut: bool
+    """Whether older answers of the period were left out."""
 
 
 async def show_canary(visit: Visit) -> Response:
@@ -49,7 +52,7 @@ async def show_canary(visit: Visit) -> Response:
 
 
 def _hash_prefix(text: str) -> str:
-    """The text as a hash prefix; empty if it is none."""
+    """Return the text, cut to the length of a hash; empty if it has other characters than hexadecimal digits."""
     text = text[:_LONGEST]
     return text if set(text) <= _HEX else ""
 

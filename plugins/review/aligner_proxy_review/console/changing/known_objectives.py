@@ -29,10 +29,12 @@ class KnownObjective:
 
     name: str
     title: str
-    """Its name; for a tenant's own objective TENANT/NAME."""
+    """Its name; TENANT/NAME if it belongs to a tenant's entry."""
     text: str
     tenant: Tenant | None
+    """The tenant's entry to which it belongs; None if it belongs to the whole file."""
     path: KeyPath
+    """The keys that lead to it in the file."""
     place: str
     """Its place as "file:line"."""
     statuses: tuple[HeadStatus, ...]
@@ -40,6 +42,7 @@ class KnownObjective:
 
     @property
     def handle(self) -> str:
+        """Its id in URLs."""
         return hashlib.sha256(json.dumps([scope_of(self.tenant), self.name]).encode()).hexdigest()[:16]
 
     @property
@@ -74,6 +77,7 @@ def list_objectives(file: PolicyFile) -> list[KnownObjective]:
 
 
 def _iter_objectives(file: PolicyFile) -> Iterator[tuple[str, str, str, Tenant | None, KeyPath]]:
+    """(name, title, text, tenant, path) of every objective, as in `KnownObjective`."""
     for name, entry in file.objectives.items():
         yield name, name, entry.text, None, ("objectives", name)
     for n, tenant in enumerate(file.tenants):

@@ -55,6 +55,7 @@ async def show_list(visit: Visit) -> Response:
 
 
 def _visible_objectives(visit: Visit) -> list[KnownObjective]:
+    """The objectives that this viewer may see, in the order of the file."""
     objectives = list_objectives(visit.services.files.current().policies)
     return [objective for objective in objectives if objective.may_see(visit.viewer)]
 
@@ -67,7 +68,9 @@ class _Contents:
     examples: Examples | None
     """None if this viewer may not see them or they cannot be read."""
     fault: str | None = None
+    """Why the examples cannot be read; None if they can, or if they may not be seen."""
     suggested: Sequence[Suggestion] = ()
+    """Sentences from reviews that may become examples."""
 
     @property
     def digest(self) -> str:
@@ -76,6 +79,7 @@ class _Contents:
 
 
 async def show_objective(visit: Visit) -> Response:
+    """Show one objective; its examples, suggestions and teaching only to viewers who may change it."""
     contents = await asyncio.to_thread(_read_contents, visit)
     views = [(suggestion, AnswerView(suggestion.entry)) for suggestion in contents.suggested]
     may_change = contents.target.may_change(visit.viewer)
@@ -102,7 +106,7 @@ async def show_teaching(visit: Visit) -> Response:
 
 
 async def take_form(visit: Visit, form: dict[str, str]) -> Response:
-    """Handle a form of the page."""
+    """Do what the button of a form says, and redirect to the objective's page; raises `PageError`."""
     act = form.get("act", "")
     target = await asyncio.to_thread(_find_changeable, visit)
     if act == "teach":
@@ -111,7 +115,7 @@ async def take_form(visit: Visit, form: dict[str, str]) -> Response:
         visit.services.jobs.forget(_job_name(target))
     elif act in _ACTIONS:
         await asyncio.to_thread(_apply_action, visit, target, act, form)
-        # its heads are active now, so the report is done with
+        # the heads of the report are active now, so it is not needed any more
         if act == "keep":
             visit.services.jobs.forget(_job_name(target))
     else:
@@ -179,12 +183,14 @@ def _apply_action(visit: Visit, target: KnownObjective, act: str, form: dict[str
 
 
 def _require_subject(target: KnownObjective) -> Subject:
+    """Return what to teach of an objective; raises `PageError` 409 if it has no examples."""
     if target.subject is None:
         raise PageError(409, "This objective has no file of examples yet.")
     return target.subject
 
 
 def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
+    """The examples in a form, one on each line of its two lists; raises `PageError` 400 without any."""
     sentences = []
     for listed_as in (AGAINST, FINE):
         lines = map(str.strip, form.get(listed_as, "").split("\n"))
@@ -195,6 +201,7 @@ def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
 
 
 def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Add the sentences of a form to the examples."""
     subject = _require_subject(target)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     _block_auto_teaching(visit, subject)
@@ -233,8 +240,9 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _insert_examples(policies_text: str, target: KnownObjective, name: str, configured: ConsoleConfig) -> str:
-    """Return the policies file's text with a file of examples added to an objective."""
+    """Return the policies file's text with a file of examples added to an objective; raises `ConfigError`."""
 
+    # the change as an edit of the text, and as one of the parsed file; both must give the same
     def edit(text: str) -> str:
         return put_value(wrap_in_block(text, target.path, "text"), target.path, "examples", name)
 
@@ -258,6 +266,7 @@ def _block_auto_teaching(visit: Visit, subject: Subject) -> None:
 
 
 def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
+    """Remove the example that the form names from its list; raises `PageError` 409 if it is not there."""
     kind = form.get("list", "")
     is_removed = kind in (AGAINST, FINE) and example_file.remove_example(
         _require_subject(target), kind, form.get("example", "")
@@ -268,7 +277,10 @@ def _remove_example(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Add suggestions from reviews as examples: one sentence, or all that the page showed."""
+    """Add suggestions from reviews as examples: one sentence, or all that the page showed.
+
+    Raises `PageError` 409 if the suggestions are not those that the page showed.
+    """
     subject = _require_subject(target)
     suggestions = _find_suggestions(visit, subject, example_file.present_examples(subject))
     if form.get("example"):
@@ -291,14 +303,14 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
 
 
 def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Activate exactly the heads of the report, if the examples have not changed since."""
+    """Activate exactly the heads of the report; raises `PageError` 409 if the report or its examples have changed."""
     subject = _require_subject(target)
     heads = _taught_heads(visit.services.jobs.find(_job_name(target)))
     # other teaching may have ended since the page was loaded
     if not heads or form.get("heads") != ",".join(version.head for version, _ in heads):
         raise PageError(409, "This report is no longer available; teach again.")
     digest = subject.read().digest
-    # the report would not hold for what is there now
+    # the report is not about the present text and examples
     if any(version.text != subject.text or version.digest != digest for version, _ in heads):
         raise PageError(409, _CHANGED)
     store = HeadStore.for_file(visit.services.files.current().policies)
@@ -308,7 +320,7 @@ def _activate_heads(visit: Visit, target: KnownObjective, form: dict[str, str]) 
 
 
 def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
-    """Activate the heads that were active before, if they were taught for the present text."""
+    """Activate the previous heads; raises `PageError` 409 if none was taught for the present text."""
     subject = _require_subject(target)
     active_versions = HeadStore.for_file(visit.services.files.current().policies).rollback(
         subject.scope, subject.name, subject.text
@@ -319,6 +331,7 @@ def _rollback_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> 
 
 
 def _forget_heads(visit: Visit, target: KnownObjective, _: dict[str, str]) -> None:
+    """Deactivate all taught heads of an objective."""
     subject = _require_subject(target)
     count = HeadStore.for_file(visit.services.files.current().policies).forget(subject.scope, subject.name)
     _log_change(visit, target, f"{count} heads forgotten")
@@ -336,7 +349,7 @@ _ACTIONS: dict[str, Callable[[Visit, KnownObjective, dict[str, str]], None]] = {
 
 
 def _start_teaching(visit: Visit, target: KnownObjective) -> None:
-    """Start teaching heads that are not activated."""
+    """Start teaching; the heads stay inactive until somebody has seen the report and activates them."""
     subject = _require_subject(target)
     services = visit.services
     file = path_of(services.files.current().policies)
@@ -346,6 +359,7 @@ def _start_teaching(visit: Visit, target: KnownObjective) -> None:
 
 
 def _job_name(target: KnownObjective) -> str:
+    """The name of the job that teaches an objective."""
     return f"teach {target.handle}"
 
 
@@ -357,6 +371,7 @@ class TeachingReport:
     why: str | None
     """Why nothing was learned; None if something was."""
     version: Version | None = None
+    """The taught head; None if nothing was learned."""
     result: dict[str, Any] | None = None
     """The report of the `teach` command."""
     troubles: tuple[tuple[str, Sequence[Example]], ...] = ()
@@ -364,6 +379,7 @@ class TeachingReport:
 
 
 _TROUBLES = (
+    # key in the report of `teach`, and heading
     ("held_out_missed", "Missed when held out: the others do not teach them"),
     ("never_found", "Cannot be learned: not flagged although learned from"),
     ("fine_flagged", "Flagged although fine"),
@@ -398,6 +414,7 @@ def _teaching_reports(visit: Visit, target: KnownObjective) -> list[TeachingRepo
 
 
 def _taught_heads(job: ConsoleJob | None) -> list[tuple[Version, bytes]]:
+    """The heads that a job taught, each with its bytes; empty without a result."""
     if job is None or job.result is None:
         return []
     results = [result for result in job.result["objectives"] if result["taught"]]

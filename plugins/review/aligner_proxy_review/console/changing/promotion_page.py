@@ -59,6 +59,7 @@ class _ShownChange:
 
     change: Proposal
     ruling: Ruling | None
+    """What reviews say about it; None if it lets no more edits out."""
 
     @property
     def digest(self) -> str:
@@ -75,6 +76,7 @@ class _ShownChange:
 
 
 async def show_form(visit: Visit) -> Response:
+    """Show the page with an empty form."""
     refuse_reviewers(visit)
     return await asyncio.to_thread(_render_page, visit, {}, None)
 
@@ -107,7 +109,7 @@ async def show_replay(visit: Visit) -> Response:
 
 
 def _render_page(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange | None, **extra: Any) -> Response:
-    """Render the page with its form, the proposed change, and the replay of this change."""
+    """Render the page with its form, the proposed change, if any, and its replay; `extra` goes to the template."""
     file = visit.services.files.current().policies
     job = visit.services.jobs.find(_job_name(visit))
     # Do not show the replay of another change.
@@ -154,7 +156,7 @@ def _list_canaries(file: PolicyFile) -> list[tuple[str, str, str]]:
 
 
 def _read_change(visit: Visit, fields: Mapping[str, str]) -> _ShownChange:
-    """Parse the change from a form; raises `ConfigError` and `AuditError`."""
+    """Return the change that a form describes; raises `ConfigError`, and `AuditError` if reviews cannot be read."""
     kind, _, name = fields["where"].partition("/")
     target = Target(name if kind == "route" else None, name if kind == "tenant" else None)
     # empty fields change nothing
@@ -182,6 +184,7 @@ def _parse_settings(fields: Mapping[str, str]) -> SettingChanges:
 
 
 def _parse_number(name: str, text: str) -> float:
+    """Parse the number in a field; raises `ConfigError`."""
     try:
         return float(text)
     except ValueError:
@@ -189,7 +192,7 @@ def _parse_number(name: str, text: str) -> float:
 
 
 def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
-    """Start a replay of the latest answers under the change."""
+    """Start a replay of the latest answers under the change; raises `PageError` 409 without an audit store."""
     services = visit.services
     configured = services.files.current()
     if not writer.has_store(configured.policies):
@@ -210,11 +213,12 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
 
 
 def _job_name(visit: Visit) -> str:
+    """The name of this session's replay."""
     return f"replay {visit.session.id}"
 
 
 def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, AnswerView]]:
-    """The first answers with a different result in the replay, as recorded, and how they differ."""
+    """(how it differs, the recorded answer) for the first answers with a different result in the replay."""
     if job is None or job.result is None:
         return []
     answers: list[tuple[str, AnswerView]] = []
@@ -232,7 +236,7 @@ def _differing_answers(visit: Visit, job: ConsoleJob | None) -> list[tuple[str, 
 
 
 def _write_change(visit: Visit, fields: Mapping[str, str], proposed: _ShownChange) -> Response:
-    """Write the change, unless reviews refuse it."""
+    """Write the change and show the page; raises `PageError` 409 if reviews refuse it or the file has changed."""
     if proposed.ruling is not None and proposed.ruling.refusal:
         raise PageError(409, f"Not promoted: {proposed.ruling.refusal}.")
     try:
