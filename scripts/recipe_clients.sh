@@ -8,6 +8,6 @@ python=${PYTHON:-.venv/bin/python}
 venv=.build/recipe-clients
 "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    langchain-openai langchain-anthropic llama-index-llms-openai-like openai-agents
+    openai anthropic langchain-openai langchain-anthropic llama-index-llms-openai-like openai-agents
 "$venv/bin/python" -m pip list --disable-pip-version-check --format freeze | grep -E '^(langchain|llama-index|openai|anthropic)'
 exec "$python" -m pytest -q -p no:cacheprovider tests/clients/test_recipe_clients.py "$@"

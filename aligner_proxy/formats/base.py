@@ -508,10 +508,13 @@ class StreamDecoder(Protocol):
         """The remaining events when the stream has ended, complete or not."""
 
     def exchange(self, index: int) -> Exchange:
-        """The exchange of a text as far as it has arrived; its finish reason is None until the stream gives one."""
+        """The conversation with text number `index` as its answer, as far as the text has arrived.
+
+        `finish_reason` is None until the stream gives one.
+        """
 
     def facts(self, index: int) -> Exchange:
-        """The exchange of a text without the text itself, at a cost that does not grow with the text."""
+        """The same as `exchange` without the text itself, at a cost that does not grow with the text."""
 
     @property
     def refusing(self) -> bool:

@@ -110,6 +110,10 @@ class AlignerGuardrail(CustomGuardrail):
     """The policies file that was examined last, and whether it enforces."""
 
     def __init__(self, policies: str = "policies.yaml", event_hook: Any = None, **settings: Any) -> None:
+        """Load the policies file, build pipeline, audit and webhook, and hook into LiteLLM for the whole process.
+
+        Raises `RuntimeError` if the gateway cannot start, with the fault and its fix in the message.
+        """
         # LiteLLM swallows ValueError and TypeError from here and would start without the guardrail.
         try:
             hooks = litellm_internals.add_pre_call(event_hook)
@@ -129,8 +133,7 @@ class AlignerGuardrail(CustomGuardrail):
             raise RuntimeError(f"aligner-proxy cannot start: {error}") from error
         if server is not None:
             membership = server.join(watched)
-            # Raised where no event loop runs.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError):  # raised if no event loop runs, as in `check`
                 membership.start()
                 litellm_internals.run_at_shutdown(membership.aclose)
         self._shadows = ShadowCorrections(file.shadow.running, file.shadow.waiting)

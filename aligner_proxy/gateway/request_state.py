@@ -263,7 +263,7 @@ class RequestState:
         return next(factor * bound for factor in (1, 2, 5) if slowest <= factor * bound)
 
     def _added_ms_text(self) -> str | None:
-        """`added_ms` as the text of a header, after `<=` if it is a bound; None if nothing was corrected."""
+        """`added_ms` as a header's text: exact with `exact_times`, else `<=200`; None if nothing was corrected."""
         ms = self.added_ms()
         if ms is None:
             return None

@@ -385,7 +385,10 @@ class SideTexts:
         return [text for text in self._reader.pending_texts() if text.kind in looked_at]
 
     def _echoed_texts(self, text: SideText) -> list[str]:
-        """Strings of the request's own field of the same name."""
+        """Strings that the request sent in the field that contains `text`, such as `instructions`.
+
+        A response that only repeats them needs no judgement.
+        """
         return [string for name in ECHOED if name in text.path for string in self._request_strings(name)]
 
     def _request_strings(self, name: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from typing import Any
 PLACE = "http://127.0.0.1:4000"
 """The gateway's address on the page."""
 MODELS = ("gpt-4o-mini", "claude-sonnet")
+_PARAMETERS = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 Read = Callable[[str, str, str], dict[str, Any]]
 
 
@@ -39,6 +40,39 @@ def set_up(section: str, number: int, model: str) -> dict[str, Any]:
 def look_up(place: str) -> str:
     """Find it."""
     return f"{place} lies on the Seine."
+
+
+def _read_openai(way: str, model: str, prompt: str) -> dict[str, Any]:
+    create = set_up("OpenAI SDK", 0, model)["client"].chat.completions.create
+    messages = [{"role": "user", "content": prompt}]
+    if way == "stream":
+        chunks = [chunk for chunk in create(model=model, messages=messages, stream=True) if chunk.choices]
+        return {"text": "".join(chunk.choices[0].delta.content or "" for chunk in chunks), "events": len(chunks)}
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": _PARAMETERS}}
+    asked = {"tools": [tool]} if way == "tools" else {}
+    message = create(model=model, messages=messages, **asked).choices[0].message
+    calls = [call.function for call in message.tool_calls or ()]
+    finish = [f"{call.name} {json.dumps(json.loads(call.arguments))}" for call in calls]
+    return {"text": message.content or "", "finish": finish[0] if finish else None, "events": 1}
+
+
+def _read_anthropic(way: str, model: str, prompt: str) -> dict[str, Any]:
+    client = set_up("Anthropic SDK", 0, model)["client"]
+    asked: dict[str, Any] = {
+        "model": model,
+        "max_tokens": 1000,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    if way == "stream":
+        with client.messages.stream(**asked) as stream:
+            texts = list(stream.text_stream)
+        return {"text": "".join(texts), "events": len(texts)}
+    if way == "tools":
+        asked["tools"] = [{"name": "look_up", "input_schema": _PARAMETERS}]
+    blocks = client.messages.create(**asked).content
+    text = "".join(block.text for block in blocks if block.type == "text")
+    calls = [f"{block.name} {json.dumps(block.input)}" for block in blocks if block.type == "tool_use"]
+    return {"text": text, "finish": calls[0] if calls else None, "events": 1}
 
 
 def _read_langchain(number: int) -> Read:
@@ -97,6 +131,8 @@ def _read_agents(way: str, model: str, prompt: str) -> dict[str, Any]:
 
 
 READERS: dict[str, Read] = {
+    "openai": _read_openai,
+    "anthropic": _read_anthropic,
     "langchain-openai": _read_langchain(0),
     "langchain-anthropic": _read_langchain(1),
     "llama-index": _read_llama_index,

@@ -22,12 +22,19 @@ PYTHON = Path(os.environ.get("RECIPE_CLIENTS", ROOT / ".build" / "recipe-clients
 pytestmark = [
     pytest.mark.full,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not PYTHON.exists(), reason="make clients installs LangChain, LlamaIndex and OpenAI Agents"),
+    pytest.mark.skipif(not PYTHON.exists(), reason="make clients installs the clients of the page"),
 ]
 KIND = RUDE.replace(INSULT, "")
 MODES = {"quick": (KIND, KIND), "sentence": (KIND, KIND), "live": (KIND, RUDE), "off": (RUDE, RUDE)}
 """By the mode of a model's route: a whole answer's text, a stream's."""
-SUFFIXES = {"langchain-openai": "", "langchain-anthropic": "-claude", "llama-index": "", "openai-agents": ""}
+SUFFIXES = {
+    "openai": "",
+    "anthropic": "-claude",
+    "langchain-openai": "",
+    "langchain-anthropic": "-claude",
+    "llama-index": "",
+    "openai-agents": "",
+}
 CALL = 'look_up {"place": "Paris"}'
 
 

@@ -86,7 +86,7 @@ def test_who_collects_nothing_is_left_to_it() -> None:
     async def run() -> None:
         gc_workaround.collect_between_callbacks()
         await asyncio.sleep(0)
-        assert gc.get_freeze_count() == already_frozen
+        assert gc.get_freeze_count() <= already_frozen
 
     already_frozen = gc.get_freeze_count()
     gc.disable()

@@ -227,7 +227,11 @@ class Scheduler:
         self.long_work.choose_yielding(sizes, now)
 
     def _feed_long(self, queues: dict[str, deque[Job]], feeds: list[Feed]) -> None:
-        """Feed long work: its guaranteed part next to other work, or a short step if alone; charge the tokens."""
+        """Feed the tenants whose long work yields to short requests.
+
+        Next to other work they get the tokens that they are owed. Alone they get a short step, because a small request
+        may come at any moment. The tokens given are subtracted from what they are owed.
+        """
         fed_tokens = sum(feed.stop - feed.start for feed in feeds)
         short_step = max(_LEAST, self.costs.count_further_tokens(1, _SLOWER_THAN_ONE, self.budget))
         room = self.long_work.claim_tokens(fed_tokens) if fed_tokens else short_step
@@ -304,7 +308,10 @@ class Scheduler:
         return any(not self._idle or not job.client.reads_ahead() for job in active)
 
     def record_feed(self, feed: Feed, tokens: list[int]) -> bool:
-        """Record that a feed was run and publish its prompt blocks; return True if its job's ask is complete."""
+        """Record that the model read a feed and chose `tokens`, and publish full prompt blocks for other jobs to share.
+
+        Returns True once the model has read all tokens of the job's current request to the model (`Ask`).
+        """
         job = feed.job
         sequence = job.sequence
         fed_tokens = feed.stop - feed.start

@@ -120,16 +120,16 @@ class EventLine(Generic[Text]):
 
     @property
     def last(self) -> StreamEvent | Plain:
-        """The last entry as stored; `original` rebuilds its item."""
+        """The last event, still packed if it was stored so; `self.original(entry)` returns the upstream's own chunk."""
         entry = self._entries[-1]
         return entry if isinstance(entry, tuple) else entry.event
 
     def entries(self) -> list[StreamEvent | Plain]:
-        """All entries as stored; `original` rebuilds the item of each."""
+        """All events as they are stored, packed or not; `self.original(entry)` returns the upstream's own chunk."""
         return [entry if isinstance(entry, tuple) else entry.event for entry in self._entries]
 
     def original(self, entry: object) -> object:
-        """The original item of a stored entry."""
+        """The chunk of the upstream from which a stored event was read."""
         if isinstance(entry, tuple):
             return self._unpack_entry(entry).event.original
         if isinstance(entry, StreamEvent):

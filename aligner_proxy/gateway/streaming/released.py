@@ -92,14 +92,17 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         self.changed.set()
 
     async def _enqueue(self, event: StreamEvent) -> None:
-        """Queue an event, and end or check the texts that it affects."""
+        """Queue an event and end the texts that it ends.
+
+        If it brings more than pieces of known texts, the undecided texts check again whether they may be edited.
+        """
         self._check_agreement(event)
         text_count = len(self._texts)
         await super()._enqueue(event)
         if self._request.side is not None and event.pieces and self._request.side.pending:
-            # Side texts before the answer have ended.
+            # Texts beside the answer, such as reasoning, end where the answer begins.
             await self._request.side.judge_pending((), ended_only=True)
-        # Something other than text arrived, such as a tool call, which may forbid edits.
+        # More than known text arrived: a new text, an end, or something like a tool call, which may forbid edits.
         if len(self._texts) > text_count or not event.pieces or event.ends:
             for text in self._list_undecided():
                 text.check()
