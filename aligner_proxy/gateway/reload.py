@@ -134,7 +134,8 @@ class WatchedFiles(Generic[_T]):
             self._on_change(reason)
 
     def _signature(self) -> Signature:
-        return tuple(file_signature(path) for path in self._files)
+        # A list first: a tuple cannot grow while another thread's `gc.get_objects` holds it.
+        return tuple([file_signature(path) for path in self._files])
 
 
 def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:

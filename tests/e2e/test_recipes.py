@@ -107,6 +107,21 @@ MESSAGES_LOOP = (
     },
 )
 RECIPES = {
+    "OpenAI SDK": Recipe(CHAT, {"tools": CHAT_TOOLS}, OPENAI_PYTHON, CHAT_LOOP),
+    "Anthropic SDK": Recipe(
+        MESSAGES,
+        {"max_tokens": 1000, "tools": [{"name": "look_up", "input_schema": PARAMETERS}]},
+        {
+            "user-agent": "Anthropic/Python 0.75.0",
+            "anthropic-version": "2023-06-01",
+            "x-stainless-lang": "python",
+            "x-stainless-helper-method": "stream",
+        },
+        MESSAGES_LOOP,
+    ),
+    "Vercel AI SDK": Recipe(
+        CHAT, {"tools": CHAT_TOOLS, "tool_choice": "auto"}, {"user-agent": "ai/5.0.0 ai-sdk/openai/2.0.0"}, CHAT_LOOP
+    ),
     "LangChain": Recipe(
         CHAT, {"tools": CHAT_TOOLS, "tool_choice": "auto", "temperature": 0.7, "n": 1}, OPENAI_PYTHON, CHAT_LOOP
     ),
