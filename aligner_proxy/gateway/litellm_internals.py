@@ -212,8 +212,8 @@ def proxy_application() -> Starlette | None:
 
 
 def model_names() -> frozenset[str]:
-    """The configured model names: groups, aliases, and the upstream models of deployments."""
-    router = proxy_module().llm_router
+    """The configured model names: groups, aliases, and the upstream models of deployments; empty without a router."""
+    router = getattr(proxy_module(), "llm_router", None)
     if router is None:
         return frozenset()
     upstream = [str(deployment["litellm_params"].get("model")) for deployment in router.get_model_list() or ()]

@@ -186,3 +186,9 @@ async def test_what_was_set_aside_of_a_budget_is_given_back(monkeypatch: pytest.
         async with litellm_internals.count_request(caller, {}):
             raise KeyError
     assert released == [{"entries": []}]
+
+
+@pytest.mark.parametrize("server", [SimpleNamespace(), SimpleNamespace(llm_router=None)])
+def test_without_a_router_no_model_is_configured(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(litellm_internals, "proxy_module", lambda: server)
+    assert litellm_internals.model_names() == frozenset()
