@@ -22,7 +22,7 @@ from typing import Any
 
 from aligner_proxy.audit.writer import AuditWriters
 from aligner_proxy.correctors.judge import Judges
-from aligner_proxy.correctors.model_group import Payer, Reply
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
@@ -49,21 +49,10 @@ PLACES: Mapping[str, int] = {"second": 1, "last": -1}
 class SlowChat(ScriptedChat):
     """A judge that takes its time."""
 
-    async def ask(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        *,
-        tokens: int,
-        temperature: float,
-        form: Mapping[str, Any] | None,
-        payer: Payer,
-        deadline_s: float,
-    ) -> Reply:
+    async def ask(self, messages: Sequence[Mapping[str, str]], **settings: Any) -> Reply:
         """Play the script after `JUDGE_S`."""
         await asyncio.sleep(JUDGE_S)
-        return await ScriptedChat.ask(
-            self, messages, tokens=tokens, temperature=temperature, form=form, payer=payer, deadline_s=deadline_s
-        )
+        return await ScriptedChat.ask(self, messages, **settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +64,8 @@ class Case:
     verdict: str
 
     @property
-    def doubted(self) -> str:
-        """The text of the sentence."""
+    def doubtful_sentence(self) -> str:
+        """The text of the sentence that is in doubt."""
         return structure.split(ANSWER)[PLACES[self.place]].text
 
 
@@ -91,8 +80,8 @@ class Delivery:
 async def deliver(case: Case, judge: Judge, word_s: float) -> Delivery:
     """Deliver one answer in one way, with this judge or without one."""
     policy = Policy("bench", (OBJECTIVE,), judge=judge, deadline_s=60)
-    script = SlowChat(judging(lambda text: case.verdict == "flagged" and text.strip() == case.doubted))
-    engine = SegmentEngine(lambda text: -0.2 if text == case.doubted else -5.0)
+    script = SlowChat(judging(lambda text: case.verdict == "flagged" and text.strip() == case.doubtful_sentence))
+    engine = SegmentEngine(lambda text: -0.2 if text == case.doubtful_sentence else -5.0)
     # judges of its own, because verdicts are remembered
     pipeline = Pipeline(engine, judges=Judges(lambda _: script, lambda _: script))
     began = time.perf_counter()

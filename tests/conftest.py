@@ -128,7 +128,6 @@ def _end_threads() -> None:
     if count > _threads_left + _MORE_THREADS:
         gc.unfreeze()  # what a guardrail froze when it started holds the ones before it
         gc.collect()
-        gc.freeze()
         _threads_left = count  # they end within a second
 
 

@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from aligner_proxy.engine.example_heads import MAX_EXAMPLES, MIN_EXAMPLES, Curve, ExampleSentences
+from aligner_proxy.engine.api import AlignRequest, Engine
+from aligner_proxy.engine.example_heads import MAX_EXAMPLES, MIN_EXAMPLES, Curve, ExampleHeads, ExampleSentences
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.types import Correction, Turn
 
@@ -321,6 +322,18 @@ class Decision:
 
 Correct = Callable[[AskedObjective], Awaitable[Correction]]
 """Is given an objective; returns the correction with the text's scores against it."""
+
+
+async def score_objective(
+    engine: Engine, heads: ExampleHeads, request: AlignRequest, objective: AskedObjective
+) -> Correction:
+    """The scores of one request about this objective alone, by a head of its examples if it has any.
+
+    Raises `CorrectionError` if the engine fails.
+    """
+    if objective.examples:
+        request = await heads.add_head(engine, request, objective.examples, objective.curve)
+    return await engine.align(request)
 
 
 async def answer_decision(form: DecisionForm, decision: Decision, correct: Correct) -> dict[str, Any]:

@@ -123,8 +123,7 @@ def resolve_answer(
         # It requested something that only its own route allows; `policy` contains that already.
         answer_request = replace(answer_request, asked=(), own=(), fields={})
         answer_policy = extensions.resolve(policies.current.resolver.resolve(answer_request), answer_request)
-    stricter = stricter_policy(answer_policy, policy)
-    return replace(stricter, upstream=group, payer=policy.payer, traffic=answer_policy.traffic)
+    return replace(stricter_policy(answer_policy, policy), upstream=group, payer=policy.payer)
 
 
 def _add_payer(policy: Policy, request: RequestFacts, user: UserAPIKeyAuth) -> Policy:

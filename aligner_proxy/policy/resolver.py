@@ -418,10 +418,9 @@ class PolicyResolver:
     def _resolve(self, facts: RequestFacts) -> Policy:
         """The policy for all names of the model, tightened to that of each model group behind it."""
         policy = self._build_policy(facts)
-        traffic = policy.traffic
         for group in facts.groups:
             policy = stricter_policy(policy, self._build_policy(replace(facts, model=group, groups=())))
-        return replace(policy, traffic=traffic) if facts.groups else policy
+        return policy
 
     def _build_policy(self, facts: RequestFacts, applies: Callable[[Route], bool] | None = None) -> Policy:
         """The policy from file and metadata, with the first route for which `applies` is true (default: it matches)."""

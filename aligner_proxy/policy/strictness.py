@@ -72,10 +72,12 @@ def stricter_policy(policy: Policy, other: Policy) -> Policy:
 
     If the modes are equal, the first policy and its objectives are used. A policy without objectives and requirements
     corrects nothing, so it counts as `off` and its settings are ignored. Both contain what the tenant enforces.
+    Metrics name the traffic of the first one, whichever is stricter.
     """
     lead, weaker = (policy, other) if _strength(policy) >= _strength(other) else (other, policy)
     # A bypass needs the consent of both.
-    lead = _with_requirements(replace(lead, bypass=policy.bypass and other.bypass), weaker)
+    lead = replace(lead, bypass=policy.bypass and other.bypass, traffic=policy.traffic)
+    lead = _with_requirements(lead, weaker)
     if not _strength(weaker):
         return lead
     values = {name: _stricter_value(name, getattr(lead, name), getattr(weaker, name)) for name in _compared_settings()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decisions import AskedObjective, SystemOneDecision, answer_decision
+from aligner_proxy.engine.decisions import AskedObjective, SystemOneDecision, answer_decision, score_objective
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
@@ -99,9 +99,7 @@ async def answer_cases(engine: LocalEngine, cases: Sequence[ChoiceCase]) -> list
                 score_only=True,
                 deadline_s=600,
             )
-            if objective.examples:
-                alone = await heads.add_head(engine, alone, objective.examples, objective.curve)
-            return await engine.align(alone)
+            return await score_objective(engine, heads, alone, objective)
 
         report = await answer_decision(form, decision, score_text)
         answers.append(ChoiceAnswer(case, report["answers"]["q"]["probabilities"]))

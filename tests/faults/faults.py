@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aligner_proxy.types import FailureClass
 from tests.faults.cells import ALONE, CORRECTED, JUDGED, NOBODY, ORIGINAL, REFUSED, Fault
 
@@ -11,6 +13,9 @@ BAD = FailureClass.INVALID_OUTPUT
 GATE = FailureClass.GATE
 TIMEOUT = FailureClass.TIMEOUT
 FULL = FailureClass.OVERLOAD
+
+hook_fault = partial(Fault, pieces=True, through="hooks")
+"""A fault that is tried by the hooks, also on a stream that is released."""
 
 BY_WORD = (
     Fault("engine: never answers", TIMEOUT, "slow", deadline="short", pieces=True),
@@ -91,9 +96,9 @@ _SERVERS = (
 )
 _STORES = (NOISY_STORE, TORN_ENTRY, READ_ONLY, DISK_FULL, NO_FOLDER)
 _CLOCK = (FORWARD, BACK)
-EDITOR_SLOW = Fault("editor: does not answer in time", None, deadline="short", pieces=True, through="hooks")
+EDITOR_SLOW = hook_fault("editor: does not answer in time", None, deadline="short")
 EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG = (
-    Fault(title, None, pieces=True, through="hooks")
+    hook_fault(title, None)
     for title in (
         "editor: answers 500",
         "editor: answers 429",
@@ -104,16 +109,14 @@ EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, E
         "editor: writes more than it may",
     )
 )
-EDITOR_QUOTA = Fault(
-    "editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
-)
-EDITOR_LEFT = Fault("client: leaves while the editor writes", None, otherwise=NOBODY, pieces=True, through="hooks")
+EDITOR_QUOTA = hook_fault("editor: the tenant's quota is spent", None, otherwise=ORIGINAL, released=ORIGINAL)
+EDITOR_LEFT = hook_fault("client: leaves while the editor writes", None, otherwise=NOBODY)
 BY_EDITOR = (EDITOR_DOWN, EDITOR_FULL, EDITOR_NOISE, EDITOR_CUT, EDITOR_SAME, EDITOR_AGAIN, EDITOR_LONG)
 _EDITOR = (EDITOR_SLOW, *BY_EDITOR, EDITOR_QUOTA, EDITOR_LEFT)
 JUDGE = FailureClass.JUDGE
-JUDGE_SLOW = Fault("judge: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks")
+JUDGE_SLOW = hook_fault("judge: does not answer in time", JUDGE, deadline="short")
 JUDGE_DOWN, JUDGE_FULL, JUDGE_NOISE, JUDGE_CUT, JUDGE_DOUBLES, JUDGE_CONTRADICTS, JUDGE_OTHERS, JUDGE_QUOTES = (
-    Fault(title, JUDGE, pieces=True, through="hooks")
+    hook_fault(title, JUDGE)
     for title in (
         "judge: answers 500",
         "judge: answers 429",
@@ -126,26 +129,21 @@ JUDGE_DOWN, JUDGE_FULL, JUDGE_NOISE, JUDGE_CUT, JUDGE_DOUBLES, JUDGE_CONTRADICTS
     )
 )
 JUDGE_DOWN_ONCE, JUDGE_NOISE_ONCE = (
-    Fault(title, JUDGE, heals=True, pieces=True, through="hooks")
-    for title in ("judge: answers 500 once", "judge: replies without a form once")
+    hook_fault(title, JUDGE, heals=True) for title in ("judge: answers 500 once", "judge: replies without a form once")
 )
-JUDGE_QUOTA = Fault("judge: the tenant's quota is spent", JUDGE, pieces=True, through="hooks")
-JUDGE_CLEARS = Fault("judge: lies that nothing is wrong", None, pieces=True, through="hooks")
-JUDGE_CLEARS_ALL = Fault(
-    "judge: lies so under `ask: all`", None, otherwise=ORIGINAL, released=ORIGINAL, pieces=True, through="hooks"
-)
-JUDGE_FLAGS = Fault(
-    "judge: finds fault with one more sentence", None, otherwise=JUDGED, released=JUDGED, pieces=True, through="hooks"
-)
-JUDGE_LEFT = Fault("client: leaves while the judge thinks", None, otherwise=NOBODY, pieces=True, through="hooks")
+JUDGE_QUOTA = hook_fault("judge: the tenant's quota is spent", JUDGE)
+JUDGE_CLEARS = hook_fault("judge: lies that nothing is wrong", None)
+JUDGE_CLEARS_ALL = hook_fault("judge: lies so under `ask: all`", None, otherwise=ORIGINAL, released=ORIGINAL)
+JUDGE_FLAGS = hook_fault("judge: finds fault with one more sentence", None, otherwise=JUDGED, released=JUDGED)
+JUDGE_LEFT = hook_fault("client: leaves while the judge thinks", None, otherwise=NOBODY)
 BY_JUDGE = (
     *(JUDGE_DOWN, JUDGE_FULL, JUDGE_NOISE, JUDGE_CUT, JUDGE_DOUBLES, JUDGE_CONTRADICTS, JUDGE_OTHERS, JUDGE_QUOTES),
     *(JUDGE_DOWN_ONCE, JUDGE_NOISE_ONCE, JUDGE_CLEARS, JUDGE_CLEARS_ALL, JUDGE_FLAGS),
 )
 _JUDGE = (*BY_JUDGE, JUDGE_SLOW, JUDGE_QUOTA, JUDGE_LEFT)
-TOKENS_SLOW = Fault("token classifier: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks")
+TOKENS_SLOW = hook_fault("token classifier: does not answer in time", JUDGE, deadline="short")
 TOKENS_MISSING, TOKENS_DOWN, TOKENS_FULL, TOKENS_BUG, TOKENS_WINDOW, TOKENS_NOISE = (
-    Fault(title, JUDGE, pieces=True, through="hooks")
+    hook_fault(title, JUDGE)
     for title in (
         "token classifier: the engine has none of that name",
         "token classifier: its engine cannot be reached",
@@ -155,19 +153,13 @@ TOKENS_MISSING, TOKENS_DOWN, TOKENS_FULL, TOKENS_BUG, TOKENS_WINDOW, TOKENS_NOIS
         "token classifier: sends something other than labels",
     )
 )
-TOKENS_DOWN_ONCE = Fault(
-    "token classifier: its engine cannot be reached once", JUDGE, heals=True, pieces=True, through="hooks"
-)
-TOKENS_OUTSIDE = Fault(
-    "token classifier: labels only white space and what is no answer", None, pieces=True, through="hooks"
-)
-TOKENS_FLAGS = Fault(
+TOKENS_DOWN_ONCE = hook_fault("token classifier: its engine cannot be reached once", JUDGE, heals=True)
+TOKENS_OUTSIDE = hook_fault("token classifier: labels only white space and what is no answer", None)
+TOKENS_FLAGS = hook_fault(
     "token classifier: finds fault with one more sentence",
     None,
     otherwise=JUDGED,
     released=JUDGED,
-    pieces=True,
-    through="hooks",
 )
 BY_TOKENS = (
     *(TOKENS_MISSING, TOKENS_DOWN, TOKENS_FULL, TOKENS_BUG, TOKENS_WINDOW, TOKENS_NOISE),
@@ -175,7 +167,7 @@ BY_TOKENS = (
 )
 _TOKENS = (*BY_TOKENS, TOKENS_SLOW)
 NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
-    Fault(title, None, pieces=True, through="hooks")
+    hook_fault(title, None)
     for title in (
         "references: the file disappears while running",
         "references: the file becomes noise",
@@ -186,29 +178,21 @@ NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE, CHANGED_PAGE = (
     )
 )
 BAD_PAGES = (NO_PAGE, NOISY_PAGE, LONG_PAGE, EMPTY_PAGE, OTHER_PAGE)
-NO_GRANT = Fault(
-    "references: a header of a tenant that may not bring any", None, otherwise=REFUSED, pieces=True, through="hooks"
-)
+NO_GRANT = hook_fault("references: a header of a tenant that may not bring any", None, otherwise=REFUSED)
 NOISY_HEADER, LONG_HEADER = (
-    Fault(title, None, otherwise=ORIGINAL, pieces=True, through="hooks")
+    hook_fault(title, None, otherwise=ORIGINAL)
     for title in ("references: a header that is no base64", "references: a header beyond the bound")
 )
-PAGE_SLOW = Fault(
-    "references: taking them apart takes too long", TIMEOUT, deadline="short", pieces=True, through="hooks"
-)
-PAGE_BUG = Fault("references: reading them fails", BUG, pieces=True, through="hooks")
-ENGINE_GONE = Fault("references: the engine is gone", DOWN, deadline="short", pieces=True, through="hooks")
-NO_ENGINE = Fault("references: the engine is gone, and there are no objectives", None, pieces=True, through="hooks")
-PAGE_LEFT = Fault(
-    "client: leaves while references are taken apart", None, otherwise=NOBODY, pieces=True, through="hooks"
-)
+PAGE_SLOW = hook_fault("references: taking them apart takes too long", TIMEOUT, deadline="short")
+PAGE_BUG = hook_fault("references: reading them fails", BUG)
+ENGINE_GONE = hook_fault("references: the engine is gone", DOWN, deadline="short")
+NO_ENGINE = hook_fault("references: the engine is gone, and there are no objectives", None)
+PAGE_LEFT = hook_fault("client: leaves while references are taken apart", None, otherwise=NOBODY)
 BY_HEADER = (NO_GRANT, NOISY_HEADER, LONG_HEADER)
 _REFERENCES = (*BAD_PAGES, CHANGED_PAGE, *BY_HEADER, PAGE_SLOW, PAGE_BUG, ENGINE_GONE, NO_ENGINE, PAGE_LEFT)
-FACT_JUDGE_SLOW = Fault(
-    "judge of facts: does not answer in time", JUDGE, deadline="short", pieces=True, through="hooks"
-)
+FACT_JUDGE_SLOW = hook_fault("judge of facts: does not answer in time", JUDGE, deadline="short")
 FACT_JUDGE_DOWN, FACT_JUDGE_NOISE, FACT_JUDGE_CUT, FACT_JUDGE_OTHERS, FACT_JUDGE_INVENTS, FACT_JUDGE_QUOTES = (
-    Fault(title, JUDGE, pieces=True, through="hooks")
+    hook_fault(title, JUDGE)
     for title in (
         "judge of facts: answers 500",
         "judge of facts: replies without a form",
@@ -218,20 +202,16 @@ FACT_JUDGE_DOWN, FACT_JUDGE_NOISE, FACT_JUDGE_CUT, FACT_JUDGE_OTHERS, FACT_JUDGE
         "judge of facts: repeats what it was asked",
     )
 )
-FACT_JUDGE_DOWN_ONCE = Fault("judge of facts: answers 500 once", JUDGE, heals=True, pieces=True, through="hooks")
-FACT_JUDGE_QUOTA = Fault("judge of facts: the tenant's quota is spent", JUDGE, pieces=True, through="hooks")
-FACT_JUDGE_CLEARS = Fault("judge of facts: lies that every fact is right", None, pieces=True, through="hooks")
-FACT_JUDGE_CHOOSES = Fault(
+FACT_JUDGE_DOWN_ONCE = hook_fault("judge of facts: answers 500 once", JUDGE, heals=True)
+FACT_JUDGE_QUOTA = hook_fault("judge of facts: the tenant's quota is spent", JUDGE)
+FACT_JUDGE_CLEARS = hook_fault("judge of facts: lies that every fact is right", None)
+FACT_JUDGE_CHOOSES = hook_fault(
     "judge of facts: says which fact is contradicted",
     None,
     otherwise=JUDGED,
     released=JUDGED,
-    pieces=True,
-    through="hooks",
 )
-FACT_JUDGE_LEFT = Fault(
-    "client: leaves while the judge of facts thinks", None, otherwise=NOBODY, pieces=True, through="hooks"
-)
+FACT_JUDGE_LEFT = hook_fault("client: leaves while the judge of facts thinks", None, otherwise=NOBODY)
 BY_FACT_JUDGE = (
     *(FACT_JUDGE_DOWN, FACT_JUDGE_NOISE, FACT_JUDGE_CUT, FACT_JUDGE_OTHERS, FACT_JUDGE_INVENTS, FACT_JUDGE_QUOTES),
     *(FACT_JUDGE_DOWN_ONCE, FACT_JUDGE_CLEARS, FACT_JUDGE_CHOOSES),
@@ -239,7 +219,7 @@ BY_FACT_JUDGE = (
 _FACT_JUDGE = (*BY_FACT_JUDGE, FACT_JUDGE_SLOW, FACT_JUDGE_QUOTA, FACT_JUDGE_LEFT)
 _AUDITS = (NOISY_AUDIT, LOCKED_AUDIT, FULL_AUDIT, NO_AUDIT_FOLDER)
 DESK_DOWN, DESK_SLOW, DESK_500, DESK_REDIRECTS, DESK_ENDLESS = (
-    Fault(title, None, pieces=True, through="hooks")
+    hook_fault(title, None)
     for title in (
         "hand_off: nobody listens at the webhook's address",
         "hand_off: the webhook does not answer",

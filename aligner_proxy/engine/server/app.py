@@ -69,6 +69,7 @@ from aligner_proxy.engine.decisions import (
     OpenAIDecision,
     SystemOneDecision,
     answer_decision,
+    score_objective,
 )
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.scheduling import metrics
@@ -288,9 +289,7 @@ def _decision_routes(engine: Engine) -> list[Route]:
                     objectives=(objective.text,),
                     score_only=True,
                 )
-                if objective.examples:
-                    alone = await example_heads.add_head(engine, alone, objective.examples, objective.curve)
-                return await engine.align(alone)
+                return await score_objective(engine, example_heads, alone, objective)
 
             return await _unless_gone(request, name, answer_decision(body, decision, correct), dict)
 

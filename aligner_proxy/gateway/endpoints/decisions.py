@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fastapi import Request
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
-from aligner_proxy.engine.decisions import AskedObjective, Decision, DecisionForm, answer_decision
+from aligner_proxy.engine.decisions import AskedObjective, Decision, DecisionForm, answer_decision, score_objective
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.errors import CorrectionError
 from aligner_proxy.gateway import litellm_internals
@@ -73,9 +73,7 @@ async def _ask_engine(
         """The engine's scores for one question alone, with a head learned from its examples if it brings some."""
         single_policy = replace(policy, objectives=(objectives[normalise_words(objective.text)],))
         alone = align_request(exchange, decision.text, single_policy, deadline)
-        if objective.examples:
-            alone = await _EXAMPLE_HEADS.add_head(engine, alone, objective.examples, objective.curve)
-        return await engine.align(alone)
+        return await score_objective(engine, _EXAMPLE_HEADS, alone, objective)
 
     return await answer_decision(form, decision, correct)
 
