@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,3 +26,12 @@ def serve_engine(tmp_path: Path) -> Iterator[Callable[[Engine], str]]:
     """Serves an engine on a socket until the test ends, and says its address."""
     with contextlib.ExitStack() as stack:
         yield lambda engine: stack.enter_context(_serve_on(engine, tmp_path / "e.sock"))
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    """A command run in this process may handle SIGTERM, and forked workers of later tests would not end by it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
