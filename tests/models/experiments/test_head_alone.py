@@ -54,7 +54,6 @@ def test_written_answers_keep_the_kinds_of_another_test_apart() -> None:
     assert all(row[at] == (UNKNOWN if row[mine] == AGAINST else row[mine]) for row in other.labels)
 
 
-@pytest.mark.full
 def test_the_command_measures_each_attempt(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
