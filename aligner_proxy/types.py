@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -97,6 +98,10 @@ class SideKind(StrEnum):
     OTHER_TEXT = "other_text"
 
 
+_side_treatments = attrgetter(*map(str, SideKind))
+"""Reads what a policy says about each kind of text beside an answer."""
+
+
 class IncomingTreatment(StrEnum):
     """Treatment of one kind of text in a request: leave it unread, report what is flagged, or refuse the request."""
 
@@ -115,6 +120,10 @@ class IncomingKind(StrEnum):
     def short_name(self) -> str:
         """The kind in headers and errors, where it is clear that the text is the request's."""
         return self.value.removeprefix("incoming_")
+
+
+_incoming_treatments = attrgetter(*map(str, IncomingKind))
+"""Reads what a policy says about each kind of text in a request."""
 
 
 class Requirement:
@@ -603,7 +612,7 @@ class Policy:
     @property
     def looks_at_incoming(self) -> bool:
         """Whether any kind of text in a request is judged."""
-        return any(self.incoming_treatment(kind) is not IncomingTreatment.PASS for kind in IncomingKind)
+        return any(treatment is not IncomingTreatment.PASS for treatment in _incoming_treatments(self))
 
     def final_action(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class when no retry is left."""
@@ -618,7 +627,7 @@ class Policy:
     @property
     def looks_at_side_texts(self) -> bool:
         """Whether any kind of text that comes with an answer is judged, dropped or blocked."""
-        return any(self.side_treatment(kind) is not SideTreatment.PASS for kind in SideKind)
+        return any(treatment is not SideTreatment.PASS for treatment in _side_treatments(self))
 
     @property
     def effective_write(self) -> Write:

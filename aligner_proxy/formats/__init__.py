@@ -62,7 +62,10 @@ def calls(route: str | None) -> SafeCalls | None:
 
 def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Format]]) -> _Format | None:
     path = _strip_line_break(route)
-    return next((format_ for pattern, format_ in formats if pattern.fullmatch(path)), None)
+    for pattern, format_ in formats:
+        if pattern.fullmatch(path):
+            return format_
+    return None
 
 
 def is_stored_answer(route: str | None) -> bool:

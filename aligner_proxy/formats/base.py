@@ -61,9 +61,9 @@ Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 _T = TypeVar("_T")
 
 
-def wants_structure(data: Mapping[str, Any]) -> bool:
-    """Whether a request asks for machine-readable output in the fields of any endpoint, or begins it itself."""
-    if _requested_formats(data) or has_constraint(data) or _asks_for_middle(data):
+def _begins_structure(data: Mapping[str, Any]) -> bool:
+    """Whether a request begins machine-readable output itself, or asks for the middle of one."""
+    if _asks_for_middle(data):
         return True
     prefill = _prefill(data)
     return bool(prefill) and begins_form(prefill)
@@ -83,19 +83,17 @@ def _asks_for_middle(data: Mapping[str, Any]) -> bool:
     return any(isinstance(text, str) and fills_middle(text) for text in prompts)
 
 
-def has_constraint(data: Mapping[str, Any]) -> bool:
+def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
     """Whether the client constrained the output in a way that cannot be checked after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
     grammar = any(place.get(name) for place in places for name in _GRAMMARS)
-    return grammar or any(
-        _format_type(format_) not in ("json_object", "json_schema") for format_ in _requested_formats(data)
-    )
+    return grammar or any(_format_type(format_) not in ("json_object", "json_schema") for format_ in formats)
 
 
-def json_schema(data: Mapping[str, Any]) -> str | None:
+def _json_schema(data: Mapping[str, Any], formats: Sequence[object]) -> str | None:
     """The requested JSON schema as text; None without one, "false" (which no output meets) if it is invalid."""
-    formats = [format_ for format_ in _requested_formats(data) if _format_type(format_) == "json_schema"]
+    formats = [format_ for format_ in formats if _format_type(format_) == "json_schema"]
     if not formats:
         return None
     # Only chat nests the schema one level deeper, and may omit it. No endpoint accepts two schemas for one answer.
@@ -192,8 +190,10 @@ def _upstream_cache_control(response: object) -> object:
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
-    buckets = [data.get(name) for name in ("metadata", "litellm_metadata")]
+    buckets = (data.get("metadata"), data.get("litellm_metadata"))
     present = [bucket for bucket in buckets if isinstance(bucket, dict)]
+    if len(present) < 2:
+        return present
     # the proxy writes the fields of the key into its own dict only
     return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
@@ -205,16 +205,19 @@ class RequestedForm:
     call_id: str
     """LiteLLM's id of the call; empty without one."""
     structured: bool
-    """Whether the output is for a program (`wants_structure`)."""
+    """Whether the output is for a program: the request asks for that in the fields of any endpoint, or begins it."""
     json_schema: str | None
     """The requested schema as text; None without one."""
     constrained: bool
-    """Whether an edit may break the form in a way that cannot be checked (`has_constraint`)."""
+    """Whether an edit may break the form in a way that cannot be checked (`_has_constraint`)."""
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
         call_id = str(data.get("litellm_call_id") or "")
-        return cls(call_id, wants_structure(data), json_schema(data), has_constraint(data))
+        formats = _requested_formats(data)
+        constrained = _has_constraint(data, formats)
+        structured = bool(formats) or constrained or _begins_structure(data)
+        return cls(call_id, structured, _json_schema(data, formats), constrained)
 
 
 class GrowingText:

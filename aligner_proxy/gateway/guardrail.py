@@ -90,7 +90,9 @@ _GUARDRAIL_STATUS: dict[Status, GuardrailStatus] = {
 
 
 def is_sampled(share: float) -> bool:
-    """Draw at random; true with probability `share`."""
+    """Draw at random; true with probability `share`. Without a draw if all or nothing is sampled."""
+    if share in (0, 1):
+        return share == 1
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
@@ -272,7 +274,8 @@ class AlignerGuardrail(CustomGuardrail):
             outcomes: Sequence[Outcome] = ()
             delivered = remaining
             try:
-                async with cancel_when_gone(client_gone_waiter()):
+                # without exchanges and side texts there is nothing to wait for, so the client need not be watched
+                async with cancel_when_gone(client_gone_waiter() if exchanges or side else None):
                     if calls is not None:
                         delivered = remaining = await calls.correct_body(remaining, exchanges)
                     async with (

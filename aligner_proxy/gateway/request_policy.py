@@ -143,6 +143,8 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
         team = bucket.get("user_api_key_team_metadata")
         key = bucket.get("user_api_key_metadata")
         for metadata, trusted, setting in ((team, trust.team_metadata, "team"), (key, trust.key_metadata, "key")):
+            if not metadata:
+                continue
             if isinstance(metadata, Mapping) and trusted:
                 merged |= metadata
             elif isinstance(metadata, Mapping) and any(metadata.get(name) for name in _SWITCHES):

@@ -453,4 +453,6 @@ def _call_record(use: EditorUse) -> dict[str, Any]:
 
 def _header_value(value: str) -> str:
     """The value as printable ASCII on one line, since configured names may contain anything."""
+    if value.isascii() and value.isprintable():
+        return value
     return "".join(char if " " <= char <= "~" else "?" for char in value)

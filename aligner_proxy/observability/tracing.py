@@ -36,7 +36,8 @@ class TraceSpan:
 
     def set_attributes(self, **attributes: Value | None) -> None:
         """Add attributes to the span; one that it has already is replaced."""
-        self._span.set_attributes(_dot_attributes(attributes))
+        if self._span.is_recording():
+            self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:
         """Add an event to the span, at the current time."""
@@ -48,6 +49,10 @@ class TraceSpan:
         self._span.set_status(trace.Status(trace.StatusCode.ERROR))
 
 
+_NO_SPAN = TraceSpan(trace.INVALID_SPAN)
+"""Stands for every span while no provider is set up."""
+
+
 @contextmanager
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
@@ -56,6 +61,9 @@ def span(
 
     An exception marks the span as failed, and passes.
     """
+    if not parent and not _has_provider():
+        yield _NO_SPAN
+        return
     # Only an exception's type is recorded, because its message may quote the text.
     with _tracer().start_as_current_span(
         name,
@@ -77,6 +85,8 @@ def record_span(
     name: str, seconds: float, ago: float = 0.0, parent: Context | None = None, **attributes: Value | None
 ) -> None:
     """Record a past span that took `seconds` and ended `ago` seconds ago."""
+    if not _has_provider():
+        return
     end = time.time_ns() - int(ago * 1e9)
     start = end - int(seconds * 1e9)
     _tracer().start_span(name, context=parent, start_time=start, attributes=_dot_attributes(attributes)).end(end)
@@ -135,6 +145,11 @@ def export(service: str) -> None:
 def _tracer() -> trace.Tracer:
     """The package's tracer; it also follows a provider that is set later."""
     return trace.get_tracer("aligner_proxy")
+
+
+def _has_provider() -> bool:
+    """Whether a provider is set up, so that spans are made; without one, a request need not pay for them."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:

@@ -129,7 +129,7 @@ class StageList:
 def _overrides(stage: Stage, method: str) -> bool:
     """Whether the class of a stage defines this method itself."""
     # the wrapper of a plugin's stage overrides every method
-    actual = stage.inner if isinstance(stage, PluginStage) else stage
+    actual = stage.inner if type(stage) is PluginStage else stage
     return getattr(type(actual), method) is not getattr(Stage, method)
 
 
@@ -146,7 +146,7 @@ class ExtensionReports(Stage):
         if outcome.edited is None or answer.is_structured:
             return outcome
         reports = self._extensions.report(answer.policy, answer.text, outcome.edited or answer.text)
-        return replace(outcome, reports=reports)
+        return outcome if reports == outcome.reports else replace(outcome, reports=reports)
 
 
 class Pipeline:

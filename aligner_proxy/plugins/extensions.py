@@ -59,6 +59,8 @@ class Boundary:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
         if isinstance(error, CorrectionError):
             # Policies do not know a plugin's own error class, and its reason could be anything.
             if type(error).__module__.partition(".")[0] != "aligner_proxy":

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
 from itertools import product
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -93,6 +94,7 @@ _REMEMBERED = 1024
 _USUAL_CHARS = 200
 _CACHE_KEY = ("model", "groups", "team_id", "team_alias", "key_hash", "key_alias", "user_id", "alias_by_operator")
 """The facts that decide the policy of a cacheable request."""
+_read_cache_key = attrgetter(*_CACHE_KEY)
 _OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
@@ -369,7 +371,7 @@ class PolicyResolver:
         """The policy before an aligner is picked, from the cache if the request is cacheable."""
         if not facts.is_cacheable:
             return self._resolve(facts)
-        return self._cached(tuple(getattr(facts, name) for name in _CACHE_KEY))
+        return self._cached(_read_cache_key(facts))
 
     def policies_by_route(self, facts: RequestFacts) -> list[tuple[str, Policy]]:
         """(name, policy) for each route and for no route, as if the request matched it despite its model and tags."""

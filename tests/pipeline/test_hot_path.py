@@ -1,4 +1,4 @@
-"""How much of the gateway one ordinary completion goes through: frames to the engine's socket, modules that run."""
+"""How much of the gateway one completion goes through: frames to the engine's socket, modules, calls if left alone."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from tests.support.scripted import ScriptedEngine
 PACKAGE = Path(aligner_proxy.__file__).parent
 MAX_FRAMES = 12
 MAX_MODULES = 30
+MAX_CALLS = 280
+"""Most calls of functions of ours for an answer that the policy leaves alone."""
 _NUMBERS = itertools.count()
 RUDE = " You fool."
 REPLY = "Boil the rice for 12 minutes, then let it rest.{rude} Serve it with a little butter."
@@ -104,6 +106,17 @@ class _Modules:
             self.names.add(str(Path(filename).relative_to(PACKAGE)))
 
 
+class _Calls:
+    """Counts the calls of functions of ours in this thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, frame: FrameType, event: str, _arg: object) -> None:
+        if event == "call" and _ours(frame.f_code.co_filename):
+            self.count += 1
+
+
 async def complete(guard: AlignerGuardrail) -> Any:
     """One completion through the hooks, as LiteLLM calls them; no two answers are the same."""
     number = next(_NUMBERS)
@@ -165,3 +178,26 @@ async def test_modules_that_run_for_one_completion(guard: AlignerGuardrail, caps
     with capsys.disabled():
         show(f"{len(modules.names)} modules of ours run for one completion", sorted(modules.names))
     assert len(modules.names) <= MAX_MODULES
+
+
+async def test_calls_for_an_answer_that_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guard = build(tmp_path, monkeypatch, {"defaults": {"mode": "off"}})
+    calls = _Calls()
+    for number in range(2):  # the first request fills the caches
+        request = data() | {"litellm_call_id": f"call-{number}"}
+        calls.count = 0
+        sys.setprofile(calls)
+        try:
+            await guard.async_pre_call_hook(user(), None, request, "acompletion")
+            unchanged = await guard.async_post_call_success_hook(request, user(), answer("Let the rice rest."))
+            headers = await guard.async_post_call_response_headers_hook(request, user(), None)
+        finally:
+            sys.setprofile(None)
+    assert unchanged is None
+    assert headers is not None
+    assert headers["x-aligner-reason"] == "mode_off"
+    with capsys.disabled():
+        show("calls of ours for an answer that is left alone", [str(calls.count)])
+    assert calls.count <= MAX_CALLS

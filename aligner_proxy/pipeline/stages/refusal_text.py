@@ -84,12 +84,11 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
         return False
     if _in_two_voices(segments):
         return True
-    texts = [segment.text for segment in segments]
-    if fragments.independent_segments(texts, [not segment.flagged for segment in segments]):
+    if any(fragments.stands_alone(segment.text) for segment in segments if not segment.flagged):
         return False
-    flagged_texts = {fragments.strip_marks(text) for text in texts}
-    new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in flagged_texts]
-    return not fragments.independent_segments(new_texts, [True] * len(new_texts))
+    old_texts = {fragments.strip_marks(segment.text) for segment in segments}
+    new_texts = (piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts)
+    return not any(map(fragments.stands_alone, new_texts))
 
 
 def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
