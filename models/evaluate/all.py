@@ -43,7 +43,7 @@ def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[Row], samp
             continue
         print(f"{title}: {row.title}", flush=True)
         start = monotonic()
-        figures, scorer = asyncio.run(row.measure(bench))  # type: ignore[arg-type]
+        figures, scorer = asyncio.run(row.measure(bench))
         result = RowResult(row.name, *hashes, sample, figures, scorer, round(monotonic() - start, 1))
         kept.write(result)
         for name, figure in figures.items():

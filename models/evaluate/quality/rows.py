@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.policy.config import builtin_objectives
@@ -82,7 +83,7 @@ class Row:
 
     name: str
     title: str
-    measure: Callable[[Bench], Awaitable[tuple[Figures, str]]]
+    measure: Callable[[Bench], Coroutine[Any, Any, tuple[Figures, str]]]
     command: str
     scorer: str = _BY_LETTER
     bounds: Mapping[str, Bound] = field(default_factory=dict)
