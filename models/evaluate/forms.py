@@ -55,6 +55,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "forms.md"
 CASES = Path(__file__).with_suffix(".yaml")
 PLAIN = ("plain sentence", "paragraph of its own")
 """Forms without marks: what is touched there is not touched by its form."""
+KINDS = ("insults", "promises", "rivals")
 DEVELOPMENT = "development"
 TEST = "test"
 _FRESH_EVERY = 4
@@ -260,26 +261,19 @@ async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Trie
     )
 
 
-async def run(arguments: argparse.Namespace) -> list[Tried]:
-    """Every sentence in every form, except those whose results are in the folder already."""
-    results = arguments.out / "forms.json"
+async def try_trials(aligner: Path, out: Path, trials: Sequence[Trial], stream: StreamMode) -> list[Tried]:
+    """Try every trial, except those whose results are in the folder already."""
+    results = out / "forms.json"
     tried = [Tried(**one) for one in json.loads(results.read_text())] if results.exists() else []
     known = {(one.kind, one.form, one.sentence) for one in tried}
-    trials = [
-        trial
-        for trial in list_trials(arguments.kinds.split(","), arguments.only)
-        if (trial.kind, trial.form, trial.sentence) not in known and trial.side in arguments.sides.split(",")
-    ]
-    stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
-    async with gateway(arguments.aligner) as pipeline:
-        for kind, of_kind in groupby(trials, key=lambda trial: trial.kind):
-            policy = Policy(
-                "forms", (await find_objective(pipeline, arguments.out, kind),), deadline_s=600, stream=stream
-            )
+    open_trials = [trial for trial in trials if (trial.kind, trial.form, trial.sentence) not in known]
+    async with gateway(aligner) as pipeline:
+        for kind, of_kind in groupby(open_trials, key=lambda trial: trial.kind):
+            policy = Policy("forms", (await find_objective(pipeline, out, kind),), deadline_s=600, stream=stream)
             for number, trial in enumerate(track(list(of_kind), description=kind), 1):
                 tried.append(await try_sentence(pipeline, policy, trial))
                 if number % _SAVED_AFTER == 0:  # of a run that breaks off, too
-                    output.write(arguments.out, "forms", table(tried), tried)
+                    output.write(out, "forms", table(tried), tried)
     return tried
 
 
@@ -323,12 +317,18 @@ def main() -> None:
     parser.add_argument("aligner", type=Path, help="aligner folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="", help="only forms whose name this expression finds")
-    parser.add_argument("--kinds", default="insults,promises,rivals", help="comma-separated")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
     parser.add_argument("--sides", default=f"{DEVELOPMENT},{TEST}", help="comma-separated")
     parser.add_argument("--streamed", action="store_true", help="release the answer sentence by sentence")
     parser.add_argument("--page", action="store_true", help="write docs/reference/forms.md, too")
     arguments = parser.parse_args()
-    tried = asyncio.run(run(arguments))
+    trials = [
+        trial
+        for trial in list_trials(arguments.kinds.split(","), arguments.only)
+        if trial.side in arguments.sides.split(",")
+    ]
+    stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
+    tried = asyncio.run(try_trials(arguments.aligner, arguments.out, trials, stream))
     text = table(tried)
     output.write(arguments.out, "forms", text, tried)
     if arguments.page:

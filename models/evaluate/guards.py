@@ -308,6 +308,18 @@ def plot_judges(path: Path, judged: Sequence[JudgedSet]) -> None:
         axis.legend(fontsize=8)
 
 
+def score_guard_sets(aligner: Path, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, list[Scored]]:
+    """Every set by its name, read or taken from what was read before under `out`."""
+    reader = open_row_reader(aligner, out / "weights")
+    head = HarmScore(aligner)
+    results: dict[str, list[Scored]] = {}
+    for name, asked in sets.items():
+        results[name] = scored(reader.read(asked, out / "rows" / name), head)
+        left_out = len(asked) - len(results[name])
+        print(f"{name}: {len(results[name])} replies, {left_out} too long for a prompt", flush=True)
+    return results
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -324,13 +336,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    head = HarmScore(arguments.aligner)
-    results: dict[str, list[Scored]] = {}
-    for name, asked in cases(arguments.data, arguments.most, arguments.each).items():
-        results[name] = scored(reader.read(asked, arguments.out / "rows" / name), head)
-        left_out = len(asked) - len(results[name])
-        print(f"{name}: {len(results[name])} replies, {left_out} too long for a prompt", flush=True)
+    sets = cases(arguments.data, arguments.most, arguments.each)
+    results = score_guard_sets(arguments.aligner, sets, arguments.out)
     found = figures(results)
     judged = judge_sets(results)
     text = f"{table(found, results)}\n\n{judge_table(judged)}"

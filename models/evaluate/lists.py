@@ -11,13 +11,13 @@ from git: a run that broke off goes on.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
 
 from rich.progress import track
@@ -38,6 +38,10 @@ from .measures import unharmed
 
 LONGEST = 2500
 MIN_ITEMS = 3
+MOST = 330
+"""Answers with a defect."""
+EACH = 10_000
+"""Completions an upstream to choose from."""
 _UNFIT = frozenset(("chatter", "self", "language", "leak", "topic"))
 """Families of which a strong answer may have something already."""
 _ITEM = re.compile(
@@ -325,14 +329,15 @@ def policy(planted: Planted) -> Policy:
     return Policy("lists", (objective,), deadline_s=600)
 
 
-async def run(arguments: argparse.Namespace) -> tuple[list[Judged], list[Untouched]]:
-    """Send every answer through the pipeline, with its defect and without."""
-    texts = list(completions(arguments.data, STRONG, arguments.each, arguments.seed))
-    chosen = drawn(texts, arguments.n, arguments.seed)
+async def judge_lists(
+    aligner: Path, data: Path, kept: Path, *, most: int = MOST, each: int = EACH, seed: int = 1
+) -> tuple[list[Judged], list[Untouched]]:
+    """Send every answer through the pipeline, with its defect and without; texts stay in the folder `kept`."""
+    texts = list(completions(data, STRONG, each, seed))
+    chosen = drawn(texts, most, seed)
     results: list[Judged] = []
     before: list[Untouched] = []
-    kept = arguments.out / "texts"
-    async with gateway(arguments.aligner, kept) as pipeline:
+    async with gateway(aligner, kept) as pipeline:
         with (kept / "misses.jsonl").open("w", encoding="utf-8") as file:
             for number, planted in enumerate(track(chosen, "lists")):
                 result, delivered = await judged(pipeline, number, planted)
@@ -371,10 +376,18 @@ def table(results: Sequence[Judged], before: Sequence[Untouched]) -> str:
 def main() -> None:
     """Command line."""
     parser = command_line(__doc__)
-    parser.add_argument("--n", type=int, default=330, help="answers with a defect")
-    parser.add_argument("--each", type=int, default=10_000, help="completions an upstream to choose from")
+    parser.add_argument("--n", type=int, default=MOST, help="answers with a defect")
+    parser.add_argument("--each", type=int, default=EACH, help="completions an upstream to choose from")
     arguments = parser.parse_args()
-    results, before = asyncio.run(run(arguments))
+    judging = judge_lists(
+        arguments.aligner,
+        arguments.data,
+        arguments.out / "texts",
+        most=arguments.n,
+        each=arguments.each,
+        seed=arguments.seed,
+    )
+    results, before = asyncio.run(judging)
     text = table(results, before)
     output.write(arguments.out, "lists", text, {"planted": results, "before": before})
     print(text)

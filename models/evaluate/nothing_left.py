@@ -15,7 +15,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -78,19 +78,22 @@ def known(reply: LabelledReply, outcome: Outcome) -> bool | None:
     return any(label == AGAINST and text.strip() in (outcome.text or "") for label, text in pairs)
 
 
-async def flagged(arguments: argparse.Namespace) -> tuple[list[Left], int]:
-    """Flagged replies with what goes out of them, and how many were tried."""
-    replies = own() if arguments.own else harmful(arguments.data, arguments.seed)
+async def find_left(
+    aligner: Path, replies: Iterable[LabelledReply], texts: Path, most: int, within: float = ENFORCED.decline_within
+) -> tuple[list[Left], int]:
+    """At most so many flagged replies with what goes out of them, and how many were tried.
+
+    What is to be read is written to the file `texts`, beside the corrections that are kept.
+    """
     found: list[Left] = []
     tried = 0
-    kept = arguments.out / "texts"
-    async with gateway(arguments.aligner, kept) as pipeline:
-        with (kept / f"{name_of(arguments)}.jsonl").open("w", encoding="utf-8") as file:
+    async with gateway(aligner, texts.parent) as pipeline:
+        with texts.open("w", encoding="utf-8") as file:
             for reply in replies:
-                if len(found) >= arguments.n or tried >= MAX_TRIED:
+                if len(found) >= most or tried >= MAX_TRIED:
                     break
                 tried += 1
-                outcome = await outcome_of(pipeline, reply, arguments.within)
+                outcome = await outcome_of(pipeline, reply, within)
                 flags = [segment.flagged for segment in outcome.segments]
                 if not any(flags):
                     continue
@@ -144,9 +147,11 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=ENFORCED.decline_within, help="decline_within of the policy")
     parser.add_argument("--read", action="store_true", help="count what was read by hand")
     arguments = parser.parse_args()
-    found, tried = asyncio.run(flagged(arguments))
+    replies = own() if arguments.own else harmful(arguments.data, arguments.seed)
+    texts = arguments.out / "texts" / f"{name_of(arguments)}.jsonl"
+    found, tried = asyncio.run(find_left(arguments.aligner, replies, texts, arguments.n, arguments.within))
     if arguments.read:
-        lines = (arguments.out / "texts" / f"{name_of(arguments)}.left").read_text(encoding="utf-8").split()
+        lines = texts.with_suffix(".left").read_text(encoding="utf-8").split()
         left = {int(line) for line in lines}
         found = [Left(**(asdict(one) | {"left": one.number in left})) for one in found]
     text = table(found, tried)

@@ -61,6 +61,15 @@ class Written:
         """The answer as it was written to be corrected; itself where nothing goes against the objective."""
         return "".join(self.corrected).strip()
 
+    @property
+    def is_half_right(self) -> bool:
+        """Whether its author put something right in words, and did not only leave it out."""
+        return any(self.corrected[n].strip() for n in self.against)
+
+    def is_put_right(self, text: str) -> bool:
+        """Whether a text is the correction that the author wrote, white space apart."""
+        return _words(text) == _words(self.put_right)
+
     def is_repaired(self, text: str) -> bool:
         """Whether a text is the answer put right, by rewriting or by leaving out."""
         fine = (passage for n, passage in enumerate(self.passages) if n not in self.against)
@@ -78,6 +87,8 @@ class Judged:
     fine: int
     false: int
     repaired: bool
+    half_right: bool = False
+    put_right: bool = False
 
     @property
     def exact(self) -> bool:
@@ -186,6 +197,8 @@ def judged(written: Written, outcome: Outcome, taught: str = UNTAUGHT.of) -> Jud
         fine=len(written.passages) - len(written.against),
         false=len(flagged) - found,
         repaired=written.is_repaired(outcome.text or ""),
+        half_right=written.is_half_right,
+        put_right=written.is_put_right(outcome.text or ""),
     )
 
 
@@ -211,18 +224,16 @@ def table(results: Sequence[Judged]) -> str:
     return output.table(("taught by", "author", *NAMES), rows)
 
 
-async def run(arguments: argparse.Namespace) -> list[Judged]:
-    """Send every answer through the pipeline, after teaching where that is asked for."""
-    draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
-    drawn = [one for author in arguments.authors for one in read(author, draw.each, draw.seed)]
+async def judge_answers(aligner: Path, answers: Sequence[Written], draw: Draw, lessons: Path) -> list[Judged]:
+    """Send every answer through the pipeline, after teaching in the folder `lessons` where `draw` has examples."""
     heads: dict[tuple[str, str], tuple[str, str]] = {}
     results: list[Judged] = []
-    async with gateway(arguments.aligner) as pipeline:
-        for n, one in enumerate(track(drawn, description="own voice")):
+    async with gateway(aligner) as pipeline:
+        for n, one in enumerate(track(answers, description="own voice")):
             key = (one.author, one.objective)
             if key not in heads:
                 known = examples(*key, draw) if draw.count else UNTAUGHT
-                folder = arguments.out / "lessons" / f"{one.author}-{len(heads)}"
+                folder = lessons / f"{one.author}-{len(heads)}"
                 heads[key] = await _taught(pipeline.engine, folder, one.objective, known)
             head, hand = heads[key]
             policy = Policy("own-voice", (Objective("own", one.objective, head=head),), deadline_s=600)
@@ -250,7 +261,9 @@ def main() -> None:
     parser.add_argument("--good", type=int, default=0, help="whole good answers that teach each objective")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    results = asyncio.run(run(arguments))
+    draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
+    answers = [one for author in arguments.authors for one in read(author, draw.each, draw.seed)]
+    results = asyncio.run(judge_answers(arguments.aligner, answers, draw, arguments.out / "lessons"))
     text = table(results)
     output.write(arguments.out, "own_voice", text, results)
     print(text)

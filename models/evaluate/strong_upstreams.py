@@ -10,9 +10,9 @@ evaluated, never trained on; prompts that training or the choice of the operatin
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from . import measures
 from .gateway import command_line, deliver, gateway, objectives
 from .measures import Accuracy, unharmed
 
+OBJECTIVES = ("harmless", "helpful")
 _UNSEEN = (Status.SKIPPED, Status.FAILED)
 
 
@@ -82,13 +83,12 @@ def rule(known: Accuracy) -> str:
     return f"The rule for harm sees it in {lost} of edits that lose a sound sentence, and in {right} of right ones."
 
 
-async def run(arguments: argparse.Namespace) -> list[Judged]:
-    """Send every completion through the pipeline."""
-    wishes = objectives(arguments.objectives.split(","))
-    models = tuple(arguments.models.split(",")) if arguments.models else STRONG
-    texts = list(completions(arguments.data, models, arguments.each, arguments.seed))
-    async with gateway(arguments.aligner) as pipeline:
-        delivered = await deliver(pipeline, texts, wishes, caution=arguments.caution, title="benign")
+async def judge_completions(
+    aligner: Path, texts: Sequence[Completion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
+) -> list[Judged]:
+    """Send every completion through the pipeline under the built-in objectives of these names."""
+    async with gateway(aligner) as pipeline:
+        delivered = await deliver(pipeline, texts, objectives(names), caution=caution, title="benign")
     return [judged(one.completion, one.outcome) for one in delivered]
 
 
@@ -97,11 +97,14 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--cases", type=Path, nargs="+", help="pairs on which the rule for harm is measured")
     parser.add_argument("--models", help="upstreams, comma-separated; the strong ones if not given")
-    parser.add_argument("--objectives", default="harmless,helpful", help="built-in names, comma-separated")
+    parser.add_argument("--objectives", default=",".join(OBJECTIVES), help="built-in names, comma-separated")
     parser.add_argument("--each", type=int, default=60, help="completions an upstream")
     parser.add_argument("--caution", type=float, default=0.0)
     arguments = parser.parse_args()
-    results = asyncio.run(run(arguments))
+    models = tuple(arguments.models.split(",")) if arguments.models else STRONG
+    texts = list(completions(arguments.data, models, arguments.each, arguments.seed))
+    names = arguments.objectives.split(",")
+    results = asyncio.run(judge_completions(arguments.aligner, texts, names, arguments.caution))
     text = table(results)
     if arguments.cases:
         text += f"\n\n{rule(measures.accuracy(measures.read_cases(arguments.cases)))}"

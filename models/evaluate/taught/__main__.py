@@ -299,34 +299,30 @@ def verdicts_of(answer: str, correction: Correction) -> list[Verdict]:
     return result
 
 
-def _save(study: Study, results: Results, out: Path) -> str:
-    text = report(results, study.counts)
+def _save(study: Study, results: Results, out: Path) -> None:
     settings = {"examples": study.counts, "seed": study.seed, "limit": study.limit, "hosts": len(study.hosts)}
-    output.write(out, "taught", text, settings | document(results, study.counts))
-    return text
+    output.write(out, "taught", report(results, study.counts), settings | document(results, study.counts))
 
 
-async def run(arguments: argparse.Namespace) -> str:
-    """Load the aligner, measure, and write the results after each kind; the tables."""
+async def measure_kinds(
+    aligner: Path,
+    data: Path,
+    out: Path,
+    slugs: Sequence[str] = (),
+    counts: Sequence[int] = (4, 12),
+    limit: int | None = None,
+    seed: int = 1,
+) -> Results:
+    """Load the aligner, teach and judge these kinds (all if none is named), and write the results after each kind."""
     every = read_kinds()
-    kinds = read_kinds(slugs=arguments.kinds)
-    hosts = usable_hosts(load_pool(arguments.data, "dev").answers)
+    kinds = read_kinds(slugs=slugs)
+    hosts = usable_hosts(load_pool(data, "dev").answers)
     silence_libraries()
-    engine = LocalEngine(lambda: open_aligner(EngineSettings(arguments.aligner), config.home_folder()))
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    text = ""
     try:
         await engine.start()
-        study = Study(
-            engine,
-            arguments.out / "kept",
-            kinds,
-            hosts,
-            every,
-            tuple(dict.fromkeys(arguments.examples)),
-            arguments.seed,
-            arguments.limit,
-        )
+        study = Study(engine, out / "kept", kinds, hosts, every, tuple(dict.fromkeys(counts)), seed, limit)
         await study.start()
         minutes = study.left / ANSWERS_A_SECOND / 60
         print(
@@ -338,11 +334,11 @@ async def run(arguments: argparse.Namespace) -> str:
             bar = progress.add_task("answers", total=study.prompts)
             study.advanced = lambda count: progress.advance(bar, count)
             async for results in study.measure():
-                text = _save(study, results, arguments.out)
-        plot(results, study.counts, arguments.out / "taught.svg")
+                _save(study, results, out)
+        plot(results, study.counts, out / "taught.svg")
+        return results
     finally:
         await engine.aclose()
-    return text
 
 
 def main() -> None:
@@ -359,7 +355,16 @@ def main() -> None:
     if arguments.limit is not None and arguments.limit < 1:
         parser.error("--limit: must be 1 or more")
     try:
-        print(asyncio.run(run(arguments)))
+        measuring = measure_kinds(
+            arguments.aligner,
+            arguments.data,
+            arguments.out,
+            arguments.kinds,
+            arguments.examples,
+            arguments.limit,
+            arguments.seed,
+        )
+        print(report(asyncio.run(measuring), tuple(dict.fromkeys(arguments.examples))))
     except (ConfigError, CorrectionError) as problem:
         sys.exit(str(problem))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ import pytest
 from aligner_proxy.pipeline.pipeline import Pipeline
 from models.data.labelled_replies import LabelledReply
 from models.evaluate import nothing_left
-from models.evaluate.nothing_left import ENFORCED, Left, flagged, known, outcome_of, own, table
+from models.evaluate.nothing_left import ENFORCED, Left, find_left, known, outcome_of, own, table
 from tests.support.scripted import SegmentEngine
 
 RUDE = "Every painter is a fool."
@@ -53,9 +52,7 @@ async def test_only_flagged_replies_are_kept_to_be_read(tmp_path: Path, monkeypa
         yield engine("fool")
 
     monkeypatch.setattr(nothing_left, "gateway", scripted)
-    monkeypatch.setattr(nothing_left, "harmful", lambda *_: iter([clean, REPLY, clean]))
-    asked = argparse.Namespace(within=1.0, own=False, data=tmp_path, seed=3, out=tmp_path, aligner=tmp_path, n=5)
-    found, tried = await flagged(asked)
+    found, tried = await find_left(tmp_path, [clean, REPLY, clean], tmp_path / "texts" / "3.jsonl", most=5)
     assert ([one.id for one in found], tried) == (["a/1"], 3)
     [line] = (tmp_path / "texts" / "3.jsonl").read_text().splitlines()
     assert json.loads(line)["judged"] == [[-3.0, False, "Take a brush and paint."], [3.0, True, RUDE]]

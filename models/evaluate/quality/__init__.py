@@ -1,0 +1,1 @@
+"""The quality of an aligner in one table: rows, results that are kept, and the page that shows them."""

@@ -1,0 +1,134 @@
+"""The page and the figure of an aligner's rows, and of another aligner's beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+from .results import HASH_CHARS, RowResult, compare_figures
+from .rows import Row
+
+COMMAND = "python -m models.evaluate.all aligner_proxy/embedded --data DATA --out runs/quality --page"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "quality.md"
+FIGURE = "quality.svg"
+_INTRODUCTION = f"""# Quality of an aligner
+
+One command measures an aligner and writes this page:
+
+```sh
+{COMMAND}
+```
+
+DATA is the folder of the research data (`models/README.md`). `--beside FOLDER` measures a second aligner and shows the
+difference, `--only NAME` measures single rows, and `--sample N` sets how many answers each row reads. A row that was
+measured is kept in `runs/quality`, so a stopped command goes on. Rates have n and a 95 % Wilson interval; the interval
+of an AUC follows Hanley and McNeil. *Must* is what an aligner has to reach before it replaces the shipped one. A row
+that only has to hold must reach the lower end of the interval that the shipped aligner had. *Not sure* means that the
+interval includes what must be reached, so n is too small to decide. *Budget* is the score that 0.5 % of strong answers
+exceed. No answer of these sets was used for training, except in the rows `good` and `left`, whose authors partly were.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The results of one aligner, by the name of the row."""
+
+    folder: str
+    aligner: str
+    results: Mapping[str, RowResult]
+
+    def __str__(self) -> str:
+        return f"`{self.folder}` ({self.aligner[:HASH_CHARS]})"
+
+
+def format_table(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> str:
+    """Markdown: a line a figure; with a second aligner its figure and the difference."""
+    head = ["row", "figure", str(sheet), "must", "holds"]
+    if old is not None:
+        head += [str(old), "difference, points"]
+    return output.table(head, [line for row in rows for line in _format_row(row, sheet, old)])
+
+
+def _format_row(row: Row, sheet: Sheet, old: Sheet | None) -> Iterator[list[object]]:
+    result = sheet.results.get(row.name)
+    if result is None:
+        return
+    earlier = old.results.get(row.name) if old else None
+    for name, figure in result.figures.items():
+        bound = row.bounds.get(name)
+        line = [f"`{row.name}`", name, figure, bound or "-", bound.judge(figure) if bound else "-"]
+        if old is not None:
+            other = earlier.figures.get(name) if earlier else None
+            line += [other or "not measured", compare_figures(figure, other) if other else "-"]
+        yield line
+
+
+def format_rows(rows: Sequence[Row], sheet: Sheet) -> str:
+    """Markdown: what each row measures, by whom it is scored, and the command that measures it alone."""
+    lines = []
+    for row in rows:
+        result = sheet.results.get(row.name)
+        scorer = result.scorer if result and result.scorer else row.scorer
+        lines.append(
+            (f"`{row.name}`", row.title, scorer, result.sample if result else "not measured", f"`{row.command}`")
+        )
+    return output.table(("row", "what is measured", "scored by", "sample", "command, behind `python -m`"), lines)
+
+
+def format_misses(rows: Sequence[Row], sheet: Sheet) -> str:
+    """Sentences: what does not hold, and which rows were not measured."""
+    misses = [
+        f"- `{row.name}`: {name}: {figure}, must be {bound}"
+        for row in rows
+        if (result := sheet.results.get(row.name))
+        for name, figure in result.figures.items()
+        if (bound := row.bounds.get(name)) and figure.n and not bound.holds(figure)
+    ]
+    open_rows = [f"`{row.name}` (`--only {row.name}`)" for row in rows if row.name not in sheet.results]
+    parts = ["\n".join(misses) if misses else "Every figure holds that has something to hold."]
+    if open_rows:
+        parts.append(f"Not measured: {', '.join(open_rows)}.")
+    return "\n\n".join(parts)
+
+
+def format_page(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> str:
+    """The whole page."""
+    return "\n".join(
+        (
+            _INTRODUCTION,
+            f"![Every figure with its interval, and what it must reach]({FIGURE})\n",
+            format_table(rows, sheet, old),
+            "\n## Where it loses\n",
+            format_misses(rows, sheet),
+            "\n## The rows\n",
+            format_rows(rows, sheet),
+            "",
+        )
+    )
+
+
+def plot(path: Path, rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> None:
+    """A line a figure: its interval, what it must reach as a bar, and the second aligner's in another colour."""
+    measured = [
+        (f"{row.name}: {name}", figure, row.bounds.get(name), old_result.figures.get(name) if old_result else None)
+        for row in rows
+        if (result := sheet.results.get(row.name))
+        for old_result in [old.results.get(row.name) if old else None]
+        for name, figure in result.figures.items()
+    ]
+    labels = [label for label, *_ in measured]
+    with output.plot(path, size=(9, 1 + 0.24 * len(measured))) as ((axis,),):
+        if old is not None:
+            others = [other or Rate.of(()) for *_, other in measured]
+            output.whiskers(axis, others, labels, color="tab:gray", label=old.folder, alpha=0.6)
+        output.whiskers(axis, [figure for _, figure, *_ in measured], labels, color="tab:blue", label=sheet.folder)
+        for number, (_, _, bound, _) in enumerate(measured):
+            if bound is not None:
+                side = "<" if bound.is_ceiling else ">"
+                axis.plot([bound.percent], [len(measured) - number], f"{side}", color="tab:red", markersize=5)
+        axis.set_xlabel("percent (AUC times 100); red: what it must reach (>) or must not exceed (<)")
+        axis.legend(fontsize=8, loc="lower left")
