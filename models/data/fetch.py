@@ -106,7 +106,7 @@ def _convert_outputs(files: Files, part: str) -> Iterator[Row]:
             for row in _read_table(content):
                 if row["generated_text"] and row["generated_text"].strip():
                     yield {"prompt": row["query"], "golden": row["goldens"], "model": model,
-                           "output": row["generated_text"].strip()}  # fmt: skip
+                           "output": row["generated_text"]}  # fmt: skip
 
 
 def _convert_pandalm(files: Files) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from aligner_proxy.cli.options import silence_libraries
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         settings = read_settings(given.config)
         training = Training(given.base, given.data, given.out, given.size, settings, head_only=given.head_only)
-        run_steps(training.list_steps(), given.out / "steps")
+        run_steps(training.list_steps(), given.out / "steps", partial(print, flush=True))
     except (RecipeError, StageError, PairError, PreferenceError) as problem:
         sys.exit(str(problem))
     print(f"the aligner is {training.aligner}; serve it with aligner.model: {training.aligner.resolve()}")
