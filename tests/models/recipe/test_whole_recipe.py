@@ -50,7 +50,7 @@ def test_stopped_it_goes_on_to_an_aligner_that_the_engine_loads(
     command = ["--base", str(base), "--data", str(data_dir), "--out", str(tmp_path / "out"), "--config", str(config)]
     real = aligner_training.calibrate
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise Stopped
 
     monkeypatch.setattr(aligner_training, "calibrate", stop)
