@@ -39,6 +39,7 @@ class Stage(BaseModel):
     template: str
     seed: int
     lora: Lora | None
+    head_only: bool = False  # base and adapter stay as they are, the detector head alone learns from their states
     lr: float
     lr_floor: float
     lr_warmup_steps: int

@@ -26,7 +26,7 @@ import yaml
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.weights.manifest import ADAPTER
@@ -42,19 +42,23 @@ from .network import Network
 from .save import save
 from .snapshots import Snapshots
 
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
 
 def build(stage: Stage) -> tuple[Network, Any]:
     """(network, tokenizer), from the base or from the stage before."""
     source = str(stage.init) if stage.lora is None and stage.init else stage.base_source
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
-    head = DetectorHead.load(stage.init / "detector.safetensors").train() if stage.init else None
-    head = head or DetectorHead.create_for_model(base.config)
+    stored_head = stage.init / "detector.safetensors" if stage.init else None
+    if stored_head and (stored_head.exists() or not stage.head_only):
+        head = DetectorHead.load(stored_head).train()
+    else:
+        head = DetectorHead.create_for_model(base.config)
     if not head.fits(base.config):
         raise StageError(f"init: the detector head in {stage.init} is of another base than this stage names")
     head.ends.logical_or_(torch.tensor(stage.ends))
-    network = Network(trainable(base, stage), head)
+    model = trainable(base, stage)
+    if stage.head_only:
+        model.requires_grad_(False)
+    network = Network(model, head)
     if stage.gradient_checkpointing:
         network.recompute()
     return network, tokenizer
@@ -66,7 +70,13 @@ def trainable(base: Any, stage: Stage) -> Any:
         return base
     if stage.init:
         return _adapted(base, stage.init)
-    return get_peft_model(base, _config(stage.lora, base.config.num_hidden_layers))
+    return get_peft_model(base, _config(stage.lora, base))
+
+
+def list_linears(base: Any) -> list[str]:
+    """The names of the linear layers inside the decoder layers, for example `q_proj`; each gets an adapter."""
+    modules = base.model.layers.named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
 
 
 def _adapted(base: Any, folder: Path) -> Any:
@@ -78,12 +88,12 @@ def _adapted(base: Any, folder: Path) -> Any:
         raise StageError(f"init: the adapter in {folder} is of another base than this stage names") from error
 
 
-def _config(lora: Lora, depth: int) -> LoraConfig:
+def _config(lora: Lora, base: Any) -> LoraConfig:
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=LINEARS,
-        layers_to_transform=list(range(lora.first_layer, depth)),
+        target_modules=list_linears(base),
+        layers_to_transform=list(range(lora.first_layer, base.config.num_hidden_layers)),
         task_type="CAUSAL_LM",
     )
 

@@ -1,0 +1,221 @@
+"""Public research data, brought from their repositories in the form that `preference_sets` reads.
+
+    python -m models.data.fetch --out DATA
+
+`fetch.yaml` names repositories, commits, licences, and the sha256 of each file; git brings them, and a file that is
+another one ends the command. The sets are whole: `models.data.test_sets` divides them by prompt, and figures on them
+do not compare with figures on parts that others keep aside. `imhi_outputs` is left out: the recipe reads none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from .preference_sets import PreferenceError
+from .public_sets import Line, hh_rlhf
+
+SOURCES = Path(__file__).with_suffix(".yaml")
+_ORIGIN = "https://github.com/"
+_TIMEOUT_S = 1800
+_TIE = 1.5
+Row = dict[str, Any]
+Files = Mapping[str, bytes]
+
+
+class FetchError(ValueError):
+    """Data that cannot be brought; the text says which and why."""
+
+
+class Source(BaseModel):
+    """One repository at one commit, and the sha256 of the files that are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repository: str
+    commit: str
+    licence: str
+    files: dict[str, str]
+
+
+def read_files(source: Source, origin: str) -> dict[str, bytes]:
+    """The files of a source, by git. Raises `FetchError` where one cannot be had, or is another one."""
+    with TemporaryDirectory() as folder:
+        _run_git(source, folder, "init", "--quiet")
+        _run_git(source, folder, "fetch", "--quiet", "--depth", "1", f"{origin}{source.repository}", source.commit)
+        files = {path: _run_git(source, folder, "show", f"{source.commit}:{path}") for path in source.files}
+    for path, content in files.items():
+        if hashlib.sha256(content).hexdigest() != source.files[path]:
+            raise FetchError(f"{source.repository}: {path} is another file than fetch.yaml names (sha256)")
+    return files
+
+
+def _run_git(source: Source, folder: str, *words: str) -> bytes:
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    try:
+        result = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, check=False, timeout=_TIMEOUT_S, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FetchError(f"{source.repository}: git failed ({type(error).__name__})") from None
+    if result.returncode:
+        lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise FetchError(f"{source.repository} at {source.commit[:12]} cannot be fetched: {lines[-1]}")
+    return result.stdout
+
+
+# ---------------------------------------------------------------- rows of each set
+
+
+def _read_table(content: bytes) -> Iterator[dict[str, str]]:
+    return csv.DictReader(io.StringIO(content.decode("utf-8", errors="replace").replace("\0", ""), newline=""))
+
+
+def _convert_hh_rlhf(files: Files) -> Iterator[Row]:
+    for path, content in files.items():
+        for number, line in enumerate(gzip.decompress(content).decode().splitlines(), 1):
+            try:
+                ranked = hh_rlhf(Line(json.loads(line), f"{path}:{number}"), "harmless")
+            except PreferenceError:
+                continue  # a few dialogues differ before their last reply, and compare nothing
+            chosen, rejected = ranked.responses
+            yield {"prompt": ranked.query.replace(" \n\nAssistant:", "\n\nAssistant:"), "chosen": chosen.text,
+                   "rejected": rejected.text}  # fmt: skip
+
+
+def _convert_outputs(files: Files, part: str) -> Iterator[Row]:
+    names = {"Claude-3": "Claude-3-Sonnet", "llama2-chat-70B": "LLaMA2-chat-70B"}
+    for path, content in files.items():
+        if part in path:
+            model = names.get(Path(path).stem, Path(path).stem)
+            for row in _read_table(content):
+                if row["generated_text"] and row["generated_text"].strip():
+                    yield {"prompt": row["query"], "golden": row["goldens"], "model": model,
+                           "output": row["generated_text"]}  # fmt: skip
+
+
+def _convert_pandalm(files: Files) -> Iterator[Row]:
+    for content in files.values():
+        for row in json.loads(content):
+            votes = [row[f"annotator{number}"] for number in (1, 2, 3)]
+            verdict = max(set(votes), key=votes.count)
+            yield {"prompt": _join_input(row["instruction"], row["input"]), "response_1": str(row["response1"]),
+                   "response_2": str(row["response2"]), "preference": float(verdict) or _TIE}  # fmt: skip
+
+
+def _convert_llmbar(files: Files) -> Iterator[Row]:
+    for path, content in files.items():
+        subset = path.removeprefix("Dataset/").removesuffix("/dataset.json")
+        for row in json.loads(content):
+            yield {"prompt": row["input"], "response_1": row["output_1"], "response_2": row["output_2"],
+                   "preference": float(row["label"]), "subset": subset}  # fmt: skip
+
+
+def _convert_finegrained(files: Files) -> Iterator[Row]:
+    for content in files.values():
+        for number, row in enumerate(json.loads(content)):
+            for (first, second), verdict in zip(combinations(range(1, 5), 2), row["preference"], strict=True):
+                yield {"prompt": row["question"], "response_1": row[f"prediction {first}"],
+                       "response_2": row[f"prediction {second}"], "preference": float(verdict) or _TIE,
+                       "pair": [first, second], "idx": number, "gold": row["gold"],
+                       "prediction_1_errors": row["feedback"]["errors"]}  # fmt: skip
+
+
+def _convert_gptfuzz(files: Files) -> Iterator[Row]:
+    tables = {Path(path).stem: list(_read_table(content)) for path, content in files.items()}
+    questions = {row["index"]: row["text"] for row in tables.pop("question_list")}
+    for rows in tables.values():
+        for row in rows:
+            yield {"prompt": questions[row["question"]], "output": row["Response"], "harmful": int(row["label"])}
+
+
+def _convert_jailbreakbench(files: Files) -> Iterator[Row]:
+    for content in files.values():
+        for row in json.loads(content)["jailbreaks"]:
+            if row["response"]:
+                yield {"prompt": row["goal"], "output": row["response"], "harmful": int(row["jailbroken"])}
+
+
+def _convert_diasafety(files: Files) -> Iterator[Row]:
+    for content in files.values():
+        for row in json.loads(content):
+            yield {"prompt": row["context"], "output": row["response"], "harmful": int(row["label"] == "Unsafe")}
+
+
+def _join_input(instruction: str, given: str) -> str:
+    return f"{instruction}\n\n{given}" if given else instruction
+
+
+_CONVERTERS: Mapping[str, Mapping[str, Callable[[Files], Iterable[Row]]]] = {
+    "anthropics/hh-rlhf": {"hh_rlhf_harmless_pairs": _convert_hh_rlhf},
+    "SteveKGYang/MetaAligner": {
+        "metaaligner_hh_outputs": lambda files: _convert_outputs(files, "HH-RLHF"),
+        "metaaligner_ultrafeedback_outputs": lambda files: _convert_outputs(files, "UltraFeedback"),
+    },
+    "WeOpenML/PandaLM": {"pandalm_pairs": _convert_pandalm},
+    "princeton-nlp/LLMBar": {"llmbar_pairs": _convert_llmbar},
+    "allenai/FineGrainedRLHF": {"finegrained_rlhf_dev": _convert_finegrained},
+    "sherdencooper/GPTFuzz": {"natural/gptfuzz_labelled_replies": _convert_gptfuzz},
+    "JailbreakBench/artifacts": {"natural/jailbreakbench_replies": _convert_jailbreakbench},
+    "thu-coai/DiaSafety": {"natural/diasafety_replies": _convert_diasafety},
+}
+
+
+def fetch(source: Source, origin: str, out: Path) -> dict[str, int]:
+    """Bring one source and write its sets; the number of rows of each. What is there already is left."""
+    converters = _CONVERTERS.get(source.repository)
+    if converters is None:
+        raise FetchError(f"{source.repository}: no reader for it; known: {', '.join(_CONVERTERS)}")
+    paths = {name: out / f"{name}.jsonl.gz" for name in converters}
+    if all(path.is_file() for path in paths.values()):
+        return {}
+    files = read_files(source, origin)
+    return {name: _write_rows(paths[name], convert(files)) for name, convert in converters.items()}
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Packed without a time stamp, so that the same rows are the same bytes."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
+    draft.replace(path)
+    return len(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.data.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the research data")
+    parser.add_argument("--origin", default=_ORIGIN, help="what stands before owner/name (default: %(default)s)")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help="repositories, commits and hashes")
+    given = parser.parse_args(argv)
+    sources = [Source.model_validate(row) for row in yaml.safe_load(given.sources.read_text(encoding="utf-8"))]
+    try:
+        for source in sources:
+            print(f"{source.repository} at {source.commit[:12]}, licence {source.licence}", flush=True)
+            for name, count in fetch(source, given.origin, given.out).items():
+                print(f"  {given.out / name}.jsonl.gz: {count} rows")
+    except FetchError as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Settings of the recipe: its stages, and how much of each a size makes, from a YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.data.mixture import Stage as MixtureName
+from models.train.config import Stage
+
+DEFAULT = Path(__file__).parents[2] / "configs" / "train" / "recipe.yaml"
+
+
+class RecipeError(ValueError):
+    """A base, a setting or a folder that the recipe cannot use; the text says which and what to do."""
+
+
+class StageSettings(BaseModel):
+    """One stage: its own config beside this file, settings in place of those there, and the examples it learns from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path
+    mixture: MixtureName
+    seed: int
+    examples: int = Field(ge=1)
+    changes: dict[str, object] = Field(default_factory=dict)
+
+
+class Size(BaseModel):
+    """How much is made: which stages, the share of their examples and steps, and the answers of each test set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: tuple[str, ...] = Field(min_length=1)
+    head_stages: tuple[str, ...] = Field(min_length=1)
+    share: float = Field(gt=0, le=1)
+    answers: int = Field(ge=2)
+
+
+class RecipeSettings(BaseModel):
+    """The whole file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str
+    window: int = Field(ge=256)
+    ends: bool = False
+    """Whether the aligner judges what is missing behind the last segment."""
+    dev_seed: int
+    test_seed: int
+    stages: dict[str, StageSettings]
+    sizes: dict[str, Size]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for size_name, size in self.sizes.items():
+            unknown = sorted({*size.stages, *size.head_stages} - self.stages.keys())
+            if unknown:
+                raise ValueError(f"sizes.{size_name} names stages that are not there: {', '.join(unknown)}")
+        return self
+
+    def choose_stages(self, size_name: str, *, head_only: bool) -> dict[str, StageSettings]:
+        """The stages of a size, in their order. Raises `RecipeError` for an unknown size."""
+        size = self.choose_size(size_name)
+        return {name: self.stages[name] for name in (size.head_stages if head_only else size.stages)}
+
+    def choose_size(self, size_name: str) -> Size:
+        """One size. Raises `RecipeError` if there is none of this name."""
+        if size_name not in self.sizes:
+            raise RecipeError(f"unknown size {size_name!r}; the config has: {', '.join(self.sizes)}")
+        return self.sizes[size_name]
+
+
+def read_settings(path: Path) -> RecipeSettings:
+    """Read the file; paths of stages are relative to it. Raises `RecipeError` naming the first thing that is wrong."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = RecipeSettings.model_validate(document)
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read ({error})") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RecipeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    stages = {
+        name: stage.model_copy(update={"config": path.parent / stage.config}) for name, stage in settings.stages.items()
+    }
+    for stage in stages.values():
+        Stage.read(stage.config, stage.changes)  # so that a wrong one is found before anything is computed
+    return settings.model_copy(update={"stages": stages})
