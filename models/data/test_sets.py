@@ -55,23 +55,26 @@ _TEST_ONLY = {"dialogue": ("dialogue", 200)}
 _ERRORS_UNDER = ("factual", "specific")
 
 
-def held_out_sets(data_dir: Path, seed: int, side: Side) -> dict[str, list[Pair]]:
-    """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees."""
+def held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None = None) -> dict[str, list[Pair]]:
+    """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees.
+
+    With `limit`, the first so many pairs of each set.
+    """
     pool = load_pool(data_dir, side)
-    sets: dict[str, list[Pair]] = {}
+    sets: dict[str, Iterable[Pair]] = {}
     for name, (recipe, size) in (_SETS | (_TEST_ONLY if side == "test" else {})).items():
         mixer = Mixer(pool, Random(f"{side}:{name}:{seed}"), held_out=True)
-        sets[name] = list(_distinct(mixer, recipe, size))
-    sets["invented_turns_real"] = list(_real_suite(pool, seed))
-    sets["invented_turns_default"] = [pair for run in pool.run_ons if (pair := mended_under(run, DEFAULT))]
+        sets[name] = _distinct(mixer, recipe, size)
+    sets["invented_turns_real"] = _real_suite(pool, seed)
+    sets["invented_turns_default"] = (pair for run in pool.run_ons if (pair := mended_under(run, DEFAULT)))
     for name, recipe in _AFTER_INSULTS.items():
-        sets[name] = list(_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe))
-    sets["compared_replies"] = list(preference_bags(data_dir, side))
-    sets["marked"] = list(_marked_suite(pool, seed))
+        sets[name] = _after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe)
+    sets["compared_replies"] = preference_bags(data_dir, side)
+    sets["marked"] = _marked_suite(pool, seed)
     for theme in _ERRORS_UNDER if side == "test" else ():
-        sets[f"marked_{theme}"] = list(_errors_suite(pool, seed, theme))
-    sets["natural"] = list(_natural_suite(side, seed))
-    return sets
+        sets[f"marked_{theme}"] = _errors_suite(pool, seed, theme)
+    sets["natural"] = _natural_suite(side, seed)
+    return {name: list(islice(pairs, limit)) for name, pairs in sets.items()}
 
 
 def _distinct(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:

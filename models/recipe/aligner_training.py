@@ -91,7 +91,8 @@ class Training:
             steps.append(self._step("bags", self._out / "data" / "bags.jsonl", {}, ["base"], self._write_bags))
         for side, seed in (("dev", self._settings.dev_seed), ("test", self._settings.test_seed)):
             folder = self._out / "data" / side
-            steps.append(self._step(f"{side} sets", folder, {"seed": seed}, ["base"], partial(self._write_sets, side)))
+            settings = {"seed": seed, "limit": self._choose_limit(side)}
+            steps.append(self._step(f"{side} sets", folder, settings, ["base"], partial(self._write_sets, side)))
         former = ""
         for name, stage in self._stages.items():
             steps.append(self._train_step(name, stage, former))
@@ -138,8 +139,12 @@ class Training:
 
     def _write_sets(self, side: Side) -> None:
         seed = self._settings.dev_seed if side == "dev" else self._settings.test_seed
-        for name, pairs in held_out_sets(self._data, seed, side).items():
+        for name, pairs in held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
             write_pairs(self._out / "data" / side / f"{name}.jsonl", pairs)
+
+    def _choose_limit(self, side: Side) -> int:
+        """How many answers of each set are read: good answers choose the operating point, which takes more of them."""
+        return self._size.answers * 5 // 2 if side == "dev" else self._size.answers
 
     # ---------------------------------------------------------------- stages
 
@@ -197,9 +202,8 @@ class Training:
         ]
 
     def _calibrate(self) -> None:
-        answers = self._size.answers
         folders = [self._out / "uncalibrated", self._out / "data" / "dev", self._out / "calibration"]
-        calibrate(*folders, limit=answers * 5 // 2, others=answers // 2)
+        calibrate(*folders, limit=self._choose_limit("dev"), others=self._size.answers // 2)
 
     def _export(self, trained: Path, window: int) -> None:
         point = operating_point(self._out / "calibration" / "calibration.json")
