@@ -73,7 +73,7 @@ conformance: setup ## try every cell and client on the real proxy and write docs
 early-warning: setup ## the same cells and clients on LiteLLM's newest release, which gets an environment of its own
 	@./scripts/early_warning.sh $(ARGS)
 
-clients: setup ## the newest OpenAI and Anthropic SDKs, LangChain, LlamaIndex and OpenAI Agents on the gateway, as docs/guides/recipes.md says
+clients: setup ## the newest SDKs, Open WebUI, Claude Code, Codex and Continue on the gateway, set up as docs/guides/recipes.md says
 	@./scripts/recipe_clients.sh $(ARGS)
 
 image: gateway ## build the image of deploy/Containerfile for CPUs and try it: as root, with buildah, podman, runc and debootstrap

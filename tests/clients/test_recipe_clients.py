@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.page import PAGE, ROOT
 from tests.clients.programs import run_program
 from tests.clients.readings import Case, ReadBatch
 from tests.e2e.clients import MASTER_KEY, Gateway
 from tests.e2e.scripted_answers import RUDE
 from tests.e2e.scripted_engine import INSULT
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "guides" / "recipes.md"
 PYTHON = Path(os.environ.get("RECIPE_CLIENTS", ROOT / ".build" / "recipe-clients" / "bin" / "python"))
 """The environment that `make clients` makes."""
 pytestmark = [

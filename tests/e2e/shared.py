@@ -68,7 +68,13 @@ for treatment in ("block", "report"):
     CALLS.case(f"incoming-{treatment}", **settings)
     CALLS.model(f"incoming-{treatment}-claude", CLAUDE).route(f"incoming-{treatment}-claude", **settings)
 
+AGENTS = Deployment()
+"""Models that call tools of the programs that ask them (upstream_agents.py)."""
+for mode in ("quick", "sentence"):
+    AGENTS.model(f"{mode}-agent", api_base="{upstream}/agent/v1")
+    AGENTS.model(f"{mode}-agent-claude", CLAUDE, api_base="{upstream}/agent")
+
 SHARED = ANSWERS
-for more in (RELEASED, CORRECTORS, STREAMS, EDITORS, DECLINING, REFUSALS, CUT, CALLS):
+for more in (RELEASED, CORRECTORS, STREAMS, EDITORS, DECLINING, REFUSALS, CUT, CALLS, AGENTS):
     SHARED = SHARED.joined(more)
 """Routes by the first that matches: those of one model before those of a pattern that fits it."""

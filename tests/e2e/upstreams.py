@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.e2e import scripted_judge
+from tests.e2e import scripted_judge, upstream_agents
 from tests.e2e.event_streams import pieces
 from tests.e2e.refiner import refined
 from tests.e2e.scripted_answers import (
@@ -202,6 +202,9 @@ app = Starlette(
         Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/gemini", gemini, methods=["POST"]),
         Route("/v1/messages", messages, methods=["POST"]),
+        Route("/agent/v1/chat/completions", upstream_agents.chat, methods=["POST"]),
+        Route("/agent/v1/messages", upstream_agents.messages, methods=["POST"]),
+        Route("/agent/v1/responses", upstream_agents.responses, methods=["POST"]),
         Route("/release/{name}", release, methods=["POST"]),
         Route("/seen", seen),
     ]

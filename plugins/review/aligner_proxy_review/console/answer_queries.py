@@ -7,9 +7,10 @@ import json
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -24,6 +25,8 @@ from aligner_proxy_review.reviews import Review, Reviews
 
 MAX_SEARCHED = 5000
 """How many entries are searched for matches of a filter."""
+_MAX_VALUES = 8
+"""How many values of a filter are counted on the page, the most frequent first."""
 # the bits of the time as a double, and digits of the hash
 _HANDLE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{32})")
 _LONGEST_FILTER = 200
@@ -102,6 +105,10 @@ class AnswerFilters:
         """The query string of a list with these filters and another `before`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)} | {"before": before}
         return urlencode({name: value for name, value in values.items() if value})
+
+    def with_value(self, name: str, value: str) -> AnswerFilters:
+        """These filters with another value of one, or without it if it has this value already."""
+        return replace(self, **{name: "" if getattr(self, name) == value else value})
 
     def admit(self, entry: Entry) -> bool:
         """Whether an entry passes all filters except `before`."""
@@ -216,6 +223,28 @@ class AnswerQueries:
                 return last, []
             entries = store.select("id > ? AND id <= ? ORDER BY id DESC LIMIT ?", (known_row, last, limit))
             return last, list(entries)[::-1]
+
+    def count_values(self, viewer: Viewer, filters: AnswerFilters) -> list[tuple[str, list[tuple[str, int]]]]:
+        """How many of the newest answers have each value of a filter, under the other filters.
+
+        Empty with a filter by objective, since only the texts of answers tell their objectives.
+        """
+        if filters.objective or filters.before:
+            return []
+        answers = self.counted_answers(viewer, 0.0, MAX_SEARCHED)
+        values = [{"status": one.status, "tenant": one.tenant, "route": route_name(one)} for one in answers]
+        filter_values = {name: getattr(filters, name) for name in ("status", "tenant", "route")}
+        return [
+            (
+                name,
+                Counter(
+                    one[name]
+                    for one in values
+                    if all(one[other] == value for other, value in filter_values.items() if value and other != name)
+                ).most_common(_MAX_VALUES),
+            )
+            for name in filter_values
+        ]
 
     def counted_answers(self, viewer: Viewer, since: float, limit: int) -> list[CountedAnswer]:
         """The newest answers since a time that this viewer may see, newest first, for counting rates."""

@@ -103,7 +103,12 @@ async def show_live(visit: Visit) -> Response:
     answers = await asyncio.to_thread(visit.services.answers.newest, visit.viewer, filters, LISTED)
     views = [AnswerView(entry) for entry in answers.entries]
     return visit.page(
-        "live.html", answers=views, found=answers, filters=filters, choices=_filter_choices(visit, answers.entries)
+        "live.html",
+        answers=views,
+        found=answers,
+        filters=filters,
+        choices=_filter_choices(visit, answers.entries),
+        counts=await asyncio.to_thread(visit.services.answers.count_values, visit.viewer, filters),
     )
 
 

@@ -9,11 +9,12 @@ from contextlib import closing, contextmanager
 from starlette.responses import RedirectResponse, Response
 
 from aligner_proxy.audit import writer
-from aligner_proxy.errors import NothingRecorded
+from aligner_proxy.errors import ConfigError, NothingRecorded
 from aligner_proxy.plugins.api import Entry
 from aligner_proxy.plugins.extensions import Boundary
 from aligner_proxy_review.console.answer import AnswerView
 from aligner_proxy_review.console.forms import PageError
+from aligner_proxy_review.console.guidelines import Guideline, list_guidelines
 from aligner_proxy_review.console.pages import Visit
 from aligner_proxy_review.console.review_session import ReviewFigures, ReviewInput, ReviewSession, ReviewState
 from aligner_proxy_review.evidence import compute_evidence
@@ -34,7 +35,14 @@ async def show_review(visit: Visit) -> Response:
     view = None if entry is None else AnswerView(entry)
     segments = judged_segments(entry.content)[:MAX_SEGMENTS] if entry and entry.content else []
     undone = visit.request.query_params.get("undone")
-    return visit.page("review.html", answer=view, segments=segments, desk=state, nothing_to_undo=undone == "0")
+    return visit.page(
+        "review.html",
+        answer=view,
+        segments=segments,
+        guidelines=[] if entry is None else await asyncio.to_thread(_read_guidelines, visit, entry),
+        desk=state,
+        nothing_to_undo=undone == "0",
+    )
 
 
 async def show_figures(visit: Visit) -> Response:
@@ -59,6 +67,14 @@ def _current_answer(visit: Visit) -> tuple[Entry | None, ReviewState]:
             return (None if next_answer is None else next_answer[0]), state
     except NothingRecorded:
         return None, visit.services.review_states.state_of(visit.session.id)
+
+
+def _read_guidelines(visit: Visit, entry: Entry) -> list[Guideline]:
+    """The guidelines for an answer; none while the policies file's index of heads is damaged, as its page says."""
+    try:
+        return list_guidelines(visit.services.files.current().policies, entry, visit.viewer)
+    except ConfigError:
+        return []
 
 
 def _compute_figures(visit: Visit) -> ReviewFigures:

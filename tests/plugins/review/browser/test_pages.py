@@ -90,6 +90,32 @@ def test_lists_are_gone_through_by_keys(site: Site, operator: Chromium) -> None:
     assert operator.happened() == []
 
 
+def test_an_answer_leads_to_its_neighbours_in_the_search_that_it_comes_from(site: Site, operator: Chromium) -> None:
+    site.add(*of_a_day(time.time() - 60, 0))
+    operator.open("/search")
+    operator.one("#search_text").send_keys("salt", Keys.ENTER)
+    operator.until(lambda: operator.all("article"))
+    links = [link.get_attribute("href") for link in operator.all("#list article h2 a")]
+    assert len(links) == 2
+    operator.press("j")
+    operator.press(Keys.ENTER)
+    operator.until(lambda: operator.all("#neighbours:not([hidden])"))
+    assert "1 of 2 in Search" in operator.text("#neighbours")
+    assert not operator.all("#previous")
+    for key, index, gone in (("j", 1, "#next"), ("k", 0, "#previous")):
+        operator.press(key)
+        operator.until(lambda index=index: links[index].endswith(operator.path))  # type: ignore[misc]
+        operator.until(lambda: operator.all("#neighbours:not([hidden])"))
+        assert not operator.all(gone)
+    operator.one("#next").click()
+    operator.until(lambda: links[1].endswith(operator.path))
+    # An answer that comes from elsewhere has no neighbours.
+    operator.run("sessionStorage.clear()")
+    operator.open(operator.path)
+    assert operator.all("#neighbours[hidden]")
+    assert operator.happened() == []
+
+
 def test_what_was_searched_for_is_marked(site: Site, operator: Chromium) -> None:
     site.add(*of_a_day(time.time() - 60, 0))
     operator.open("/search")

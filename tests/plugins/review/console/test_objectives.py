@@ -325,3 +325,21 @@ def test_without_an_engine_nothing_is_loaded(files: Site, browser: Browser) -> N
     got = browser.send(feelings, act="teach")
     assert got.status_code == 409
     assert "aligner-proxy serve" in got.text
+
+
+def test_a_review_shows_what_the_objectives_say(files: Site, browser: Browser) -> None:
+    """Examples only of those that this reviewer may change."""
+    names = ("no-feelings", "ours", "theirs")
+    for number in (1, 2):  # one of them is reserved for the reviewer
+        entry = an_entry(number, at=time.time() - 50, aligner_id=f"{number:032x}", margin=1.0)
+        files.add(replace(entry, objectives=names))
+    browser.log_in(REVIEWER)
+    page = browser.get("/review").text
+    guidelines = page[page.index('id="guidelines"') : page.index("</details>", page.index('id="guidelines"'))]
+    assert "acme/ours" in guidelines
+    assert "say nothing of rivals" in guidelines
+    assert TEXT in guidelines
+    assert AGAINST[0] not in guidelines
+    assert "theirs" not in guidelines
+    browser.log_in(MASTER)
+    assert AGAINST[0] in browser.get("/review").text

@@ -379,3 +379,23 @@ def test_the_playground_suggests_what_is_configured(site: Site, operator: Browse
     assert '<datalist id="models"><option value="gpt"></option></datalist>' in page
     assert '<datalist id="teams"><option value="acme"></option></datalist>' in page
     assert "<code>kind</code>" in page
+
+
+def test_counts_beside_the_filters_lead_to_what_they_count(site: Site, browser: Browser) -> None:
+    site.add(an_entry(1, at=2000.0), an_entry(2, at=2001.0, team="globex", as_status=Status.UNCHANGED))
+    browser.log_in(MASTER)
+    linked = re.compile(r'<dd><a href="(/live[^"]*)"[^>]*><.*?> (\d+)</a></dd>')
+    counts = dict(linked.findall(browser.get("/live").text))
+    assert counts["/live?tenant=team%3Aacme"] == "1"
+    assert counts["/live?status=unchanged"] == "1"
+    for address, count in counts.items():
+        assert browser.get(address).text.count("<article") == int(count), address
+    # Under a filter the others count what it leaves, and its own value leads back.
+    narrowed = browser.get("/live?status=unchanged").text
+    assert "tenant=team%3Aacme" not in narrowed
+    assert '<a href="/live?" aria-current="true">' in narrowed
+    # No text is read for the counts, and only texts tell objectives.
+    assert 'class="counts"' not in browser.get("/live?objective=kind").text
+    # A reviewer's counts are of the reviewer's teams.
+    browser.log_in(REVIEWER)
+    assert "globex" not in browser.get("/live").text

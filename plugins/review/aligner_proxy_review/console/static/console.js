@@ -137,7 +137,41 @@ function markSearched() {
   CSS.highlights.set("searched", new Highlight(...ranges));
 }
 
-document.addEventListener("keydown", document.getElementById("keys") ? reviewKey : listKey);
+// An answer opened from a list links to its neighbours there. The tab keeps their addresses, which hold no text, so this also
+// works for a search, whose words are in no address.
+const LISTED = "listed-answers";
+
+function keepList(event) {
+  const link = event.target.closest?.("#list article h2 a");
+  if (!link) return;
+  const links = [...document.querySelectorAll("#list article h2 a")];
+  const list = { title: document.querySelector("h1").textContent, answers: links.map((one) => one.getAttribute("href")) };
+  sessionStorage.setItem(LISTED, JSON.stringify(list));
+}
+
+function showNeighbours() {
+  const neighbours = document.getElementById("neighbours");
+  const list = JSON.parse(sessionStorage.getItem(LISTED) || "null");
+  const index = neighbours && list ? list.answers.indexOf(window.location.pathname) : -1;
+  if (index < 0) return;
+  for (const [id, address] of [["previous", list.answers[index - 1]], ["next", list.answers[index + 1]]]) {
+    const link = document.getElementById(id);
+    if (address) link.href = address;
+    else link.remove();
+  }
+  neighbours.querySelector("span").textContent = `${index + 1} of ${list.answers.length} in ${list.title}`;
+  neighbours.hidden = false;
+}
+
+function neighbourKey(event) {
+  const link = document.getElementById({ j: "next", k: "previous" }[event.key]);
+  if (link?.href && !event.ctrlKey && !event.altKey && !event.metaKey) link.click();
+  else listKey(event);
+}
+
+const keys = document.getElementById("keys") ? reviewKey : document.getElementById("neighbours") ? neighbourKey : listKey;
+document.addEventListener("keydown", keys);
+document.addEventListener("click", keepList);
 document.addEventListener("input", (event) => {
   if (event.target.id === "caution") showCaution();
 });
@@ -150,3 +184,4 @@ localiseTimes(document);
 follow();
 showCaution();
 markSearched();
+showNeighbours();

@@ -1,0 +1,62 @@
+"""Guidelines beside a review: what the objectives of an answer say, with some of their examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from aligner_proxy.errors import ConfigError
+from aligner_proxy.plugins.api import Entry
+from aligner_proxy.policy.schema import PolicyFile
+from aligner_proxy.teaching import example_file
+from aligner_proxy.teaching.examples import Example
+from aligner_proxy_review.console.access import TEAM, Viewer
+from aligner_proxy_review.console.changing.known_objectives import KnownObjective, list_objectives
+
+MAX_EXAMPLES = 3
+"""How many examples of each kind are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guideline:
+    """One objective with examples, the first of its file."""
+
+    objective: KnownObjective
+    against: tuple[str, ...] = ()
+    """Sentences that violate it."""
+    fine: tuple[str, ...] = ()
+    """Sentences that sound alike and do not."""
+
+
+def list_guidelines(file: PolicyFile, entry: Entry, viewer: Viewer) -> list[Guideline]:
+    """The guidelines for an answer; examples only of objectives that the viewer may change."""
+    return [
+        _make_guideline(objective, viewer)
+        for objective in list_objectives(file)
+        if objective.may_see(viewer)
+        and {objective.name, objective.text} & {*entry.objectives}
+        and _is_for(objective, entry.tenant)
+    ]
+
+
+def _is_for(objective: KnownObjective, tenant: str) -> bool:
+    """Whether answers of a tenant may be under this objective, by the team that its entry matches."""
+    team = objective.tenant.match.team if objective.tenant else None
+    return team is None or fnmatchcase(tenant, TEAM + team)
+
+
+def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
+    """The guideline of an objective; without examples if they are not for this viewer, or cannot be read."""
+    if objective.subject is None or not objective.may_change(viewer):
+        return Guideline(objective)
+    try:
+        examples = example_file.present_examples(objective.subject)
+    except ConfigError:  # the page of the objective says why
+        return Guideline(objective)
+    return Guideline(objective, _first_texts(examples.against), _first_texts(examples.fine))
+
+
+def _first_texts(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The texts of the first examples."""
+    return tuple(example.text for example in examples[:MAX_EXAMPLES])
