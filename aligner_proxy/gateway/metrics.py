@@ -35,9 +35,22 @@ prometheus.INFO.labels(__version__).set(1)
 
 
 def record_not_applied(state: RequestState) -> None:
-    """Count a correction that could not be inserted into its response, and mark the corrected choices as failed."""
+    """Withdraw corrections that could not be inserted into their response: the corrected choices have failed."""
+    record_withdrawn(state, Status.FAILED, INTERNAL)
+
+
+def record_withdrawn(state: RequestState, status: Status, reason: str) -> None:
+    """Count corrections that are not delivered, write a log line, and give the corrected choices this status.
+
+    An earlier log line says that these choices were corrected, since the response was read only after that.
+    """
+    choices = [outcome.index for outcome in state.outcomes if outcome.status is Status.CORRECTED]
+    if not choices:
+        return
     prometheus.NOT_PUT_IN.inc()
-    state.withdraw_corrected(Status.FAILED, INTERNAL)
+    state.withdraw_corrected(status, reason)
+    line = {"choices": choices, "status": status.value, "reason": reason, "policy": state.policy.name}
+    log.info(json.dumps({"event": "aligner_withdrawn", "call_id": state.call_id, **line}))
 
 
 def record_arguments_not_applied() -> None:

@@ -16,6 +16,7 @@ from aligner_proxy.formats import copies, sse
 from aligner_proxy.formats.base import call_or_raise, corrected_texts, is_plain
 from aligner_proxy.formats.copies import RemovedText
 from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
+from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.types import Exchange, OnSkip, Outcome, Policy, SideKind, SkipReason, Status
 
@@ -96,7 +97,7 @@ def copy_outcome(policy: Policy) -> Outcome:
 def withdraw_corrections(state: RequestState) -> Outcome:
     """Record that corrected choices count as not correctable; return the outcome that they get."""
     outcome = copy_outcome(state.policy)
-    state.withdraw_corrected(outcome.status, str(outcome.reason))
+    metrics.record_withdrawn(state, outcome.status, str(outcome.reason))
     return outcome
 
 

@@ -181,7 +181,7 @@ CLOCK_JUMP = register_once(
 NOT_PUT_IN = register_once(
     Counter,
     "aligner_not_put_in_total",
-    "Corrections that could not be inserted into the response, so that the client got the original",
+    "Corrections that could not be inserted, or whose removed text stands elsewhere in the response too",
 )
 SIDE_TEXTS_REFUSED = register_once(
     Counter,

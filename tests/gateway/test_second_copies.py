@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Status
 from tests.gateway.test_guardrail import build
 from tests.support.comments import take_comment
+from tests.support.outcome_log import withdrawals
 from tests.support.planted_copies import FIRST, LAST, REMOVED, ROUTES, Case, cut_text, holds_copy, make_case
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chat_text, chunk, flow
@@ -96,7 +98,10 @@ async def test_removed_text_goes_out_in_no_field(guard: AlignerGuardrail, block:
     assert corrected > BLOCK * 0.7, seen  # of as many deliveries, whole and streamed
 
 
-async def test_reasoning_in_the_same_text_is_taken_out_if_it_quotes_what_was_removed(guard: AlignerGuardrail) -> None:
+async def test_reasoning_in_the_same_text_is_taken_out_if_it_quotes_what_was_removed(
+    guard: AlignerGuardrail, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aligner_proxy.outcome")
     tagged = f"<think>They ask. {REMOVED} I will say so.</think>{FIRST} {REMOVED} {LAST}"
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": tagged}}
     whole = ModelResponse(id="1", created=1, model="m", choices=[choice])
@@ -110,6 +115,7 @@ async def test_reasoning_in_the_same_text_is_taken_out_if_it_quotes_what_was_rem
     status, values = await deliver_stream(guard, case, "sentence")
     # the reasoning went out before the answer was judged
     assert status is Status.SKIPPED
+    assert withdrawals(caplog) == [([0], "skipped", "annotations")]
     assert chat_text(values).endswith(f"</think>{FIRST} {LAST}")
 
 

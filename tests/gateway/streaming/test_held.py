@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
@@ -28,6 +29,7 @@ from aligner_proxy.gateway.streaming.held import HeldStream, LiveStream
 from aligner_proxy.types import Exchange, Mode, Outcome, Policy, Status
 from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.comments import take_comment, without_id
+from tests.support.outcome_log import withdrawals
 from tests.support.stream_fixtures import flow
 
 POLICY = Policy("p")
@@ -408,7 +410,10 @@ def unwilling(_item: object, _pieces: object, _wholes: object) -> object:
     raise NotPutIn("scripted")
 
 
-async def test_a_correction_that_does_not_go_in_leaves_the_original_and_counts() -> None:
+async def test_a_correction_that_does_not_go_in_leaves_the_original(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "aligner_proxy.outcome")
     before = REGISTRY.get_sample_value("aligner_not_put_in_total") or 0.0
     stream, ledger, _ = held(Status.CORRECTED, "xyz", cast("Wire", Unwilling()))
     items = [chunk("abc"), chunk(why="stop")]
@@ -416,3 +421,4 @@ async def test_a_correction_that_does_not_go_in_leaves_the_original_and_counts()
     assert [item for item in got if not isinstance(item, bytes)] == items
     assert (ledger.status, ledger.reason) == (Status.FAILED, "internal_error")
     assert REGISTRY.get_sample_value("aligner_not_put_in_total") == before + 1
+    assert withdrawals(caplog) == [([0], "failed", "internal_error")]
