@@ -15,7 +15,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import fmean
@@ -123,6 +123,17 @@ class JudgeOpinion:
     failed: bool = False
 
 
+async def merge_opinions(opinions: Iterable[Awaitable[JudgeOpinion]]) -> JudgeOpinion:
+    """One opinion from several that are formed at the same time; raises the first one's error once all have ended."""
+    merged = JudgeOpinion({}, EditorUse())
+    for opinion in await asyncio.gather(*opinions, return_exceptions=True):
+        if isinstance(opinion, BaseException):
+            raise opinion
+        violates = {**merged.violates, **opinion.violates}
+        merged = JudgeOpinion(violates, merged.calls + opinion.calls, merged.failed or opinion.failed)
+    return merged
+
+
 @dataclass(frozen=True, slots=True)
 class RequestJudges:
     """The judges of one request."""
@@ -175,6 +186,17 @@ class RequestJudges:
                 doubtful[at] = scores[at].objective
         return doubtful
 
+    def find_doubtful_early(
+        self, request: AlignRequest, scores: Sequence[SegmentScore], first: int
+    ) -> dict[int, int | None]:
+        """The segments from `first` on that judges are asked about before the end of a held answer.
+
+        A judge that is asked about all segments has to read the last one in any case, so asking early saves no time.
+        """
+        doubtful = self.find_doubtful(request, scores, first)
+        judges = {at: self.judge_of(request, objective) for at, objective in doubtful.items()}
+        return {at: doubtful[at] for at, judge in judges.items() if judge and judge.judge.ask is not AskAbout.ALL}
+
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
         """The judge of the objective at this index, or None; for an unknown index the policy's, or else any judge."""
         if objective is None or not 0 <= objective < len(request.objectives):
@@ -192,14 +214,9 @@ class RequestJudges:
         for at, objective in doubtful.items():
             if judge := self.judge_of(request, objective):
                 shares.setdefault(id(judge), (judge, {}))[1][at] = objective
-        opinions = (judge.give_opinion(request, segments, share, until) for judge, share in shares.values())
-        opinion = JudgeOpinion({}, EditorUse())
-        for result in await asyncio.gather(*opinions, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-            violates = {**opinion.violates, **result.violates}
-            opinion = JudgeOpinion(violates, opinion.calls + result.calls, opinion.failed or result.failed)
-        return opinion
+        return await merge_opinions(
+            judge.give_opinion(request, segments, share, until) for judge, share in shares.values()
+        )
 
 
 @dataclass(frozen=True, slots=True)

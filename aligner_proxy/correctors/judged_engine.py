@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.concurrency import enforce_deadline
+from aligner_proxy.correctors.early_opinions import EarlyOpinions
 from aligner_proxy.correctors.judge import RequestJudges, use_of
 from aligner_proxy.engine.api import (
     MIN_DEADLINE_S,
@@ -26,7 +27,7 @@ from aligner_proxy.engine.api import (
     Session,
     Span,
 )
-from aligner_proxy.engine.client.edited_engine import judged_segments, make_verdict_request
+from aligner_proxy.engine.client.edited_engine import judged_segments, locate_segments, make_verdict_request
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.weights.manifest import digest
 from aligner_proxy.errors import EngineFault
@@ -123,12 +124,13 @@ class JudgedEngine(ForwardingEngine):
         first: int = 0,
         *,
         is_whole: bool = False,
+        early: EarlyOpinions | None = None,
     ) -> JudgedScores:
-        """The scores, with the judge's verdicts on the doubtful ones from segment `first` on."""
+        """The scores, with the verdicts of the judge, some of them `early`, on doubtful segments from `first` on."""
         doubtful = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
         if not doubtful:
             return JudgedScores(tuple(scores), None, is_changed=False)
-        opinion = await self.judge.give_opinion(request, segments, doubtful, until)
+        opinion = await (early or self.judge).give_opinion(request, segments, doubtful, until)
         final_scores = tuple(
             replace(score, flagged=opinion.violates[at]) if at in opinion.violates else score
             for at, score in enumerate(scores)
@@ -146,6 +148,8 @@ class JudgedEngine(ForwardingEngine):
         scored: Correction,
     ) -> Correction:
         """Replace every flagged run in a session that has read the whole answer; without one, remove them."""
+        if not any(score.flagged for score in review.scores):
+            return replace(scored, text=request.answer)  # with the white space at its end, which no segment has
         segments = judged_segments(request.answer, review.scores)
         pieces: list[tuple[str, str]] = []
         parts = [replace(scored, text="")]
@@ -209,13 +213,21 @@ class JudgedSession(ForwardingSession):
         """The final verdicts on the first segments; a doubtful segment ends them until the judge was asked."""
         self._by_judge: set[int] = set()
         """Numbers of the segments that the judge flagged and the head had not."""
+        self._early: EarlyOpinions | None = None
+        """What the judge says before the end of an answer that is held; None for other answers."""
         self.use: JudgeUse | None = None
         """Use of the judge so far; None if it was not asked."""
+
+    def ask_early(self) -> None:
+        """Ask the judge while the answer grows, because all of it is held until `finish`."""
+        self._early = EarlyOpinions(self._engine.judge)
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Take more of the answer; return the verdicts that are final already."""
         self._text += text
-        await super().feed(text)
+        scores = await super().feed(text)
+        if self._early is not None:
+            self._early.note_scores(self._request, self._text, scores)
         return self._final_scores
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...] | None:
@@ -253,6 +265,13 @@ class JudgedSession(ForwardingSession):
 
         If the session has read another text, or reads nothing ahead, the answer is corrected without it.
         """
+        try:
+            return await self._finish(request)
+        finally:
+            await self._close_early()
+
+    async def _finish(self, request: AlignRequest) -> Correction:
+        """Do what `finish` says; the early questions may still run at the end."""
         engine = self._engine
         until = time.monotonic() + request.deadline_s
         scores = None
@@ -261,7 +280,7 @@ class JudgedSession(ForwardingSession):
             await super().end()
             scores = await drain_verdicts(self.inner())
         if not scores:
-            await super().aclose()
+            await self.aclose()
             return await engine.align(request)
         segments = judged_segments(request.answer, scores)
         review = await self._judge_rest(request, segments, scores, until)
@@ -276,13 +295,25 @@ class JudgedSession(ForwardingSession):
                 await super().aclose()
         return await engine.finish(request, done, review)
 
+    async def aclose(self) -> None:
+        """Give up the session and the question to the judge that runs, if one does."""
+        await self._close_early()
+        await super().aclose()
+
+    async def _close_early(self) -> None:
+        """End the early questions, if there are any."""
+        if self._early is not None:
+            await self._early.aclose()
+
     async def _judge_rest(
         self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
     ) -> JudgedScores:
         """The final verdicts on all segments: those given while the answer grew, and new ones on the others."""
         count = len(self._final_scores)
         merged = (*self._final_scores, *scores[count:])
-        review = await self._engine.judge_scores(request, segments, merged, until, first=count, is_whole=True)
+        review = await self._engine.judge_scores(
+            request, segments, merged, until, first=count, is_whole=True, early=self._early
+        )
         self._add_use(review.use)
         return replace(
             review,
@@ -314,21 +345,3 @@ async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:
         if more is None or len(more) <= len(scores):
             return None if more is None else scores
         scores = more
-
-
-def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
-    """The first segments of an answer, one for each of these scores; raises `EngineFault` if the texts differ."""
-    starts: list[int] = []
-    end = 0
-    for score in scores:
-        start = answer.find(score.text, end)
-        if start < 0:
-            raise EngineFault("the engine judged other segments than these; is it of another version?")
-        starts.append(start)
-        end = start + len(score.text)
-    # the gap of a segment reaches to the next one; that of the last is empty
-    ends = [*starts[1:], end]
-    return [
-        Segment(start, score.text, answer[start + len(score.text) : stop])
-        for start, stop, score in zip(starts, ends, scores, strict=True)
-    ]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.decisions import AskedObjective, SystemOneDecision, answer_decision, score_objective
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
@@ -87,23 +87,31 @@ async def answer_cases(engine: LocalEngine, cases: Sequence[ChoiceCase]) -> list
     answers = []
     for case in cases:
         question = {"type": "choice", "criteria": case.criteria}
-        form = SystemOneDecision.model_validate({"state": case.text, "questions": {"q": question}})
-        decision = form.read()
-
-        async def score_text(objective: AskedObjective, text: str = decision.text) -> Correction:
-            alone = AlignRequest(
-                request_id="choose",
-                turns=(),
-                answer=text,
-                objectives=(objective.text,),
-                score_only=True,
-                deadline_s=600,
-            )
-            return await score_objective(engine, heads, alone, objective)
-
-        report = await answer_decision(form, decision, score_text)
-        answers.append(ChoiceAnswer(case, report["answers"]["q"]["probabilities"]))
+        replies = await ask_system_one(engine, heads, case.text, {"q": question})
+        answers.append(ChoiceAnswer(case, replies["q"]["probabilities"]))
     return answers
+
+
+async def ask_system_one(
+    engine: Engine, heads: ExampleHeads, state: Any, questions: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The answers to these questions by name, by the code of `POST /v1/systemone`."""
+    form = SystemOneDecision.model_validate({"state": state, "questions": questions})
+    decision = form.read()
+
+    async def score_text(objective: AskedObjective) -> Correction:
+        alone = AlignRequest(
+            request_id="choose",
+            turns=decision.turns,
+            answer=decision.text,
+            objectives=(objective.text,),
+            score_only=True,
+            deadline_s=600,
+        )
+        return await score_objective(engine, heads, alone, objective)
+
+    replies: Mapping[str, Any] = (await answer_decision(form, decision, score_text))["answers"]
+    return replies
 
 
 def calibration_error(answers: Sequence[ChoiceAnswer]) -> float:

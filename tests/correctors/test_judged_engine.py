@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from aligner_proxy.correctors.judge import Judges
-from aligner_proxy.correctors.judged_engine import JudgedEngine, locate_segments
+from aligner_proxy.correctors.judged_engine import JudgedEngine
 from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.client.edited_engine import locate_segments
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text import structure

@@ -106,15 +106,18 @@ async def test_the_client_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     await check_leaving(cell, chat, guard(tmp_path, monkeypatch, chat))
 
 
-async def check_leaving(cell: Cell, chat: WaitingChat, guarded: AlignerGuardrail, **texts: str) -> None:
-    """Leave while the model is asked, and check what became of the call."""
+async def check_leaving(
+    cell: Cell, chat: WaitingChat, guarded: AlignerGuardrail, *, most_calls: int = 1, **texts: str
+) -> None:
+    """Leave while the model is asked, and check what became of the calls."""
     client = asyncio.create_task(deliver(guarded, cell, **texts))
     await until(lambda: bool(chat.asked), "the model was never asked")
     client.cancel()
     await asyncio.wait([client])
+    calls = len(chat.asked)
     chat.let_go.set()
-    await until(lambda: chat.cancelled + chat.answered == 1, "the model goes on for ever")
-    assert len(chat.asked) == 1, "nobody is there to ask again for"
+    await until(lambda: chat.cancelled + chat.answered == calls, "the model goes on for ever")
+    assert len(chat.asked) == calls <= most_calls, "nobody is there to ask again for"
     check(cell, Seen(FOR_THE_RECORD if chat.answered else NOBODY))
 
 

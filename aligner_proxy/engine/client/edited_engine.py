@@ -172,6 +172,24 @@ def judged_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment
     return pieces
 
 
+def locate_segments(answer: str, scores: Sequence[SegmentScore]) -> list[Segment]:
+    """The first segments of an answer, one for each of these scores; raises `EngineFault` if the texts differ."""
+    starts: list[int] = []
+    end = 0
+    for score in scores:
+        start = answer.find(score.text, end)
+        if start < 0:
+            raise EngineFault("the engine judged other segments than these; is it of another version?")
+        starts.append(start)
+        end = start + len(score.text)
+    # the gap of a segment reaches to the next one; that of the last is empty
+    ends = [*starts[1:], end]
+    return [
+        Segment(start, score.text, answer[start + len(score.text) : stop])
+        for start, stop, score in zip(starts, ends, scores, strict=True)
+    ]
+
+
 def remove_flagged(answer: str, scored: Correction) -> Correction:
     """The correction that removes flagged segments and writes nothing; `scored` itself if none is flagged."""
     pieces = judged_segments(answer, scored.segments)

@@ -1,7 +1,8 @@
 """Streaming prefill: the engine reads a held answer while the upstream is still writing it.
 
-When the answer ends, the engine has only its last words to read before its verdicts are ready. If the answer turns out
-to be cached, skipped or cut off, the session is closed unused, at the cost of a prefill.
+When the answer ends, the engine has only its last words to read before its verdicts are ready, and a judge was asked
+about what was in doubt. If the answer turns out to be cached, skipped or cut off, the session is closed unused, at the
+cost of a prefill and of the judge's early calls.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from aligner_proxy.correctors.judged_engine import JudgedSession
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -49,6 +51,8 @@ class PrefilledText:
         try:
             if is_first:
                 self._session = await self._pipeline.read(self._exchange(), self._policy)
+                if isinstance(self._session, JudgedSession):
+                    self._session.ask_early()
             if self._session is not None:
                 await self._session.feed(piece)
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary

@@ -31,6 +31,12 @@ def only(text: str) -> Fact:
         ("It costs 12 euros.", [(FactKind.MONEY, "12 euros", "12")]),
         ("It costs EUR 1,200.", [(FactKind.MONEY, "EUR 1,200", "1200")]),
         ("It costs thirty cents.", [(FactKind.MONEY, "thirty cents", "0.30")]),
+        ("It costs twelve euros and fifty cents.", [(FactKind.MONEY, "twelve euros and fifty cents", "12.5")]),
+        ("It costs 3 pounds 20p.", [(FactKind.MONEY, "3 pounds 20p", "3.2")]),
+        (
+            "It costs 2 euros and 50 cents a page.",
+            [(FactKind.MONEY, "2 euros", "2"), (FactKind.MONEY, "50 cents", "0.50")],
+        ),
         ("You get 12.5 % off.", [(FactKind.PERCENT, "12.5 %", "12.5")]),
         ("Send it within thirty days.", [(FactKind.DURATION, "thirty days", "30")]),
         ("There is a 14-day trial.", [(FactKind.DURATION, "14-day", "14")]),

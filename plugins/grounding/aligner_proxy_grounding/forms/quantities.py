@@ -57,6 +57,15 @@ _MONEY_BEHIND = re.compile(
     rf"{BEFORE}{RANGE}(?P<n>{NUMBER}){MAGNITUDE}?{SPACE}(?:-|de |d['\u2019])?(?P<unit>{_CURRENCY_BEHIND})(?!\w)",
     re.IGNORECASE,
 )
+_MONEY_IN_PARTS = re.compile(
+    rf"{BEFORE}(?P<n>{NUMBER}){SPACE}(?P<unit>(?!cents?\b|pence\b|ct\b){_CURRENCY_BEHIND})(?!\w)(?: and | )"
+    rf"(?P<cents>{NUMBER}){SPACE}(?:cents?|centimes?|pence|\u00f8re|ct|(?<=\d)p)(?!\w)"
+    r"(?! (?:an?|per|for|each|every)\b)",
+    re.IGNORECASE,
+)
+"""An amount whose cents have a number of their own: "twelve euros and fifty cents". Not "2 euros and 50 cents a page",
+which may be two prices."""
+_CENTS = 100
 # The currency before the number; its letters must have the usual case.
 _MONEY_BEFORE = re.compile(
     rf"(?<![\w.])(?:US(?=\$))?(?P<unit>{_CURRENCY}){SPACE}(?:(?P<low>{DIGITS})(?P<join>{JOIN})(?!{_CURRENCY}))?"
@@ -126,11 +135,25 @@ _LONGEST_ID = 5
 
 def read_money(reading: FactReading) -> None:
     """Read amounts of money."""
+    for match in reading.matches(_MONEY_IN_PARTS):
+        _take_amount_in_parts(reading, match)
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND, *_FOREIGN_MONEY):
         for match in reading.matches(pattern):
-            unit_text = match["unit"]
-            unit = _SYMBOLS.get(unit_text.upper()) or _SYMBOLS.get(unit_text) or _NAMED[unit_text.lower()]
-            take_number(reading, match, FactKind.MONEY, unit)
+            take_number(reading, match, FactKind.MONEY, _name_currency(match["unit"]))
+
+
+def _take_amount_in_parts(reading: FactReading, match: re.Match[str]) -> None:
+    """Read an amount with a number for its cents; it has no single number, so it is never rewritten."""
+    cents = value_of(match["cents"])
+    if cents < _CENTS:
+        value = value_of(match["n"]) + cents / _CENTS
+        unit = _name_currency(match["unit"])
+        reading.take(Fact(FactKind.MONEY, value, *match.span(), match.group(), unit))
+
+
+def _name_currency(unit: str) -> str:
+    """The currency of a symbol, a code or a name, as it is stored."""
+    return _SYMBOLS.get(unit.upper()) or _SYMBOLS.get(unit) or _NAMED[unit.lower()]
 
 
 def read_percentages(reading: FactReading) -> None:

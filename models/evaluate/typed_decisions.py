@@ -1,0 +1,159 @@
+"""The head as a decision model on Typed Decisions: how often it is right, and how good its probabilities are.
+
+    python -m models.evaluate.typed_decisions FILE aligner_proxy/embedded [--cases 15]
+
+FILE is the test split of LocalLLaMA/typed-decisions as JSON lines, perhaps gzipped: cases with a `state` (JSON), five
+typed `questions` and a `gold` distribution for each. The first cases of each workflow are asked as `POST /v1/systemone`
+is. A question of type `score` is asked as a choice among its levels, since a head has no levels. Two guesses stand
+beside the head: equal probabilities, and how often each answer is gold in the cases that are not asked. Nothing was
+trained or chosen on this set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligner_proxy.engine.example_heads import ExampleHeads
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
+from aligner_proxy.engine.local import LocalEngine
+from aligner_proxy.policy import config
+from models.evaluate.choices import ChoiceAnswer, ChoiceCase, ask_system_one, calibration_error
+from models.reporting import output
+from models.reporting.statistics import Rate
+
+Probabilities = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TypedCase:
+    """One case of the set: its workflow, state and questions, and the gold distribution of each question."""
+
+    workflow: str
+    state: Any
+    questions: Mapping[str, Mapping[str, Any]]
+    gold: Mapping[str, Probabilities]
+
+
+def read_typed_cases(path: Path) -> list[TypedCase]:
+    """The cases of a file in its order."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [
+        TypedCase(
+            row["workflow"],
+            row["state"],
+            row["questions"],
+            {name: gold["probabilities"] for name, gold in row["gold"].items()},
+        )
+        for row in rows
+    ]
+
+
+def divide_cases(cases: Sequence[TypedCase], count: int) -> tuple[list[TypedCase], list[TypedCase]]:
+    """The first `count` cases of each workflow, and the others."""
+    numbers = Counter[str]()
+    parts: tuple[list[TypedCase], list[TypedCase]] = ([], [])
+    for case in cases:
+        parts[numbers[case.workflow] >= count].append(case)
+        numbers[case.workflow] += 1
+    return parts
+
+
+def make_questions(case: TypedCase) -> dict[str, dict[str, Any]]:
+    """The questions as the endpoint takes them: the levels of a score are the labels of a choice."""
+    questions = {}
+    for name, question in case.questions.items():
+        criteria = question.get("criteria")
+        if question["type"] == "score":
+            criteria = {str(level): words for level, words in enumerate(criteria)}
+        kind = "noul" if question["type"] == "noul" else "choice"
+        questions[name] = {"type": kind, "instructions": question["instructions"], "criteria": criteria}
+    return questions
+
+
+def read_probabilities(reply: Mapping[str, Any]) -> Probabilities:
+    """The probability of each answer of a reply."""
+    if reply["type"] == "noul":
+        return {"true": reply["noul"], "false": 1 - reply["noul"]}
+    shares: Probabilities = reply["probabilities"]
+    return shares
+
+
+def make_answer(case: TypedCase, name: str, probabilities: Probabilities) -> ChoiceAnswer:
+    """One answer beside the gold answer, which is the most probable one."""
+    gold = case.gold[name]
+    label = max(gold, key=lambda answer: gold[answer])
+    return ChoiceAnswer(ChoiceCase(case.questions[name]["type"], "", label, gold), probabilities)
+
+
+def squared_distance(answer: ChoiceAnswer) -> float:
+    """The squared distance of the probabilities from the gold distribution, which the case keeps as its criteria."""
+    return sum((share - answer.case.criteria.get(label, 0.0)) ** 2 for label, share in answer.probabilities.items())
+
+
+def guess_answers(cases: Sequence[TypedCase], others: Sequence[TypedCase]) -> dict[str, list[ChoiceAnswer]]:
+    """The answers of both guesses."""
+    gold_labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for case in others:
+        for name, gold in case.gold.items():
+            gold_labels[case.workflow, name][max(gold, key=lambda answer: gold[answer])] += 1
+    guesses: dict[str, list[ChoiceAnswer]] = {"equal probabilities": [], "the most frequent answer": []}
+    for case in cases:
+        for name, gold in case.gold.items():
+            labels = gold_labels[case.workflow, name]
+            frequencies = {label: labels[label] / max(1, labels.total()) for label in gold}
+            guesses["equal probabilities"].append(make_answer(case, name, dict.fromkeys(gold, 1 / len(gold))))
+            guesses["the most frequent answer"].append(make_answer(case, name, frequencies))
+    return guesses
+
+
+async def answer_cases(aligner: Path, cases: Sequence[TypedCase]) -> list[ChoiceAnswer]:
+    """The head's answers to all questions of the cases."""
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
+    await engine.start()
+    heads = ExampleHeads()
+    answers = []
+    for case in cases:
+        replies = await ask_system_one(engine, heads, case.state, make_questions(case))
+        answers += [make_answer(case, name, read_probabilities(reply)) for name, reply in replies.items()]
+    await engine.aclose()
+    return answers
+
+
+def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
+    """Markdown: a row for each way of answering and type of question, and one for all types."""
+    rows = []
+    for way, answers in answers_by_way.items():
+        for kind in ("noul", "choice", "score", "all"):
+            own = [answer for answer in answers if kind in (answer.case.question, "all")]
+            means = (sum(map(measure, own)) / len(own) for measure in (lambda one: one.brier, squared_distance))
+            error = calibration_error(own)
+            rows.append((way, kind, Rate.of(one.is_right for one in own), *(f"{n:.3f}" for n in (*means, error))))
+    return output.table(
+        ("answered by", "type", "right", "Brier score", "squared distance from gold", "calibration error"), rows
+    )
+
+
+def main() -> None:
+    """Print the figures of a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("aligner", type=Path, help="aligner folder")
+    parser.add_argument("--cases", type=int, default=15, help="cases of each workflow, with five questions each")
+    options = parser.parse_args()
+    cases, others = divide_cases(read_typed_cases(options.file), options.cases)
+    answers = asyncio.run(answer_cases(options.aligner, cases))
+    print(table({"head": answers, **guess_answers(cases, others)}))
+
+
+if __name__ == "__main__":
+    main()
