@@ -107,8 +107,8 @@ class Training:
 
     def _identify_base(self) -> dict[str, object]:
         init = self._start.init
-        identity = {"name": self._start.base, "files": manifest.hashes(self._folder)}
-        return identity | ({"init": manifest.hashes(init)} if init else {})
+        identity = {"name": self._start.base, "files": manifest.hash_files(self._folder)}
+        return identity | ({"init": manifest.hash_files(init)} if init else {})
 
     def _check_step(self, made_from: Mapping[str, object]) -> Step:
         return self._step("base", self._out / "base.json", made_from, [], self._report_base)
