@@ -50,8 +50,8 @@ class Served:
             return await reader.read()
 
     async def closed_to_new_clients(self) -> None:
-        """Wait until a connection is refused."""
-        with contextlib.suppress(ConnectionRefusedError):
+        """Wait until a connection is refused, or reset because the listening socket closed before it was accepted."""
+        with contextlib.suppress(ConnectionRefusedError, ConnectionResetError):
             while True:
                 _, writer = await self.connect()
                 writer.close()

@@ -15,7 +15,7 @@ from models.evaluate import calibrate
 from models.experiments import ablations
 from models.experiments.plan import Plan
 from tests.models.evaluate.test_table3 import BAD, GOOD
-from tests.models.test_recipe import ROOT, configs
+from tests.models.experiments.stage_configs import ROOT, configs
 
 PLANS = ROOT / "configs" / "evaluate"
 SMALL = {"pairs": {"warmup": 30, "equal_preference": 20, "contrastive_preference": 40}, "steps": 10}
