@@ -186,9 +186,7 @@ async def test_calls_for_an_answer_that_is_left_alone(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(
-        logging.WARNING, "aligner_proxy.outcome"
-    )  # whoever has switched its lines on
+    caplog.set_level(logging.WARNING, "aligner_proxy.outcome")  # whoever has switched its lines on
     guard = build(tmp_path, monkeypatch, {"defaults": {"mode": "off"}})
     calls = _Calls()
     for number in range(2):  # the first request fills the caches
