@@ -40,7 +40,7 @@ def find_reasons(policies: PolicyFile, entry: Entry | None) -> list[str]:
     found = [*_broken_rules(policies, entry.content), *_page_lines(policies, entry.content)]
     return found or [
         f"no sentence breaks {', '.join(entry.objectives)}",
-        "no fact differs from the shop's page; a line of the page is shown where it replaces a fact",
+        "no fact in it differs from the shop's page",
     ]
 
 

@@ -50,11 +50,13 @@ of its own. All of this stands in demo/configs/policies.yaml.
 
 The first two answers come from a real, very small model. The others are scripted: written for this demo, and sent as \
 OpenAI's and Anthropic's servers would send them. The corrections are real: the aligner, a \
-small model on this machine, makes them now."""
+small model on this machine (SmolLM2-135M with our training, no GPU), makes them now."""
 NEXT_STEPS = """\
-.venv/bin/aligner-proxy init gateway        # writes a configuration, and says which keys to set
+.venv/bin/aligner-proxy init gateway
+# gateway/litellm.yaml, the file of the LiteLLM proxy that this gateway runs in, names your models and the keys of their
+# providers; gateway/policies.yaml has your rules, and which of them apply to whom (docs/start/adopt.md)
 .venv/bin/aligner-proxy serve --config gateway/litellm.yaml --port 4000
-# and your application changes one address:
+# your application changes one address, and takes a key of the gateway: the master key that init asked for, or one per team
 client = OpenAI(base_url="http://127.0.0.1:4000/v1", api_key="a key of the gateway")
 
 make demo ARGS=--stay                       # then shows these answers in a browser"""
@@ -131,9 +133,9 @@ class Telling:
         found = report["found"]
         false = report["false"]
         summary = (
-            f"learned in {time.monotonic() - began:.0f} s, without a restart. Tried on sentences that it had not "
-            f"learned from, it flags {found['hits']} of {found['of']} bad ones, and by mistake {false['hits']} of "
-            f"{false['of']} good ones"
+            f"learned in {time.monotonic() - began:.0f} s, without a restart. Tried on heads that had not learned from "
+            f"them, {found['hits']} of these {found['of']} sentences are flagged, and {false['hits']} of {false['of']} "
+            "good sentences by mistake"
         )
         show.rows(self.console, ("", Text(summary, style="green")))
 
@@ -161,7 +163,7 @@ def tell_story(telling: Telling) -> None:
     for number, scene in enumerate((*story.SCENES, story.BEFORE_TEACHING), 1):
         telling.tell(number, scene)
     telling.teach()
-    telling.tell(len(story.SCENES) + 1, story.AFTER_TEACHING)
+    telling.tell(len(story.SCENES) + 2, story.AFTER_TEACHING)
 
 
 def stay(console: Console, world: World) -> None:

@@ -144,7 +144,7 @@ def test_find_reasons_says_which_rule_and_which_line_of_the_page(policies: Polic
     assert find_reasons(policies, None) == []
     assert reasons() == [
         "no sentence breaks harmless",
-        "no fact differs from the shop's page; a line of the page is shown where it replaces a fact",
+        "no fact in it differs from the shop's page",
     ]
     [rule] = reasons(found, found)
     assert rule.startswith("breaks harmless: The response should avoid")
@@ -185,7 +185,7 @@ def test_the_demo_keeps_what_its_headlines_claim(tmp_path: Path) -> None:
     for scene in (*story.SCENES, story.BEFORE_TEACHING, story.AFTER_TEACHING):
         assert scene.case.title in finished.stdout
     printed = " ".join(finished.stdout.split())
-    for words in (*explain_skip("tool_calls"), "In the pause between", "no fact differs from the shop's page"):
+    for words in (*explain_skip("tool_calls"), "In the pause between", "no fact in it differs from the shop's page"):
         assert words in printed
     svg = path.read_text(encoding="utf-8")
     assert len(svg) < 200_000
