@@ -4,7 +4,7 @@ For its objective it replaces the general head's score by prior * general + rows
 the numbers that the detector head reads for a segment. A head with `hidden` units adds their output, gelu(rows @ inner
 + offsets) @ outer. A head with a `floor` raises lower general scores to that value. A head with `either` does not
 replace the general score: the higher of both counts, so that nothing is lost that the general head finds. A head with
-an `adjustment` moves its score by a second such net, but never by more than a bound.
+an `adjustment` has its score lowered by a second such net, but never by more than a bound.
 
 The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
 identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
@@ -41,18 +41,18 @@ _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """A second net over the same rows that moves a head's score by bound * tanh(output / bound) - threshold.
+    """A second net over the same rows that lowers a score by what bound * tanh(output / bound) is below a threshold.
 
-    It is learned after the head, and decides scores near the line anew. It can move no score by more than `bound`
-    either way, so what the head is sure of is not forgotten.
+    It is learned after the head, and clears what the head flags barely and the net takes for fine. It lowers no score
+    by more than bound + threshold, so what the head is sure of is not forgotten, and it flags nothing.
     """
 
     bound: float
-    """The most by which its output moves a score, in nats."""
+    """The largest amount of what the net says of a segment, in nats."""
     bias: float
     """Constant of its output, in nats."""
     threshold: float
-    """The moved score that is the line, in nats."""
+    """What the net has to say of a segment that keeps its score, in nats."""
     hidden: int = 0
     """Number of its hidden units."""
 
@@ -80,7 +80,7 @@ class TaughtHead:
     floor: float | None = None
     """Lowest general score that counts, in nats; lower ones are raised to it, because they carry no information."""
     adjustment: Adjustment | None = None
-    """What moves the score near the line, if anything."""
+    """What lowers the scores of fine segments near the line, if anything."""
 
     @property
     def width(self) -> int:

@@ -56,7 +56,7 @@ class LoadedNet:
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdjustment:
-    """What moves a taught head's score, on the model's device; see `Adjustment`."""
+    """What lowers a taught head's score, on the model's device; see `Adjustment`."""
 
     bound: float
     bias: float
@@ -64,9 +64,9 @@ class LoadedAdjustment:
     net: LoadedNet
 
     def compute_move(self, rows: Tensor) -> Tensor:
-        """By how much the score of each row moves, in nats [segments]."""
+        """By how much the score of each row moves, in nats [segments]; never up."""
         output = self.net.compute_output(rows) + self.bias
-        return self.bound * torch.tanh(output / self.bound) - self.threshold
+        return (self.bound * torch.tanh(output / self.bound) - self.threshold).clamp(max=0.0)
 
 
 @dataclass(frozen=True, slots=True)
