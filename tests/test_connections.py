@@ -97,7 +97,7 @@ def application(served: Served) -> Starlette:
 @contextlib.asynccontextmanager
 async def serving(limits: ConnectionLimits) -> AsyncIterator[Served]:
     """A running server with these limits."""
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         served = Served(listener.getsockname()[1])
         config = uvicorn.Config(
             application(served), log_config=None, lifespan="off", **connections.uvicorn_settings(limits)

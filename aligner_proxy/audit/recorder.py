@@ -129,7 +129,7 @@ class _StoreWriter:
         for item in batch:
             try:
                 with Boundary():  # redaction is the operator's code, and its error messages may contain text
-                    rows[item] = self._store.row(make_entry(item.event, self._redact))
+                    rows[item] = self._store.make_row(make_entry(item.event, self._redact))
             except CorrectionError as error:
                 self._log_loss(str(error))
         items = list(rows)

@@ -205,9 +205,9 @@ class AuditStore:
 
     def add(self, entry: Entry) -> None:
         """Write one entry in a transaction of its own; an entry that SQLite cannot store is left out."""
-        self.insert([self.row(entry)])
+        self.insert([self.make_row(entry)])
 
-    def row(self, entry: Entry) -> Row:
+    def make_row(self, entry: Entry) -> Row:
         """The column values of an entry, with its texts encrypted if there is a key."""
         content: str | bytes | None = None
         key = None

@@ -403,7 +403,7 @@ def _engine_text(about: AlignerInfo) -> str:
 def check_port(port: int) -> Iterator[DoctorFinding]:
     """Check that the gateway's port is free, by binding it for a moment."""
     try:
-        with sockets.tcp("127.0.0.1", port):
+        with sockets.listen_on_port("127.0.0.1", port):
             yield DoctorFinding("port", Severity.OK, f"{port} is free")
     except ConfigError as error:
         yield DoctorFinding("port", Severity.NOTE, str(error))

@@ -110,11 +110,11 @@ def _start_tracing() -> None:
 def _open_listener(path: Path | None, port: int | None, host: str) -> Iterator[tuple[socket.socket, str]]:
     """Open the port or the unix socket; yields the listener and its address for the log."""
     if port is not None:
-        with sockets.tcp(host, port) as listener:
+        with sockets.listen_on_port(host, port) as listener:
             yield listener, f"http://{host}:{listener.getsockname()[1]}"
     else:
         socket_path = path or config.default_socket()
-        with sockets.unix(socket_path) as listener:
+        with sockets.listen_on_unix_socket(socket_path) as listener:
             yield listener, f"unix:{socket_path.absolute()}"
 
 

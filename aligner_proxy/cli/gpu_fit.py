@@ -43,7 +43,7 @@ def describe_fit(
         plan = memory.plan_gpu(sizes, quantization, 2, head_states, card["memory_gb"] * 2**30 - _DRIVER, may_copy)
     except WeightsError as error:
         raise WeightsError(f"does not fit {place}: {error}") from None
-    weights_gb = sizes.weights(quantization, 2) / 2**30
+    weights_gb = sizes.count_weight_bytes(quantization, 2) / 2**30
     parts = [f"{weights_gb:.1f} GB of weights", f"{plan.cache_tokens:,} tokens of KV cache"]
     if may_copy:
         copy = "a bf16 copy" if plan.has_copy else "no room for a bf16 copy"

@@ -122,7 +122,7 @@ def command(folder: Path, provider: str) -> None:
 
     For example: aligner-proxy init gateway --provider anthropic
     """
-    texts = make_files(PROVIDERS[provider])
+    texts = make_file_texts(PROVIDERS[provider])
     existing = [name for name in texts if (folder / name).exists()]
     if existing:
         raise ConfigError(f"{folder / existing[0]} exists and is kept; name a folder without {', '.join(texts)}")
@@ -141,7 +141,7 @@ def command(folder: Path, provider: str) -> None:
         echo(f"  {line}")
 
 
-def make_files(provider: Provider) -> dict[str, str]:
+def make_file_texts(provider: Provider) -> dict[str, str]:
     """The texts of the files, by name."""
     from aligner_proxy.plugins import registry  # imports pydantic models of every plugin
 

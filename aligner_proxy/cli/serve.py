@@ -411,7 +411,7 @@ def _build_generation(
     `note_serving` is called with the plan as soon as both serve.
     """
     probe_file = socket_files.enter_context(contextlib.ExitStack())
-    probe = probe_file.enter_context(sockets.unix(plan.probe_socket))
+    probe = probe_file.enter_context(sockets.listen_on_unix_socket(plan.probe_socket))
     engine = shared or _make_engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.ChildProcess(
@@ -456,7 +456,7 @@ def _claim_socket_name() -> Path | None:
     """The usual name of the engine's socket; None (logged) if another engine of this user has it."""
     name = config.default_socket()
     try:
-        with sockets.unix(name):
+        with sockets.listen_on_unix_socket(name):
             return name
     except ConfigError:
         if name.exists() and not name.is_socket():

@@ -241,7 +241,9 @@ async def _teach(
         learned = await teach_objective(subject, task.examples, planned, reader, RowsCache(rows_folder()), task.aligner)
         recorded_answers = own_answers(policies, subject.tenant, _OWN_ANSWERS)
         progress.update(bar, total=planned.prompts + len(recorded_answers))
-        scored_answers = await score_own_answers(learned, planned.company, reader, recorded_answers, rows_of_run)
+        scored_answers = await score_own_answers(
+            learned, planned.prompt_objectives, reader, recorded_answers, rows_of_run
+        )
         if not dry_run:
             # If the engine refuses the head, the store keeps the old one.
             await heads.put_head(learned.head)

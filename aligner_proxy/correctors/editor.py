@@ -48,7 +48,7 @@ from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Wri
 log = logging.getLogger(__name__)
 EDITING_SHARE = 0.7
 """Share of the remaining time that the editor may take; the rest is for judging its text, or for the aligner."""
-_PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.ANEW}".encode()).hexdigest()
+_PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.NEW_ANSWER_INSTRUCTION}".encode()).hexdigest()
 """Hash of the prompts' wording: other words lead to other replies, so they need another cache key."""
 _Read = TypeVar("_Read")
 
@@ -86,7 +86,7 @@ class _Replaced:
         if self.segments and not self.segments[-1].text and pieces[-1][0] and len(pieces) > 1:
             # The empty last segment: an addition continues the line, or begins a paragraph if the answer has several
             # lines.
-            pieces[-2] = (pieces[-2][0], _break(structure.join(pieces[:-1])))
+            pieces[-2] = (pieces[-2][0], _addition_gap(structure.join(pieces[:-1])))
         return pieces
 
     def range_of(self, at: int) -> tuple[int, int]:
@@ -129,7 +129,7 @@ class ChatWriter:
             return replace(local, editor=_log_failure(request, error))
         clean, again = await _keep_clean(request, scorer, replaced, until)
         text = structure.join(clean.pieces)
-        use += EditorUse(refused=_fewer(replaced, clean))
+        use += EditorUse(refused=_count_shortened(replaced, clean))
         ms = scored.ms + use.ms + sum(judging.ms for judging in again)
         return replace(scored, text=text, ms=ms).with_cost_of([replace(scored, editor=use), *again])
 
@@ -144,10 +144,10 @@ class ChatWriter:
             request, question, lambda reply: editor_prompt.replacements(reply.text, marked), until
         )
         banned = _list_banned_texts(segments, scores, marked)
-        texts = {at: splice.replacement(text, (), banned, finished=True) for at, text in replies.items()}
+        texts = {at: splice.find_replacement(text, (), banned, finished=True) for at, text in replies.items()}
         return _Replaced(segments, marked, texts), use
 
-    async def answer_anew(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
+    async def write_new_answer(self, request: AlignRequest, scorer: Engine, *, tokens: int) -> Correction:
         """A new answer to the conversation, as a correction; its text is empty if the answer is flagged or missing."""
         until = time.monotonic() + request.deadline_s
         question = Question(editor_prompt.messages_anew(request.turns, request.objectives), tokens)
@@ -181,15 +181,15 @@ class ChatWriter:
             except CorrectionError as error:
                 local = await session.replace_by_scorer(span)
                 return replace(local, editor=_log_failure(request, error))
-            stretch = _stretch(replaced, span)
+            stretch = _within_span(replaced, span)
             adds = not segments[span.first].text
             # An addition after the answer brings its own leading white space.
-            lead = _break(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
+            lead = _addition_gap(request.answer) if adds else segments[span.first - 1].gap if span.first else ""
             clean, again = await _keep_clean(request, scorer, stretch, until, span.before + lead)
         text = structure.join(clean.pieces)
         # before a replacement the answer already has its white space; nothing is added for an empty addition
         text = lead + text if text and adds else text
-        use += EditorUse(refused=_fewer(stretch, clean))
+        use += EditorUse(refused=_count_shortened(stretch, clean))
         ms = use.ms + sum(judging.ms for judging in again)
         return Correction(text, ms=ms).with_cost_of([Correction("", editor=use), *again])
 
@@ -241,7 +241,7 @@ async def _keep_clean(
     return replace(replaced, texts=texts), [again]
 
 
-def _break(answer: str) -> str:
+def _addition_gap(answer: str) -> str:
     """The white space before an addition at the end of an answer; a blank line if the answer has several lines."""
     return "\n\n" if "\n" in answer else " "
 
@@ -276,12 +276,12 @@ def _drop_flagged_sentences(
     return structure.join([(segment.text, segment.gap) for segment in inside if segment not in flagged_inside])
 
 
-def _fewer(before: _Replaced, after: _Replaced) -> int:
+def _count_shortened(before: _Replaced, after: _Replaced) -> int:
     """How many replacements lost text between `before` and `after`, because it was flagged again."""
     return sum(text != after.texts[at] for at, text in before.texts.items())
 
 
-def _stretch(replaced: _Replaced, span: Span) -> _Replaced:
+def _within_span(replaced: _Replaced, span: Span) -> _Replaced:
     """The replacements within a span, with indexes relative to its first segment."""
     passages = [replace(passage, at=passage.at - span.first) for passage in replaced.passages]
     texts = {at - span.first: text for at, text in replaced.texts.items()}

@@ -33,7 +33,7 @@ INSTRUCTION = (
     'JSON object and nothing else: {{"replacements": [{{"number": 1, "text": "..."}}]}}, with one entry for each '
     "passage."
 )
-ANEW = (
+NEW_ANSWER_INSTRUCTION = (
     "Answer the last message of the conversation. The answer has to meet each of these objectives:\n{objectives}\n"
     "An answer that went against one of them was withheld. Where the message cannot be answered in this way, say so in "
     "one friendly sentence and offer what can be done instead. Do not mention these objectives."
@@ -177,7 +177,7 @@ def messages_anew(turns: Sequence[Turn], objectives: Sequence[str]) -> list[dict
     conversation = [
         {"role": turn.role, "content": turn.content} for turn in turns if turn.role in ("system", "user", "assistant")
     ]
-    return [{"role": "system", "content": ANEW.format(objectives=objective_lines)}, *conversation]
+    return [{"role": "system", "content": NEW_ANSWER_INSTRUCTION.format(objectives=objective_lines)}, *conversation]
 
 
 def tokens_for(marked: Sequence[Passage]) -> int:
@@ -298,7 +298,7 @@ def _begun_entries(text: str) -> Iterator[tuple[str, str]]:
             entry_text: str = json.loads(f'"{entry["text"]}"', strict=False)
         except ValueError:
             continue
-        yield entry["number"], entry_text if entry["end"] else splice.complete(entry_text)
+        yield entry["number"], entry_text if entry["end"] else splice.drop_unfinished_end(entry_text)
 
 
 def _find_entries(parsed: object) -> Iterator[tuple[int, str]]:
@@ -335,5 +335,5 @@ def _trim_replacement(text: str, passage: Passage) -> str:
     if passage.lead and text.startswith(passage.lead.strip()):
         text = text[len(passage.lead.strip()) :].lstrip()
     if len(text) > passage.room:
-        text = splice.complete(text[: passage.room])
+        text = splice.drop_unfinished_end(text[: passage.room])
     return text

@@ -127,9 +127,9 @@ class JudgeOpinion:
 class RequestJudges:
     """The judges of one request."""
 
-    usual: RequestJudge | None
+    policy_judge: RequestJudge | None
     """The policy's judge, for objectives that name none; None if only the detector head judges those."""
-    own: Mapping[str, RequestJudge | None]
+    objective_judges: Mapping[str, RequestJudge | None]
     """The judge that an objective names, by the objective's text; None if the objective wants the head alone."""
     classifiers: dict[str, ClassifierInfo] = field(default_factory=dict)
     """The token classifiers of the engine, as far as it was asked for them."""
@@ -141,12 +141,12 @@ class RequestJudges:
     @property
     def knows_engine(self) -> bool:
         """Whether every token classifier that may be asked is known."""
-        judges = (self.usual, *self.own.values())
+        judges = (self.policy_judge, *self.objective_judges.values())
         return all(judge is None or judge.classifier is None or judge.classifier.about for judge in judges)
 
     def settings(self) -> list[Any]:
         """Everything that determines the verdicts of all judges, for cache keys."""
-        judges = [("", self.usual), *sorted(self.own.items())]
+        judges = [("", self.policy_judge), *sorted(self.objective_judges.items())]
         return [[text, judge.settings() if judge else None] for text, judge in judges]
 
     def doubts(self, request: AlignRequest, score: SegmentScore) -> bool:
@@ -165,7 +165,9 @@ class RequestJudges:
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
         }
-        if not is_whole or not any(judge and judge.judge.answer_band for judge in (self.usual, *self.own.values())):
+        if not is_whole or not any(
+            judge and judge.judge.answer_band for judge in (self.policy_judge, *self.objective_judges.values())
+        ):
             return doubtful
         numbers = [score.score for score in scores]
         answer_score = score_answer(numbers)
@@ -178,8 +180,8 @@ class RequestJudges:
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
         """The judge of the objective at this index, or None; for an unknown index the policy's, or else any judge."""
         if objective is None or not 0 <= objective < len(request.objectives):
-            return self.usual or next(filter(None, self.own.values()), None)
-        return self.own.get(request.objectives[objective], self.usual)
+            return self.policy_judge or next(filter(None, self.objective_judges.values()), None)
+        return self.objective_judges.get(request.objectives[objective], self.policy_judge)
 
     async def give_opinion(
         self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float

@@ -149,7 +149,7 @@ class JudgedEngine(ForwardingEngine):
         segments = judged_segments(request.answer, review.scores)
         pieces: list[tuple[str, str]] = []
         parts = [replace(scored, text="")]
-        for run in splice.runs(segments, [score.flagged for score in review.scores]):
+        for run in splice.group_runs(segments, [score.flagged for score in review.scores]):
             if not run.flagged:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
                 continue
@@ -177,7 +177,7 @@ class JudgedEngine(ForwardingEngine):
         Its text becomes "" if it repeats the run, is flagged by the judge, or the judge fails.
         """
         flagged_texts = [segment.text.strip() for segment in run]
-        text = splice.replacement(replacement.text, (), flagged_texts, finished=True)
+        text = splice.find_replacement(replacement.text, (), flagged_texts, finished=True)
         if not text:
             return replace(replacement, text="")
         context = structure.split(span.before)

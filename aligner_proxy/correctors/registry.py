@@ -41,7 +41,7 @@ def correctors(file: PolicyFile, accounts: OpenAccounts | None = None) -> dict[s
     }
 
 
-class Revising(Admission[Startable]):
+class SentenceAdmission(Admission[Startable]):
     """Admission control of a corrector that edits sentence by sentence.
 
     The pipeline recognises such correctors by this type, and lets them edit answers that are still being written.
@@ -50,7 +50,7 @@ class Revising(Admission[Startable]):
 
 def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None) -> Admission[Startable]:
     """The corrector behind admission control: limited seats, shared fairly among tenants."""
-    return (Revising if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
+    return (SentenceAdmission if corrector.revises else Admission)(corrector, seats=SEATS, accounts=accounts)
 
 
 def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:

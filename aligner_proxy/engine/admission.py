@@ -23,10 +23,10 @@ from aligner_proxy.engine.api import (
     MAX_PLACES,
     AlignerInfo,
     AlignRequest,
-    Asked,
     Completion,
     CompletionRequest,
     Engine,
+    EngineRequest,
     ForwardingEngine,
     ForwardingSession,
     Load,
@@ -56,14 +56,14 @@ _NOBODY = "-"
 """The tenant name used for requests that name none."""
 
 _T = TypeVar("_T")
-_Request = TypeVar("_Request", bound=Asked)
+_Request = TypeVar("_Request", bound=EngineRequest)
 _Inner = TypeVar("_Inner", bound=Engine)
 _Loadable = TypeVar("_Loadable", bound=Startable)
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A slot in the engine. `work` ends when the slot is free; `shed` is set when another request got the slot."""
+    """A slot in the engine. `work` ends when the slot is free; `lost_slot` is set when another request got the slot."""
 
     tenant: str
     since: float
@@ -73,15 +73,15 @@ class Ticket:
     """The session of an answer that is only read ahead: no client waits for it yet. None for other requests."""
     work: asyncio.Future[Any] | None = None
     """What runs in the slot, or closes its session; None until it has begun."""
-    shed: bool = False
+    lost_slot: bool = False
     awaited: bool = False
     """True when a client waits for verdicts on the read-ahead: the slot then has normal priority."""
     tenant_places: int = 0
     """Slots of its tenant in all engines and gateways, as the gateway reported them; 0 if unknown."""
 
-    def gave_way(self) -> bool:
+    def has_lost_slot(self) -> bool:
         """Whether another request got the slot. A method, because this can change while the request is served."""
-        return self.shed
+        return self.lost_slot
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class FairAdmission:
         self._check_quota(quota)
         self._make_room(tenant, tenant_places)
         ticket = Ticket(tenant, self._clock(), tenant_places=tenant_places)
-        ending_work = {other.work for other in self._tickets if other.shed and other.work}
+        ending_work = {other.work for other in self._tickets if other.lost_slot and other.work}
         self._tickets.append(ticket)
         try:
             if ending_work:
@@ -157,7 +157,7 @@ class FairAdmission:
 
         Raises `Shed` if another request gets the slot.
         """
-        if ticket.gave_way():
+        if ticket.has_lost_slot():
             raise self._shed_error()
         start = self._clock()
         cost_s = None
@@ -167,7 +167,7 @@ class FairAdmission:
             result = await working
         except asyncio.CancelledError:
             # cancelled to make room for other work, not by our caller
-            if ticket.gave_way() and not is_being_cancelled():
+            if ticket.has_lost_slot() and not is_being_cancelled():
                 raise self._shed_error() from None
             raise
         else:
@@ -195,7 +195,7 @@ class FairAdmission:
 
     def _count_local_places(self) -> Counter[str]:
         """Slots by tenant in this engine."""
-        return Counter(ticket.tenant for ticket in self._tickets if not ticket.shed)
+        return Counter(ticket.tenant for ticket in self._tickets if not ticket.lost_slot)
 
     def count_places_everywhere(self, tenant: str) -> int:
         """Slots of a tenant here and in other processes; 0 if it is known to have none in other processes."""
@@ -206,7 +206,7 @@ class FairAdmission:
         """Slots by tenant, here and elsewhere; `tenant_places` is the gateway's newest count for `tenant`."""
         here = self._count_local_places()
         # later tickets overwrite earlier ones, so each tenant has its newest count
-        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.shed} | {
+        newest_counts = {ticket.tenant: ticket.tenant_places for ticket in self._tickets if not ticket.lost_slot} | {
             tenant: tenant_places
         }
         counts = Counter[str]()
@@ -225,7 +225,7 @@ class FairAdmission:
             return
         places = self._count_places(tenant, tenant_places)
         # the latest first; `max` takes the first of equals
-        tickets = [ticket for ticket in reversed(self._tickets) if not ticket.shed]
+        tickets = [ticket for ticket in reversed(self._tickets) if not ticket.lost_slot]
         reading_tickets = [ticket for ticket in tickets if ticket.session and not ticket.awaited]
         if reading_tickets:
             self._stop_reading(max(reading_tickets, key=lambda ticket: places[ticket.tenant]))
@@ -240,13 +240,13 @@ class FairAdmission:
         if chosen_ticket.session:
             self._stop_reading(chosen_ticket)
             return
-        chosen_ticket.shed = True
+        chosen_ticket.lost_slot = True
         if chosen_ticket.work:
             chosen_ticket.work.cancel()
 
     def _stop_reading(self, ticket: Ticket) -> None:
         """Take the slot of a read-ahead session and close it; its answer is then read as a whole at the end."""
-        ticket.shed = True
+        ticket.lost_slot = True
         if ticket.session is not None:
             ticket.work = asyncio.ensure_future(ticket.session.aclose())
             ticket.work.add_done_callback(lambda _: self._tickets.remove(ticket))
@@ -332,7 +332,7 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         ticket.since = self._clock()  # the client waits from now on
         ticket.tenant_places = request.places
         engine_request = self._add_tenant_places(request)
-        if session is None or ticket.gave_way():
+        if session is None or ticket.has_lost_slot():
             raise SessionLost("its place was needed")
         try:
             self._check_quota(request.quota)
@@ -348,7 +348,7 @@ class AdmittedEngine(FairAdmission, ForwardingEngine, Generic[_Inner]):
         """
         session = ticket.session
         ticket.session = None
-        if session is None or ticket.gave_way():
+        if session is None or ticket.has_lost_slot():
             return
         self._tickets.remove(ticket)
         # nobody reported how much engine time the reading took
@@ -387,7 +387,7 @@ class _AdmittedSession(ForwardingSession):
 
     def inner(self) -> Session:
         """The engine's session; raises `SessionLost` once another request got the slot."""
-        if self._ticket.session is None or self._ticket.gave_way():
+        if self._ticket.session is None or self._ticket.has_lost_slot():
             raise SessionLost("its place was needed")
         return self._ticket.session
 

@@ -74,7 +74,7 @@ MIN_DEADLINE_S = 0.001
 """Shortest deadline in seconds, because it has to be above 0."""
 
 
-class Asked(StrictModel):
+class EngineRequest(StrictModel):
     """The fields that every request to an engine has: the tenant, its quota, and the aligner to use."""
 
     request_id: str
@@ -97,7 +97,7 @@ HeadSource = Callable[[str], bytes | None]
 """Returns the bytes of a taught head by its content hash, or None if there is none; called in the event loop."""
 
 
-class AlignRequest(Asked):
+class AlignRequest(EngineRequest):
     """One answer to correct. `objectives` are full texts in their final order; `deadline_s` counts from arrival."""
 
     turns: tuple[Turn, ...]
@@ -144,7 +144,7 @@ MAX_TEXTS = 64
 """Most texts in one request for hidden states, and most answers in one request for rows."""
 
 
-class StatesRequest(Asked):
+class StatesRequest(EngineRequest):
     """A request for the hidden states of texts, each read separately, at some layers (counted from 0)."""
 
     texts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=MAX_TEXTS)
@@ -159,7 +159,7 @@ class ExchangeText(StrictModel):
     answer: Annotated[str, Field(min_length=1, max_length=24_000)]
 
 
-class RowsRequest(Asked):
+class RowsRequest(EngineRequest):
     """A request for segment rows, on which heads are taught; each answer is read as if it were to be corrected."""
 
     exchanges: tuple[ExchangeText, ...] = Field(min_length=1, max_length=MAX_TEXTS)
@@ -199,7 +199,7 @@ class RowsResponse(StrictModel):
         return self
 
 
-class TokenLabelsRequest(Asked):
+class TokenLabelsRequest(EngineRequest):
     """A request for what a token classifier says of each token of an answer.
 
     It reads the question, the texts that the answer has to agree with, if any, and the answer.

@@ -114,7 +114,7 @@ def _open_alone(settings: EngineSettings, home: Path, progress: Progress) -> Ali
     progress("loading")
     runner = load(folder, settings, progress=progress)
     runner.costs = cost.load_or_measure_costs(runner, WeightStore(home).costs(prepared))
-    info = _info(prepared, runner, has_head=(folder / manifest.HEAD).exists())
+    info = _describe_aligner(prepared, runner, has_head=(folder / manifest.HEAD).exists())
     return Aligner(runner, info)
 
 
@@ -130,14 +130,16 @@ def _open_together(settings: EngineSettings, home: Path, progress: Progress) -> 
     # adapter 0 is the base alone, which is the default aligner if no adapter has that name
     for number, (name, source) in enumerate(together.over.items(), start=1):
         about = describe(source, settings.quantization, unmerged=True)
-        aligners[name] = Aligner(runner, _info(about, runner, number, has_head=source.head is not None), number)
-    base = Aligner(runner, _info(prepared, runner, has_head=together.base.head is not None))
+        aligners[name] = Aligner(
+            runner, _describe_aligner(about, runner, number, has_head=source.head is not None), number
+        )
+    base = Aligner(runner, _describe_aligner(prepared, runner, has_head=together.base.head is not None))
     main = aligners.pop(DEFAULT_ALIGNER, base)
     infos = {name: other.info for name, other in aligners.items()}
     return replace(main, info=replace(main.info, others=infos), others=aligners)
 
 
-def _info(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
+def _describe_aligner(prepared: Prepared, runner: ModelRunner, number: int = 0, *, has_head: bool) -> AlignerInfo:
     """Describe the aligner with this adapter's number as it is loaded.
 
     Its window is the smallest of its own, the model's positions and the KV cache.
@@ -203,14 +205,14 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     folder = source.base.folder
     if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
         raise WeightsError(f"{folder} has no tokenizer; copy {manifest.TOKENIZERS[0]} of its base model into it")
-    sizes = memory.shape(folder)
+    sizes = memory.read_model_sizes(folder)
     if sizes is None:
         return
     merges = source.adapter is not None
     free_bytes = memory.available()
     if free_bytes is not None:
         memory.check_preparation(sizes, merges, free_bytes)
-    store.check_room(sizes.weights("nf4", 2) + (sizes.weights("none", 4) if merges else 0))
+    store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
 
 
 def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
@@ -258,13 +260,13 @@ def load(
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     heads = (folder / manifest.HEAD).exists() or any(source.head for source in over)
     # detector heads read states of these layers and the final norm's output
-    cache_tokens = _room(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
+    cache_tokens = _count_cache_tokens(folder, settings, states=len(DEPTHS) + 1 if heads else 0)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), device_map=device, dtype=_dtype(settings), local_files_only=True
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        head = _head(folder / manifest.HEAD, model)
+        head = _load_head(folder / manifest.HEAD, model)
         taught_heads = _load_shipped_heads(folder / manifest.TAUGHT, head)
         others = [_load_adapter(source.adapter, source, model) for source in over if source.adapter]
     # what the libraries raise for missing or damaged files
@@ -280,12 +282,12 @@ def load(
     return runner
 
 
-def _room(folder: Path, settings: EngineSettings, states: int) -> int:
+def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> int:
     """Tokens of KV cache that fit into memory with the weights; `states` hidden states are stored with each.
 
     Raises `WeightsError` if the weights do not fit.
     """
-    sizes = memory.shape(folder)
+    sizes = memory.read_model_sizes(folder)
     free_bytes = float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else memory.available()
     most = settings.cache_tokens or memory.CACHE_TOKENS
     if sizes is None or free_bytes is None:
@@ -303,7 +305,7 @@ def _room(folder: Path, settings: EngineSettings, states: int) -> int:
         raise WeightsError(f"{settings.model}: {error}") from None
 
 
-def _head(path: Path | None, model: Any) -> DetectorHead | None:
+def _load_head(path: Path | None, model: Any) -> DetectorHead | None:
     """Load a detector head; None if there is none. Raises `ValueError` if it does not fit the model."""
     if path is None or not path.exists():
         return None
@@ -315,7 +317,7 @@ def _head(path: Path | None, model: Any) -> DetectorHead | None:
 
 def _load_adapter(adapter: Path, source: sources.ModelSource, model: Any) -> AdapterWeights:
     """Load an adapter with the heads that it comes with."""
-    head = _head(source.head, model)
+    head = _load_head(source.head, model)
     return AdapterWeights(lora.read_adapter(adapter), head, _load_shipped_heads(source.taught_heads, head))
 
 

@@ -16,7 +16,7 @@ from aligner_proxy.errors import ConfigError
 
 
 @contextlib.contextmanager
-def unix(path: Path) -> Iterator[socket.socket]:
+def listen_on_unix_socket(path: Path) -> Iterator[socket.socket]:
     """Listen on a socket file of mode 0600 and remove it afterwards. Raises `ConfigError` if it is in use."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear_stale_file(path)
@@ -62,7 +62,7 @@ def _clear_stale_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def tcp(host: str, port: int) -> Iterator[socket.socket]:
+def listen_on_port(host: str, port: int) -> Iterator[socket.socket]:
     """Listen on host:port. Raises `ConfigError` if it is taken."""
     with contextlib.closing(bind_socket(host, port)) as listener:
         listener.listen()

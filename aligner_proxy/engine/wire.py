@@ -90,7 +90,7 @@ class WireVersionCheck:
         headers = Headers(scope=scope)
         # requests without the header are accepted
         if headers.get(HEADER, str(WIRE)) != str(WIRE):
-            response = refusal(make_mismatch_error("gateway", headers, "engine"))
+            response = make_refusal(make_mismatch_error("gateway", headers, "engine"))
             answer = JSONResponse(response.body.model_dump(), response.status, response.headers)
             return await answer(scope, receive, send_versioned)
         return await self._app(scope, receive, send_versioned)
@@ -165,7 +165,7 @@ class Refusal:
     headers: dict[str, str]
 
 
-def refusal(error: CorrectionError) -> Refusal:
+def make_refusal(error: CorrectionError) -> Refusal:
     """Convert an error to its HTTP form; an overload also says when to retry (Retry-After, seconds)."""
     headers = {}
     if isinstance(error, EngineOverloaded):
@@ -180,7 +180,7 @@ def translate_parse_errors(message: str) -> ErrorTranslation:
     return ErrorTranslation(ValidationError, lambda _: InvalidOutput(message))
 
 
-def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
+def parse_error(status: int, content: bytes, headers: Mapping[str, str]) -> CorrectionError:
     """Convert an engine's error answer to an exception: by our error body, else by the status, else `InvalidOutput`."""
     try:
         error = ErrorResponse.model_validate_json(content).error
@@ -190,11 +190,11 @@ def received_error(status: int, content: bytes, headers: Mapping[str, str]) -> C
     # a reason that this version does not know counts as a fault
     error_type = BY_REASON.get(error.type, EngineFault)
     if issubclass(error_type, EngineOverloaded | BreakerOpen):
-        return error_type(error.message, retry_after(headers))
+        return error_type(error.message, read_retry_after(headers))
     return error_type(error.message)
 
 
-def retry_after(headers: Mapping[str, str]) -> float:
+def read_retry_after(headers: Mapping[str, str]) -> float:
     """Seconds after which the server wants a retry; 1 second if it does not say."""
     milliseconds = headers.get("retry-after-ms")
     seconds = headers.get("retry-after")

@@ -33,7 +33,7 @@ from aligner_proxy.types import Exchange, Outcome
 _BODIES = ("message", "delta")
 _OPENING_FIELDS = frozenset({"role", "provider_specific_fields", *REASONING_FIELDS})
 """Fields of a delta that are no part of its answer."""
-_HEAD = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
+_SHARED_FIELDS = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
 """Fields of a chunk that are the same in every chunk of its stream, and its choices."""
 _USUAL = USUAL_FIELDS | {"logprobs", "audio", "images"}
 """Fields of a choice that are read by their names."""
@@ -240,10 +240,10 @@ def _replace_piece(choice: Any, remaining_pieces: Iterator[str]) -> Any:
 
 
 def _empty_chunk(chunk: Any, choice: Any) -> Any:
-    """A copy of a chunk with only the fields that all chunks share (`_HEAD`) and an empty text of this choice."""
+    """A copy of a chunk with only the fields of all chunks (`_SHARED_FIELDS`) and an empty text of this choice."""
     copy = chunk.model_copy()
     for name, value in chunk:
-        if name not in _HEAD and value is not None:
+        if name not in _SHARED_FIELDS and value is not None:
             setattr(copy, name, None)
     delta = getattr(choice, "delta", None)
     # LiteLLM drops a chunk without any field in its delta

@@ -276,7 +276,7 @@ class SideText:
         """Whether the text so far may be delivered."""
         self._chars = 0
         """Characters in `pieces`."""
-        self._count_letters = 0
+        self._letter_count = 0
         """Letters so far, counted until there are enough for prose."""
         self._has_gap = False
         """Whether the text has white space, or letters beyond ASCII, which some scripts write without it."""
@@ -291,8 +291,8 @@ class SideText:
         self.is_released = False
         self._chars += len(piece)
         self._has_gap = self._has_gap or not piece.isascii() or _GAP.search(piece) is not None
-        if self._count_letters < _MIN_LETTERS:
-            self._count_letters += _count_letters(piece)
+        if self._letter_count < _MIN_LETTERS:
+            self._letter_count += _count_letters(piece)
         # no prose so far: only its end is kept, so that memory stays bounded
         if not self._has_gap and self._chars > 2 * _LONGEST_WORD:
             self.pieces = ["".join(self.pieces)[-_LONGEST_WORD:]]
@@ -301,7 +301,7 @@ class SideText:
     @property
     def may_be_prose(self) -> bool:
         """Whether the text so far has enough characters, letters and gaps for prose; `is_prose` checks all of it."""
-        return self._has_gap and self._chars >= SHORTEST_PROSE and self._count_letters >= _MIN_LETTERS
+        return self._has_gap and self._chars >= SHORTEST_PROSE and self._letter_count >= _MIN_LETTERS
 
     def uncovered_text(self, delivered: Iterable[str], *, streamed: bool) -> str:
         """The prose in this side text that is not part of a delivered text; empty if there is none.

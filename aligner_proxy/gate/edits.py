@@ -532,7 +532,7 @@ class Candidate:
     closed: ClosedAnswer = NOTHING
     torn: Collection[Edit] = ()
     """Edits that have half a pair of signs (pair_completion.py)."""
-    brief: BrevityFlags | None = None
+    brevity_flags: BrevityFlags | None = None
     """The pieces that were flagged for an objective about brevity; None if there are none."""
 
     @cached_property

@@ -201,7 +201,7 @@ class _GateCase:
     """The edits that have half a pair."""
     closed: ClosedAnswer = NOTHING
     """The beginning before the open rest of a growing answer; all other fields refer to that rest."""
-    brief: BrevityFlags | None = None
+    brevity_flags: BrevityFlags | None = None
     """The pieces that were flagged for an objective about brevity; None if there are none."""
 
     @classmethod
@@ -294,7 +294,9 @@ class _GateCase:
         """The candidate text: the original with these changes applied."""
         sources = self.policy.source_texts
         objectives = self.policy.objectives
-        return Candidate(self.before, self.pieces, objectives, changes, sources, self.closed, self.torn, self.brief)
+        return Candidate(
+            self.before, self.pieces, objectives, changes, sources, self.closed, self.torn, self.brevity_flags
+        )
 
     def objections(self, changes: Sequence[EditGroup]) -> tuple[str, ...]:
         """The rules that these changes break together."""

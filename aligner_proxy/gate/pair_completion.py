@@ -104,7 +104,7 @@ class _PairCompletion:
         gap = self._pieces[edit.last - 1].gap
         if half.is_inline and (not gap or gap.count("\n") > 1):
             return False
-        if not half.has_sides or half.kind == COMMENT:
+        if not half.shows_its_side or half.kind == COMMENT:
             return True
         # within a sentence a bracket may be one of an interval, and a tag a placeholder
         before, after = self._text[half.start - 1 : half.start], self._text[half.end : half.end + 1]
@@ -140,4 +140,4 @@ def _single_halves(text: str) -> list[Half]:
 
 def _half_key(half: Half) -> tuple[str, bool]:
     """(kind, whether the sign itself shows that it opens): equal for two halves that may replace each other."""
-    return half.kind, half.opens and half.has_sides
+    return half.kind, half.opens and half.shows_its_side

@@ -36,7 +36,7 @@ class BrevityFlags:
         """The words of each sentence, without regard to case."""
         return [set(_WORD.findall(text.casefold())) for text in self._sentences]
 
-    def are_wrong_about(self, number: int) -> bool:
+    def is_wrongly_flagged(self, number: int) -> bool:
         """Whether a sentence was flagged for brevity and is no repetition."""
         if number not in self._flagged:
             return False

@@ -249,9 +249,9 @@ def loses_name(candidate: Candidate) -> bool:
 
     A sentence flagged as a repetition must also stay if it has a name or number of its own, or is a line of a refrain.
     """
-    if candidate.brief is not None:
+    if candidate.brevity_flags is not None:
         changed = candidate.parts(SegmentStatus.REMOVED, SegmentStatus.REWRITTEN)
-        if any(candidate.brief.are_wrong_about(part.index) for part in changed):
+        if any(candidate.brevity_flags.is_wrongly_flagged(part.index) for part in changed):
             return True
     # rewritten segments may lose names (module docstring)
     required = {name for part in candidate.parts(SegmentStatus.STAYS) for name in names(part.text)}

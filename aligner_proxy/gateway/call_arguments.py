@@ -86,7 +86,7 @@ class CallArguments:
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
                 return response
-        self.cover(calls)
+        self.report_judged_calls(calls)
         return edited
 
     def is_known(self, arguments: str) -> bool:
@@ -144,14 +144,14 @@ class CallArguments:
             json_schema=None if call.is_free else arguments_schema(tool),
         )
 
-    def cover(self, calls: Iterable[CallText]) -> None:
+    def report_judged_calls(self, calls: Iterable[CallText]) -> None:
         """Tell `side` which of these calls are clean as they are delivered, so that it need not judge them."""
         for call in calls:
             outcome = self._outcomes.get(call.text)
             if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
                 text = self.new_text(call.text)
                 # a call may come as an object of strings in place of text
-                self.side.cover([text, *(literal.text for literal in prose_literals(text))])
+                self.side.note_judged_texts([text, *(literal.text for literal in prose_literals(text))])
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
         """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""

@@ -95,5 +95,5 @@ def keys_watcher(path: Path) -> WatchedFiles[ClientKeys]:
     watcher = WatchedFiles(partial(reload.read_keys, path), log_change)
     if watcher.current.fault:
         log_change(None)
-    reload.keep_looking(watcher)
+    reload.keep_checking(watcher)
     return watcher

@@ -13,13 +13,13 @@ from litellm.proxy._types import ProxyException
 _KEY = b'"model"'
 _ESCAPED = b"\\u006"
 """Start of an escaped letter, which could hide the key."""
-names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_doubled_models", default=())
+body_model_names: ContextVar[tuple[str, ...]] = ContextVar("aligner_proxy_doubled_models", default=())
 """All model names in the body of this request, if the key may occur several times."""
 
 
 def note_models(body: bytes) -> None:
-    """Store the model names of a JSON body in `names` before it is parsed; raises HTTP 400 if the body is ambiguous."""
-    names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
+    """Store the model names of a JSON body in `body_model_names` before it is parsed; HTTP 400 if it is ambiguous."""
+    body_model_names.set(_all_models(body) if body.count(_KEY) > 1 or _ESCAPED in body else ())
 
 
 def _all_models(body: bytes) -> tuple[str, ...]:

@@ -55,16 +55,16 @@ class EngineReadiness:
         self._file = file
         self._needed: tuple[PolicyFile, bool] | None = None
         """The policies file that was examined last, and whether it needs the engine."""
-        self._looking: asyncio.Task[str | None] | None = None
+        self._check_task: asyncio.Task[str | None] | None = None
         """The running or last check; its result is what `reason` returns."""
         self._logged: str | None = None
         """The reason that was logged last; None if the gateway was ready."""
 
     async def reason(self) -> str | None:
         """Why the gateway is not ready; None if it is."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._check_engine())
-        return await asyncio.shield(self._looking)  # not stopped with this probe, since others may wait, too
+        if self._check_task is None or self._check_task.done():
+            self._check_task = asyncio.create_task(self._check_engine())
+        return await asyncio.shield(self._check_task)  # not stopped with this probe, since others may wait, too
 
     async def _needs_engine(self) -> bool:
         """Whether some policy of the active file blocks answers without an engine."""

@@ -40,7 +40,7 @@ from aligner_proxy.policy.yaml_file import quote_name
 from aligner_proxy.teaching.active_heads import ActiveHeads
 from aligner_proxy.teaching.store import Version
 
-LOOK_S = 1.0
+CHECK_EVERY_S = 1.0
 """Seconds between two checks; a change applies after one or two checks."""
 # Parser errors for hostile files (deep nesting, for example); none of them may stop the watcher.
 _PARSER_ERRORS = (
@@ -68,7 +68,7 @@ _PLACE = re.compile(r"[^:\n]+:\d+(?=:)")
 class Watcher(Protocol):
     """An object that checks files for changes."""
 
-    def look(self) -> None:
+    def check_files(self) -> None:
         """Check the files and apply a completed change."""
 
 
@@ -93,7 +93,7 @@ class WatchedFiles(Generic[_T]):
         self._last_signature = self._signature()
         """Signature at the last check."""
 
-    def look(self) -> None:
+    def check_files(self) -> None:
         """Check the files and apply a completed change. Only one thread may call this at a time."""
         signature = self._signature()
         is_stable = signature == self._last_signature
@@ -138,7 +138,7 @@ class WatchedFiles(Generic[_T]):
         return tuple([file_signature(path) for path in self._files])
 
 
-def keep_looking(watcher: Watcher, every_s: float = LOOK_S) -> None:
+def keep_checking(watcher: Watcher, every_s: float = CHECK_EVERY_S) -> None:
     """Start a thread that checks for changes and ends with the watcher."""
     arguments = (weakref.ref(watcher), every_s)
     threading.Thread(target=_look_repeatedly, args=arguments, name="aligner-proxy-watch", daemon=True).start()
@@ -151,7 +151,7 @@ def _look_repeatedly(reference: weakref.ref[Watcher], every_s: float) -> None:
         watcher = reference()
         if watcher is None:
             return
-        watcher.look()
+        watcher.check_files()
         del watcher  # so that the watcher can be freed during the pause
 
 
@@ -293,14 +293,14 @@ class Policies:
     def is_outdated(self) -> bool:
         return self._watched.refusal is not None
 
-    def look(self) -> None:
+    def check_files(self) -> None:
         """Check both files and apply completed changes."""
-        self._watched.look()
-        self._keys.look()
+        self._watched.check_files()
+        self._keys.check_files()
 
     def keep_looking(self) -> None:
         """Start checking for changes in a thread."""
-        keep_looking(self)
+        keep_checking(self)
 
     def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
         """The configuration, and the files to watch: policies file, index of taught heads, and files that it names."""

@@ -126,7 +126,7 @@ def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
     body = request.get("body")
     # The parsed body has only the last of several `model` keys; the others come from duplicate_models.py.
     in_body = (body.get("model"),) if isinstance(body, Mapping) else ()
-    names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.names.get())
+    names = (*_names_in_address(str(request.get("url") or "")), *in_body, *duplicate_models.body_model_names.get())
     return tuple(dict.fromkeys(name for name in names if isinstance(name, str) and name))
 
 
@@ -173,7 +173,7 @@ def may_switch_model(data: Mapping[str, Any]) -> bool:
     return any(data.get(name) or getattr(router, name, None) for name in FALLBACKS)
 
 
-def brings_words(item: object) -> bool:
+def has_words(item: object) -> bool:
     """Whether a stream item contains words, after which LiteLLM does not switch models."""
     if isinstance(item, (bytes, str)):
         return "content_block_delta" in (item.decode(errors="replace") if isinstance(item, bytes) else item)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 LAST_S = 10.0
 """Seconds that a stopping process spends on pending shadow corrections."""
-Judge = Callable[[Exchange], Awaitable[object]]
+JudgeAnswer = Callable[[Exchange], Awaitable[object]]
 """Judges an answer and records the result; returns its `Outcome`."""
 CorrectTexts = Callable[[Sequence[Exchange]], Awaitable[object]]
 """Corrects the texts of one answer and records their outcomes."""
@@ -62,7 +62,7 @@ class ShadowCorrections:
             for exchange, skip in zip(texts, skips, strict=True)
         ]
 
-    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: Judge, own_count: int = 0) -> None:
+    def judge_alongside(self, exchange: Exchange, policy: Policy, judge: JudgeAnswer, own_count: int = 0) -> None:
         """Let the shadow aligner judge an answer if nothing else runs, else only count it as `shed` (left out).
 
         `judge` judges and records the answer. `own_count` is the number of corrections in progress that belong to this

@@ -154,7 +154,7 @@ async def withhold_error(state: RequestState, side: SideTexts | None, error: Exc
     """
     if state.is_enforced and upstream_errors.quotes_answer(error):
         return upstream_errors.withhold_message(error)
-    return await side.silence(error) if side is not None else None
+    return await side.withhold_flagged_error(error) if side is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class SideTexts:
         """Kinds to which the last value added text."""
         self.ending_kind: SideKind | None = None
         """The kind that blocked the answer; None if none did."""
-        self._clean: list[str] = []
+        self._cleared_texts: list[str] = []
         """Side texts that were judged and not flagged."""
         self._echoes: dict[str, frozenset[str]] = {}
         """The strings of the request's own fields, by field name, as far as they were needed."""
@@ -227,13 +227,13 @@ class SideTexts:
         """A new collector for the same stream, to be read again from its beginning."""
         reopened = SideTexts(self._judge, streamed=self._streamed)
         # shared, since what was noted here of the stream's calls holds for it, too
-        reopened._clean = self._clean
+        reopened._cleared_texts = self._cleared_texts
         reopened._unjudged = self._unjudged
         return reopened
 
-    def cover(self, texts: Iterable[str]) -> None:
+    def note_judged_texts(self, texts: Iterable[str]) -> None:
         """Note texts that were judged elsewhere and may be delivered, so that they are not judged here."""
-        self._clean += texts
+        self._cleared_texts += texts
 
     def note_unjudged(self, kind: SideKind) -> None:
         """Note that a text of this kind cannot be judged; `judge_pending` then blocks the answer if that matters."""
@@ -278,7 +278,7 @@ class SideTexts:
         return [DividedText(tagged, remove_tags(tagged), answer) for tagged, answer in pairs if tagged]
 
     @property
-    def pending(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether a text was read that may not be delivered yet."""
         holding = self._current_kinds().holding
         return not holding.isdisjoint(self._unjudged) or any(
@@ -303,7 +303,7 @@ class SideTexts:
             self.release_echoes()
         while self._unjudged:
             self.raise_if_blocked(self._unjudged.pop())
-        covering = (*delivered, *self._clean)
+        covering = (*delivered, *self._cleared_texts)
         texts = [text for text in self._undecided_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}
         for text in texts:
@@ -313,7 +313,7 @@ class SideTexts:
         for kind, parts in uncovered.items():
             await self._judge_text(kind, _SEPARATOR.join(dict.fromkeys(parts)))
             # A text that repeats one of these later is not judged again.
-            self._clean += parts
+            self._cleared_texts += parts
         for text in texts:
             text.is_released = final
 
@@ -330,7 +330,7 @@ class SideTexts:
             return ""
         return self._reader.uncovered_text(text, (*covering, *self._echoed_texts(text)))
 
-    async def silence(self, error: Exception) -> HTTPException | None:
+    async def withhold_flagged_error(self, error: Exception) -> HTTPException | None:
         """Judge an upstream's error text and remove it from the error if it may not be delivered.
 
         Returns the error to raise instead if it cannot be removed, else None.

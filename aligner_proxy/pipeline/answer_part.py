@@ -84,9 +84,9 @@ class AnswerPart:
         """Reads segments a second time before they go out, if the policy requires that."""
         self._release = SegmentRelease(self._state, self._stages, self._session)
         """Decides what goes out for judged segments, in order."""
-        self._whole: Outcome | None = None
+        self._whole_outcome: Outcome | None = None
         """The outcome of a part that was held and corrected as a whole; None for a part released by segments."""
-        self._ending: Outcome | None = None
+        self._ending_outcome: Outcome | None = None
         """The outcome that a stage chose at the end, if only fragments of the answer had gone out by then."""
         self._more = asyncio.Event()
         """Set when text or the end of the part has come, for the task that decides."""
@@ -96,12 +96,12 @@ class AnswerPart:
     @property
     def length(self) -> int:
         """Number of characters of the original received so far."""
-        return self._state.cut.length
+        return self._state.received.length
 
     @property
     def original(self) -> str:
         """The text received so far, as the upstream wrote it."""
-        return self._state.cut.text
+        return self._state.received.text
 
     @property
     def replacements(self) -> ReplacementMap:
@@ -124,23 +124,23 @@ class AnswerPart:
     def stopped(self) -> Outcome | None:
         """The outcome, without its text, if the part was held, or given up before all was judged; otherwise None."""
         stop = self._state.stop
-        return self._whole if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
+        return self._whole_outcome if stop is None else Outcome(stop.status, stop.reason, None, self._state.policy)
 
     @property
     def may_be_structured(self) -> bool:
         """Whether a program reads the answer, or it begins like JSON or other data."""
-        text = self._state.cut.text
+        text = self._state.received.text
         return self._state.facts().structured or begins_json(text) or begins_data(text)
 
     async def feed(self, piece: str) -> None:
         """Take more of the answer. Text that comes after the end goes out unchanged."""
         state = self._state
-        is_first = not state.cut.text
-        state.cut.text += piece
-        if state.cut.has_ended or state.is_over:
+        is_first = not state.received.text
+        state.received.text += piece
+        if state.received.has_ended or state.is_over:
             return
         if not is_first or await self._begin():
-            state.cut.cut(piece)
+            state.received.cut(piece)
             await self._attempt(self._session.feed(piece))
             self._more.set()
 
@@ -148,8 +148,8 @@ class AnswerPart:
         """End the part. With `last` false, the answer goes on, and what follows is corrected as a separate text."""
         state = self._state
         state.is_part |= not last
-        if not (state.cut.has_ended or state.is_over):
-            state.cut.end()
+        if not (state.received.has_ended or state.is_over):
+            state.received.end()
             await self._attempt(self._session.end())
             self._more.set()
 
@@ -169,7 +169,7 @@ class AnswerPart:
 
     def render(self, start: int, end: int) -> str:
         """The output for these characters of the original, all of which must be decided."""
-        return self._state.delivery.render(start, end, self._state.cut.text)
+        return self._state.delivery.render(start, end, self._state.received.text)
 
     async def wait_until_over(self) -> None:
         """Wait until nothing is left to decide."""
@@ -180,14 +180,16 @@ class AnswerPart:
         state = self._state
         text = self.render(0, self.length)
         answer = state.answer(is_final=True)
-        if self._whole is not None:
-            return self._numbers.report(replace(self._whole, text=text), answer)  # text may have come after the end
+        if self._whole_outcome is not None:
+            return self._numbers.report(
+                replace(self._whole_outcome, text=text), answer
+            )  # text may have come after the end
         outcome = self._build_outcome(text, answer)
-        if self._ending is not None:
-            outcome = replace(outcome, status=self._ending.status, reason=self._ending.reason)
+        if self._ending_outcome is not None:
+            outcome = replace(outcome, status=self._ending_outcome.status, reason=self._ending_outcome.reason)
             # the editor may have written the ending, which the tally of this part does not include
-            if outcome.correction and self._ending.correction:
-                correction = replace(outcome.correction, editor=self._ending.correction.editor)
+            if outcome.correction and self._ending_outcome.correction:
+                correction = replace(outcome.correction, editor=self._ending_outcome.correction.editor)
                 outcome = replace(outcome, correction=correction)
         elif (stop := self._find_stop()) is not None:
             outcome = replace(outcome, status=stop.status, reason=stop.reason)
@@ -248,7 +250,9 @@ class AnswerPart:
         while not self.done:
             await self._more.wait()
             self._more.clear()
-            while not self.done and (state.cut.has_ended or len(state.cut.segments) > len(state.verdicts.all)):
+            while not self.done and (
+                state.received.has_ended or len(state.received.segments) > len(state.verdicts.all)
+            ):
                 await self._attempt(self._decide_more())
 
     async def _decide_more(self) -> None:
@@ -256,8 +260,8 @@ class AnswerPart:
         state = self._state
         if self._texts is not None and not (state.is_part or state.delivery.end):
             await self._texts.wait_for_earlier(state.facts.latest().index)
-        if not state.cut.text.strip():
-            return await self._release.finish() if state.cut.has_ended else None
+        if not state.received.text.strip():
+            return await self._release.finish() if state.received.has_ended else None
         try:
             is_held = await self._is_held() or not await self._release_judged()
         except LOST:
@@ -287,13 +291,13 @@ class AnswerPart:
         if self.done:
             return True
         known_count = len(state.verdicts.all)
-        if known_count < len(state.cut.segments) and not await self._judge(known_count):
+        if known_count < len(state.received.segments) and not await self._judge(known_count):
             return False
         releasable = len(state.verdicts.all)
         if self._reading.is_due:
             releasable, flagged = await self._reading.read(state, known_count)
             state.verdicts.flag(flagged)
-            self._release.look_again(flagged)
+            self._release.note_flagged(flagged)
         if state.is_judged:
             # with all verdicts known, a stage may want to decide about the whole
             if await self._is_held():
@@ -312,8 +316,8 @@ class AnswerPart:
             verdicts = await self._session.wait_for_verdicts(known_count, again=state.delivery.end > 0)
         if verdicts is None:
             return False
-        is_end = state.cut.has_ended and not state.is_part
-        state.verdicts.accept(verdicts, state.cut.segments, state.cut.decided, is_end=is_end)
+        is_end = state.received.has_ended and not state.is_part
+        state.verdicts.accept(verdicts, state.received.segments, state.received.decided, is_end=is_end)
         return True
 
     async def _finalize(self) -> bool:
@@ -327,7 +331,7 @@ class AnswerPart:
             ending = await self._texts.decide(answer.exchange, ending)
         if ending is so_far or self.done:
             return self.done
-        self._ending = ending
+        self._ending_outcome = ending
         if outcomes.blocks(ending):
             self.close(Status.FAILED, str(ending.reason))
         else:
@@ -339,7 +343,7 @@ class AnswerPart:
     async def _correct_whole(self) -> None:
         """Wait for the end of the answer, then correct it as a whole."""
         state = self._state
-        while not state.cut.has_ended:
+        while not state.received.has_ended:
             self._more.clear()
             await self._more.wait()
         policy = state.policy
@@ -350,7 +354,7 @@ class AnswerPart:
         whole = await self._pipeline.align(state.exchange(), policy, await self._session.hold(), texts)
         if self.done:  # it was closed meanwhile and went out unchanged
             return
-        self._whole = whole
+        self._whole_outcome = whole
         if whole.text is not None:
             outgoing = await self._numbers.release(Outgoing(whole.text), state.answer())
             state.send(self.length, outgoing.text, is_changed=outgoing.text != self.original)

@@ -27,7 +27,7 @@ from aligner_proxy.types import Correction, Exchange, IfNothingRemains, Outcome,
 
 JudgedText = tuple[Exchange, Outcome]
 """The exchange of one text, and the outcome that follows from this text alone."""
-_BETWEEN = "\n\n"
+_TEXT_BREAK = "\n\n"
 """Separates the texts of one answer, which are looked at as one."""
 
 
@@ -217,7 +217,7 @@ class GrowingTexts(AnswerTexts):
         sent_texts = self._sent_texts()
         if self._is_released or any(map(_makes_sense_alone, sent_texts)):
             return {index: outcome for index, (_, outcome) in self._waiting.items()}
-        return await self._decide_together(time.monotonic(), _BETWEEN.join(sent_texts))
+        return await self._decide_together(time.monotonic(), _TEXT_BREAK.join(sent_texts))
 
     def _sent_texts(self) -> list[str]:
         """What goes out of the texts that are decided."""
@@ -245,14 +245,14 @@ def _join_texts(texts: Sequence[JudgedText], sent_text: str) -> JudgedText:
     outcomes = [outcome for _, outcome in texts]
     exchange = replace(
         exchanges[-1],
-        answer=_BETWEEN.join(exchange.answer or "" for exchange in exchanges),
+        answer=_TEXT_BREAK.join(exchange.answer or "" for exchange in exchanges),
         tool_calls=any(exchange.tool_calls for exchange in exchanges),
         non_text=any(exchange.non_text for exchange in exchanges),
         inner=False,
     )
     joined = replace(
         outcomes[0],
-        edited=_BETWEEN.join(filter(None, (sent_text, *(outcome.edited for outcome in outcomes)))),
+        edited=_TEXT_BREAK.join(filter(None, (sent_text, *(outcome.edited for outcome in outcomes)))),
         correction=Correction("", tuple(segment for outcome in outcomes for segment in outcome.segments)),
         findings=tuple(finding for outcome in outcomes for finding in outcome.findings),
         # each attempt may have had another threshold; the lowest counts more as near it

@@ -417,7 +417,7 @@ class PluginCache(CorrectionCache):
         self._entries = store
         self._caller = caller
         """Runs calls of the plugin; its errors come out as `CorrectionError`."""
-        self._well = True
+        self._is_store_up = True
         """Whether the latest call of the store succeeded."""
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
@@ -437,12 +437,12 @@ class PluginCache(CorrectionCache):
                 answer = await self._caller.call(work)
         except (CorrectionError, TimeoutError) as error:
             name = type(error).__name__
-            if self._well:
+            if self._is_store_up:
                 log.warning("correction cache: its store failed (%s); going on without it until it works again", name)
-            self._well = False
+            self._is_store_up = False
             CACHE_FAILURES.labels(name).inc()
             CACHE_UP.set(0)
             return None
-        self._well = True
+        self._is_store_up = True
         CACHE_UP.set(1)
         return answer

@@ -56,7 +56,7 @@ class PartSplitter:
         """Whether the part may still end; if False, all further text belongs to it, whatever its length."""
         self._edge = Splitter()
         """Finds sentence starts in the last sixth of a part."""
-        self._back = ""
+        self._held_text = ""
         """The last sentence in the last sixth of a part, held back because the part may have to end before it."""
         self._unbroken = 0
         """Number of held-back characters already searched for a gap after a word, without success."""
@@ -74,7 +74,7 @@ class PartSplitter:
         """Maximum length of a part, in characters."""
         self._limit = limit
         """Maximum length of the present part; less than `_full_limit` once the part is hastened."""
-        self._soft = limit - limit // _EDGE
+        self._edge_start = limit - limit // _EDGE
         """Offset at which the last sixth of a part begins."""
 
     def hasten(self, line: str) -> None:
@@ -82,16 +82,16 @@ class PartSplitter:
 
         If there is none within some characters, it ends after a word.
         """
-        if self._length <= self._soft and not self._back:
+        if self._length <= self._edge_start and not self._held_text:
             self._edge.feed(line)
         self.is_hastened = True
-        self._soft = min(self._soft, self._length)
-        self._limit = min(self._limit, self._length + len(self._back) + _HASTE_CHARS)
+        self._edge_start = min(self._edge_start, self._length)
+        self._limit = min(self._limit, self._length + len(self._held_text) + _HASTE_CHARS)
 
     @property
     def is_at_edge(self) -> bool:
         """Whether the text has just reached the last sixth of the part."""
-        return self._length == self._soft
+        return self._length == self._edge_start
 
     def cut(self, piece: str) -> Iterator[str | Edge]:
         """Yield the text of `piece` that belongs to the present part, and an `Edge` where the part ends.
@@ -99,12 +99,12 @@ class PartSplitter:
         On an edge, the caller must begin another part, or pass on the rest unchanged (`is_open`), before it continues.
         """
         while piece:
-            room = self._soft - self._length
+            room = self._edge_start - self._length
             if room > 0 or not self.is_open:
                 count = room if self.is_open else len(piece)
                 yield self._take(piece[:count])
                 piece = piece[count:]
-            elif (room := self._limit - self._length - len(self._back)) > 0:
+            elif (room := self._limit - self._length - len(self._held_text)) > 0:
                 piece = yield from self._seek_sentence(piece, room)
             else:
                 piece = yield from self._end_full_part(piece)
@@ -118,7 +118,7 @@ class PartSplitter:
                 if self.is_hastened:
                     yield Edge.HERE
                     return piece[number:]
-            self._back += char
+            self._held_text += char
         return piece[room:]
 
     def _end_full_part(self, piece: str) -> Generator[str | Edge, None, str]:
@@ -128,20 +128,20 @@ class PartSplitter:
         end, the rest is not judged at all.
         """
         # no sentence began in the last sixth, and the part would end inside a word
-        if self._length <= self._soft and not _GAP.match(self._last + self._back[:1]):
+        if self._length <= self._edge_start and not _GAP.match(self._last + self._held_text[:1]):
             # one character back, because a word may have ended with the last one searched
-            gap = _GAP.search(self._back, max(0, self._unbroken - 1))
-            self._unbroken = len(self._back)
-            if gap is None and len(self._back) > self._limit * LONGEST_WORD:
+            gap = _GAP.search(self._held_text, max(0, self._unbroken - 1))
+            self._unbroken = len(self._held_text)
+            if gap is None and len(self._held_text) > self._limit * LONGEST_WORD:
                 yield Edge.NOWHERE
                 return piece
             if gap is None:
                 more = _GAP.search(piece)
                 count = more.end() if more else len(piece)
-                self._back += piece[:count]
+                self._held_text += piece[:count]
                 return piece[count:]
             back = self.take_back()
-            self._back = back[gap.end() :]
+            self._held_text = back[gap.end() :]
             yield self._take(back[: gap.end()])
         yield Edge.HERE
         return piece
@@ -157,8 +157,8 @@ class PartSplitter:
 
     def take_back(self) -> str:
         """Return and clear the held-back text."""
-        back = self._back
-        self._back = ""
+        back = self._held_text
+        self._held_text = ""
         self._unbroken = 0
         return back
 

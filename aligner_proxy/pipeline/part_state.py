@@ -79,11 +79,11 @@ class SegmentVerdicts:
     def __init__(self) -> None:
         self.all: tuple[SegmentScore, ...] = ()
         """The verdicts in force, one for each of the first segments."""
-        self.behind: SegmentScore | None = None
+        self.end_verdict: SegmentScore | None = None
         """The verdict on the position after the last segment; if flagged, something is missing there."""
         self._engine_verdicts: tuple[SegmentScore, ...] = ()
         """The latest verdicts from the engine."""
-        self._further: dict[int, SegmentScore] = {}
+        self._second_verdicts: dict[int, SegmentScore] = {}
         """The verdicts of second readings by segment number."""
 
     def accept(
@@ -104,18 +104,18 @@ class SegmentVerdicts:
             raise EngineFault("the engine judged other segments than these")
         self._engine_verdicts = verdicts
         self.all = self._apply_further(verdicts[:count])
-        self.behind = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
+        self.end_verdict = next((verdict for verdict in verdicts[count:] if is_end and not verdict.text), None)
 
     def flag(self, further: Mapping[int, SegmentScore]) -> None:
         """Override the verdicts on these segments with those of a second reading."""
-        self._further |= further
+        self._second_verdicts |= further
         self.all = self._apply_further(self.all)
 
     def _apply_further(self, verdicts: tuple[SegmentScore, ...]) -> tuple[SegmentScore, ...]:
         """These verdicts, with those of second readings in place of the engine's."""
-        if not self._further:
+        if not self._second_verdicts:
             return verdicts
-        return tuple(self._further.get(number, verdict) for number, verdict in enumerate(verdicts))
+        return tuple(self._second_verdicts.get(number, verdict) for number, verdict in enumerate(verdicts))
 
     @property
     def is_end_missing(self) -> bool:
@@ -123,7 +123,7 @@ class SegmentVerdicts:
 
         If the last segment is flagged, its replacement includes that.
         """
-        return self.behind is not None and self.behind.flagged
+        return self.end_verdict is not None and self.end_verdict.flagged
 
 
 class PartState:
@@ -147,7 +147,7 @@ class PartState:
         self._notify = notify
         self.is_part = is_part
         """Whether it begins in the middle of an answer, or more of the answer follows."""
-        self.cut = GrowingSegments()
+        self.received = GrowingSegments()
         self.verdicts = SegmentVerdicts()
         self.delivery = ReplacementMap()
         """The output for the decided text."""
@@ -168,14 +168,14 @@ class PartState:
     @property
     def is_judged(self) -> bool:
         """Whether the text has ended and every segment has a verdict."""
-        return self.cut.has_ended and len(self.verdicts.all) == len(self.cut.segments)
+        return self.received.has_ended and len(self.verdicts.all) == len(self.received.segments)
 
     def exchange(self) -> Exchange:
         """The answer as received so far."""
         facts = self.facts()
         return replace(
             facts,
-            answer=self.cut.text or None,
+            answer=self.received.text or None,
             inner=facts.inner or self.is_part,
             tool_calls=facts.tool_calls or self._has_call(),
         )
@@ -183,7 +183,7 @@ class PartState:
     def _has_call(self) -> bool:
         """Whether a call for a program begins in the text so far; not read if the policy judges such answers."""
         is_judged = self.policy.on_skip.tool_calls is OnSkip.JUDGE
-        return not is_judged and self.cut.begins_call()
+        return not is_judged and self.received.begins_call()
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
@@ -196,25 +196,25 @@ class PartState:
                 exchange = replace(exchange, tool_calls=True)
         return AnswerSoFar(
             exchange,
-            self.cut.text,
+            self.received.text,
             self.policy,
             deadline=time.monotonic() + self.policy.deadline_s,
             is_whole=False,
-            has_ended=self.cut.has_ended,
+            has_ended=self.received.has_ended,
             is_part=self.is_part,
             is_stopped=self.stop is not None,
             sent_chars=self.delivery.end,
-            segments=self.cut.segments,
+            segments=self.received.segments,
             verdicts=self.verdicts.all,
             models=self._models,
         )
 
     def verdicts_up_to(self, end: int) -> tuple[SegmentScore, ...]:
         """The verdicts on the segments in the first `end` characters; at the end of the text, also the one behind."""
-        verdicts = self.verdicts.all[: bisect_right(self.cut.segments, end, key=lambda segment: segment.end)]
+        verdicts = self.verdicts.all[: bisect_right(self.received.segments, end, key=lambda segment: segment.end)]
         # what is missing at the end is missing only if the text is looked at up to its end
-        if self.verdicts.behind is not None and end == self.cut.length:
-            verdicts = (*verdicts, self.verdicts.behind)
+        if self.verdicts.end_verdict is not None and end == self.received.length:
+            verdicts = (*verdicts, self.verdicts.end_verdict)
         return verdicts
 
     def send(self, end: int, text: str, *, is_changed: bool) -> None:
@@ -230,7 +230,7 @@ class PartState:
 
     def seal(self) -> None:
         """Mark the part as over, measure the time, and notify."""
-        if self.cut.has_ended:
-            self.ms = (time.perf_counter() - self.cut.ended_at) * 1000
+        if self.received.has_ended:
+            self.ms = (time.perf_counter() - self.received.ended_at) * 1000
         self.over.set()
         self._notify()

@@ -19,7 +19,7 @@ from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
-from aligner_proxy.correctors.registry import MISSING, Correctors, Revising
+from aligner_proxy.correctors.registry import MISSING, Correctors, SentenceAdmission
 from aligner_proxy.correctors.segmented_session import UnjudgedSession
 from aligner_proxy.correctors.stage_models import StageEditor, StageJudge
 from aligner_proxy.engine.api import (
@@ -175,7 +175,7 @@ class Pipeline:
         self.rules = rules or PluginRules({})
         self.extensions = extensions or NO_EXTENSIONS
         self.cache = cache
-        self.remember = remember
+        self.stores_corrections = remember
         """If False, nothing is stored, but identical requests in flight still share one correction."""
 
     async def align(
@@ -340,7 +340,7 @@ class Pipeline:
 
         Plugin wrappers and plugin rules need the whole answer.
         """
-        by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), Revising)
+        by_segments = policy.corrector == METAALIGNER or isinstance(self.engine_of(policy), SentenceAdmission)
         return by_segments and not policy.plugin_rules and not self.extensions.wraps(policy)
 
     async def select_objectives(self, exchange: Exchange, policy: Policy) -> Policy:
@@ -369,7 +369,7 @@ class Pipeline:
     def refusal_text(self, policy: Policy) -> RefusalText:
         """The stage that decides what follows if nothing of an answer remains."""
         engine_of = partial(self._second_try_engine, policy)
-        return RefusalText(SecondTries(engine_of, self.cache, self.remember, align_request))
+        return RefusalText(SecondTries(engine_of, self.cache, self.stores_corrections, align_request))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges under a policy; None if there is none, or if the engine cannot be asked."""
@@ -460,7 +460,11 @@ class _TextCorrection:
                 info = info.find_aligner(policy.aligner)
             key = cache.key(info, policy, exchange)
             correction, cache_hit = await cache.get_or_compute(
-                key, compute, aligner=info.content_hash, remember=self._pipeline.remember, deadline=self.deadline
+                key,
+                compute,
+                aligner=info.content_hash,
+                remember=self._pipeline.stores_corrections,
+                deadline=self.deadline,
             )
         correction = correction.deliverable
         verdict = await self.judge(text, correction, policy)

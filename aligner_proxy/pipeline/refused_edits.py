@@ -76,7 +76,7 @@ async def _remove_refused(
     return removed, await judge(answer, removed, policy)
 
 
-def _fill_hole(hole: splice.EditSpan, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
+def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:
     """The text for a flagged run: nothing if refused or removed, else the replacement, else the original."""
     if hole.run.at in refused_runs:
         return ""

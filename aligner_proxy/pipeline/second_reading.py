@@ -194,7 +194,7 @@ class GrowingReading:
         more = self._find_copies(state, known_count)
         more |= await self._flag_echoes(state, _list_new_unflagged(state, known_count, more))
         more |= await self._flag_followers(state, _list_new_unflagged(state, known_count, more), more)
-        if limit > state.cut.decided:
+        if limit > state.received.decided:
             more |= await self._flag_windows(state, more)
         for verdict in more.values():
             self._flagged.setdefault(copy_key(verdict.text), verdict)
@@ -225,10 +225,10 @@ class GrowingReading:
             turns = state.facts().turns
             self._echoes = await run_off_loop(sum(len(turn.content) for turn in turns), partial(Echoes, turns))
         verdicts = state.verdicts.all
-        numbers = [number for number in fresh if self._echoes.has(verdicts[number].text)]
+        numbers = [number for number in fresh if self._echoes.contains_echo(verdicts[number].text)]
         if not numbers:
             return {}
-        text = state.cut.text[: state.cut.segments[numbers[-1]].end]
+        text = state.received.text[: state.received.segments[numbers[-1]].end]
         return select_flagged(numbers, verdicts[: numbers[-1] + 1], await self._read_scores(state, text, bare=True))
 
     async def _flag_followers(
@@ -238,10 +238,10 @@ class GrowingReading:
         if not fresh or not (self._flagged or more):
             return {}
         verdicts = state.verdicts.all
-        segments = state.cut.segments
-        text = state.delivery.render(0, state.delivery.end, state.cut.text)
+        segments = state.received.segments
+        text = state.delivery.render(0, state.delivery.end, state.received.text)
         starts: dict[int, int] = {}
-        for number in range(state.cut.decided, len(verdicts)):
+        for number in range(state.received.decided, len(verdicts)):
             if not (verdicts[number].flagged or number in more):
                 starts[number] = len(text)
                 text += segments[number].text + segments[number].gap
@@ -257,10 +257,10 @@ class GrowingReading:
     async def _flag_windows(self, state: PartState, more: Mapping[int, SegmentScore]) -> dict[int, SegmentScore]:
         """Undecided segments that are flagged in their reading form."""
         verdicts = state.verdicts.all
-        segments = state.cut.segments
-        undecided = range(state.cut.decided, len(verdicts))
+        segments = state.received.segments
+        undecided = range(state.received.decided, len(verdicts))
         begin = segments[undecided.start].start
-        text = state.cut.text[: segments[undecided.stop - 1].end]
+        text = state.received.text[: segments[undecided.stop - 1].end]
         windows = await run_off_loop(len(text) - begin, partial(reading_windows, text[begin:]))
         windows = [
             replace(window, start=begin + window.start, end=begin + window.end)
@@ -280,10 +280,10 @@ class GrowingReading:
 
 def _count_releasable(state: PartState) -> int:
     """The number of segments that need not wait for later ones to complete a sentence."""
-    segments = state.cut.segments
+    segments = state.received.segments
     limit = len(state.verdicts.all)
     words_behind = 0
-    while limit > state.cut.decided and words_behind < WINDOW_WORDS and not _ENDS.search(segments[limit - 1].text):
+    while limit > state.received.decided and words_behind < WINDOW_WORDS and not _ENDS.search(segments[limit - 1].text):
         limit -= 1
         words_behind += len(segments[limit].text.split())
     return limit
@@ -321,7 +321,9 @@ def _find_echoes(turns: Sequence[Turn], verdicts: Sequence[SegmentScore]) -> lis
     """The numbers of unflagged segments that echo one of the turns."""
     echoes = Echoes(turns)
     return [
-        n for n, verdict in enumerate(verdicts) if verdict.text and not verdict.flagged and echoes.has(verdict.text)
+        n
+        for n, verdict in enumerate(verdicts)
+        if verdict.text and not verdict.flagged and echoes.contains_echo(verdict.text)
     ]
 
 

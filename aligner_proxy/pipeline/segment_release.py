@@ -45,10 +45,10 @@ class SegmentRelease:
         """The edits that have gone out and that the gate may read again, each with its effects."""
         self._closed_answer = ClosedAnswer()
         """State of the answer so far that spares the gate from reading it again."""
-        self._first_unsent = 0
+        self._begun_count = 0
         """Number of segments of which at least the beginning went out."""
 
-    def look_again(self, flagged: Iterable[int]) -> None:
+    def note_flagged(self, flagged: Iterable[int]) -> None:
         """Note that a second reading flags the segments of these numbers, none of which has gone out."""
         waiting = [number for number in (self._first_flagged, *flagged) if number is not None]
         # later segments are still to be examined by `release`, which will find them itself
@@ -58,8 +58,10 @@ class SegmentRelease:
     async def release(self, releasable: int) -> None:
         """Release new unflagged segments, and the flagged runs before them; each segment is examined once."""
         state = self._state
-        if state.cut.has_ended and state.cut.decided < len(state.cut.segments):
-            self._looked_at = min(self._looked_at, len(state.cut.segments) - 1)  # the last one has no next to wait for
+        if state.received.has_ended and state.received.decided < len(state.received.segments):
+            self._looked_at = min(
+                self._looked_at, len(state.received.segments) - 1
+            )  # the last one has no next to wait for
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
             if not state.verdicts.all[number].flagged:
@@ -70,7 +72,7 @@ class SegmentRelease:
     async def release_rest(self) -> None:
         """Release the rest of an ended and judged answer, adding what is missing at its end."""
         state = self._state
-        await self._release_up_to(len(state.cut.segments))
+        await self._release_up_to(len(state.received.segments))
         if state.verdicts.is_end_missing and not state.verdicts.all[-1].flagged and not state.is_over:
             await self._add_end()
         await self.finish()
@@ -79,28 +81,28 @@ class SegmentRelease:
         """Send the final white space unchanged and mark the part as over."""
         state = self._state
         if not state.is_over:
-            await self._send_text(state.cut.length)
+            await self._send_text(state.received.length)
         if not state.is_over:
             state.seal()
 
     async def _release_up_to(self, number: int) -> None:
         """Decide the flagged run before segment `number`, and that segment, which is unflagged or the end."""
         state = self._state
-        segments = state.cut.segments
+        segments = state.received.segments
         waits = number < len(segments) and self._waits(number)
         if self._first_flagged is not None:
             await self._edit_run(self._first_flagged, number, waits=waits)
             self._first_flagged = None
-            state.cut.decided = number
+            state.received.decided = number
         if number < len(segments) and not state.is_over and not waits:
             is_last = state.verdicts.is_end_missing and number == len(segments) - 1
             # An addition needs a character to replace, so the last one is held back.
             await self._send_text(segments[number].end - is_last)
-            state.cut.decided = number + 1
+            state.received.decided = number + 1
 
     def _waits(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
-        cut = self._state.cut
+        cut = self._state.received
         is_last = cut.has_ended and number == len(cut.segments) - 1
         return not is_last and depends_on_next(cut.segments, number)
 
@@ -110,22 +112,22 @@ class SegmentRelease:
         start = state.delivery.end
         if end <= start:
             return
-        segments = state.cut.segments
-        first = self._first_unsent
-        while self._first_unsent < len(segments) and segments[self._first_unsent].start < end:
-            self._first_unsent += 1
-        original = state.cut.text[start:end]
+        segments = state.received.segments
+        first = self._begun_count
+        while self._begun_count < len(segments) and segments[self._begun_count].start < end:
+            self._begun_count += 1
+        original = state.received.text[start:end]
         new_text = original if text is None else text
         # the segment before has gone out completely, so this text does not begin inside one
         begins_between = not first or segments[first - 1].end <= start
-        ends_between = not self._first_unsent or segments[self._first_unsent - 1].end <= end
+        ends_between = not self._begun_count or segments[self._begun_count - 1].end <= end
         outgoing = Outgoing(
             new_text,
             start,
             is_whole=False,
             is_original=new_text == original,
             has_whole_segments=begins_between and ends_between,
-            segments=segments[first : self._first_unsent],
+            segments=segments[first : self._begun_count],
             removed_segments={number - first for number in removed_numbers},
         )
         outgoing = await self._stages.release(outgoing, state.answer())
@@ -136,8 +138,8 @@ class SegmentRelease:
     async def _edit_run(self, first: int, stop: int, *, waits: bool) -> None:
         """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
         state = self._state
-        text = state.cut.text
-        segments = state.cut.segments
+        text = state.received.text
+        segments = state.received.segments
         run = segments[first:stop]
         skip = eligibility.check(state.exchange(), state.policy)
         # a refusal is not corrected, but with more text the answer may turn out to be none
@@ -146,7 +148,7 @@ class SegmentRelease:
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
         last = stop == len(segments)
-        end = state.cut.length if last else segments[stop].end
+        end = state.received.length if last else segments[stop].end
         start = segments[first - 1].end if first else 0
         before = state.delivery.text + text[state.delivery.end : start]
         # what is missing after the last segment is written along with it
@@ -173,7 +175,7 @@ class SegmentRelease:
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
         for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
-            edit = trim_edit(edit, self._state.cut.segments) if waits and edit.last == stop else edit
+            edit = trim_edit(edit, self._state.received.segments) if waits and edit.last == stop else edit
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)
@@ -181,13 +183,13 @@ class SegmentRelease:
     def _build_edit(self, first: int, stop: int, replacement: tuple[int, str]) -> Edit:
         """The edit of these segments, with the white space up to the next one; `replacement` is (end, new text)."""
         replaced_end, new_text = replacement
-        cut = self._state.cut
+        cut = self._state.received
         verdicts = self._state.verdicts
         start = cut.segments[first - 1].end if first else 0
         if stop < len(cut.segments):
             behind = cut.segments[stop].start
             return Edit(start, behind, new_text + cut.text[replaced_end:behind], first, stop)
-        if verdicts.behind is None or verdicts.is_end_missing:
+        if verdicts.end_verdict is None or verdicts.is_end_missing:
             return Edit(start, cut.length, new_text + cut.text[replaced_end:], first, stop + verdicts.is_end_missing)
         # The white space at the end belongs to the position after the last segment, which stays.
         return Edit(start, cut.segments[-1].end, new_text.rstrip(), first, stop)
@@ -197,21 +199,21 @@ class SegmentRelease:
         state = self._state
         if eligibility.check(state.exchange(), state.policy) is not None:
             return
-        text = state.cut.text
-        count = len(state.cut.segments)
-        end = state.cut.length
+        text = state.received.text
+        count = len(state.received.segments)
+        end = state.received.length
         unsent = text[state.delivery.end :]
         body = unsent.rstrip()
         before = state.delivery.text + body
         correction = await self._rewrite(count, count + 1, end, before)
-        edit = Edit(state.cut.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
+        edit = Edit(state.received.segments[-1].end, end, correction.text + unsent[len(body) :], count, count + 1)
         if correction.text and await self._judge(edit, end) is not None:
             await self._send_text(end, body + edit.text)
 
     async def _rewrite(self, first: int, stop: int, end: int, before: str) -> Correction:
         """Ask the engine to replace these segments, and add the cost to the tally."""
         state = self._state
-        behind = state.verdicts.behind
+        behind = state.verdicts.end_verdict
         objective = behind.objective if behind else None
         seconds = state.policy.deadline_s
         span = Span(first=first, stop=stop, end=end, before=before, deadline_s=seconds, objective=objective)
@@ -229,14 +231,14 @@ class SegmentRelease:
         """
         state = self._state
         # an edit that changes nothing needs no judgement, and nothing follows from it
-        if edit.text == state.cut.text[edit.start : edit.end]:
+        if edit.text == state.received.text[edit.start : edit.end]:
             return {}
         closed_chars = self._closed_answer.chars
         self._edits = {edit: parts for edit, parts in self._edits.items() if edit.end > closed_chars}
-        released = ReleasedAnswer(state.cut.decided, dict(self._edits), self._closed_answer)
+        released = ReleasedAnswer(state.received.decided, dict(self._edits), self._closed_answer)
         with stage("gate"):
             broken_rule, effects = await judge_next_in_thread(
-                state.cut.text[:end], edit, state.verdicts_up_to(end), released, state.policy
+                state.received.text[:end], edit, state.verdicts_up_to(end), released, state.policy
             )
         if state.is_over or (broken_rule and not is_final):
             return None

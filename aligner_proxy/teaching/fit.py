@@ -82,7 +82,7 @@ class Heads:
         return general[:, None] * self.priors + rows @ self.weights + self.biases
 
 
-def tensor_of(data: bytes, width: int) -> Tensor:
+def decode_rows(data: bytes, width: int) -> Tensor:
     """Convert rows of 16-bit floats to a tensor [segments, width] of 32-bit floats."""
     if not data:
         return torch.zeros(0, width)
@@ -168,7 +168,7 @@ def highest_score(head: TaughtHead, answer: AnswerRows, index: int) -> float:
     """
     if not answer.segments:
         return -math.inf
-    rows = tensor_of(answer.rows, head.width)
+    rows = decode_rows(answer.rows, head.width)
     scores = torch.tensor(answer.general(index))[:, None]
     TaughtColumns({0: LoadedHead.from_head(head, rows.device)}).judge(rows, scores)
     return float(scores.max())

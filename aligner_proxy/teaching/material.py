@@ -93,7 +93,7 @@ class TeachingMaterial:
     """Groups of answers with the operator's texts, whose rows are not cached."""
 
     @property
-    def company(self) -> PromptObjectives:
+    def prompt_objectives(self) -> PromptObjectives:
         """The objectives of the prompt that the objective shares with others; without others, the objective alone."""
         return self.neutral[0][0]
 

@@ -281,7 +281,7 @@ async def teach_objective(
     started = time.monotonic()
     lines, data = await read_material(material, reader, cache)
     # A number of a row has 2 bytes.
-    learned = _FittedHeads(lines, examples, fit.tensor_of(data, len(data) // (2 * len(lines))))
+    learned = _FittedHeads(lines, examples, fit.decode_rows(data, len(data) // (2 * len(lines))))
     held_out = learned.unseen_neutral(*_NEUTRAL)
     shift = fit.choose_threshold(learned.neutral, held_out, learned.unseen_near, learned.unseen_against) + fit.ROUNDING
     # Column 0 is the final head, which learned from everything.

@@ -55,7 +55,7 @@ class Echoes:
                         self._places.setdefault(word, set()).update((number, number + 1))
                 number += 1  # a gap, because sentences of different turns are not adjacent
 
-    def has(self, sentence: str) -> bool:
+    def contains_echo(self, sentence: str) -> bool:
         """Whether a sentence is an echo of the conversation."""
         spoken = words(sentence)
         if any(run in self._runs for run in _runs(spoken)):

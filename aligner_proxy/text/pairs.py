@@ -72,7 +72,7 @@ class Half:
         return not self.kind.startswith("<")
 
     @property
-    def has_sides(self) -> bool:
+    def shows_its_side(self) -> bool:
         """Whether one can see from the sign alone which half it is."""
         return self.kind[0] in "<([{\\\uff08\u300a\u300c\u300e"
 
@@ -170,7 +170,7 @@ def _read_toggle(text: str, match: re.Match[str], piece: Segment) -> _Candidates
 def _read_bracket(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
     """Yield a bracket, unless it belongs to a smiley or to the mark of an item."""
     sign = match.group()
-    if not _is_no_bracket(text, piece.start, match.start(), sign):
+    if not _belongs_to_mark_or_smiley(text, piece.start, match.start(), sign):
         opener = _OPENER_OF.get(sign)
         yield Half(opener or sign, opener is None, *match.span()), opener is not None
 
@@ -243,7 +243,7 @@ def _is_before_word(before: str, after: str) -> bool:
     return not after.isspace() and (after.isalnum() or not before.isalnum())
 
 
-def _is_no_bracket(text: str, segment_start: int, start: int, sign: str) -> bool:
+def _belongs_to_mark_or_smiley(text: str, segment_start: int, start: int, sign: str) -> bool:
     """Whether the bracket at `start` belongs to a smiley or to the mark of an item."""
     if sign not in "()":
         return False

@@ -166,11 +166,11 @@ def _is_document(lines: Sequence[str]) -> bool:
         pair_count += pair is not None
         value_count += bool(value)
         sentence_count += _is_sentence(value)
-        has_evidence |= pair is not None and _is_no_label(pair)
+        has_evidence |= pair is not None and _has_data_form(pair)
     return has_evidence and pair_count >= _MIN_DELIMITERS and sentence_count * 2 <= value_count
 
 
-def _is_no_label(pair: re.Match[str]) -> bool:
+def _has_data_form(pair: re.Match[str]) -> bool:
     """Whether a pair is in a form that prose with labels does not have."""
     is_below = bool(pair["indent"]) and not pair["items"]
     return (

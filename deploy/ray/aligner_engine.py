@@ -18,7 +18,7 @@ from aligner_proxy.cli.options import weight_settings
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.loader import open_aligner
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.server.app import check, create_app
+from aligner_proxy.engine.server.app import check_health, create_app
 from aligner_proxy.policy import config
 
 DRAIN_S = 25.0
@@ -55,7 +55,7 @@ class AlignerEngine:
 
     async def check_health(self) -> None:
         """Raises where only a new start helps, which Ray then makes."""
-        health = await check(self._engine)
+        health = await check_health(self._engine)
         if not health.alive:
             raise RuntimeError(f"the engine is not alive: {', '.join(health.reasons)}")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligner_proxy.text.structure import split
-from aligner_proxy_grounding.doubts import FactDecision, take_verdicts
+from aligner_proxy_grounding.doubts import FactDecision, apply_verdicts
 from aligner_proxy_grounding.fact_judge import FactVerdict, JudgedFact
 from aligner_proxy_grounding.matching import FactFinding, Matcher
 from aligner_proxy_grounding.page import read_page
@@ -73,7 +73,7 @@ def _settled(case: Case, grounder: Grounder, found: FactDecision) -> Result:
 
 def _decided(case: Case, grounder: Grounder, found: FactDecision) -> FactDecision:
     """What follows from the verdicts of a judge that knows the label."""
-    return take_verdicts(found, [_verdict(case, grounder, part) for part in found.doubtful if part.question])[0]
+    return apply_verdicts(found, [_verdict(case, grounder, part) for part in found.doubtful if part.question])[0]
 
 
 def _verdict(case: Case, grounder: Grounder, part: UnsettledFact) -> JudgedFact:

@@ -23,7 +23,7 @@ import yaml
 
 from aligner_proxy.text.structure import split
 from aligner_proxy_grounding import evidence
-from aligner_proxy_grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, Weigher
+from aligner_proxy_grounding.evidence import FOR_NONE, FOR_STATEMENT, FactSubject, StatementScorer
 from aligner_proxy_grounding.facts import Fact, FactKind
 from aligner_proxy_grounding.matching import CONFIRMS, MAX_WEIGHED, Matcher
 from aligner_proxy_grounding.page import ReferencePage, Statement, read_page
@@ -133,7 +133,7 @@ def _example(
     meant: Sequence[int],
     taken: Set[Statement],
 ) -> Example:
-    weigher = Weigher(*of, matcher.vocabularies[of[0].kind])
+    weigher = StatementScorer(*of, matcher.vocabularies[of[0].kind])
     return Example(
         case.business,
         sort,

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.taught_head import TaughtHead, pack
-from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, TAUGHT, hashes, sha256
+from aligner_proxy.engine.weights.manifest import ADAPTER, MANIFEST, TAUGHT, hash_files, sha256
 from aligner_proxy.prompts import find_template
 from models.data.pairs import STAYS, Pair, read_pairs
 
@@ -103,7 +103,7 @@ def export(
         "template_hash": find_template(config["template"]).hash,
         "window": window,
         "shift": shift / temperature,
-        "files": {name: digest for name, digest in hashes(folder).items() if name != MANIFEST},
+        "files": {name: digest for name, digest in hash_files(folder).items() if name != MANIFEST},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 

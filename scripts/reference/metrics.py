@@ -52,7 +52,7 @@ def gateway_metrics() -> list[MetricRow]:
 
 def engine_metric_rows() -> list[MetricRow]:
     """An engine's metrics: those that it registers, and those that it computes from its state on request."""
-    text = engine_metrics.exposition(_empty(AlignerInfo), _empty(Load)).decode()
+    text = engine_metrics.write_metrics(_empty(AlignerInfo), _empty(Load)).decode()
     shown = [
         MetricRow(_full_name(family.name, family.type), family.type, _labels(family.samples), family.documentation)
         for family in text_string_to_metric_families(text)

@@ -186,7 +186,7 @@ def test_no_path_leads_elsewhere(attack: Attack, short_path: Path, monkeypatch: 
             config.default_socket()
     elif attack.payload == "file":
         (tmp_path / "e.sock").write_text("mine")
-        with pytest.raises(ConfigError, match="no socket"), sockets.unix(tmp_path / "e.sock"):
+        with pytest.raises(ConfigError, match="no socket"), sockets.listen_on_unix_socket(tmp_path / "e.sock"):
             pass
         assert (tmp_path / "e.sock").read_text() == "mine"
     else:

@@ -52,7 +52,7 @@ FLOOD = rows(
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[int]:
     """The engine's server with short bounds; its port."""
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         application = app.create_app(ScriptedEngine())
         config = uvicorn.Config(application, log_config=None, lifespan="off", **connections.uvicorn_settings(QUICK))
         server = uvicorn.Server(config)

@@ -302,7 +302,7 @@ SOCKETS = rows(
 
 @pytest.mark.parametrize("attack", SOCKETS)
 def test_the_socket_is_for_its_owner(attack: Attack, tmp_path: Path) -> None:
-    with sockets.unix(tmp_path / "run" / "e.sock"):
+    with sockets.listen_on_unix_socket(tmp_path / "run" / "e.sock"):
         assert stat.S_IMODE((tmp_path / "run" / "e.sock").stat().st_mode) == attack.payload
 
 
@@ -379,7 +379,7 @@ async def rogue(path: Path, encoding: str | None, body: bytes) -> AsyncIterator[
     async def anything(_: Request) -> Response:
         return Response(body, headers={"content-encoding": encoding} if encoding else {})
 
-    with sockets.unix(path) as listener:
+    with sockets.listen_on_unix_socket(path) as listener:
         app = Starlette(routes=[Route("/{path:path}", anything, methods=["GET", "POST"])])
         served = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         task = asyncio.create_task(served.serve(sockets=[listener]))

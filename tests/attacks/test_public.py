@@ -78,7 +78,7 @@ def with_websockets() -> Starlette:
 @contextlib.asynccontextmanager
 async def running(server: uvicorn.Server) -> AsyncIterator[int]:
     """A server on a port of its own."""
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)

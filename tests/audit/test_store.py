@@ -152,7 +152,7 @@ def test_half_a_surrogate_pair_is_kept_as_its_replacement(place: StoreLocation) 
 def test_a_row_that_sqlite_cannot_hold_costs_only_itself(place: StoreLocation) -> None:
     store = open_store(place)
     good, bad = make_entry(noted(1)), replace(make_entry(noted(2)), forwards=2**70)
-    assert store.insert([store.row(good), store.row(bad), store.row(good)]) == [1]
+    assert store.insert([store.make_row(good), store.make_row(bad), store.make_row(good)]) == [1]
     assert len(list(store.entries())) == 2
     store.close()
 

@@ -17,7 +17,7 @@ from tests.support.serving import serve_in_thread
 
 @contextlib.contextmanager
 def _serve_on(engine: Engine, socket: Path) -> Iterator[str]:
-    with sockets.unix(socket) as listener, serve_in_thread(create_app(engine), listener):
+    with sockets.listen_on_unix_socket(socket) as listener, serve_in_thread(create_app(engine), listener):
         yield f"unix:{socket}"
 
 

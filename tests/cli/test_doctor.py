@@ -203,7 +203,7 @@ def test_what_a_running_gateway_goes_by_is_said(report: dict[str, Any], verdict:
 def test_an_engine_of_another_version_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     served = wire.WireVersionCheck(JSONResponse({}))
     monkeypatch.setattr(wire, "VERSION_HEADERS", {wire.HEADER: "99", wire.RELEASE: "9.9"})
-    with sockets.unix(config.default_socket()) as listener:
+    with sockets.listen_on_unix_socket(config.default_socket()) as listener:
         server = uvicorn.Server(uvicorn.Config(served, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

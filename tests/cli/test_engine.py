@@ -26,7 +26,7 @@ def test_a_socket_and_a_port_together_are_refused(tmp_path: Path) -> None:
 
 def test_a_socket_in_use_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "e.sock"
-    with sockets.unix(path):
+    with sockets.listen_on_unix_socket(path):
         result = CliRunner().invoke(main, ["engine", "--socket", str(path)])
     assert result.exit_code == 2
     assert "is in use by a running engine" in result.stderr

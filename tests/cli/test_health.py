@@ -50,7 +50,7 @@ def answering(codes: dict[str, int], body: bytes = b"{}") -> Iterator[str]:
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The scripted engine on a unix socket, in a thread of its own."""
     monkeypatch.setattr(metrics, "_last_refusal", [float("-inf")])  # other tests fill engines
-    with sockets.unix(tmp_path / "e.sock") as listener:
+    with sockets.listen_on_unix_socket(tmp_path / "e.sock") as listener:
         config = uvicorn.Config(app.create_app(ScriptedEngine()), log_config=None, lifespan="off")
         served = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(served.serve(sockets=[listener])))

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from litellm import get_llm_provider
 
 from aligner_proxy.cli import main
-from aligner_proxy.cli.init import PROVIDERS, make_files
+from aligner_proxy.cli.init import PROVIDERS, make_file_texts
 from aligner_proxy.plugins import registry
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_schema_beside_the_policies_is_the_one_of_this_version() -> None:
-    texts = make_files(PROVIDERS["openai"])
+    texts = make_file_texts(PROVIDERS["openai"])
     assert "policies.schema.json" in texts["policies.yaml"].splitlines()[0]
     assert registry.schema()["properties"].keys() <= yaml.safe_load(texts["policies.schema.json"])["properties"].keys()
 

@@ -191,9 +191,9 @@ def test_each_generation_has_sockets_of_its_own_and_one_has_the_usual_name(tmp_p
     assert name not in paths
     assert first.socket is not None
     assert second.socket is not None
-    with sockets.unix(first.socket), serve._publish_socket(first.socket, name):
+    with sockets.listen_on_unix_socket(first.socket), serve._publish_socket(first.socket, name):
         assert serve._claim_socket_name() is None, "another engine has it"
-        with sockets.unix(second.socket), serve._publish_socket(second.socket, name):
+        with sockets.listen_on_unix_socket(second.socket), serve._publish_socket(second.socket, name):
             assert name.resolve() == second.socket
         assert not name.is_symlink()
     name.symlink_to("engine-of-a-killed-process.sock")

@@ -54,7 +54,7 @@ def engine(tmp_path: Path) -> Iterator[tuple[str, TeachableEngine]]:
 
 
 def _served(engine: Engine, path: Path) -> Iterator[tuple[str, Any]]:
-    with sockets.unix(path) as listener:
+    with sockets.listen_on_unix_socket(path) as listener:
         server = uvicorn.Server(uvicorn.Config(create_app(engine), log_config=None, lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()

@@ -254,7 +254,7 @@ def test_probes_ask_for_paths_that_exist() -> None:
     from aligner_proxy.engine.server import app
     from tests.support.scripted import ScriptedEngine
 
-    known = {route.path for route in app.routes(ScriptedEngine())}
+    known = {route.path for route in app.make_health_routes(ScriptedEngine())}
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container("engine")[probe]["httpGet"]["path"] in known
         # LiteLLM's; the end-to-end tests wait for the second.

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.scheduling import metrics
-from aligner_proxy.engine.scheduling.metrics import exposition
+from aligner_proxy.engine.scheduling.metrics import write_metrics
 from aligner_proxy.observability import metrics as observability_metrics
 from aligner_proxy_fleet import metrics as fleet_metrics
 from aligner_proxy_grounding import extension as grounding
@@ -41,7 +41,7 @@ async def engine_text() -> str:
     metrics.count_refusal("overloaded")
     load = engine.load()
     await engine.aclose()
-    return exposition(about, load).decode()
+    return write_metrics(about, load).decode()
 
 
 def families(text: str) -> dict[str, set[str]]:

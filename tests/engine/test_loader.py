@@ -435,7 +435,7 @@ def test_aligners_that_cannot_share_a_base_are_named(adapter: Path, full: Path, 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": base}))
     with pytest.raises(ConfigError, match=r"aligner 'far' \(elsewhere\) is an adapter over another base than adapter"):
         sources.resolve_all(adapter, None, {"far": elsewhere})
-    whole = {"format": 1, "template": "imhi", "files": manifest.hashes(full)}
+    whole = {"format": 1, "template": "imhi", "files": manifest.hash_files(full)}
     (full / manifest.MANIFEST).write_text(json.dumps(whole))
     with pytest.raises(ConfigError, match=r"aligner 'whole' \(full\) is a full model; .*an engine of its own"):
         sources.resolve_all(adapter, None, {"whole": full})

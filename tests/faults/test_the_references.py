@@ -62,7 +62,7 @@ async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     looked = guarded._policies
     bad(tmp_path / "PAGE.md", tmp_path / "OTHER.md", cell.fault)
     for _ in range(2):
-        looked.look()
+        looked.check_files()
     assert looked._watched.refusal is not None
     check(cell, await deliver(guarded, cell, **TEXTS))
 
@@ -76,7 +76,7 @@ async def test_a_file_changes_in_mid_answer(tmp_path: Path, monkeypatch: pytest.
     def change() -> None:
         (tmp_path / "PAGE.md").write_text(PAGE.replace("28", "14"))
         for _ in range(2):
-            guarded._policies.look()
+            guarded._policies.check_files()
 
     check(cell, await deliver(guarded, cell, **TEXTS, meanwhile=change))
     check(cell, await deliver(guarded, cell, WRONG, WRONG.replace("30", "14")))

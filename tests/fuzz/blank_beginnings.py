@@ -259,7 +259,7 @@ class Blanks:
         guard.pipeline = Pipeline(ScheduledEngine(schedule), extensions=guard.pipeline.extensions)
         guard._streams = StreamBudget()
         if schedule.is_crowded:
-            guard._streams.most_each = schedule.rng.choice([1, 5_000, 20_000])
+            guard._streams.max_stream_bytes = schedule.rng.choice([1, 5_000, 20_000])
         user = UserAPIKeyAuth(api_key="a" * 64, request_route=schedule.endpoint, team_id=schedule.tenant)
         data: dict[str, Any] = {
             "model": schedule.route,

@@ -315,7 +315,7 @@ def changed(keys: Path, text: str) -> None:
     """Write the keys file, and let the change settle."""
     keys.write_text(text)
     for _ in range(2):
-        client_keys.keys_watcher(keys).look()
+        client_keys.keys_watcher(keys).check_files()
 
 
 async def test_a_changed_file_counts_without_a_restart(keys: Path) -> None:
@@ -354,7 +354,7 @@ async def test_a_file_that_is_missing_has_no_keys(keys: Path, caplog: pytest.Log
     assert (await auth.user_api_key_auth(request(), "k1")).key_alias == "one"
     keys.unlink()
     for _ in range(2):
-        client_keys.keys_watcher(keys).look()
+        client_keys.keys_watcher(keys).check_files()
     assert (await refused(request()))[0] == "401"
 
 
@@ -380,7 +380,7 @@ async def test_the_keys_file_that_the_registered_policies_name(
     other.write_text(yaml.safe_dump([{"sha256": digest("k3"), "alias": "three"}]))
     (tmp_path / "p.yaml").write_text("defaults: {mode: off}\nkeys: other.yaml\n")
     for _ in range(2):
-        reload.watched_policies(tmp_path / "p.yaml").look()
+        reload.watched_policies(tmp_path / "p.yaml").check_files()
     assert (await auth.user_api_key_auth(request(), "k3")).key_alias == "three"
 
 

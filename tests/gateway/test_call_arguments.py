@@ -420,7 +420,7 @@ async def test_events_that_wait_for_a_call_count_as_held_and_go_on_uncorrected_w
         # a chunk of LiteLLM is counted with more than 3,000 bytes
         assert max(held_bytes) > 3_000 * len(cut(GIVEN)), model
         assert budget.held_bytes == 0
-    budget.most_each = 10_000
+    budget.max_stream_bytes = 10_000
     for model in MODELS:
         with pytest.raises(Blocked, match="tool_arguments"):
             await streamed(guard, form, model, items)

@@ -185,7 +185,7 @@ async def test_a_stream_that_takes_too_much_room_waits_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard = guard_of(tmp_path, monkeypatch, if_nothing_remains="decline", stream="sentence")
-    guard._streams.most_each = 100_000
+    guard._streams.max_stream_bytes = 100_000
     long = " ".join([FINE] * 40)
     for form in PARTED_FORMATS[1:]:
         async with asyncio.timeout(30):

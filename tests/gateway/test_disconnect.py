@@ -75,7 +75,7 @@ def application(work: Work, gone: list[str]) -> Starlette:
 @contextlib.asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """The address of a running server whose application is watched when it runs already, as LiteLLM's is."""
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.errors import ConfigError
-from aligner_proxy.gateway.reload import WatchedFiles, keep_looking
+from aligner_proxy.gateway.reload import WatchedFiles, keep_checking
 
 
 class Numbers:
@@ -34,7 +34,7 @@ class Numbers:
 
     def look(self, times: int = 2) -> list[int]:
         for _ in range(times):
-            self.watched.look()
+            self.watched.check_files()
         return self.watched.current
 
 
@@ -120,7 +120,7 @@ def test_a_turned_link_is_a_change(tmp_path: Path) -> None:
     (tmp_path / "turned").symlink_to("two")
     (tmp_path / "turned").replace(tmp_path / "data")
     for _ in range(2):
-        watched.look()
+        watched.check_files()
     assert watched.current == "2 2"
 
 
@@ -146,7 +146,7 @@ def test_it_looks_by_itself_for_as_long_as_it_is_held(numbers: Numbers) -> None:
     taken = threading.Event()
     watched = WatchedFiles(numbers.read, lambda _: taken.set())
     before = set(threading.enumerate())
-    keep_looking(watched, 0.01)
+    keep_checking(watched, 0.01)
     (thread,) = set(threading.enumerate()) - before
     numbers.path.write_text("9")
     assert taken.wait(60)

@@ -148,7 +148,7 @@ async def test_a_route_whose_reload_failed_says_so(tmp_path: Path, monkeypatch: 
     for routes, expected in ((new, "reload_failed"), (old["routes"], "no_objectives")):
         path.write_text(yaml.safe_dump({"routes": routes}))
         for _ in range(3):
-            policies.look()
+            policies.check_files()
         assert await reasons() == [expected] * 2
     request = data("old")
     await guard.async_post_call_success_hook(request, user(), answer("It is so."))
@@ -541,7 +541,7 @@ async def test_a_request_keeps_the_policy_it_began_with(guard: AlignerGuardrail,
     new = {"routes": [{"match": {}, "name": "later", "objectives": ["concise", "harmless"], "caution": 2.0}]}
     (tmp_path / "policies.yaml").write_text(yaml.safe_dump(new))
     for _ in range(2):
-        reload.watched_policies(tmp_path / "policies.yaml").look()
+        reload.watched_policies(tmp_path / "policies.yaml").check_files()
     after = await opened(guard, late := data())
     assert (before.policy.name, after.policy.name) == ("all", "later")
     for request in (late, old):
@@ -553,7 +553,7 @@ async def test_a_request_keeps_the_policy_it_began_with(guard: AlignerGuardrail,
 async def test_a_bad_file_leaves_the_policies_as_they_are(guard: AlignerGuardrail, tmp_path: Path) -> None:
     (tmp_path / "policies.yaml").write_text("routes: [\n")
     for _ in range(2):
-        reload.watched_policies(tmp_path / "policies.yaml").look()
+        reload.watched_policies(tmp_path / "policies.yaml").check_files()
     assert (await opened(guard, data())).policy.name == "all"
 
 

@@ -93,7 +93,7 @@ def test_a_changed_file_counts_and_a_missing_one_is_refused(tmp_path: Path, monk
 
     def text() -> str:
         for _ in range(2):
-            policies.look()
+            policies.check_files()
         (reference,) = references_of(policies.current.resolver.resolve(RequestFacts("gpt")))
         return reference.text
 

@@ -46,7 +46,7 @@ def changed(policies: Policies, text: str, path: Path | None = None) -> None:
 
 def look_twice(policies: Policies) -> None:
     for _ in range(2):
-        policies.look()
+        policies.check_files()
 
 
 def name(policies: Policies) -> str:
@@ -254,8 +254,8 @@ def test_no_request_sees_half_a_policy(path: Path) -> None:
             new = path.with_name("new")
             new.write_text(text)
             new.replace(path)
-            policies.look()
-            policies.look()
+            policies.check_files()
+            policies.check_files()
     finally:
         sys.setswitchinterval(before)
         done.set()

@@ -237,7 +237,7 @@ async def test_reasoning_longer_than_the_room_of_one_stream_is_read_to_its_end(
 ) -> None:
     """Nothing of it may go out before it is judged, so waiting for room would never end."""
     budget = guard._streams
-    budget.most_each = 20_000
+    budget.max_stream_bytes = 20_000
     thoughts = [chunk(reasoning_content=f"{number}. {LONG} ") for number in range(40)]
     items = [chunk("", role="assistant"), *thoughts, chunk(PLAIN), chunk(why="stop")]
     assert chat_text(await streamed(guard, model, items)) == PLAIN
@@ -245,7 +245,7 @@ async def test_reasoning_longer_than_the_room_of_one_stream_is_read_to_its_end(
     with pytest.raises(Blocked, match="reasoning"):
         await streamed(guard, model, [*items[:30], chunk(reasoning_content=RUDE), *items[30:]])
     # the room of all streams is the limit
-    budget.most = 30_000
+    budget.max_bytes = 30_000
     with pytest.raises(Blocked, match="reasoning"):
         await streamed(guard, model, items)
     assert budget.held_bytes == 0

@@ -53,8 +53,8 @@ def test_a_head_that_is_taught_applies_to_new_requests_without_a_restart(file: P
     before = watched.current.resolver.resolve(RequestFacts("gpt"))
     assert [one.head for one in before.objectives] == ["", ""]
     version = keep(file)
-    watched.look()
-    watched.look()
+    watched.check_files()
+    watched.check_files()
     after = watched.current.resolver.resolve(RequestFacts("gpt"))
     assert [(one.name, one.head) for one in after.objectives] == [("harmless", ""), ("no-feelings", version.head)]
     assert watched.current.heads.store.head(version.head) == HEAD
@@ -62,8 +62,8 @@ def test_a_head_that_is_taught_applies_to_new_requests_without_a_restart(file: P
     assert REGISTRY.get_sample_value("aligner_taught_examples", labels) == len(AGAINST) + 1
     assert REGISTRY.get_sample_value("aligner_taught_timestamp_seconds", labels) == version.at
     HeadStore(file).forget(WHOLE_FILE, "no-feelings")
-    watched.look()
-    watched.look()
+    watched.check_files()
+    watched.check_files()
     assert [one.head for one in watched.current.resolver.resolve(RequestFacts("gpt")).objectives] == ["", ""]
     assert REGISTRY.get_sample_value("aligner_taught_examples", labels) == 0
 

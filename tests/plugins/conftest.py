@@ -10,7 +10,7 @@ import pytest
 
 from aligner_proxy.gateway import reload
 
-_LOOK = reload.Policies.look.__code__
+_LOOK = reload.Policies.check_files.__code__
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _rest_watchers(monkeypatch: pytest.MonkeyPatch) -> None:
     They read each file once more a second after it was made, and a refused one every second, and load what is installed
     then: what a test of plugins has installed, or the plugins from before that into the memory of `load_plugins`.
     """
-    monkeypatch.setattr(reload.Policies, "look", lambda _: None)
+    monkeypatch.setattr(reload.Policies, "check_files", lambda _: None)
     while any(_is_reading(frame) for frame in sys._current_frames().values()):
         time.sleep(0.001)
 

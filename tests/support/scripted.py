@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     TokenLabels,
     TokenLabelsRequest,
 )
-from aligner_proxy.engine.decoding.splice import runs
+from aligner_proxy.engine.decoding.splice import group_runs
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment, join, split
@@ -255,7 +255,7 @@ class SegmentEngine(ScriptedEngine):
             return Correction(request.answer, verdicts)
         segments = split(request.answer)
         pieces: list[tuple[str, str]] = []
-        for run in runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
+        for run in group_runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
             if run.flagged:
                 pieces.append((self.replacement(run.text), run.segments[-1].gap))
             else:

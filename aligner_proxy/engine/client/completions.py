@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.http import NOT_BEGUN, Connections
 from aligner_proxy.engine.client.retry import NotReady, retry
-from aligner_proxy.engine.wire import retry_after, translate_parse_errors
+from aligner_proxy.engine.wire import read_retry_after, translate_parse_errors
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -174,7 +174,7 @@ def parse_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Corre
     codes = {str(error.get(name)) for name in ("code", "type") if error.get(name) is not None}
     summary = f"status {status}" + "".join(f", {code}" for code in sorted(codes) if _PLAIN.fullmatch(code))
     if status == 429:
-        return EngineOverloaded(f"the server is full ({summary})", retry_after(headers))
+        return EngineOverloaded(f"the server is full ({summary})", read_retry_after(headers))
     if status == 413 or codes & _TOO_LONG or (status == 400 and str(error.get("param")) in _TOO_LONG_FIELDS):
         return AnswerTooLong(f"prompt and answer do not fit the server's window ({summary})")
     if status in (502, 503):

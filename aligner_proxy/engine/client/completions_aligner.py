@@ -53,7 +53,7 @@ DEFAULT_WINDOW = 4096
 """Window in tokens if neither the settings nor the server name one."""
 _HOLE_ROOM = 16
 """Tokens that a replacement may have in addition to one and a half times those of the text that it replaces."""
-JudgeEdit = Callable[[splice.EditSpan, str], Awaitable[str]]
+JudgeEdit = Callable[[splice.Hole, str], Awaitable[str]]
 """Is given a hole and the text written into it; returns the part of the text that may stay, "" if none may."""
 _TURN_STOPS = ("\nHuman:", "\nAssistant:", "\nUSER:", "\nASSISTANT:")
 """Beginnings of a further turn, which a model may write after the answer."""
@@ -237,7 +237,7 @@ class CompletionsAligner:
                 return scored
             judging: list[Correction] = []
 
-            async def judge_edit(hole: splice.EditSpan, text: str) -> str:
+            async def judge_edit(hole: splice.Hole, text: str) -> str:
                 passed_text, cost = await _judge_in_place(request, scorer, hole, text)
                 judging.append(cost)
                 return passed_text
@@ -276,7 +276,7 @@ class CompletionsAligner:
 
 
 async def _judge_in_place(
-    request: AlignRequest, scorer: Engine, hole: splice.EditSpan, text: str
+    request: AlignRequest, scorer: Engine, hole: splice.Hole, text: str
 ) -> tuple[str, Correction]:
     """Score a replacement in its place, after the text before its hole.
 
@@ -361,7 +361,7 @@ def _request_part(
     return _make_request(prompt.text + _clean_text(before), room, stop, shown_answer, request.tenant)
 
 
-def _request_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, user: str) -> CompletionRequest:
+def _request_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, user: str) -> CompletionRequest:
     """The request to fill one hole: the prompt, followed by the edited answer so far.
 
     The beginnings of kept segments after the hole are the stop texts. The original text from the hole on goes along as
@@ -380,7 +380,7 @@ def _clean_text(text: str) -> str:
     return prompts.neutralise_marks(veil_controls(undisguise(text).text))
 
 
-def _cut_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str, completion: Completion) -> str:
+def _cut_replacement(prompt: prompts.Prompt, hole: splice.Hole, answer: str, completion: Completion) -> str:
     """Return the part of a completion that replaces the flagged run; the rest of it repeats kept segments.
 
     A completion that a stop text ended counts as finished only if a kept segment really begins there.
@@ -392,14 +392,17 @@ def _cut_replacement(prompt: prompts.Prompt, hole: splice.EditSpan, answer: str,
     return hole.cut_replacement(text, finished=completion.finished and _ends_between_segments(text, hole))
 
 
-def _ends_between_segments(text: str, hole: splice.EditSpan) -> bool:
+def _ends_between_segments(text: str, hole: splice.Hole) -> bool:
     """Whether a text that ended without a named stop ended between segments; if not, its last sentence is dropped.
 
     Some servers do not say which stop text ended a completion.
     """
     if not hole.keys:
         return True
-    return splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None or splice.complete(text) == text
+    return (
+        splice.cut_before_resumption(text + hole.keys[0], hole.keys) is not None
+        or splice.drop_unfinished_end(text) == text
+    )
 
 
 def _add_up_costs(text: str, completions: Sequence[Completion]) -> Correction:

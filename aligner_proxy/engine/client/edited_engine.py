@@ -179,7 +179,7 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     if not any(flags):
         return scored
     remaining: list[tuple[str, str]] = []
-    for run in splice.runs(pieces, flags):
+    for run in splice.group_runs(pieces, flags):
         if run.flagged:
             remaining.append(("", run.segments[-1].gap))
         else:

@@ -44,7 +44,7 @@ from aligner_proxy.engine.wire import (
     KnownVerdicts,
     SessionOpened,
     TextChunk,
-    received_error,
+    parse_error,
     translate_parse_errors,
 )
 from aligner_proxy.errors import (
@@ -363,7 +363,7 @@ class HttpEngine:
         wire.check_version(response.status_code, response.headers)
         if response.is_success:
             return body
-        failure = received_error(response.status_code, body, response.headers)
+        failure = parse_error(response.status_code, body, response.headers)
         # an engine that calls itself unavailable has not begun the request, so it may be sent again
         raise NotReady(str(failure)) if isinstance(failure, EngineUnavailable) else failure
 

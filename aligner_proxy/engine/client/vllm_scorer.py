@@ -148,7 +148,7 @@ class VllmScorer:
             answer = _Answer.model_validate_json(content).data
         if answer.error is not None:
             # the status has no effect, because the body is one of ours
-            raise wire.received_error(422, wire.ErrorResponse(error=answer.error).model_dump_json().encode(), {})
+            raise wire.parse_error(422, wire.ErrorResponse(error=answer.error).model_dump_json().encode(), {})
         return answer
 
     async def _send(self, body: dict[str, Any]) -> bytes:

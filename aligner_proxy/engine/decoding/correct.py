@@ -343,7 +343,7 @@ class AnswerEditor:
         changed = any(map(self.is_flagged, scores))
         return structure.join(edited) if changed else self._request.answer, self._verdicts(scores)
 
-    def _trim_before(self, passage: AnswerPassage, hole: splice.EditSpan) -> splice.EditSpan:
+    def _trim_before(self, passage: AnswerPassage, hole: splice.Hole) -> splice.Hole:
         """The hole with its preceding text cut to the length that the prompt has of the original."""
         return replace(hole, before=passage.trim_edited(hole.before, hole.run.segments[0].start))
 
@@ -500,7 +500,7 @@ class AnswerEditor:
         return verdicts(self._division, scores, self._request.caution)
 
     def _fill_hole(
-        self, passage: PromptedPassage, hole: splice.EditSpan, missing_objective: int | None
+        self, passage: PromptedPassage, hole: splice.Hole, missing_objective: int | None
     ) -> Generator[Ask, Step, str]:
         """Return the text that replaces a flagged run; "" removes the run.
 
@@ -525,7 +525,7 @@ class AnswerEditor:
         # the model may have written the dictated words itself
         return text if dictated in text else hole.append_text(text, dictated)
 
-    def _prune(self, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
+    def _prune(self, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """The flagged run without its flagged cells, elements, comments and clauses; "" if the rest is flagged, too."""
         segments = hole.run.segments
         if not any(judged_words(segment.text) for segment in segments):
@@ -551,7 +551,7 @@ class AnswerEditor:
         _, scores = yield from self._judge_words_alone(prompt, answer, segment)
         return [place for place, score in zip(places, scores, strict=True) if score is not None]
 
-    def _write_text(self, passage: PromptedPassage, hole: splice.EditSpan) -> Generator[Ask, Step, str]:
+    def _write_text(self, passage: PromptedPassage, hole: splice.Hole) -> Generator[Ask, Step, str]:
         """Write a replacement for one flagged run, until it reaches a kept segment, ends, or grows too long.
 
         Returns it without the sentences that are flagged again; "" if the request forbids writing.
@@ -578,7 +578,7 @@ class AnswerEditor:
         return text
 
     def _drop_flagged_sentences(
-        self, hole: splice.EditSpan, text: str, margin: float = 0.0, frame: PromptFrame | None = None
+        self, hole: splice.Hole, text: str, margin: float = 0.0, frame: PromptFrame | None = None
     ) -> Generator[Ask, Step, str]:
         """Score `text` in the hole; return its sentences that score at least `margin` nats below the threshold.
 
@@ -603,7 +603,7 @@ class AnswerEditor:
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + kept_text if kept_text else ""
 
-    def _make_hole_proposer(self, hole: splice.EditSpan) -> tuple[EditProposer, int]:
+    def _make_hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
         """The proposer of drafts for a hole, and the most tokens that may be written.
 
         The first draft is the text after the flagged run, because most runs are removed; the next is the run itself. At

@@ -65,7 +65,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class EditSpan:
+class Hole:
     """A flagged run (a "hole" in the answer) and its surroundings, which decide on the text that replaces it.
 
     `keys` are the beginnings of kept segments after it, `banned` the texts that the replacement must not repeat.
@@ -80,9 +80,9 @@ class EditSpan:
     banned: tuple[str, ...]
     keepable: str = ""
     """The part of the run that may be kept if the detector does not flag it on its own; may be empty."""
-    behind: tuple[str, ...] = ()
+    kept_after: tuple[str, ...] = ()
     """The kept segments after the run."""
-    ahead: tuple[str, ...] = ()
+    kept_before: tuple[str, ...] = ()
     """The kept segments before the run."""
 
     def cut_replacement(self, generated: str, *, finished: bool) -> str:
@@ -90,7 +90,7 @@ class EditSpan:
 
         At the end of the answer, it begins with white space. `finished` is False if a limit cut the text off.
         """
-        text = self._without_copies(replacement(generated, self.keys, self.banned, finished=finished))
+        text = self._without_copies(find_replacement(generated, self.keys, self.banned, finished=finished))
         if self.run.text or not text:
             return text
         # an addition follows the last sentence, so there must be at least a space between them
@@ -105,8 +105,8 @@ class EditSpan:
         if not text:
             return text
         own_words = [_words(segment.text) for segment in self.run.segments]
-        words_before = [words for words in map(_words, self.ahead) if not _is_alike(words, own_words)]
-        words_after = [words for words in map(_words, self.behind) if not _is_alike(words, own_words)]
+        words_before = [words for words in map(_words, self.kept_before) if not _is_alike(words, own_words)]
+        words_after = [words for words in map(_words, self.kept_after) if not _is_alike(words, own_words)]
         in_line = bool(self.before) and "\n" not in self.lead
         pieces: list[tuple[str, str]] = []
         for piece in split(text):
@@ -135,14 +135,14 @@ def join_unflagged(threshold: float, segments: Sequence[Segment], scores: Sequen
 
 def rewrite_flagged_runs(
     segments: Sequence[Segment], flags: Sequence[bool], edited: list[tuple[str, str]] | None = None, skip: int = 0
-) -> Generator[EditSpan, str, str]:
+) -> Generator[Hole, str, str]:
     """Edit an answer: a generator that yields each hole in order, is sent its replacement, and returns the answer.
 
     All other segments are copied. `edited` is the list of (text, gap) pieces before these segments, to which the result
     is appended; the first `skip` segments are context and already in it.
     """
     pieces = [] if edited is None else edited
-    for run in runs(segments, flags, skip):
+    for run in group_runs(segments, flags, skip):
         if not run.flagged:
             pieces.extend((segment.text, segment.gap) for segment in run.segments)
             continue
@@ -155,7 +155,7 @@ def rewrite_flagged_runs(
     return join(pieces)
 
 
-def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> EditSpan:
+def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, before: str, lead: str) -> Hole:
     """Describe the hole that a flagged run leaves; `before` is the edited answer up to it, `lead` the gap between."""
     start = run.at + len(run.segments)
     following = [
@@ -170,7 +170,7 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
     kept_after = tuple(segment.text for segment in following)
     # the unflagged segments without those after the run
     kept_before = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
-    return EditSpan(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
+    return Hole(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
@@ -188,7 +188,7 @@ def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bo
     return join(members)
 
 
-def runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
+def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
     """Group the segments from number `skip` on into runs with the same verdict, in order."""
     grouped: list[Run] = []
     first = skip
@@ -257,7 +257,7 @@ def _strip_number(text: str) -> str:
     return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
 
 
-def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
+def find_replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, finished: bool) -> str:
     """The part of `generated` that replaces a span, up to the first of `keys`; may be empty.
 
     `banned` texts are dropped from it: flagged segments that the model wrote again (the detector prevails) and kept
@@ -267,7 +267,7 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     before = cut_before_resumption(generated, keys)
     text = generated if before is None else before
     if before is None and not finished:
-        text = complete(text)
+        text = drop_unfinished_end(text)
     # a repeated item may have been renumbered
     dropped = set(map(_strip_number, banned))
     pieces = [(piece.text.strip(), piece.gap) for piece in split(text)]
@@ -276,7 +276,7 @@ def replacement(generated: str, keys: Sequence[str], banned: Sequence[str], *, f
     return join([next(same) for _, same in groupby(pieces, key=itemgetter(0))])
 
 
-def complete(text: str) -> str:
+def drop_unfinished_end(text: str) -> str:
     """`text` without its last segment if that does not end like a sentence."""
     pieces = split(text)
     # a gap after the last segment shows that the model had finished it
@@ -291,7 +291,7 @@ def clean_answer(text: str, answer: str, *, finished: bool) -> str:
     Drops an unfinished last sentence, and any further turn of the conversation that the model began to write.
     """
     if not finished:
-        text = complete(text)
+        text = drop_unfinished_end(text)
     turn = _FURTHER_TURN.search(text)
     # in an answer that is a dialogue itself, further turns are wanted
     if turn and not _FURTHER_TURN.search(answer):

@@ -99,7 +99,7 @@ class AttentionPlan:
     """True if the step has only one sequence, so that its tokens need no regrouping."""
 
 
-def plan(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
+def plan_attention(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) -> AttentionPlan:
     """Return the plan of one step's attention; `slots` are those of its new tokens, in the order of the row."""
     short = [row for row in rows if row.new_count <= SHORT_FEED]
     long = [row for row in rows if row.new_count > SHORT_FEED]

@@ -199,10 +199,10 @@ class DetectorHead(nn.Module):
         inner = tuple(tokens for ranges in spans.inner for tokens in ranges)
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
-        segment_count = len(rows) - spans.behind
+        segment_count = len(rows) - spans.has_end
         if taught_heads is not None and segment_count:
             taught_heads.judge(rows[:segment_count], scores[:segment_count])
-        if spans.behind:
+        if spans.has_end:
             scores[-1] += self.end_shift
         return _raise_by_inner(scores, spans) if inner else scores
 

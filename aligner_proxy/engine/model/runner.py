@@ -154,7 +154,7 @@ class ModelRunner:
         slots = self._slots(feeds)
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
         with self._threads.time_forward(len(ids)), self._adapters.assign_rows(adapters):
-            hidden = self._forward(ids, places, attention.plan(self._store, slots, self._rows(feeds)))
+            hidden = self._forward(ids, places, attention.plan_attention(self._store, slots, self._rows(feeds)))
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
                 self._states.keep(slots, hidden)
@@ -219,7 +219,7 @@ class ModelRunner:
         ids = sample.job.sequence.ids
         config: Any = self._model.config
         places = torch.arange(len(ids), device=self._model.device)
-        step = attention.plan(self._store, places, [AttentionRow(0, len(ids), places)])
+        step = attention.plan_attention(self._store, places, [AttentionRow(0, len(ids), places)])
         layers = config.num_hidden_layers
         config.num_hidden_layers = min(layers, _COMPARED_LAYERS)
         try:

@@ -279,7 +279,7 @@ def _open_tokenizer(folder: Path) -> Any:
 
 def _identity(model: str | Path, folder: Path) -> dict[str, str]:
     """What identifies the files of a classifier: of a hub model its commit, which names the folder."""
-    return {"hub": str(model), "commit": folder.name} if sources.is_hub_id(model) else manifest.hashes(folder)
+    return {"hub": str(model), "commit": folder.name} if sources.is_hub_id(model) else manifest.hash_files(folder)
 
 
 def _encode_plainly(tokenizer: Any, *texts: str) -> Any:

@@ -105,7 +105,7 @@ FLAT = CostCurve(((1, 1.0), (1024, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Guesses:
+class FirstTokenCounts:
     """How often the first token of a draft after an edit is right: `right` times of `total`.
 
     Older drafts have less weight; initial values come from many answers.
@@ -114,9 +114,9 @@ class Guesses:
     right: float
     total: float
 
-    def add_guess(self, right: bool) -> Guesses:
+    def add_guess(self, right: bool) -> FirstTokenCounts:
         """Return the counts with one more guess, and less weight on older ones."""
-        return Guesses(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.total + 1)
+        return FirstTokenCounts(_GUESSES_LEFT * self.right + right, _GUESSES_LEFT * self.total + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ class Acceptance:
     """Tokens that continued a run; older ones have less weight."""
     ended_runs: float = 0.0
     """Runs that ended; older ones have less weight."""
-    located: Guesses = Guesses(3.2, 4.0)
+    located: FirstTokenCounts = FirstTokenCounts(3.2, 4.0)
     """Drafts after the end of a run whose position was located by written tokens."""
-    blind: Guesses = Guesses(1.0, 4.0)
+    blind: FirstTokenCounts = FirstTokenCounts(1.0, 4.0)
     """Drafts after the end of a run whose position is only a guess."""
     in_run: bool = True
     """Whether the last step ended within a run, which the next draft then continues."""

@@ -136,7 +136,7 @@ class Phases:
 ProcessCollector(registry=REGISTRY)
 
 
-def exposition(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
+def write_metrics(about: AlignerInfo | None = None, load: Load | None = None) -> bytes:
     """All metrics in Prometheus' text format; without arguments (aligner not loaded), only the general ones."""
     # a new registry for each call, because these values are a snapshot
     registry = CollectorRegistry()

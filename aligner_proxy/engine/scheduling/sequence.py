@@ -19,7 +19,7 @@ class Spans:
 
     objectives: tuple[range, ...]
     segments: tuple[range, ...]
-    behind: bool = False
+    has_end: bool = False
     """True if the last of `segments` is the end of the answer and not a segment."""
     inner: tuple[tuple[range, ...], ...] = ()
     """For each segment in order, its words that are judged by themselves, too; may be shorter than `segments`."""

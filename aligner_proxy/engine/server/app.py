@@ -47,10 +47,10 @@ from aligner_proxy.connections import ConnectionLimits
 from aligner_proxy.engine.api import (
     AlignRequest,
     AlignResponse,
-    Asked,
     Completion,
     CompletionRequest,
     Engine,
+    EngineRequest,
     Local,
     RowsRequest,
     RowsResponse,
@@ -73,7 +73,7 @@ from aligner_proxy.engine.decisions import (
 )
 from aligner_proxy.engine.example_heads import ExampleHeads
 from aligner_proxy.engine.scheduling import metrics
-from aligner_proxy.engine.scheduling.metrics import exposition
+from aligner_proxy.engine.scheduling.metrics import write_metrics
 from aligner_proxy.engine.server.sessions import EngineSessions
 from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES
 from aligner_proxy.engine.wire import (
@@ -88,7 +88,7 @@ from aligner_proxy.engine.wire import (
     SessionOpened,
     TextChunk,
     WireVersionCheck,
-    refusal,
+    make_refusal,
 )
 from aligner_proxy.errors import (
     AnswerTooLong,
@@ -117,7 +117,7 @@ _LAST_WORDS_S = 2
 _AWAITED = ("/v1/corrections", "/finish", "/v1/completions")
 """Ends of the paths whose requests are traced."""
 _NO_NAMES = 'an engine knows no objectives by name; write them out as "Name: description", or ask the gateway'
-_Request = TypeVar("_Request", bound=Asked)
+_Request = TypeVar("_Request", bound=EngineRequest)
 COMPLETION_S = 120.0
 """Deadline of a completion in seconds, because OpenAI's format has no field for it."""
 
@@ -141,7 +141,7 @@ class Health:
     reasons: tuple[str, ...] = ()
 
 
-async def check(engine: Engine) -> Health:
+async def check_health(engine: Engine) -> Health:
     """The engine's health now; raises nothing if the engine fails."""
     stalled = engine.stalled_s() if isinstance(engine, CanStall) else 0.0
     if stalled > STUCK_S:
@@ -157,18 +157,18 @@ async def check(engine: Engine) -> Health:
     return Health("degraded" if reasons else "ready", alive=True, ready=True, reasons=tuple(reasons))
 
 
-def routes(engine: Engine) -> list[Route]:
+def make_health_routes(engine: Engine) -> list[Route]:
     """The routes GET /health, /health/live and /health/ready; /ready is the older name of /health/ready."""
 
     async def health(_: Request) -> Response:
-        state = await check(engine)
+        state = await check_health(engine)
         return JSONResponse(asdict(state), 200 if state.alive else 503)
 
     def probe(name: str) -> Callable[[Request], Awaitable[Response]]:
         """The endpoint that answers 200 if the health's field `name` is true, else 503."""
 
         async def answer(_: Request) -> Response:
-            state = await check(engine)
+            state = await check_health(engine)
             holds = getattr(state, name)
             return JSONResponse({"status": name if holds else state.status}, 200 if holds else 503)
 
@@ -184,7 +184,7 @@ def create_app(engine: Engine) -> Starlette:
 
     async def info(_: Request) -> Response:
         # a hung engine could still describe itself, but would answer nothing else
-        if not (await check(engine)).alive:
+        if not (await check_health(engine)).alive:
             raise EngineUnavailable("the model's thread hangs; restart this engine")
         return JSONResponse(asdict(await engine.info()))
 
@@ -199,7 +199,7 @@ def create_app(engine: Engine) -> Starlette:
 
     return Starlette(
         routes=[
-            *routes(engine),
+            *make_health_routes(engine),
             Route("/info", info),
             _route_work("/v1/corrections", AlignRequest, engine.align),
             _route_work("/v1/states", StatesRequest, partial(text_states, engine), STATES.dump_python),
@@ -229,7 +229,7 @@ def create_app(engine: Engine) -> Starlette:
     )
 
 
-def _correction(done: Correction) -> object:
+def _dump_correction(done: Correction) -> object:
     return AlignResponse.from_correction(done).model_dump(mode="json")
 
 
@@ -237,13 +237,13 @@ def _route_work(
     path: str,
     form: type[_Request],
     work: Callable[[_Request], Coroutine[Any, Any, Any]],
-    write: Callable[[Any], object] = _correction,
+    write: Callable[[Any], object] = _dump_correction,
 ) -> Route:
     """The route POST `path`: parses the body as a `form`, runs `work` with it, and answers `write(result)` as JSON."""
 
     async def answer(request: Request) -> Response:
-        parsed = form.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, work(parsed), write)
+        parsed = form.model_validate_json(await _read_body(request))
+        return await _run_unless_client_leaves(request, parsed.request_id, work(parsed), write)
 
     return Route(path, answer, methods=["POST"])
 
@@ -274,7 +274,7 @@ def _decision_routes(engine: Engine) -> list[Route]:
         """The endpoint for requests of this form."""
 
         async def answer(request: Request) -> Response:
-            body = form.model_validate_json(await _body(request))
+            body = form.model_validate_json(await _read_body(request))
             decision = body.read()
             if fault := decision.find_fault() or (_NO_NAMES if decision.names else None):
                 return JSONResponse(ErrorResponse(error=ErrorBody(type=BAD_REQUEST, message=fault)).model_dump(), 400)
@@ -291,7 +291,7 @@ def _decision_routes(engine: Engine) -> list[Route]:
                 )
                 return await score_objective(engine, example_heads, alone, objective)
 
-            return await _unless_gone(request, name, answer_decision(body, decision, correct), dict)
+            return await _run_unless_client_leaves(request, name, answer_decision(body, decision, correct), dict)
 
         return answer
 
@@ -304,7 +304,7 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
     async def begin(request: Request) -> Response:
         """Open a session and answer with its name; close the session if the client has left meanwhile."""
-        parsed = AlignRequest.model_validate_json(await _body(request))
+        parsed = AlignRequest.model_validate_json(await _read_body(request))
         name = await sessions.open(parsed)
         if await request.is_disconnected():
             await sessions.close(name)  # its name was never received
@@ -312,24 +312,26 @@ def _session_routes(sessions: EngineSessions) -> list[Route]:
 
     async def feed(request: Request) -> Response:
         """Add text and answer with the verdicts that the client does not have yet."""
-        more = TextChunk.model_validate_json(await _body(request))
+        more = TextChunk.model_validate_json(await _read_body(request))
         verdicts = await sessions.feed(request.path_params["name"], more.text, text_ended=more.ended)
         return Response(VERDICTS.dump_json(verdicts[more.known :]), media_type="application/json")
 
     async def wait_for_verdicts(request: Request) -> Response:
         name = request.path_params["name"]
-        known_verdicts = KnownVerdicts.model_validate_json(await _body(request))
+        known_verdicts = KnownVerdicts.model_validate_json(await _read_body(request))
         work = sessions.wait_for_verdicts(name, known_verdicts.known, known_verdicts.received)
-        return await _unless_gone(request, "judged", work, JUDGED.dump_python)
+        return await _run_unless_client_leaves(request, "judged", work, JUDGED.dump_python)
 
     async def replace(request: Request) -> Response:
         name = request.path_params["name"]
-        span = Span.model_validate_json(await _body(request))
-        return await _unless_gone(request, "replace", sessions.replace(name, span))
+        span = Span.model_validate_json(await _read_body(request))
+        return await _run_unless_client_leaves(request, "replace", sessions.replace(name, span))
 
     async def finish(request: Request) -> Response:
-        parsed = AlignRequest.model_validate_json(await _body(request))
-        return await _unless_gone(request, parsed.request_id, sessions.finish(request.path_params["name"], parsed))
+        parsed = AlignRequest.model_validate_json(await _read_body(request))
+        return await _run_unless_client_leaves(
+            request, parsed.request_id, sessions.finish(request.path_params["name"], parsed)
+        )
 
     async def close(request: Request) -> Response:
         await sessions.close(request.path_params["name"])
@@ -349,13 +351,13 @@ def _model_routes(engine: Local) -> list[Route]:
     """The routes of an engine with its own model: completions, the list of aligners, and metrics."""
 
     async def completions(request: Request) -> Response:
-        parsed = CompletionRequest.model_validate_json(await _body(request))
+        parsed = CompletionRequest.model_validate_json(await _read_body(request))
         name = f"cmpl-{secrets.token_hex(12)}"
         about = await engine.info()
         # an engine with a single aligner accepts any name, and answers with its own
         model = parsed.model if parsed.model and parsed.model in about.others else about.model
         work = engine.complete(parsed, name, COMPLETION_S)
-        return await _unless_gone(request, name, work, lambda done: _completion_body(done, name, model))
+        return await _run_unless_client_leaves(request, name, work, lambda done: _completion_body(done, name, model))
 
     async def models(_: Request) -> Response:
         """The aligners in OpenAI's form of a list of models."""
@@ -371,9 +373,9 @@ def _model_routes(engine: Local) -> list[Route]:
     async def metrics(_: Request) -> Response:
         """All metrics in Prometheus' text format; only the general ones until the aligner is loaded."""
         try:
-            text = exposition(await engine.info(), engine.load())
+            text = write_metrics(await engine.info(), engine.load())
         except CorrectionError:
-            text = exposition()
+            text = write_metrics()
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return [
@@ -443,15 +445,15 @@ async def _end(engine: Startable, server: uvicorn.Server, grace_s: int) -> None:
     await engine.aclose()
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     """Return the whole body; raises `AnswerTooLong` as soon as more than `MAX_BODY_BYTES` have come."""
     return await join_chunks(
         request.stream(), MAX_BODY_BYTES, AnswerTooLong(f"a request may have {MAX_BODY_BYTES} bytes")
     )
 
 
-async def _unless_gone(
-    request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _correction
+async def _run_unless_client_leaves(
+    request: Request, name: str, work: Coroutine[Any, Any, Any], form: Callable[[Any], object] = _dump_correction
 ) -> Response:
     """Run `work` and return its result as JSON, built by `form`; cancel it if the client disconnects (status 499)."""
     try:
@@ -467,7 +469,7 @@ async def _reply_with_error(_: Request, error: Exception) -> Response:
     """Answer with the status, body and headers of one of our errors."""
     if not isinstance(error, CorrectionError):
         raise error
-    response = refusal(error)
+    response = make_refusal(error)
     return JSONResponse(response.body.model_dump(), response.status, response.headers)
 
 

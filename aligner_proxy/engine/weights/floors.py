@@ -64,7 +64,7 @@ def find_card(name: str) -> GpuRates | None:
 def estimate_forward(sizes: ModelSize, rates: GpuRates, rows: int, context: int) -> CostRange:
     """The time of one forward of an NF4 model over `rows` tokens, the last of which is token `context`."""
     head = sizes.vocabulary * sizes.hidden
-    bytes_read = sizes.linear * memory.NF4_BITS / 8 + 2 * head + context * sizes.token(2, 0)
+    bytes_read = sizes.linear * memory.NF4_BITS / 8 + 2 * head + context * sizes.count_token_bytes(2, 0)
     # a token attends to those before it, half of the rows on average
     attended = rows * (context - rows / 2)
     operations = 2 * sizes.linear * rows + 4 * sizes.heads * sizes.head_size * sizes.layers * attended + 2 * head

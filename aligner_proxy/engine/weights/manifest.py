@@ -117,7 +117,7 @@ def verify(folder: Path, files: Mapping[str, str], fix: str) -> None:
             raise WeightsError(f"{path} is corrupt (its sha256 is {actual}, it should be {expected}); {fix}")
 
 
-def hashes(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     """The sha256 of every model file in `folder`."""
     return {name: sha256(folder / name) for name in _model_files(folder)}
 

@@ -65,16 +65,16 @@ class ModelSize:
         # tied: embeddings and output layer are one matrix; two norms per layer, and the final one
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden
 
-    def weights(self, quantization: str, width: int) -> float:
+    def count_weight_bytes(self, quantization: str, width: int) -> float:
         """Bytes of the weights, with `width` bytes for each number that is not quantised."""
         linear = self.linear * (NF4_BITS / 8 if quantization == "nf4" else width)
         return _SPARE * (linear + self.other * width)
 
-    def token(self, width: int, states: int) -> int:
+    def count_token_bytes(self, width: int, states: int) -> int:
         """Bytes of one token in the cache: keys, values, and `states` hidden states for detector heads."""
         return width * (2 * self.layers * self.kv_heads * self.head_size + states * self.hidden)
 
-    def step(self) -> int:
+    def count_step_bytes(self) -> int:
         """Approximate bytes of temporary memory in a step."""
         return 4 * (STEP_TOKENS * (3 * self.inner + 8 * self.hidden) + STEP_TOKENS // 4 * self.vocabulary)
 
@@ -87,7 +87,7 @@ class GpuPlan:
     has_copy: bool
 
 
-def shape(folder: Path) -> ModelSize | None:
+def read_model_sizes(folder: Path) -> ModelSize | None:
     """Read the sizes from a model's config; None if the config does not have them (another model family)."""
     try:
         return read_sizes(json.loads((folder / MODEL).read_bytes()))
@@ -124,13 +124,15 @@ def cache_tokens(
     most: int = CACHE_TOKENS,
 ) -> int:
     """Tokens of KV cache that fit, at most `most`. Raises `WeightsError` if not even one window fits."""
-    fixed = sizes.weights(quantization, width) + sizes.step()
-    token = sizes.token(width, states)
+    fixed = sizes.count_weight_bytes(quantization, width) + sizes.count_step_bytes()
+    token = sizes.count_token_bytes(width, states)
     least = fixed + window * token
     if least > available:
         raise WeightsError(
-            f"not enough memory: it needs {_gb(least)} ({_gb(sizes.weights(quantization, width))} of weights, "
-            f"{_gb(window * token)} of cache for one window of {window} tokens, {_gb(sizes.step())} to compute in) "
+            f"not enough memory: it needs {_gb(least)} "
+            f"({_gb(sizes.count_weight_bytes(quantization, width))} of weights, "
+            f"{_gb(window * token)} of cache for one window of {window} tokens, "
+            f"{_gb(sizes.count_step_bytes())} to compute in) "
             f"and there are {_gb(available)}; {_suggest_fit(sizes, quantization, window, states, available)}"
         )
     # at least one window, even if `most` is less, because the longest prompt has to fit
@@ -144,8 +146,8 @@ def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, avail
     copy, if that is more. Raises `WeightsError` if not even one window fits.
     """
     least = cache_tokens(sizes, quantization, width, WINDOW, states, available)
-    token = sizes.token(width, states)
-    free_bytes = available - sizes.weights(quantization, width) - sizes.step()
+    token = sizes.count_token_bytes(width, states)
+    free_bytes = available - sizes.count_weight_bytes(quantization, width) - sizes.count_step_bytes()
     # The copy comes before a larger cache, because it speeds up the reading of every prompt. The usual size of the
     # cache is enough for 32 answers; a larger one only holds more conversations, whose prompts are not read again.
     copy_bytes = ROOM_FOR_COPY * 2 * sizes.linear
@@ -158,19 +160,25 @@ def plan_gpu(sizes: ModelSize, quantization: str, width: int, states: int, avail
 def check_preparation(sizes: ModelSize, merges: bool, available: float) -> None:
     """Raise `WeightsError` if merging (in fp32) or quantising (from bf16) needs more memory than is available."""
     # 4 bytes per number in fp32, 2 in bf16; while quantising, both forms are in memory
-    needed_bytes = sizes.weights("none", 4) if merges else sizes.weights("none", 2) + sizes.weights("nf4", 2)
+    needed_bytes = (
+        sizes.count_weight_bytes("none", 4)
+        if merges
+        else sizes.count_weight_bytes("none", 2) + sizes.count_weight_bytes("nf4", 2)
+    )
     if needed_bytes > available:
         step = "merging the adapter" if merges else "quantising"
         raise WeightsError(
             f"not enough memory: {step}, which happens once, needs {_gb(needed_bytes)} and there are {_gb(available)}; "
             "do it on a larger machine and copy the folder models/ of ALIGNER_PROXY_HOME, which then needs "
-            f"{_gb(sizes.weights('nf4', 2))}"
+            f"{_gb(sizes.count_weight_bytes('nf4', 2))}"
         )
 
 
 def _suggest_fit(sizes: ModelSize, quantization: str, window: int, states: int, available: float) -> str:
     """Suggest what would fit: nf4 quantisation, or a smaller model."""
-    nf4_bytes = sizes.weights("nf4", 2) + sizes.step() + window * sizes.token(2, states)
+    nf4_bytes = (
+        sizes.count_weight_bytes("nf4", 2) + sizes.count_step_bytes() + window * sizes.count_token_bytes(2, states)
+    )
     if quantization != "nf4" and nf4_bytes <= available:
         return f"quantization: nf4 would fit, it needs {_gb(nf4_bytes)}"
     share = available / nf4_bytes

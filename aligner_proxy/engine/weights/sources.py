@@ -251,7 +251,7 @@ def _read_folder(folder: Path, label: str, name: str, template: str | None) -> M
     description, adapter_base, template_name = _find_parts(folder, label, template)
     if description:
         manifest.verify_all(folder, description.files, "copy or export the aligner again")
-    identity = manifest.hashes(folder)
+    identity = manifest.hash_files(folder)
     base = _find_base(adapter_base, name) if adapter_base else Weights(folder, None, {})
     head = folder / manifest.HEAD
     taught_heads = folder / manifest.TAUGHT
@@ -277,7 +277,7 @@ def _find_base(base: manifest.Base, name: str) -> Weights:
         return Weights(file.parent, file.name, {"base": base.gguf.sha256})
     if Path(base.hub).is_dir():
         folder = Path(base.hub)
-        return Weights(folder, None, {"base": manifest.digest(manifest.hashes(folder))})
+        return Weights(folder, None, {"base": manifest.digest(manifest.hash_files(folder))})
     try:
         snapshot = _find_snapshot(base.hub)
     except WeightsError:

@@ -95,7 +95,7 @@ class WeightStore:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             fill(partial)
-            stored = asdict(prepared) | {"files": manifest.hashes(partial)}
+            stored = asdict(prepared) | {"files": manifest.hash_files(partial)}
             (partial / STORED).write_text(json.dumps(stored, indent=2) + "\n")
             partial.rename(final)
         return final

@@ -19,7 +19,7 @@ from aligner_proxy.gateway.endpoints.forms import MAX_OBJECTIVES, Message
 from aligner_proxy.gateway.endpoints.judgement import MAX_ANSWERS, STOP, AnswerBatch, JudgedBatch
 from aligner_proxy.policy.objective_schema import RequestedObjective
 
-Judge = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
+JudgeBatch = Callable[[AnswerBatch], Awaitable[JudgedBatch]]
 """Judges answers for the current request; raises `Blocked` if the policy prefers an error."""
 TextPlace = tuple[dict[str, Any], str]
 """A JSON object and the key of a text in it."""
@@ -56,7 +56,7 @@ class GenericRequest(_Foreign):
     additional_provider_specific_params: GenericSettings | None = None
 
 
-async def judge_generic_guardrail(body: GenericRequest, judge: Judge) -> dict[str, Any]:
+async def judge_generic_guardrail(body: GenericRequest, judge: JudgeBatch) -> dict[str, Any]:
     """The verdict in LiteLLM's format; prompts always pass."""
     texts = body.texts or ()
     if body.input_type == "request" or not (texts or body.tool_calls):
@@ -124,12 +124,12 @@ class WebhookRequest(_Foreign):
     response: PortkeyPart = PortkeyPart()
 
 
-async def judge_webhook(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def judge_webhook(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
     """The verdict in the format of agentgateway or Portkey; prompts always pass."""
     return await (_judge_portkey(body, judge) if body.body is None else _judge_agentgateway(body.body, judge))
 
 
-async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str, Any]:
+async def _judge_agentgateway(body: AgentgatewayBody, judge: JudgeBatch) -> dict[str, Any]:
     """The agentgateway action: pass, mask (with the same number of choices), or reject."""
     if not body.choices:
         return {"action": {"reason": "prompts are not judged"}}  # an action without a body lets the message pass
@@ -148,7 +148,7 @@ async def _judge_agentgateway(body: AgentgatewayBody, judge: Judge) -> dict[str,
     return {"action": {"body": {"choices": masked}, "reason": reason}}
 
 
-async def _judge_portkey(body: WebhookRequest, judge: Judge) -> dict[str, Any]:
+async def _judge_portkey(body: WebhookRequest, judge: JudgeBatch) -> dict[str, Any]:
     """The Portkey verdict: whether the answer may pass, with the corrected response if there is one."""
     request = body.request.content or {}
     response = body.response.content or {}

@@ -77,7 +77,7 @@ def find_endpoint(route: object) -> Endpoint | None:
     return None if function is None else _plugin_endpoints.get(function)
 
 
-def _make_judge(request: Request, caller: Any) -> adapters.Judge:
+def _make_judge(request: Request, caller: Any) -> adapters.JudgeBatch:
     """The function that judges answers for this request, by the current guardrail of its application."""
 
     async def judge_with_hooks(answers: AnswerBatch) -> JudgedBatch:

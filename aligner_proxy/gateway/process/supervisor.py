@@ -257,7 +257,7 @@ async def keep_alive(child: ChildProcess, pace: Pace) -> None:
         await child.start()
 
 
-Make = Callable[[EngineProcess | None], Generation]
+MakeGeneration = Callable[[EngineProcess | None], Generation]
 """Creates the next generation: with the given running engine, or with a new engine from the current configuration,
 which may raise `ConfigError`.
 """
@@ -272,7 +272,7 @@ class _Demand(Enum):
 
 
 async def run(
-    make: Make,
+    make: MakeGeneration,
     pace: Pace | None = None,
     on_drain: Callable[[], None] = lambda: None,
     memory: MemoryLimit | None = None,
@@ -297,7 +297,7 @@ async def run(
 class _Supervisor:
     """The running generations: the one that serves, one that starts, and those that finish their requests."""
 
-    def __init__(self, make: Make, pace: Pace, memory: MemoryLimit) -> None:
+    def __init__(self, make: MakeGeneration, pace: Pace, memory: MemoryLimit) -> None:
         self.stop = asyncio.Event()
         """Set when a signal asks for the end."""
         self._restart = asyncio.Event()

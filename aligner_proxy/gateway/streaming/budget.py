@@ -46,9 +46,9 @@ class StreamBudget:
     """Limits the memory that the streams of one worker may hold; arguments in MiB."""
 
     def __init__(self, max_mb: int = 512, stream_mb: int = 16) -> None:
-        self.most = max_mb * _MIB
+        self.max_bytes = max_mb * _MIB
         """Bytes that all streams together may hold."""
-        self.most_each = stream_mb * _MIB
+        self.max_stream_bytes = stream_mb * _MIB
         """Bytes that one stream may hold."""
         self.held_bytes = 0
         self._by_tenant: Counter[str] = Counter()
@@ -62,9 +62,9 @@ class StreamBudget:
         return StreamAccount(self, tenant)
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether all streams together hold too much."""
-        return self.held_bytes > self.most
+        return self.held_bytes > self.max_bytes
 
     def add(self, tenant: str, size: int) -> None:
         """Add `size` bytes (negative if freed) to a tenant's streams; wake waiting streams if bytes were freed."""
@@ -79,7 +79,7 @@ class StreamBudget:
 
     def shares(self, tenant: str) -> float:
         """A tenant's use in multiples of an equal share: if four tenants have streams, a quarter of the budget is 1."""
-        return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.most
+        return self._by_tenant[tenant] * max(1, len(self._by_tenant)) / self.max_bytes
 
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait until some stream frees bytes; False if none did within `within_s` seconds."""
@@ -122,29 +122,29 @@ class StreamAccount:
         self.hold(-size)
 
     @property
-    def too_long(self) -> bool:
+    def is_too_long(self) -> bool:
         """Whether this stream alone holds too much."""
-        return self.held_bytes > self._budget.most_each
+        return self.held_bytes > self._budget.max_stream_bytes
 
     @property
     def is_crowded(self) -> bool:
         """Whether all streams together hold too much, and this tenant's more than `_SMALL` of an equal share."""
-        return self._budget.full and self._budget.shares(self._tenant) > _SMALL
+        return self._budget.is_full and self._budget.shares(self._tenant) > _SMALL
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether there is no room for more, in this stream or in the budget of all."""
-        return self.too_long or self.is_crowded
+        return self.is_too_long or self.is_crowded
 
     @property
-    def over_share(self) -> bool:
+    def is_over_share(self) -> bool:
         """Whether all streams together hold too much, and this tenant's streams more than an equal share."""
-        return self._budget.full and self._budget.shares(self._tenant) > 1
+        return self._budget.is_full and self._budget.shares(self._tenant) > 1
 
     async def wait_for_room(self, within_s: float) -> bool:
         """Wait for room; False if none was freed within `within_s` seconds and the budget of all streams is full."""
         has_freed = await self._budget.wait_for_room(within_s)
-        return has_freed or not self._budget.full
+        return has_freed or not self._budget.is_full
 
     def close(self) -> None:
         """Release all bytes of the ended stream."""

@@ -79,7 +79,7 @@ class WaitingEvents:
     @property
     def are_too_many(self) -> bool:
         """Whether they take more room than they may, or hold more of calls than can be corrected."""
-        return self._chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.full
+        return self._chars > LONGEST_JSON or len(self._events) > _MAX_EVENTS or self._account.is_full
 
     def add(self, event: _WaitingEvent, call_chars: int) -> None:
         """Add an event, packed if many wait; `call_chars` is the length of the calls in it."""
@@ -220,7 +220,7 @@ class CallStream:
             self._calls.withdraw(calls, error)
             self._has_given_up = True
             return await self._make_items(self._with_arguments_or_original, events)
-        self._calls.cover(calls)
+        self._calls.report_judged_calls(calls)
         return items
 
     async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:

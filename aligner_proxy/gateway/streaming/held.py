@@ -83,7 +83,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         await super()._enqueue(event)
         self._last_entry = self._queue.last
         self._event_count += 1
-        is_due = self.client.has_waited
+        is_due = self.client.heartbeat_was_due
         if not self._opening.is_over and (is_due or not has_begun):
             await self._opening.note_event(is_due=is_due)
             if is_due:
@@ -137,10 +137,10 @@ class HeldStream(StreamQueue[PrefilledText]):
         """Whether the stream has to be read further before what is queued can be decided."""
         return self._released is not None and self._released.needs_more
 
-    def give_way(self) -> None:
+    def give_up_correcting(self) -> None:
         """Give up undecided parts, if parts are released."""
         if self._released is not None:
-            self._released.give_way()
+            self._released.give_up_correcting()
 
     @property
     def waits(self) -> bool:
@@ -252,7 +252,7 @@ class HeldStream(StreamQueue[PrefilledText]):
     @property
     def _may_open(self) -> bool:
         """Whether the next event may go out now if it opens the answer."""
-        is_due = self.client.has_waited and not self._opening.is_over
+        is_due = self.client.heartbeat_was_due and not self._opening.is_over
         return is_due and bool(self._queue) and self._may_show_next
 
     @property

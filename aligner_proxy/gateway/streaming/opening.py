@@ -44,11 +44,11 @@ class Opening:
         """
         self._read_count += 1
         side = self._request.side
-        if side is not None and side.pending:
+        if side is not None and side.has_pending:
             side.release_echoes()
             if is_due:
                 await side.judge_pending((), ended_only=True)
-        if side is None or not (side.pending or side.is_growing):
+        if side is None or not (side.has_pending or side.is_growing):
             self._cleared_count = self._read_count
 
     def admits(self, queued: QueuedEvent[Any]) -> bool:

@@ -62,7 +62,7 @@ class StreamRoom:
     account: StreamAccount
     relieved_at: float = 0.0
     """Monotonic time of the last call of `relieve`; 0 before the first."""
-    gave_up_holding: bool = False
+    gave_up_correcting: bool = False
     """Whether correction was given up for lack of room; the rest is delivered unchanged, or blocked."""
 
 
@@ -80,7 +80,7 @@ class ClientSide:
         """The last delivered bytes, needed because a heartbeat is allowed only between two events."""
         self._heartbeat_at: float | None = None
         """Monotonic time at which a heartbeat is due; None for never."""
-        self.has_waited = False
+        self.heartbeat_was_due = False
         """Whether a heartbeat was due before."""
         self.comment: bytes | None = None
         """The final comment, set when it is delivered."""
@@ -201,7 +201,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 await self.take(item)
                 chunks.merge()
                 await self._time.pause()
-                if self._room.account.full:
+                if self._room.account.is_full:
                     await self._make_room()
         await self.finish()
 
@@ -229,19 +229,19 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def _make_room(self) -> None:
         """Decide what can be decided, and wait until enough of it was delivered.
 
-        Correction of the stream is given up (`give_way`) if other streams take the room and the wait is too long, or if
-        this tenant has more than its share.
+        Correction of the stream is given up (`give_up_correcting`) if other streams take the room and the wait is too
+        long, or if this tenant has more than its share.
         """
-        if self._room.account.too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
+        if self._room.account.is_too_long or time.monotonic() - self._room.relieved_at > RELIEVED_S:
             self._room.relieved_at = time.monotonic()
             await self.relieve()
-        while self._room.account.full and self.waits and not self.needs_more:
+        while self._room.account.is_full and self.waits and not self.needs_more:
             # A stream that was given up already cannot be given up again; it only waits for its own client.
-            crowded_out = not self._room.gave_up_holding and self._room.account.over_share
-            if crowded_out or not (await self._room.account.wait_for_room(WAIT_S) or self._room.gave_up_holding):
+            crowded_out = not self._room.gave_up_correcting and self._room.account.is_over_share
+            if crowded_out or not (await self._room.account.wait_for_room(WAIT_S) or self._room.gave_up_correcting):
                 metrics.record_stream_shed(self._request.state)
-                self._room.gave_up_holding = True
-                self.give_way()
+                self._room.gave_up_correcting = True
+                self.give_up_correcting()
 
     async def _enqueue(self, event: StreamEvent) -> None:
         """Add the event's pieces to their texts, then queue the event with their positions."""
@@ -339,7 +339,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Whether the stream has to be read further before what is queued can be decided."""
 
     @abc.abstractmethod
-    def give_way(self) -> None:
+    def give_up_correcting(self) -> None:
         """Give up correcting undecided texts for lack of room; what follows is delivered unchanged, or blocked."""
 
     @abc.abstractmethod
@@ -365,7 +365,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
                 await self.changed.wait()
         except TimeoutError:
             self.client.put_off_heartbeat()
-            self.client.has_waited = True
+            self.client.heartbeat_was_due = True
             return self.client.is_at_rest
         self.changed.clear()
         return False

@@ -80,7 +80,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             )
             notify = partial(_note_change, self.changed, self._answer_texts)
         text = GrowingAnswer(pipeline, policy, facts, notify, whole=is_whole, texts=self._answer_texts)
-        if self._room.gave_up_holding:
+        if self._room.gave_up_correcting:
             text.close(Status.FAILED, Shed.reason)
         self._undecided = (*self._undecided, text)
         return text
@@ -99,7 +99,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         self._check_agreement(event)
         text_count = len(self._texts)
         await super()._enqueue(event)
-        if self._request.side is not None and event.pieces and self._request.side.pending:
+        if self._request.side is not None and event.pieces and self._request.side.has_pending:
             # Texts beside the answer, such as reasoning, end where the answer begins.
             await self._request.side.judge_pending((), ended_only=True)
         # More than known text arrived: a new text, an end, or something like a tool call, which may forbid edits.
@@ -141,9 +141,9 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
             and any(text.is_hastened for text in self._list_undecided())
         )
 
-    def give_way(self) -> None:
+    def give_up_correcting(self) -> None:
         """Close undecided texts as failed, because there is no room to hold them."""
-        self._room.gave_up_holding = True
+        self._room.gave_up_correcting = True
         for text in self._list_undecided():
             text.close(Status.FAILED, Shed.reason)
         self.changed.set()
@@ -178,7 +178,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         await self._end_texts()
         if self._request.side is not None:
             # A side text that repeats an answer is not judged again, so the answers must be decided first.
-            for text in self._texts.values() if self._request.side.pending else ():
+            for text in self._texts.values() if self._request.side.has_pending else ():
                 await text.wait_until_over()
             await self._request.side.judge_pending(
                 [text.render(0, text.length) for text in self._texts.values() if text.done]
@@ -211,7 +211,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def ready(self) -> Iterator[tuple[object, bool]]:
         """The items whose texts are all decided, each with whether it has text; raises `Blocked` as the policy says."""
         self._raise_if_blocked(self._texts.values())
-        if self._room.gave_up_holding and self._request.side is not None:
+        if self._room.gave_up_correcting and self._request.side is not None:
             self._request.side.raise_if_pending()
         # Other tasks run while an item is delivered, so check for given-up texts and new side texts each time.
         while self._queue and not self._withholds_all() and self._is_decided(queued := self._queue.first):
@@ -246,7 +246,7 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
     def _withholds_all(self) -> bool:
         """Whether delivery pauses because of a side text or a refusal."""
         return (not self._has_ended and self._withholds_refusal()) or (
-            self._request.side is not None and self._request.side.pending
+            self._request.side is not None and self._request.side.has_pending
         )
 
     def _raise_if_blocked(self, texts: Iterable[GrowingAnswer]) -> None:

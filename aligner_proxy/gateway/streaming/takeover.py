@@ -33,7 +33,7 @@ async def watch_stream(
     first_items: list[Any] = []
     upstream_error: Exception | None = None
     # Where text is withheld, each item is checked before delivery, so nothing needs to be read ahead.
-    while not is_withheld and len(first_items) < _PEEKED and not any(map(routing.brings_words, first_items)):
+    while not is_withheld and len(first_items) < _PEEKED and not any(map(routing.has_words, first_items)):
         try:
             first_items.append(await anext(later_items))
         except StopAsyncIteration:

@@ -21,7 +21,7 @@ from aligner_proxy.text.json_answer import Literal, text_literals
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
 
-_STANDS = (SkipReason.INCONSISTENT,)
+_ALWAYS_SKIPPED = (SkipReason.INCONSISTENT,)
 """Reasons that apply even if the policy says judge, because an edit could not be placed."""
 BEGUN = "Begun."
 """Placeholder for an answer that has only begun, because its wording and length say nothing yet."""
@@ -171,7 +171,7 @@ def check(exchange: Exchange, policy: Policy, form: AnswerForm | None = None) ->
         return SkipReason.NON_TEXT
     reasons = _find_reasons(exchange, policy, form or AnswerForm(exchange))
     if _has_text(exchange):
-        return next((reason for reason in reasons if reason in _STANDS or not is_judged(reason, policy)), None)
+        return next((reason for reason in reasons if reason in _ALWAYS_SKIPPED or not is_judged(reason, policy)), None)
     all_reasons = tuple(reasons)
     unseen_reasons = (reason for reason in all_reasons if reason in _BESIDE_TEXT and is_judged(reason, policy))
     return next(unseen_reasons, next(iter(all_reasons), None))

@@ -165,12 +165,12 @@ class SecondTries:
     engine_of_policy: Callable[[], Engine]
     """Returns the engine of the answer's policy; without an editor around it, there is no second try."""
     cache: CorrectionCache | None
-    remember: bool
+    stores_corrections: bool
     """Whether second tries are stored in the cache."""
     request_until: Callable[[Exchange, str, Policy, float], AlignRequest]
     """Returns the engine's request for a text under a policy until a deadline (`align_request`)."""
 
-    async def answer_anew(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+    async def write_new_answer(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
         """The outcome with another answer as its text; in shadow mode, as its `edited` text only.
 
         If there is no other answer, or it is no better, only the cost of asking is added.
@@ -203,7 +203,7 @@ class SecondTries:
         room = max(_MIN_TOKENS, len(request.answer) // _CHARS_PER_TOKEN * 2)
 
         async def write() -> Correction:
-            return await writer.answer_anew(request, engine.scorer, tokens=room)
+            return await writer.write_new_answer(request, engine.scorer, tokens=room)
 
         if self.cache is None or answer.exchange.no_store:
             return await write()
@@ -211,7 +211,7 @@ class SecondTries:
         anew = replace(about, content_hash=digest({SECOND_TRY: about.content_hash}))
         key = self.cache.key(anew, answer.policy, answer.exchange)
         deadline = time.monotonic() + request.deadline_s
-        correction, _ = await self.cache.get_or_compute(key, write, remember=self.remember, deadline=deadline)
+        correction, _ = await self.cache.get_or_compute(key, write, remember=self.stores_corrections, deadline=deadline)
         return correction
 
 
@@ -255,7 +255,7 @@ class RefusalText(Stage):
         if _has_company(answer) and outcome.policy.if_nothing_remains is not IfNothingRemains.BLOCK:
             return _leave_out(outcome)
         if outcome.policy.if_nothing_remains is IfNothingRemains.SECOND_TRY:
-            outcome = await self._second_tries.answer_anew(outcome, answer)
+            outcome = await self._second_tries.write_new_answer(outcome, answer)
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
                 return outcome
         return _replace_answer(outcome, answer.exchange)

@@ -122,7 +122,7 @@ class Numbering:
         """Whether the first column of that table numbers its rows."""
         self._promised: set[int] = set()
         """Numbers of references to items that had not come yet."""
-        self._removed = False
+        self._has_removed_items = False
         """Whether any item was removed, so that numbers may change."""
         self._in_item = False
         """Whether the present line of the output is inside a list item."""
@@ -135,7 +135,7 @@ class Numbering:
         If not `ends`, more of the answer follows, perhaps with the item that a reference means.
         """
         standing = list(self._read(pieces, removed))
-        if not self._removed:
+        if not self._has_removed_items:
             self._note_lists(standing, text, ends=ends)
             return text
         return "".join(self._renumber_lines(standing, text, ends=ends))
@@ -154,7 +154,7 @@ class Numbering:
             # the list ends at another number than the upstream's
             if original_list is not None and original_list.last != open_list.last:
                 open_list.last = original_list.last
-                self._removed = True
+                self._has_removed_items = True
         return text
 
     def _read(self, pieces: Sequence[Segment], removed: Collection[int]) -> Iterator[NumberedItem]:
@@ -171,7 +171,7 @@ class Numbering:
                 continue
             numbered, value = place
             remains = number not in removed
-            self._removed |= not remains
+            self._has_removed_items |= not remains
             numbered.add_item(value, remains=remains)
             if remains:
                 yield NumberedItem(mark, numbered, value)

@@ -41,7 +41,7 @@ class OutlineLine:
     level: int
     """Level of a heading, `_TITLE_LEVEL` for a title in emphasis, 0 for other lines."""
     mark: Mark | None
-    apart: bool
+    follows_blank_line: bool
     """Whether an empty line precedes it."""
 
     @property
@@ -112,7 +112,7 @@ class Outline:
         self._pieces = pieces
         self.lines = list(_outline_lines(pieces))
         self.items, outside = _find_items(self.lines, len(pieces))
-        self._of_line = {item.first: item for item in self.items}
+        self._item_by_first = {item.first: item for item in self.items}
         """By the first segment of its line, the item."""
         self._by_line_end = {item.line.segments.stop: item for item in self.items}
         """By the segment after its line, the item."""
@@ -151,7 +151,7 @@ class Outline:
         for line in self.lines[:-1]:
             start = line.segments.stop
             segment = line.segments[-1]
-            heads_list = (line.level or line.announces) and segment not in removed and start in self._of_line
+            heads_list = (line.level or line.announces) and segment not in removed and start in self._item_by_first
             if not heads_list or not form.search(self._pieces[segment].text):
                 continue
             items = self._siblings(start, self._block_end(start))
@@ -162,7 +162,7 @@ class Outline:
     def _siblings(self, start: int, end: int) -> list[OutlineItem]:
         """The consecutive items from segment `start` to `end`, without nested ones."""
         items = []
-        while start < end and (item := self._of_line.get(start)) is not None:
+        while start < end and (item := self._item_by_first.get(start)) is not None:
             items.append(item)
             start = item.stop
         return items
@@ -201,7 +201,7 @@ class Outline:
 
     def is_lone_mark(self, number: int) -> bool:
         """Whether a segment is the mark of an item and no more."""
-        item = self._of_line.get(number)
+        item = self._item_by_first.get(number)
         return item is not None and _stands_alone(item.mark, self._pieces[number])
 
     def _section_below(self, number: int, line: OutlineLine) -> range:
@@ -220,12 +220,12 @@ class Outline:
     def _block_end(self, start: int) -> int:
         """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
         stop = start
-        depth = self._of_line[start].line.indent if start in self._of_line else 0
+        depth = self._item_by_first[start].line.indent if start in self._item_by_first else 0
         # where the line is an item itself, only the items nested in it are its list
         above = self._by_line_end.get(start)
         end = above.stop if above is not None else len(self._pieces)
         for _ in range(_LONGEST_LIST):
-            item = self._of_line.get(stop)
+            item = self._item_by_first.get(stop)
             if item is None or stop >= end or item.line.indent < depth:
                 break
             stop = item.stop
@@ -370,7 +370,7 @@ def _ends_item(item: OutlineItem, line: OutlineLine) -> bool:
     if item_line.level:
         return line.level == _TITLE_LEVEL == item_line.level
     if line.mark is None:
-        return line.level > 0 or (line.apart and line.indent <= item_line.indent)
+        return line.level > 0 or (line.follows_blank_line and line.indent <= item_line.indent)
     # one column more or less is the same depth
     if line.indent // 2 != item_line.indent // 2:
         return line.indent < item_line.indent
@@ -383,7 +383,7 @@ def _runs_of_rows(lines: Sequence[OutlineLine]) -> Iterator[list[OutlineLine]]:
     rows: list[OutlineLine] = []
     # None ends a run at the end of the text
     for number, line in enumerate((*lines, None)):
-        if line is not None and line.is_row and not (rows and line.apart):
+        if line is not None and line.is_row and not (rows and line.follows_blank_line):
             rows.append(line)
             continue
         if rows or not number:

@@ -209,11 +209,11 @@ class DatabaseStore(AuditStore):
             self._server.close()
             raise
 
-    def row(self, entry: Entry) -> Row:
+    def make_row(self, entry: Entry) -> Row:
         """The column values of an entry; U+0000, which PostgreSQL's texts cannot contain, becomes U+FFFD."""
         names = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
         changed = {name: value.replace("\0", "\ufffd") for name, value in names.items() if value and "\0" in value}
-        *columns, key, content = super().row(replace(entry, **changed) if changed else entry)
+        *columns, key, content = super().make_row(replace(entry, **changed) if changed else entry)
         values = [int(value) if isinstance(value, bool) else value for value in columns]
         return (*values, key, content.encode() if isinstance(content, str) else content)
 

@@ -40,7 +40,7 @@ LOOK_S = 1.0
 """Seconds between checks of a process's own state for changes."""
 POLL_S = 5.0
 """Seconds between comparisons through Redis, without an announcement."""
-KNOWN_S = 3 * POLL_S
+GONE_AFTER_S = 3 * POLL_S
 """Seconds without a heartbeat after which a process counts as gone."""
 COMPARED = ("policies", "keys", "heads", "release")
 """The fields in which hosts may differ."""
@@ -114,7 +114,7 @@ class FleetHeartbeat:
         if own_state is not None:
             value = self.entries.pack(f"{name}:{self.member}", own_state.model_dump_json().encode()) or b""
         answer = await self.server.write(
-            lambda redis: redis.eval(*heartbeat_arguments(name, self.member, value, KNOWN_S))
+            lambda redis: redis.eval(*heartbeat_arguments(name, self.member, value, GONE_AFTER_S))
         )
         return list(self._verify_states(name, parse_heartbeats(answer).items()))
 
@@ -177,12 +177,12 @@ class Fleet:
             if own_state != self._reported_state or self._woken.is_set() or loop.time() - polled_at >= POLL_S:
                 self._woken.clear()
                 polled_at = loop.time()
-                await self.look(own_state)
+                await self.synchronise(own_state)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._woken.wait()
 
-    async def look(self, own_state: MemberState) -> None:
+    async def synchronise(self, own_state: MemberState) -> None:
         """Exchange heads, publish the state of this process, and compare it with the others."""
         try:
             has_new_heads = await self._exchange_heads()

@@ -79,7 +79,7 @@ class DoubtDecider:
         if self.judge is not None:
             judged_facts, use = await self.judge.ask_about_facts(text, by_words.doubtful, self.references)
             if judged_facts is not None:
-                decided, unwritten = take_verdicts(by_words, judged_facts, may_clear=self.judge.may_clear)
+                decided, unwritten = apply_verdicts(by_words, judged_facts, may_clear=self.judge.may_clear)
                 return replace(await self._write(text, decided, unwritten), judge=use)
         if self.editor is None:
             return replace(by_words, judge=use, is_by_words=True)
@@ -111,7 +111,7 @@ class DoubtDecider:
         return replace(decided, editor=use + EditorUse(refused=refused_count))
 
 
-def take_verdicts(
+def apply_verdicts(
     by_words: FactDecision, judged_facts: Sequence[JudgedFact], *, may_clear: bool = False
 ) -> tuple[FactDecision, list[UnsettledFact]]:
     """Return (edits with the values that the judge chose and what stays unsettled, facts that the editor must write).

@@ -98,7 +98,7 @@ class Vocabulary:
         return sum(self.weight(word) * count for word, count in counted)
 
 
-class Words:
+class WordCounts:
     """Lookup of how much a stem counts in a text; a related word of the text gives a reduced count."""
 
     def __init__(self, counts: Mapping[str, float]) -> None:
@@ -167,7 +167,7 @@ def certainty(counts: Mapping[str, float]) -> float:
     return 1 / (1 + math.exp(-sum(FOR_REPLACING[name] * value for name, value in counts.items())))
 
 
-class Weigher:
+class StatementScorer:
     """Scores the statements that may be about one fact of an answer."""
 
     def __init__(self, fact: Fact, subject: FactSubject, vocabulary: Vocabulary) -> None:
@@ -179,7 +179,7 @@ class Weigher:
         for word, count in subject.context.items():
             everything[word] = max(everything.get(word, 0.0), _AROUND * count)
         # The same with and without related words.
-        self._everything = Words(everything)
+        self._everything = WordCounts(everything)
         self._exact = everything
         # (stem, count) of the words that say what the sentence is about.
         self._own = [(word, count) for word, count in subject.topic.items() if word not in GENERIC]
@@ -215,7 +215,7 @@ class Weigher:
         # words of the title and of earlier sentences weigh less, and are left out
         its = [(word, count) for word, count in statement.about.items() if count >= _HALF]
         clause = [(word, 1.0) for word, count in its if count >= SAME_CLAUSE]
-        of_statement = Words(statement.about)
+        of_statement = WordCounts(statement.about)
         known_words = [(word, count) for word, count in self._own if word in words.page_words]
         known_question = [(word, 1.0) for word in subject.question_words if words.has_word(word)]
         # the ends, or the rates, are compared only if both facts have one

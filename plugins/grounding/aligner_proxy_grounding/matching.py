@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from aligner_proxy_grounding.conditions import count_conditions
-from aligner_proxy_grounding.evidence import FactSubject, Vocabulary, Weigher, certainty, log_odds, ratio
+from aligner_proxy_grounding.evidence import FactSubject, StatementScorer, Vocabulary, certainty, log_odds, ratio
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
 from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
@@ -66,7 +66,7 @@ class FactFinding(StrEnum):
     NOTHING = "nothing"
     CONFIRMED = "confirmed"
     """A statement about the same matter has the same value."""
-    OTHERWISE = "otherwise"
+    CONTRADICTED = "otherwise"
     """A statement certainly about the same matter has another value."""
     UNSETTLED = "unsettled"
     """The same, but not certainly; or contact data that no reference has."""
@@ -206,7 +206,7 @@ class Matcher:
             is_asked = confirmed is None or candidate.of_any >= doubtful_from
             return candidate.as_match(FactFinding.UNSETTLED) if is_asked else rest
         if candidate.certainty >= replace_from:
-            return candidate.as_match(FactFinding.OTHERWISE)
+            return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
@@ -233,7 +233,7 @@ class Matcher:
         first; `is_confirmed` says that one of them has the same value.
         """
         weighed = scored[:MAX_WEIGHED]
-        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
+        chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         free = [
             (chance, score, statement)
             for chance, (score, statement) in zip(chances, weighed, strict=True)
@@ -271,7 +271,7 @@ class Matcher:
         a statement that only shares a related word.
         """
         weighed = self.rank_statements(fact, subject)[:MAX_WEIGHED]
-        chances = Weigher(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
+        chances = StatementScorer(fact, subject, self.vocabularies[fact.kind]).chances(weighed, around.repeated)
         ranked = sorted(zip(chances, weighed, strict=True), key=lambda one: -one[0])
         of_similar_size = [statement for _, (_, statement) in ranked if ratio(fact, statement.fact) <= MAX_TIMES_LARGER]
         related = self._related_statement(fact, subject)

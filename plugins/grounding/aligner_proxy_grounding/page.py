@@ -143,9 +143,9 @@ def read_page(name: str, text: str) -> ReferencePage:
             )
             for fact, about, near, beside in zip(
                 facts,
-                topics(passage.text, facts),
-                neighbours(passage.text, facts),
-                siblings(passage.text, facts),
+                find_topics(passage.text, facts),
+                find_neighbours(passage.text, facts),
+                find_siblings(passage.text, facts),
                 strict=True,
             )
             for about in [_add_headings(about, passage.above)]
@@ -176,7 +176,7 @@ def _add_headings(about: dict[str, float], above: Sequence[tuple[str, float]]) -
     return about
 
 
-def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
+def find_topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     """For each fact of a sentence, its subject words with how much they count: those of its own clause count most."""
     bare = _blank_facts(text, facts)
     ends = [*(match.start() for match in _CLAUSE.finditer(bare)), len(bare)]
@@ -202,7 +202,7 @@ def topics(text: str, facts: Sequence[Fact]) -> list[dict[str, float]]:
     return result
 
 
-def siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
+def find_siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
     """For each fact of a sentence, the other facts of its clause."""
     ends = [match.start() for match in _CLAUSE.finditer(_blank_facts(text, facts))]
     # the number of the clause: how many clauses end before the fact
@@ -210,7 +210,7 @@ def siblings(text: str, facts: Sequence[Fact]) -> list[list[Fact]]:
     return [[other for m, other in enumerate(facts) if m != n and clause[m] == clause[n]] for n in range(len(facts))]
 
 
-def neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
+def find_neighbours(text: str, facts: Sequence[Fact]) -> list[FactContext]:
     """For each fact of a sentence, the words next to it, and its rate ("month" of "€5 per month")."""
     bare = _blank_facts(text, facts)
     result = []

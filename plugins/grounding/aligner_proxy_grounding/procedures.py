@@ -93,7 +93,7 @@ class Reordering:
     `can_move` says whether the steps can be swapped safely.
     """
 
-    places: tuple[ProcedureStep, ...]
+    answer_steps: tuple[ProcedureStep, ...]
     steps: tuple[ProcedureStep, ...]
     place: str
     can_move: bool

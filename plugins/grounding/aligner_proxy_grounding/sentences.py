@@ -40,7 +40,7 @@ from aligner_proxy_grounding.matching import (
     Matcher,
 )
 from aligner_proxy_grounding.notation import rewrite_fact
-from aligner_proxy_grounding.page import Statement, neighbours, topics
+from aligner_proxy_grounding.page import Statement, find_neighbours, find_topics
 from aligner_proxy_grounding.procedures import ORDER, Reordering, find_reorderings
 from aligner_proxy_grounding.words import words
 
@@ -237,7 +237,7 @@ class Grounder:
             if one.can_move:
                 edits = _reorder_steps(one, edits)
             else:
-                doubts.append(UnsettledFact(one.places[0].start, one.places[-1].end, ORDER, one.place))
+                doubts.append(UnsettledFact(one.answer_steps[0].start, one.answer_steps[-1].end, ORDER, one.place))
         return edits, doubts
 
     def read_all(self, text: str) -> list[AnswerSentence]:
@@ -288,7 +288,7 @@ class Grounder:
                 answer_words,
                 [*(other for other in facts if other is not fact), *self._client.facts],
             )
-            for fact, about, near in zip(facts, topics(text, facts), neighbours(text, facts), strict=True)
+            for fact, about, near in zip(facts, find_topics(text, facts), find_neighbours(text, facts), strict=True)
         ]
         line = text.strip()
         # such a line names the subject of what follows
@@ -318,14 +318,14 @@ class Grounder:
         matches = [self.match_fact(sentence, number) for number in range(len(sentence.facts))]
         uses = Counter(match.statement for match in matches if self._is_certain(match))
         for number, (fact, match) in enumerate(zip(sentence.facts, matches, strict=True)):
-            if match.finding not in (FactFinding.OTHERWISE, FactFinding.UNSETTLED):
+            if match.finding not in (FactFinding.CONTRADICTED, FactFinding.UNSETTLED):
                 continue
             # One statement cannot replace two facts: "9 to 5" must not become "10 to 10".
             is_shared = uses[match.statement] > 1
-            if match.finding is FactFinding.OTHERWISE and is_shared:
+            if match.finding is FactFinding.CONTRADICTED and is_shared:
                 continue
             edit = self._edit(sentence, number, match.statement)
-            if match.finding is FactFinding.OTHERWISE and edit is not None:
+            if match.finding is FactFinding.CONTRADICTED and edit is not None:
                 if edit.text != sentence.text[edit.start - sentence.start : edit.end - sentence.start]:
                     edits.append(edit)
                 continue
@@ -342,7 +342,7 @@ class Grounder:
 
         If a judge or an editor decides, this takes the certainty `CERTAIN_WITHOUT_EDITOR`.
         """
-        if match.finding is FactFinding.OTHERWISE:
+        if match.finding is FactFinding.CONTRADICTED:
             return True
         return self.arbiter is not Arbiter.WORDS and match.score >= CERTAIN_WITHOUT_EDITOR
 
@@ -364,7 +364,7 @@ class Grounder:
         start, end, text = place
         return FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, statement.place)
 
-    def _is_said(self, sentence: AnswerSentence, statement: Statement) -> bool:
+    def _is_claim_of_sentence(self, sentence: AnswerSentence, statement: Statement) -> bool:
         """Whether the weekday is what the sentence claims, and not a condition of another claim.
 
         "Deliveries arrive on Monday" claims the day; "on Mondays we open at 9" claims the time. The day is the claim if
@@ -438,7 +438,7 @@ class Grounder:
             fact, subject, around, replace_from=self.replace_from, doubtful_from=_DOUBTFUL_FROM[self.arbiter]
         )
         # the other findings replace nothing
-        if match.finding is FactFinding.OTHERWISE and match.statement is not None:
+        if match.finding is FactFinding.CONTRADICTED and match.statement is not None:
             return match if self._may_replace(sentence, number, match.statement) else NO_MATCH
         return match
 
@@ -460,7 +460,7 @@ class Grounder:
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
             return False
-        if fact.kind is FactKind.WEEKDAY and not self._is_said(sentence, statement):
+        if fact.kind is FactKind.WEEKDAY and not self._is_claim_of_sentence(sentence, statement):
             return False
         # "until 5" does not mean the beginning of "9 to 6"
         if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
@@ -470,7 +470,7 @@ class Grounder:
 
 def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:
     """Return the edits with those that reorder steps; edits inside a moved step become part of its new text."""
-    moved = [(place, step) for place, step in zip(order.places, order.steps, strict=True) if place != step]
+    moved = [(place, step) for place, step in zip(order.answer_steps, order.steps, strict=True) if place != step]
     rest = [edit for edit in edits if not any(place.start <= edit.start < place.end for place, _ in moved)]
     for place, step in moved:
         inner = [

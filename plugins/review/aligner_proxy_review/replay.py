@@ -180,7 +180,7 @@ class RunFigures:
     """Figures of one run; times are the aligner's, in milliseconds, over the answers that it scored."""
 
     answers: int
-    endings: dict[ReplayResult, int]
+    results: dict[ReplayResult, int]
     """Number of answers by result, including results that never occur."""
     refusals: dict[str, int]
     """Number of refused answers by the gate's reason."""
@@ -201,7 +201,7 @@ def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
     )
     return RunFigures(
         answers=len(runs),
-        endings={result: endings[result] for result in ReplayResult},
+        results={result: endings[result] for result in ReplayResult},
         refusals=dict(Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED).most_common()),
         changed=wilson_interval(endings[ReplayResult.CHANGED], len(runs)),
         p50_ms=quantile(times, 0.5),

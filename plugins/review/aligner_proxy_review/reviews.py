@@ -89,8 +89,19 @@ class _ReviewTexts:
 
 _REVIEW_TEXTS: TypeAdapter[_ReviewTexts] = TypeAdapter(_ReviewTexts)
 # columns that are not encrypted
-_CLEAR = ("aligner_id", "choice", "tenant", "at", "who", "verdict", "segment", "chosen", "policy_hash", "aligner")
-_COLUMNS = (*_CLEAR, "sealed_by", "content")
+_UNENCRYPTED_COLUMNS = (
+    "aligner_id",
+    "choice",
+    "tenant",
+    "at",
+    "who",
+    "verdict",
+    "segment",
+    "chosen",
+    "policy_hash",
+    "aligner",
+)
+_COLUMNS = (*_UNENCRYPTED_COLUMNS, "sealed_by", "content")
 _INSERT = f"INSERT INTO reviews ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 # -1 stands for the whole choice, since NULL equals nothing in SQL.
 _SAME_PLACE = "aligner_id = ? AND choice = ? AND who = ? AND ifnull(segment, -1) = ifnull(?, -1)"

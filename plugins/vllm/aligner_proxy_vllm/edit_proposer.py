@@ -44,7 +44,7 @@ class Copying:
     pointer: int | None = None
     """Index in the prompt of the token that is expected next; None if unknown."""
 
-    def after(self, tokens: Ids, drawn: int) -> Copying:
+    def advance(self, tokens: Ids, drawn: int) -> Copying:
         """Return the state after `tokens`, of which the last `drawn` are new."""
         source = tokens[: self.prompt]
         return Copying(self.prompt, _goes_on(source, tokens, tokens[len(tokens) - drawn :], self.pointer))
@@ -71,7 +71,7 @@ def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | N
             return broke
     # rule 1; a single token occurs too often, so with a pointer only rule 2 searches for it
     for size in range(min(_LONGEST, len(tokens)), 1 if pointer is not None else 0, -1):
-        places = behind(source, tokens[-size:])
+        places = find_run_ends(source, tokens[-size:])
         if len(places):
             return int(places[-1] if broke is None else places[np.argmin(np.abs(places - broke))])
     if broke is None:
@@ -89,7 +89,7 @@ def _common(one: Ids, other: Ids) -> int:
     return int(different[0]) if len(different) else length
 
 
-def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
+def find_run_ends(source: Ids, run: Ids) -> NDArray[np.intp]:
     """Indexes right after each occurrence of `run` in `source`, ascending; not at its end, where nothing follows."""
     size = len(run)
     if size == 0 or len(source) <= size:
@@ -101,7 +101,7 @@ def behind(source: Ids, run: Ids) -> NDArray[np.intp]:
     return ends + size
 
 
-class Copies:
+class CopyingStates:
     """The states of all sequences.
 
     vLLM moves sequences within the batch and passes neither their ids nor where their prompts end. So a sequence is
@@ -118,7 +118,7 @@ class Copies:
         Equal sequences share a state.
         """
         before = len(tokens) - drawn
-        copying = self._known.get(_mark(tokens[:before]), Copying(before)).after(tokens, drawn)
+        copying = self._known.get(_mark(tokens[:before]), Copying(before)).advance(tokens, drawn)
         self._known[_mark(tokens)] = copying
         while len(self._known) > _SEQUENCES:
             self._known.popitem(last=False)
@@ -141,7 +141,7 @@ class EditProposer:
         """Most tokens of one draft."""
         self._longest = int(vllm_config.model_config.max_model_len)
         """Most tokens of a sequence."""
-        self._copies = Copies()
+        self._copies = CopyingStates()
 
     def load_model(self, *_: object, **__: object) -> None:
         """Do nothing, since there is no draft model."""

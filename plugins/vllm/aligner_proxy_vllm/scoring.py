@@ -69,7 +69,7 @@ class ScoringPlan:
         That is the verdicts with all scores; the error; or, for a request without `align`, the description `about`.
         """
         if self.error is not None:
-            return {"error": wire.refusal(self.error).body.error.model_dump(mode="json")}
+            return {"error": wire.make_refusal(self.error).body.error.model_dump(mode="json")}
         if self.request is None or self.division is None:
             return {"about": json.loads(_INFO.dump_json(about))}
         # a part begins with segments of the previous part as context, whose scores are not needed twice
@@ -158,7 +158,7 @@ class Scoring:
             parts[prompt_key(ids)] = {
                 "segments": [[tokens.start, tokens.stop] for tokens in where.segments],
                 "objectives": [[tokens.start, tokens.stop] for tokens in where.objectives],
-                "behind": where.behind,
+                "behind": where.has_end,
             }
         places = {
             "parts": parts,

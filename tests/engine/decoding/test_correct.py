@@ -16,7 +16,7 @@ from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit_request, make_frame
 from aligner_proxy.engine.decoding.proposer import EditProposer
-from aligner_proxy.engine.decoding.splice import EditSpan
+from aligner_proxy.engine.decoding.splice import Hole
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -136,7 +136,7 @@ def test_what_is_verified_is_also_judged_against_the_question(monkeypatch: pytes
         return build_frame(aligner, request)
 
     monkeypatch.setattr(correct, "build_frame", note_frame)
-    monkeypatch.setattr(EditSpan, "cut_replacement", lambda *_, **__: "The harbour opens late.")
+    monkeypatch.setattr(Hole, "cut_replacement", lambda *_, **__: "The harbour opens late.")
     monkeypatch.setattr(
         correct.AnswerEditor, "is_flagged", lambda _self, score: True
     )  # all is flagged, and passes later

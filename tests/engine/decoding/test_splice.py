@@ -41,7 +41,7 @@ def test_a_kept_item_is_recognised_under_another_number() -> None:
     assert splice.cut_before_resumption("\n2. Put the leaves into the pot.", (key,)) == "\n"
     assert splice.cut_before_resumption("\n2. Put the cups on the table.", (key,)) is None
     written = "2. Boil the water.\n3. Warm the cups."
-    assert splice.replacement(written, (), ["1. Boil the water."], finished=True) == "3. Warm the cups."
+    assert splice.find_replacement(written, (), ["1. Boil the water."], finished=True) == "3. Warm the cups."
 
 
 def test_of_code_the_comments_go_first() -> None:
@@ -50,7 +50,7 @@ def test_of_code_the_comments_go_first() -> None:
     assert splice.Run(True, 0, tuple(segments[::2])).find_keepable_text("") == ""
 
 
-def hole(answer: str, flagged: int) -> splice.EditSpan:
+def hole(answer: str, flagged: int) -> splice.Hole:
     segments = split(answer)
     flags = [at == flagged for at in range(len(segments))]
     return next(splice.rewrite_flagged_runs(segments, flags))
@@ -134,11 +134,11 @@ def test_without_kept_segments_nothing_resumes() -> None:
 )
 def test_replacements(generated: str, finished: bool, expected: str) -> None:
     banned = ["You are a fool.", "Bring a warm coat with you."]
-    assert splice.replacement(generated, (KEY,), banned, finished=finished) == expected
+    assert splice.find_replacement(generated, (KEY,), banned, finished=finished) == expected
 
 
 def test_runs_of_the_same_verdict_are_one_span() -> None:
-    found = splice.runs(split("One here. Two here. Three here. Four here."), [False, True, True, False])
+    found = splice.group_runs(split("One here. Two here. Three here. Four here."), [False, True, True, False])
     assert [(run.flagged, run.at, run.text) for run in found] == [
         (False, 0, "One here."),
         (True, 1, "Two here. Three here."),

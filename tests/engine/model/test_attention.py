@@ -57,7 +57,7 @@ def test_products_agree_with_torchs_kernel(
         ]
         slots = torch.cat([row.context[-row.new_count :] for row in rows])
         new = [torch.stack([s[0].index_select(1, slots)]) for s in (store._keys, store._values)]
-        step = attention.plan(store, slots, rows)
+        step = attention.plan_attention(store, slots, rows)
         found.append(attention.attend(Layer, query.to(dtype), *new, None, step=step)[0])
     ours, exact = found
     assert ours.dtype == torch.bfloat16
@@ -67,7 +67,7 @@ def test_products_agree_with_torchs_kernel(
 def test_contexts_of_a_few_lengths_are_one_shape() -> None:
     store, rows = filled(torch.bfloat16, (70, 71, 128, 129))
     rows = [attention.AttentionRow(0, 1, row.context) for row in rows]
-    plans = [attention.plan(store, row.context[-1:], [row]) for row in rows]
+    plans = [attention.plan_attention(store, row.context[-1:], [row]) for row in rows]
     assert [plan.groups[0].slots.shape[1] for plan in plans] == [128, 128, 128, 192]
 
 
@@ -79,7 +79,7 @@ def test_bf16_on_a_cpu_goes_by_products_and_fp32_by_the_kernel(monkeypatch: pyte
 
     for dtype in (torch.bfloat16, torch.float32):
         store = attention.KVStore(Config, 32, dtype, torch.device("cpu"))
-        step = attention.plan(store, torch.arange(4), [attention.AttentionRow(0, 4, torch.arange(4))])
+        step = attention.plan_attention(store, torch.arange(4), [attention.AttentionRow(0, 4, torch.arange(4))])
         query = torch.randn(1, 6, 4, 16, dtype=dtype)
         key = torch.randn(1, 2, 4, 16, dtype=dtype)
         out, _ = attention.attend(Layer, query, key, key, None, step=step)

@@ -58,7 +58,7 @@ def test_a_segment_scores_no_less_than_its_inner_words_and_others_as_before() ->
     raised = head.judge(states, Spans((range(3),), segments, inner=inner))
     assert torch.allclose(raised[::2], whole[::2])
     assert torch.allclose(raised[1], torch.maximum(whole[1], words.amax(dim=0)))
-    behind = head.judge(states, Spans((range(3),), segments, behind=True, inner=inner[:2]))
+    behind = head.judge(states, Spans((range(3),), segments, has_end=True, inner=inner[:2]))
     assert torch.allclose(behind[:2], raised[:2])
     assert torch.allclose(behind[2], whole[2])
 
@@ -172,7 +172,7 @@ def test_a_head_says_whether_it_judges_that_place(tmp_path: Path) -> None:
 def test_that_place_has_an_operating_point_of_its_own(tmp_path: Path) -> None:
     head = DetectorHead(8, (0, 1), 4)
     states = torch.randn(6, 3, 8)
-    where = Spans((range(0, 2),), (range(2, 4), range(2, 6)), behind=True)
+    where = Spans((range(0, 2),), (range(2, 4), range(2, 6)), has_end=True)
     before = head.judge(states, where)
     head.calibrate(1.0, 2.0, end_shift=3.0)
     head.save(tmp_path / "head.safetensors")

@@ -128,12 +128,12 @@ def test_the_place_behind_the_last_segment_keeps_the_general_score(
     detector: DetectorHead, states: torch.Tensor
 ) -> None:
     detector.end_shift.fill_(0.5)
-    behind = Spans(WHERE.objectives, WHERE.segments, behind=True)
+    behind = Spans(WHERE.objectives, WHERE.segments, has_end=True)
     general = detector.judge(states, behind)
     taught = detector.judge(states, behind, columns(head(bias=9.0)))
     assert torch.equal(taught[-1], general[-1])
     torch.testing.assert_close(taught[:-1, 0], general[:-1, 0] + 9.0)
-    alone = Spans(WHERE.objectives, WHERE.segments[-1:], behind=True)
+    alone = Spans(WHERE.objectives, WHERE.segments[-1:], has_end=True)
     assert torch.equal(detector.judge(states, alone, columns(head(bias=9.0))), detector.judge(states, alone))
 
 

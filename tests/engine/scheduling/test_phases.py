@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy.engine.admission import LocalAdmission
 from aligner_proxy.engine.local import LocalEngine
-from aligner_proxy.engine.scheduling.metrics import REGISTRY, Phases, exposition
+from aligner_proxy.engine.scheduling.metrics import REGISTRY, Phases, write_metrics
 from aligner_proxy.errors import DeadlineExceeded, EngineOverloaded
 from aligner_proxy.types import Correction
 from tests.support import tiny
@@ -109,7 +109,7 @@ def test_an_end_counts_once(end: Any) -> None:
 
 
 def test_metrics_are_told_before_the_aligner_is_loaded() -> None:
-    text = exposition().decode()
+    text = write_metrics().decode()
     assert "aligner_engine_ready 0.0" in text
     assert "aligner_engine_request_seconds_bucket" in text
     assert "aligner_engine_kv_blocks" not in text

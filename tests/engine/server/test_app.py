@@ -24,7 +24,7 @@ from aligner_proxy.engine.api import AlignRequest, DeferredSession, Engine
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.server import app
-from aligner_proxy.engine.wire import MAX_BODY_BYTES, received_error
+from aligner_proxy.engine.wire import MAX_BODY_BYTES, parse_error
 from aligner_proxy.errors import (
     AnswerTooLong,
     ConfigError,
@@ -48,7 +48,7 @@ from tests.support.scripted import SCRIPTED, ScriptedEngine
 @contextlib.asynccontextmanager
 async def serving(engine: Engine, path: Path) -> AsyncIterator[HttpEngine]:
     """`engine` behind a unix socket, and a client of it."""
-    with sockets.unix(path) as listener:
+    with sockets.listen_on_unix_socket(path) as listener:
         config = uvicorn.Config(app.create_app(engine), log_config=None, lifespan="off")
         served = uvicorn.Server(config)
         task = asyncio.create_task(served.serve(sockets=[listener]))
@@ -246,7 +246,7 @@ async def test_something_else_at_the_address_is_no_correction(path: Path) -> Non
         await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
         await send({"type": "http.response.body", "body": b"hello"})  # type: ignore[operator]
 
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         served = uvicorn.Server(uvicorn.Config(other, log_config=None, lifespan="off"))  # type: ignore[arg-type]
         task = asyncio.create_task(served.serve(sockets=[listener]))
         client = HttpEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -270,7 +270,7 @@ async def test_an_answer_without_an_end_is_not_taken_in() -> None:
             await send({"type": "http.response.body", "body": b" " * 2**20, "more_body": True})  # type: ignore[operator]
             sent += 2**20
 
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         served = uvicorn.Server(uvicorn.Config(other, log_config=None, lifespan="off"))  # type: ignore[arg-type]
         task = asyncio.create_task(served.serve(sockets=[listener]))
         client = HttpEngine(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -297,7 +297,7 @@ def test_a_status_without_an_error_of_ours_is_taken_for_what_proxies_mean_by_it(
     status: int, kind: type[CorrectionError]
 ) -> None:
     for body in (b"<html>Bad Gateway</html>", b"{}", b"\xff", b""):
-        assert type(received_error(status, body, None)) is kind
+        assert type(parse_error(status, body, None)) is kind
 
 
 def test_an_address_must_be_one() -> None:
@@ -306,7 +306,7 @@ def test_an_address_must_be_one() -> None:
 
 
 def test_a_socket_is_private_and_goes_away(path: Path) -> None:
-    with sockets.unix(path):
+    with sockets.listen_on_unix_socket(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
 
@@ -315,8 +315,8 @@ def test_a_stale_socket_is_replaced_and_a_living_one_is_not(path: Path) -> None:
     path.parent.mkdir()
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as stale:
         stale.bind(str(path))
-    with sockets.unix(path):
-        with pytest.raises(ConfigError, match="in use"), sockets.unix(path):
+    with sockets.listen_on_unix_socket(path):
+        with pytest.raises(ConfigError, match="in use"), sockets.listen_on_unix_socket(path):
             pass
         assert path.exists()
 
@@ -324,15 +324,15 @@ def test_a_stale_socket_is_replaced_and_a_living_one_is_not(path: Path) -> None:
 def test_a_file_in_the_way_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("keep")
-    with pytest.raises(ConfigError, match="no socket"), sockets.unix(path):
+    with pytest.raises(ConfigError, match="no socket"), sockets.listen_on_unix_socket(path):
         pass
     assert path.read_text() == "keep"
 
 
 def test_a_taken_port_is_named() -> None:
-    with sockets.tcp("127.0.0.1", 0) as listener:
+    with sockets.listen_on_port("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1"), sockets.tcp("127.0.0.1", port):
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1"), sockets.listen_on_port("127.0.0.1", port):
             pass
 
 
@@ -588,6 +588,6 @@ async def test_an_engine_that_cannot_load_ends_whatever_the_reason(path: Path) -
     def fail() -> Any:
         raise RuntimeError("an odd failure")
 
-    with sockets.unix(path) as listener, pytest.raises(RuntimeError, match="an odd failure"):
+    with sockets.listen_on_unix_socket(path) as listener, pytest.raises(RuntimeError, match="an odd failure"):
         async with asyncio.timeout(20):
             await app._serve(LocalAdmission(LocalEngine(fail), seats=1), listener, 0, ConnectionLimits())

@@ -62,9 +62,9 @@ async def test_an_engine_that_loads_is_alive_and_not_ready(tmp_path: Path) -> No
 
 async def test_an_engine_that_turns_requests_away_is_degraded_and_ready() -> None:
     engine = ScriptedEngine()
-    assert await app.check(engine) == app.Health("ready", alive=True, ready=True)
+    assert await app.check_health(engine) == app.Health("ready", alive=True, ready=True)
     metrics.count_refusal("overloaded")
-    assert await app.check(engine) == app.Health("degraded", alive=True, ready=True, reasons=("overloaded",))
+    assert await app.check_health(engine) == app.Health("degraded", alive=True, ready=True, reasons=("overloaded",))
 
 
 class Slow(ScriptedEngine):

@@ -26,7 +26,7 @@ LLAMA_13B = ModelSize(5120, 40, 13_824, 32_000, 40, 40, 128, tied=False)
 
 def test_parameters_are_those_of_the_real_model(tmp_path: Path) -> None:
     made = tiny.save(tmp_path)
-    found = memory.shape(made)
+    found = memory.read_model_sizes(made)
     assert found
     assert found.linear + found.other == sum(p.numel() for p in tiny.model().parameters())
     assert (LLAMA_7B.linear + LLAMA_7B.other) / 1e9 == pytest.approx(6.74, abs=0.01)
@@ -96,7 +96,12 @@ def test_the_cache_of_a_gpu_leaves_room_for_the_copy_and_is_never_below_its_usua
         return
     plan = memory.plan_gpu(sizes, "nf4", 2, states, available, copies=True)
     assert usual <= plan.cache_tokens <= 262_144
-    rest = available - sizes.weights("nf4", 2) - sizes.step() - plan.cache_tokens * sizes.token(2, states)
+    rest = (
+        available
+        - sizes.count_weight_bytes("nf4", 2)
+        - sizes.count_step_bytes()
+        - plan.cache_tokens * sizes.count_token_bytes(2, states)
+    )
     assert rest >= (memory.ROOM_FOR_COPY * 2 * sizes.linear if plan.has_copy else 0)
 
 
@@ -108,7 +113,7 @@ def test_only_an_engine_without_a_size_of_its_cache_gets_a_larger_one_on_a_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (80 * GB, 80 * GB))
     monkeypatch.setattr(acceleration, "find_missing_part", lambda: None)
-    assert loader._room(folder, EngineSettings(folder, cache_tokens=asked), states=0) == expected
+    assert loader._count_cache_tokens(folder, EngineSettings(folder, cache_tokens=asked), states=0) == expected
 
 
 def test_preparing_needs_more_than_serving() -> None:
@@ -123,21 +128,21 @@ def test_the_cache_takes_what_is_left_and_no_more(gigabytes: float, window: int,
         tokens = memory.cache_tokens(LLAMA_7B, kind, 2, window, states, gigabytes * GB)
     except WeightsError:
         tokens = 0
-    least = LLAMA_7B.weights(kind, 2) + LLAMA_7B.step()
-    assert (tokens == 0) == (least + window * LLAMA_7B.token(2, states) > gigabytes * GB)
+    least = LLAMA_7B.count_weight_bytes(kind, 2) + LLAMA_7B.count_step_bytes()
+    assert (tokens == 0) == (least + window * LLAMA_7B.count_token_bytes(2, states) > gigabytes * GB)
     if tokens:
         assert window <= tokens <= CACHE_TOKENS
-        assert least + tokens * LLAMA_7B.token(2, states) <= gigabytes * GB
+        assert least + tokens * LLAMA_7B.count_token_bytes(2, states) <= gigabytes * GB
 
 
 def test_an_aligner_is_refused_before_it_is_loaded_and_a_small_memory_gets_a_small_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = tiny.save(tmp_path / "full")
-    sizes = memory.shape(full)
+    sizes = memory.read_model_sizes(full)
     assert sizes
     settings = EngineSettings(full, "imhi", quantization="none")
-    fixed, token = sizes.weights("none", 4) + sizes.step(), sizes.token(4, 0)
+    fixed, token = sizes.count_weight_bytes("none", 4) + sizes.count_step_bytes(), sizes.count_token_bytes(4, 0)
     monkeypatch.setattr(memory, "available", lambda: fixed + 5000 * token)
     assert open_aligner(settings, tmp_path).runner.pool.count == -(-5000 // 16)
     monkeypatch.setattr(memory, "available", lambda: fixed + 4000 * token)
@@ -148,8 +153,8 @@ def test_an_aligner_is_refused_before_it_is_loaded_and_a_small_memory_gets_a_sma
 
 def test_another_family_is_not_judged(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
-    assert memory.shape(tmp_path) is None
-    assert memory.shape(tmp_path / "nowhere") is None
+    assert memory.read_model_sizes(tmp_path) is None
+    assert memory.read_model_sizes(tmp_path / "nowhere") is None
 
 
 def test_a_containers_limit_counts(tmp_path: Path) -> None:

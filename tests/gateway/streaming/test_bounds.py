@@ -164,7 +164,7 @@ async def test_an_upstream_waits_for_a_client_that_does_not_read(mode: StreamMod
     for _ in range(2_000):
         await asyncio.sleep(0)
     assert upstream.taken == stopped_at
-    assert budget.held_bytes < 2 * budget.most_each
+    assert budget.held_bytes < 2 * budget.max_stream_bytes
     await source.aclose()
     assert budget.held_bytes == 0
 
@@ -183,7 +183,7 @@ async def test_no_sentence_is_torn_for_lack_of_room(mode: StreamMode) -> None:
     for form in FORMATS:
         for count in range(0, 40, 3):
             budget = StreamBudget()
-            budget.most_each = 30_000
+            budget.max_stream_bytes = 30_000
             made, ledger = stream(form, policy(stream=mode), budget, asked)
             async with asyncio.timeout(30):
                 got = await played(made, form.tell(["\n"] * count + list(answer)))
@@ -229,7 +229,7 @@ async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
     strict = FailurePolicy(overload=OnError.BLOCK)
     made, ledger = stream(FORMATS[0], policy(tenant="large", stream=StreamMode.SENTENCE, on_error=strict), budget)
     elsewhere = budget.open("large")
-    elsewhere.hold(budget.most)
+    elsewhere.hold(budget.max_bytes)
     before = REGISTRY.get_sample_value("aligner_streams_shed_total", {"policy": "p"}) or 0.0
     source = made.play(flow([chunk(SENTENCE) for _ in range(300)]))
     sent = [await anext(source)]
@@ -240,8 +240,8 @@ async def test_a_tenant_beyond_its_share_is_shed_and_others_are_not() -> None:
     assert "fool" not in FORMATS[0].read(sent)
     assert (ledger.status, ledger.reason) == (Status.FAILED, "shed")
     assert REGISTRY.get_sample_value("aligner_streams_shed_total", {"policy": "p"}) == before + 1
-    assert not small.over_share
-    assert elsewhere.over_share
+    assert not small.is_over_share
+    assert elsewhere.is_over_share
 
 
 async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> None:
@@ -264,9 +264,9 @@ async def test_what_is_given_up_between_two_items_does_not_pass_as_decided() -> 
 async def test_a_stream_within_its_share_waits_for_room() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
     large = budget.open("large")
-    large.hold(budget.most)
+    large.hold(budget.max_bytes)
     elsewhere = budget.open("fair")
-    elsewhere.hold(int(budget.most * 0.4))
+    elsewhere.hold(int(budget.max_bytes * 0.4))
     made, ledger = stream(FORMATS[0], policy(tenant="fair"), budget)
     playing = asyncio.create_task(played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")]))
     for _ in range(500):
@@ -281,7 +281,7 @@ async def test_a_stream_within_its_share_waits_for_room() -> None:
 
 async def test_a_small_tenant_is_not_held_up_by_a_large_one() -> None:
     budget = StreamBudget(max_mb=1, stream_mb=1)
-    budget.open("large").hold(2 * budget.most)
+    budget.open("large").hold(2 * budget.max_bytes)
     made, ledger = stream(FORMATS[0], policy(tenant="small"), budget)
     async with asyncio.timeout(20):
         await played(made, [chunk(SENTENCE), chunk("Go."), chunk(why="stop")])

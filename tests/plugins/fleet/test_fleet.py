@@ -59,13 +59,13 @@ def differs(what: str) -> float:
 def changed(one: Fleet, caution: float) -> None:
     path = one._policies.path
     path.write_text(FILE % caution)
-    one._policies.look()
-    one._policies.look()
+    one._policies.check_files()
+    one._policies.check_files()
 
 
 async def looked(*gateways: Fleet) -> None:
     for one in (*gateways, *gateways):
-        await one.look(read_member_state(one._policies))
+        await one.synchronise(read_member_state(one._policies))
 
 
 async def test_who_goes_by_other_policies_is_known_until_it_does_not(
@@ -89,8 +89,8 @@ async def test_the_form_of_a_file_does_not_count(gateway: Make) -> None:
     one, other = gateway(), gateway()
     path = other._policies.path
     path.write_text("# the same\n" + (FILE % 1.0).replace("{caution: 1.0}", "\n  caution: 1.0"))
-    other._policies.look()
-    other._policies.look()
+    other._policies.check_files()
+    other._policies.check_files()
     assert read_member_state(one._policies).policies == read_member_state(other._policies).policies
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.structure import split
-from aligner_proxy_grounding.evidence import Weigher
+from aligner_proxy_grounding.evidence import StatementScorer
 from aligner_proxy_grounding.facts import FactKind
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import MAX_CHARS, read_page
@@ -116,7 +116,7 @@ def test_chances_of_statements_add_up_to_less_than_one() -> None:
     matcher = Matcher([read_page("PAGE.md", PAGE)])
     (sentence,) = Grounder.for_question(matcher, "").read_all("Orders can be returned within 20 days.")
     scored = matcher.rank_statements(sentence.facts[0], sentence.subjects[0])
-    weigher = Weigher(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[FactKind.DURATION])
+    weigher = StatementScorer(sentence.facts[0], sentence.subjects[0], matcher.vocabularies[FactKind.DURATION])
     chances = weigher.chances(scored, set())
     assert 0 < sum(chances) < 1
     taken = weigher.chances(scored, {scored[0][1]})

@@ -150,11 +150,11 @@ async def test_figures_add_up(tmp_path: Path) -> None:
     cases = await again(tmp_path, entries, lambda _: Correction(KIND, ms=40.0))
     before = compute_figures([case.before for case in cases])
     after = compute_figures([case.after for case in cases])
-    assert (before.endings[ReplayResult.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
-    assert (after.endings[ReplayResult.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
+    assert (before.results[ReplayResult.CHANGED], before.refusals, before.p50_ms) == (3, {"gate_empty": 1}, 12.5)
+    assert (after.results[ReplayResult.CHANGED], after.refusals, after.p95_ms) == (4, {}, 40.0)
     assert (before.forwards, after.forwards) == (4.0, 0.0)
     assert count_changes(cases)[ReplayChange.NEWLY] == 1
-    assert sum(count_changes(cases).values()) == sum(after.endings.values()) == 4
+    assert sum(count_changes(cases).values()) == sum(after.results.values()) == 4
 
 
 def test_an_outcome_without_a_judgement_changes_nothing() -> None:

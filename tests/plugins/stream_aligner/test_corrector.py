@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.correctors.registry import PluginCorrector, Revising, admit_corrector
+from aligner_proxy.correctors.registry import PluginCorrector, SentenceAdmission, admit_corrector
 from aligner_proxy.engine.api import AlignRequest, Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel
 from aligner_proxy.errors import EngineOverloaded
@@ -133,7 +133,7 @@ async def test_its_identity_is_that_of_the_weights_and_the_form() -> None:
 def test_it_is_offered_and_reads_along() -> None:
     kind = stream_aligner.correctors()[0]
     corrector = kind.make(kind.settings.model_validate({"engine": "http://there:8000/v1"}))
-    assert isinstance(admit_corrector(PluginCorrector("s", "s", corrector, InlineRunner())), Revising)
+    assert isinstance(admit_corrector(PluginCorrector("s", "s", corrector, InlineRunner())), SentenceAdmission)
 
 
 def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Completer]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from aligner_proxy_vllm.edit_proposer import Copies, EditProposer, behind
+from aligner_proxy_vllm.edit_proposer import CopyingStates, EditProposer, find_run_ends
 
 ANSWER = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]
 PROMPT = [1, 2, 3, *ANSWER, 4, 5]
@@ -14,7 +14,7 @@ PROMPT = [1, 2, 3, *ANSWER, 4, 5]
 
 def drafted(written: list[int], prompt: list[int] | None = None, most: int = 4) -> list[int]:
     before = PROMPT if prompt is None else prompt
-    copies = Copies()
+    copies = CopyingStates()
     made: list[int] = []
     for stop in range(1, len(written) + 1):
         tokens = np.array([*before, *written[:stop]])
@@ -56,12 +56,12 @@ def test_a_draft_ends_with_the_prompt() -> None:
 
 
 def test_a_run_at_the_very_end_has_nothing_behind_it() -> None:
-    assert behind(np.array([1, 2, 3]), np.array([2, 3])).tolist() == []
-    assert behind(np.array([1, 2, 3, 1, 2]), np.array([1, 2])).tolist() == [2]
+    assert find_run_ends(np.array([1, 2, 3]), np.array([2, 3])).tolist() == []
+    assert find_run_ends(np.array([1, 2, 3, 1, 2]), np.array([1, 2])).tolist() == [2]
 
 
 def test_a_sequence_keeps_its_prompt_length_wherever_it_stands_in_the_batch() -> None:
-    copies = Copies()
+    copies = CopyingStates()
     first, second = np.array([*PROMPT, 20]), np.array([9, 9, 9, 20])
     assert [copies.of(first, 1).prompt, copies.of(second, 1).prompt] == [len(PROMPT), 3]
     assert copies.of(np.array([9, 9, 9, 20, 21, 22]), 2).prompt == 3

@@ -167,7 +167,7 @@ class ReplayReport:
             answers, times = figure.subplots(2)
             offsets = [0, 0]
             for result, colour in _COLOURS.items():
-                counts = [side.endings[result] for side in sides]
+                counts = [side.results[result] for side in sides]
                 if any(counts):
                     bar = answers.barh(names, counts, left=offsets, color=colour, label=result.value)
                     answers.bar_label(bar, [str(n or "") for n in counts], label_type="center", color="white")
@@ -193,8 +193,8 @@ def _list_aligners(runs: Sequence[ReplayRun]) -> list[str]:
 def _figure_rows(before: RunFigures, after: RunFigures) -> Iterator[tuple[str, ...]]:
     """(label, before, after) for each figure; results that never occur are left out."""
     for result in ReplayResult:
-        if before.endings[result] or after.endings[result]:
-            yield result.value, str(before.endings[result]), str(after.endings[result])
+        if before.results[result] or after.results[result]:
+            yield result.value, str(before.results[result]), str(after.results[result])
     yield "share changed", _share_text(before), _share_text(after)
     for reason in dict.fromkeys([*before.refusals, *after.refusals]):
         yield reason, str(before.refusals.get(reason, 0)), str(after.refusals.get(reason, 0))

@@ -78,13 +78,13 @@ class ConsoleFiles:
         self._engine = engine
         self._lock = threading.Lock()
         self._current = self._read_files()
-        self._stamp = self._stamps(self._current)
+        self._stamp = self._read_signatures(self._current)
         """Signatures of the files when they were last read, by which changes are noticed."""
 
     def current(self) -> ConsoleConfig:
         """The current files; reads them again if one has changed."""
         with self._lock:
-            stamp = self._stamps(self._current)
+            stamp = self._read_signatures(self._current)
             if stamp != self._stamp:
                 # set before reading, so that an invalid version is read and logged only once
                 self._stamp = stamp
@@ -120,7 +120,7 @@ class ConsoleFiles:
         policies = registry.load_policies(find_policies(self._litellm_file))
         return ConsoleConfig(policies, config.known_keys(policies), data, registry.load_extensions(policies))
 
-    def _stamps(self, configured: ConsoleConfig) -> Signature:
+    def _read_signatures(self, configured: ConsoleConfig) -> Signature:
         """The present signatures of the files that `configured` was read from; None for a file that is not named."""
         source = configured.policies.source
         paths = (self._litellm_file, source.folder / source.name, config.keys_path(configured.policies))

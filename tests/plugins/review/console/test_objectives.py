@@ -253,7 +253,7 @@ def test_nothing_comes_of_answers_on_which_people_disagree(files: Site, browser:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[str]:
     place = tmp_path / "e.sock"
-    with sockets.unix(place) as listener:
+    with sockets.listen_on_unix_socket(place) as listener:
         server = uvicorn.Server(uvicorn.Config(create_app(TeachableEngine()), log_config=None, lifespan="off"))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
         thread.start()
