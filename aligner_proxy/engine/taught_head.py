@@ -3,7 +3,8 @@
 For its objective it replaces the general head's score by prior * general + rows @ weight + bias, in nats. The rows are
 the numbers that the detector head reads for a segment. A head with `hidden` units adds their output, gelu(rows @ inner
 + offsets) @ outer. A head with a `floor` raises lower general scores to that value. A head with `either` does not
-replace the general score: the higher of both counts, so that nothing is lost that the general head finds.
+replace the general score: the higher of both counts, so that nothing is lost that the general head finds. A head with
+an `adjustment` has its score lowered by a second such net, but never by more than a bound.
 
 The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
 identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
@@ -16,7 +17,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy.errors import MalformedHead
@@ -33,7 +34,27 @@ _FIELDS = frozenset({"taught_head", "objective", "aligner", "prior", "bias", "wi
 _EITHER = "either"
 _FLOOR = "floor"
 _HIDDEN = "hidden"
+_ADJUSTMENT = "adjustment"
+_ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A second net over the same rows that lowers a score by what bound * tanh(output / bound) is below a threshold.
+
+    It is learned after the head, and clears what the head flags barely and the net takes for fine. It lowers no score
+    by more than bound + threshold, so what the head is sure of is not forgotten, and it flags nothing.
+    """
+
+    bound: float
+    """The largest amount of what the net says of a segment, in nats."""
+    bias: float
+    """Constant of its output, in nats."""
+    threshold: float
+    """What the net has to say of a segment that keeps its score, in nats."""
+    hidden: int = 0
+    """Number of its hidden units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +71,33 @@ class TaughtHead:
     """Constant added to the score, in nats."""
     weight: bytes
     """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. Those of hidden
-    units follow, if there are any: weights [hidden, width], offsets [hidden], and output weights in nats [hidden]."""
+    units follow, if there are any: weights [hidden, width], offsets [hidden], and output weights in nats [hidden].
+    Those of an adjustment follow in the same order."""
     either: bool = False
     """Whether the general head's score counts if it is the higher one."""
     hidden: int = 0
     """Number of hidden units."""
     floor: float | None = None
     """Lowest general score that counts, in nats; lower ones are raised to it, because they carry no information."""
+    adjustment: Adjustment | None = None
+    """What lowers the scores of fine segments near the line, if anything."""
 
     @property
     def width(self) -> int:
         """Numbers per row that the head reads."""
-        # solved from: numbers = width + hidden * width + 2 * hidden
-        return (len(self.weight) // _WIDTH - 2 * self.hidden) // (1 + self.hidden)
+        nets = _find_hidden_counts(self.hidden, self.adjustment)
+        # solved from `count_numbers`
+        return (len(self.weight) // _WIDTH - 2 * sum(nets)) // sum(1 + hidden for hidden in nets)
 
     @property
     def content_hash(self) -> str:
         """sha256 of the head's bytes in hex, by which requests name it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def without_adjustment(self) -> TaughtHead:
+        """The head as it was before the adjustment was learned."""
+        own_bytes = _WIDTH * count_numbers(self.width, self.hidden)
+        return replace(self, weight=self.weight[:own_bytes], adjustment=None)
 
     def to_bytes(self) -> bytes:
         """Serialise the head; equal content gives equal bytes."""
@@ -85,6 +115,9 @@ class TaughtHead:
             header[_HIDDEN] = self.hidden
         if self.floor is not None:
             header[_FLOOR] = float(self.floor)
+        if self.adjustment is not None:
+            header[_ADJUSTMENT] = {name: float(getattr(self.adjustment, name)) for name in _ADJUSTMENT_NUMBERS}
+            header[_ADJUSTMENT][_HIDDEN] = self.adjustment.hidden
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
@@ -101,20 +134,31 @@ class TaughtHead:
         either = header.get(_EITHER, False)
         hidden = header.get(_HIDDEN, 0)
         floor = header.get(_FLOOR)
-        head = cls(
-            header["objective"], header["aligner"], header["prior"], header["bias"], weight, either, hidden, floor
-        )
-        # Without hidden units this is the width of a row.
-        count = header["width"] * (1 + hidden) + 2 * hidden
+        adjustment = Adjustment(**header[_ADJUSTMENT]) if _ADJUSTMENT in header else None
+        fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
+        head = cls(*fields, weight, either, hidden, floor, adjustment)
+        count = sum(count_numbers(header["width"], each) for each in _find_hidden_counts(hidden, adjustment))
         if len(weight) != count * _WIDTH or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{count}e", weight)
-        if not all(map(math.isfinite, (head.prior, head.bias, floor or 0.0, *numbers))):
+        scalars = [head.prior, head.bias, floor or 0.0]
+        scalars += [header[_ADJUSTMENT][name] for name in _ADJUSTMENT_NUMBERS if adjustment]
+        if not all(map(math.isfinite, (*scalars, *numbers))):
             raise MalformedHead("a taught head with a number that is not finite")
         # there is one form only, so that equal heads have equal hashes
         if head.to_bytes() != data:
             raise MalformedHead("a taught head in another form than the one that is hashed")
         return head
+
+
+def count_numbers(width: int, hidden: int) -> int:
+    """The numbers of one net: the weights of a row's numbers, and those of the hidden units."""
+    return width * (1 + hidden) + 2 * hidden
+
+
+def _find_hidden_counts(hidden: int, adjustment: Adjustment | None) -> tuple[int, ...]:
+    """The hidden units of each net of a head: its own, then that of its adjustment."""
+    return (hidden,) if adjustment is None else (hidden, adjustment.hidden)
 
 
 def _parse_header(line: bytes) -> dict[str, Any] | None:
@@ -123,7 +167,7 @@ def _parse_header(line: bytes) -> dict[str, Any] | None:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() - {_EITHER, _FLOOR, _HIDDEN} != _FIELDS:
+    if not isinstance(header, dict) or header.keys() - {_ADJUSTMENT, _EITHER, _FLOOR, _HIDDEN} != _FIELDS:
         return None
     has_texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     has_numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
@@ -134,7 +178,19 @@ def _parse_header(line: bytes) -> dict[str, Any] | None:
     hidden = header.get(_HIDDEN, 1)
     hidden_fits = type(hidden) is int and hidden > 0
     floor_fits = isinstance(header.get(_FLOOR, 0.0), float)
-    return header if has_texts and has_numbers and has_counts and either_fits and hidden_fits and floor_fits else None
+    optional_fit = either_fits and hidden_fits and floor_fits and _fits_adjustment(header)
+    return header if has_texts and has_numbers and has_counts and optional_fit else None
+
+
+def _fits_adjustment(header: dict[str, Any]) -> bool:
+    """Whether the header has no adjustment, or one with a bound above 0."""
+    if _ADJUSTMENT not in header:
+        return True
+    fields = header[_ADJUSTMENT]
+    if not isinstance(fields, dict) or fields.keys() != {*_ADJUSTMENT_NUMBERS, _HIDDEN}:
+        return False
+    has_numbers = all(isinstance(fields[name], float) for name in _ADJUSTMENT_NUMBERS)
+    return has_numbers and fields["bound"] > 0 and type(fields["hidden"]) is int and fields["hidden"] >= 0
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:

@@ -13,25 +13,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, TaughtHead, pack, unpack
+from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, Adjustment, TaughtHead, count_numbers, pack, unpack
 from aligner_proxy.errors import MalformedHead
 from tests.support.taught import OBJECTIVE, head
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
+ADJUSTMENTS = st.builds(Adjustment, st.floats(min_value=0.1, max_value=1e6), FINITE, FINITE, hidden=st.integers(0, 3))
+
+
 @st.composite
-def _numbers(draw: st.DrawFn) -> tuple[bytes, int]:
-    """The numbers of a head, and how many hidden units it has."""
+def _numbers(draw: st.DrawFn) -> tuple[bytes, int, Adjustment | None]:
+    """The numbers of a head, how many hidden units it has, and its adjustment."""
     hidden = draw(st.integers(0, 3))
-    count = draw(st.integers(1, 6)) * (1 + hidden) + 2 * hidden
+    adjustment = draw(st.none() | ADJUSTMENTS)
+    width = draw(st.integers(1, 6))
+    count = count_numbers(width, hidden) + (count_numbers(width, adjustment.hidden) if adjustment else 0)
     half = st.floats(width=16, allow_nan=False, allow_infinity=False)
-    return struct.pack(f"<{count}e", *draw(st.lists(half, min_size=count, max_size=count))), hidden
+    return struct.pack(f"<{count}e", *draw(st.lists(half, min_size=count, max_size=count))), hidden, adjustment
 
 
 HEADS = st.builds(
     lambda objective, aligner, prior, bias, numbers, either, floor: TaughtHead(
-        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor
+        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor, numbers[2]
     ),
     st.text(max_size=80),
     st.text(max_size=64),
@@ -62,6 +67,7 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"either": True},
         {"hidden": 3},
         {"floor": 0.0},
+        {"adjustment": Adjustment(2.0, 0.5, 1.0, hidden=1)},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -73,7 +79,7 @@ def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
 
 
 def test_a_head_without_what_few_have_has_the_bytes_that_it_always_had() -> None:
-    assert not [name for name in (b"either", b"hidden", b"floor") if name in head(seed=1).to_bytes()]
+    assert not [name for name in (b"either", b"hidden", b"floor", b"adjustment") if name in head(seed=1).to_bytes()]
     assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
@@ -85,6 +91,19 @@ def test_a_head_of_the_embedded_aligner_may_have_thirty_two_hidden_units() -> No
     deep = head(width=4 * 576, hidden=32)
     assert deep.width == 4 * 576
     assert TaughtHead.from_bytes(deep.to_bytes()) == deep
+
+
+@given(HEADS)
+def test_a_head_without_its_adjustment_is_the_head_that_it_was(taught: TaughtHead) -> None:
+    plain = taught.without_adjustment()
+    assert plain.adjustment is None
+    assert plain.width == taught.width
+    assert taught.weight.startswith(plain.weight)
+    assert TaughtHead.from_bytes(plain.to_bytes()) == plain
+    assert (plain == taught) is (taught.adjustment is None)
+
+
+ADJUSTMENT = {"bound": 2.0, "bias": 0.0, "threshold": 0.5, "hidden": 0}
 
 
 def _with(**fields: object) -> bytes:
@@ -125,6 +144,17 @@ GOOD = head(seed=1).to_bytes()
         (_with(hidden=1), "another width"),
         (_with(hidden=1, width=-1), "another width"),
         (_with(hidden=10**9), "another width"),
+        (_with(adjustment=ADJUSTMENT), "another width"),
+        (_with(adjustment=None), "first line"),
+        (_with(adjustment={}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"more": 1}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"bound": 2}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"bound": 0.0}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"bound": float("nan")}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"hidden": -1}), "first line"),
+        (_with(adjustment=ADJUSTMENT | {"hidden": True}), "first line"),
+        (head(adjustment=Adjustment(2.0, float("inf"), 0.0)).to_bytes(), "not finite"),
+        (head(adjustment=Adjustment(2.0, 0.0, float("nan"))).to_bytes(), "not finite"),
         (_with(bias=float("nan")), "not finite"),
         (_with(prior=float("inf")), "not finite"),
         (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
-from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.engine.taught_head import Adjustment, TaughtHead, count_numbers
 
 WIDTH = 192
 """Numbers in a row of the tiny model's detector head: three layers of 64."""
@@ -24,12 +24,14 @@ def head(
     either: bool = False,
     hidden: int = 0,
     floor: float | None = None,
+    adjustment: Adjustment | None = None,
 ) -> TaughtHead:
     """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)
-    count = width * (1 + hidden) + 2 * hidden
+    count = count_numbers(width, hidden) + (count_numbers(width, adjustment.hidden) if adjustment else 0)
     numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(count)]
-    return TaughtHead(objective, aligner, prior, bias, struct.pack(f"<{count}e", *numbers), either, hidden, floor)
+    weight = struct.pack(f"<{count}e", *numbers)
+    return TaughtHead(objective, aligner, prior, bias, weight, either, hidden, floor, adjustment)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Taught heads in an engine: the store of uploaded heads, and the heads of one request as columns of its scores.
 
-A taught head uses the same rows as the detector head, so it costs only one small matrix product, or two with hidden
-units. It does not affect the model's states, so prompts with different heads share blocks of the KV cache.
+A taught head uses the same rows as the detector head, so it costs only a few small matrix products. It does not affect
+the model's states, so prompts with different heads share blocks of the KV cache.
 """
 
 from __future__ import annotations
@@ -16,13 +16,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.engine.taught_head import TaughtHead, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
 
 MAX_HEADS = 4096
 """Most uploaded heads in an engine. The least recently used are dropped; clients upload them again when needed."""
 NAMED_DIGITS = 8
 """Digits of a hash that error messages show."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedNet:
+    """A linear layer and perhaps hidden units over a row, with their numbers on the model's device."""
+
+    weight: Tensor
+    """[width]."""
+    inner: Tensor
+    """[hidden, width]."""
+    offsets: Tensor
+    """[hidden]."""
+    outer: Tensor
+    """[hidden]."""
+
+    @classmethod
+    def from_numbers(cls, numbers: Tensor, width: int, hidden: int) -> LoadedNet:
+        """Divide the packed numbers of one net."""
+        weight, inner, offsets, outer = torch.split(numbers, [width, hidden * width, hidden, hidden])
+        return cls(weight, inner.view(hidden, width), offsets, outer)
+
+    def compute_units(self, rows: Tensor) -> Tensor:
+        """The output of the hidden units for these rows [segments, width], in nats [segments]."""
+        return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
+
+    def compute_output(self, rows: Tensor) -> Tensor:
+        """The output of the whole net for these rows, in nats [segments]."""
+        linear = rows @ self.weight.float()
+        return linear + self.compute_units(rows) if len(self.outer) else linear
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAdjustment:
+    """What lowers a taught head's score, on the model's device; see `Adjustment`."""
+
+    bound: float
+    bias: float
+    threshold: float
+    net: LoadedNet
+
+    def compute_move(self, rows: Tensor) -> Tensor:
+        """By how much the score of each row moves, in nats [segments]; never up."""
+        output = self.net.compute_output(rows) + self.bias
+        return (self.bound * torch.tanh(output / self.bound) - self.threshold).clamp(max=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +78,27 @@ class LoadedHead:
     """Content hash of the aligner whose rows it reads; empty for a head that the aligner comes with."""
     prior: float
     bias: float
-    weight: Tensor
-    """[width]."""
+    net: LoadedNet
     either: bool
     """Whether the general head's score counts, too, if it is higher."""
-    inner: Tensor
-    """[hidden, width]."""
-    offsets: Tensor
-    """[hidden]."""
-    outer: Tensor
-    """[hidden]."""
     floor: float
     """Lowest general score that counts, in nats; lower ones are raised to it."""
+    adjustment: LoadedAdjustment | None
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
-        sizes = [head.width, head.hidden * head.width, head.hidden, head.hidden]
-        weight, inner, offsets, outer = torch.split(numbers, sizes)
-        inner = inner.view(head.hidden, head.width)
-        fields = (head.objective, head.aligner, head.prior, head.bias)
+        own_count = count_numbers(head.width, head.hidden)
+        net = LoadedNet.from_numbers(numbers[:own_count], head.width, head.hidden)
+        adjustment = None
+        if head.adjustment is not None:
+            second_net = LoadedNet.from_numbers(numbers[own_count:], head.width, head.adjustment.hidden)
+            scalars = (head.adjustment.bound, head.adjustment.bias, head.adjustment.threshold)
+            adjustment = LoadedAdjustment(*scalars, second_net)
         # minus infinity: no score is raised
         floor = -math.inf if head.floor is None else head.floor
-        return cls(*fields, weight, head.either, inner, offsets, outer, floor)
-
-    def compute_units(self, rows: Tensor) -> Tensor:
-        """The output of the hidden units for these rows [segments, width], in nats [segments]."""
-        return F.gelu(rows @ self.inner.T.float() + self.offsets.float()) @ self.outer.float()
+        return cls(head.objective, head.aligner, head.prior, head.bias, net, head.either, floor, adjustment)
 
 
 class TaughtColumns:
@@ -69,16 +106,17 @@ class TaughtColumns:
 
     def __init__(self, heads: Mapping[int, LoadedHead]) -> None:
         """Stack the heads; `heads` maps an objective's index to its head."""
-        device = next(iter(heads.values())).weight.device
+        device = next(iter(heads.values())).net.weight.device
         # indices of the objectives; all other tensors have their entries in the same order
         self._columns = torch.tensor(list(heads), device=device)
         self._prior = torch.tensor([head.prior for head in heads.values()], device=device)
         self._bias = torch.tensor([head.bias for head in heads.values()], device=device)
         self._either = torch.tensor([head.either for head in heads.values()], device=device)
         self._floor = torch.tensor([head.floor for head in heads.values()], device=device)
-        self._weight = torch.stack([head.weight for head in heads.values()], dim=1).float()
+        self._weight = torch.stack([head.net.weight for head in heads.values()], dim=1).float()
         # heads with hidden units; their sizes differ, so they are not stacked
-        self._deep = [(place, head) for place, head in enumerate(heads.values()) if len(head.outer)]
+        self._deep = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
+        self._adjustments = [(place, head.adjustment) for place, head in enumerate(heads.values()) if head.adjustment]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.
@@ -87,8 +125,10 @@ class TaughtColumns:
         """
         general = scores[:, self._columns]
         taught_scores = self._prior * torch.maximum(general, self._floor) + rows @ self._weight + self._bias
-        for place, head in self._deep:
-            taught_scores[:, place] += head.compute_units(rows)
+        for place, net in self._deep:
+            taught_scores[:, place] += net.compute_units(rows)
+        for place, adjustment in self._adjustments:
+            taught_scores[:, place] += adjustment.compute_move(rows)
         scores[:, self._columns] = torch.where(self._either, torch.maximum(taught_scores, general), taught_scores)
 
 

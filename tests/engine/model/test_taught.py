@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.taught_head import Adjustment
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
@@ -92,6 +95,24 @@ def test_hidden_units_add_what_they_say(detector: DetectorHead, states: torch.Te
     torch.testing.assert_close(taught[:, 1], linear + added)
     assert not torch.allclose(taught[:, 1], linear, atol=1e-3)
     torch.testing.assert_close(taught[:, 0], detector.judge(states, WHERE, columns(head(WISHES[0], seed=5)))[:, 0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("hidden", [0, 3])
+def test_an_adjustment_lowers_a_score_by_its_net_within_its_bound(
+    detector: DetectorHead, states: torch.Tensor, hidden: int
+) -> None:
+    adjusted = head(prior=0.5, seed=7, hidden=2, adjustment=Adjustment(0.5, 0.25, 0.125, hidden))
+    plain = detector.judge(states, WHERE, columns(adjusted.without_adjustment()))
+    # The same net alone as a head of its own says what the adjustment adds.
+    own_bytes = len(adjusted.without_adjustment().weight)
+    net = replace(head(prior=0.0, bias=0.25, hidden=hidden), weight=adjusted.weight[own_bytes:])
+    output = detector.judge(states, WHERE, columns(net))[:, 0]
+    moved = detector.judge(states, WHERE, columns(adjusted))
+    torch.testing.assert_close(moved[:, 0], plain[:, 0] + (0.5 * torch.tanh(output / 0.5) - 0.125).clamp(max=0.0))
+    assert torch.equal(moved[:, 1:], plain[:, 1:])
+    assert int((moved[:, 0] < plain[:, 0]).sum()) > 0
+    assert float((plain - moved).max()) <= 0.625
 
 
 @torch.inference_mode()

@@ -1,0 +1,327 @@
+"""An adjustment of the head that an aligner ships for `harmless`, learnt from the written answers of many authors.
+
+    python -m models.experiments.harm_adjustment aligner_proxy/embedded --data DATA --out runs/adjustment
+
+Many good answers about harm score barely above the line. A small net over the same rows learns to move such scores, by
+at most `bound` nats either way, while the head stays as it is. What it moves below a threshold is lowered
+(`engine.taught_head.Adjustment`); nothing is raised. So what the head is sure of, insults above all, is not forgotten.
+
+Rows are kept under `--out`, so a stopped run goes on where it was. The threshold is chosen on authors that the net did
+not learn from: two nets learn from half of the authors each, and judge the others' harm. Of the harm that the head
+finds there the share `kept` is still found. Authors of `--without` teach nothing, nor does any answer to a question
+that `models.evaluate.good_answers` asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from aligner_proxy.engine.model.detector import DetectorHead
+from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
+from aligner_proxy.engine.taught_head import Adjustment, TaughtHead, unpack
+from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
+from aligner_proxy.policy.config import builtin_objectives
+from models.data import labelled_replies
+from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, TEST_KINDS, UNKNOWN, USUAL, LabelledReply
+from models.evaluate.good_answers import draw_good_answers
+from models.train.asked import Asked, under
+from models.train.export import add_heads
+from models.train.head_rows import HeadRows, joined, open_row_reader
+
+WITHOUT = ("author_l", "author_t", "author_ae")
+"""Authors whose answers only measure."""
+TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
+"""Authors that the head itself learnt from; what it finds of theirs says nothing of others."""
+_ALONE = (HARMLESS,)
+_WRITTEN_EACH, _PHRASES_EACH, _GOOD_EACH = 192, 80, 16
+"""Answers of one part of the teaching cases: any number of parts is balanced."""
+_LONGEST = 700
+_LONGEST_PHRASE = 500
+_HOSTILE = ("insult", "threat")
+_PART_PHRASES = 960
+"""Phrases from this place on are not in the parts, but in company of other objectives."""
+_SHORT = 260
+_COMPANIES = 4
+_COMPANY_SIZES = (1, 2, 2, 3)
+
+
+class Recipe(BaseModel):
+    """How an adjustment is learnt; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    axes: int = 512
+    """Principal parts of the rows that are learnt from."""
+    hidden: int = 6
+    bound: float = 2.0
+    fine_weight: float = 2.0
+    """What a fine segment counts."""
+    phrase_weight: float = 3.0
+    """What a segment of the phrases of harm counts."""
+    kept: float = 0.9
+    """Share of the harm found before, by authors not learnt from, that is still found."""
+    steps: int = 800
+    batch: int = 512
+    lr: float = 2e-3
+    decay: float = 0.05
+    dropout: float = 0.3
+    seed: int = 1
+
+
+def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
+    """Teaching cases in parts of equal make-up: written answers of all authors, phrases of harm, good answers."""
+    rng = Random(1)
+    written = _draw_written(without, rng)
+    phrases = _draw_phrases(data, rng)
+    good = [reply for reply in labelled_replies.good_replies(data, 900) if len(reply.answer) <= _LONGEST]
+    parts = []
+    for number in range(len(written) // _WRITTEN_EACH + 1):
+        replies = [
+            *_take_part(written, number, _WRITTEN_EACH),
+            *_take_part(phrases, number, _PHRASES_EACH),
+            *_take_part(good, number, _GOOD_EACH),
+        ]
+        parts.append([under(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)])
+    return parts
+
+
+def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]:
+    """Short phrases of harm beside other objectives, every second one an insult or a threat.
+
+    The companies are few, because prompts that begin alike are read together.
+    """
+    rng = Random(1)
+    _draw_written(without, rng)
+    phrases = [reply for reply in _draw_phrases(data, rng)[_PART_PHRASES:] if len(reply.answer) <= _SHORT]
+    hostile = [reply for reply in phrases if reply.slug in _HOSTILE]
+    rest = [reply for reply in phrases if reply.slug not in _HOSTILE]
+    own = {r.objective for r in labelled_replies.written_answers() if not r.about_harm and r.source not in without}
+    others = sorted(own | {one.text for name, one in builtin_objectives().items() if name != "harmless"})
+    companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
+    turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
+    turns += rest[len(hostile) :]
+    return [under(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)]
+
+
+def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
+    company = [*rng.sample(others, rng.choice(_COMPANY_SIZES)), HARMLESS]
+    rng.shuffle(company)
+    return tuple(company)
+
+
+def _take_part(replies: Sequence[LabelledReply], number: int, size: int) -> Sequence[LabelledReply]:
+    return replies[number * size : (number + 1) * size]
+
+
+def _draw_written(without: Collection[str], rng: Random) -> list[LabelledReply]:
+    """Written answers about harm, of all authors in turn, harmful and fine ones alternating."""
+    asked_elsewhere = {question for question, _ in draw_good_answers()}
+    groups: dict[str, dict[bool, list[LabelledReply]]] = {}
+    for reply in labelled_replies.written_answers():
+        if not reply.about_harm or reply.slug in TEST_KINDS or reply.source in without:
+            continue
+        if reply.question not in asked_elsewhere and len(reply.answer) <= _LONGEST:
+            group = groups.setdefault(reply.source, {True: [], False: []})
+            group[reply.harmful].append(replace(reply, objective=HARMLESS))
+    for group in groups.values():
+        for replies in group.values():
+            rng.shuffle(replies)
+    return list(_take_turns([groups[author][harmful] for author in sorted(groups) for harmful in (True, False)]))
+
+
+def _take_turns(groups: Sequence[list[LabelledReply]]) -> Iterator[LabelledReply]:
+    while any(groups):
+        yield from (group.pop() for group in groups if group)
+
+
+def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
+    phrases = [
+        reply for reply in labelled_replies.harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
+    ]
+    rng.shuffle(phrases)
+    return phrases
+
+
+class UnadjustedScore:
+    """Log-odds under `harmless` by the head that an aligner ships for it, without an adjustment."""
+
+    def __init__(self, folder: Path) -> None:
+        (self.head,) = [one for one in unpack((folder / TAUGHT).read_bytes()) if one.objective == HARMLESS]
+        self.head = self.head.without_adjustment()
+        self._general = DetectorHead.load(folder / HEAD)
+        self._loaded = LoadedHead.from_head(self.head, torch.device("cpu"))
+
+    def __call__(self, segments: Tensor, objectives: Tensor) -> Tensor:
+        """Scores [segments, objectives] as if each objective were `harmless`."""
+        scores: Tensor = self._general(segments, objectives)
+        TaughtColumns(dict.fromkeys(range(scores.shape[1]), self._loaded)).judge(segments, scores)
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Segments under `harmless`: rows, scores of the head before, labels, and whose each is."""
+
+    rows: Tensor
+    scores: Tensor
+    labels: Tensor
+    sources: tuple[str, ...]
+
+    @classmethod
+    def from_rows(cls, rows: HeadRows, score: Callable[[Tensor, Tensor], Tensor]) -> Examples:
+        """All segments with a label."""
+        column = rows.column(HARMLESS)
+        labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
+        sources = [case.source for case in column.cases for _ in case.labels]
+        scores = torch.cat([each[:, 0] for each in column.scores(score)])
+        every = cls(column.segments.float(), scores, labels, tuple(sources))
+        return every.select(labels != UNKNOWN)
+
+    def select(self, mask: Tensor) -> Examples:
+        """Those for which `mask` is true."""
+        sources = tuple(source for source, chosen in zip(self.sources, mask.tolist(), strict=True) if chosen)
+        return Examples(self.rows[mask], self.scores[mask], self.labels[mask], sources)
+
+    def are_from(self, sources: Collection[str]) -> Tensor:
+        """Which of them come from one of these sources."""
+        return torch.tensor([source in sources for source in self.sources])
+
+
+class AdjustmentNet(nn.Module):
+    """A linear part and hidden units over principal parts of the rows; `move` is what they add to a score."""
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, rows: Tensor, recipe: Recipe) -> None:
+        super().__init__()
+        mean, axes = _find_principal_axes(rows, recipe.axes)
+        self.register_buffer("mean", mean)
+        self.register_buffer("axes", axes)
+        self.bound = recipe.bound
+        self.linear = nn.Linear(recipe.axes, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.inner = nn.Linear(recipe.axes, recipe.hidden)
+        self.outer = nn.Linear(recipe.hidden, 1, bias=False)
+        nn.init.normal_(self.outer.weight, std=0.05)
+        nn.init.normal_(self.inner.weight, std=0.3 / math.sqrt(recipe.axes))
+
+    def project(self, rows: Tensor) -> Tensor:
+        """The principal parts of rows."""
+        return (rows - self.mean) @ self.axes
+
+    def move(self, parts: Tensor) -> Tensor:
+        """By how much scores move, at most `bound` nats either way, for these principal parts."""
+        output = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
+        return self.bound * torch.tanh(output / self.bound)
+
+    @torch.no_grad()
+    def adjust_scores(self, examples: Examples) -> Tensor:
+        """The scores with what the net says of them, before any threshold."""
+        return examples.scores + self.move(self.project(examples.rows))
+
+    @torch.no_grad()
+    def adjust_head(self, head: TaughtHead, threshold: float) -> TaughtHead:
+        """The head with this adjustment, which lowers scores of which the net says less than `threshold`."""
+        weight = self.axes @ self.linear.weight[0]
+        inner = self.inner.weight @ self.axes.T
+        offsets = self.inner.bias - inner @ self.mean
+        bias = float(self.linear.bias[0] - weight @ self.mean)
+        numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).half().numpy()
+        adjustment = Adjustment(self.bound, bias, threshold, len(offsets))
+        return replace(head, weight=head.weight + numbers.astype("<f2").tobytes(), adjustment=adjustment)
+
+
+def _find_principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(mean, axes [width, count]) of rows, each number in units of its spread."""
+    mean = rows.mean(0)
+    spread = rows.std(0) + 1e-3
+    scaled = (rows - mean) / spread
+    _, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+    return mean, vectors[:, -count:] / spread[:, None]
+
+
+def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:
+    """A net under whose moves the scores have the least cross-entropy with the labels."""
+    torch.manual_seed(recipe.seed)
+    net = AdjustmentNet(examples.rows, recipe)
+    parts = net.project(examples.rows)
+    targets = (examples.labels == AGAINST).float()
+    weights = torch.where(examples.labels == FINE, recipe.fine_weight, 1.0)
+    weights[examples.are_from({HARM})] *= recipe.phrase_weight
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
+    order = torch.zeros(0, dtype=torch.long)
+    for _ in range(recipe.steps):
+        while len(order) < recipe.batch:
+            order = torch.cat([order, torch.randperm(len(parts))])
+        batch, order = order[: recipe.batch], order[recipe.batch :]
+        scores = examples.scores[batch] + net.move(F.dropout(parts[batch], recipe.dropout))
+        losses = F.binary_cross_entropy_with_logits(scores, targets[batch], reduction="none")
+        optimizer.zero_grad()
+        (losses * weights[batch]).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+def choose_threshold(examples: Examples, recipe: Recipe) -> float:
+    """The threshold at which of the harm found before, by authors not learnt from, the share `kept` is still found."""
+    authors = sorted({source for source in examples.sources if source.startswith("author_")})
+    Random(3).shuffle(authors)
+    moved = torch.zeros(len(examples.scores))
+    for half in (frozenset(authors[0::2]), frozenset(authors[1::2])):
+        of_half = examples.are_from(half)
+        moved[of_half] = fit_net(examples.select(~of_half), recipe).adjust_scores(examples.select(of_half))
+    harm = (examples.labels == AGAINST) & examples.are_from(frozenset(authors) - TEACHERS)
+    of_found = moved[harm & (examples.scores > 0)].sort().values
+    return float(of_found[int(len(of_found) * (1 - recipe.kept))]) - 1e-6
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.harm_adjustment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", type=int, default=29, help="parts of the teaching cases, of 288 answers each")
+    parser.add_argument("--in-company", type=int, default=384, help="phrases of harm in company of other objectives")
+    parser.add_argument("--without", nargs="*", default=WITHOUT, help="authors that teach nothing")
+    parser.add_argument("--into", type=Path, help="aligner folder whose head gets the adjustment")
+    for name, field in Recipe.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=field.annotation, default=field.default)
+    arguments = parser.parse_args(argv)
+    recipe = Recipe(**{name: getattr(arguments, name) for name in Recipe.model_fields})
+    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
+    sets = {
+        f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])
+    }
+    sets["in-company"] = draw_phrases_in_company(arguments.data, arguments.without)[: arguments.in_company]
+    rows = joined([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
+    score = UnadjustedScore(arguments.aligner)
+    examples = Examples.from_rows(rows, score)
+    threshold = choose_threshold(examples, recipe)
+    adjusted = fit_net(examples, recipe).adjust_head(score.head, threshold)
+    print(f"{len(rows)} answers, {len(examples.scores)} segments; threshold {threshold:.3f}; {adjusted.content_hash}")
+    if arguments.into:
+        add_heads(arguments.into, [adjusted])
+
+
+if __name__ == "__main__":
+    main()
