@@ -53,10 +53,10 @@ OpenAI's and Anthropic's servers would send them. The corrections are real: the 
 small model on this machine (SmolLM2-135M with our training, no GPU), makes them now."""
 NEXT_STEPS = """\
 .venv/bin/aligner-proxy init gateway
-# gateway/litellm.yaml, the file of the LiteLLM proxy that this gateway runs in, names your models and the keys of their
+# gateway/litellm.yaml, the file of the LiteLLM proxy below the gateway, names your models and the keys of their
 # providers; gateway/policies.yaml has your rules, and which of them apply to whom (docs/start/adopt.md)
 .venv/bin/aligner-proxy serve --config gateway/litellm.yaml --port 4000
-# your application changes one address, and takes a key of the gateway: the master key that init asked for, or one per team
+# your application changes one address, and takes a key of the gateway (the master key, or one per team)
 client = OpenAI(base_url="http://127.0.0.1:4000/v1", api_key="a key of the gateway")
 
 make demo ARGS=--stay                       # then shows these answers in a browser"""
