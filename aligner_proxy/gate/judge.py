@@ -390,7 +390,7 @@ def _find_removable(
     A text that begins with a turn is taken for a requested dialogue, so none of its turns counts as invented.
     """
     original = before.whole
-    turn = rules.TURN.search(original) if before.read(rules.has_turn) else None
+    turn = structure.TURN.search(original) if before.read(rules.has_turn) else None
     invented_start = turn.start() if turn and original[: turn.start()].strip() else len(original)
     # `pieces` are those of the open rest, whose positions begin after the closed text
     invented_start -= len(before.closed.text)

@@ -34,6 +34,7 @@ from aligner_proxy.text.lists.numbering import Numbering, has_reference
 from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, row_signs
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
+    TURN,
     bare_name,
     is_repeated,
     occurs_in_order,
@@ -103,8 +104,6 @@ _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
 """Joins two texts without line breaks, with a space."""
-TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
-"""The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
 # Field names as the templates write them.
 _MARK = re.compile(
     r"\|\s*(?:Context|Query|Question|Answer|Edit)\s*:|##\s*(?:Question|Answer|Correction)\s*:", re.IGNORECASE

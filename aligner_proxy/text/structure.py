@@ -50,6 +50,8 @@ _TURNS = 2
 """Fewest lines of one of the speakers."""
 # Roles that models write when they run on; each must speak at least twice before the text counts as a dialogue.
 _ROLES = frozenset({"human", "user", "assistant", "system"})
+TURN = re.compile(r"^[ \t>*#]*(?:Human|User|Assistant|System)[ \t]*\**[ \t]*:", re.MULTILINE | re.IGNORECASE)
+"""The beginning of a line with a chat role and a colon, perhaps quoted, in a heading or in bold."""
 _TITLE_LINES = 4
 """Most lines of titles before the first speaker."""
 _TITLE_CHARS = 80
@@ -318,6 +320,11 @@ def _read_speaker(line: str) -> str | None:
     match = _SPEAKER_LINE.match(line)
     name = match["name"].strip().casefold() if match else ""
     return name if name and len(name.split()) <= _WORDS else None
+
+
+def begins_turn(text: str) -> bool:
+    """Whether a text begins with a chat role and a colon, such as "Human:"."""
+    return TURN.match(text) is not None
 
 
 def bare_name(line: str) -> str | None:

@@ -432,16 +432,24 @@ class AnswerEditor:
         """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
 
         A detector takes a sentence after an insult for worse than it is. Therefore such a sentence is scored once more
-        after the pieces that stay. `is_behind`: whether the piece before `first` was flagged. Returns whether the last
-        piece was, before it was judged again.
+        after the pieces that stay. A sentence in a turn that the model invented goes with the turn, however fine it is
+        by itself. `is_behind`: whether the piece before `first` was flagged. Returns whether the last piece was, before
+        it was judged again.
         """
         for number in range(first, len(scores)):
             is_flagged = self.is_flagged(scores[number])
-            if is_flagged and is_behind and number > part.first and self._division.pieces[number].text:
+            is_follower = is_flagged and is_behind and number > part.first and self._division.pieces[number].text
+            if is_follower and not self._is_in_flagged_turn(part, scores, number):
                 new_score = yield from self._judge_behind_kept(part, scores, number)
                 scores[number] = scores[number] if self.is_flagged(new_score) else new_score
             is_behind = is_flagged
         return is_behind
+
+    def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], number: int) -> bool:
+        """Whether a flagged piece of this part up to piece `number` begins with a role, such as "Human:"."""
+        pieces = self._division.pieces[part.first : number + 1]
+        flagged = zip(pieces, scores[part.first : number + 1], strict=True)
+        return any(self.is_flagged(score) and structure.begins_turn(piece.text) for piece, score in flagged)
 
     def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], number: int) -> Generator[Ask, Step, Score]:
         """Return the score of piece `number` when it follows only the unflagged pieces of its part."""

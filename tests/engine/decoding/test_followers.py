@@ -16,10 +16,10 @@ SENTENCES = ("The first one is fine.", "You are a fool.", "Bring a coat.", "Boil
 ANSWER = " ".join(SENTENCES)
 
 
-def judged_again(flags: Sequence[bool], second: float) -> tuple[list[Score], list[str]]:
+def judged_again(flags: Sequence[bool], second: float, answer: str = ANSWER) -> tuple[list[Score], list[str]]:
     """The scores after judging followers, where a second reading gives `second`, and the answers that were read."""
     aligner = tiny.aligner()
-    request = tiny.request(ANSWER)
+    request = tiny.request(answer)
     framed = build_frame(aligner, request)
     division = divide_answer(aligner, framed, request)
     editor = AnswerEditor(aligner, framed, division, request, TokenSequence())
@@ -52,3 +52,10 @@ def test_nothing_is_read_again_without_two_flagged_neighbours() -> None:
     for flags in ([False] * 4, [True, False, True, False], [False, False, False, True]):
         scores, answers = judged_again(flags, -2.0)
         assert ([score > 0 for score, _ in scores], answers) == (flags, [])
+
+
+def test_what_stands_in_an_invented_turn_goes_with_it() -> None:
+    """A sentence of such a turn is fine by itself; judged again it stayed, and the client got half of the turn."""
+    sentences = ("The first one is fine.", "Human: Which coat is warm?", "A long one is.", "Thanks.")
+    scores, answers = judged_again([False, True, True, True], -2.0, "\n".join(sentences))
+    assert ([score > 0 for score, _ in scores], answers) == ([False, True, True, True], [])
