@@ -150,10 +150,14 @@ class RequestJudges:
         self.classifiers.update(about.judges)
 
     @property
+    def _judges(self) -> Iterator[RequestJudge]:
+        """Every judge that may be asked, the policy's first."""
+        return filter(None, (self.policy_judge, *self.objective_judges.values()))
+
+    @property
     def knows_engine(self) -> bool:
         """Whether every token classifier that may be asked is known."""
-        judges = (self.policy_judge, *self.objective_judges.values())
-        return all(judge is None or judge.classifier is None or judge.classifier.about for judge in judges)
+        return all(judge.classifier is None or judge.classifier.about for judge in self._judges)
 
     def settings(self) -> list[Any]:
         """Everything that determines the verdicts of all judges, for cache keys."""
@@ -176,9 +180,7 @@ class RequestJudges:
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
         }
-        if not is_whole or not any(
-            judge and judge.judge.answer_band for judge in (self.policy_judge, *self.objective_judges.values())
-        ):
+        if not is_whole or not any(judge.judge.answer_band for judge in self._judges):
             return doubtful
         numbers = [score.score for score in scores]
         answer_score = score_answer(numbers)
@@ -202,7 +204,7 @@ class RequestJudges:
     def judge_of(self, request: AlignRequest, objective: int | None) -> RequestJudge | None:
         """The judge of the objective at this index, or None; for an unknown index the policy's, or else any judge."""
         if objective is None or not 0 <= objective < len(request.objectives):
-            return self.policy_judge or next(filter(None, self.objective_judges.values()), None)
+            return next(self._judges, None)
         return self.objective_judges.get(request.objectives[objective], self.policy_judge)
 
     async def give_opinion(

@@ -267,7 +267,8 @@ def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:
     for _ in range(recipe.steps):
         while len(order) < recipe.batch:
             order = torch.cat([order, torch.randperm(len(parts))])
-        batch, order = order[: recipe.batch], order[recipe.batch :]
+        batch = order[: recipe.batch]
+        order = order[recipe.batch :]
         scores = examples.scores[batch] + net.move(F.dropout(parts[batch], recipe.dropout))
         losses = F.binary_cross_entropy_with_logits(scores, targets[batch], reduction="none")
         optimizer.zero_grad()

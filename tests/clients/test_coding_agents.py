@@ -92,7 +92,8 @@ AGENTS = {
 
 def run_agent(agent: Agent, gateway: Gateway, model: str, folder: Path, prompt: str) -> str:
     """Let an agent that the page sets up answer a prompt, and return what it printed."""
-    home, project = folder / "home", folder / "project"
+    home = folder / "home"
+    project = folder / "project"
     project.mkdir(parents=True)
     block = read_block(agent.section, agent.language, gateway.address, model)
     settings = home / agent.settings

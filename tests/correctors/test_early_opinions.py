@@ -78,7 +78,7 @@ async def open_session(made: Judges, policy: Policy = POLICY, **settings: Any) -
     return session
 
 
-async def feed(session: JudgedSession, *texts: str) -> None:
+async def feed_texts(session: JudgedSession, *texts: str) -> None:
     """Feed texts, and let questions be asked and answered after each."""
     for text in texts:
         await session.feed(text)
@@ -86,7 +86,15 @@ async def feed(session: JudgedSession, *texts: str) -> None:
             await asyncio.sleep(0)
 
 
-def asked(chat: ScriptedChat) -> list[list[str]]:
+async def begin_finish(session: JudgedSession, answer: str) -> asyncio.Task[Correction]:
+    """End the answer, and let the questions about it begin."""
+    work = asyncio.create_task(session.finish(request(answer)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return work
+
+
+def list_questions(chat: ScriptedChat) -> list[list[str]]:
     """The passages of each question."""
     return [list(marked(messages).values()) for messages in chat.asked]
 
@@ -94,14 +102,14 @@ def asked(chat: ScriptedChat) -> list[list[str]]:
 async def test_a_doubtful_sentence_is_asked_about_before_the_end_and_only_once() -> None:
     chat = ScriptedChat(SLY)
     session = await open_session(judges(chat))
-    await feed(session, "Take a brush. You sly dog. ")
-    assert asked(chat) == []  # the second sentence has not ended for certain
-    await feed(session, "Then ")
-    assert asked(chat) == [["You sly dog."]]
-    await feed(session, "paint it.")
+    await feed_texts(session, "Take a brush. You sly dog. ")
+    assert list_questions(chat) == []  # the second sentence has not ended for certain
+    await feed_texts(session, "Then ")
+    assert list_questions(chat) == [["You sly dog."]]
+    await feed_texts(session, "paint it.")
     done = await session.finish(request("Take a brush. You sly dog. Then paint it."))
     assert done.text == "Take a brush. Sand it. Then paint it."
-    assert asked(chat) == [["You sly dog."], ["Sand it."]]  # the second is about what was written
+    assert list_questions(chat) == [["You sly dog."], ["Sand it."]]  # the second is about what was written
     assert done.judge
     assert (done.judge.segments, done.judge.flagged, done.judge.calls.calls) == (2, 1, 2)
 
@@ -109,23 +117,21 @@ async def test_a_doubtful_sentence_is_asked_about_before_the_end_and_only_once()
 async def test_what_becomes_doubtful_during_a_question_is_asked_about_together() -> None:
     chat = GatedChat(SLY)
     session = await open_session(judges(chat))
-    await feed(session, "A dog. ", "One cat. ", "Two cats. ", "Three cats. ", "Paint. ")
-    assert asked(chat) == [["A dog."]]
+    await feed_texts(session, "A dog. ", "One cat. ", "Two cats. ", "Three cats. ", "Paint. ")
+    assert list_questions(chat) == [["A dog."]]
     chat.let_go.set()
-    await feed(session, "Go. ", "Stay. ", "A last cat.")
-    assert asked(chat) == [["A dog."], ["One cat.", "Two cats.", "Three cats."]]
+    await feed_texts(session, "Go. ", "Stay. ", "A last cat.")
+    assert list_questions(chat) == [["A dog."], ["One cat.", "Two cats.", "Three cats."]]
     await session.finish(request("A dog. One cat. Two cats. Three cats. Paint. Go. Stay. A last cat."))
-    assert asked(chat)[2:] == [["A last cat."], ["Sand it."]]
+    assert list_questions(chat)[2:] == [["A last cat."], ["Sand it."]]
 
 
 async def test_the_last_question_does_not_wait_for_an_early_one() -> None:
     chat = GatedChat(SLY)
     session = await open_session(judges(chat))
-    await feed(session, "A cat. ", "Paint. ", "A dog.")
-    work = asyncio.create_task(session.finish(request("A cat. Paint. A dog.")))
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert asked(chat) == [["A cat."], ["A dog."]]
+    await feed_texts(session, "A cat. ", "Paint. ", "A dog.")
+    work = await begin_finish(session, "A cat. Paint. A dog.")
+    assert list_questions(chat) == [["A cat."], ["A dog."]]
     chat.let_go.set()
     assert (await work).text == "A cat. Paint. Sand it."
 
@@ -134,11 +140,11 @@ async def test_an_answer_full_of_doubt_costs_few_calls() -> None:
     chat = ScriptedChat(judging(lambda _: False))
     session = await open_session(judges(chat))
     sentences = [f"This is cat {number}. " for number in range(12)]
-    await feed(session, *sentences)
+    await feed_texts(session, *sentences)
     answer = "".join(sentences)
     assert (await session.finish(request(answer))).text == answer
     assert len(chat.asked) == EARLY_QUESTIONS + 1
-    passages = [passage for question in asked(chat) for passage in question]
+    passages = [passage for question in list_questions(chat) for passage in question]
     assert sorted(passages) == sorted(sentence.strip() for sentence in sentences)
 
 
@@ -148,7 +154,7 @@ async def test_an_answer_full_of_doubt_costs_few_calls() -> None:
 async def test_an_answer_without_doubt_costs_no_call(ask: AskAbout, answer: str) -> None:
     chat = ScriptedChat(SLY)
     session = await open_session(judges(chat), replace(POLICY, judge=replace(POLICY.judge, ask=ask)))
-    await feed(session, *(f"{word} " for word in answer.split()))
+    await feed_texts(session, *(f"{word} " for word in answer.split()))
     await session.finish(request(answer))
     assert not chat.asked
 
@@ -156,17 +162,17 @@ async def test_an_answer_without_doubt_costs_no_call(ask: AskAbout, answer: str)
 async def test_a_judge_of_all_sentences_is_asked_once_at_the_end() -> None:
     chat = ScriptedChat(judging(lambda _: False))
     session = await open_session(judges(chat), replace(POLICY, judge=replace(POLICY.judge, ask=AskAbout.ALL)))
-    await feed(session, "A cat. ", "Paint. ", "Go.")
+    await feed_texts(session, "A cat. ", "Paint. ", "Go.")
     assert not chat.asked
     await session.finish(request("A cat. Paint. Go."))
-    assert asked(chat) == [["A cat.", "Paint.", "Go."]]
+    assert list_questions(chat) == [["A cat.", "Paint.", "Go."]]
 
 
 async def test_a_guard_gets_one_call_for_each_doubtful_sentence() -> None:
     chat = ScriptedChat(guarding(lambda text: "unsafe\nS1" if "dog" in text else "safe"))
     guard = Judge(JudgeKind.GUARD, "guard", GuardForm.LLAMA_GUARD)
     session = await open_session(judges(chat), replace(POLICY, judge=guard))
-    await feed(session, "A cat. ", "A dog. ", "Paint. ")
+    await feed_texts(session, "A cat. ", "A dog. ", "Paint. ")
     assert len(chat.asked) == 2
     done = await session.finish(request("A cat. A dog. Paint. "))
     assert [segment.flagged for segment in done.segments] == [False, True, False]
@@ -195,7 +201,7 @@ async def test_the_outcome_is_that_of_the_whole_answer(ask: AskAbout, answer_ban
         chat = ScriptedChat(SLY)
         session = await open_session(judges(chat), policy)
         cuts = sorted(random_numbers.sample(range(len(answer)), min(len(answer), 7)))
-        await feed(session, *(answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)))
+        await feed_texts(session, *(answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)))
         early_calls += len(chat.asked)
         done = await session.finish(request(answer))
         assert (done.text, done.segments, done.aligner) == (whole.text, whole.segments, whole.aligner)
@@ -210,7 +216,7 @@ async def test_the_outcome_is_that_of_the_whole_answer(ask: AskAbout, answer_ban
 async def test_a_session_that_is_given_up_ends_the_call() -> None:
     chat = GatedChat(SLY)
     session = await open_session(judges(chat))
-    await feed(session, "A dog. ", "Paint. ")
+    await feed_texts(session, "A dog. ", "Paint. ")
     await session.aclose()
     await session.aclose()
     assert (len(chat.asked), chat.cancelled) == (1, 1)
@@ -219,10 +225,8 @@ async def test_a_session_that_is_given_up_ends_the_call() -> None:
 async def test_a_client_that_leaves_at_the_end_ends_both_calls() -> None:
     chat = GatedChat(SLY)
     session = await open_session(judges(chat))
-    await feed(session, "A dog. ", "Paint. ", "A cat.")
-    work = asyncio.create_task(session.finish(request("A dog. Paint. A cat.")))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await feed_texts(session, "A dog. ", "Paint. ", "A cat.")
+    work = await begin_finish(session, "A dog. Paint. A cat.")
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
@@ -233,7 +237,7 @@ async def finish_with(chat: ScriptedChat, on_error: OnError = OnError.PASSTHROUG
     """The correction of an answer with a doubtful sentence in its middle, which was asked about early."""
     policy = replace(POLICY, on_error=FailurePolicy(judge=on_error))
     session = await open_session(judges(chat), policy, **settings)
-    await feed(session, "Take a brush. ", "You sly dog. ", "Then ", "paint it.")
+    await feed_texts(session, "Take a brush. ", "You sly dog. ", "Then ", "paint it.")
     return await session.finish(request("Take a brush. You sly dog. Then paint it.", **settings))
 
 
@@ -271,6 +275,6 @@ async def test_tenants_share_no_early_verdict() -> None:
     made = judges(chat)
     for tenant, calls in (("acme", 1), ("acme", 1), ("other", 2), ("acme", 2)):
         session = await open_session(made, tenant=tenant)
-        await feed(session, "Take a brush. ", "You sly dog. ", "Then ")
+        await feed_texts(session, "Take a brush. ", "You sly dog. ", "Then ")
         assert len(chat.asked) == calls, tenant
         await session.aclose()
