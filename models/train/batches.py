@@ -62,7 +62,8 @@ def encoded(drawn: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: Stage) ->
     """Pairs, each with or without its target, as examples; by several processes where there are to be."""
     if stage.workers == 1:
         return [_code(tokenizer, stage, pair, with_target) for pair, with_target in drawn]
-    with get_context("fork").Pool(stage.workers, _share, (tokenizer, stage)) as pool:
+    # Not by fork: a copy of a process with threads may wait for ever for a lock that one of them held.
+    with get_context("spawn").Pool(stage.workers, _share, (tokenizer, stage)) as pool:
         return pool.starmap(_code_shared, drawn, chunksize=_CHUNK)
 
 
