@@ -2,13 +2,15 @@
 
 When the answer ends, the engine has only its last words to read before its verdicts are ready, and a judge was asked
 about what was in doubt. If the answer turns out to be cached, skipped or cut off, the session is closed unused, at the
-cost of a prefill and of the judge's early calls.
+cost of a prefill and of the judge's early calls. An answer that is there at once, as from an upstream's own cache, is
+not read ahead: the correction reads it in one call, if it is not cached itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from aligner_proxy.correctors.judged_engine import JudgedSession
@@ -19,6 +21,8 @@ from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.types import Exchange, Policy
 
 log = logging.getLogger(__name__)
+UNREAD_S = 0.03
+"""Seconds after its first piece for which an answer is not read ahead: so long it may be there at once."""
 
 
 class PrefilledText:
@@ -35,6 +39,10 @@ class PrefilledText:
         self._exchange = exchange
         self._session: Session | None = None
         """The engine's open session; None if there is none, or after `take_session`."""
+        self._unread: list[str] | None = []
+        """The pieces that wait for a session; None once one was opened, or could not be."""
+        self._read_from = 0.0
+        """The time from which the text is read ahead."""
         self._replacements = ReplacementMap()
         """The corrected text, once `replace` has set it."""
         self.length = 0
@@ -44,15 +52,19 @@ class PrefilledText:
 
     async def feed(self, piece: str) -> None:
         """Add a piece of the original and pass it to the engine; never raises, since reading ahead is optional."""
-        is_first = self.length == 0
+        if self.length == 0:
+            self._read_from = time.monotonic() + UNREAD_S
         self.length += len(piece)
         if self.length > self._policy.max_answer_chars:
             return  # too long to be corrected as a whole, so a session would not be used
         try:
-            if is_first:
-                self._session = await self._pipeline.read(self._exchange(), self._policy)
-                if isinstance(self._session, JudgedSession):
-                    self._session.ask_early()
+            if self._unread is not None:
+                self._unread.append(piece)
+                if time.monotonic() < self._read_from:
+                    return
+                piece = "".join(self._unread)
+                self._unread = None
+                await self._open_session()
             if self._session is not None:
                 await self._session.feed(piece)
         except Exception as error:  # noqa: BLE001 - part of the pipeline's boundary
@@ -61,6 +73,11 @@ class PrefilledText:
             )
             with contextlib.suppress(AlignerProxyError):
                 await self.aclose()
+
+    async def _open_session(self) -> None:
+        self._session = await self._pipeline.read(self._exchange(), self._policy)
+        if isinstance(self._session, JudgedSession):
+            self._session.ask_early()
 
     @property
     def has_output(self) -> bool:

@@ -13,6 +13,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.request_state import RequestState
+from aligner_proxy.gateway.streaming import prefill
 from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, SkipReason, Status, Turn
@@ -21,6 +22,12 @@ from tests.support.stream_fixtures import flow
 
 POLICY = Policy("p", objectives=(Objective("harmless", "Harmlessness: no harm"),))
 DATA = {"messages": [{"role": "user", "content": "When does the harbour open?"}]}
+
+
+@pytest.fixture(autouse=True)
+def _read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The streams of these tests have no pauses, and are read from their first piece on."""
+    monkeypatch.setattr(prefill, "UNREAD_S", 0.0)
 
 
 class Listener:
@@ -106,6 +113,28 @@ async def test_what_is_said_is_read_choice_by_choice() -> None:
     assert engine.listeners[0].request.turns == (Turn("user", "When does the harbour open?"),)
     assert taken == [engine.listeners[0]]
     assert [one.closed for one in engine.listeners] == [0, 1], "who takes one closes it"
+
+
+async def test_a_stream_that_is_there_at_once_is_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefill, "UNREAD_S", 60.0)
+    engine = ReadingEngine()
+    assert await played(held(engine), chunk("The "), chunk("harbour")) == [None]
+    assert engine.listeners == []
+
+
+async def test_what_came_before_the_reading_began_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefill, "UNREAD_S", 0.02)
+    engine = ReadingEngine()
+
+    async def source() -> AsyncIterator[object]:
+        yield chunk("The ")
+        yield chunk("harbour ")
+        await asyncio.sleep(0.03)
+        yield chunk("opens ")
+        yield chunk("at six.")
+
+    assert [item async for item in held(engine).play(source())]
+    assert [one.heard for one in engine.listeners] == ["The harbour opens at six."]
 
 
 @pytest.mark.parametrize("engine", [ReadingEngine(full=True), ReadingEngine(deaf_after=3)])
