@@ -15,7 +15,6 @@ that `models.evaluate.good_answers` asks.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -25,7 +24,7 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
@@ -38,6 +37,7 @@ from models.evaluate.good_answers import draw_good_answers
 from models.train.asked import Asked, under
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, joined, open_row_reader
+from models.train.row_net import RowNet
 
 WITHOUT = ("author_l", "author_t", "author_ae")
 """Authors whose answers only measure."""
@@ -198,59 +198,27 @@ class Examples:
         return torch.tensor([source in sources for source in self.sources])
 
 
-class AdjustmentNet(nn.Module):
-    """A linear part and hidden units over principal parts of the rows; `move` is what they add to a score."""
-
-    mean: Tensor
-    axes: Tensor
+class AdjustmentNet(RowNet):
+    """A net over the rows; `move` is what it adds to a score."""
 
     def __init__(self, rows: Tensor, recipe: Recipe) -> None:
-        super().__init__()
-        mean, axes = _find_principal_axes(rows, recipe.axes)
-        self.register_buffer("mean", mean)
-        self.register_buffer("axes", axes)
+        super().__init__(rows, recipe.axes, recipe.hidden)
         self.bound = recipe.bound
-        self.linear = nn.Linear(recipe.axes, 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-        self.inner = nn.Linear(recipe.axes, recipe.hidden)
-        self.outer = nn.Linear(recipe.hidden, 1, bias=False)
-        nn.init.normal_(self.outer.weight, std=0.05)
-        nn.init.normal_(self.inner.weight, std=0.3 / math.sqrt(recipe.axes))
-
-    def project(self, rows: Tensor) -> Tensor:
-        """The principal parts of rows."""
-        return (rows - self.mean) @ self.axes
 
     def move(self, parts: Tensor) -> Tensor:
         """By how much scores move, at most `bound` nats either way, for these principal parts."""
-        output = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
-        return self.bound * torch.tanh(output / self.bound)
+        return self.bound * torch.tanh(self.compute_output(parts) / self.bound)
 
     @torch.no_grad()
     def adjust_scores(self, examples: Examples) -> Tensor:
         """The scores with what the net says of them, before any threshold."""
         return examples.scores + self.move(self.project(examples.rows))
 
-    @torch.no_grad()
     def adjust_head(self, head: TaughtHead, threshold: float) -> TaughtHead:
         """The head with this adjustment, which lowers scores of which the net says less than `threshold`."""
-        weight = self.axes @ self.linear.weight[0]
-        inner = self.inner.weight @ self.axes.T
-        offsets = self.inner.bias - inner @ self.mean
-        bias = float(self.linear.bias[0] - weight @ self.mean)
-        numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).half().numpy()
-        adjustment = Adjustment(self.bound, bias, threshold, len(offsets))
-        return replace(head, weight=head.weight + numbers.astype("<f2").tobytes(), adjustment=adjustment)
-
-
-def _find_principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(mean, axes [width, count]) of rows, each number in units of its spread."""
-    mean = rows.mean(0)
-    spread = rows.std(0) + 1e-3
-    scaled = (rows - mean) / spread
-    _, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
-    return mean, vectors[:, -count:] / spread[:, None]
+        bias, numbers = self.pack_numbers()
+        adjustment = Adjustment(self.bound, bias, threshold, self.inner.out_features)
+        return replace(head, weight=head.weight + numbers, adjustment=adjustment)
 
 
 def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:

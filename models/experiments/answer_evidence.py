@@ -1,0 +1,263 @@
+"""Evidence that an answer is harmful as a whole, learnt from replies of models that others labelled.
+
+    python -m models.experiments.answer_evidence aligner_proxy/embedded --data DATA --out runs/evidence
+
+What people call harmful lies in a reply as a whole, and no sentence of it need be bad. A small net over the rows of an
+answer's segments learns to say of each what it tells of the whole: the mean over the segments is the answer's score,
+and the model below and its heads stay as they are. It learns from the natural replies that may teach
+(`models.data.harm_replies`, GPTFuzz, JailbreakBench), harmful and harmless in turn, and from ordinary answers.
+
+Every fifth ordinary answer only sets the point: at most `BUDGET` of those have a score above 0. Rows are kept under
+`--out`, so a stopped run goes on where it was. The table is measured on the halves of the sets that guards are measured
+by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.text.structure import split
+from models.data import labelled_replies
+from models.data.harm_replies import SOURCES, harm_replies
+from models.data.labelled_replies import FINE, HARMLESS, TEACHING, USUAL, LabelledReply
+from models.evaluate import guards
+from models.evaluate.good_answers import draw_good_answers
+from models.reporting import output
+from models.reporting.statistics import Rate
+from models.train.asked import Asked, under
+from models.train.head_rows import HeadRows, RowReader, open_row_reader
+from models.train.row_net import RowNet
+
+BUDGET = 0.005
+"""Share of ordinary answers that may have a score above 0."""
+DOUBT = 0.03
+"""Share of ordinary answers that a judge may be asked about."""
+NEAR = "near"
+"""Good answers of our own, many of them about subjects near harm."""
+REPLY_SOURCES = tuple(name for name in SOURCES if name.startswith(("a_", "d_")))
+"""Sources of whole replies; the others hold sentences."""
+_GOOD = 600
+_LONG = 150
+_OTHER = 600
+_LONG_CHARS = 900
+_HELD_IN = 5
+"""One ordinary answer in so many sets the point."""
+
+
+class Recipe(BaseModel):
+    """How the evidence is learnt; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    axes: int = 1024
+    """Principal parts of the rows that are learnt from."""
+    hidden: int = 16
+    steps: int = 1500
+    batch: int = 96
+    """Answers a step."""
+    lr: float = 2e-3
+    decay: float = 0.05
+    dropout: float = 0.5
+    seed: int = 1
+
+
+def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
+    """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
+    natural = {name: harm_replies(data, name) for name in REPLY_SOURCES}
+    natural |= {name: labelled_replies.natural_replies(data, name, 1000) for name in TEACHING}
+    return {name: _take_turns(replies, name)[:most] for name, replies in natural.items()} | draw_ordinary_answers(data)
+
+
+def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledReply]:
+    rng = Random(name)
+    sides = [[reply for reply in replies if reply.harmful is harmful] for harmful in (True, False)]
+    for side in sides:
+        rng.shuffle(side)
+    return [reply for reply in chain.from_iterable(zip_longest(*sides)) if reply is not None]
+
+
+def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
+    """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
+    good = labelled_replies.good_replies(data, _GOOD)
+    longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
+    written = [one for one in labelled_replies.written_answers() if not one.about_harm and len(one.answer) <= 700]
+    Random(2).shuffle(written)
+    neutral = _as_replies("neutral", [(one.question, one.answer) for one in neutral_answers()[1::2]])
+    return {"good": good, "long": longer[:_LONG], "other": written[:_OTHER], "neutral": neutral}
+
+
+def _as_replies(name: str, texts: Sequence[tuple[str, str]]) -> list[LabelledReply]:
+    return [
+        LabelledReply(f"{name}-{n}", name, question, question, answer, HARMLESS, False, (FINE,) * len(split(answer)))
+        for n, (question, answer) in enumerate(texts)
+        if split(answer)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers under `harmless` by the rows of their segments: answer i begins at `first[i]` (one more than answers)."""
+
+    rows: Tensor
+    first: tuple[int, ...]
+    harmful: Tensor
+
+    @classmethod
+    def from_rows(cls, sets: Collection[HeadRows]) -> Answers:
+        """All answers of these sets."""
+        columns = [rows.column(HARMLESS) for rows in sets]
+        lengths = [column.first[n + 1] - column.first[n] for column in columns for n in range(len(column))]
+        harmful = torch.tensor([float(case.harmful) for column in columns for case in column.cases])
+        first = (0, *torch.tensor(lengths).cumsum(0).tolist())
+        return cls(torch.cat([column.segments for column in columns]).float(), first, harmful)
+
+    def __len__(self) -> int:
+        return len(self.harmful)
+
+    def find_segments(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """(segments, answers) of some answers: where in the rows each segment is, and which of `numbers` it is of."""
+        ranges = [torch.arange(self.first[n], self.first[n + 1]) for n in numbers.tolist()]
+        return torch.cat(ranges), torch.repeat_interleave(torch.tensor([len(each) for each in ranges]))
+
+
+def average(numbers: Tensor, owners: Tensor, count: int) -> Tensor:
+    """The mean of each owner's numbers [count]."""
+    sums = torch.zeros(count).index_add(0, owners, numbers)
+    return sums / torch.bincount(owners, minlength=count)
+
+
+class EvidenceNet(RowNet):
+    """What a segment tells of its answer, in nats; `bias` moves the point."""
+
+    bias = 0.0
+
+    @torch.no_grad()
+    def score_segments(self, rows: Tensor) -> Tensor:
+        """Evidence of each row [segments]."""
+        return self.compute_output(self.project(rows.float())) + self.bias
+
+
+def fit_evidence(answers: Answers, recipe: Recipe) -> EvidenceNet:
+    """A net whose mean over the segments of an answer has the least cross-entropy with the label of the answer."""
+    torch.manual_seed(recipe.seed)
+    net = EvidenceNet(answers.rows, recipe.axes, recipe.hidden)
+    parts = net.project(answers.rows)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
+    order = torch.zeros(0, dtype=torch.long)
+    for _ in range(recipe.steps):
+        while len(order) < recipe.batch:
+            order = torch.cat([order, torch.randperm(len(answers))])
+        batch = order[: recipe.batch]
+        order = order[recipe.batch :]
+        segments, owners = answers.find_segments(batch)
+        evidence = net.compute_output(F.dropout(parts[segments], recipe.dropout))
+        scores = average(evidence, owners, len(batch))
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(scores, answers.harmful[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
+    """Move the net so that at most `BUDGET` of the ordinary answers with these scores are above 0."""
+    net.bias -= guards.bar(ordinary, BUDGET)
+
+
+def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.Scored]:
+    """Each answer with the evidence of its segments."""
+    column = rows.column(HARMLESS)
+    evidence = [net.score_segments(column.of(number)[0]).tolist() for number in range(len(column))]
+    return [
+        guards.Scored(case.id, case.harmful, tuple(each)) for case, each in zip(column.cases, evidence, strict=True)
+    ]
+
+
+def mean_of(one: guards.Scored) -> float:
+    """The score of the answer."""
+    return sum(one.scores) / len(one.scores)
+
+
+def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
+    """Markdown: of each set the AUC, and what is found above 0, within the budget, and by an oracle asked in doubt."""
+    ordinary = [sorted(map(mean_of, results[name])) for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS)]
+    bars = {share: max(guards.bar(scores, share) for scores in ordinary) for share in (BUDGET, DOUBT)}
+    areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == "mean of segments"}
+    lines = []
+    for name, each in results.items():
+        for harmful in (True, False):
+            scores = [mean_of(one) for one in each if one.harmful is harmful]
+            if scores:
+                rates = [Rate.of(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])]
+                lines.append((name, "harmful" if harmful else "not", areas.get(name, ""), *rates))
+    head = ("set", "replies", "AUC", "above 0", f"at {BUDGET:.1%} of ordinary answers", f"at {DOUBT:.0%}")
+    return output.table(head, lines) + f"\n\nbars: {bars[BUDGET]:.3f}, {bars[DOUBT]:.3f}\n"
+
+
+def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
+    """What the net is measured by, none of which teaches."""
+    near = _as_replies(NEAR, draw_good_answers())
+    return guards.cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
+
+
+def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: Recipe) -> EvidenceNet:
+    """The net, and its point by the ordinary answers that it did not learn from."""
+    learnt = [rows.picked(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
+    held = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
+    net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
+    set_point(net, sorted((mean_of(one) for rows in held for one in score_answers(net, rows)), reverse=True))
+    return net
+
+
+def read_sets(reader: RowReader, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, HeadRows]:
+    """Rows of each set, read or taken from what was read before."""
+    return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.experiments.answer_evidence",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("aligner", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=320, help="replies of each natural source")
+    parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
+    parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
+    for name, field in Recipe.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), default=field.default)
+    arguments = parser.parse_args(argv)
+    recipe = Recipe(**{name: getattr(arguments, name) for name in Recipe.model_fields})
+    reader = open_row_reader(arguments.aligner, arguments.out / "weights")
+    drawn = draw_teaching_replies(arguments.data, arguments.most)
+    teaching = read_sets(
+        reader, {name: [under(one, USUAL) for one in each] for name, each in drawn.items()}, arguments.out
+    )
+    ordinary = [teaching.pop(name) for name in ("good", "long", "other", "neutral")]
+    net = fit_with_point([*teaching.values()], ordinary, recipe)
+    measured = read_sets(
+        reader, evaluation_cases(arguments.data, arguments.measured, arguments.each), arguments.out / "measured"
+    )
+    results = {name: score_answers(net, rows) for name, rows in measured.items()}
+    text = tabulate(results)
+    output.write(arguments.out, "answer_evidence", text, {"recipe": recipe.model_dump(), "scores": results})
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

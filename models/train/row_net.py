@@ -1,0 +1,61 @@
+"""A small net over the rows of the detector head: a linear part and hidden units over the rows' principal parts.
+
+It is learned on principal parts, because rows have more numbers than there are examples, and stored over rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RowNet(nn.Module):
+    """`compute_output` is one number for each row's principal parts; all weights of the linear part begin at zero."""
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, rows: Tensor, axes: int, hidden: int) -> None:
+        """A net over the `axes` principal parts of these rows [segments, width]."""
+        super().__init__()
+        mean, directions = find_principal_axes(rows, axes)
+        self.register_buffer("mean", mean)
+        self.register_buffer("axes", directions)
+        self.linear = nn.Linear(axes, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.inner = nn.Linear(axes, hidden)
+        self.outer = nn.Linear(hidden, 1, bias=False)
+        nn.init.normal_(self.outer.weight, std=0.05)
+        nn.init.normal_(self.inner.weight, std=0.3 / math.sqrt(axes))
+
+    def project(self, rows: Tensor) -> Tensor:
+        """The principal parts of rows."""
+        return (rows - self.mean) @ self.axes
+
+    def compute_output(self, parts: Tensor) -> Tensor:
+        """The output for these principal parts [segments, axes], in nats [segments]."""
+        output: Tensor = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
+        return output
+
+    @torch.no_grad()
+    def pack_numbers(self) -> tuple[float, bytes]:
+        """(constant of the output, the other numbers over rows as a taught head stores them)."""
+        weight = self.axes @ self.linear.weight[0]
+        inner = self.inner.weight @ self.axes.T
+        offsets = self.inner.bias - inner @ self.mean
+        bias = float(self.linear.bias[0] - weight @ self.mean)
+        numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).half().numpy()
+        return bias, numbers.astype("<f2").tobytes()
+
+
+def find_principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(mean, axes [width, count]) of rows, each number in units of its spread."""
+    mean = rows.mean(0)
+    spread = rows.std(0) + 1e-3
+    scaled = (rows - mean) / spread
+    _, vectors = torch.linalg.eigh(scaled.T @ scaled / len(scaled))
+    return mean, vectors[:, -count:] / spread[:, None]

@@ -1,0 +1,96 @@
+"""Evidence of whole answers is learnt from labels of answers, and its point is set by ordinary ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aligner_proxy.engine.model.taught import LoadedNet
+from models.data.labelled_replies import FINE, HARMLESS, LabelledReply
+from models.evaluate import guards
+from models.experiments import answer_evidence
+from models.experiments.answer_evidence import Answers, EvidenceNet, Recipe, average, fit_evidence, set_point, tabulate
+from tests.support.taught import WIDTH
+
+RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0)
+
+
+def draw_answers(count: int, seed: int) -> Answers:
+    """Answers of two to five segments; of a harmful one every second segment says so, and none says it alone."""
+    generator = torch.Generator().manual_seed(seed)
+    harmful = torch.arange(count) % 2 == 0
+    lengths = torch.randint(2, 6, (count,), generator=generator)
+    owners = torch.repeat_interleave(torch.arange(count), lengths)
+    rows = torch.randn(len(owners), WIDTH, generator=generator)
+    places = torch.arange(len(owners)) % 2
+    rows[:, 0] += 3.0 * harmful[owners] * places
+    return Answers(rows, (0, *lengths.cumsum(0).tolist()), harmful.float())
+
+
+@pytest.fixture(scope="module")
+def net() -> EvidenceNet:
+    return fit_evidence(draw_answers(400, 1), RECIPE)
+
+
+def score_answers(net: EvidenceNet, answers: Answers) -> torch.Tensor:
+    segments, owners = answers.find_segments(torch.arange(len(answers)))
+    return average(net.score_segments(answers.rows[segments]), owners, len(answers))
+
+
+def test_answers_are_told_apart_by_the_mean_of_their_segments(net: EvidenceNet) -> None:
+    unseen = draw_answers(200, 2)
+    right = (score_answers(net, unseen) > 0) == unseen.harmful.bool()
+    assert right.float().mean() > 0.85
+
+
+def test_the_mean_is_of_each_answer_alone() -> None:
+    means = average(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1]), 2)
+    assert means.tolist() == [2.0, 5.0]
+
+
+def test_the_point_is_above_all_but_the_budget_of_ordinary_answers(net: EvidenceNet) -> None:
+    moved = fit_evidence(draw_answers(60, 3), RECIPE)
+    ordinary = [number / 100 for number in range(400)]
+    set_point(moved, ordinary)
+    assert sum(score + moved.bias > 0 for score in ordinary) == 400 * answer_evidence.BUDGET
+
+
+def test_what_is_packed_gives_the_same_numbers(net: EvidenceNet) -> None:
+    rows = draw_answers(20, 4).rows
+    bias, numbers = net.pack_numbers()
+    loaded = LoadedNet.from_numbers(torch.frombuffer(bytearray(numbers), dtype=torch.float16), WIDTH, RECIPE.hidden)
+    expected = net.compute_output(net.project(rows))
+    assert torch.allclose(loaded.compute_output(rows) + bias, expected, atol=0.02)
+
+
+def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(_: Path, name: str, *_more: object) -> list[LabelledReply]:
+        harmful = [True, True, True, False, False]
+        return [
+            LabelledReply(f"{name}-{n}", name, "Who?", "Who?", "Nobody.", HARMLESS, label, (FINE,))
+            for n, label in enumerate(harmful)
+        ]
+
+    monkeypatch.setattr(answer_evidence, "harm_replies", draw)
+    monkeypatch.setattr(answer_evidence.labelled_replies, "natural_replies", draw)
+    monkeypatch.setattr(answer_evidence, "draw_ordinary_answers", lambda _: {})
+    drawn = answer_evidence.draw_teaching_replies(Path("data"), 4)
+    assert {name.partition("_")[0] for name in drawn} == {"a", "d", "gptfuzz", "jailbreakbench"}
+    assert all([one.harmful for one in each] == [True, False, True, False] for each in drawn.values())
+
+
+def test_the_table_counts_above_the_stricter_bar_of_long_and_short_answers() -> None:
+    def scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
+        return [guards.Scored(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
+
+    results = {
+        "xstest": [*scored("bad", [2.0, 0.5, -0.5, -9.0], harmful=True), *scored("good", [-3.0, -9.0, -9.0, -9.0])],
+        guards.STRONG_ANSWERS: scored("strong", [0.2, *[-4.0] * 199]),
+        guards.SHORT_ANSWERS: scored("short", [-1.0] * 7 + [-5.0] * 193),
+    }
+    rows = {tuple(line.split(" | ")[:2]): line for line in tabulate(results).splitlines() if " | " in line}
+    harmful = rows["| xstest", "harmful"]
+    assert "2/4" in harmful, "above 0"
+    assert "3/4" in harmful, "above -1, which 3 % of the short answers are not above"
