@@ -154,6 +154,19 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
             assert done.answer_objective == 1
 
 
+def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
+    """It is judged by what is missing, and not counted in the mean; also where the answer was read as it grew."""
+    loaded = replace(aligner(), info=replace(aligner().info, ends=True))
+    heads = second(loaded, seed=11, evidence=AnswerEvidence(0.5))
+    shut = correct_alone(loaded, request_with(heads=heads, caution=1e9, open_ended=False))
+    request = request_with(heads=heads, caution=1e9)
+    for done in (correct_alone(loaded, request), as_written(loaded, request, random.Random(3))):
+        assert [segment.text for segment in done.segments] == [*(segment.text for segment in shut.segments), ""]
+        assert done.segments[-1].evidence is None
+        assert done.answer_score == pytest.approx(shut.answer_score, abs=1e-4)
+        assert done.answer_objective == 1
+
+
 def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:
     loaded = aligner()
     for heads in ((), second(loaded, seed=5)):
