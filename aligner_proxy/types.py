@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 
@@ -382,7 +383,8 @@ class Judge:
     band: float = DOUBT_BAND
     """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
     answer_band: float = 0.0
-    """The same for the mean of an answer's segments, of which the highest third is then asked about; 0: not asked."""
+    """The same for the score of an answer, whose highest third of segments is then asked about; 0: not asked. It is the
+    mean of what its segments say of the answer where a taught head tells that, else the mean of their scores."""
 
     def __bool__(self) -> bool:
         return bool(self.group)
@@ -756,6 +758,21 @@ class SegmentScore:
     flagged: bool
     objective: int | None = None
     """Index of the objective that the segment violates most; None if unknown."""
+    evidence: tuple[float, int] | None = None
+    """What the segment says of the answer as a whole: (nats, index of the objective). None for the end of the answer,
+    and without a taught head that says it."""
+
+
+def score_whole_answer(segments: Sequence[SegmentScore]) -> tuple[float, int] | None:
+    """The score of an answer as a whole: (mean of what its segments say, in nats, index of the objective).
+
+    None if a segment says nothing of the answer. The end of the answer is no segment of it.
+    """
+    evidence = [segment.evidence for segment in segments if segment.text]
+    if not evidence or None in evidence:
+        return None
+    pairs = [pair for pair in evidence if pair is not None]
+    return fmean(nats for nats, _ in pairs), pairs[0][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -829,6 +846,21 @@ class Correction:
     """Use of an editor outside the engine; None if there was none, including when the cache had the result."""
     judge: JudgeUse | None = None
     """Use of a judge; None if it was asked about nothing, including when the cache had the result."""
+
+    @property
+    def answer_score(self) -> float | None:
+        """How much the original answer as a whole goes against `answer_objective`, in nats; above 0 it probably does.
+
+        None without a taught head that says it.
+        """
+        whole = score_whole_answer(self.segments)
+        return whole[0] if whole else None
+
+    @property
+    def answer_objective(self) -> int | None:
+        """Index of the objective of `answer_score`; None without one."""
+        whole = score_whole_answer(self.segments)
+        return whole[1] if whole else None
 
     @property
     def deliverable(self) -> Correction:

@@ -72,8 +72,9 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
     """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
     score = runner.score_segments
 
-    def scores(feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, score(feed, spans), strict=True)]
+    def scores(feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+        own_scores, evidence = score(feed, spans)
+        return [(3.0 if flag else -3.0, 0) for flag, _ in zip(flags, own_scores, strict=True)], evidence
 
     with patch.object(runner, "score_segments", scores), force_targets(runner, lambda _: (prompt, target)) as count:
         yield count

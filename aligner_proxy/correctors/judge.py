@@ -43,6 +43,7 @@ from aligner_proxy.types import (
     Policy,
     SegmentScore,
     replace_surrogates,
+    score_whole_answer,
 )
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,7 @@ class RequestJudges:
         """The segments that judges are asked about, from `first` on: segment index -> index of the objective.
 
         In a whole answer whose own score is within `answer_band` of the threshold, also the third of the segments with
-        the highest scores.
+        the highest scores. A segment that is in doubt by itself is asked about under its own objective.
         """
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
@@ -183,11 +184,15 @@ class RequestJudges:
         if not is_whole or not any(judge.judge.answer_band for judge in self._judges):
             return doubtful
         numbers = [score.score for score in scores]
-        answer_score = score_answer(numbers)
+        # where the engine says what its segments tell of the answer, that finds more than the mean of their scores
+        whole = score_whole_answer(scores)
+        answer_score = whole[0] if whole else score_answer(numbers)
         for at in find_highest_third(numbers):
-            judge = self.judge_of(request, scores[at].objective)
-            if judge is not None and judge.doubts_answer(request, scores[at], answer_score):
-                doubtful[at] = scores[at].objective
+            objective = whole[1] if whole else scores[at].objective
+            judge = self.judge_of(request, objective)
+            score = replace(scores[at], objective=objective)
+            if at not in doubtful and judge is not None and judge.doubts_answer(request, score, answer_score):
+                doubtful[at] = objective
         return doubtful
 
     def find_doubtful_early(
@@ -396,8 +401,9 @@ def _has_words(score: SegmentScore) -> bool:
 
 
 def score_answer(scores: Sequence[float | None]) -> float:
-    """The score of a whole answer: the mean of its segments, which finds as much in short answers as in long ones.
+    """The score of a whole answer of whose segments no taught head tells more: the mean of their scores.
 
+    It finds as much in short answers as in long ones.
     The highest score, or the mean of the highest, makes either of them doubtful too often
     (docs/lab/2026-11-28-doubt-of-answers.md).
     """

@@ -132,7 +132,9 @@ class JudgedEngine(ForwardingEngine):
             return JudgedScores(tuple(scores), None, is_changed=False)
         opinion = await (early or self.judge).give_opinion(request, segments, doubtful, until)
         final_scores = tuple(
-            replace(score, flagged=opinion.violates[at]) if at in opinion.violates else score
+            _apply_verdict(score, opinion.violates[at], doubtful.get(at, score.objective))
+            if at in opinion.violates
+            else score
             for at, score in enumerate(scores)
         )
         by_judge = frozenset(at for at, violates in opinion.violates.items() if violates and not scores[at].flagged)
@@ -335,6 +337,11 @@ class JudgedSession(ForwardingSession):
         """Count a use of the judge; None for no use."""
         if use is not None:
             self.use = self.use + use if self.use else use
+
+
+def _apply_verdict(score: SegmentScore, violates: bool, objective: int | None) -> SegmentScore:
+    """The score with a judge's verdict; what it flags violates the `objective` that it was asked about."""
+    return replace(score, flagged=violates, objective=objective if violates else score.objective)
 
 
 async def drain_verdicts(session: Session) -> tuple[SegmentScore, ...] | None:

@@ -111,9 +111,9 @@ class Loop:
     def _step(self, feed: Feed, ask: Ask) -> Step:
         """Build the result for a job's ask, once all its tokens have been fed."""
         runner = self.aligner.runner
-        scores = runner.score_segments(feed, ask.spans) if ask.spans else []
+        scores, evidence = runner.score_segments(feed, ask.spans) if ask.spans else ([], [])
         rows = runner.read_rows(feed, ask.spans) if ask.spans and ask.rows else []
-        return Step(scores, feed.job.tokens, feed.job.forwards, rows)
+        return Step(scores, feed.job.tokens, feed.job.forwards, rows, evidence)
 
     def _advance(self, job: Job, step: Step) -> None:
         """Continue a job with a result; remove it from the scheduler if that ends it or fails."""

@@ -4,7 +4,8 @@ For its objective it replaces the general head's score by prior * general + rows
 the numbers that the detector head reads for a segment. A head with `hidden` units adds their output, gelu(rows @ inner
 + offsets) @ outer. A head with a `floor` raises lower general scores to that value. A head with `either` does not
 replace the general score: the higher of both counts, so that nothing is lost that the general head finds. A head with
-an `adjustment` has its score lowered by a second such net, but never by more than a bound.
+an `adjustment` has its score lowered by a second such net, but never by more than a bound. A head with `evidence` says
+by a further net what each segment tells of the answer as a whole; this changes no score.
 
 The bytes are a line of JSON followed by the numbers. Equal content always gives equal bytes, so the hash of the bytes
 identifies the content. An aligner folder may hold several heads in one file, each preceded by its length.
@@ -25,7 +26,9 @@ from aligner_proxy.errors import MalformedHead
 FORMAT = 1
 """Version of the bytes, in the header's field `taught_head`."""
 MAX_HEAD_BYTES = 1 << 18
-"""Largest size of one head. A row of the largest model used for aligners has 20,480 numbers of two bytes each."""
+"""Largest size of an uploaded head. Rows of the largest model used for aligners have 20,480 numbers of two bytes."""
+MAX_SHIPPED_HEAD_BYTES = 1 << 20
+"""Largest size of a head in an aligner's folder, which is the operator's own file."""
 _WIDTH = 2
 """Bytes per number."""
 _LENGTH = struct.Struct("<I")
@@ -36,6 +39,8 @@ _FLOOR = "floor"
 _HIDDEN = "hidden"
 _ADJUSTMENT = "adjustment"
 _ADJUSTMENT_NUMBERS = ("bound", "bias", "threshold")
+_EVIDENCE = "evidence"
+_OPTIONAL_FIELDS = frozenset({_EITHER, _FLOOR, _HIDDEN, _ADJUSTMENT, _EVIDENCE})
 """Optional fields, left out if unused, so that the bytes (and hashes) of older heads stay the same."""
 
 
@@ -58,6 +63,20 @@ class Adjustment:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerEvidence:
+    """A net over the same rows: what a segment says of the answer as a whole, in nats.
+
+    The mean over an answer's segments is the answer's score; above 0 it probably goes against the objective as a whole.
+    It is learned from whole answers, most of whose segments are fine by themselves, so it flags no segment.
+    """
+
+    bias: float
+    """Constant of its output, in nats."""
+    hidden: int = 0
+    """Number of its hidden units."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaughtHead:
     """The taught head of one objective. `aligner` is empty for a head that comes in its aligner's folder."""
 
@@ -72,7 +91,7 @@ class TaughtHead:
     weight: bytes
     """16-bit floating point numbers, little-endian: the weights of a row's numbers [width], in nats. Those of hidden
     units follow, if there are any: weights [hidden, width], offsets [hidden], and output weights in nats [hidden].
-    Those of an adjustment follow in the same order."""
+    Those of an adjustment follow in the same order, then those of the evidence."""
     either: bool = False
     """Whether the general head's score counts if it is the higher one."""
     hidden: int = 0
@@ -81,13 +100,20 @@ class TaughtHead:
     """Lowest general score that counts, in nats; lower ones are raised to it, because they carry no information."""
     adjustment: Adjustment | None = None
     """What lowers the scores of fine segments near the line, if anything."""
+    evidence: AnswerEvidence | None = None
+    """What tells from the segments whether the answer as a whole goes against the objective, if anything."""
 
     @property
     def width(self) -> int:
         """Numbers per row that the head reads."""
-        nets = _find_hidden_counts(self.hidden, self.adjustment)
         # solved from `count_numbers`
-        return (len(self.weight) // _WIDTH - 2 * sum(nets)) // sum(1 + hidden for hidden in nets)
+        counts = self.hidden_counts
+        return (len(self.weight) // _WIDTH - 2 * sum(counts)) // sum(1 + hidden for hidden in counts)
+
+    @property
+    def hidden_counts(self) -> tuple[int, ...]:
+        """The hidden units of each net, in the order of their numbers: its own, of the adjustment, of the evidence."""
+        return (self.hidden, *(net.hidden for net in (self.adjustment, self.evidence) if net is not None))
 
     @property
     def content_hash(self) -> str:
@@ -95,9 +121,12 @@ class TaughtHead:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def without_adjustment(self) -> TaughtHead:
-        """The head as it was before the adjustment was learned."""
-        own_bytes = _WIDTH * count_numbers(self.width, self.hidden)
-        return replace(self, weight=self.weight[:own_bytes], adjustment=None)
+        """The head as it was before the adjustment was learned; what tells of answers as a whole stays."""
+        if self.adjustment is None:
+            return self
+        start = _WIDTH * count_numbers(self.width, self.hidden)
+        stop = start + _WIDTH * count_numbers(self.width, self.adjustment.hidden)
+        return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
     def to_bytes(self) -> bytes:
         """Serialise the head; equal content gives equal bytes."""
@@ -118,13 +147,15 @@ class TaughtHead:
         if self.adjustment is not None:
             header[_ADJUSTMENT] = {name: float(getattr(self.adjustment, name)) for name in _ADJUSTMENT_NUMBERS}
             header[_ADJUSTMENT][_HIDDEN] = self.adjustment.hidden
+        if self.evidence is not None:
+            header[_EVIDENCE] = {"bias": float(self.evidence.bias), _HIDDEN: self.evidence.hidden}
         return json.dumps(header, sort_keys=True).encode("ascii") + b"\n" + self.weight
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> TaughtHead:
-        """Parse the output of `to_bytes`. Raises `MalformedHead` that says what is wrong."""
-        if len(data) > MAX_HEAD_BYTES:
-            raise MalformedHead(f"a taught head of {len(data)} bytes; at most {MAX_HEAD_BYTES} are read")
+    def from_bytes(cls, data: bytes, limit: int = MAX_HEAD_BYTES) -> TaughtHead:
+        """Parse the output of `to_bytes`, of at most `limit` bytes. Raises `MalformedHead` that says what is wrong."""
+        if len(data) > limit:
+            raise MalformedHead(f"a taught head of {len(data)} bytes; at most {limit} are read")
         line, newline, weight = data.partition(b"\n")
         header = _parse_header(line) if newline else None
         if header is None:
@@ -135,14 +166,16 @@ class TaughtHead:
         hidden = header.get(_HIDDEN, 0)
         floor = header.get(_FLOOR)
         adjustment = Adjustment(**header[_ADJUSTMENT]) if _ADJUSTMENT in header else None
+        evidence = AnswerEvidence(**header[_EVIDENCE]) if _EVIDENCE in header else None
         fields = (header["objective"], header["aligner"], header["prior"], header["bias"])
-        head = cls(*fields, weight, either, hidden, floor, adjustment)
-        count = sum(count_numbers(header["width"], each) for each in _find_hidden_counts(hidden, adjustment))
+        head = cls(*fields, weight, either, hidden, floor, adjustment, evidence)
+        count = sum(count_numbers(header["width"], each) for each in head.hidden_counts)
         if len(weight) != count * _WIDTH or head.width < 1:
             raise MalformedHead(f"a taught head of {len(weight)} bytes of weight; its header says another width")
         numbers = struct.unpack(f"<{count}e", weight)
         scalars = [head.prior, head.bias, floor or 0.0]
         scalars += [header[_ADJUSTMENT][name] for name in _ADJUSTMENT_NUMBERS if adjustment]
+        scalars += [evidence.bias] if evidence else []
         if not all(map(math.isfinite, (*scalars, *numbers))):
             raise MalformedHead("a taught head with a number that is not finite")
         # there is one form only, so that equal heads have equal hashes
@@ -156,18 +189,13 @@ def count_numbers(width: int, hidden: int) -> int:
     return width * (1 + hidden) + 2 * hidden
 
 
-def _find_hidden_counts(hidden: int, adjustment: Adjustment | None) -> tuple[int, ...]:
-    """The hidden units of each net of a head: its own, then that of its adjustment."""
-    return (hidden,) if adjustment is None else (hidden, adjustment.hidden)
-
-
 def _parse_header(line: bytes) -> dict[str, Any] | None:
     """Parse a header line; None if a field is missing, unknown or of the wrong type."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(header, dict) or header.keys() - {_ADJUSTMENT, _EITHER, _FLOOR, _HIDDEN} != _FIELDS:
+    if not isinstance(header, dict) or header.keys() - _OPTIONAL_FIELDS != _FIELDS:
         return None
     has_texts = all(isinstance(header[name], str) for name in ("objective", "aligner"))
     has_numbers = all(isinstance(header[name], float) for name in ("prior", "bias"))
@@ -178,7 +206,8 @@ def _parse_header(line: bytes) -> dict[str, Any] | None:
     hidden = header.get(_HIDDEN, 1)
     hidden_fits = type(hidden) is int and hidden > 0
     floor_fits = isinstance(header.get(_FLOOR, 0.0), float)
-    optional_fit = either_fits and hidden_fits and floor_fits and _fits_adjustment(header)
+    nets_fit = _fits_adjustment(header) and _fits_evidence(header)
+    optional_fit = either_fits and hidden_fits and floor_fits and nets_fit
     return header if has_texts and has_numbers and has_counts and optional_fit else None
 
 
@@ -190,11 +219,26 @@ def _fits_adjustment(header: dict[str, Any]) -> bool:
     if not isinstance(fields, dict) or fields.keys() != {*_ADJUSTMENT_NUMBERS, _HIDDEN}:
         return False
     has_numbers = all(isinstance(fields[name], float) for name in _ADJUSTMENT_NUMBERS)
-    return has_numbers and fields["bound"] > 0 and type(fields["hidden"]) is int and fields["hidden"] >= 0
+    return has_numbers and fields["bound"] > 0 and _is_count(fields[_HIDDEN])
+
+
+def _fits_evidence(header: dict[str, Any]) -> bool:
+    """Whether the header has no evidence, or one with all its fields."""
+    if _EVIDENCE not in header:
+        return True
+    fields = header[_EVIDENCE]
+    if not isinstance(fields, dict) or fields.keys() != {"bias", _HIDDEN}:
+        return False
+    return isinstance(fields["bias"], float) and _is_count(fields[_HIDDEN])
+
+
+def _is_count(value: object) -> bool:
+    """Whether this is a whole number of 0 or more; `isinstance` would let true and false through."""
+    return type(value) is int and value >= 0
 
 
 def pack(heads: Iterable[TaughtHead]) -> bytes:
-    """Serialise several heads into one file, each preceded by its length."""
+    """Serialise several heads into the file of an aligner's folder, each preceded by its length."""
     pieces = [head.to_bytes() for head in heads]
     return b"".join(_LENGTH.pack(len(piece)) + piece for piece in pieces)
 
@@ -211,7 +255,7 @@ def unpack(data: bytes) -> tuple[TaughtHead, ...]:
         position = body + length
         if position > len(data):
             raise MalformedHead(f"the file of taught heads is cut off after {len(heads)} heads")
-        heads.append(TaughtHead.from_bytes(data[body:position]))
+        heads.append(TaughtHead.from_bytes(data[body:position], MAX_SHIPPED_HEAD_BYTES))
     if len({head.objective for head in heads}) != len(heads):
         raise MalformedHead("the file of taught heads has two of one objective")
     return tuple(heads)

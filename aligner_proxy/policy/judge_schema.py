@@ -35,8 +35,9 @@ class JudgeBlock(BaseModel):
     band: Annotated[float, Field(gt=0, le=50, strict=True, allow_inf_nan=False)] = DOUBT_BAND
     """With `ask: doubt`: how far below the threshold a segment may score, in nats, to be asked about."""
     answer_band: Annotated[float, Field(ge=0, le=50, strict=True, allow_inf_nan=False)] = 0.0
-    """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the mean score of an answer may lie,
-    in nats, for the judge to be asked about its highest third of segments, too; 0: not."""
+    """With `ask: doubt`, except in `stream: sentence`: how far below the threshold the score of an answer may lie, in
+    nats, for the judge to be asked about its highest third of segments, too; 0: not. If a head of the aligner scores
+    whole answers, that score counts, and the judge of its objective is asked; otherwise the mean of the segments."""
 
     @model_validator(mode="after")
     def _check_group(self) -> JudgeBlock:

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.taught_head import MAX_HEAD_BYTES, Adjustment, TaughtHead, count_numbers, pack, unpack
+from aligner_proxy.engine.taught_head import (
+    MAX_HEAD_BYTES,
+    MAX_SHIPPED_HEAD_BYTES,
+    Adjustment,
+    AnswerEvidence,
+    TaughtHead,
+    count_numbers,
+    pack,
+    unpack,
+)
 from aligner_proxy.errors import MalformedHead
 from tests.support.taught import OBJECTIVE, head
 
@@ -21,22 +30,26 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
 ADJUSTMENTS = st.builds(Adjustment, st.floats(min_value=0.1, max_value=1e6), FINITE, FINITE, hidden=st.integers(0, 3))
+EVIDENCES = st.builds(AnswerEvidence, FINITE, hidden=st.integers(0, 3))
 
 
 @st.composite
-def _numbers(draw: st.DrawFn) -> tuple[bytes, int, Adjustment | None]:
-    """The numbers of a head, how many hidden units it has, and its adjustment."""
+def _numbers(draw: st.DrawFn) -> tuple[bytes, int, Adjustment | None, AnswerEvidence | None]:
+    """The numbers of a head, how many hidden units it has, its adjustment, and its evidence."""
     hidden = draw(st.integers(0, 3))
     adjustment = draw(st.none() | ADJUSTMENTS)
+    evidence = draw(st.none() | EVIDENCES)
     width = draw(st.integers(1, 6))
-    count = count_numbers(width, hidden) + (count_numbers(width, adjustment.hidden) if adjustment else 0)
+    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence) if net))
+    count = sum(count_numbers(width, each) for each in hidden_counts)
     half = st.floats(width=16, allow_nan=False, allow_infinity=False)
-    return struct.pack(f"<{count}e", *draw(st.lists(half, min_size=count, max_size=count))), hidden, adjustment
+    numbers = struct.pack(f"<{count}e", *draw(st.lists(half, min_size=count, max_size=count)))
+    return numbers, hidden, adjustment, evidence
 
 
 HEADS = st.builds(
     lambda objective, aligner, prior, bias, numbers, either, floor: TaughtHead(
-        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor, numbers[2]
+        objective, aligner, prior, bias, numbers[0], either, numbers[1], floor, numbers[2], numbers[3]
     ),
     st.text(max_size=80),
     st.text(max_size=64),
@@ -68,6 +81,7 @@ def test_a_head_comes_back_from_its_bytes(taught: TaughtHead) -> None:
         {"hidden": 3},
         {"floor": 0.0},
         {"adjustment": Adjustment(2.0, 0.5, 1.0, hidden=1)},
+        {"evidence": AnswerEvidence(0.5, hidden=1)},
     ],
 )
 def test_whatever_a_head_says_is_in_its_hash(other: dict[str, object]) -> None:
@@ -79,7 +93,9 @@ def test_a_whole_number_is_hashed_like_the_same_number_with_a_point() -> None:
 
 
 def test_a_head_without_what_few_have_has_the_bytes_that_it_always_had() -> None:
-    assert not [name for name in (b"either", b"hidden", b"floor", b"adjustment") if name in head(seed=1).to_bytes()]
+    assert not [
+        name for name in (b"either", b"hidden", b"floor", b"adjustment", b"evidence") if name in head(seed=1).to_bytes()
+    ]
     assert head(seed=1).content_hash == "9e4bab7eddada81e8c1bcd1c7b99e1cddb686df90609c4bcc4471d5e09dcf71c"
 
 
@@ -98,12 +114,16 @@ def test_a_head_without_its_adjustment_is_the_head_that_it_was(taught: TaughtHea
     plain = taught.without_adjustment()
     assert plain.adjustment is None
     assert plain.width == taught.width
-    assert taught.weight.startswith(plain.weight)
+    assert plain.evidence == taught.evidence
+    own_bytes = 2 * count_numbers(taught.width, taught.hidden)
+    evidence_bytes = 2 * count_numbers(taught.width, taught.evidence.hidden) if taught.evidence else 0
+    assert plain.weight == taught.weight[:own_bytes] + taught.weight[len(taught.weight) - evidence_bytes :]
     assert TaughtHead.from_bytes(plain.to_bytes()) == plain
     assert (plain == taught) is (taught.adjustment is None)
 
 
 ADJUSTMENT = {"bound": 2.0, "bias": 0.0, "threshold": 0.5, "hidden": 0}
+EVIDENCE = {"bias": 0.0, "hidden": 0}
 
 
 def _with(**fields: object) -> bytes:
@@ -155,6 +175,14 @@ GOOD = head(seed=1).to_bytes()
         (_with(adjustment=ADJUSTMENT | {"hidden": True}), "first line"),
         (head(adjustment=Adjustment(2.0, float("inf"), 0.0)).to_bytes(), "not finite"),
         (head(adjustment=Adjustment(2.0, 0.0, float("nan"))).to_bytes(), "not finite"),
+        (_with(evidence=EVIDENCE), "another width"),
+        (_with(evidence=None), "first line"),
+        (_with(evidence={}), "first line"),
+        (_with(evidence=EVIDENCE | {"more": 1}), "first line"),
+        (_with(evidence=EVIDENCE | {"bias": 0}), "first line"),
+        (_with(evidence=EVIDENCE | {"hidden": -1}), "first line"),
+        (_with(evidence=EVIDENCE | {"hidden": True}), "first line"),
+        (head(evidence=AnswerEvidence(float("inf"))).to_bytes(), "not finite"),
         (_with(bias=float("nan")), "not finite"),
         (_with(prior=float("inf")), "not finite"),
         (head(seed=1).to_bytes()[:-2] + struct.pack("<e", float("inf")), "not finite"),
@@ -178,6 +206,17 @@ def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
 @given(st.lists(HEADS, max_size=4, unique_by=lambda taught: taught.objective))
 def test_several_heads_come_back_from_one_file(heads: list[TaughtHead]) -> None:
     assert unpack(pack(heads)) == tuple(heads)
+
+
+def test_only_a_head_in_an_aligners_folder_may_be_large() -> None:
+    large = head(width=4 * 576, hidden=64)
+    too_large = head(width=4 * 576, hidden=240)
+    assert MAX_HEAD_BYTES < len(large.to_bytes()) < MAX_SHIPPED_HEAD_BYTES < len(too_large.to_bytes())
+    assert unpack(pack([large])) == (large,)
+    with pytest.raises(MalformedHead, match="at most"):
+        TaughtHead.from_bytes(large.to_bytes())
+    with pytest.raises(MalformedHead, match="at most"):
+        unpack(pack([too_large]))
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,41 @@ async def test_an_answer_in_doubt_as_a_whole_is_asked_about_where_it_is_known_wh
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_where_the_engine_scores_the_whole_answer_that_score_counts(way: str) -> None:
+    """The mean of what the segments say of the answer decides, and not the mean of their own scores, which is -2.7."""
+    answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
+    asked: dict[tuple[float, float], list[str]] = {}
+    for nats, band in ((-0.5, 1.0), (-2.0, 1.0), (-2.0, 3.0), (-4.0, 3.0)):
+        chat = ScriptedChat(judging(lambda text: "mouse" in text))
+        made, engine = pipeline(chat)
+        # the mean over the six segments is `nats`
+        engine.evidence = lambda text, nats=nats: (6 * nats if text == "Go home." else 0.0, 0)  # type: ignore[misc]
+        policy = replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=band))
+        outcome = await deliver(made, way, answer, policy)
+        asked[nats, band] = sorted(marked(chat.asked[0]).values()) if chat.asked else []
+        is_edited = bool(asked[nats, band])
+        assert outcome.text == (answer.replace("Feed the mouse.", "(by the aligner)") if is_edited else answer)
+    third = [] if way == "sentence" else ["Feed the mouse.", "Take a cat."]
+    assert asked == {(-0.5, 1.0): third, (-2.0, 1.0): [], (-2.0, 3.0): third, (-4.0, 3.0): []}
+
+
+@pytest.mark.parametrize("way", ["whole", "hold"])
+async def test_doubt_of_the_whole_answer_is_about_the_objective_of_its_score(way: str) -> None:
+    """What a judge then flags violates this objective, and not the one that its segment came closest to violating."""
+    chat = ScriptedChat(judging(lambda text: "mouse" in text))
+    brief = Objective("brief", "Brevity: no more than needed")
+    policy = replace(POLICY, objectives=(brief, HARM), judge=replace(JUDGE, band=0.1, answer_band=1.0))
+    made, engine = pipeline(chat)
+    engine.evidence = lambda _: (-0.5, 1)
+    outcome = await deliver(made, way, "Feed the mouse. Paint it. Go home.", policy)
+    assert outcome.text == "(by the aligner) Paint it. Go home."
+    assert outcome.violated_objectives == ["harmless"]
+    assert [segment.objective for segment in outcome.segments] == [1, 0, 0]
+    assert HARM.text in str(chat.asked[0])
+    assert brief.text not in str(chat.asked[0])
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_what_the_judge_does_not_flag_stays(way: str) -> None:
     chat = ScriptedChat(judging(lambda _: False))
     outcome = await deliver(pipeline(chat)[0], way)

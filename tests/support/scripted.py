@@ -221,6 +221,8 @@ class SegmentEngine(ScriptedEngine):
         self.lag_s = lag_s
         self.missing: Callable[[str], str] | None = None
         """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
+        self.evidence: Callable[[str], tuple[float, int]] | None = None
+        """What a segment says of the answer as a whole, and about which objective; None: the engine does not say."""
         self.sessions: list[ScriptedSession] = []
 
     async def read(self, request: AlignRequest) -> ScriptedSession:
@@ -240,7 +242,11 @@ class SegmentEngine(ScriptedEngine):
     def judged(self, segments: Sequence[Segment], caution: float) -> tuple[SegmentScore, ...]:
         """On these segments."""
         scored = [(segment.text, self.score(segment.text)) for segment in segments]
-        return tuple(SegmentScore(text, score, score > caution, 0) for text, score in scored)
+        evidence = [self.evidence(text) if self.evidence else None for text, _ in scored]
+        return tuple(
+            SegmentScore(text, score, score > caution, 0, pair)
+            for (text, score), pair in zip(scored, evidence, strict=True)
+        )
 
     def replacement(self, text: str) -> str:
         """What the script writes in place of a text; raises what it returns instead."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
-from aligner_proxy.engine.taught_head import Adjustment, TaughtHead, count_numbers
+from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, TaughtHead, count_numbers
 
 WIDTH = 192
 """Numbers in a row of the tiny model's detector head: three layers of 64."""
@@ -25,13 +25,15 @@ def head(
     hidden: int = 0,
     floor: float | None = None,
     adjustment: Adjustment | None = None,
+    evidence: AnswerEvidence | None = None,
 ) -> TaughtHead:
     """A head; without a seed all its numbers are zero."""
     rng = random.Random(seed)
-    count = count_numbers(width, hidden) + (count_numbers(width, adjustment.hidden) if adjustment else 0)
+    hidden_counts = (hidden, *(net.hidden for net in (adjustment, evidence) if net))
+    count = sum(count_numbers(width, each) for each in hidden_counts)
     numbers = [0.0 if seed is None else rng.gauss(0.0, 0.05) for _ in range(count)]
     weight = struct.pack(f"<{count}e", *numbers)
-    return TaughtHead(objective, aligner, prior, bias, weight, either, hidden, floor, adjustment)
+    return TaughtHead(objective, aligner, prior, bias, weight, either, hidden, floor, adjustment, evidence)
 
 
 def weights(taught: TaughtHead) -> tuple[float, ...]:

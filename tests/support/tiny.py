@@ -135,6 +135,7 @@ def request(
     deadline_s: float = 60.0,
     aligner: str = "default",
     score_only: bool = False,
+    heads: tuple[str, ...] = (),
 ) -> AlignRequest:
     """A request about the harbour."""
     return AlignRequest(
@@ -147,6 +148,7 @@ def request(
         aligner=aligner,
         deadline_s=deadline_s,
         score_only=score_only,
+        heads=heads,
     )
 
 

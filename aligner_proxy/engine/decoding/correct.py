@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from aligner_proxy import prompts
@@ -103,20 +104,34 @@ class Aligner:
 Score = tuple[float, int]
 """Log-odds that a piece must change, and the index of the objective that it violates most. A piece is a segment, or a
 part of a very long one (parts.py)."""
+Evidence = tuple[float, int]
+"""What a piece says of the answer as a whole, in nats, and the index of the objective; see `AnswerEvidence`. It is that
+of the first reading of a piece, in its place; readings of its words, or of other text before it, do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPieces:
+    """The scores of an answer's first pieces, and what these pieces say of the answer as a whole."""
+
+    scores: list[Score] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
 
 
 def correct(
-    aligner: Aligner, request: AlignRequest, sequence: sequences.Sequence, known_scores: Sequence[Score] = ()
+    aligner: Aligner,
+    request: AlignRequest,
+    sequence: sequences.Sequence,
+    known_pieces: ScoredPieces | None = None,
 ) -> Work:
     """Correct one answer: a generator of asks that returns the `Correction`. Raises `AnswerTooLong`.
 
-    `known_scores` are the scores of the first pieces, if these were read while the answer was being written.
+    `known_pieces` are the first pieces, if these were read while the answer was being written.
     """
     if not request.answer.strip():
         return Correction(request.answer, aligner=aligner.info.content_hash)
     frame = build_frame(aligner, request)
     division = divide_answer(aligner, frame, request)
-    work = AnswerEditor(aligner, frame, division, request, sequence, known_scores)
+    work = AnswerEditor(aligner, frame, division, request, sequence, known_pieces)
     text, verdicts = yield from work.edit_answer()
     return Correction(
         text=text,
@@ -187,7 +202,7 @@ class AnswerEditor:
         division: Division,
         request: AlignRequest,
         sequence: sequences.Sequence,
-        known_scores: Sequence[Score] = (),
+        known_pieces: ScoredPieces | None = None,
     ) -> None:
         self._aligner = aligner
         self._runner = aligner.runner
@@ -195,7 +210,9 @@ class AnswerEditor:
         self._frame = frame
         self._division = division
         self._sequence = sequence
-        self._known_scores = list(known_scores)
+        self._known_pieces = known_pieces or ScoredPieces()
+        self.evidence: list[Evidence] = []
+        """What the pieces read so far say of the answer as a whole; empty without a taught head that says it."""
         self.can_score = scores_segments(aligner, frame)
         """Whether a detector head scores the segments."""
         self.tally = Tally()
@@ -312,6 +329,7 @@ class AnswerEditor:
         room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
         generated = yield from self._write(passage, context, proposer, limits, spans)
+        self.evidence += generated.evidence
         text = restore_disguises(prompt.restore(tokenizer.decode(generated.ids)), passage.text[start:])
         return splice.clean_answer(text, passage.text[start:], finished=generated.finished), scores or generated.scores
 
@@ -320,7 +338,7 @@ class AnswerEditor:
         edited: list[tuple[str, str]] = []
         scores: list[Score] = []
         for part in self._division.parts:
-            known_scores = self._find_known_scores(part)
+            known_scores = self._take_known_scores(part)
             # nothing to rewrite here, so not even a prompt is needed
             if known_scores is not None and not any(map(self.is_flagged, known_scores)):
                 scores += known_scores
@@ -358,7 +376,7 @@ class AnswerEditor:
         """Read all parts and return the scores of all pieces; empty without a head."""
         scores: list[Score] = []
         for part in self._division.parts:
-            scores += self._find_known_scores(part) or (yield from self._judge_part(self._prompt_passage(part), scores))
+            scores += self._take_known_scores(part) or (yield from self._judge_part(self._prompt_passage(part), scores))
         return scores
 
     def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
@@ -368,21 +386,22 @@ class AnswerEditor:
         """
         if not self.can_score:
             return (yield from self._prefill(passage))
-        own_scores = yield from self._score_pieces_with_words(passage.fitted, passage.text, passage.own)
-        scores = [*before, *own_scores]
+        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own)
+        self.evidence += step.evidence
+        scores = [*before, *step.scores]
         own = passage.part.own
         yield from self.judge_followers(
             passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
         )
         return scores[own:]
 
-    def _score_pieces_with_words(
+    def _read_pieces_with_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment]
-    ) -> Generator[Ask, Step, list[Score]]:
-        """Return the scores of some pieces of the answer `text` in a prompt, in which their inner words count, too."""
-        scores = (yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))).scores
-        yield from self.judge_words(prompt, text, pieces, scores)
-        return scores
+    ) -> Generator[Ask, Step, Step]:
+        """Read some pieces of the answer `text`; return the step with their scores, raised by their inner words."""
+        step = yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))
+        yield from self.judge_words(prompt, text, pieces, step.scores)
+        return step
 
     def judge_words(
         self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
@@ -459,19 +478,25 @@ class AnswerEditor:
         text = structure.join([*before, (piece.text, "")])
         prompt = self._frame.fit_prompt(text)
         placed = Segment(len(text) - len(piece.text), piece.text, "")
-        return (yield from self._score_pieces_with_words(prompt, text, [placed]))[0]
+        return (yield from self._read_pieces_with_words(prompt, text, [placed])).scores[0]
 
-    def _find_known_scores(self, part: PartRange) -> list[Score] | None:
-        """The scores of a part that was already read, else None; the last part is always read again, as it may grow."""
+    def _take_known_scores(self, part: PartRange) -> list[Score] | None:
+        """Return the scores of a part that was already read, and add its evidence to that of this correction.
+
+        None for other parts; the last part is always read again, as it may grow.
+        """
         # `part.stop` below the number of pieces: this is not the last part
-        if len(self._known_scores) >= part.stop < len(self._division.pieces):
-            return self._known_scores[part.own : part.stop]
+        if len(self._known_pieces.scores) >= part.stop < len(self._division.pieces):
+            self.evidence += self._known_pieces.evidence[part.own : part.stop]
+            return self._known_pieces.scores[part.own : part.stop]
         return None
 
     def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
         """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
         spans = passage.find_spans(passage.own) if self.can_score else None
-        return (yield from self._read(passage.fitted, spans)).scores
+        step = yield from self._read(passage.fitted, spans)
+        self.evidence += step.evidence
+        return step.scores
 
     def _read(
         self,
@@ -505,7 +530,7 @@ class AnswerEditor:
         return score[0] > self._request.caution
 
     def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
-        return verdicts(self._division, scores, self._request.caution)
+        return verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)
 
     def _fill_hole(
         self, passage: PromptedPassage, hole: splice.Hole, missing_objective: int | None
@@ -659,11 +684,15 @@ class AnswerEditor:
         return generate(self._sequence, first, proposer, limits, self.tally, eos)
 
 
-def verdicts(division: Division, scores: Sequence[Score], caution: float, first: int = 0) -> tuple[SegmentScore, ...]:
+def verdicts(
+    division: Division, scored_pieces: ScoredPieces, caution: float, first: int = 0
+) -> tuple[SegmentScore, ...]:
     """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
 
-    A segment of several pieces gets the verdict of its worst one. If `scores` is empty, the verdicts have no score.
+    A segment of several pieces gets the verdict of its worst one, and the mean of their evidence. If there are no
+    scores, the verdicts have none either.
     """
+    scores = scored_pieces.scores
     scored: list[SegmentScore] = []
     for number in range(first, len(division)):
         text, pieces = division.segment(number)
@@ -671,7 +700,13 @@ def verdicts(division: Division, scores: Sequence[Score], caution: float, first:
             scored.append(SegmentScore(text, None, flagged=False))
         elif pieces.stop <= len(scores):
             score, by = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
-            scored.append(SegmentScore(text, score, score > caution, by))
+            evidence = _find_mean(scored_pieces.evidence[pieces.start : pieces.stop], len(pieces))
+            scored.append(SegmentScore(text, score, score > caution, by, evidence))
         else:
             break
     return tuple(scored)
+
+
+def _find_mean(evidence: Sequence[Evidence], count: int) -> Evidence | None:
+    """The mean of the evidence of `count` pieces; None if one has none."""
+    return (fmean(nats for nats, _ in evidence), evidence[0][1]) if len(evidence) == count else None

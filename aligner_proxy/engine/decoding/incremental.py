@@ -20,7 +20,7 @@ from aligner_proxy.engine.api import AlignRequest, Span
 from aligner_proxy.engine.decoding.correct import (
     Aligner,
     AnswerEditor,
-    Score,
+    ScoredPieces,
     build_frame,
     correct,
     judges_end,
@@ -138,7 +138,7 @@ def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
         # an `Ask` without ids waits for more text
         if not answer.waits():
             yield Ask([])
-    return (yield from correct(aligner, answer.request, sequence, reader.find_known_scores(answer.request)))
+    return (yield from correct(aligner, answer.request, sequence, reader.find_known_pieces(answer.request)))
 
 
 class AnswerReader:
@@ -152,8 +152,8 @@ class AnswerReader:
         """The request at the beginning; `answer.request` is replaced when the answer is complete."""
         self._frame = build_frame(aligner, answer.request.model_copy(update={"answer": ""}))
         self._division = self._frame.division()
-        self._scores: list[Score] = []
-        """Scores of the first pieces."""
+        self._scored_pieces = ScoredPieces()
+        """The first pieces, as far as they were read."""
         self._part = 0
         """Index of the part that is being read."""
         self._prompt: Fitted | None = None
@@ -170,12 +170,13 @@ class AnswerReader:
         """Whether pieces are scored while the answer grows."""
         return scores_segments(self._aligner, self._frame) and self._first_request.verify is Verify.FLAGGED
 
-    def find_known_scores(self, request: AlignRequest) -> list[Score]:
-        """The scores read so far, for `request`; empty if its answer or its question differs from what was read."""
+    def find_known_pieces(self, request: AlignRequest) -> ScoredPieces | None:
+        """The pieces scored so far, for `request`; None if its answer or its question differs from what was read."""
         read_text = self._answer.body.text
         # if it was divided to its end, its last pieces were judged as the end, so a longer answer has other scores
         as_read = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
-        return self._scores if as_read and _scored_fields(request) == _scored_fields(self._first_request) else []
+        is_same = as_read and _scored_fields(request) == _scored_fields(self._first_request)
+        return self._scored_pieces if is_same else None
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
         """Feed the new text of one part that cannot change any more; return whether another part is left to read."""
@@ -209,15 +210,17 @@ class AnswerReader:
         answer = self._answer
         if answer.body.text.strip():
             self._take_in_rest()
-            self._scores = yield from self._editor().judge_pieces()
-            answer.verdicts = verdicts(self._division, self._scores, answer.request.caution)
+            editor = self._editor()
+            scores = yield from editor.judge_pieces()
+            self._scored_pieces = ScoredPieces(scores, editor.evidence)
+            answer.verdicts = verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
         answer.changed()
 
     def _editor(self) -> AnswerEditor:
         """An editor of the answer as far as it is divided, with the scores so far."""
         request = self._answer.request
-        return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scores)
+        return AnswerEditor(self._aligner, self._frame, self._division, request, self._sequence, self._scored_pieces)
 
     def _take_in(self, finished: int) -> None:
         """Add the segments up to number `finished` to the division."""
@@ -263,7 +266,7 @@ class AnswerReader:
         ids = prompt.ids[start:token_count]
         step = yield Ask(ids, spans=spans, prompt=True, shared=prompt.shared, taught_heads=self._frame.taught_heads)
         if spans is not None:
-            yield from self._add_scores(part, pieces, prompt, step.scores)
+            yield from self._add_scores(part, pieces, prompt, step)
 
     def _count_firm_tokens(self, prompt: Fitted) -> int:
         """Number of tokens that further text cannot change: all before those of the last word."""
@@ -271,22 +274,27 @@ class AnswerReader:
         return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
 
     def _add_scores(
-        self, part: PartRange, pieces: list[Segment], prompt: Fitted, new_scores: list[Score]
+        self, part: PartRange, pieces: list[Segment], prompt: Fitted, step: Step
     ) -> Generator[Ask, Step, None]:
-        """Add `new_scores`, those of a part's next pieces, after judging doubtful ones again; update the verdicts."""
-        first_new = len(self._scores)
+        """Add the scores in `step`, those of a part's next pieces, after judging doubtful ones again.
+
+        The verdicts are updated, too.
+        """
+        scores = self._scored_pieces.scores
+        first_new = len(scores)
         editor = self._editor()
         placed_pieces = _place_pieces(pieces, first_new - part.first)
-        yield from editor.judge_words(prompt, self._text, placed_pieces, new_scores)
-        self._scores += new_scores
+        yield from editor.judge_words(prompt, self._text, placed_pieces, step.scores)
+        scores += step.scores
+        self._scored_pieces.evidence.extend(step.evidence)
         # the first own piece: the piece before it was scored in the previous part
         if first_new == part.own:
-            self._last_was_flagged = first_new > 0 and editor.is_flagged(self._scores[first_new - 1])
+            self._last_was_flagged = first_new > 0 and editor.is_flagged(scores[first_new - 1])
         self._last_was_flagged = yield from editor.judge_followers(
-            part, self._scores, first_new, is_behind=self._last_was_flagged
+            part, scores, first_new, is_behind=self._last_was_flagged
         )
         answer = self._answer
-        answer.verdicts += verdicts(self._division, self._scores, answer.request.caution, len(answer.verdicts))
+        answer.verdicts += verdicts(self._division, self._scored_pieces, answer.request.caution, len(answer.verdicts))
         answer.changed()
 
     def _build_prompt(self, part: PartRange, pieces: list[Segment], tail: str) -> Fitted:
@@ -309,7 +317,7 @@ class AnswerReader:
         if not self._scores_growing or not pieces:
             return None
         # context pieces were scored in the part before
-        first = max(part.own, len(self._scores)) - part.first
+        first = max(part.own, len(self._scored_pieces.scores)) - part.first
         placed = _place_pieces(pieces, first)
         return find_spans_with_words(prompt.prompt, placed, prompt.offsets) if placed else None
 

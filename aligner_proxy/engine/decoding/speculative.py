@@ -32,12 +32,13 @@ class Tally:
 class Generated:
     """Tokens written, without the end mark; `finished` is False when the limit cut them off.
 
-    `scores` are the detector's scores, if the prompt was to be scored.
+    `scores` and `evidence` are those of the step that read the prompt, if it was to be scored.
     """
 
     ids: list[int]
     finished: bool
     scores: list[tuple[float, int]] = field(default_factory=list)
+    evidence: list[tuple[float, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def generate(
     """
     output: list[int] = []
     scores: list[tuple[float, int]] = []
+    evidence: list[tuple[float, int]] = []
     while True:
         # one token less, because the step adds the model's own
         draft = proposer.propose(limits.tokens - len(output) - 1)
@@ -76,6 +78,7 @@ def generate(
             step = yield replace(first, draft=draft, favoured=favoured, caution=limits.caution)
         # only the first step has scores, because it reads the prompt
         scores = scores or step.scores
+        evidence = evidence or step.evidence
         accepted = count_matching(draft, step.tokens)
         # the rejected draft tokens were fed, too, and are taken back
         sequence.crop(len(sequence.ids) - len(draft) + accepted)
@@ -83,11 +86,11 @@ def generate(
         tally.forwards += step.forwards
         output.extend(new_tokens)
         if output[-1] in eos_ids:
-            return Generated(output[:-1], True, scores)
+            return Generated(output[:-1], True, scores, evidence)
         if limits.is_done(output):
-            return Generated(output, True, scores)
+            return Generated(output, True, scores, evidence)
         if len(output) >= limits.tokens:
-            return Generated(output, False, scores)
+            return Generated(output, False, scores, evidence)
         proposer.update(output, len(draft), accepted)
 
 

@@ -196,15 +196,26 @@ class DetectorHead(nn.Module):
         Only the general head judges the end of the answer (the last row, with `end_shift` added), because
         taught heads do not learn what is missing.
         """
+        return self.judge_with_evidence(states, spans, taught_heads)[0]
+
+    def judge_with_evidence(
+        self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None
+    ) -> tuple[Tensor, list[tuple[float, int]]]:
+        """Return the scores of `judge`, and what each segment says of the answer as a whole (`find_evidence`).
+
+        The end of the answer says nothing of it, and inner words count only with their segment.
+        """
         inner = tuple(tokens for ranges in spans.inner for tokens in ranges)
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
         segment_count = len(rows) - spans.has_end
+        evidence: list[tuple[float, int]] = []
         if taught_heads is not None and segment_count:
             taught_heads.judge(rows[:segment_count], scores[:segment_count])
+            evidence = taught_heads.find_evidence(rows[len(inner) : segment_count])
         if spans.has_end:
             scores[-1] += self.end_shift
-        return _raise_by_inner(scores, spans) if inner else scores
+        return _raise_by_inner(scores, spans) if inner else scores, evidence
 
     @property
     def row_width(self) -> int:

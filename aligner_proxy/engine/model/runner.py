@@ -228,14 +228,18 @@ class ModelRunner:
             config.num_hidden_layers = layers
 
     @torch.inference_mode()
-    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
-        """The detector's score of every segment of a fed prompt: (log-odds, index of the most violated objective)."""
+    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
+        """The detector's score of every segment of a fed prompt, and what each says of the answer (`Step.evidence`).
+
+        A score is (log-odds, index of the most violated objective).
+        """
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
-            return []
+            return [], []
         taught_heads = feed.job.ask.taught_heads if feed.job.ask else None
-        highest = head.judge(self._read_states(feed), spans, taught_heads).max(dim=-1)
-        return list(zip(highest.values.tolist(), highest.indices.tolist(), strict=True))
+        scores, evidence = head.judge_with_evidence(self._read_states(feed), spans, taught_heads)
+        highest = scores.max(dim=-1)
+        return list(zip(highest.values.tolist(), highest.indices.tolist(), strict=True)), evidence
 
     @torch.inference_mode()
     def read_rows(self, feed: Feed, spans: Spans) -> list[SegmentRow]:

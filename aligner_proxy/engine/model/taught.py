@@ -70,6 +70,18 @@ class LoadedAdjustment:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedEvidence:
+    """What tells from the segments whether the answer as a whole goes against an objective; see `AnswerEvidence`."""
+
+    bias: float
+    net: LoadedNet
+
+    def compute_nats(self, rows: Tensor) -> Tensor:
+        """What each row says of the answer as a whole, in nats [segments]."""
+        return self.net.compute_output(rows) + self.bias
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedHead:
     """A taught head with its numbers on the model's device; `TaughtHead` says how they make a score."""
 
@@ -84,21 +96,24 @@ class LoadedHead:
     floor: float
     """Lowest general score that counts, in nats; lower ones are raised to it."""
     adjustment: LoadedAdjustment | None
+    evidence: LoadedEvidence | None = None
 
     @classmethod
     def from_head(cls, head: TaughtHead, device: torch.device) -> LoadedHead:
         """The head with its packed numbers as tensors on `device`."""
         numbers = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).to(device)
-        own_count = count_numbers(head.width, head.hidden)
-        net = LoadedNet.from_numbers(numbers[:own_count], head.width, head.hidden)
+        counts = [count_numbers(head.width, hidden) for hidden in head.hidden_counts]
+        packed_nets = zip(torch.split(numbers, counts), head.hidden_counts, strict=True)
+        nets = iter([LoadedNet.from_numbers(packed, head.width, hidden) for packed, hidden in packed_nets])
+        net = next(nets)
         adjustment = None
         if head.adjustment is not None:
-            second_net = LoadedNet.from_numbers(numbers[own_count:], head.width, head.adjustment.hidden)
             scalars = (head.adjustment.bound, head.adjustment.bias, head.adjustment.threshold)
-            adjustment = LoadedAdjustment(*scalars, second_net)
+            adjustment = LoadedAdjustment(*scalars, next(nets))
+        evidence = LoadedEvidence(head.evidence.bias, next(nets)) if head.evidence is not None else None
         # minus infinity: no score is raised
         floor = -math.inf if head.floor is None else head.floor
-        return cls(head.objective, head.aligner, head.prior, head.bias, net, head.either, floor, adjustment)
+        return cls(head.objective, head.aligner, head.prior, head.bias, net, head.either, floor, adjustment, evidence)
 
 
 class TaughtColumns:
@@ -117,6 +132,12 @@ class TaughtColumns:
         # heads with hidden units; their sizes differ, so they are not stacked
         self._deep = [(place, head.net) for place, head in enumerate(heads.values()) if len(head.net.outer)]
         self._adjustments = [(place, head.adjustment) for place, head in enumerate(heads.values()) if head.adjustment]
+        # of the first objective whose head has it; one is enough, because a judge is asked under one objective
+        self._evidence = [(index, evidence) for index in sorted(heads) if (evidence := heads[index].evidence)][:1]
+
+    def find_evidence(self, rows: Tensor) -> list[tuple[float, int]]:
+        """What each row says of the answer as a whole: (nats, index of the objective); empty if no head says it."""
+        return [(nats, index) for index, evidence in self._evidence for nats in evidence.compute_nats(rows).tolist()]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:
         """Overwrite the general scores in `scores` [segments, objectives] with those of the taught heads.

@@ -76,6 +76,9 @@ class Step:
     forwards: int
     """Forward passes that it took."""
     rows: list[SegmentRow] = field(default_factory=list)
+    evidence: list[tuple[float, int]] = field(default_factory=list)
+    """What each segment says of the answer as a whole: (nats, index of the objective). The end of the answer has none;
+    empty without a taught head that says it."""
 
 
 NOTHING = Step([], [], 0)

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from aligner_proxy import prompts
 from aligner_proxy.engine import wire
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, AlignResponse, StrictModel
-from aligner_proxy.engine.decoding.correct import PromptedPassage, verdicts
+from aligner_proxy.engine.decoding.correct import PromptedPassage, ScoredPieces, verdicts
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
 from aligner_proxy.engine.loader import describe
@@ -80,7 +80,8 @@ class ScoringPlan:
         ]
         # each segment's highest score and its objective; of equal scores, the first objective's
         worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
-        judged = verdicts(self.division, [(score, -index) for score, index in worst], self.request.caution)
+        scored_pieces = ScoredPieces([(score, -index) for score, index in worst])
+        judged = verdicts(self.division, scored_pieces, self.request.caution)
         done = Correction(
             self.request.answer,
             segments=judged,

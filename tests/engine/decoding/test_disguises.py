@@ -40,10 +40,10 @@ class InsultDetector(Oracle):
     def __init__(self) -> None:
         super().__init__("", set())
 
-    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
         ids = feed.job.sequence.ids
         self.judged.append([self.tokenizer.decode(ids[where.start : where.stop]) for where in spans.segments])
-        return [(3.0 if "fool" in text else -3.0, 0) for text in self.judged[-1]]
+        return [(3.0 if "fool" in text else -3.0, 0) for text in self.judged[-1]], []
 
     def _next(self, written: list[int]) -> int:
         return 1

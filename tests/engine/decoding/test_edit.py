@@ -52,17 +52,17 @@ class Oracle:
     def find_taught_heads(self, *_: object) -> None:
         """Nothing was taught to it."""
 
-    def score_segments(self, feed: Feed, spans: Spans) -> list[tuple[float, int]]:
+    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
         ids = feed.job.sequence.ids
         texts = [self.tokenizer.decode(ids[where.start : where.stop]).strip() for where in spans.segments]
         first = not self.judged
         self.judged.append(texts)
         if first:
             self._rude = {text for i, text in enumerate(texts) if i in self._flagged}
-            return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(texts))]
+            return [(3.0 if i in self._flagged else -3.0, 0) for i in range(len(texts))], []
         # what is read alone behind what stays is flagged as before
         rude = 3.0 if len(texts) == 1 and texts[0] in self._rude else -3.0
-        return [(self._again.get(text, rude), 0) for text in texts]
+        return [(self._again.get(text, rude), 0) for text in texts], []
 
     def _next(self, written: list[int]) -> int:
         """The wanted text's next token, or the end where what was written is no beginning of it."""

@@ -24,12 +24,14 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Verify
 from tests.engine.test_loop import aligner
 from tests.support import tiny
 from tests.support.sampling import examples
+from tests.support.taught import head
 
 PIECES = [
     *tiny.CORPUS,
@@ -105,6 +107,21 @@ def test_any_cutting_gives_what_the_whole_gives(seed: int, caution: float, alway
         for early, final in zip(verdicts, expected.segments, strict=False):
             assert early.text == final.text
             assert early.score == pytest.approx(final.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_verdicts_on_the_way_say_of_the_answer_what_the_whole_says(seed: int) -> None:
+    rng = random.Random(seed)
+    answer = "".join(rng.choices(PIECES, k=12))
+    made = small(seed % 3)
+    kept = made.keep(head(aligner=f"hash{seed % 3}", seed=seed, evidence=AnswerEvidence(0.5, hidden=2)))
+    expected = correct_alone(made, tiny.request(answer, heads=(kept,)))
+    done, _, told = read_in(made, cut(rng, answer), heads=(kept,))
+    assert expected.answer_score is not None
+    assert done.answer_score == pytest.approx(expected.answer_score, abs=1e-4)
+    for verdicts in told:
+        for early, final in zip(verdicts, expected.segments, strict=False):
+            assert early.evidence == pytest.approx(final.evidence, abs=1e-4)
 
 
 def test_after_the_end_only_the_tail_is_read() -> None:

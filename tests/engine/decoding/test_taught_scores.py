@@ -21,6 +21,7 @@ from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Job, JobClient
 from aligner_proxy.engine.scheduling.sequence import Sequence
+from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Turn, Verify
@@ -135,6 +136,58 @@ def test_the_score_of_a_head_is_that_of_the_rows_it_is_taught_on(answer: str) ->
         )
 
 
+@pytest.mark.parametrize("answer", [tiny.ANSWER, LONG])
+def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str) -> None:
+    """However it is judged: what is flagged is read again, but says the same of the answer; also in parts."""
+    loaded = replace(aligner(), info=replace(aligner().info, window=SMALL))
+    telling = head(seed=11, evidence=AnswerEvidence(0.5))
+    net = torch.tensor(weights(telling)[WIDTH:])
+    expected = [0.5 + float(row @ net) for row in numbers(read_rows(loaded, answer))]
+    kept = loaded.keep(telling)
+    for verify in Verify:
+        for caution in (-1e9, 0.0, 1e9):
+            request = request_with(answer, caution=caution, verify=verify, heads=("", kept, ""), deadline_s=600)
+            done = correct_alone(loaded, request)
+            evidence = [segment.evidence for segment in done.segments]
+            assert [pair[0] for pair in evidence if pair] == pytest.approx(expected, abs=2e-3)
+            assert done.answer_score == pytest.approx(sum(expected) / len(expected), abs=1e-3)
+            assert done.answer_objective == 1
+
+
+def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
+    """It is judged by what is missing, and not counted in the mean; also where the answer was read as it grew."""
+    loaded = replace(aligner(), info=replace(aligner().info, ends=True))
+    heads = second(loaded, seed=11, evidence=AnswerEvidence(0.5))
+    shut = correct_alone(loaded, request_with(heads=heads, caution=1e9, open_ended=False))
+    request = request_with(heads=heads, caution=1e9)
+    for done in (correct_alone(loaded, request), as_written(loaded, request, random.Random(3))):
+        assert [segment.text for segment in done.segments] == [*(segment.text for segment in shut.segments), ""]
+        assert done.segments[-1].evidence is None
+        assert done.answer_score == pytest.approx(shut.answer_score, abs=1e-4)
+        assert done.answer_objective == 1
+
+
+def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:
+    loaded = aligner()
+    for heads in ((), second(loaded, seed=5)):
+        done = correct_alone(loaded, request_with(heads=heads))
+        assert [segment.evidence for segment in done.segments] == [None] * 4
+        assert (done.answer_score, done.answer_objective) == (None, None)
+
+
+def test_evidence_changes_neither_scores_nor_text() -> None:
+    silent = head(prior=0.5, bias=0.25, seed=5)
+    telling = replace(
+        silent, weight=silent.weight + head(seed=6, hidden=2).weight, evidence=AnswerEvidence(3.0, hidden=2)
+    )
+    for caution in (-0.3, 0.0, 1e9):
+        loaded, other = aligner(), aligner()
+        plain = correct_alone(loaded, request_with(caution=caution, heads=("", loaded.keep(silent), "")))
+        done = correct_alone(other, request_with(caution=caution, heads=("", other.keep(telling), "")))
+        assert done.text == plain.text
+        assert tuple(replace(segment, evidence=None) for segment in done.segments) == plain.segments
+
+
 def test_rows_are_of_the_segments_and_their_general_scores_those_of_a_correction() -> None:
     read = read_rows(aligner())
     assert (read.aligner, read.width) == ("hash0", WIDTH)
@@ -241,18 +294,21 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
     requests = []
     for number in range(4):
         answer = " ".join(rng.choices(tiny.CORPUS, k=rng.randrange(1, 9)))
-        kept = loaded.keep(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), prior=rng.random(), bias=0.5))
+        about: Any = {"prior": rng.random(), "bias": 0.5, "evidence": AnswerEvidence(-0.5, hidden=2)}
+        kept = loaded.keep(head(aligner=f"hash{seed % 3}", seed=rng.randrange(99), **about))
         heads = rng.choice((("", kept, ""), ("", kept, ""), ()))
         caution = rng.choice((0.0, 1e9))
         requests.append(request_with(answer, request_id=str(number), heads=heads, caution=caution, deadline_s=600))
     expected = [correct_alone(loaded, request) for request in requests]
     batched = together(loaded, requests, rng.randrange(24, 300), rng.randrange(2, 5))
     written = [as_written(loaded, request, rng) for request in requests]
-    for wanted, batch, grown in zip(expected, batched, written, strict=True):
+    for request, wanted, batch, grown in zip(requests, expected, batched, written, strict=True):
         for got in (batch, grown):
             assert got.text == wanted.text
             assert scores(got) == pytest.approx(scores(wanted), abs=1e-4)
             assert [s.objective for s in got.segments] == [s.objective for s in wanted.segments]
+            assert (got.answer_score is None) == (not request.heads)
+            assert got.answer_score == pytest.approx(wanted.answer_score, abs=1e-4)
 
 
 def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Correction:

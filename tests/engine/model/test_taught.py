@@ -10,7 +10,7 @@ import torch
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, LoadedHeads, TaughtColumns, select_heads
 from aligner_proxy.engine.scheduling.sequence import Spans
-from aligner_proxy.engine.taught_head import Adjustment
+from aligner_proxy.engine.taught_head import Adjustment, AnswerEvidence, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
 from tests.support.taught import OBJECTIVE, WIDTH, head, weights
 
@@ -177,3 +177,46 @@ def test_a_head_of_another_aligner_or_objective_judges_nothing() -> None:
 def test_a_row_has_as_many_numbers_as_the_head_says(detector: DetectorHead, states: torch.Tensor) -> None:
     rows, _ = detector.read(states, WHERE)
     assert rows.shape[1] == detector.row_width == WIDTH
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("hidden", [0, 3])
+@pytest.mark.parametrize("adjustment", [None, Adjustment(0.5, 0.25, 0.125, hidden=2)])
+def test_evidence_is_what_its_net_says_of_each_segment_and_changes_no_score(
+    detector: DetectorHead, states: torch.Tensor, hidden: int, adjustment: Adjustment | None
+) -> None:
+    telling = head(WISHES[1], seed=7, hidden=1, adjustment=adjustment, evidence=AnswerEvidence(0.25, hidden))
+    net_bytes = 2 * count_numbers(WIDTH, hidden)
+    silent = replace(telling, weight=telling.weight[:-net_bytes], evidence=None)
+    scores, evidence = detector.judge_with_evidence(states, WHERE, columns(telling, at=(1,)))
+    assert torch.equal(scores, detector.judge(states, WHERE, columns(silent, at=(1,))))
+    assert detector.judge_with_evidence(states, WHERE, columns(silent, at=(1,)))[1] == []
+    # the same net alone, as a head of its own, gives the same nats as its scores
+    net = replace(head(prior=0.0, bias=0.25, hidden=hidden), weight=telling.weight[-net_bytes:])
+    expected = detector.judge(states, WHERE, columns(net))[:, 0].tolist()
+    assert evidence == [(pytest.approx(nats, abs=1e-5), 1) for nats in expected]
+
+
+@torch.inference_mode()
+def test_neither_inner_words_nor_the_end_of_an_answer_have_evidence(
+    detector: DetectorHead, states: torch.Tensor
+) -> None:
+    telling = columns(head(seed=7, evidence=AnswerEvidence(0.25)))
+    _, evidence = detector.judge_with_evidence(states, WHERE, telling)
+    expected = [(pytest.approx(nats, abs=1e-5), 0) for nats, _ in evidence]
+    assert len(expected) == 3
+    inner = (range(6, 7), range(7, 9)), (), (range(10, 12),)
+    with_words = replace(WHERE, inner=inner)
+    assert detector.judge_with_evidence(states, with_words, telling)[1] == expected
+    with_end = replace(with_words, inner=inner[:2], has_end=True)
+    assert detector.judge_with_evidence(states, with_end, telling)[1] == expected[:-1]
+    only_end = replace(WHERE, segments=(range(10, 14),), has_end=True)
+    assert detector.judge_with_evidence(states, only_end, telling)[1] == []
+
+
+def test_evidence_is_of_the_first_objective_whose_head_has_it() -> None:
+    telling = [head(wish, seed=at, evidence=AnswerEvidence(float(at))) for at, wish in enumerate(WISHES)]
+    rows = torch.zeros(2, WIDTH)
+    both = columns(telling[2], head(WISHES[0]), telling[1], at=(2, 0, 1))
+    assert both.find_evidence(rows) == [(1.0, 1), (1.0, 1)]
+    assert columns(head()).find_evidence(rows) == []
