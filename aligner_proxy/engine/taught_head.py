@@ -128,6 +128,13 @@ class TaughtHead:
         stop = start + _WIDTH * count_numbers(self.width, self.adjustment.hidden)
         return replace(self, weight=self.weight[:start] + self.weight[stop:], adjustment=None)
 
+    def without_evidence(self) -> TaughtHead:
+        """The head without what tells of answers as a whole."""
+        if self.evidence is None:
+            return self
+        stop = len(self.weight) - _WIDTH * count_numbers(self.width, self.evidence.hidden)
+        return replace(self, weight=self.weight[:stop], evidence=None)
+
     def to_bytes(self) -> bytes:
         """Serialise the head; equal content gives equal bytes."""
         header: dict[str, Any] = {

@@ -9,14 +9,15 @@ and the model below and its heads stay as they are. It learns from the natural r
 
 Every fifth ordinary answer only sets the point: at most `BUDGET` of those have a score above 0. Rows are kept under
 `--out`, so a stopped run goes on where it was. The table is measured on the halves of the sets that guards are measured
-by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them.
+by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them. `--into`
+writes the evidence into the head for `harmless` of an aligner's folder.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from random import Random
@@ -26,6 +27,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
+from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
 from models.data import labelled_replies
@@ -36,6 +39,7 @@ from models.evaluate.good_answers import draw_good_answers
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.asked import Asked, under
+from models.train.export import add_heads
 from models.train.head_rows import HeadRows, RowReader, open_row_reader
 from models.train.row_net import RowNet
 
@@ -221,6 +225,13 @@ def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], r
     return net
 
 
+def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
+    """The head with this evidence in place of any that it had."""
+    bias, numbers = net.pack_numbers()
+    evidence = AnswerEvidence(bias + net.bias, net.inner.out_features)
+    return replace(head.without_evidence(), weight=head.without_evidence().weight + numbers, evidence=evidence)
+
+
 def read_sets(reader: RowReader, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, HeadRows]:
     """Rows of each set, read or taken from what was read before."""
     return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
@@ -239,6 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=320, help="replies of each natural source")
     parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
     parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
+    parser.add_argument("--into", type=Path, help="aligner folder whose head for `harmless` gets the evidence")
     for name, field in Recipe.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), default=field.default)
     arguments = parser.parse_args(argv)
@@ -257,6 +269,11 @@ def main(argv: list[str] | None = None) -> None:
     text = tabulate(results)
     output.write(arguments.out, "answer_evidence", text, {"recipe": recipe.model_dump(), "scores": results})
     print(text)
+    if arguments.into:
+        heads = unpack((arguments.into / TAUGHT).read_bytes())
+        add_heads(
+            arguments.into, [add_evidence(head, net) if head.objective == HARMLESS else head for head in heads]
+        )
 
 
 if __name__ == "__main__":

@@ -7,12 +7,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligner_proxy.engine.model.taught import LoadedNet
+from aligner_proxy.engine.model.taught import LoadedHead, LoadedNet
+from aligner_proxy.engine.taught_head import TaughtHead
 from models.data.labelled_replies import FINE, HARMLESS, LabelledReply
 from models.evaluate import guards
 from models.experiments import answer_evidence
-from models.experiments.answer_evidence import Answers, EvidenceNet, Recipe, average, fit_evidence, set_point, tabulate
-from tests.support.taught import WIDTH
+from models.experiments.answer_evidence import (
+    Answers,
+    EvidenceNet,
+    Recipe,
+    add_evidence,
+    average,
+    fit_evidence,
+    set_point,
+    tabulate,
+)
+from tests.support.taught import WIDTH, head
 
 RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0)
 
@@ -63,6 +73,19 @@ def test_what_is_packed_gives_the_same_numbers(net: EvidenceNet) -> None:
     loaded = LoadedNet.from_numbers(torch.frombuffer(bytearray(numbers), dtype=torch.float16), WIDTH, RECIPE.hidden)
     expected = net.compute_output(net.project(rows))
     assert torch.allclose(loaded.compute_output(rows) + bias, expected, atol=0.02)
+
+
+def test_evidence_is_written_into_a_head_in_place_of_what_it_had(net: EvidenceNet) -> None:
+    before = head()
+    written = add_evidence(before, net)
+    assert TaughtHead.from_bytes(written.to_bytes()) == written
+    assert written.without_evidence() == before
+    assert before.without_evidence() is before
+    assert add_evidence(written, net) == written
+    rows = draw_answers(20, 5).rows
+    loaded = LoadedHead.from_head(written, torch.device("cpu"))
+    assert loaded.evidence
+    assert torch.allclose(loaded.evidence.compute_nats(rows), net.score_segments(rows), atol=0.02)
 
 
 def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
