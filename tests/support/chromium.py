@@ -175,6 +175,11 @@ class Chromium:
         found: list[str] = self.run(_TOO_WIDE)
         return found
 
+    def broken_words(self) -> list[str]:
+        """Words of tables that go on in the next line."""
+        broken: list[str] = self.run(_BROKEN_WORDS)
+        return broken
+
     def faults(self, *rules: str) -> list[str]:
         """Serious and critical faults of accessibility that axe-core finds, by all its rules or by these."""
         if not self.run("return typeof axe === 'object'"):
@@ -196,6 +201,21 @@ if (document.scrollingElement.scrollWidth <= window.innerWidth) return [];
 return [...document.querySelectorAll("main *, header *")]
   .filter((one) => one.getBoundingClientRect().right > window.innerWidth && !one.closest(".wide, table"))
   .map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 60)}`);
+"""
+_BROKEN_WORDS = """
+document.querySelectorAll("details").forEach((one) => one.open = true);
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+const broken = [];
+while (walker.nextNode()) {
+  if (!walker.currentNode.parentElement.closest("td, th")) continue;
+  for (const {index, 0: word} of walker.currentNode.data.matchAll(/[a-z]+/gi)) {
+    const range = document.createRange();
+    range.setStart(walker.currentNode, index);
+    range.setEnd(walker.currentNode, index + word.length);
+    if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) broken.push(word);
+  }
+}
+return broken;
 """
 _FAULTS = """
 const done = arguments[arguments.length - 1];
