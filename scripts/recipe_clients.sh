@@ -26,7 +26,8 @@ fi
 if [ "${N8N:-}" = 1 ]; then
     # Of its scripts one compiles its database, for which Node's headers are needed (Debian's libnode-dev).
     mkdir -p "$n8n"
-    npm install --prefix "$n8n" --no-save --no-audit --no-fund --loglevel=error --ignore-scripts \
+    # Its packages contradict each other in what they want beside them, on which npm would compute for half an hour.
+    npm install --prefix "$n8n" --no-save --no-audit --no-fund --loglevel=error --ignore-scripts --legacy-peer-deps \
         "n8n@${N8N_VERSION:-2.39.10}" "node-linux-$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')@24"
     ln -sf ../"$(basename "$n8n"/node_modules/node-linux-*)"/bin/node "$n8n/node_modules/.bin/node"
     (cd "$n8n/node_modules/sqlite3" && node ../node-gyp/bin/node-gyp.js rebuild --nodedir=/usr --silent)
