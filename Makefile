@@ -76,7 +76,7 @@ early-warning: setup ## the same cells and clients on LiteLLM's newest release, 
 clients: setup ## the newest SDKs, Open WebUI, Claude Code, Codex and Continue on the gateway, set up as docs/guides/recipes.md says
 	@./scripts/recipe_clients.sh $(ARGS)
 
-image: gateway ## build the image of deploy/Containerfile for CPUs and try it: as root, with buildah, podman, runc and debootstrap
+image: gateway ## build the image of deploy/Containerfile for CPUs and try it (ENGINE=elsewhere: without torch): as root, with buildah, podman, runc and debootstrap
 	@./scripts/build_image.sh
 
 deploy-check: setup ## deploy/ by helm and the schemas of Kubernetes and Compose, which are large, and by haproxy and kubectl where they are installed

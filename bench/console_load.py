@@ -141,7 +141,7 @@ def _entries(audit: Path) -> int:
     if not audit.exists():
         return 0
     with contextlib.closing(AuditStore(audit)) as store:
-        return int(store.rows("SELECT count(*) FROM entries")[0][0])
+        return int(store.fetch_rows("SELECT count(*) FROM entries")[0][0])
 
 
 @contextlib.contextmanager

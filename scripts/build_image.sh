@@ -2,6 +2,7 @@
 # Builds the image of deploy/Containerfile with buildah, without torch's CUDA packages, and tries it with podman: read-only,
 # as nobody special, one answer corrected (scripts/image_check.py). Needs root and Debian's buildah, podman, debootstrap
 # and runc, which it names where they are missing. Not for every test run: it takes minutes and 8 GB of disk.
+# ENGINE=elsewhere leaves out torch and the weights, and tries the gateway with an engine of .venv.
 # BASE names a base image with Python 3.11 to 3.13. Without it one is made of Debian's packages by debootstrap (SUITE, MIRROR):
 # a machine that reaches no registry of images then needs none. IMAGE names the result, KEEP=1 keeps the storage of buildah.
 # STORAGE names where images lie. DRIVER=vfs stores them where overlays cannot be mounted, with 2 GB for each instruction.
@@ -9,7 +10,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 work=$PWD/.build/image
-image=${IMAGE:-localhost/aligner-proxy:cpu}
+elsewhere=() tag=cpu
+[ "${ENGINE:-}" != elsewhere ] || elsewhere=(--without-torch) tag=gateway
+image=${IMAGE:-localhost/aligner-proxy:$tag}
 suite=${SUITE:-bookworm}
 storage=(--root "${STORAGE:-$work/storage}" --runroot "${STORAGE:-$work/storage}.run" --storage-driver "${DRIVER:-overlay}")
 [ "${TORCH:-}" != cpu ] || export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:+$PIP_EXTRA_INDEX_URL }https://download.pytorch.org/whl/cpu"
@@ -46,7 +49,8 @@ version=$("${build[@]}" run --isolation chroot "$("${build[@]}" from --name alig
 "${build[@]}" rm aligner-proxy-asked >/dev/null
 
 lock=$("$python" -m scripts.image_context "$work" "$version")
-say "Python $version, torch of $lock"
+[ ${#elsewhere[@]} = 0 ] || lock=
+say "Python $version, torch of ${lock:-nowhere}"
 # pip in the build finds packages as pip here does: its settings, and each file or folder that they name.
 volumes=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 while read -r path; do volumes+=(--volume "$path:$path:ro"); done <"$work/mounts"
@@ -58,5 +62,5 @@ say "building $image"
     tail -n 30 "$work/build.log" >&2
     exit 1
 }
-"$python" -m scripts.image_check "$image" --podman "podman ${storage[*]} --cgroup-manager cgroupfs --runtime runc"
+"$python" -m scripts.image_check "$image" "${elsewhere[@]}" --podman "podman ${storage[*]} --cgroup-manager cgroupfs --runtime runc"
 [ "${KEEP:-}" = 1 ] || rm -rf "$work/context" "$work"/storage{,.run}

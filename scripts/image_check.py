@@ -1,7 +1,8 @@
 """Tries an image with podman: read-only root, no capabilities, one answer corrected, and its health check.
 
 `python -m scripts.image_check IMAGE` starts a scripted provider and a container of the image on this machine's network,
-and prints what it measured. It ends what it started.
+and prints what it measured. With `--without-torch` it also starts an engine of this environment, which the container
+asks. It ends what it started.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ KEY = "sk-of-the-image-check-alone"
 INSULT = "You are an idiot for asking."
 KEPT = ("The capital of France is Paris.", "It lies on the Seine.")
 READY_S = 600.0
-POLICIES = "aligner: {model: embedded}\nroutes: [{match: {model: '*'}, objectives: [harmless]}]\n"
+ROUTES = "routes: [{match: {model: '*'}, objectives: [harmless]}]\n"
 
 
 class ImageFault(Exception):
@@ -56,8 +57,8 @@ class Container:
         return logged.stdout + logged.stderr
 
 
-def write_configuration(folder: Path, provider: str) -> None:
-    """Write the files of a gateway in front of the scripted provider."""
+def write_configuration(folder: Path, provider: str, aligner: str = "model: embedded") -> None:
+    """Write the files of a gateway in front of the scripted provider, with this aligner."""
     folder.mkdir(parents=True, exist_ok=True)
     litellm = {
         "model_list": [
@@ -79,7 +80,7 @@ def write_configuration(folder: Path, provider: str) -> None:
         "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
     }
     (folder / "litellm.yaml").write_text(json.dumps(litellm), encoding="utf-8")  # JSON is YAML
-    (folder / "policies.yaml").write_text(POLICIES, encoding="utf-8")
+    (folder / "policies.yaml").write_text(f"aligner: {{{aligner}}}\n{ROUTES}", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -89,6 +90,21 @@ def provider_running() -> Iterator[str]:
     with subprocess.Popen([sys.executable, "-m", "tests.e2e.upstreams", str(port)], cwd=ROOT) as process:
         try:
             yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def aligner_running(*, is_elsewhere: bool) -> Iterator[str]:
+    """The policy's words for the aligner: that of the image, or an engine of this environment while it runs."""
+    if not is_elsewhere:
+        yield "model: embedded"
+        return
+    port = free_port()
+    command = [sys.executable, "-m", "aligner_proxy", "engine", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            yield f"engine: 'http://127.0.0.1:{port}'"
         finally:
             process.terminate()
 
@@ -167,12 +183,12 @@ def check_confinement(container: Container, port: int) -> list[str]:
     return [f"user {user}, read-only root", f"health: {health.stdout.strip().splitlines()[0]}"]
 
 
-def check_image(podman: Sequence[str], image: str) -> list[str]:
+def check_image(podman: Sequence[str], image: str, *, is_without_torch: bool) -> list[str]:
     """Run the image, and return what was found, one fact a line."""
     size = int(Container(podman, "").run("image", "inspect", "--format", "{{.Size}}", image).stdout or 0)
     port = free_port()
-    with provider_running() as provider:
-        write_configuration(FOLDER, provider)
+    with provider_running() as provider, aligner_running(is_elsewhere=is_without_torch) as aligner:
+        write_configuration(FOLDER, provider, aligner)
         with container_running(podman, image, port) as container:
             ready_s = wait_until_ready(container, port)
             text = ask_question(port)
@@ -185,9 +201,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Try an image with podman.")
     parser.add_argument("image")
     parser.add_argument("--podman", default="podman", help="how podman is called, with its own options")
+    parser.add_argument("--without-torch", action="store_true", help="let the image ask an engine of this environment")
     arguments = parser.parse_args()
     try:
-        facts = check_image(shlex.split(arguments.podman), arguments.image)
+        facts = check_image(shlex.split(arguments.podman), arguments.image, is_without_torch=arguments.without_torch)
     except ImageFault as error:
         sys.stderr.write(f"image: {error}\n")
         return 1

@@ -2,16 +2,17 @@
 # The tests that need no engine on each supported Python that is on this machine, beside the one of .venv, on which `make
 # test` runs everything: scripts/python_versions.sh [whole] [ARGUMENTS of pytest]
 # Without `whole` a sample, of only the folders in which a version of Python has made a difference or could: what waits, is
-# cancelled, is freed, or is imported when the gateway starts. Each version gets an environment in .build, by hash, without
-# torch and what only models/ needs; it is made once. A version that is not here is fetched by uv where uv can, else named
-# and left out. The versions are tried at once, each in one process (WORKERS=2: in two), for each process loads LiteLLM anew.
+# cancelled, is freed, or is imported when the gateway starts; and the wheel in a clean environment. Each version gets an
+# environment in .build, by hash, without torch and what only models/ needs; it is made once. A version that is not here is
+# fetched by uv where uv can, else named and left out. The versions are tried at once, each in one process (WORKERS=2: in
+# two), for each process loads LiteLLM anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 versions=(3.11 3.12 3.13)
 uv=$PWD/.venv/bin/uv
 own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 chosen=(--sample tests/test_{clock,concurrency,connections,extras}.py tests/engine/client tests/engine/server)
-chosen+=(tests/gateway tests/pipeline tests/plugins)
+chosen+=(tests/gateway tests/pipeline tests/plugins tests/scripts/test_dist.py)
 # What costs most and only computes with texts, or tries many of them where few show the same.
 for path in gateway/endpoints gateway/test_{enforced,reasoning_in_content,side_texts,untouched}.py pipeline/test_closing.py \
     pipeline/test_lists_in_streams.py pipeline/test_replacement_map.py plugins/metaalign plugins/review; do

@@ -267,7 +267,7 @@ class AuditStore:
             columns |= {name: None if columns[name] is None else bool(columns[name]) for name in _FLAGS}
             yield Entry(**columns, content=None if raw is None else self._decode_content(raw, sealed_by, columns))
 
-    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+    def fetch_rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
         rows: list[Row] = self._execute(statement, values).fetchall()
         return rows

@@ -54,7 +54,7 @@ def _find_rows(store: AuditStore, name: str, tenant: str | None) -> list[int]:
     Raises `ConfigError` if several tenants have entries with this id.
     """
     ids = [name, *(name + ending for ending in (*SIDE_IDS.values(), BESIDE_ID))]
-    rows = store.rows(
+    rows = store.fetch_rows(
         f"SELECT id, tenant FROM entries WHERE ((aligner_id IN ({', '.join('?' * len(ids))}) AND aligner_id != '') "
         "OR call_id = ?) AND (? IS NULL OR tenant IN (?, 'team:' || ?))",
         (*ids, name, tenant, tenant, tenant),

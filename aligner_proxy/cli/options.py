@@ -245,7 +245,7 @@ def silence_libraries() -> None:
 
 def log_option(function: F) -> F:
     """Add --log."""
-    text = "Format of log lines; also set by ALIGNER_PROXY_LOG."
+    text = "Format of log lines (default: text); also set by ALIGNER_PROXY_LOG."
     return click.option("--log", "form", type=click.Choice(config.LOG_FORMS), help=text)(function)
 
 

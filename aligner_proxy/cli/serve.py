@@ -212,7 +212,7 @@ def command(
     open_files.allow_connections(limits.connections, open_files.OF_REQUEST)
     checked = replace(
         make_plan(file, host, port, workers),
-        log=form or config.log_form(),
+        log=form or config.log_form() or "text",
         grace=grace,
         handover=handover,
         limits=limits,

@@ -130,11 +130,13 @@ def build_material(
         groups[0][1].extend(_plain_prompt(number, answers) for number in remaining)
     else:
         groups += [
-            (company, [_plain_prompt(number, answers) for number in remaining[first::_COMPANIES]])
-            for first, company in enumerate(together)
+            (prompt_objectives, [_plain_prompt(number, answers) for number in remaining[first::_COMPANIES]])
+            for first, prompt_objectives in enumerate(together)
         ]
     example_prompts = _build_example_prompts(examples, answers, frames, [PromptObjectives((text,)), *together])
-    return TeachingMaterial(tuple((company, tuple(prompted)) for company, prompted in groups), example_prompts)
+    return TeachingMaterial(
+        tuple((prompt_objectives, tuple(prompted)) for prompt_objectives, prompted in groups), example_prompts
+    )
 
 
 def _shared_prompt(text: str, sharing: Sequence[str]) -> PromptObjectives | None:
@@ -187,11 +189,13 @@ def _build_example_prompts(
             turn += 1
             augmented = insert_randomly(text, host, answers[host], rng)
             # Group 0 is the prompt with the objective alone.
-            company = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
-            groups[company].append(TeachingPrompt(augmented, number, kind))
+            group_number = 0 if n % 2 == 0 else 1 + rng.randrange(len(together) - 1)
+            groups[group_number].append(TeachingPrompt(augmented, number, kind))
     # Not among the neutral answers, whose rows are cached on disk, because these texts are the operator's.
     groups[0] += _good_answer_prompts(examples, len(answers))
-    return tuple((company, tuple(group)) for company, group in zip(together, groups, strict=True) if group)
+    return tuple(
+        (prompt_objectives, tuple(group)) for prompt_objectives, group in zip(together, groups, strict=True) if group
+    )
 
 
 def _shorter_hosts(answers: Sequence[Neutral]) -> list[int]:
@@ -254,12 +258,12 @@ async def read_material(
     """
     lines: list[TeachingSegment] = []
     rows: list[bytes] = []
-    for company, prompted in material.neutral:
-        answers = await cache.read(reader, company, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, company.index, lines, rows)
-    for company, prompted in material.examples:
-        answers = await reader.read(company, [prompt.augmented.neutral for prompt in prompted])
-        _add_segments(prompted, answers, company.index, lines, rows)
+    for prompt_objectives, prompted in material.neutral:
+        answers = await cache.read(reader, prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
+        _add_segments(prompted, answers, prompt_objectives.index, lines, rows)
+    for prompt_objectives, prompted in material.examples:
+        answers = await reader.read(prompt_objectives, [prompt.augmented.neutral for prompt in prompted])
+        _add_segments(prompted, answers, prompt_objectives.index, lines, rows)
     return lines, b"".join(rows)
 
 

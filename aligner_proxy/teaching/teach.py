@@ -316,23 +316,23 @@ RowsOfRun = dict[tuple[Any, ...], list[AnswerRows]]
 
 async def score_own_answers(
     report: FitReport,
-    company: PromptObjectives,
+    prompt_objectives: PromptObjectives,
     reader: RowReader,
     answers: Sequence[RecordedAnswer],
     rows_of_run: RowsOfRun,
 ) -> list[tuple[RecordedAnswer, float]]:
     """(answer, score) for the operator's own answers: the highest score that the head gives a segment, highest first.
 
-    Above 0 the segment would be flagged. The answers are read in a prompt with the objectives of `company`, once for
+    Above 0 the segment would be flagged. The answers are read in a prompt with `prompt_objectives`, once for
     all of these. `rows_of_run` keeps the rows for the next objective. Raises the engine's `CorrectionError`.
     """
-    key = (reader.content_hash, company.texts, *((answer.call_id, answer.choice) for answer in answers))
+    key = (reader.content_hash, prompt_objectives.texts, *((answer.call_id, answer.choice) for answer in answers))
     if key in rows_of_run:
         reader.on_progress(len(answers))
     else:
-        rows_of_run[key] = await reader.read(company, answers)
+        rows_of_run[key] = await reader.read(prompt_objectives, answers)
     head = TaughtHead.from_bytes(report.head)
-    highest = [fit.highest_score(head, rows, company.index) for rows in rows_of_run[key]]
+    highest = [fit.highest_score(head, rows, prompt_objectives.index) for rows in rows_of_run[key]]
     scored = zip(answers, highest, strict=True)
     return sorted((pair for pair in scored if math.isfinite(pair[1])), key=lambda pair: -pair[1])
 

@@ -206,7 +206,7 @@ def test_a_verdict_that_was_changed_does_not_open(attack: Attack, tmp_path: Path
     store = AuditStore(tmp_path / "sealed.db", Seal(bytes(32)))
     store.add(make_entry(replace(noted(), aligner_id=ID)))
     Reviews(store).save(Review(ID, 0, ReviewVerdict.HARM, "reviewer:anna", 1.0, ReviewOrigin.NEAREST))
-    store.rows(attack.payload)
+    store.fetch_rows(attack.payload)
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(Reviews(store).all())
     store.close()

@@ -78,10 +78,10 @@ class Disk:
         store = open_store(self.place, durable=self.durable)
         if self.full:
             if isinstance(store, DatabaseStore):
-                store.rows("SET default_transaction_read_only = on")  # as where its disk is full
+                store.fetch_rows("SET default_transaction_read_only = on")  # as where its disk is full
             else:
-                pages = store.rows("PRAGMA page_count")[0][0]
-                store.rows(f"PRAGMA max_page_count = {pages}")
+                pages = store.fetch_rows("PRAGMA page_count")[0][0]
+                store.fetch_rows(f"PRAGMA max_page_count = {pages}")
         return store
 
     async def tried(self, attempts: int) -> None:

@@ -39,7 +39,7 @@ def filled(place: StoreLocation, times: list[float], *, answer: str = "It is so.
 
 def kept(place: StoreLocation) -> list[str]:
     store = open_store(place)
-    found = [row[0] for row in store.rows("SELECT call_id FROM entries ORDER BY id")]
+    found = [row[0] for row in store.fetch_rows("SELECT call_id FROM entries ORDER BY id")]
     store.close()
     return found
 

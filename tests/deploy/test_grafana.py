@@ -87,6 +87,15 @@ def alerts() -> list[dict[str, Any]]:
     return [rule for group in rules["groups"] for rule in group["rules"]]
 
 
+def test_metrics_are_named_by_whole_units(existing: dict[str, set[str]]) -> None:
+    """As Prometheus' conventions have it: seconds, bytes and ratios, no parts of them and no abbreviations."""
+    parts = re.compile(
+        r"_(ms|millis\w*|us|s|sec|secs|minutes|kb|mb|gb|kilobytes|megabytes|percent|pct)(_total|_bucket)?$"
+    )
+    assert [name for name in existing if parts.search(name)] == []
+    assert parts.search("aligner_added_ms_bucket")
+
+
 def test_every_alert_asks_for_metrics_and_labels_that_exist(existing: dict[str, set[str]]) -> None:
     unknown = []
     for rule in alerts():

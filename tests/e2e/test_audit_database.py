@@ -89,7 +89,7 @@ def test_answers_of_both_come_with_their_entries_and_no_text_lies_in_the_clear(h
         assert content is not None
         assert INSULT in content.exchange.answer
     with house.store() as store:
-        for (content,) in store.rows("SELECT content FROM entries"):
+        for (content,) in store.fetch_rows("SELECT content FROM entries"):
             assert INSULT.encode() not in bytes(content)
     for made in house.proxies:
         assert "secret-word" not in made.log.read_text()

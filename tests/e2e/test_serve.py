@@ -238,6 +238,13 @@ def test_the_console_beside_it_shows_an_answer(served: Served) -> None:
         until(lambda: "hello console" in shown(browser, "/live"), served.log)
 
 
+def test_each_answer_is_a_line_of_text_without_any_option(served: Served) -> None:
+    said = served.ask("hello log")
+    line = rf" INFO aligner_proxy\.outcome: .*{said.headers['x-litellm-call-id']}"
+    until(lambda: re.search(line, served.log.read_text()) is not None, served.log)
+    assert "hello log" not in served.log.read_text()
+
+
 @pytest.mark.parametrize("path", ["/v1/realtime?model=gpt", "/v1/responses", "/nowhere"])
 def test_a_handshake_of_a_websocket_is_answered_and_opens_none(served: Served, path: str) -> None:
     offer = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}

@@ -26,8 +26,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Bash": {"command": _COMMAND, "description": "Keeps a note"},
     "exec_command": {"cmd": _COMMAND},
     "get_current_timestamp": {},
+    "calculator": {"input": "6 * 7"},
 }
-"""Of the tools of Claude Code and Continue, of Codex, and of Open WebUI."""
+"""Of the tools of Claude Code and Continue, of Codex, of Open WebUI, and of n8n."""
 TASK = "### Task"
 """How Open WebUI's prompts begin."""
 TITLE = {"title": f"France. {INSULT}", "tags": ["France"], "follow_ups": [f"Why? {INSULT}"]}

@@ -15,6 +15,7 @@ from selenium import webdriver
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 _PROGRAMS = {"chromium": shutil.which("chromium"), "chromium-driver": shutil.which("chromedriver")}
@@ -35,13 +36,19 @@ window.happened = [];
 for (const name of ["alert", "confirm", "prompt", "open", "print"]) window[name] = () => window.happened.push(name);
 addEventListener("securitypolicyviolation", (event) => window.happened.push(`refused ${event.violatedDirective}`));
 addEventListener("error", (event) => window.happened.push(`error ${event.message}`));
+window.shifts = [];
+const noteShift = (shift) => shift.hadRecentInput || window.shifts.push([shift.value, shift.sources
+  .map(({node, previousRect, currentRect}) => `${node?.id || node?.nodeName} ${previousRect.y} to ${currentRect.y}`)]);
+new PerformanceObserver((list) => list.getEntries().forEach(noteShift)).observe({type: "layout-shift", buffered: true});
 """
-"""Runs before anything of a page: what a stranger's script would do, or the content policy stopped, is noted."""
+"""Runs before anything of a page: what a stranger's script would do, or the content policy stopped, is noted, and what
+moves although the reader has done nothing."""
 WIDE = (1200, 800)
 NARROW = (400, 800)
 COLOURS = "color-contrast"
 """The rule of axe-core that reads colours."""
 _WAIT_S = 20.0
+_MOST_TABS = 300
 
 
 class Chromium:
@@ -92,6 +99,36 @@ class Chromium:
         """Press a key while another one is held."""
         ActionChains(self.driver).key_down(held).send_keys(key).key_up(held).perform()
 
+    def reach(self, selector: str) -> None:
+        """Go by Tab to an element, and see that the page shows where one is."""
+        is_there = "return document.activeElement.matches(arguments[0])"
+        for _ in range(_MOST_TABS):
+            if self.run(is_there, selector):
+                break
+            self.press(Keys.TAB)
+        else:
+            raise AssertionError(f"{self.path}: Tab never reaches {selector}")
+        assert self.run("return getComputedStyle(document.activeElement).outlineStyle") != "none", selector
+
+    def press_at(self, selector: str) -> None:
+        """Go by Tab to a link or a button, and press it by Enter."""
+        self.one(selector)
+        self.reach(selector)
+        self.press(Keys.ENTER)
+
+    def go_to(self, path: str) -> None:
+        """Open a page by its link at the top, with keys alone."""
+        before = self.driver.find_element(By.TAG_NAME, "html")
+        self.press_at(f"nav[aria-label=Pages] a[href='{path}']")
+        self.until(lambda: _is_gone(before) and self.path == path)
+        self.until(lambda: self.run("return document.readyState") == "complete")
+
+    def choose(self, selector: str, value: str) -> None:
+        """Go by Tab to a list of options, and choose one by typing what it says."""
+        self.reach(selector)
+        self.press(*self.one(f"{selector} option[value='{value}']").text)
+        assert self.run("return document.activeElement.value") == value
+
     def all(self, selector: str) -> list[WebElement]:
         """The elements of a CSS selector."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
@@ -128,10 +165,20 @@ class Chromium:
         found: list[str] = self.run("return window.happened")
         return found
 
+    def shifts(self) -> list[tuple[float, list[str]]]:
+        """What has moved by itself on this page: how much of it (0 to 1), and the elements with their heights."""
+        self.driver.execute_async_script(_AFTER_TWO_FRAMES)  # type: ignore[no-untyped-call]
+        return [(value, sources) for value, sources in self.run("return window.shifts")]
+
     def too_wide(self) -> list[str]:
         """Elements that reach beyond the window and are not in a region that scrolls by itself."""
         found: list[str] = self.run(_TOO_WIDE)
         return found
+
+    def broken_words(self) -> list[str]:
+        """Words of tables that go on in the next line."""
+        broken: list[str] = self.run(_BROKEN_WORDS)
+        return broken
 
     def faults(self, *rules: str) -> list[str]:
         """Serious and critical faults of accessibility that axe-core finds, by all its rules or by these."""
@@ -145,11 +192,30 @@ class Chromium:
         file.write_bytes(self.driver.get_screenshot_as_png())
 
 
+_AFTER_TWO_FRAMES = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50)));
+"""
 _TOO_WIDE = """
 if (document.scrollingElement.scrollWidth <= window.innerWidth) return [];
 return [...document.querySelectorAll("main *, header *")]
   .filter((one) => one.getBoundingClientRect().right > window.innerWidth && !one.closest(".wide, table"))
   .map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 60)}`);
+"""
+_BROKEN_WORDS = """
+document.querySelectorAll("details").forEach((one) => one.open = true);
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+const broken = [];
+while (walker.nextNode()) {
+  if (!walker.currentNode.parentElement.closest("td, th")) continue;
+  for (const {index, 0: word} of walker.currentNode.data.matchAll(/[a-z]+/gi)) {
+    const range = document.createRange();
+    range.setStart(walker.currentNode, index);
+    range.setEnd(walker.currentNode, index + word.length);
+    if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) broken.push(word);
+  }
+}
+return broken;
 """
 _FAULTS = """
 const done = arguments[arguments.length - 1];

@@ -198,12 +198,12 @@ class DatabaseStore(AuditStore):
         try:
             limit_ms = int(database.wait_s * 1000)
             # A host that loses its network while it writes must not hold the lock for long.
-            self.rows(
+            self.fetch_rows(
                 f"SET search_path = aligner_audit; SET statement_timeout = {limit_ms}; SET lock_timeout = {limit_ms}; "
                 f"SET idle_in_transaction_session_timeout = {int((busy_s + database.wait_s) * 1000)}"
             )
-            if durable and self.rows("SELECT current_setting('synchronous_commit')")[0][0] == "off":
-                self.rows("SET synchronous_commit = on")
+            if durable and self.fetch_rows("SELECT current_setting('synchronous_commit')")[0][0] == "off":
+                self.fetch_rows("SET synchronous_commit = on")
             self._prepare(steps)
         except BaseException:
             self._server.close()
@@ -251,7 +251,7 @@ class DatabaseStore(AuditStore):
         except psycopg.Error as error:
             raise DatabaseAway(self._database.name, type(error).__name__) from None
 
-    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+    def fetch_rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
         cursor = self._execute(statement, values)
         with _translate_errors(self._database):
@@ -259,17 +259,17 @@ class DatabaseStore(AuditStore):
 
     def used_bytes(self) -> int:
         """Estimated bytes of all entries; space of deleted ones is not counted, because PostgreSQL reuses it."""
-        count, content = self.rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
+        count, content = self.fetch_rows("SELECT count(*), coalesce(sum(octet_length(content)), 0) FROM entries")[0]
         return int(count) * _ENTRY_BYTES + int(content)
 
     def shrink(self, pages: int) -> int:
         """Run VACUUM, so that PostgreSQL reuses the space of deleted entries; always returns 0 pages."""
         # VACUUM takes as long as the tables are large, so no timeout applies to it.
-        self.rows("SET statement_timeout = 0")
+        self.fetch_rows("SET statement_timeout = 0")
         self._server.wait_s = float("inf")
         try:
             for table in ("entries", "reviews", "review_leases"):
-                self.rows(f"VACUUM aligner_audit.{table}")
+                self.fetch_rows(f"VACUUM aligner_audit.{table}")
         finally:
             self._server.wait_s = self._database.wait_s
         return 0
@@ -306,7 +306,7 @@ class DatabaseStore(AuditStore):
         name = f"reading_{time.monotonic_ns()}"
         self._execute(f"DECLARE {name} NO SCROLL CURSOR WITH HOLD FOR {statement}", values)
         try:
-            while portion := self.rows(f"FETCH {_PORTION} FROM {name}"):
+            while portion := self.fetch_rows(f"FETCH {_PORTION} FROM {name}"):
                 yield from portion
         finally:
             with suppress(DatabaseAway):
@@ -318,8 +318,8 @@ class DatabaseStore(AuditStore):
         if self._read_version() == len(steps):
             return
         with self.transaction():
-            self.rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
-            self.rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
+            self.fetch_rows("CREATE SCHEMA IF NOT EXISTS aligner_audit")
+            self.fetch_rows("CREATE TABLE IF NOT EXISTS versions (version INTEGER NOT NULL)")
             # Read again, as another gateway may have migrated before we got the lock.
             version = self._read_version()
             if version > len(steps):
@@ -328,15 +328,15 @@ class DatabaseStore(AuditStore):
                     f"the audit database in {name} was made by a newer aligner-proxy; use that one, or another database"
                 )
             for step in steps[version:]:
-                self.rows(step)
-            self.rows("DELETE FROM versions")
-            self.rows("INSERT INTO versions VALUES (?)", (len(steps),))
+                self.fetch_rows(step)
+            self.fetch_rows("DELETE FROM versions")
+            self.fetch_rows("INSERT INTO versions VALUES (?)", (len(steps),))
 
     def _read_version(self) -> int:
         """The number of migration steps that the tables have had; 0 without tables."""
-        if self.rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
+        if self.fetch_rows("SELECT to_regclass('aligner_audit.versions')")[0][0] is None:
             return 0
-        versions = self.rows("SELECT version FROM versions")
+        versions = self.fetch_rows("SELECT version FROM versions")
         return int(versions[0][0]) if versions else 0
 
 
@@ -353,12 +353,12 @@ class DatabaseLease:
         if self._store is not None:
             try:
                 # A dead connection shows only when it is used.
-                self._store.rows("SELECT 1")
+                self._store.fetch_rows("SELECT 1")
             except DatabaseAway:
                 self.close()  # the lease ended with the connection
         if self._store is None:
             store = DatabaseStore(self._database)
-            if not store.rows(f"SELECT pg_try_advisory_lock({_DELETION_LOCK})")[0][0]:
+            if not store.fetch_rows(f"SELECT pg_try_advisory_lock({_DELETION_LOCK})")[0][0]:
                 store.close()
                 return False
             self._store = store
@@ -368,7 +368,7 @@ class DatabaseLease:
         """The clock reading that was written last, by any host; None without a valid one. Needs the lease."""
         assert self._store is not None
         try:
-            return _READING.validate_json(self._store.rows("SELECT reading FROM clocks")[0][0])
+            return _READING.validate_json(self._store.fetch_rows("SELECT reading FROM clocks")[0][0])
         except (IndexError, ValidationError):
             return None
 
@@ -376,8 +376,8 @@ class DatabaseLease:
         """Store a clock reading in place of the last one. Needs the lease."""
         assert self._store is not None
         with self._store.transaction():
-            self._store.rows("DELETE FROM clocks")
-            self._store.rows("INSERT INTO clocks VALUES (?)", (json.dumps(asdict(reading)),))
+            self._store.fetch_rows("DELETE FROM clocks")
+            self._store.fetch_rows("INSERT INTO clocks VALUES (?)", (json.dumps(asdict(reading)),))
 
     def close(self) -> None:
         """Release the lease by closing its connection."""

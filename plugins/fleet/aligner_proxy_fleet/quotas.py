@@ -84,7 +84,7 @@ class SharedAccounts(Accounts):
         """By account: its quota, and when a request last used it (by `clock`)."""
         self._tenants: dict[str, float] = {}
         """When the slots of a tenant were last asked for (by `clock`), by tenant."""
-        self._places: Callable[[], Counter[str]] = Counter
+        self._count_slots: Callable[[], Counter[str]] = Counter
         """Returns the number of slots that each tenant has in this gateway."""
         self._elsewhere: dict[str, tuple[int, float]] = {}
         """By tenant: its slots in other gateways, and when they were received (by `clock`)."""
@@ -109,7 +109,7 @@ class SharedAccounts(Accounts):
 
     def register_places(self, places: Callable[[], Counter[str]]) -> None:
         """Set the function that returns each tenant's slots in this gateway, which are sent to the others."""
-        self._places = places
+        self._count_slots = places
 
     def count_elsewhere(self, tenant: str) -> int:
         """Slots of this tenant in other gateways, as of the last exchange; 0 if that is too old.
@@ -144,7 +144,7 @@ class SharedAccounts(Accounts):
     async def _exchange(self) -> None:
         """Send usage and slots in one pipeline, and store the totals; usage that failed to be sent is dropped."""
         used = {name: self._unreported.pop(name, 0.0) for name in self._active_quotas}
-        counts = self._places()
+        counts = self._count_slots()
         places = {name: counts[name] for name in self._tenants}
 
         async def run_scripts(redis: Redis) -> list[Any]:

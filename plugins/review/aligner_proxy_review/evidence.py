@@ -149,7 +149,7 @@ def read_evidence(store: AuditStore, answer_filter: AnswerFilter) -> Evidence:
     """Return what the store's reviews prove about the selected answers; counts unreviewed ones without loading them."""
     condition, values = answer_filter.condition()
     clause = f"FROM entries e WHERE e.aligner_id != '' AND e.changed IS NOT NULL AND {condition}"
-    answers, changed = store.rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
+    answers, changed = store.fetch_rows(f"SELECT count(*), coalesce(sum(e.changed), 0) {clause}", values)[0]
     reviewed = compute_evidence(reviewed_entries(store, answer_filter), Reviews(store).all())
     return replace(reviewed, answers=int(answers), changed=Share(int(changed), int(answers)))
 

@@ -114,7 +114,7 @@ class ReviewQueue:
                 for place in self._list_places(origin, len(skipped) + 1):
                     if place not in skipped:
                         until = self._now() + HOLD_S
-                        self._store.rows(_HOLD, (*place, self._reviewer, until))
+                        self._store.fetch_rows(_HOLD, (*place, self._reviewer, until))
                         entry = find_entry(self._store, place)
                         assert entry is not None  # the transaction keeps others from deleting it
                         return entry, origin
@@ -125,16 +125,16 @@ class ReviewQueue:
         with self._store.transaction():
             self._delete_leases()
             # our own and expired leases are gone, so this is somebody else's
-            leases = self._store.rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
+            leases = self._store.fetch_rows("SELECT 1 FROM review_leases WHERE aligner_id = ? AND choice = ?", place)
             if not leases:
                 until = self._now() + HOLD_S
-                self._store.rows(_HOLD, (*place, self._reviewer, until))
+                self._store.fetch_rows(_HOLD, (*place, self._reviewer, until))
         return not leases
 
     def count_waiting(self) -> int:
         """The number of answers in the queue that nobody else has leased."""
         condition, values = self._condition()
-        return int(self._store.rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
+        return int(self._store.fetch_rows(f"SELECT count(*) FROM entries e WHERE {condition}", values)[0][0])
 
     def release(self) -> None:
         """Release the answer that is leased to this reviewer."""
@@ -143,13 +143,13 @@ class ReviewQueue:
 
     def _delete_leases(self) -> None:
         """Delete this reviewer's leases and all that have expired."""
-        self._store.rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
+        self._store.fetch_rows("DELETE FROM review_leases WHERE who = ? OR until <= ?", (self._reviewer, self._now()))
 
     def _list_places(self, origin: ReviewOrigin, count: int) -> list[AnswerPlace]:
         """The first `count` answers of the queue, in the order for this origin."""
         condition, values = self._condition()
         statement = f"SELECT e.aligner_id, e.choice FROM entries e WHERE {condition} AND {_ORDERS[origin]} LIMIT ?"
-        return [(str(row[0]), int(row[1])) for row in self._store.rows(statement, (*values, count))]
+        return [(str(row[0]), int(row[1])) for row in self._store.fetch_rows(statement, (*values, count))]
 
     def _condition(self) -> tuple[str, list[object]]:
         """The SQL condition for answers in this queue, and the values of its placeholders."""

@@ -127,14 +127,14 @@ class Reviews:
             tenant, policy_hash, aligner, judged_count, objectives = self._find_entry(review)
             _check_place(review, judged_count, json.loads(str(objectives)))
             columns = (*place, tenant, review.at, review.who, review.verdict.value, review.segment)
-            store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
+            store.fetch_rows(f"DELETE FROM reviews WHERE {_SAME_PLACE}", (*place, review.who, review.segment))
             texts = _REVIEW_TEXTS.dump_json(_ReviewTexts(review.edit, review.objective))
             sealed_columns = store.seal_content(texts, _seal_context(review))
-            store.rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
+            store.fetch_rows(_INSERT, (*columns, review.chosen.value, policy_hash, aligner, *sealed_columns))
 
     def _find_entry(self, review: Review) -> Row:
         """The columns of `_ENTRY` for the entry that a review is about; raises `UnknownAnswer`."""
-        rows = self._store.rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
+        rows = self._store.fetch_rows(f"{_ENTRY} AND aligner_id != ''", (review.aligner_id, review.choice))
         # another tenant's answer looks like one that does not exist
         if not rows or review.tenant not in ("", rows[0][0]):
             raise UnknownAnswer
@@ -144,7 +144,7 @@ class Reviews:
         """Delete a person's review of one place; returns whether it existed."""
         place = (review.aligner_id, review.choice, review.who, review.segment)
         with self._store.transaction():
-            return bool(self._store.rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
+            return bool(self._store.fetch_rows(f"DELETE FROM reviews WHERE {_SAME_PLACE} RETURNING id", place))
 
     def reviews_of(self, aligner_id: str, choice: int) -> list[Review]:
         """The reviews of one choice, in order of arrival."""
@@ -155,7 +155,7 @@ class Reviews:
         return self._select("1 = 1 ORDER BY id", ())
 
     def _select(self, condition: str, values: Sequence[object]) -> Iterator[Review]:
-        for row in self._store.rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
+        for row in self._store.fetch_rows(f"SELECT {', '.join(_COLUMNS)} FROM reviews WHERE {condition}", values):
             yield self._decode_review(dict(zip(_COLUMNS, row, strict=True)))
 
     def _decode_review(self, columns: dict[str, Any]) -> Review:

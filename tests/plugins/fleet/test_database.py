@@ -87,7 +87,7 @@ def test_what_two_gateways_answered_is_there_also_when_one_is_killed(server: Pos
         answered += other.stdout.read().split()
     assert other.returncode == 0
     store = DatabaseStore(server.database)
-    ids = [str(row[0]) for row in store.rows("SELECT aligner_id FROM entries")]
+    ids = [str(row[0]) for row in store.fetch_rows("SELECT aligner_id FROM entries")]
     store.close()
     assert 550 <= len(answered) < 800
     assert set(answered) <= set(ids)
@@ -156,11 +156,11 @@ async def test_a_database_that_was_away_is_written_again(
 
 def test_a_server_that_says_nothing_costs_no_more_than_the_patience(server: PostgresProcess) -> None:
     store = DatabaseStore(replace(server.database, wait_s=0.3))
-    (backend,) = store.rows("SELECT pg_backend_pid()")[0]
+    (backend,) = store.fetch_rows("SELECT pg_backend_pid()")[0]
     os.kill(backend, signal.SIGSTOP)
     try:
         with pytest.raises(DatabaseAway, match="AUDIT_DATABASE"):
-            store.rows("SELECT 1")
+            store.fetch_rows("SELECT 1")
     finally:
         os.kill(backend, signal.SIGCONT)
     store.close()
@@ -200,7 +200,7 @@ def test_the_commands_find_and_erase_an_answer(
 def size(server: PostgresProcess) -> int:
     """Bytes that the table of entries takes on the server's disk, with what was deleted and with its texts."""
     store = DatabaseStore(server.database)
-    found = int(store.rows("SELECT pg_total_relation_size('aligner_audit.entries')")[0][0])
+    found = int(store.fetch_rows("SELECT pg_total_relation_size('aligner_audit.entries')")[0][0])
     store.close()
     return found
 
@@ -232,7 +232,7 @@ def test_older_tables_are_brought_up_to_date_by_one_of_several_gateways(server: 
     with ThreadPoolExecutor(4) as gateways:
         stores = list(gateways.map(lambda _: DatabaseStore(server.database, steps=steps), range(4)))
     assert list(stores[0].entries()) == [make_entry(noted())]
-    assert stores[1].rows("SELECT note FROM entries") == [(None,)]
+    assert stores[1].fetch_rows("SELECT note FROM entries") == [(None,)]
     for store in stores:
         store.close()
     with pytest.raises(AuditError, match="AUDIT_DATABASE was made by a newer aligner-proxy"):
@@ -245,7 +245,7 @@ def test_a_step_that_fails_changes_nothing(server: PostgresProcess) -> None:
         DatabaseStore(server.database, steps=(*STEPS, "ALTER TABLE entries ADD COLUMN note TEXT; NONSENSE"))
     store = DatabaseStore(server.database)
     store.add(make_entry(noted()))
-    assert store.rows("SELECT count(*) FROM information_schema.columns WHERE column_name = 'note'") == [(0,)]
+    assert store.fetch_rows("SELECT count(*) FROM information_schema.columns WHERE column_name = 'note'") == [(0,)]
     store.close()
 
 

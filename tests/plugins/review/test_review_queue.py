@@ -145,13 +145,13 @@ def test_only_what_is_wanted(store: AuditStore, wanted: AnswerFilter, names: int
 @pytest.mark.parametrize("chosen", list(ReviewOrigin)[:2])
 def test_the_first_of_many_is_found_by_an_index_without_sorting(store: AuditStore, chosen: ReviewOrigin) -> None:
     asked: list[tuple[str, tuple[object, ...]]] = []
-    rows = store.rows
+    rows = store.fetch_rows
 
     def watched(statement: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         asked.append((statement, values))
         return rows(statement, values)
 
-    store.rows = watched  # type: ignore[method-assign, assignment]
+    store.fetch_rows = watched  # type: ignore[method-assign, assignment]
     queue(store, draw=0.0 if chosen is ReviewOrigin.RANDOM else 1.0).next()
     (first,) = [one for one in asked if "LIMIT" in one[0]]
     if isinstance(store, DatabaseStore):

@@ -148,7 +148,7 @@ def test_with_a_key_nothing_that_a_person_wrote_is_in_any_file(path: Path) -> No
 def test_a_review_that_was_changed_does_not_open(place: StoreLocation, change: str) -> None:
     store = opened(place, 2, Seal(KEY))
     Reviews(store).save(given())
-    store.rows(f"UPDATE reviews SET {change}")
+    store.fetch_rows(f"UPDATE reviews SET {change}")
     with pytest.raises(AuditError, match="changed, moved or cut off"):
         list(Reviews(store).all())
     store.close()
@@ -157,7 +157,7 @@ def test_a_review_that_was_changed_does_not_open(place: StoreLocation, change: s
 def test_a_damaged_review_is_told_without_its_text(place: StoreLocation) -> None:
     store = opened(place)
     Reviews(store).save(given())
-    store.rows("UPDATE reviews SET content = '[\"secret\"]'")
+    store.fetch_rows("UPDATE reviews SET content = '[\"secret\"]'")
     with pytest.raises(AuditError, match="a review in the audit store is damaged"):
         list(Reviews(store).all())
     store.close()
@@ -167,7 +167,7 @@ def test_a_store_from_before_reviews_reads_as_before(path: Path) -> None:
     columns = "at, call_id, choice, tenant, model, endpoint, policy, policy_hash, mode, objectives, status, reason"
     values = (1000.0, "call-0", 0, "team:acme", "gpt", None, "all", "ab", "enforce", '["kind"]', "unchanged", None)
     old = AuditStore(path, steps=STEPS[:1])
-    old.rows(
+    old.fetch_rows(
         f"INSERT INTO entries ({columns}, ms, engine_ms, forwards, chars) VALUES ({', '.join('?' * 12)}, 1, 1, 1, 9)",
         values,
     )

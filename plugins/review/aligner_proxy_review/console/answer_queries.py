@@ -252,7 +252,9 @@ class AnswerQueries:
         columns = ", ".join(f"e.{name}" for name in CountedAnswer._fields)
         statement = f"SELECT {columns} FROM entries e WHERE {condition} ORDER BY e.at DESC, e.id DESC LIMIT ?"
         with self._open_store() as store:
-            return [] if store is None else [CountedAnswer(*row) for row in store.rows(statement, (*values, limit))]
+            return (
+                [] if store is None else [CountedAnswer(*row) for row in store.fetch_rows(statement, (*values, limit))]
+            )
 
     def _iter_entries(self, since: float, until: float, limit: int = -1) -> Iterator[Entry]:
         """The answers from `since` to `until` (excluded), newest first, at most `limit`; -1 for all."""

@@ -51,6 +51,7 @@ def window(site: Site, chromium: Chromium) -> Iterator[Chromium]:
 def log_in(window: Chromium, key: str = MASTER) -> None:
     """Log in by keyboard."""
     window.open("/login")
+    window.until(lambda: window.run("return document.activeElement.matches('[autofocus]')"))
     window.press(key, Keys.ENTER)
     window.until(lambda: window.path == "/overview")
     window.open("/live")

@@ -15,7 +15,7 @@ from tests.plugins.review.browser.conftest import log_in
 from tests.plugins.review.browser.sample import SAID, answered, of_a_day
 from tests.plugins.review.conftest import reviews_in
 from tests.plugins.review.console.conftest import REVIEWER, Site, judged
-from tests.support.chromium import COLOURS, NARROW, Chromium, needs_chromium
+from tests.support.chromium import COLOURS, NARROW, WIDE, Chromium, needs_chromium
 
 pytestmark = needs_chromium
 
@@ -222,6 +222,11 @@ def test_an_edit_is_written_by_keys_and_letters_in_it_are_text(desk: Desk) -> No
     assert review.verdict.value in ("harm", "missed")
 
 
+def test_the_review_keeps_its_title_when_its_figures_have_come(desk: Desk) -> None:
+    desk.window.until(lambda: "judged answers" in desk.window.text("#figures"))
+    assert desk.window.driver.title == "Review – aligner-proxy"
+
+
 def test_the_end_of_the_queue_is_said(desk: Desk) -> None:
     for _ in range(5):
         desk.window.stays("a")
@@ -317,8 +322,46 @@ def test_it_fits_a_narrow_window(site: Site, window: Chromium) -> None:
         if path == "/playground":
             judge(window)
         assert window.too_wide() == [], path
+        assert window.broken_words() == [], path
+        assert window.faults("scrollable-region-focusable") == [], path
         assert window.run("return document.scrollingElement.scrollWidth") <= NARROW[0]
         assert window.one("nav[aria-label=Pages] a, main a").is_displayed()
+
+
+@pytest.mark.parametrize("size", [WIDE, (820, 800), (620, 800), NARROW])
+def test_no_page_moves_while_it_loads(site: Site, window: Chromium, size: tuple[int, int]) -> None:
+    pages = paths(site)
+    log_in(window)
+    window.size(*size)
+    moved = {}
+    for path in pages:
+        window.open(path)
+        moved[path] = window.shifts()
+    window.open("/live")
+    window.press("j", Keys.ENTER)
+    window.until(lambda: window.all("#neighbours:not([hidden])"))
+    moved["an answer of a list"] = window.shifts()
+    assert {path: shifts for path, shifts in moved.items() if shifts} == {}
+
+
+def test_a_word_that_breaks_would_be_noticed(site: Site, operator: Chromium) -> None:
+    site.add(*of_a_day(time.time() - 60, 0))
+    operator.open("/rates")
+    assert operator.broken_words() == []
+    operator.run(
+        "for (const one of document.querySelectorAll('th')) one.style.cssText = 'word-break: break-all; width: 3ch; "
+        "min-width: 0; max-width: 3ch; padding: 0'"
+    )
+    assert "Tenant" in operator.broken_words()
+
+
+def test_a_page_that_moves_would_be_noticed(operator: Chromium) -> None:
+    operator.shifts()
+    operator.run("const late = document.createElement('div'); late.style.height = '200px'; document.body.prepend(late)")
+    operator.until(operator.shifts)
+    (share, elements), *_ = operator.shifts()
+    assert share > 0.1
+    assert elements
 
 
 def test_a_dark_page_is_dark(site: Site, operator: Chromium) -> None:

@@ -1,4 +1,4 @@
-"""The whole loop in a browser, against the real proxy: traffic in shadow, verdicts by keyboard, teaching, its effect.
+"""The whole loop in a browser by keys alone, against the real proxy: traffic in shadow, verdicts, teaching, its effect.
 
 Quick with an engine that learns from words without a model; with the embedded aligner by `make test-long`.
 """
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -194,7 +195,7 @@ def test_from_traffic_in_shadow_to_enforced(house: House, chromium: Chromium) ->
     chromium.open("/login")
     chromium.press(MASTER_KEY, Keys.ENTER)
     chromium.until(lambda: chromium.path == "/overview")
-    chromium.open("/live")
+    chromium.go_to("/live")
     try:
         traffic_is_watched(house, chromium)
         twelve_verdicts(house, chromium)
@@ -216,7 +217,7 @@ def traffic_is_watched(house: House, window: Chromium) -> None:
 
 def twelve_verdicts(house: House, window: Chromium) -> None:
     """By keys alone: what presses and was left is missed, what was edited without need is wrong, the rest is right."""
-    window.open("/review")
+    window.go_to("/review")
     for _ in ANSWERS:
         kept = [element.text for element in window.all(".diff > .text")]
         removed = " ".join(element.text for element in window.all(".diff del"))
@@ -233,32 +234,32 @@ def twelve_verdicts(house: House, window: Chromium) -> None:
 
 def teach_by_the_console(house: House, window: Chromium) -> None:
     """Examples of what was said, the report first, and then it is put in force."""
-    window.open("/objectives")
-    window.driver.find_element(By.LINK_TEXT, "calm").click()
-    window.one("#against").send_keys("\n".join(BEGUN))
-    press_button(window, "begin")
+    window.go_to("/objectives")
+    window.press_at(f"a[href='{urlsplit(calm_address(window)).path}']")
+    window.until(lambda: window.all("#against"))
+    window.reach("#against")
+    window.press(*"\n".join(BEGUN))
+    window.press_at("button[value=begin]")
     window.until(lambda: window.all("#said"))
-    press_button(window, "take", "form.verdicts ")
+    window.press_at("form.verdicts button[value=take]")
     window.until(lambda: not window.all("#said"))
     assert all(text in window.text() for text in BEGUN)
-    press_button(window, "teach")
+    window.press_at("button[value=teach]")
     window.until(lambda: window.all("#lesson button[value=keep]"), WORK_S)
     assert "Nothing of this is in force yet." in window.text("#lesson")
     assert "put in force" not in house.log
-    press_button(window, "keep")
+    window.press_at("button[value=keep]")
     window.until(lambda: "in force" in window.text("#heads + .wide"))
 
 
-def press_button(window: Chromium, act: str, within: str = "") -> None:
-    """Press the button of a form by its act."""
-    button = window.one(f"{within}button[value={act}]")
-    window.run("arguments[0].scrollIntoView({block: 'center'})", button)
-    button.click()
+def calm_address(window: Chromium) -> str:
+    """Where the link of the objective leads."""
+    return window.driver.find_element(By.LINK_TEXT, "calm").get_attribute("href") or ""
 
 
 def what_was_missed_is_found(house: House, window: Chromium) -> None:
     """The next answer with that defect, still in shadow, is one that would be corrected; its page says so at once."""
-    window.open("/live")
+    window.go_to("/live")
     following(window)
     house.until(lambda: house.ask(99) == ("shadow", NEXT) and would_correct(window, "lamp"))
     assert window.all("article .status-shadow")
@@ -270,26 +271,26 @@ def would_correct(window: Chromium, word: str) -> bool:
 
 def promoted(house: House, window: Chromium) -> None:
     """A replay says what the change would do, and from then on clients get the corrected answer."""
-    window.open("/promote")
-    window.run("document.getElementById('where').value = 'route/chat'")
-    window.run("document.getElementById('mode').value = 'enforce'")
-    press_button(window, "look")
+    window.go_to("/promote")
+    window.choose("#where", "route/chat")
+    window.choose("#mode", "enforce")
+    window.press_at("button[value=look]")
     window.until(lambda: window.all("#difference + pre ins"))
     assert "mode: enforce" in window.text("#difference + pre ins")
-    press_button(window, "replay")
+    window.press_at("button[value=replay]")
     window.until(lambda: window.all("#replay table, #replay .problem"), WORK_S)
     assert "missed before, edited now" in window.text("#replay")
-    press_button(window, "write")
+    window.press_at("button[value=write]")
     window.until(lambda: "Written." in window.text(".done"))
     house.until(lambda: house.ask(99) == ("corrected", KEPT))
     rows = [row.text for row in window.all("nav[aria-label=Pages] a")]
     assert "Promote" in rows
-    window.open("/live")
+    window.go_to("/live")
     window.until(
         lambda: any(KEPT in row.text and "corrected" in row.text for row in window.all("article")) or reload(window)
     )
 
 
 def reload(window: Chromium) -> bool:
-    window.open("/live")
+    window.go_to("/live")
     return False

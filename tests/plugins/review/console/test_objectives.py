@@ -270,6 +270,14 @@ def teaching_page(browser: Browser, address: str) -> httpx.Response:
     return got
 
 
+def test_what_was_never_taught_has_no_head_to_restore_or_forget(files: Site, browser: Browser) -> None:
+    browser.log_in(MASTER)
+    page = browser.get(path(files, "no-feelings")).text
+    assert 'value="teach"' in page
+    assert 'value="rollback"' not in page
+    assert 'value="forget"' not in page
+
+
 @pytest.mark.slow
 def test_teaching_takes_effect_when_it_is_told_to(files: Site, browser: Browser, engine: str) -> None:
     files.use_engine(engine)
@@ -299,6 +307,8 @@ def test_teaching_takes_effect_when_it_is_told_to(files: Site, browser: Browser,
     assert store.head(heads[1]) is not None
     page = browser.get(feelings).text
     assert "in force: taught" in page
+    assert 'value="forget"' in page
+    assert 'value="rollback"' not in page
     assert heads[1][:8] in page
     assert "95 %" in browser.get("/objectives").text
     assert browser.send(feelings, act="rollback").status_code == 409

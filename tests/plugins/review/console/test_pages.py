@@ -210,6 +210,13 @@ def test_rates_draw_every_answer(site: Site, operator: Browser) -> None:
     site.add(*(an_entry(n, at=time.time() - n * 60) for n in range(30)))
     text = operator.get("/rates?period=1h").text
     assert 10 <= text.count('<rect class="bar-corrected" x=') <= 24
+    largest = re.search(r'<p class="axis-top"><span>(\d+) answers</span>', text)
+    assert largest is not None
+    in_bars = [int(count) for count in re.findall(r"and after: (\d+) answers", text)]
+    assert (int(largest[1]), sum(in_bars)) == (max(in_bars), 30)
+    beneath = re.search(r'<p class="axis">(.*?)</p>', text)
+    assert beneath is not None
+    assert beneath[1].count("<time ") == 3
     assert operator.get("/rates?period=nonsense").status_code == 200
 
 
