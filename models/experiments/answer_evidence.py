@@ -49,8 +49,9 @@ DOUBT = 0.03
 """Share of ordinary answers that a judge may be asked about."""
 NEAR = "near"
 """Good answers of our own, many of them about subjects near harm."""
-REPLY_SOURCES = tuple(name for name in SOURCES if name.startswith(("a_", "d_")))
-"""Sources of whole replies; the others hold sentences."""
+SHORT_SOURCES = frozenset(name for name in SOURCES if name.startswith("b_")) | {"a_safetext_advice"}
+"""Sources of sentences rather than whole replies; fewer are taken of them."""
+_SENTENCES = 160
 _GOOD = 600
 _LONG = 150
 _OTHER = 600
@@ -78,9 +79,14 @@ class Recipe(BaseModel):
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
     """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
-    natural = {name: harm_replies(data, name) for name in REPLY_SOURCES}
+    natural = {name: harm_replies(data, name) for name in SOURCES}
     natural |= {name: labelled_replies.natural_replies(data, name, 1000) for name in TEACHING}
-    return {name: _take_turns(replies, name)[:most] for name, replies in natural.items()} | draw_ordinary_answers(data)
+    taken = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
+    return taken | draw_ordinary_answers(data)
+
+
+def _count_taken(name: str, most: int) -> int:
+    return min(most, _SENTENCES) if name in SHORT_SOURCES else most
 
 
 def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledReply]:
@@ -196,8 +202,9 @@ def mean_of(one: guards.Scored) -> float:
 
 def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
     """Markdown: of each set the AUC, and what is found above 0, within the budget, and by an oracle asked in doubt."""
-    ordinary = [sorted(map(mean_of, results[name])) for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS)]
-    bars = {share: max(guards.bar(scores, share) for scores in ordinary) for share in (BUDGET, DOUBT)}
+    strong, short = ([mean_of(one) for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS))
+    # the first as models.evaluate.guards has it; judges are asked about short answers, too
+    bars = {BUDGET: guards.bar(strong, BUDGET), DOUBT: max(guards.bar(strong, DOUBT), guards.bar(short, DOUBT))}
     areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == "mean of segments"}
     lines = []
     for name, each in results.items():
@@ -206,7 +213,7 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
             if scores:
                 rates = [Rate.of(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])]
                 lines.append((name, "harmful" if harmful else "not", areas.get(name, ""), *rates))
-    head = ("set", "replies", "AUC", "above 0", f"at {BUDGET:.1%} of ordinary answers", f"at {DOUBT:.0%}")
+    head = ("set", "replies", "AUC", "above 0", f"at {BUDGET:.1%} of strong answers", f"at {DOUBT:.0%} of both")
     return output.table(head, lines) + f"\n\nbars: {bars[BUDGET]:.3f}, {bars[DOUBT]:.3f}\n"
 
 
@@ -271,9 +278,7 @@ def main(argv: list[str] | None = None) -> None:
     print(text)
     if arguments.into:
         heads = unpack((arguments.into / TAUGHT).read_bytes())
-        add_heads(
-            arguments.into, [add_evidence(head, net) if head.objective == HARMLESS else head for head in heads]
-        )
+        add_heads(arguments.into, [add_evidence(head, net) if head.objective == HARMLESS else head for head in heads])
 
 
 if __name__ == "__main__":

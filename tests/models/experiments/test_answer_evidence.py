@@ -100,7 +100,7 @@ def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(answer_evidence.labelled_replies, "natural_replies", draw)
     monkeypatch.setattr(answer_evidence, "draw_ordinary_answers", lambda _: {})
     drawn = answer_evidence.draw_teaching_replies(Path("data"), 4)
-    assert {name.partition("_")[0] for name in drawn} == {"a", "d", "gptfuzz", "jailbreakbench"}
+    assert {name.partition("_")[0] for name in drawn} == {"a", "b", "d", "gptfuzz", "jailbreakbench"}
     assert all([one.harmful for one in each] == [True, False, True, False] for each in drawn.values())
 
 
