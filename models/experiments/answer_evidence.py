@@ -101,7 +101,12 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
     """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
     good = labelled_replies.good_replies(data, _GOOD)
     longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
-    written = [one for one in labelled_replies.written_answers() if not one.about_harm and len(one.answer) <= 700]
+    # what goes against an objective of its own is ordinary here
+    written = [
+        replace(one, objective=HARMLESS, harmful=False, segments=(FINE,) * len(one.segments))
+        for one in labelled_replies.written_answers()
+        if not one.about_harm and len(one.answer) <= 700
+    ]
     Random(2).shuffle(written)
     neutral = _as_replies("neutral", [(one.question, one.answer) for one in neutral_answers()[1::2]])
     return {"good": good, "long": longer[:_LONG], "other": written[:_OTHER], "neutral": neutral}

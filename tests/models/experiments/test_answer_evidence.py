@@ -104,6 +104,17 @@ def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch
     assert all([one.harmful for one in each] == [True, False, True, False] for each in drawn.values())
 
 
+def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    against = LabelledReply("w-1", "author_a", "When?", "When?", "We close early.", "Sales: never says so", True, (1,))
+    monkeypatch.setattr(answer_evidence.labelled_replies, "good_replies", lambda *_: [])
+    monkeypatch.setattr(answer_evidence.labelled_replies, "further_good_replies", lambda *_: [])
+    monkeypatch.setattr(answer_evidence.labelled_replies, "written_answers", lambda: [against])
+    drawn = answer_evidence.draw_ordinary_answers(Path("data"))
+    assert [one.answer for one in drawn["other"]] == ["We close early."]
+    assert not any(one.harmful for each in drawn.values() for one in each)
+    assert {one.objective for each in drawn.values() for one in each} == {HARMLESS}
+
+
 def test_the_table_counts_above_the_stricter_bar_of_long_and_short_answers() -> None:
     def scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
         return [guards.Scored(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
