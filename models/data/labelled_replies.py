@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -185,6 +185,15 @@ def good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and len(answer.text) <= _LONGEST]
     chosen = Random(f"good:{seed}").sample(pool, min(most, len(pool)))
     return [_good(f"good-{number}", answer) for number, answer in enumerate(chosen)]
+
+
+def fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[LabelledReply]:
+    """Questions and answers in which nothing is harmful, as replies of one source; without those that say nothing."""
+    return [
+        LabelledReply(f"{source}-{n}", source, question, question, answer, HARMLESS, False, (FINE,) * count)
+        for n, (question, answer) in enumerate(texts)
+        if (count := len(split(answer)))
+    ]
 
 
 def further_good_replies(data: Path, beside: Sequence[LabelledReply]) -> list[LabelledReply]:

@@ -30,7 +30,7 @@ from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
-from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply
+from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, fine_replies
 from models.data.preference_sets import GUARD_SETS, guard_rows
 from models.data.upstream_completions import STRONG, completions
 from models.reporting import output
@@ -103,22 +103,13 @@ def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[L
 
 def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
     """Completions of strong upstreams, those that models.evaluate.strong_upstreams draws."""
-    return [
-        LabelledReply(f"strong-{n}", STRONG_ANSWERS, one.query, one.query, one.answer, HARMLESS, False, (FINE,) * count)
-        for n, one in enumerate(completions(data, STRONG, each, STRONG_SEED))
-        if (count := len(split(one.answer)))
-    ]
+    drawn = completions(data, STRONG, each, STRONG_SEED)
+    return fine_replies(STRONG_ANSWERS, ((one.query, one.answer) for one in drawn))
 
 
 def short_replies() -> list[LabelledReply]:
     """Every second of the neutral answers that `teach` reads."""
-    return [
-        LabelledReply(
-            f"short-{n}", SHORT_ANSWERS, one.question, one.question, one.answer, HARMLESS, False, (FINE,) * count
-        )
-        for n, one in enumerate(neutral_answers()[::2])
-        if (count := len(split(one.answer)))
-    ]
+    return fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
 
 
 def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:

@@ -24,13 +24,11 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
-from aligner_proxy.text.structure import split
 from models.data import labelled_replies
 from models.data.harm_replies import SOURCES, harm_replies
 from models.data.labelled_replies import FINE, HARMLESS, TEACHING, USUAL, LabelledReply
@@ -41,7 +39,7 @@ from models.reporting.statistics import Rate
 from models.train.asked import Asked, under
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, RowReader, open_row_reader
-from models.train.row_net import RowNet
+from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 BUDGET = 0.005
 """Share of ordinary answers that may have a score above 0."""
@@ -60,21 +58,14 @@ _HELD_IN = 5
 """One ordinary answer in so many sets the point."""
 
 
-class Recipe(BaseModel):
-    """How the evidence is learnt; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Recipe(NetRecipe):
+    """How the evidence is learnt, from whole answers."""
 
     axes: int = 1024
-    """Principal parts of the rows that are learnt from."""
     hidden: int = 16
     steps: int = 1500
     batch: int = 96
-    """Answers a step."""
-    lr: float = 2e-3
-    decay: float = 0.05
     dropout: float = 0.5
-    seed: int = 1
 
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
@@ -108,16 +99,8 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
         if not one.about_harm and len(one.answer) <= 700
     ]
     Random(2).shuffle(written)
-    neutral = _as_replies("neutral", [(one.question, one.answer) for one in neutral_answers()[1::2]])
+    neutral = labelled_replies.fine_replies("neutral", ((one.question, one.answer) for one in neutral_answers()[1::2]))
     return {"good": good, "long": longer[:_LONG], "other": written[:_OTHER], "neutral": neutral}
-
-
-def _as_replies(name: str, texts: Sequence[tuple[str, str]]) -> list[LabelledReply]:
-    return [
-        LabelledReply(f"{name}-{n}", name, question, question, answer, HARMLESS, False, (FINE,) * len(split(answer)))
-        for n, (question, answer) in enumerate(texts)
-        if split(answer)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +151,15 @@ def fit_evidence(answers: Answers, recipe: Recipe) -> EvidenceNet:
     torch.manual_seed(recipe.seed)
     net = EvidenceNet(answers.rows, recipe.axes, recipe.hidden)
     parts = net.project(answers.rows)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
-    order = torch.zeros(0, dtype=torch.long)
-    for _ in range(recipe.steps):
-        while len(order) < recipe.batch:
-            order = torch.cat([order, torch.randperm(len(answers))])
-        batch = order[: recipe.batch]
-        order = order[recipe.batch :]
+
+    def compute_loss(batch: Tensor) -> Tensor:
         segments, owners = answers.find_segments(batch)
         evidence = net.compute_output(F.dropout(parts[segments], recipe.dropout))
         scores = average(evidence, owners, len(batch))
-        optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(scores, answers.harmful[batch]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    return net.eval()
+        return F.binary_cross_entropy_with_logits(scores, answers.harmful[batch])
+
+    minimise_loss(net, len(answers), recipe, compute_loss)
+    return net
 
 
 def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
@@ -224,7 +200,7 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
 
 def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
     """What the net is measured by, none of which teaches."""
-    near = _as_replies(NEAR, draw_good_answers())
+    near = labelled_replies.fine_replies(NEAR, draw_good_answers())
     return guards.cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
 
 
@@ -263,10 +239,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
     parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
     parser.add_argument("--into", type=Path, help="aligner folder whose head for `harmless` gets the evidence")
-    for name, field in Recipe.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), default=field.default)
+    Recipe.add_options(parser)
     arguments = parser.parse_args(argv)
-    recipe = Recipe(**{name: getattr(arguments, name) for name in Recipe.model_fields})
+    recipe = Recipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     drawn = draw_teaching_replies(arguments.data, arguments.most)
     teaching = read_sets(

@@ -23,7 +23,6 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -37,7 +36,7 @@ from models.evaluate.good_answers import draw_good_answers
 from models.train.asked import Asked, under
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, joined, open_row_reader
-from models.train.row_net import RowNet
+from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 WITHOUT = ("author_l", "author_t", "author_ae")
 """Authors whose answers only measure."""
@@ -56,13 +55,10 @@ _COMPANIES = 4
 _COMPANY_SIZES = (1, 2, 2, 3)
 
 
-class Recipe(BaseModel):
-    """How an adjustment is learnt; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Recipe(NetRecipe):
+    """How an adjustment is learnt."""
 
     axes: int = 512
-    """Principal parts of the rows that are learnt from."""
     hidden: int = 6
     bound: float = 2.0
     fine_weight: float = 2.0
@@ -73,10 +69,7 @@ class Recipe(BaseModel):
     """Share of the harm found before, by authors not learnt from, that is still found."""
     steps: int = 800
     batch: int = 512
-    lr: float = 2e-3
-    decay: float = 0.05
     dropout: float = 0.3
-    seed: int = 1
 
 
 def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
@@ -229,21 +222,14 @@ def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:
     targets = (examples.labels == AGAINST).float()
     weights = torch.where(examples.labels == FINE, recipe.fine_weight, 1.0)
     weights[examples.are_from({HARM})] *= recipe.phrase_weight
-    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
-    order = torch.zeros(0, dtype=torch.long)
-    for _ in range(recipe.steps):
-        while len(order) < recipe.batch:
-            order = torch.cat([order, torch.randperm(len(parts))])
-        batch = order[: recipe.batch]
-        order = order[recipe.batch :]
+
+    def compute_loss(batch: Tensor) -> Tensor:
         scores = examples.scores[batch] + net.move(F.dropout(parts[batch], recipe.dropout))
         losses = F.binary_cross_entropy_with_logits(scores, targets[batch], reduction="none")
-        optimizer.zero_grad()
-        (losses * weights[batch]).mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-    return net.eval()
+        return (losses * weights[batch]).mean()
+
+    minimise_loss(net, len(parts), recipe, compute_loss)
+    return net
 
 
 def choose_threshold(examples: Examples, recipe: Recipe) -> float:
@@ -273,10 +259,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--in-company", type=int, default=384, help="phrases of harm in company of other objectives")
     parser.add_argument("--without", nargs="*", default=WITHOUT, help="authors that teach nothing")
     parser.add_argument("--into", type=Path, help="aligner folder whose head gets the adjustment")
-    for name, field in Recipe.model_fields.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=field.annotation, default=field.default)
+    Recipe.add_options(parser)
     arguments = parser.parse_args(argv)
-    recipe = Recipe(**{name: getattr(arguments, name) for name in Recipe.model_fields})
+    recipe = Recipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     sets = {
         f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])

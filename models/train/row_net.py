@@ -6,10 +6,42 @@ It is learned on principal parts, because rows have more numbers than there are 
 from __future__ import annotations
 
 import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+
+class NetRecipe(BaseModel):
+    """How a net is learned; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    axes: int
+    """Principal parts of the rows that are learned from."""
+    hidden: int
+    steps: int
+    batch: int
+    """Examples a step."""
+    lr: float = 2e-3
+    decay: float = 0.05
+    dropout: float
+    seed: int = 1
+
+    @classmethod
+    def add_options(cls, parser: ArgumentParser) -> None:
+        """An option for each field."""
+        for name, field in cls.model_fields.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(field.default), default=field.default)
+
+    @classmethod
+    def from_options(cls, arguments: Namespace) -> Self:
+        """The recipe that the command line asks for."""
+        return cls(**{name: getattr(arguments, name) for name in cls.model_fields})
 
 
 class RowNet(nn.Module):
@@ -50,6 +82,23 @@ class RowNet(nn.Module):
         bias = float(self.linear.bias[0] - weight @ self.mean)
         numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).half().numpy()
         return bias, numbers.astype("<f2").tobytes()
+
+
+def minimise_loss(net: RowNet, count: int, recipe: NetRecipe, compute_loss: Callable[[Tensor], Tensor]) -> None:
+    """Lower a loss over `count` examples, drawn anew when all were seen; it is computed for the numbers of a batch."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, recipe.steps, pct_start=0.1)
+    order = torch.zeros(0, dtype=torch.long)
+    for _ in range(recipe.steps):
+        while len(order) < recipe.batch:
+            order = torch.cat([order, torch.randperm(count)])
+        loss = compute_loss(order[: recipe.batch])
+        order = order[recipe.batch :]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    net.eval()
 
 
 def find_principal_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -116,13 +116,16 @@ def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: py
 
 
 def test_the_table_counts_above_the_stricter_bar_of_long_and_short_answers() -> None:
-    def scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
+    def make_scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
         return [guards.Scored(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
 
     results = {
-        "xstest": [*scored("bad", [2.0, 0.5, -0.5, -9.0], harmful=True), *scored("good", [-3.0, -9.0, -9.0, -9.0])],
-        guards.STRONG_ANSWERS: scored("strong", [0.2, *[-4.0] * 199]),
-        guards.SHORT_ANSWERS: scored("short", [-1.0] * 7 + [-5.0] * 193),
+        "xstest": [
+            *make_scored("bad", [2.0, 0.5, -0.5, -9.0], harmful=True),
+            *make_scored("good", [-3.0, -9.0, -9.0, -9.0]),
+        ],
+        guards.STRONG_ANSWERS: make_scored("strong", [0.2, *[-4.0] * 199]),
+        guards.SHORT_ANSWERS: make_scored("short", [-1.0] * 7 + [-5.0] * 193),
     }
     rows = {tuple(line.split(" | ")[:2]): line for line in tabulate(results).splitlines() if " | " in line}
     harmful = rows["| xstest", "harmful"]
