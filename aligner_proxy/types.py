@@ -766,7 +766,8 @@ class SegmentScore:
 def score_whole_answer(segments: Sequence[SegmentScore]) -> tuple[float, int] | None:
     """The score of an answer as a whole: (mean of what its segments say, in nats, index of the objective).
 
-    None if a segment says nothing of the answer. The end of the answer is no segment of it.
+    Above 0 the answer probably goes against that objective. None if a segment says nothing of the answer. The end of
+    the answer is no segment of it.
     """
     evidence = [segment.evidence for segment in segments if segment.text]
     if not evidence or None in evidence:
@@ -846,21 +847,6 @@ class Correction:
     """Use of an editor outside the engine; None if there was none, including when the cache had the result."""
     judge: JudgeUse | None = None
     """Use of a judge; None if it was asked about nothing, including when the cache had the result."""
-
-    @property
-    def answer_score(self) -> float | None:
-        """How much the original answer as a whole goes against `answer_objective`, in nats; above 0 it probably does.
-
-        None without a taught head that says it.
-        """
-        whole = score_whole_answer(self.segments)
-        return whole[0] if whole else None
-
-    @property
-    def answer_objective(self) -> int | None:
-        """Index of the objective of `answer_score`; None without one."""
-        whole = score_whole_answer(self.segments)
-        return whole[1] if whole else None
 
     @property
     def deliverable(self) -> Correction:

@@ -17,7 +17,7 @@ from aligner_proxy.engine.api import AlignResponse, Span
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.server.sessions import EngineSessions
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineOverloaded, EngineUnavailable, InvalidOutput
-from aligner_proxy.types import SegmentScore
+from aligner_proxy.types import SegmentScore, score_whole_answer
 from tests.engine.server.test_app import bare, serving
 from tests.support import tiny
 from tests.support.scripted import ScriptedEngine, SegmentEngine
@@ -67,9 +67,7 @@ async def test_what_segments_say_of_the_whole_answer_comes_with_their_verdicts(p
     made.evidence = None if nats is None else lambda text: (nats - ("fool" in text), 0)
     async with serving(made, path) as client:
         done = await client.align(tiny.request(ANSWER, score_only=True))
-        assert (done.answer_score, done.answer_objective) == (
-            (None, None) if nats is None else (pytest.approx(nats - 1 / 3), 0)
-        )
+        assert score_whole_answer(done.segments) == (None if nats is None else (pytest.approx(nats - 1 / 3), 0))
         reading = await client.read(tiny.request(""))
         await reading.feed(ANSWER)
         await reading.end()
@@ -84,7 +82,7 @@ def test_an_engine_that_says_nothing_of_whole_answers_is_read_as_before() -> Non
     content = b'{"text": "It is so.", "segments": [{"text": "It is so.", "score": -1.5, "flagged": false}]}'
     done = AlignResponse.model_validate_json(content).correction()
     assert done.segments == (SegmentScore("It is so.", -1.5, flagged=False),)
-    assert done.answer_score is None
+    assert score_whole_answer(done.segments) is None
 
 
 async def test_an_engine_that_reads_nothing_ahead_says_so(path: Path) -> None:

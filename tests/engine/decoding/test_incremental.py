@@ -27,7 +27,7 @@ from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy.text import structure
-from aligner_proxy.types import Correction, Verify
+from aligner_proxy.types import Correction, Verify, score_whole_answer
 from tests.engine.test_loop import aligner
 from tests.support import tiny
 from tests.support.sampling import examples
@@ -117,8 +117,9 @@ def test_verdicts_on_the_way_say_of_the_answer_what_the_whole_says(seed: int) ->
     kept = made.keep(head(aligner=f"hash{seed % 3}", seed=seed, evidence=AnswerEvidence(0.5, hidden=2)))
     expected = correct_alone(made, tiny.request(answer, heads=(kept,)))
     done, _, told = read_in(made, cut(rng, answer), heads=(kept,))
-    assert expected.answer_score is not None
-    assert done.answer_score == pytest.approx(expected.answer_score, abs=1e-4)
+    whole = score_whole_answer(expected.segments)
+    assert whole is not None
+    assert score_whole_answer(done.segments) == pytest.approx(whole, abs=1e-4)
     for verdicts in told:
         for early, final in zip(verdicts, expected.segments, strict=False):
             assert early.evidence == pytest.approx(final.evidence, abs=1e-4)

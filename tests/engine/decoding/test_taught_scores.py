@@ -24,7 +24,7 @@ from aligner_proxy.engine.scheduling.sequence import Sequence
 from aligner_proxy.engine.taught_head import AnswerEvidence
 from aligner_proxy.errors import AnswerTooLong, CorrectionError, HeadRefused, HeadsUnavailable, UnknownHead
 from aligner_proxy.text import structure
-from aligner_proxy.types import Correction, Turn, Verify
+from aligner_proxy.types import Correction, Turn, Verify, score_whole_answer
 from tests.engine.decoding.test_incremental import cut
 from tests.engine.test_loop import aligner, together
 from tests.support import tiny
@@ -150,8 +150,7 @@ def test_the_score_of_an_answer_is_the_mean_of_what_its_segments_say(answer: str
             done = correct_alone(loaded, request)
             evidence = [segment.evidence for segment in done.segments]
             assert [pair[0] for pair in evidence if pair] == pytest.approx(expected, abs=2e-3)
-            assert done.answer_score == pytest.approx(sum(expected) / len(expected), abs=1e-3)
-            assert done.answer_objective == 1
+            assert score_whole_answer(done.segments) == (pytest.approx(sum(expected) / len(expected), abs=1e-3), 1)
 
 
 def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
@@ -159,12 +158,13 @@ def test_the_end_of_an_answer_says_nothing_of_the_whole() -> None:
     loaded = replace(aligner(), info=replace(aligner().info, ends=True))
     heads = second(loaded, seed=11, evidence=AnswerEvidence(0.5))
     shut = correct_alone(loaded, request_with(heads=heads, caution=1e9, open_ended=False))
+    whole = score_whole_answer(shut.segments)
     request = request_with(heads=heads, caution=1e9)
     for done in (correct_alone(loaded, request), as_written(loaded, request, random.Random(3))):
         assert [segment.text for segment in done.segments] == [*(segment.text for segment in shut.segments), ""]
         assert done.segments[-1].evidence is None
-        assert done.answer_score == pytest.approx(shut.answer_score, abs=1e-4)
-        assert done.answer_objective == 1
+        assert whole
+        assert score_whole_answer(done.segments) == (pytest.approx(whole[0], abs=1e-4), 1)
 
 
 def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:
@@ -172,7 +172,7 @@ def test_without_evidence_an_answer_has_no_score_of_its_own() -> None:
     for heads in ((), second(loaded, seed=5)):
         done = correct_alone(loaded, request_with(heads=heads))
         assert [segment.evidence for segment in done.segments] == [None] * 4
-        assert (done.answer_score, done.answer_objective) == (None, None)
+        assert score_whole_answer(done.segments) is None
 
 
 def test_evidence_changes_neither_scores_nor_text() -> None:
@@ -307,8 +307,9 @@ def test_scores_are_the_same_alone_in_company_in_chunks_and_while_the_answer_is_
             assert got.text == wanted.text
             assert scores(got) == pytest.approx(scores(wanted), abs=1e-4)
             assert [s.objective for s in got.segments] == [s.objective for s in wanted.segments]
-            assert (got.answer_score is None) == (not request.heads)
-            assert got.answer_score == pytest.approx(wanted.answer_score, abs=1e-4)
+            whole = score_whole_answer(got.segments)
+            assert (whole is None) == (not request.heads)
+            assert whole == pytest.approx(score_whole_answer(wanted.segments), abs=1e-4)
 
 
 def as_written(loaded: Aligner, request: AlignRequest, rng: random.Random) -> Correction:
