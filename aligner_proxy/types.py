@@ -367,6 +367,9 @@ class AskAbout(StrEnum):
     ALL = "all"
 
 
+ANSWER_BAND = 1.75
+"""Nats below the threshold from which a judge is asked about a whole answer that a taught head scores. The embedded
+aligner asks about 3 % of ordinary answers then."""
 DOUBT_BAND = 0.5
 """Default of `Judge.band` in nats; of neutral segments the embedded head scores 1 in 100 so close to being harmful."""
 
@@ -382,9 +385,10 @@ class Judge:
     ask: AskAbout = AskAbout.DOUBT
     band: float = DOUBT_BAND
     """With `ask: doubt`, segments that score at most this many nats below the threshold are asked about."""
-    answer_band: float = 0.0
+    answer_band: float | None = None
     """The same for the score of an answer, whose highest third of segments is then asked about; 0: not asked. It is the
-    mean of what its segments say of the answer where a taught head tells that, else the mean of their scores."""
+    mean of what its segments say of the answer where a taught head tells that, else the mean of their scores. None:
+    `ANSWER_BAND` where a head tells it, else 0."""
 
     def __bool__(self) -> bool:
         return bool(self.group)
@@ -395,7 +399,7 @@ class Judge:
             return "off"
         form = f", form: {self.form.value}" if self.form else ""
         band = f", band: {self.band:g}" if self.ask is AskAbout.DOUBT else ""
-        if band and self.answer_band:
+        if band and self.answer_band is not None:
             band += f", answer_band: {self.answer_band:g}"
         return f"{self.kind.value}: {self.group}{form}, ask: {self.ask.value}{band}"
 
@@ -403,6 +407,11 @@ class Judge:
     def may_clear(self) -> bool:
         """Whether it may clear what the head flagged."""
         return bool(self) and self.ask is not AskAbout.DOUBT
+
+    @property
+    def decides_whole_answers(self) -> bool:
+        """Whether it is asked before an answer counts as harmful as a whole; nothing is declined without it then."""
+        return self.may_clear or (bool(self) and self.answer_band != 0)
 
 
 NO_JUDGE = Judge()
@@ -545,6 +554,7 @@ class Policy:
     declines_harm_alone: bool = False  # if_nothing_remains counts only where a safety objective was violated
     decline: tuple[tuple[str, str], ...] = ()  # (language, text) in place of an answer; "" is any language
     decline_within: float = 2.0  # next to a harmful segment, others count as harmful from this far below
+    decline_whole_answers: bool = True  # if_nothing_remains counts where an answer is harmful as a whole, too
     caution: float = 0.0  # score above which a segment is flagged
     score_only: bool = False  # the engine scores the answer and edits nothing
     verify: Verify = Verify.FLAGGED

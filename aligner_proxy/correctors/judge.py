@@ -33,6 +33,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, ClassifierInfo
 from aligner_proxy.errors import CorrectionError, JudgeFailed, UnknownJudge
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import (
+    ANSWER_BAND,
     AskAbout,
     EditorUse,
     FailureClass,
@@ -181,17 +182,22 @@ class RequestJudges:
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
         }
-        if not is_whole or not any(judge.judge.answer_band for judge in self._judges):
+        if not is_whole:
             return doubtful
         numbers = [score.score for score in scores]
         # where the engine says what its segments tell of the answer, that finds more than the mean of their scores
         whole = score_whole_answer(scores)
         answer_score = whole[0] if whole else score_answer(numbers)
+        default_band = ANSWER_BAND if whole else 0.0
         for at in find_highest_third(numbers):
             objective = whole[1] if whole else scores[at].objective
             judge = self.judge_of(request, objective)
             score = replace(scores[at], objective=objective)
-            if at not in doubtful and judge is not None and judge.doubts_answer(request, score, answer_score):
+            if (
+                at not in doubtful
+                and judge is not None
+                and judge.doubts_answer(request, score, answer_score, default_band)
+            ):
                 doubtful[at] = objective
         return doubtful
 
@@ -271,12 +277,15 @@ class RequestJudge:
             return False
         return self.knows(request, score.objective)
 
-    def doubts_answer(self, request: AlignRequest, score: SegmentScore, answer_score: float) -> bool:
+    def doubts_answer(
+        self, request: AlignRequest, score: SegmentScore, answer_score: float, default_band: float
+    ) -> bool:
         """Whether the judge is asked about a segment because of the score of the whole answer."""
         judge = self.judge
         if judge.ask is not AskAbout.DOUBT or score.flagged or not _has_words(score):
             return False
-        is_near = judge.answer_band > 0 and answer_score > request.caution - judge.answer_band
+        band = default_band if judge.answer_band is None else judge.answer_band
+        is_near = band > 0 and answer_score > request.caution - band
         return is_near and self.knows(request, score.objective)
 
     def knows(self, request: AlignRequest, objective: int | None) -> bool:

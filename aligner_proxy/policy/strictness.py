@@ -42,8 +42,8 @@ _SCALES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(IncomingKind, tuple(IncomingTreatment)),
 }
 """Values of each setting, from lax to strict; a setting such as on_error.gate uses the scale of its first part."""
-_AMOUNTS = ("sample", "max_answer_chars", "decline_within")
-"""Settings that are stricter when larger: more answers are processed, or declined."""
+_AMOUNTS = ("sample", "max_answer_chars", "decline_within", "decline_whole_answers")
+"""Settings that are stricter when larger (or true): more answers are processed, or declined."""
 _FROM_METADATA = ("mode", "stream", "on_error", "after_retry", "on_skip", "if_nothing_remains", "write")
 """Settings that metadata may tighten without being trusted."""
 

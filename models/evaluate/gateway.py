@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -27,7 +28,17 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import NO_EXTENSIONS, Extensions
 from aligner_proxy.policy import config
-from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Status, Turn, Verify
+from aligner_proxy.types import (
+    SAFETY_OBJECTIVES,
+    Exchange,
+    IfNothingRemains,
+    Objective,
+    Outcome,
+    Policy,
+    Status,
+    Turn,
+    Verify,
+)
 from models.data.upstream_completions import Completion
 
 _YEAR_S = 365 * 86_400.0
@@ -113,6 +124,17 @@ def objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     return tuple(known[name] for name in names)
 
 
+def make_policy(name: str, wishes: Sequence[Objective], **settings: Any) -> Policy:
+    """The policy that a route with these objectives has where its file says nothing else, with time enough.
+
+    It declines an answer of which nothing remains if that was harmful, and none for what is beside the harm.
+    """
+    policy = Policy(name, tuple(wishes), deadline_s=600, **settings)
+    if SAFETY_OBJECTIVES.isdisjoint(objective.name for objective in wishes):
+        return policy
+    return replace(policy, if_nothing_remains=IfNothingRemains.DECLINE, declines_harm_alone=True, decline_within=0.0)
+
+
 async def stream_answer(pipeline: Pipeline, exchange: Exchange, policy: Policy) -> Outcome:
     """What becomes of an answer that comes word by word; a part that was given up says why."""
     changed = asyncio.Event()
@@ -139,7 +161,7 @@ async def deliver(
     title: str = "completions",
 ) -> list[Delivered]:
     """What becomes of every completion under these objectives."""
-    policy = Policy(title, tuple(wishes), deadline_s=600, caution=caution, verify=verify)
+    policy = make_policy(title, wishes, caution=caution, verify=verify)
     names = tuple(objective.name for objective in wishes)
     deliveries = []
     for i, completion in enumerate(track(completions, description=f"{title:24}")):

@@ -18,10 +18,10 @@ from random import Random
 
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.policy.config import builtin_objectives
-from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
+from aligner_proxy.types import Exchange, Objective, Status, Turn
 from models.data.labelled_replies import OWN
 
-from .gateway import gateway
+from .gateway import gateway, make_policy
 
 COUNT = 300
 MIN_CHARS, MAX_CHARS = 120, 600
@@ -46,7 +46,7 @@ def draw_good_answers(count: int = COUNT, seed: int = 9) -> list[tuple[str, str]
 
 async def count_edited(pipeline: Pipeline, objective: Objective, answers: Sequence[tuple[str, str]]) -> int:
     """How many of these answers are edited under an objective."""
-    policy = Policy("good", (objective,), deadline_s=600)
+    policy = make_policy("good", (objective,))
     edited_count = 0
     for number, (question, answer) in enumerate(answers):
         outcome = await pipeline.align(Exchange(str(number), 0, (Turn("user", question),), answer), policy)

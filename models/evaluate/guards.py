@@ -6,9 +6,10 @@ The halves in `guard/` of the research data; evaluated, never trained on. Every 
 `helpful` as in requests, and scored under `harmless` by the head that the aligner has for it, before the gate. Rows of
 what was read are kept under `--out`, so a stopped run goes on where it was.
 
-AUC: that a harmful reply scores above a harmless one, by its worst segment and by the mean of its segments. `found at
-0.5 %`: the harmful replies above the score that this share of strong answers is above (the completions of
-models.evaluate.strong_upstreams). `flagged`: by the operating point that the aligner has.
+AUC: that a harmful reply scores above a harmless one, by its worst segment, by the mean of its segments, and by the
+score that the aligner gives whole answers, if it does. `found at 0.5 %`: the harmful replies above the score that this
+share of strong answers is above (the completions of models.evaluate.strong_upstreams). `flagged`: by the operating
+point that the aligner has; an answer whose own score is above it is declined as a whole.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -30,6 +33,7 @@ from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.structure import split
+from aligner_proxy.types import ANSWER_BAND
 from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, fine_replies
 from models.data.preference_sets import GUARD_SETS, guard_rows
 from models.data.upstream_completions import STRONG, completions
@@ -50,18 +54,6 @@ STRONG_SEED = 23
 """Strong answers an upstream, and the draw: those of the figures of strong_upstreams."""
 
 
-def _worst(scores: Tensor) -> float:
-    return float(scores.max())
-
-
-def _mean(scores: Tensor) -> float:
-    return float(scores.mean())
-
-
-EVIDENCE: Mapping[str, Callable[[Tensor], float]] = {"worst segment": _worst, "mean of segments": _mean}
-"""How the scores of segments become one of the reply."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scored:
     """One reply and the scores of its segments under `harmless`; above 0 is flagged."""
@@ -69,6 +61,29 @@ class Scored:
     id: str
     harmful: bool
     scores: tuple[float, ...]
+    answer_score: float | None = None
+    """The score of the answer as a whole; above 0 it is declined. None if the aligner has no head that says it."""
+
+    @property
+    def worst_score(self) -> float:
+        """That of the worst segment."""
+        return max(self.scores)
+
+    @property
+    def mean_score(self) -> float:
+        """That of the segments on average."""
+        return fmean(self.scores)
+
+
+WORST = "worst segment"
+MEAN = "mean of segments"
+WHOLE = "whole answer"
+EVIDENCE: Mapping[str, Callable[[Scored], float | None]] = {
+    WORST: attrgetter("worst_score"),
+    MEAN: attrgetter("mean_score"),
+    WHOLE: attrgetter("answer_score"),
+}
+"""What scores a reply."""
 
 
 class HarmScore:
@@ -85,6 +100,13 @@ class HarmScore:
         for head in self._own:
             TaughtColumns(dict.fromkeys(range(scores.shape[1]), head)).judge(segments, scores)
         return scores
+
+    def score_answer(self, segments: Tensor) -> float | None:
+        """The score of an answer with these rows as a whole; None if no head says it."""
+        for head in self._own:
+            if head.evidence is not None:
+                return float(head.evidence.compute_nats(segments.float()).mean())
+        return None
 
 
 def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[LabelledReply]:
@@ -121,11 +143,13 @@ def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]
     return {name: [under(reply, USUAL) for reply in each] for name, each in replies.items()}
 
 
-def scored(read: HeadRows, head: Callable[[Tensor, Tensor], Tensor]) -> list[Scored]:
-    """Each reply with the scores of its segments."""
+def scored(read: HeadRows, head: HarmScore) -> list[Scored]:
+    """Each reply with its scores."""
     narrow = read.column(HARMLESS)
-    found = zip(narrow.cases, narrow.scores(head), strict=True)
-    return [Scored(case.id, case.harmful, tuple(scores[:, 0].tolist())) for case, scores in found]
+    scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
+    wholes = [head.score_answer(narrow.of(number)[0]) for number in range(len(narrow))]
+    triples = zip(narrow.cases, scores, wholes, strict=True)
+    return [Scored(case.id, case.harmful, each, whole) for case, each, whole in triples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +173,23 @@ def bar(strong: Sequence[float], budget: float = BUDGET) -> float:
     return sorted(strong, reverse=True)[int(budget * len(strong))]
 
 
+def list_evidence(results: Mapping[str, Sequence[Scored]]) -> list[str]:
+    """The sorts of evidence that every reply has."""
+    replies = [one for each in results.values() for one in each]
+    return [name for name, score in EVIDENCE.items() if all(score(one) is not None for one in replies)]
+
+
+def _score(one: Scored, evidence: str) -> float:
+    score = EVIDENCE[evidence](one)
+    assert score is not None, "only what `list_evidence` lists"
+    return score
+
+
 def figures(results: Mapping[str, Sequence[Scored]], budget: float = BUDGET) -> list[Figures]:
     """Of each set that has both sorts of replies, by each sort of evidence."""
     lines = []
-    for evidence, whole in EVIDENCE.items():
-        values = {
-            name: [(whole(torch.tensor(one.scores)), one.harmful) for one in each] for name, each in results.items()
-        }
+    for evidence in list_evidence(results):
+        values = {name: [(_score(one, evidence), one.harmful) for one in each] for name, each in results.items()}
         limit = bar([value for value, _ in values[STRONG_ANSWERS]], budget)
         for name in values.keys() - {STRONG_ANSWERS}:
             harmful, harmless = ([value for value, label in values[name] if label is which] for which in (True, False))
@@ -181,8 +215,9 @@ def table(found: Sequence[Figures], results: Mapping[str, Sequence[Scored]]) -> 
     lines = [
         (one.set, one.evidence, one.area, one.found, one.touched, one.flagged, one.flagged_harmless) for one in found
     ]
-    strong = Rate.of(max(one.scores) > 0 for one in results[STRONG_ANSWERS])
-    return f"{output.table(head, lines)}\n\nStrong answers flagged: {strong}"
+    strong = Rate.of(one.worst_score > 0 for one in results[STRONG_ANSWERS])
+    declined = Rate.of((one.answer_score or 0) > 0 for one in results[STRONG_ANSWERS])
+    return f"{output.table(head, lines)}\n\nStrong answers flagged: {strong}; declined as a whole: {declined}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +233,7 @@ class DoubtRule:
 
 RULES = (
     *(DoubtRule(band) for band in (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)),
-    *(DoubtRule(0.5, answer_band) for answer_band in (2.5, 3.0, 3.3, 3.5, 3.7, 3.9, 4.2, 5.0, 6.0)),
+    *(DoubtRule(0.5, answer_band) for answer_band in (0.5, 1.0, 1.5, ANSWER_BAND, 2.0, 2.5, 3.0, 3.5, 3.7, 3.9, 5.0)),
     DoubtRule(100.0),
 )
 """The last asks about every answer."""
@@ -254,13 +289,16 @@ def _is_asked(reply: Scored, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    is_near = rule.answer_band > 0 and score_answer(reply.scores) > -rule.answer_band
+    whole = score_answer(reply.scores) if reply.answer_score is None else reply.answer_score
+    is_near = rule.answer_band > 0 and whole > -rule.answer_band
     return is_near and any(reply.scores[at] <= 0 for at in find_highest_third(reply.scores))
 
 
 def _verdicts(reply: Scored, rule: DoubtRule) -> tuple[bool, bool]:
     """Whether a reply is flagged with an oracle, and with the simulated judge."""
-    by_head = max(reply.scores) > 0
+    # a judge that is asked about whole answers decides about them instead
+    is_declined = not rule.answer_band and (reply.answer_score or 0) > 0
+    by_head = reply.worst_score > 0 or is_declined
     if by_head or not _is_asked(reply, rule):
         return by_head, by_head
     is_right = Random(reply.id).random() < ACCURACY

@@ -7,10 +7,10 @@ answer's segments learns to say of each what it tells of the whole: the mean ove
 and the model below and its heads stay as they are. It learns from the natural replies that may teach
 (`models.data.harm_replies`, GPTFuzz, JailbreakBench), harmful and harmless in turn, and from ordinary answers.
 
-Every fifth ordinary answer only sets the point: at most `BUDGET` of those have a score above 0. Rows are kept under
-`--out`, so a stopped run goes on where it was. The table is measured on the halves of the sets that guards are measured
-by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them. `--into`
-writes the evidence into the head for `harmless` of an aligner's folder.
+Every fifth ordinary answer only sets the point: 0 is `SURE` nats above what all but `BUDGET` of those reach. Rows are
+kept under `--out`, so a stopped run goes on where it was. The table is measured on the halves of the sets that guards
+are measured by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them.
+`--into` writes the evidence into the head for `harmless` of an aligner's folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ from models.train.head_rows import HeadRows, RowReader, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 BUDGET = 0.005
-"""Share of ordinary answers that may have a score above 0."""
+"""Share of ordinary answers that may come within `SURE` nats of the point, or above it."""
+SURE = 1.0
+"""Nats between that and the point: an answer above 0 is declined as a whole, which costs more than a sentence."""
 DOUBT = 0.03
 """Share of ordinary answers that a judge may be asked about."""
 NEAR = "near"
@@ -163,8 +165,8 @@ def fit_evidence(answers: Answers, recipe: Recipe) -> EvidenceNet:
 
 
 def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
-    """Move the net so that at most `BUDGET` of the ordinary answers with these scores are above 0."""
-    net.bias -= guards.bar(ordinary, BUDGET)
+    """Move the net so that 0 is `SURE` nats above what at most `BUDGET` of the answers with these scores exceed."""
+    net.bias -= guards.bar(ordinary, BUDGET) + SURE
 
 
 def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.Scored]:
@@ -186,7 +188,7 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
     strong, short = ([mean_of(one) for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS))
     # the first as models.evaluate.guards has it; judges are asked about short answers, too
     bars = {BUDGET: guards.bar(strong, BUDGET), DOUBT: max(guards.bar(strong, DOUBT), guards.bar(short, DOUBT))}
-    areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == "mean of segments"}
+    areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == guards.MEAN}
     lines = []
     for name, each in results.items():
         for harmful in (True, False):

@@ -12,8 +12,11 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.stages.refusal_text import nothing_remains
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import (
+    AskAbout,
     Exchange,
     IfNothingRemains,
+    Judge,
+    JudgeKind,
     Mode,
     Objective,
     Outcome,
@@ -227,3 +230,90 @@ async def test_beside_harm_a_stream_that_has_gone_out_is_not_declined() -> None:
 def test_without_a_flag_nothing_is_missing() -> None:
     assert not nothing_remains([SegmentScore("Then let it dry.", -2.0, False)], "Then let it dry.")
     assert not nothing_remains([SegmentScore("", 2.0, True)], "Yes.")
+
+
+OF_HARM = replace(
+    POLICY, objectives=(Objective("brief", "Brevity: short"), Objective("harmless", "Harmlessness: no harm"))
+)
+GUIDE = "Sure, here is how. Bend the wire twice. Then turn it in the lock."
+"""No segment of it is flagged."""
+
+
+def telling(nats: float, objective: int = 1) -> SegmentEngine:
+    """An engine whose segments say so much of their answer, on average."""
+    made = engine()
+    made.evidence = lambda text: (nats + (1.0 if "Sure" in text else -0.5), objective)
+    return made
+
+
+async def of_guide(made: SegmentEngine, policy: Policy = OF_HARM, answer: str = GUIDE) -> Outcome:
+    return await Pipeline(made).align(replace(ASKED, answer=answer), policy)
+
+
+async def test_an_answer_that_is_harmful_as_a_whole_is_declined() -> None:
+    outcome = await of_guide(telling(0.1))
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    assert outcome.text == "We do not answer like that (harmless)."
+    assert outcome.violated_objectives == ["harmless"]
+    assert outcome.flagged_count == 3
+    below = await of_guide(telling(-0.1))
+    assert (below.status, below.text, below.flagged_count) == (Status.UNCHANGED, GUIDE, 0)
+
+
+async def test_what_remains_of_an_answer_that_is_harmful_as_a_whole_does_not_count() -> None:
+    """Neither what was written in place of a flagged segment, nor what was not flagged."""
+    made = SegmentEngine(
+        lambda text: 2.0 if "twice" in text else -2.0, lambda _: "Please paint the fence with a brush."
+    )
+    assert (await of_guide(made)).text == GUIDE.replace("Bend the wire twice.", "Please paint the fence with a brush.")
+    made.evidence = lambda _: (0.1, 1)
+    assert (await of_guide(made)).reason == "declined"
+
+
+@pytest.mark.parametrize(
+    ("change", "objective", "declined"),
+    [
+        ({}, 1, True),
+        ({}, 0, False),
+        ({}, 7, False),
+        ({"decline_whole_answers": False}, 1, False),
+        ({"caution": 1.0}, 1, False),
+        ({"if_nothing_remains": IfNothingRemains.ORIGINAL}, 1, False),
+        ({"declines_harm_alone": True}, 1, True),
+        ({"judge": Judge(JudgeKind.CHAT, "strong")}, 1, False),
+        ({"judge": Judge(JudgeKind.CHAT, "strong", ask=AskAbout.FLAGGED)}, 1, False),
+        ({"judge": Judge(JudgeKind.CHAT, "strong", answer_band=0.0)}, 1, True),
+    ],
+    ids=["harm", "brevity", "unknown", "off", "caution", "original", "harm-alone", "judge", "confirms", "no-band"],
+)
+async def test_which_answers_are_declined_as_a_whole(change: dict[str, object], objective: int, declined: bool) -> None:
+    policy = replace(OF_HARM, **change)  # type: ignore[arg-type]
+    outcome = await of_guide(telling(0.5, objective), policy)
+    assert (outcome.reason == "declined") is declined
+    assert declined or outcome.text == GUIDE
+
+
+async def test_json_and_a_text_beside_a_tool_call_are_not_declined_as_a_whole() -> None:
+    answer = '{"text": "Bend the wire twice. Then turn it in the lock."}'
+    assert (await of_guide(telling(0.5), answer=answer)).text == answer
+    exchange = replace(ASKED, answer=GUIDE, tool_calls=True)
+    outcome = await Pipeline(telling(0.5)).align(exchange, OF_HARM)
+    assert outcome.text in ("", GUIDE)  # left out, or not judged at all
+    assert outcome.reason != "declined"
+
+
+async def test_shadow_says_that_it_would_decline_the_whole() -> None:
+    outcome = await of_guide(telling(0.5), replace(OF_HARM, mode=Mode.SHADOW))
+    assert (outcome.status, outcome.reason, outcome.text) == (Status.SHADOW, "would_decline", GUIDE)
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_stream_that_is_harmful_as_a_whole_is_declined_only_if_it_was_held(held: bool) -> None:
+    policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
+    made = GrowingAnswer(Pipeline(telling(0.5)), policy, lambda: ASKED, lambda: None, whole=held)
+    outcome = await grown(made, GUIDE)
+    assert outcome.text == ("We do not answer like that (harmless)." if held else GUIDE)
+    one = "Bend the wire twice."
+    made = GrowingAnswer(Pipeline(telling(1.0)), policy, lambda: ASKED, lambda: None, whole=held)
+    # nothing of a single sentence has gone out before its end
+    assert (await grown(made, one)).reason == "declined"

@@ -140,6 +140,22 @@ async def test_where_the_engine_scores_the_whole_answer_that_score_counts(way: s
 
 
 @pytest.mark.parametrize("way", ["whole", "hold"])
+async def test_without_a_band_a_whole_answer_is_asked_about_only_where_the_engine_scores_it(way: str) -> None:
+    answer = "Take a cat. Feed the mouse. Paint it. Dry it. Sell it. Go home."
+    policy = replace(POLICY, judge=replace(POLICY.judge, band=0.1, answer_band=None))
+    calls: dict[float | None, int] = {}
+    for nats in (0.5, -1.7, -1.8, None):
+        chat = ScriptedChat(judging(lambda _: False))
+        made, engine = pipeline(chat)
+        engine.evidence = (lambda _, nats=nats: (nats, 0)) if nats is not None else None  # type: ignore[misc]
+        outcome = await deliver(made, way, answer, policy)
+        calls[nats] = len(chat.asked)
+        # the judge, which flags nothing, decides about the first of them, too
+        assert (outcome.status, outcome.text) == (Status.UNCHANGED, answer)
+    assert calls == {0.5: 1, -1.7: 1, -1.8: 0, None: 0}
+
+
+@pytest.mark.parametrize("way", ["whole", "hold"])
 async def test_doubt_of_the_whole_answer_is_about_the_objective_of_its_score(way: str) -> None:
     """What a judge then flags violates this objective, and not the one that its segment came closest to violating."""
     chat = ScriptedChat(judging(lambda text: "mouse" in text))

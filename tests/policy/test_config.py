@@ -137,11 +137,11 @@ def test_own_objectives_go_over_the_built_in_ones(tmp_path: Path) -> None:
         (
             "defaults: {quota: 1}\n",
             "policies.yaml:1: unknown key 'quota' in defaults; known: after_retry, aligner, best_of, caution, "
-            "corrector, deadline_s, debug_trailer, decline, decline_within, drafts, editor, exact_times, gate, "
-            "if_nothing_remains, incoming_history, incoming_tool_results, json_strings, judge, keepalive_s, "
-            "max_answer_chars, mode, on_error, on_skip, other_text, plugin_rules, preferences, reasoning, references, "
-            "replace_facts_from, sample, shadow_aligner, stream, tool_arguments, tool_output, transcripts, verify, "
-            "write",
+            "corrector, deadline_s, debug_trailer, decline, decline_whole_answers, decline_within, drafts, "
+            "editor, exact_times, gate, if_nothing_remains, incoming_history, incoming_tool_results, "
+            "json_strings, judge, keepalive_s, max_answer_chars, mode, on_error, on_skip, other_text, "
+            "plugin_rules, preferences, reasoning, references, replace_facts_from, sample, shadow_aligner, "
+            "stream, tool_arguments, tool_output, transcripts, verify, write",
         ),
         ("defaults: {deadline_s: 0}\n", "policies.yaml:1: defaults.deadline_s: Input should be greater than 0"),
         ("defaults: {sample: 1.5}\n", "policies.yaml:1: defaults.sample: Input should be less than or equal to 1"),

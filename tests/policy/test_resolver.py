@@ -426,6 +426,7 @@ LOOSER = {
     "if_nothing_remains": "original",
     "decline": "Whatever.",
     "decline_within": 0,
+    "decline_whole_answers": False,
     "deadline_s": 0.001,
     "sample": 0.0,
     "max_answer_chars": 1,

@@ -3,8 +3,9 @@
 Nothing remains if no unflagged segment makes sense without the flagged ones, and nothing was written in their place:
 all was flagged, or the rest are fragments (text/fragments.py). Nothing remains either of an answer in two voices if one
 declines and the other was flagged, because the model was talked into answering after all. If harm was flagged, segments
-that nearly were are likely to be more of it and do not count as remaining. The replacement text is the operator's or a
-built-in one, and is not judged.
+that nearly were are likely to be more of it and do not count as remaining. Nor does anything remain of an answer that
+is harmful as a whole, though none of its segments need be: all of them count as flagged then. The replacement text is
+the operator's or a built-in one, and is not judged.
 
 A refusal never stands beside other content. Where an answer has several texts, all of them together show whether
 anything remains (answer_texts.py). If something does, or a tool call is delivered, a text of which nothing remains is
@@ -47,6 +48,7 @@ from aligner_proxy.types import (
     SegmentScore,
     Status,
     Write,
+    score_whole_answer,
 )
 
 log = logging.getLogger(__name__)
@@ -104,6 +106,24 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
     unflagged = [segment for segment in segments if not segment.flagged]
     scores = [segment.score for segment in unflagged if _says_something(segment.text)]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
+
+
+def flag_harmful_whole(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> tuple[SegmentScore, ...]:
+    """The segments, all flagged if the answer is harmful as a whole: its own score (nats) is above the `threshold`.
+
+    Unchanged without a taught head that scores whole answers, and where a judge decides about them.
+    """
+    segments = tuple(segments)
+    whole = score_whole_answer(segments)
+    if whole is None or whole[0] <= threshold or not policy.decline_whole_answers:
+        return segments
+    objective = policy.objectives[whole[1]] if whole[1] < len(policy.objectives) else None
+    if objective is None or objective.name not in SAFETY_OBJECTIVES:
+        return segments
+    judge = policy.judge if objective.judge is None else objective.judge
+    if judge.decides_whole_answers:
+        return segments
+    return tuple(replace(one, flagged=True, objective=whole[1]) if one.text else one for one in segments)
 
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
@@ -234,8 +254,8 @@ class RefusalText(Stage):
             return Hold()
         if not is_judged:
             return None
-        verdicts = answer.verdicts
         policy = answer.policy
+        verdicts = flag_harmful_whole(answer.verdicts, policy, policy.caution)
         ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
         return Hold() if ends and _reaction_applies(policy, verdicts) else None
 
@@ -244,12 +264,15 @@ class RefusalText(Stage):
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
-        if not _reaction_applies(outcome.policy, outcome.segments):
-            return outcome
-        if not nothing_remains(outcome.segments, outcome.edited) and (
-            # Text that has gone out cannot be taken back, so a refusal after it would not help.
-            answer.sent_chars or not has_near_harm(outcome.segments, outcome.policy, outcome.threshold)
-        ):
+        ends = nothing_remains(outcome.segments, outcome.edited)
+        # Text that has gone out cannot be taken back, so a refusal after it would not help.
+        if not (ends or answer.sent_chars):
+            own_segments = outcome.segments
+            outcome = _flag_whole(outcome)
+            ends = outcome.segments != own_segments or has_near_harm(
+                outcome.segments, outcome.policy, outcome.threshold
+            )
+        if not (ends and _reaction_applies(outcome.policy, outcome.segments)):
             return outcome
         if _has_company(answer) and outcome.policy.if_nothing_remains is not IfNothingRemains.BLOCK:
             return _leave_out(outcome)
@@ -258,6 +281,19 @@ class RefusalText(Stage):
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
                 return outcome
         return _replace_answer(outcome, answer.exchange)
+
+
+def _flag_whole(outcome: Outcome) -> Outcome:
+    """The outcome with all segments flagged if the answer is harmful as a whole."""
+    correction = outcome.correction
+    if correction is None:
+        return outcome
+    segments = flag_harmful_whole(correction.segments, outcome.policy, outcome.threshold)
+    return (
+        outcome
+        if segments == correction.segments
+        else replace(outcome, correction=replace(correction, segments=segments))
+    )
 
 
 def _has_company(answer: AnswerSoFar) -> bool:

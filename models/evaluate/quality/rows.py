@@ -93,9 +93,11 @@ async def _measure_guards(bench: Bench) -> tuple[Figures, str]:
     sets = guards.cases(bench.data, bench.sample, bench.completions_each)
     del sets[guards.SHORT_ANSWERS]
     results = guards.score_guard_sets(bench.aligner, sets, bench.folder("guards"))
-    worst = [one for one in guards.figures(results) if one.evidence == "worst segment"]
-    figures: Figures = {f"{GUARD_NAMES[one.set]}: AUC": one.area for one in worst}
-    figures |= {f"{GUARD_NAMES[one.set]}: found at the budget": one.found for one in worst}
+    # that by which answers are declined, where the aligner has it
+    evidence = guards.WHOLE if guards.WHOLE in guards.list_evidence(results) else guards.WORST
+    lines = [one for one in guards.figures(results) if one.evidence == evidence]
+    figures: Figures = {f"{GUARD_NAMES[one.set]}: AUC": one.area for one in lines}
+    figures |= {f"{GUARD_NAMES[one.set]}: found at the budget": one.found for one in lines}
     return figures, f"labels of the sets; the budget by {len(results[guards.STRONG_ANSWERS])} strong answers"
 
 
@@ -224,7 +226,7 @@ _SAME = "delivered unchanged"
 ROWS: Sequence[Row] = (
     Row(
         "guards",
-        "Sets that guards are measured by: a whole reply by its worst segment",
+        "Sets that guards are measured by: a reply by its own score, or else by its worst segment",
         _measure_guards,
         "models.evaluate.guards FOLDER --data DATA",
         scorer="labels of the sets",

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import DetectorHead
-from aligner_proxy.engine.taught_head import TaughtHead, pack
+from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
@@ -73,6 +73,27 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     assert "| harmbench | band 0.5, answer_band 2.5 | 1/3" in table
 
 
+def test_the_score_of_the_whole_answer_counts_where_every_reply_has_one() -> None:
+    results = {
+        "strong": [Scored("s", False, (-9.0, -0.2), -3.0)],
+        "harmbench": [Scored("a", True, (-2.0, -9.0), 0.5), Scored("b", False, (-1.0,), -1.0)],
+    }
+    whole = figures(results)[-1]
+    assert (whole.evidence, whole.area.auc, whole.flagged.hits, whole.flagged_harmless.hits) == (
+        guards.WHOLE,
+        1.0,
+        1,
+        0,
+    )
+    # without a judge the answer is declined; one that is asked in doubt decides instead, also about the good one
+    rules = [DoubtRule(0.1), DoubtRule(0.1, 2.0)]
+    alone, judged = guards.judge_sets(results, rules)
+    assert (alone.found.hits, alone.found_simulated.hits) == (1, 1)
+    assert (judged.found.hits, judged.touched.hits, judged.calls.hits) == (1, 0, 0)
+    some = {**results, "xstest": [Scored("c", True, (1.0,)), Scored("d", False, (0.0,))]}
+    assert guards.list_evidence(some) == [guards.WORST, guards.MEAN]
+
+
 def test_guard_sets_teach_nothing(data: Path) -> None:
     for name in GUARD_SETS:
         with pytest.raises(PreferenceError, match="not permitted"):
@@ -104,6 +125,10 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     width = DetectorHead.load(tmp_path / "detector.safetensors").row_width
     (tmp_path / TAUGHT).write_bytes(pack([TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(2 * width))]))
     assert HarmScore(tmp_path)(torch.zeros(3, width), torch.zeros(1, 2 * 64)).tolist() == [[2.0]] * 3
+    assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) is None
+    evidence = TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(4 * width), evidence=AnswerEvidence(0.5))
+    (tmp_path / TAUGHT).write_bytes(pack([evidence]))
+    assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) == 0.5
     monkeypatch.setattr(RowReader, "_write", None)  # nothing is read anew
     guards.main(options)
     again = json.loads((tmp_path / "out" / "guards.json").read_text())
