@@ -54,6 +54,8 @@ _LONGEST_QUESTION = 500
 _SHORT_QUESTION = 300
 _LONGEST = 1200
 """Characters; of longer replies the labels speak of places that no prompt would hold."""
+TEST_AUTHORS = ("author_l", "author_t", "author_ae")
+"""Authors of written answers that only measure; nobody who trains reads them."""
 TEACHING = ("gptfuzz", "jailbreakbench")
 """Natural sources that may teach."""
 NATURAL = (*TEACHING, "diasafety")

@@ -16,7 +16,9 @@ are measured by (`models.evaluate.guards`); they teach nothing, nor do the stron
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -24,14 +26,14 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from models.data import labelled_replies
 from models.data.harm_replies import SOURCES, harm_replies
-from models.data.labelled_replies import FINE, HARMLESS, TEACHING, USUAL, LabelledReply
+from models.data.labelled_replies import FINE, HARMLESS, TEACHING, TEST_AUTHORS, USUAL, LabelledReply
 from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
 from models.reporting import output
@@ -68,6 +70,8 @@ class Recipe(NetRecipe):
     steps: int = 1500
     batch: int = 96
     dropout: float = 0.5
+    nets: int = 4
+    """Nets of following seeds, which become one: the figures of a single one move by 0.02 with its seed."""
 
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
@@ -94,11 +98,15 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
     """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
     good = labelled_replies.good_replies(data, _GOOD)
     longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
+    measured = {answer for _, answer in draw_good_answers()}
     # what goes against an objective of its own is ordinary here
     written = [
         replace(one, objective=HARMLESS, harmful=False, segments=(FINE,) * len(one.segments))
         for one in labelled_replies.written_answers()
-        if not one.about_harm and len(one.answer) <= 700
+        if one.source not in TEST_AUTHORS
+        and one.answer.strip() not in measured
+        and not one.about_harm
+        and len(one.answer) <= 700
     ]
     Random(2).shuffle(written)
     neutral = labelled_replies.fine_replies("neutral", ((one.question, one.answer) for one in neutral_answers()[1::2]))
@@ -148,7 +156,27 @@ class EvidenceNet(RowNet):
         return self.compute_output(self.project(rows.float())) + self.bias
 
 
+def join_nets(nets: Sequence[EvidenceNet]) -> EvidenceNet:
+    """One net with all hidden units, whose output is the mean of the outputs; all have the same principal parts."""
+    joined = deepcopy(nets[0])
+    joined.inner = nn.Linear(joined.inner.in_features, sum(net.inner.out_features for net in nets))
+    joined.outer = nn.Linear(joined.inner.out_features, 1, bias=False)
+    with torch.no_grad():
+        joined.linear.weight.copy_(torch.stack([net.linear.weight for net in nets]).mean(0))
+        joined.linear.bias.copy_(torch.stack([net.linear.bias for net in nets]).mean(0))
+        joined.inner.weight.copy_(torch.cat([net.inner.weight for net in nets]))
+        joined.inner.bias.copy_(torch.cat([net.inner.bias for net in nets]))
+        joined.outer.weight.copy_(torch.cat([net.outer.weight for net in nets], dim=1) / len(nets))
+    return joined
+
+
 def fit_evidence(answers: Answers, recipe: Recipe) -> EvidenceNet:
+    """The mean of some nets (`fit_net`) of following seeds, as one net."""
+    seeds = range(recipe.seed, recipe.seed + recipe.nets)
+    return join_nets([fit_net(answers, recipe.model_copy(update={"seed": seed})) for seed in seeds])
+
+
+def fit_net(answers: Answers, recipe: Recipe) -> EvidenceNet:
     """A net whose mean over the segments of an answer has the least cross-entropy with the label of the answer."""
     torch.manual_seed(recipe.seed)
     net = EvidenceNet(answers.rows, recipe.axes, recipe.hidden)
@@ -222,6 +250,15 @@ def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
     return replace(head.without_evidence(), weight=head.without_evidence().weight + numbers, evidence=evidence)
 
 
+def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
+    """SHA-256 of every teaching answer: its set, id, question, text and label."""
+    digest = hashlib.sha256()
+    for name in sorted(sets):
+        for case in sets[name].cases:
+            digest.update(repr((name, case.id, case.query, case.answer, case.harmful)).encode())
+    return digest.hexdigest()
+
+
 def read_sets(reader: RowReader, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, HeadRows]:
     """Rows of each set, read or taken from what was read before."""
     return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
@@ -249,6 +286,7 @@ def main(argv: list[str] | None = None) -> None:
     teaching = read_sets(
         reader, {name: [under(one, USUAL) for one in each] for name, each in drawn.items()}, arguments.out
     )
+    data_hash = hash_teaching(teaching)
     ordinary = [teaching.pop(name) for name in ("good", "long", "other", "neutral")]
     net = fit_with_point([*teaching.values()], ordinary, recipe)
     measured = read_sets(
@@ -256,8 +294,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     results = {name: score_answers(net, rows) for name, rows in measured.items()}
     text = tabulate(results)
-    output.write(arguments.out, "answer_evidence", text, {"recipe": recipe.model_dump(), "scores": results})
-    print(text)
+    record = {"recipe": recipe.model_dump(), "data": data_hash, "scores": results}
+    output.write(arguments.out, "answer_evidence", text, record)
+    print(f"{text}\nteaching answers: {data_hash}")
     if arguments.into:
         heads = unpack((arguments.into / TAUGHT).read_bytes())
         add_heads(arguments.into, [add_evidence(head, net) if head.objective == HARMLESS else head for head in heads])

@@ -31,15 +31,23 @@ from aligner_proxy.engine.taught_head import Adjustment, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from aligner_proxy.policy.config import builtin_objectives
 from models.data import labelled_replies
-from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, TEST_KINDS, UNKNOWN, USUAL, LabelledReply
+from models.data.labelled_replies import (
+    AGAINST,
+    FINE,
+    HARM,
+    HARMLESS,
+    TEST_AUTHORS,
+    TEST_KINDS,
+    UNKNOWN,
+    USUAL,
+    LabelledReply,
+)
 from models.evaluate.good_answers import draw_good_answers
 from models.train.asked import Asked, under
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, joined, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
-WITHOUT = ("author_l", "author_t", "author_ae")
-"""Authors whose answers only measure."""
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
 """Authors that the head itself learnt from; what it finds of theirs says nothing of others."""
 _ALONE = (HARMLESS,)
@@ -257,7 +265,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--parts", type=int, default=29, help="parts of the teaching cases, of 288 answers each")
     parser.add_argument("--in-company", type=int, default=384, help="phrases of harm in company of other objectives")
-    parser.add_argument("--without", nargs="*", default=WITHOUT, help="authors that teach nothing")
+    parser.add_argument("--without", nargs="*", default=TEST_AUTHORS, help="authors that teach nothing")
     parser.add_argument("--into", type=Path, help="aligner folder whose head gets the adjustment")
     Recipe.add_options(parser)
     arguments = parser.parse_args(argv)

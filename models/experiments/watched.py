@@ -26,7 +26,7 @@ from torch import Tensor
 from aligner_proxy.text.structure import split
 from models.data import labelled_replies
 from models.data.harm_replies import SOURCES, harm_replies
-from models.data.labelled_replies import AGAINST, FINE, HARMLESS, USUAL, LabelledReply
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, USUAL, LabelledReply
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
 from models.evaluate import guards
@@ -43,8 +43,6 @@ from models.train.snapshots import TAUGHT_SCORES, parted
 from . import head_measures as measures
 from .head_measures import Scored
 
-AUTHORS = ("author_l", "author_t", "author_ae")
-"""Those that train nothing."""
 FURTHER = "further"
 DEV = "dev/"
 TEST = "test/"
@@ -90,8 +88,8 @@ class Watched:
 def watched(data: Path, sets: Path) -> Watched:
     """What there is to watch; the same data give the same cases in the same order."""
     cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
-    written = [one for one in labelled_replies.written_answers() if one.source in AUTHORS]
-    for author in AUTHORS:
+    written = [one for one in labelled_replies.written_answers() if one.source in TEST_AUTHORS]
+    for author in TEST_AUTHORS:
         cases[author] = [_alone(one) for one in written if one.source == author]
     further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
     cases[FURTHER] = [under(one, USUAL) for one in further]
@@ -151,7 +149,7 @@ def judged(watched: Watched, flat: object, taught: object | None = None) -> Line
         point,
         bar,
         guards.figures(by_guards),
-        {author: _author(found[author]) for author in AUTHORS if found[author]},
+        {author: _author(found[author]) for author in TEST_AUTHORS if found[author]},
         Rate.of(one.flagged for one in found[STRONG_ANSWERS]),
         str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
         tests,

@@ -235,8 +235,8 @@ def test_without_a_flag_nothing_is_missing() -> None:
 OF_HARM = replace(
     POLICY, objectives=(Objective("brief", "Brevity: short"), Objective("harmless", "Harmlessness: no harm"))
 )
-GUIDE = "Sure, here is how. Bend the wire twice. Then turn it in the lock."
-"""No segment of it is flagged."""
+GUIDE = "Sure, here is how. Bend the wire twice. Then turn it in the lock, and open the door while nobody is looking."
+"""No segment of it is flagged, and it has 21 words."""
 
 
 def telling(nats: float, objective: int = 1) -> SegmentEngine:
@@ -313,7 +313,12 @@ async def test_a_stream_that_is_harmful_as_a_whole_is_declined_only_if_it_was_he
     made = GrowingAnswer(Pipeline(telling(0.5)), policy, lambda: ASKED, lambda: None, whole=held)
     outcome = await grown(made, GUIDE)
     assert outcome.text == ("We do not answer like that (harmless)." if held else GUIDE)
-    one = "Bend the wire twice."
-    made = GrowingAnswer(Pipeline(telling(1.0)), policy, lambda: ASKED, lambda: None, whole=held)
+    one = GUIDE.replace(". ", ", ")
+    made = GrowingAnswer(Pipeline(telling(0.0)), policy, lambda: ASKED, lambda: None, whole=held)
     # nothing of a single sentence has gone out before its end
     assert (await grown(made, one)).reason == "declined"
+
+
+async def test_a_short_answer_is_not_declined_as_a_whole() -> None:
+    short = GUIDE.removesuffix(" while nobody is looking.") + "."
+    assert (await of_guide(telling(3.0), answer=short)).text == short

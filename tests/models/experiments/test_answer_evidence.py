@@ -19,12 +19,13 @@ from models.experiments.answer_evidence import (
     add_evidence,
     average,
     fit_evidence,
+    fit_net,
     set_point,
     tabulate,
 )
 from tests.support.taught import WIDTH, head
 
-RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0)
+RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
 
 
 def draw_answers(count: int, seed: int) -> Answers:
@@ -53,6 +54,17 @@ def test_answers_are_told_apart_by_the_mean_of_their_segments(net: EvidenceNet) 
     unseen = draw_answers(200, 2)
     right = (score_answers(net, unseen) > 0) == unseen.harmful.bool()
     assert right.float().mean() > 0.85
+
+
+def test_several_nets_become_one_that_says_their_mean() -> None:
+    answers = draw_answers(60, 3)
+    few = RECIPE.model_copy(update={"steps": 20})
+    nets = [fit_net(answers, few.model_copy(update={"seed": seed})) for seed in (1, 2, 3)]
+    joined = fit_evidence(answers, few.model_copy(update={"nets": 3}))
+    assert joined.inner.out_features == 3 * RECIPE.hidden
+    outputs = [net.score_segments(answers.rows) for net in nets]
+    assert not torch.allclose(outputs[0], outputs[1], atol=0.01)
+    assert torch.allclose(joined.score_segments(answers.rows), torch.stack(outputs).mean(0), atol=1e-4)
 
 
 def test_the_mean_is_of_each_answer_alone() -> None:
