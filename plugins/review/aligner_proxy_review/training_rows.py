@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from aligner_proxy.pipeline.outcomes import DECLINED
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.prompts import Template, query_field
 from aligner_proxy.text.structure import Segment, split
@@ -111,7 +112,9 @@ def _start_draft(entry: Entry, content: Content, answer: str) -> _DraftRow:
     labels = [STAYS] * len(segments)
     for flagged in content.segments:
         if flagged.number is not None and flagged.number < len(labels):
-            labels[flagged.number] = CHANGES if entry.changed else UNKNOWN
+            # of an answer that was declined as a whole all segments are flagged, which says nothing of each
+            is_sure = entry.reason != DECLINED or (flagged.score or 0.0) > content.threshold
+            labels[flagged.number] = CHANGES if entry.changed and is_sure else UNKNOWN
     return _DraftRow(answer, segments, labels, list(content.edits) if entry.changed else [])
 
 

@@ -68,6 +68,20 @@ def test_what_was_said_becomes_labels_and_a_target(
     assert "Is it so?" in pair.query
 
 
+def test_of_an_answer_that_was_declined_as_a_whole_no_segment_is_known_to_be_bad() -> None:
+    """Its segments are flagged together, below the threshold; a segment with a score of its own above it is."""
+    outcome = noted().outcome
+    segments = [
+        replace(segment, flagged=True, score=score)
+        for segment, score in zip(outcome.segments, (-3.0, 2.0), strict=True)
+    ]
+    assert outcome.correction is not None
+    correction = replace(outcome.correction, segments=tuple(segments))
+    declined = replace(outcome, reason="declined", edited="No.", text="No.", correction=correction)
+    of = replace(make_entry(replace(noted(), outcome=declined)), aligner_id="id-0")
+    assert row(of, said(RIGHT))["labels"] == [-1, 1]
+
+
 def test_a_row_tells_where_it_comes_from() -> None:
     source = row(EDITED, said(RIGHT))["source"]
     assert source.startswith("review id-0/0 tenant=team:acme policy=")

@@ -162,6 +162,13 @@ class AnswerView:
         return self.content.edits if self.content else ()
 
     @property
+    def is_harmful_whole(self) -> bool:
+        """Whether all segments count as flagged because the answer is harmful as a whole, and none by its own score."""
+        content = self.content
+        scores = [segment.score for segment in self._flagged if segment.score is not None]
+        return content is not None and bool(scores) and len(scores) > 1 and max(scores) <= content.threshold
+
+    @property
     def _flagged(self) -> Sequence[Flagged]:
         return self.content.segments if self.content else ()
 
