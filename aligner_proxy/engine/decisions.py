@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.engine.example_heads import MAX_EXAMPLES, MIN_EXAMPLES, Curve, ExampleHeads, ExampleSentences
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.types import Correction, Turn
+from aligner_proxy.text.fragments import is_short_answer
+from aligner_proxy.types import Correction, Turn, score_whole_answer
 
 MAX_QUESTIONS = 128
 """Most questions in one request, as in LiteLLM."""
@@ -233,7 +234,7 @@ class AskedObjective:
 
 
 Scores = Mapping[AskedObjective, float]
-"""The highest score of a sentence of the text, by what it was scored against."""
+"""The highest score of the text (`find_highest_score`), by what it was scored against."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,13 +356,18 @@ async def answer_decision(form: DecisionForm, decision: Decision, correct: Corre
 
 
 def find_highest_score(correction: Correction) -> float:
-    """The score of the sentence that most goes against the objective; raises `EngineFault` without a detector head."""
+    """The score of the sentence that most goes against the objective, or of the text as a whole if that is higher.
+
+    Raises `EngineFault` without a detector head.
+    """
     # the last entry may be the end of the text, which has no text itself
     scores = [segment.score for segment in correction.segments if segment.text]
     numbers = [score for score in scores if score is not None]
     if len(numbers) < len(scores) or not numbers:
         raise EngineFault("this aligner has no detector head, so there are no probabilities")
-    return max(numbers)
+    is_short = is_short_answer(segment.text for segment in correction.segments)
+    whole = None if is_short else score_whole_answer(correction.segments)
+    return max(numbers) if whole is None else max(*numbers, whole[0])
 
 
 def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:

@@ -8,12 +8,15 @@ are English; for other languages only sequence words and short sentences are rec
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aligner_proxy.text.lists import marks
 
 MIN_WORDS = 3
 """A text with fewer words says nothing: it is a label, a number or a name."""
+_SHORT_ANSWER = 20
+"""An answer of fewer words is not judged as a whole: each of its few sentences is judged by itself, and two of them say
+little of the whole. Banter ("The stairs murdered me.") scored high."""
 _EARLY = 6
 """A pronoun within this many words of the beginning refers back; later, the sentence may have named its referent."""
 _SHORT = 9
@@ -87,6 +90,11 @@ def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
 def space_words(text: str) -> str:
     """The text with a space after about every word, where its script has no spaces."""
     return _IN_ONE.sub(r"\g<0> ", text)
+
+
+def is_short_answer(texts: Iterable[str]) -> bool:
+    """Whether an answer of these segments has too few words to be judged as a whole."""
+    return sum(len(space_words(text).split()) for text in texts) < _SHORT_ANSWER
 
 
 def strip_marks(text: str) -> str:

@@ -31,8 +31,8 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
-from aligner_proxy.pipeline.stages.refusal_text import is_short
 from aligner_proxy.teaching.neutral import neutral_answers
+from aligner_proxy.text.fragments import is_short_answer
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import ANSWER_BAND
 from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, fine_replies
@@ -157,7 +157,7 @@ def scored(read: HeadRows, head: HarmScore) -> list[Scored]:
     scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
     wholes = [head.score_answer(narrow.of(number)[0]) for number in range(len(narrow))]
     return [
-        Scored(case.id, case.harmful, each, whole, is_short([case.answer]))
+        Scored(case.id, case.harmful, each, whole, is_short_answer([case.answer]))
         for case, each, whole in zip(narrow.cases, scores, wholes, strict=True)
     ]
 

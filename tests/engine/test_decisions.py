@@ -284,6 +284,12 @@ def test_other_questions_are_refused() -> None:
         openai_form({"type": "predicate", "instructions": KIND}, text=image)
 
 
+def test_the_score_of_the_text_as_a_whole_counts_if_it_is_higher() -> None:
+    long = "Bend the wire twice and turn it in the lock, and open the door while nobody is looking at you or at it."
+    for text, nats, score in ((long, 1.5, 1.5), (long, -4.0, -3.0), ("Bend it twice.", 1.5, -3.0)):
+        assert find_highest_score(Correction(text, (SegmentScore(text, -3.0, False, 0, (nats, 0)),))) == score
+
+
 async def test_a_failure_is_an_error_and_no_probability() -> None:
     form = openai_form({"type": "predicate", "instructions": KIND}, {"type": "predicate", "instructions": CALM})
 

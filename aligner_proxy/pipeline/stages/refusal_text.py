@@ -21,7 +21,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.correctors.editor import ChatWriter
@@ -60,9 +60,6 @@ _MIN_TOKENS = 512
 """Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3
 """Estimate, with which the length of the first answer becomes a number of tokens."""
-MIN_WHOLE_WORDS = 20
-"""Shorter answers are not declined as a whole: each of their few sentences is judged by itself, and two of them say
-little of the whole. Banter ("The stairs murdered me.") scored high."""
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"
@@ -114,12 +111,12 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
 def flag_harmful_whole(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> tuple[SegmentScore, ...]:
     """The segments, all flagged if the answer is harmful as a whole: its own score (nats) is above the `threshold`.
 
-    Unchanged if it has fewer than `MIN_WHOLE_WORDS` words, without a taught head that scores whole answers, and where a
+    Unchanged if it is short, without a taught head that scores whole answers, and where a
     judge decides about them.
     """
     segments = tuple(segments)
     whole = score_whole_answer(segments) if policy.decline_whole_answers else None
-    if whole is None or whole[0] <= threshold or is_short(segment.text for segment in segments):
+    if whole is None or whole[0] <= threshold or fragments.is_short_answer(segment.text for segment in segments):
         return segments
     objective = policy.objectives[whole[1]] if whole[1] < len(policy.objectives) else None
     if objective is None or objective.name not in SAFETY_OBJECTIVES:
@@ -128,11 +125,6 @@ def flag_harmful_whole(segments: Sequence[SegmentScore], policy: Policy, thresho
     if judge.decides_whole_answers:
         return segments
     return tuple(replace(one, flagged=True, objective=whole[1]) if one.text else one for one in segments)
-
-
-def is_short(texts: Iterable[str]) -> bool:
-    """Whether an answer of these texts is too short to be declined as a whole."""
-    return sum(len(fragments.space_words(text).split()) for text in texts) < MIN_WHOLE_WORDS
 
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:
