@@ -263,13 +263,15 @@ class AnswerPart:
         if not state.received.text.strip():
             return await self._release.finish() if state.received.has_ended else None
         try:
-            is_held = await self._is_held() or not await self._release_judged()
+            is_held = await self._is_held()
+            # text that has gone out cannot be corrected again as part of the whole; the rest waits
+            waits = is_held and state.delivery.end > 0
+            is_whole = (is_held and not waits) or not await self._release_judged(waits=waits)
         except LOST:
-            # text that has gone out cannot be corrected again as part of the whole
             if state.delivery.end:
                 raise
-            is_held = True
-        return await self._correct_whole() if is_held and not self.done else None
+            is_whole = True
+        return await self._correct_whole() if is_whole and not self.done else None
 
     def _answer_for_stages(self, *, is_final: bool = False) -> AnswerSoFar:
         """The answer so far, with what stages ask about the other texts of the answer."""
@@ -285,29 +287,42 @@ class AnswerPart:
             self._state.close(admission)
         return isinstance(admission, Hold)
 
-    async def _release_judged(self) -> bool:
-        """Judge and release as many segments as possible; return False if only the whole answer can be judged."""
+    async def _release_judged(self, *, waits: bool = False) -> bool:
+        """Judge and release as many segments as possible; return False if only the whole answer can be judged.
+
+        `waits`: nothing more is released before the end.
+        """
         state = self._state
         if self.done:
             return True
-        known_count = len(state.verdicts.all)
-        if known_count < len(state.received.segments) and not await self._judge(known_count):
+        releasable = await self._judge_new()
+        if releasable is None:
             return False
-        releasable = len(state.verdicts.all)
-        if self._reading.is_due:
-            releasable, flagged = await self._reading.read(state, known_count)
-            state.verdicts.flag(flagged)
-            self._release.note_flagged(flagged)
         if state.is_judged:
             # with all verdicts known, a stage may want to decide about the whole
-            if await self._is_held():
+            if await self._is_held() and not state.delivery.end:
                 return False
             if self.done or (state.delivery.end and await self._finalize()):
                 return True
+        elif waits:
+            return True
         await self._release.release(releasable)
         if state.is_judged:
             await self._release.release_rest()
         return True
+
+    async def _judge_new(self) -> int | None:
+        """Judge the new segments; return how many may go out in all, or None if only the whole can be judged."""
+        state = self._state
+        known_count = len(state.verdicts.all)
+        if known_count < len(state.received.segments) and not await self._judge(known_count):
+            return None
+        if not self._reading.is_due:
+            return len(state.verdicts.all)
+        releasable, flagged = await self._reading.read(state, known_count)
+        state.verdicts.flag(flagged)
+        self._release.note_flagged(flagged)
+        return releasable
 
     async def _judge(self, known_count: int) -> bool:
         """Wait for further verdicts; return False if the engine gives none before the end of the answer."""

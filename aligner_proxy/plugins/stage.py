@@ -138,7 +138,10 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Holds the answer until its end, without any output; it is then corrected as a whole."""
+    """Holds the answer until its end. If nothing of it has gone out, it is then corrected as a whole.
+
+    Otherwise the rest is judged as before, but goes out only at the end, or as soon as no stage holds it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

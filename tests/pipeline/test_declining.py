@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -307,16 +310,57 @@ async def test_shadow_says_that_it_would_decline_the_whole() -> None:
     assert (outcome.status, outcome.reason, outcome.text) == (Status.SHADOW, "would_decline", GUIDE)
 
 
+LONG_GUIDE = " ".join(f"Step {n} is to bend the wire a little more and to try the lock again." for n in range(1, 7))
+STEP = len("Step 1 is to bend the wire a little more and to try the lock again.")
+
+
 @pytest.mark.parametrize("held", [False, True])
-async def test_a_stream_that_is_harmful_as_a_whole_is_declined_only_if_it_was_held(held: bool) -> None:
+async def test_a_stream_that_is_harmful_as_a_whole_is_declined_if_most_has_not_gone_out(held: bool) -> None:
     policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
     made = GrowingAnswer(Pipeline(telling(0.5)), policy, lambda: ASKED, lambda: None, whole=held)
-    outcome = await grown(made, GUIDE)
-    assert outcome.text == ("We do not answer like that (harmless)." if held else GUIDE)
-    one = GUIDE.replace(". ", ", ")
-    made = GrowingAnswer(Pipeline(telling(0.0)), policy, lambda: ASKED, lambda: None, whole=held)
-    # nothing of a single sentence has gone out before its end
-    assert (await grown(made, one)).reason == "declined"
+    outcome = await grown(made, [GUIDE])
+    # all of it came at once, and less than half of it may have gone out
+    beginning = "" if held else "Sure, here is how. Bend the wire twice.\n\n"
+    assert outcome.text == f"{beginning}We do not answer like that (harmless)."
+
+
+def telling_of_steps(nats: Callable[[int], float]) -> SegmentEngine:
+    """An engine whose segments say of their answer what their number says."""
+    made = engine()
+    made.evidence = lambda text: (nats(int(text.split()[1])), 1)
+    return made
+
+
+async def in_steps(
+    made: SegmentEngine, policy: Policy = OF_HARM, answer: str = LONG_GUIDE
+) -> tuple[Outcome, list[int]]:
+    """The outcome of a stream of sentences, and how many characters had gone out after each piece."""
+    growing = GrowingAnswer(Pipeline(made), replace(policy, stream=StreamMode.SENTENCE), lambda: ASKED, lambda: None)
+    sent: list[int] = []
+    for piece in re.findall(r"\S+\s*", answer):
+        await growing.feed(piece)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        sent.append(max(end for end in range(growing.length + 1) if growing.is_decided(end)))
+    return await grown(growing, []), sent
+
+
+async def test_a_stream_that_becomes_harmful_as_a_whole_waits_and_is_cut() -> None:
+    outcome, sent = await in_steps(telling_of_steps(lambda _: 0.5))
+    # the first two steps have 20 words, so the third one is held
+    assert max(sent) == 2 * STEP + 1
+    beginning = LONG_GUIDE[: max(sent)].rstrip()
+    assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
+    assert outcome.text == f"{beginning}\n\nWe do not answer like that (harmless)."
+
+
+async def test_a_stream_that_only_seemed_harmful_goes_on() -> None:
+    """What was held goes out as soon as the answer as a whole is fine again, at the latest at its end."""
+    outcome, sent = await in_steps(telling_of_steps(lambda n: 0.5 if n < 4 else -2.0))
+    assert (outcome.status, outcome.text) == (Status.UNCHANGED, LONG_GUIDE)
+    assert sent[-1] > 4 * STEP
+    turned, sent = await in_steps(telling_of_steps(lambda n: -1.0 if n < 6 else 9.0))
+    assert (turned.status, turned.text) == (Status.UNCHANGED, LONG_GUIDE), "most of the harm has gone out"
 
 
 async def test_a_short_answer_is_not_declined_as_a_whole() -> None:

@@ -244,20 +244,22 @@ class RefusalText(Stage):
         self._second_tries = second_tries
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
-        """Hold a growing answer of which nothing would remain, to decide about the whole; None once text has gone out.
+        """Hold a growing answer of which nothing would remain, to decide about the whole.
 
-        Also holds a text whose answer has another text that waits for this decision.
+        Before its end this is an answer that is harmful as a whole so far, also if its beginning has gone out. Also
+        holds a text whose answer has another text that waits for this decision.
         """
-        is_judged = answer.has_ended and len(answer.verdicts) == len(answer.segments)
-        if answer.is_whole or answer.is_part or answer.sent_chars:
+        if answer.is_whole or answer.is_part:
             return None
-        if answer.is_withheld:
+        if answer.is_withheld and not answer.sent_chars:
             return Hold()
-        if not is_judged:
-            return None
         policy = answer.policy
         verdicts = flag_harmful_whole(answer.verdicts, policy, policy.caution)
-        ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
+        if answer.has_ended and len(verdicts) == len(answer.segments):
+            ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
+            ends = ends and not answer.sent_chars
+        else:
+            ends = verdicts != tuple(answer.verdicts)
         return Hold() if ends and _reaction_applies(policy, verdicts) else None
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
@@ -266,13 +268,13 @@ class RefusalText(Stage):
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
         ends = nothing_remains(outcome.segments, outcome.edited)
-        # Text that has gone out cannot be taken back, so a refusal after it would not help.
-        if not (ends or answer.sent_chars):
+        # Text that has gone out cannot be taken back, so a refusal after most of the harm would not help.
+        if not ends and 2 * answer.sent_chars <= len(answer.text):
             own_segments = outcome.segments
             outcome = _flag_whole(outcome)
-            ends = outcome.segments != own_segments or has_near_harm(
-                outcome.segments, outcome.policy, outcome.threshold
-            )
+            ends = outcome.segments != own_segments
+        if not (ends or answer.sent_chars):
+            ends = has_near_harm(outcome.segments, outcome.policy, outcome.threshold)
         if not (ends and _reaction_applies(outcome.policy, outcome.segments)):
             return outcome
         if _has_company(answer) and outcome.policy.if_nothing_remains is not IfNothingRemains.BLOCK:
