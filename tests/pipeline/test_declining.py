@@ -6,10 +6,12 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from aligner_proxy.pipeline import outcomes
+from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.pipeline.stages.refusal_text import nothing_remains
@@ -366,3 +368,11 @@ async def test_a_stream_that_only_seemed_harmful_goes_on() -> None:
 async def test_a_short_answer_is_not_declined_as_a_whole() -> None:
     short = GUIDE.removesuffix(" while nobody is looking.") + "."
     assert (await of_guide(telling(3.0), answer=short)).text == short
+
+
+async def test_a_cached_answer_is_declined_as_a_whole_again(tmp_path: Path) -> None:
+    made = Pipeline(telling(0.5), CorrectionCache(tmp_path, 60.0, 1))
+    exchange = replace(ASKED, answer=GUIDE)
+    outcomes_seen = [await made.align(exchange, OF_HARM) for _ in range(2)]
+    assert [outcome.cache_hit for outcome in outcomes_seen] == [False, True]
+    assert [outcome.reason for outcome in outcomes_seen] == ["declined", "declined"]
