@@ -1,13 +1,16 @@
 """Runs LiteLLM's proxy on inherited sockets, with limits on its connections.
 
 `python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
-listening sockets and the `ConnectionLimits`; ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
-successor accepts new connections while this one finishes. On Linux, workers end with the process that started them,
-even if that process is killed, because nobody would replace or stop them otherwise.
+listening sockets, the `ConnectionLimits`, and the modules that LiteLLM will need; ARGUMENTS are LiteLLM's own. The
+sockets outlive the process, so that a successor accepts new connections while this one finishes. The process imports
+LiteLLM and the modules, and then waits for a line on its standard input, so that `serve` can start it while the engine
+still loads. On Linux, workers end with the process that started them, even if that process is killed, because nobody
+would replace or stop them otherwise.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -28,9 +31,10 @@ from aligner_proxy.observability import logs
 from aligner_proxy.policy import config
 
 
-def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
+def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits, modules: Sequence[str] = ()) -> str:
     """The SETTINGS argument of this module."""
-    return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
+    sockets = [listener.fileno() for listener in listeners]
+    return json.dumps({"sockets": sockets, "limits": asdict(limits), "modules": modules})
 
 
 class _TetheredConfig(uvicorn.Config):
@@ -80,7 +84,10 @@ def main(arguments: list[str]) -> None:
     _unify_logs()
     from litellm import run_server  # takes seconds, and this module is imported by every worker
 
-    run_server()
+    for module in decoded["modules"]:
+        importlib.import_module(module)
+    if sys.stdin.readline():  # otherwise `serve` has ended
+        run_server()
 
 
 if __name__ == "__main__":
