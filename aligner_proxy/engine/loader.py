@@ -193,14 +193,14 @@ def _store_weights(
     if folder is None:
         _check_preparation(source, store)
         progress("merging and quantising, this happens once")
-        folder = store.make(prepared, partial(_fill, source, settings.quantization))
+        folder = store.make(prepared, partial(_fill, source, settings.quantization, store.check_room))
     return prepared, folder
 
 
 def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     """Raise `WeightsError` if the model has no tokenizer, or memory or disk are too small to prepare it.
 
-    A base inside a GGUF file holds its tokenizer, has no config with sizes, and is small enough to come in a package.
+    A base inside a GGUF file holds its tokenizer and has no config with sizes; the disk is looked at when it is read.
     """
     folder = source.base.folder
     if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
@@ -215,12 +215,12 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
 
 
-def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
+def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path) -> None:
     """Write the prepared weights of a source into `folder`."""
     # Imported here, because these imports take seconds and most starts only load prepared weights.
     from aligner_proxy.engine.weights import quantise
 
-    quantise.fill(source, quantization, folder)
+    quantise.fill(source, quantization, folder, check_room)
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:

@@ -206,7 +206,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_used(
 ) -> None:
     original = quantise.fill
 
-    def interrupted(source: sources.ModelSource, quantization: str, folder: Path) -> None:
+    def interrupted(source: sources.ModelSource, quantization: str, folder: Path, _: object) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
