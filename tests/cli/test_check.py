@@ -641,6 +641,7 @@ def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Pa
     (tmp_path / "model" / "config.json").write_text("{}")
     for model, said in (
         ("./gone", "does not exist; give a folder"),
+        ("no-such/model", "no-such/model is not on this machine; run: aligner-proxy pull no-such/model"),
         ("./empty", "it is no aligner folder"),
         ("./model", "A plain chat model is none"),
         ("embedded", ""),
