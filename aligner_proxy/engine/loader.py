@@ -95,10 +95,11 @@ def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
         yield
     except AlignerProxyError:
         raise
-    except (MemoryError, torch.OutOfMemoryError):
-        raise WeightsError(f"{settings.model}: not enough memory to load it; take a smaller model, or nf4") from None
     except Exception as error:
-        if "No space left" in str(error):
+        # On a CPU, torch has no class for a lack of memory.
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            text = "not enough memory to load it; take a smaller model, or nf4"
+        elif "No space left" in str(error):
             text = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
         elif isinstance(error, OSError) and str(error.filename or "").startswith(str(home)):
             text = f"cannot use {home}: {error.strerror}; set ALIGNER_PROXY_HOME to a folder that you can write to"

@@ -1,4 +1,4 @@
-"""Preparing weights from a GGUF file: it is parsed once, the disk is looked at first, and its library stays as it was."""
+"""Preparing weights from a GGUF file: it is parsed once, the disk is looked at first, its library stays as it was."""
 
 from __future__ import annotations
 
