@@ -176,7 +176,10 @@ def command(
     as_json: bool,
     **fields_of_plugins: str | None,
 ) -> None:
-    """Validate FILE (LiteLLM YAML or policies file), and print the policy that a request would get, and why."""
+    """Validate FILE (LiteLLM YAML or policies file), and print the policy that a request would get, and why.
+
+    For example: aligner-proxy check gateway/litellm.yaml --model gpt-4o-mini
+    """
     checked = _read_config(file)
     losses = _find_losses(checked, against, running)
     if losses and not allow_less:

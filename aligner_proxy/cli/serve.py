@@ -166,7 +166,7 @@ def take_companions(options: dict[str, Any]) -> dict[str, int]:
 @click.command("serve")
 @click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
 @click.option(
     "--grace",
@@ -208,7 +208,10 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them."""
+    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them.
+
+    For example: aligner-proxy serve --config gateway/litellm.yaml --port 4000
+    """
     log_to_stderr(form)
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)

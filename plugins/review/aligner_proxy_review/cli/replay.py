@@ -287,7 +287,10 @@ def _markdown_line(cells: Sequence[str]) -> str:
 def command(
     policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any
 ) -> None:
-    """Run recorded answers under other policies or another aligner, and compare."""
+    """Run recorded answers under other policies or another aligner, and compare.
+
+    For example: aligner-proxy replay --policy gateway/policies.yaml --since 7d
+    """
     show = options.pop("show")
     as_lines = options.pop("json_lines")
     as_json = options.pop("as_json") or as_lines
