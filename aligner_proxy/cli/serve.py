@@ -78,9 +78,6 @@ _UNLESS_SET = {
     "MALLOC_MMAP_THRESHOLD_": str(384 << 10),
 }
 
-_LITELLM_MODULES = ("litellm.proxy.proxy_server", "aligner_proxy.guardrail", "aligner_proxy.auth")
-"""What LiteLLM imports while the engine loads, so that it serves soon afterwards."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServePlan:
@@ -293,7 +290,7 @@ def engine_command(plan: ServePlan) -> list[str]:
 
 def litellm_command(plan: ServePlan, *listeners: socket.socket) -> list[str]:
     """Command line of LiteLLM, which runs in this interpreter and inherits these sockets."""
-    module = ["-m", litellm_server.__name__, litellm_server.encode_settings(listeners, plan.limits, _LITELLM_MODULES)]
+    module = ["-m", litellm_server.__name__, litellm_server.encode_settings(listeners, plan.limits)]
     options = ["--config", str(plan.litellm_file), "--host", plan.host, "--port", str(plan.port)]
     return [sys.executable, *module, *options, "--num_workers", str(plan.workers), "--telemetry", "False"]
 

@@ -1,11 +1,10 @@
 """Runs LiteLLM's proxy on inherited sockets, with limits on its connections.
 
 `python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
-listening sockets, the `ConnectionLimits`, and the modules that LiteLLM will need; ARGUMENTS are LiteLLM's own. The
-sockets outlive the process, so that a successor accepts new connections while this one finishes. The process imports
-LiteLLM and the modules, and then waits for a line on its standard input, so that `serve` can start it while the engine
-still loads. On Linux, workers end with the process that started them, even if that process is killed, because nobody
-would replace or stop them otherwise.
+listening sockets and the `ConnectionLimits`; ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
+successor accepts new connections while this one finishes. The process imports LiteLLM, and then waits for a line on
+its standard input, so that `serve` can start it while the engine still loads. On Linux, workers end with the process
+that started them, even if that process is killed, because nobody would replace or stop them otherwise.
 """
 
 from __future__ import annotations
@@ -31,10 +30,9 @@ from aligner_proxy.observability import logs
 from aligner_proxy.policy import config
 
 
-def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits, modules: Sequence[str] = ()) -> str:
+def encode_settings(listeners: Sequence[socket.socket], limits: ConnectionLimits) -> str:
     """The SETTINGS argument of this module."""
-    sockets = [listener.fileno() for listener in listeners]
-    return json.dumps({"sockets": sockets, "limits": asdict(limits), "modules": modules})
+    return json.dumps({"sockets": [listener.fileno() for listener in listeners], "limits": asdict(limits)})
 
 
 class _TetheredConfig(uvicorn.Config):
@@ -84,8 +82,8 @@ def main(arguments: list[str]) -> None:
     _unify_logs()
     from litellm import run_server  # takes seconds, and this module is imported by every worker
 
-    for module in decoded["modules"]:
-        importlib.import_module(module)
+    # Not our guardrail: its metrics must be made after LiteLLM has cleared PROMETHEUS_MULTIPROC_DIR.
+    importlib.import_module("litellm.proxy.proxy_server")
     if sys.stdin.readline():  # otherwise `serve` has ended
         run_server()
 
