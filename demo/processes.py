@@ -1,4 +1,4 @@
-"""Processes of the demo: started one after the other, and stopped when the demo ends, however it ends."""
+"""Processes of the demo: started side by side, and stopped when the demo ends, however it ends."""
 
 from __future__ import annotations
 

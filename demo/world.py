@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import httpx
@@ -136,16 +137,26 @@ def running(console: Console, config: Path, teams: tuple[str, ...], *, with_cons
         console_address = f"http://127.0.0.1:{beside}"
     world = World(f"http://127.0.0.1:{port}", upstream, console_address, keys, dict(os.environ))
     with ExitStack() as stack:
-        upstream_port = upstream.rpartition(":")[2]
-        _start(stack, console, "the models", ["demo.upstream", upstream_port], f"{upstream}/last")
-        _start(stack, console, "the gateway", serve, f"{world.gateway}/health/readiness")
+        began = time.monotonic()
+        commands = {"models": ["demo.upstream", upstream.rpartition(":")[2]], "gateway": serve}
+        children = {
+            name: stack.enter_context(process(command, _log_file(name), os.environ))
+            for name, command in commands.items()
+        }
+        urls = {"models": f"{upstream}/last", "gateway": f"{world.gateway}/health/readiness"}
+        for name, child in children.items():
+            _await_start(console, name, child, urls[name])
+            seconds = time.monotonic() - began
+            console.print(f"started the {name} in {seconds:.1f} s, log in {_log_file(name).relative_to(HERE.parent)}")
         yield world
 
 
-def _start(stack: ExitStack, console: Console, what: str, arguments: list[str], url: str) -> None:
-    log = WORK / f"{what.removeprefix('the ')}.log"
-    began = time.monotonic()
-    with console.status(f"starting {what} ...") as status:
-        child = stack.enter_context(process(arguments, log, os.environ))
-        wait_for(url, child, log, lambda line: status.update(f"starting {what} ... [dim]{line[:80]}[/dim]"))
-    console.print(f"started {what} in {time.monotonic() - began:.1f} s, log in {log.relative_to(HERE.parent)}")
+def _log_file(name: str) -> Path:
+    return WORK / f"{name}.log"
+
+
+def _await_start(console: Console, name: str, child: Popen[bytes], url: str) -> None:
+    """Wait until a started process answers, and show the last line of its log meanwhile."""
+    label = f"starting the {name} ..."
+    with console.status(label) as status:
+        wait_for(url, child, _log_file(name), lambda line: status.update(f"{label} [dim]{line[:80]}[/dim]"))

@@ -71,15 +71,25 @@ def _convert_old_content(content: object) -> object:
     if isinstance(adherence, list):
         scores = {preference["name"]: [preference["before"], preference["after"]] for preference in adherence}
         content["reports"] = {"preferences": scores}
-    facts = content.get("facts")
-    # Earlier versions had the system prompt and the fields in one nested object.
-    if isinstance(facts, dict) and isinstance(request := facts.get("said"), dict):
-        texts = {name: text for name, text in request.get("user", {}).items() if text}
-        content["facts"] = {**facts, "system": request.get("system", {}).get("text", ""), "fields": texts}
-    # Earlier versions stored the references alone here, as a list.
-    if isinstance(facts, dict) and isinstance(facts.get("brought"), list):
-        content["facts"] = {**facts, "brought": {"references": facts["brought"]} if facts["brought"] else {}}
+    if isinstance(content.get("facts"), dict):
+        content["facts"] = _convert_old_facts(content["facts"])
     return content
+
+
+def _convert_old_facts(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return facts of a request that an earlier version wrote with the current fields."""
+    facts = dict(facts)
+    # Earlier versions had the system prompt and the fields in one nested object.
+    if isinstance(request := facts.get("said"), dict):
+        texts = {name: text for name, text in request.get("user", {}).items() if text}
+        facts |= {"system": request.get("system", {}).get("text", ""), "fields": texts}
+    # Earlier versions stored the references alone here, as a list.
+    if isinstance(references := facts.get("brought"), list):
+        facts["brought"] = {"references": references} if references else {}
+    # `replay` needs it to give an answer to the aligner that had its conversation.
+    if "position" in facts:
+        facts.setdefault("traffic_percentile", facts["position"])
+    return facts
 
 
 CONTENT: TypeAdapter[Content] = TypeAdapter(Annotated[Content, BeforeValidator(_convert_old_content)])

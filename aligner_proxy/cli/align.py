@@ -102,7 +102,13 @@ _FLAGS = ("question", "objectives", "as_json", "jsonl", "batch_file", *_OF_BATCH
 )
 @click.option("--engine", "address", help="Use a running engine: unix:/path/to/engine.sock or http(s)://host:port.")
 @click.option("--caution", type=float, default=0.0, show_default=True, help="Minimum score in nats to flag a sentence.")
-@click.option("--verify", type=click.Choice([v.value for v in Verify]), default="flagged", show_default=True)
+@click.option(
+    "--verify",
+    type=click.Choice([v.value for v in Verify]),
+    default="flagged",
+    show_default=True,
+    help="What is written anew: the flagged sentences, or the whole answer, with the original as a draft.",
+)
 @click.option(
     "--write", type=click.Choice(list(Write)), help="What is written in place of a flagged sentence: as in a policy."
 )
@@ -116,6 +122,8 @@ def command(**options: Any) -> None:
 
     --batch corrects whole bodies as the gateway does, and judges the text beside an answer where the policy of
     --config says so. It uses no cache and records nothing.
+
+    For example: echo "It is Paris. Only a fool has to ask." | aligner-proxy align -q "France's capital?" -o harmless
     """
     flags = {name: options.pop(name) for name in _FLAGS}
     file = options.pop("file")

@@ -30,7 +30,7 @@ from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.gateway import active_policies
-from aligner_proxy.gateway.build import open_engine
+from aligner_proxy.gateway.build import check_completions, open_engine
 from aligner_proxy.gateway.shared_server import open_shared_server
 from aligner_proxy.pipeline.outcomes import describe_nothing_remains, lets_through
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -82,6 +82,7 @@ _DENY = "deny:"
 """Beginning of the names under which a policy stores the origins of denied objectives."""
 _MAX_REASONS = 6
 """Most reasons of a route that are printed one by one."""
+_NO_START = "a gateway with this environment does not start"
 _SOON = timedelta(days=14)
 """How long before its end a key is warned about."""
 _KEY_COLUMNS = ("team", "expires", "models", "routes", "rpm", "max_parallel", "max_body_mb")
@@ -176,7 +177,10 @@ def command(
     as_json: bool,
     **fields_of_plugins: str | None,
 ) -> None:
-    """Validate FILE (LiteLLM YAML or policies file), and print the policy that a request would get, and why."""
+    """Validate FILE (LiteLLM YAML or policies file), and print the policy that a request would get, and why.
+
+    For example: aligner-proxy check gateway/litellm.yaml --model gpt-4o-mini
+    """
     checked = _read_config(file)
     losses = _find_losses(checked, against, running)
     if losses and not allow_less:
@@ -265,7 +269,8 @@ def _read_config(file: Path) -> _CheckedConfig:
         return _CheckedConfig(path, policies, None, keys, statuses=statuses, extensions=extensions)
     entry = guardrail_entry.check_entries(data, source, policies, check_guardrail_entry)
     unset = litellm_config.find_unset_variables(data, source)
-    gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset)
+    faults = (f"{fault}; {_NO_START}" for fault in litellm_config.find_start_faults(file))
+    gaps = (*entry, *litellm_config.find_uncovered(data, source), *unset, *faults)
     checked = _CheckedConfig(path, policies, model_groups(data), keys, gaps, data, statuses, extensions)
     unserved = next(_unserved_editors(checked), None)
     # The group may also be in LiteLLM's database, which is not visible here.
@@ -329,11 +334,12 @@ def _objective_warnings(checked: _CheckedConfig, policy: Policy) -> Iterator[str
 
 def _start_warnings(policies: PolicyFile) -> Iterator[str]:
     """Warn about what is missing in this environment for a gateway to start, such as keys and secrets."""
-    for check in (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner):
+    own = (writer.make_recorder, check_audit_file, check_hand_offs, check_local_engine, check_local_aligner)
+    for check in (*own, lambda file: check_completions(file, engine_backend(file))):
         try:
             check(policies)
         except (ConfigError, WeightsError) as error:
-            yield f"{error}; a gateway with this environment does not start"
+            yield f"{error}; {_NO_START}"
 
 
 def _redis_warnings(policies: PolicyFile) -> Iterator[str]:

@@ -51,7 +51,10 @@ _DEADLINE_S = 120.0
 )
 @aligner_options
 def command(**options: Any) -> None:
-    """Read a text from stdin, and print for each objective or question a probability from 0 to 1."""
+    """Read a text from stdin, and print for each objective or question a probability from 0 to 1.
+
+    For example: echo "Only a fool has to ask." | aligner-proxy decide -o harmless
+    """
     questions = {words: {"type": "noul", "instructions": words} for words in options.pop("objectives")}
     question = options.pop("question")
     as_json = options.pop("as_json")

@@ -438,7 +438,10 @@ _STYLE = {Severity.OK: "green", Severity.NOTE: "yellow", Severity.FAULT: "bold r
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A policies file; its engine is checked, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(port: int, file: Path | None, as_json: bool) -> None:
-    """Check what this machine can run, and print what to fix."""
+    """Check what this machine can run, and print what to fix.
+
+    For example: aligner-proxy doctor --config gateway/policies.yaml
+    """
     with Terminal(stderr=True).status("looking ..."):
         findings = list(examine(port, file))
     runs = all(finding.verdict is not Severity.FAULT for finding in findings)

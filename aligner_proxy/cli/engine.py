@@ -81,7 +81,10 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Serve only the aligner, on a unix socket or a port."""
+    """Serve only the aligner, on a unix socket or a port.
+
+    For example: aligner-proxy engine --config gateway/policies.yaml --port 4010
+    """
     refuse_two_addresses(path, port)
     log_to_stderr(form)
     limits = take_limits(options)

@@ -43,14 +43,17 @@ class ProcessHealth:
 
 
 @click.command("health")
-@click.option("--gateway", help="Address of the gateway. [default: http://127.0.0.1:PORT]")
+@click.option("--gateway", help="Address of the gateway; by default http://127.0.0.1:PORT.")
 @click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="The gateway's port.")
 @click.option(
     "--engine", help="Address of the engine (unix:/path or http://host:port); without --gateway, check only the engine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(gateway: str | None, port: int, engine: str | None, as_json: bool) -> None:
-    """Show whether gateway and engine are alive, ready or degraded."""
+    """Show whether gateway and engine are alive, ready or degraded.
+
+    For example: aligner-proxy health --port 4000
+    """
     processes = [_check_engine(_resolve_engine_address(engine))]
     if gateway or not engine:
         processes.insert(0, _check_gateway((gateway or f"http://127.0.0.1:{port}").rstrip("/")))

@@ -154,16 +154,20 @@ def refuse_absent_weights(options: dict[str, Any], file: Path | None) -> None:
     Raises `WeightsError`, and `ConfigError` for a name that cannot be a model's or for missing packages.
     """
     extras.require_extra(extras.ENGINE, "an aligner on this machine")
+    settings = _choose_weights(options, file)
+    for model in (settings.get("model", EMBEDDED), *settings.get("adapters", {}).values()):
+        _require_files(model, settings.get("template"), settings.get("quantization", "nf4"))
+
+
+def _require_files(model: str | Path, template: str | None, quantization: str) -> None:
+    """Raise `WeightsError` or `ConfigError` for an aligner whose files are not on this machine."""
     from aligner_proxy.engine.weights import sources
     from aligner_proxy.engine.weights.store import WeightStore
 
-    settings = _choose_weights(options, file)
-    store = WeightStore(config.home_folder())
-    for model in (settings.get("model", EMBEDDED), *settings.get("adapters", {}).values()):
-        if not sources.is_hub_id(model):
-            sources.check_files(model, settings.get("template"))
-        elif not store.find_prepared(str(model), settings.get("quantization", "nf4")):
-            sources.find_config(model)  # weights that are prepared run without the files that they were made of
+    if not sources.is_hub_id(model):
+        sources.check_files(model, template)
+    elif not WeightStore(config.home_folder()).find_prepared(str(model), quantization):
+        sources.find_config(model)  # weights that are prepared run without the files that they were made of
 
 
 def check_local_aligner(file: PolicyFile) -> None:
@@ -176,7 +180,7 @@ def check_local_aligner(file: PolicyFile) -> None:
     from aligner_proxy.engine.weights import sources
 
     for model in (config.aligner_model(file), *config.aligner_adapters(file).values()):
-        sources.check_files(model, file.aligner.template)
+        _require_files(model, file.aligner.template, file.aligner.quantization)
     for model in config.aligner_judges(file).values():
         if not sources.is_hub_id(model):
             sources.find_judge(model)

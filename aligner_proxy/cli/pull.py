@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @weight_options
 @click.pass_context
 def command(ctx: click.Context, /, model: str, *, judge: bool, **options: Any) -> None:
-    """Download, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder)."""
+    """Download, quantise and store the weights of MODEL (embedded, a Hugging Face id, or a folder).
+
+    For example: aligner-proxy pull embedded
+    """
     console = Terminal(stderr=True)
     weights = weight_settings(options | {"model": model})
     try:

@@ -163,7 +163,7 @@ def take_companions(options: dict[str, Any]) -> dict[str, int]:
 @click.command("serve")
 @click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="LiteLLM processes.")
 @click.option(
     "--grace",
@@ -205,7 +205,10 @@ def command(
     form: str | None,
     **options: Any,
 ) -> None:
-    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them."""
+    """Start the aligner engine and the LiteLLM proxy. SIGHUP replaces both without a gap; SIGTERM drains them.
+
+    For example: aligner-proxy serve --config gateway/litellm.yaml --port 4000
+    """
     log_to_stderr(form)
     companions = take_companions(options)
     limits = replace(take_limits(options), body_bytes=body_mb << 20)
@@ -243,7 +246,7 @@ def make_plan(file: Path, host: str, port: int, workers: int) -> ServePlan:
     writer.make_recorder(loaded)
     config.check_audit_file(loaded)
     registry.configure_plugins(loaded)
-    check_class_is_ours(path)
+    litellm_config.check_class_is_ours(path)
     litellm_config.check_master_key(path)
     check_guardrail(path, loaded)
     open_shared_server(loaded)
@@ -259,9 +262,7 @@ def check_engine(litellm_file: Path, file: PolicyFile, engine: Backend) -> None:
 
     Model groups are those of the LiteLLM YAML.
     """
-    if engine.completes:
-        build.completions_template(file, engine)
-        config.engine_key(engine)
+    build.check_completions(file, engine)
     data, source = read_yaml(litellm_file)
     # Groups in included files or in LiteLLM's database are not visible here, so nothing is refused then.
     has_hidden_groups = "include" in data or (data.get("general_settings") or {}).get("store_model_in_db")
@@ -278,16 +279,6 @@ def check_guardrail(litellm_file: Path, file: PolicyFile) -> None:
     entries = guardrail_entry.check_entries(data, source, file, check_guardrail_entry)
     for warning in (*entries, *litellm_config.find_unset_variables(data, source)):
         log.warning("%s", warning)
-
-
-def check_class_is_ours(litellm_file: Path) -> None:
-    """Raise `ConfigError` for a copy of our package beside the LiteLLM YAML, because LiteLLM would load that copy."""
-    copy_folder = litellm_file.parent / "aligner_proxy"
-    if (copy_folder / "guardrail.py").exists():
-        raise ConfigError(
-            f"{litellm_file} is next to {copy_folder.name}/, so LiteLLM would load a second copy of the guardrail from "
-            f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
-        )
 
 
 def engine_command(plan: ServePlan) -> list[str]:
@@ -415,7 +406,7 @@ def _build_generation(
     engine = shared or _make_engine(plan)
     descriptors = [listener.fileno(), probe.fileno()]
     gateway = supervisor.ChildProcess(
-        "litellm", litellm_command(plan, listener, probe), litellm_environment(plan), descriptors
+        "litellm", litellm_command(plan, listener, probe), litellm_environment(plan), descriptors, is_held=True
     )
 
     def publish() -> None:

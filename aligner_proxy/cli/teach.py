@@ -121,6 +121,8 @@ def command(
     """Teach the objectives of FILE (policies file or LiteLLM YAML) that have examples: those with a NAME, or all.
 
     A tenant's own objective is called TENANT/NAME.
+
+    For example: aligner-proxy teach gateway/policies.yaml on-brand
     """
     path = resolve_policies_file(file)
     policies = registry.load_policies(path)

@@ -95,10 +95,11 @@ def _name_failures(settings: EngineSettings, home: Path) -> Iterator[None]:
         yield
     except AlignerProxyError:
         raise
-    except (MemoryError, torch.OutOfMemoryError):
-        raise WeightsError(f"{settings.model}: not enough memory to load it; take a smaller model, or nf4") from None
     except Exception as error:
-        if "No space left" in str(error):
+        # On a CPU, torch has no class for a lack of memory.
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            text = "not enough memory to load it; take a smaller model, or nf4"
+        elif "No space left" in str(error):
             text = f"the disk of {home} is full; make room on it, or set ALIGNER_PROXY_HOME to a folder elsewhere"
         elif isinstance(error, OSError) and str(error.filename or "").startswith(str(home)):
             text = f"cannot use {home}: {error.strerror}; set ALIGNER_PROXY_HOME to a folder that you can write to"
@@ -193,14 +194,14 @@ def _store_weights(
     if folder is None:
         _check_preparation(source, store)
         progress("merging and quantising, this happens once")
-        folder = store.make(prepared, partial(_fill, source, settings.quantization))
+        folder = store.make(prepared, partial(_fill, source, settings.quantization, store.check_room))
     return prepared, folder
 
 
 def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     """Raise `WeightsError` if the model has no tokenizer, or memory or disk are too small to prepare it.
 
-    A base inside a GGUF file holds its tokenizer, has no config with sizes, and is small enough to come in a package.
+    A base inside a GGUF file holds its tokenizer and has no config with sizes; the disk is looked at when it is read.
     """
     folder = source.base.folder
     if source.base.gguf is None and not any((folder / name).exists() for name in manifest.TOKENIZERS):
@@ -215,12 +216,12 @@ def _check_preparation(source: sources.ModelSource, store: WeightStore) -> None:
     store.check_room(sizes.count_weight_bytes("nf4", 2) + (sizes.count_weight_bytes("none", 4) if merges else 0))
 
 
-def _fill(source: sources.ModelSource, quantization: str, folder: Path) -> None:
+def _fill(source: sources.ModelSource, quantization: str, check_room: Callable[[float], None], folder: Path) -> None:
     """Write the prepared weights of a source into `folder`."""
     # Imported here, because these imports take seconds and most starts only load prepared weights.
     from aligner_proxy.engine.weights import quantise
 
-    quantise.fill(source, quantization, folder)
+    quantise.fill(source, quantization, folder, check_room)
 
 
 def _find_prepared(store: WeightStore, settings: EngineSettings) -> tuple[Prepared, Path] | None:

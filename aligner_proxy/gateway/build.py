@@ -90,6 +90,13 @@ def open_engine(
     return _join_replicas(list(zip(backend.at, engines, strict=True)), wait_s)
 
 
+def check_completions(file: PolicyFile, backend: Backend) -> None:
+    """Raise `ConfigError` if the template or the key of an aligner on a completions server is missing."""
+    if backend.completes:
+        completions_template(file, backend)
+        config.engine_key(backend)
+
+
 def completions_template(file: PolicyFile, backend: Backend) -> str:
     """The prompt template of an aligner on another server: the configured one, else that of the known model.
 

@@ -102,6 +102,16 @@ def master_key(litellm: Mapping[str, Any]) -> str:
     return os.environ.get(name) or dotenv_values(".env").get(name) or ""
 
 
+def check_class_is_ours(litellm_file: Path) -> None:
+    """Raise `ConfigError` for a copy of our package beside the LiteLLM YAML, because LiteLLM would load that copy."""
+    copy_folder = litellm_file.parent / "aligner_proxy"
+    if (copy_folder / "guardrail.py").exists():
+        raise ConfigError(
+            f"{litellm_file} is next to {copy_folder.name}/, so LiteLLM would load a second copy of the guardrail from "
+            f"there; move the file into a folder of its own, for example {litellm_file.parent / 'configs'}"
+        )
+
+
 def check_master_key(litellm_file: Path) -> None:
     """Raise `ConfigError` for a missing or easy to guess master key; LiteLLM itself reports it seconds later."""
     data, source = read_yaml(litellm_file)
@@ -119,6 +129,17 @@ def check_master_key(litellm_file: Path) -> None:
     # sk-1234 is the example in LiteLLM's documentation.
     if key == "sk-1234" or len(key) < _SHORTEST_KEY:
         raise ConfigError(f"{place}: the master key is too easy to guess; make one with {_NEW_KEY}")
+
+
+def find_start_faults(litellm_file: Path) -> Iterator[str]:
+    """Yield why a gateway would not start with this file; `find_unset_variables` reports variables that are not set."""
+    data, _ = read_yaml(litellm_file)
+    has_key = bool((data.get("general_settings") or {}).get("master_key"))
+    for check in (check_class_is_ours, *([] if has_key and not master_key(data) else [check_master_key])):
+        try:
+            check(litellm_file)
+        except ConfigError as error:
+            yield str(error)
 
 
 def _permits_weak_key(settings: dict[str, Any]) -> bool:

@@ -14,14 +14,13 @@ import diskcache
 import pytest
 import yaml
 
-from aligner_proxy.cli import serve
 from aligner_proxy.engine import sockets
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.weights import manifest
 from aligner_proxy.engine.weights.store import Prepared, WeightStore
 from aligner_proxy.errors import ConfigError, WeightsError
 from aligner_proxy.pipeline.cache import CorrectionCache
-from aligner_proxy.policy import config
+from aligner_proxy.policy import config, litellm_config
 from aligner_proxy.policy.keys_file import load_keys
 from tests.attacks.attack import Attack, rows
 from tests.support import tiny
@@ -177,7 +176,7 @@ def test_no_path_leads_elsewhere(attack: Attack, short_path: Path, monkeypatch: 
         (tmp_path / "aligner_proxy").mkdir()
         (tmp_path / "aligner_proxy" / "guardrail.py").write_text("raise SystemExit")
         with pytest.raises(ConfigError, match="second copy"):
-            serve.check_class_is_ours(tmp_path / "litellm.yaml")
+            litellm_config.check_class_is_ours(tmp_path / "litellm.yaml")
     elif attack.payload == "link":
         (tmp_path / "theirs").mkdir()
         home.mkdir()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.audit.entry import find_edits, make_entry, policy_hash
+from aligner_proxy.audit.entry import CONTENT, encode_content, find_edits, make_entry, policy_hash
 from aligner_proxy.plugins.api import Flagged
 from aligner_proxy.types import Correction, Mode, Objective, SegmentScore
 from tests.audit.conftest import KIND, POLICY, RUDE, noted
@@ -116,3 +117,17 @@ def test_what_was_not_edited_is_told_from_what_was_not_judged() -> None:
     assert make_entry(replace(one, outcome=replace(one.outcome, edited=None, correction=None))).changed is None
     scored = replace(one.outcome, edited=RUDE, policy=replace(one.outcome.policy, score_only=True))
     assert make_entry(replace(one, outcome=scored)).changed is None
+
+
+def test_facts_of_requests_that_earlier_versions_recorded_are_read() -> None:
+    content = make_entry(noted()).content
+    assert content is not None
+    data = json.loads(encode_content(content))
+    facts = data["facts"]
+    for name in ("traffic_percentile", "system", "fields"):
+        del facts[name]
+    said = {"system": {"text": "Be kind."}, "user": {"persona": "a nurse", "task": ""}}
+    data["facts"] |= {"position": 42, "said": said, "brought": ["It is so."]}
+    read = CONTENT.validate_python(data).facts
+    assert (read.traffic_percentile, read.system, read.fields) == (42, "Be kind.", {"persona": "a nurse"})
+    assert read.brought == {"references": ["It is so."]}

@@ -45,6 +45,9 @@ ROOT = Path(__file__).parents[2]
 DIGEST = hashlib.sha256(b"a key").hexdigest()
 
 
+STRONG_KEY = "sk-" + "0f" * 16
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("ALIGNER_PROXY_KEYS", "ALIGNER_PROXY_POLICIES"):
@@ -641,6 +644,7 @@ def test_a_model_with_which_the_engine_would_not_start_is_a_warning(tmp_path: Pa
     (tmp_path / "model" / "config.json").write_text("{}")
     for model, said in (
         ("./gone", "does not exist; give a folder"),
+        ("no-such/model", "no-such/model is not on this machine; run: aligner-proxy pull no-such/model"),
         ("./empty", "it is no aligner folder"),
         ("./model", "A plain chat model is none"),
         ("embedded", ""),
@@ -665,3 +669,30 @@ def test_a_judge_of_an_objective_is_shown_beside_it(folder: Path) -> None:
     result = _run(folder / "litellm.yaml", "--model", "gpt-4o")
     assert result.exit_code != 0
     assert "policies.yaml:14: judge 'gpt-4oo' is no model group of the model_list" in result.output
+
+
+@pytest.mark.parametrize(
+    ("engine", "key", "said"),
+    [
+        ("local", "sk-1234", "the master key is too easy to guess"),
+        ("local", "", "the variable LITELLM_MASTER_KEY is not set"),
+        ("{at: 'http://a/v1', key_env: ALIGNER_TEST_NO_SUCH}", STRONG_KEY, "ALIGNER_TEST_NO_SUCH, but that variable"),
+        ("{at: 'http://a/v1', scorer: local}", STRONG_KEY, "set aligner.engine.template"),
+        ("local", STRONG_KEY, ""),
+    ],
+)
+def test_what_serve_would_refuse_is_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, engine: str, key: str, said: str
+) -> None:
+    monkeypatch.delenv("LITELLM_MASTER_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("LITELLM_MASTER_KEY", key)
+    policies = folder / "policies.yaml"
+    policies.write_text(f"aligner: {{engine: {engine}}}\n{policies.read_text()}")
+    with (folder / "litellm.yaml").open("a") as file:
+        file.write("general_settings: {master_key: os.environ/LITELLM_MASTER_KEY}\n")
+    warnings = json.loads(_run(folder / "litellm.yaml", "--model", "gpt-4o", "--json").stdout)["warnings"]
+    found = [warning for warning in warnings if said and said in warning]
+    assert len(found) == bool(said)
+    starts = not any("a gateway with this environment does not start" in warning for warning in warnings)
+    assert starts is (said == "" or "LITELLM" in said)

@@ -18,7 +18,7 @@ import click
 import pytest
 import yaml
 
-from aligner_proxy.cli import main, serve
+from aligner_proxy.cli import main
 from aligner_proxy.engine.server.app import serve as serve_engine
 from aligner_proxy.gateway.process import memory_limit, supervisor
 from aligner_proxy.policy import config, litellm_config
@@ -345,7 +345,7 @@ def test_the_configuration_in_the_manifests_is_one_that_serve_takes(
     monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-" + "0123456789abcdef")
     path = tmp_path / "litellm.yaml"
     assert config.load(find_policies(path)).routes[0].objectives == ("harmless", "helpful")
-    serve.check_class_is_ours(path)
+    litellm_config.check_class_is_ours(path)
     litellm_config.check_master_key(path)
     for args in (container(name)["args"] for name in deployments()):
         assert Path(args[args.index("--config") + 1]).name in data

@@ -190,7 +190,7 @@ def check(home: Path, outputs: dict[str, str]) -> None:
     assert sorted(path.name for path in (home / "replay").iterdir()) == ["replay.json", "replay.md", "replay.svg"]
     report = json.loads((home / "replay" / "replay.json").read_text())
     assert report["changes"]["the same"] == report["answers"] > 0
-    assert report["before"]["results"]["changed"] > 0
+    assert report["before"]["endings"]["changed"] > 0
     assert "+    caution: 1.5" in printed["promote 1.5"]
     assert "+    mode: enforce  " in printed["promote --dry-run"]
     assert "written; backup of the old file" not in printed["promote --dry-run"]

@@ -206,7 +206,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_used(
 ) -> None:
     original = quantise.fill
 
-    def interrupted(source: sources.ModelSource, quantization: str, folder: Path) -> None:
+    def interrupted(source: sources.ModelSource, quantization: str, folder: Path, _: object) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
 
@@ -467,6 +467,7 @@ def test_whatever_keeps_a_model_from_loading_is_one_sentence(
     for error, said in (
         (MemoryError(), "not enough memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"), "not enough memory"),
         (OSError(28, "No space left on device"), "is full; make room"),
         (RuntimeError("size mismatch for layers.0\nsecond line"), "RuntimeError: size mismatch for layers.0"),
         (ImportError("no module named odd"), "ImportError: no module named odd"),

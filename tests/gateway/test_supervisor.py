@@ -24,7 +24,7 @@ from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess
 WAIT_S = 20.0
 QUICK = Pace(first=0.05, most=0.2, stable=60, grace=WAIT_S)
 
-# A child writes what happens to it, one word a line, and ends on SIGTERM.
+# A child writes what happens to it, one word a line, and ends on SIGTERM. A gateway is held: it waits for a line.
 CHILD = """
 import os, signal, sys, time
 log, name, *more = sys.argv[1:]
@@ -34,6 +34,8 @@ def say(what):
 def ended(*_):
     say("stopped")
     sys.exit(0)
+if name.startswith("gateway") and not sys.stdin.readline():
+    sys.exit(1)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in more else ended)
 say("started")
 if more and more[0].isdigit():
@@ -45,7 +47,8 @@ time.sleep(600)
 
 def child(log: Path, name: str, *more: str) -> ChildProcess:
     """A child that runs CHILD."""
-    return ChildProcess(name, [sys.executable, "-c", CHILD, str(log), name, *more])
+    is_held = name.startswith("gateway")
+    return ChildProcess(name, [sys.executable, "-c", CHILD, str(log), name, *more], is_held=is_held)
 
 
 async def run(engine: ChildProcess | None, loaded: Ready, gateway: ChildProcess, serving: Ready, pace: Pace) -> int:
@@ -437,7 +440,7 @@ async def test_a_third_gateway_starts_only_when_the_first_has_ended(log: Path) -
 
 async def test_an_engine_ends_with_the_last_gateway_that_uses_it(log: Path) -> None:
     engine = EngineProcess(child(log, "engine"), lambda: until(started(log, "engine")))
-    first, second = (Generation(engine, child(log, name), never) for name in ("one", "two"))
+    first, second = (Generation(engine, child(log, name), never) for name in ("gateway1", "gateway2"))
     for generation in (first, second):
         await generation.start_engine(QUICK)
     await first.stop(WAIT_S, WAIT_S)
@@ -445,6 +448,32 @@ async def test_an_engine_ends_with_the_last_gateway_that_uses_it(log: Path) -> N
     assert lines(log) == ["engine started"]
     await second.stop(WAIT_S, WAIT_S)
     assert lines(log) == ["engine started", "engine stopped"]
+
+
+async def test_a_gateway_imports_while_the_engine_loads_and_goes_on_when_it_has_loaded(log: Path) -> None:
+    gateway = child(log, "gateway")
+
+    async def loaded() -> None:
+        await until(lambda: gateway.process is not None and alive(gateway.process.pid))
+        assert "gateway started" not in lines(log)
+
+    generation = Generation(EngineProcess(None, loaded), gateway, lambda: until(started(log, "gateway")))
+    await generation.start_engine(QUICK)
+    assert "gateway started" not in lines(log)
+    await generation.start_gateway()
+    await generation.stop(WAIT_S, WAIT_S)
+    assert lines(log) == ["gateway started", "gateway stopped"]
+
+
+async def test_a_held_gateway_ends_when_nobody_lets_it_go_on(log: Path) -> None:
+    gateway = child(log, "gateway")
+    await gateway.start()
+    assert gateway.process is not None
+    assert gateway.process.stdin is not None
+    gateway.process.stdin.close()
+    assert await gateway.wait() == 1
+    gateway.release()
+    assert lines(log) == []
 
 
 def test_the_largest_of_a_process_and_its_children_counts() -> None:
@@ -461,17 +490,17 @@ def test_the_largest_of_a_process_and_its_children_counts() -> None:
 
 
 async def test_child_that_ignores_sigterm_is_killed_after_its_grace(log: Path) -> None:
-    stubborn = child(log, "gateway", "stubborn")
+    stubborn = child(log, "engine", "stubborn")
     await stubborn.start()
-    await until(started(log, "gateway"))
+    await until(started(log, "engine"))
     await stubborn.stop(0.2)
     assert await stubborn.wait() == -signal.SIGKILL
 
 
 async def test_a_stop_that_is_cancelled_when_its_child_has_just_ended_is_cancelled(log: Path) -> None:
-    stopped = child(log, "gateway")
+    stopped = child(log, "engine")
     await stopped.start()
-    await until(started(log, "gateway"))
+    await until(started(log, "engine"))
     stopping = asyncio.create_task(stopped.stop(WAIT_S))
     await asyncio.shield(stopped._end_task)  # type: ignore[arg-type]
     stopping.cancel()
@@ -485,7 +514,9 @@ async def test_nothing_is_left_when_we_are_killed(log: Path) -> None:
         import asyncio, sys
         from aligner_proxy.gateway.process.supervisor import ChildProcess, EngineProcess, Generation, run
         sys.argv = ["", {str(log)!r}]
-        def child(name): return ChildProcess(name, [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name])
+        def child(name):
+            command = [sys.executable, "-c", {CHILD!r}, {str(log)!r}, name]
+            return ChildProcess(name, command, is_held=name == "gateway")
         async def now(): pass
         async def never(): await asyncio.sleep(600)
         asyncio.run(run(lambda _: Generation(EngineProcess(child("engine"), now), child("gateway"), never)))

@@ -6,8 +6,11 @@ it, loses precision (docs of the 4-bit library, measured). Only preparation runs
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +21,57 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from aligner_proxy.engine.weights import manifest
 from aligner_proxy.engine.weights.sources import ModelSource
 
+_GGUF_BYTES = 4.5
+"""Bytes on the disk for each number of a base in a GGUF file: four while it is merged, and half a byte afterwards."""
 
-def fill(source: ModelSource, quantization: str, folder: Path) -> None:
-    """Prepare `source` and write its model, tokenizer and heads into `folder`."""
+
+def fill(source: ModelSource, quantization: str, folder: Path, check_room: Callable[[float], None]) -> None:
+    """Prepare `source` and write its model, tokenizer and heads into `folder`.
+
+    `check_room` is called with the bytes that a base in a GGUF file will need, since only the file tells its size.
+    """
     merged_folder = folder / "merged"
-    # a base in a GGUF file is rewritten, too, because both steps below read a plain model folder
-    plain_folder = merge(source, merged_folder) if source.adapter or source.base.gguf else source.base.folder
+    with _keep_gguf_parts() if source.base.gguf else contextlib.nullcontext():
+        if source.base.gguf:
+            check_room(_count_numbers(source.base.folder / source.base.gguf) * _GGUF_BYTES)
+        # a base in a GGUF file is rewritten, too, because both steps below read a plain model folder
+        plain_folder = merge(source, merged_folder) if source.adapter or source.base.gguf else source.base.folder
+        tokenizer = load_tokenizer(source)
     if quantization == "nf4":
         _save_nf4(plain_folder, folder)
     else:
         shutil.copytree(plain_folder, folder, dirs_exist_ok=True)
     shutil.rmtree(merged_folder, ignore_errors=True)
-    load_tokenizer(source).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
     if source.head:
         shutil.copyfile(source.head, folder / manifest.HEAD)
     if source.taught_heads:
         shutil.copyfile(source.taught_heads, folder / manifest.TAUGHT)
     gc.collect()
+
+
+def _count_numbers(file: Path) -> int:
+    """The number of weights in a GGUF file."""
+    import gguf
+
+    return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(str(file)).tensors)
+
+
+@contextlib.contextmanager
+def _keep_gguf_parts() -> Iterator[None]:
+    """Parse a GGUF file once, and make its table of names once.
+
+    transformers parses the file for the configuration, the weights and the tokenizer, and makes the table for every
+    module of the model, which takes twice as long as all other steps of preparing the embedded aligner.
+    """
+    import gguf
+
+    originals = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    vars(gguf).update({name: cache(function) for name, function in originals.items()})
+    try:
+        yield
+    finally:
+        vars(gguf).update(originals)
 
 
 def merge(source: ModelSource, folder: Path) -> Path:

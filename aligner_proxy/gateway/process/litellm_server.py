@@ -2,12 +2,14 @@
 
 `python -m ...process.litellm_server SETTINGS ARGUMENTS...`: SETTINGS is a JSON object with the descriptors of the
 listening sockets and the `ConnectionLimits`; ARGUMENTS are LiteLLM's own. The sockets outlive the process, so that a
-successor accepts new connections while this one finishes. On Linux, workers end with the process that started them,
-even if that process is killed, because nobody would replace or stop them otherwise.
+successor accepts new connections while this one finishes. The process imports LiteLLM, and then waits for a line on
+its standard input, so that `serve` can start it while the engine still loads. On Linux, workers end with the process
+that started them, even if that process is killed, because nobody would replace or stop them otherwise.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -80,7 +82,10 @@ def main(arguments: list[str]) -> None:
     _unify_logs()
     from litellm import run_server  # takes seconds, and this module is imported by every worker
 
-    run_server()
+    # Not our guardrail: its metrics must be made after LiteLLM has cleared PROMETHEUS_MULTIPROC_DIR.
+    importlib.import_module("litellm.proxy.proxy_server")
+    if sys.stdin.readline():  # otherwise `serve` has ended
+        run_server()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Supervisor of the engine and LiteLLM: starts, restarts, replaces and drains both.
 
-LiteLLM starts after the aligner is loaded, so LiteLLM's readiness means that both are ready. A process that ends is
-restarted with growing pauses. If LiteLLM ends before it was ever ready, a restart would fail again, so `serve` exits
-with its status. The remaining subprocesses of a child are ended before the next child starts, so that nothing else
-answers on the port.
+Both start at once, since their imports take seconds. LiteLLM serves only after the aligner is loaded, so LiteLLM's
+readiness means that both are ready. A process that ends is restarted with growing pauses. If LiteLLM ends before it was
+ever ready, a restart would fail again, so `serve` exits with its status. The remaining subprocesses of a child
+are ended before the next child starts, so that nothing else answers on the port.
 
 On SIGHUP a second generation of both starts next to the first. Once it serves, the first LiteLLM stops accepting
 connections and finishes its requests with the engine they began with; then that engine ends. If the second generation
@@ -72,6 +72,8 @@ class ChildProcess:
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     descriptors: Sequence[int] = ()
+    is_held: bool = False
+    """Whether it waits, after its imports, for a line on its standard input, which `release` writes."""
     process: asyncio.subprocess.Process | None = None
     """The process that was started last; None before the first start."""
     since: float = -math.inf
@@ -83,11 +85,21 @@ class ChildProcess:
         """Start the process; it writes to this process's output."""
         command = tether_command(self.command)
         self.process = await asyncio.create_subprocess_exec(
-            *command, env=self.env, start_new_session=True, pass_fds=tuple(self.descriptors)
+            *command,
+            stdin=asyncio.subprocess.PIPE if self.is_held else None,
+            env=self.env,
+            start_new_session=True,
+            pass_fds=tuple(self.descriptors),
         )
         self.since = time.monotonic()
         self._end_task = asyncio.ensure_future(self._wait_end())
         log.info("%s: started (pid %d)", self.name, self.process.pid)
+
+    def release(self) -> None:
+        """Let a held child go on; of no effect on a child that has ended."""
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.write(b"\n")
+            self.process.stdin.close()
 
     async def wait(self) -> int:
         """Wait until the child and its subprocesses have ended; return the exit status."""
@@ -197,18 +209,20 @@ class Generation:
 
     engine: EngineProcess
     gateway: ChildProcess
+    """LiteLLM, a held child."""
     wait_serving: Ready
     """Returns when LiteLLM answers requests."""
     has_served: bool = False
     """Whether LiteLLM has answered requests; if not, a restart would fail again."""
 
     async def start_engine(self, pace: Pace) -> None:
-        """Start the engine, unless another generation already runs it."""
+        """Start the engine, unless another generation already runs it; meanwhile LiteLLM imports its code."""
+        await self.gateway.start()
         await self.engine.start(self, pace)
 
     async def start_gateway(self) -> None:
-        """Start LiteLLM and wait until it serves."""
-        await self.gateway.start()
+        """Let LiteLLM go on and wait until it serves."""
+        self.gateway.release()
         await _wait_ready(self.gateway, self.wait_until_serving)
 
     async def wait_until_serving(self) -> None:
@@ -324,7 +338,7 @@ class _Supervisor:
         current = self._make_generation()
         await current.start_engine(self._pace)
         # Not `start_gateway`, which raises if LiteLLM ends before it serves; here its exit status is returned instead.
-        await current.gateway.start()
+        current.gateway.release()
         announcing = asyncio.ensure_future(current.wait_until_serving())
         try:
             while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aligner_proxy.plugins.api import Entry
 from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver
 from aligner_proxy.types import Correction, Mode, Outcome, Status
+from aligner_proxy_review.cli.replay import ReplayReport
 from aligner_proxy_review.promotion import ReviewedReplay, compare_with_reviews
 from aligner_proxy_review.replay import (
     ReplayCase,
@@ -155,6 +157,16 @@ async def test_figures_add_up(tmp_path: Path) -> None:
     assert (before.forwards, after.forwards) == (4.0, 0.0)
     assert count_changes(cases)[ReplayChange.NEWLY] == 1
     assert sum(count_changes(cases).values()) == sum(after.results.values()) == 4
+
+
+async def test_keys_of_the_file_are_those_of_files_that_users_kept(tmp_path: Path) -> None:
+    cases = await again(tmp_path, [recorded()], kinder)
+    ReplayReport(cases, "new.yaml", 0).write(tmp_path)
+    written = json.loads((tmp_path / "replay.json").read_text())
+    assert written["before"]["endings"]["changed"] == written["before"]["answers"] == 1
+    assert list(written["after"]) == ["answers", "endings", "refusals", "changed", "p50_ms", "p95_ms", "forwards"]
+    assert [set(figures["before"]) for figures in written["by_policy"].values()] == [set(written["after"])]
+    assert set(written["cases"][0]["after"]) == {"ending", "reason", "engine_ms"}
 
 
 def test_an_outcome_without_a_judgement_changes_nothing() -> None:

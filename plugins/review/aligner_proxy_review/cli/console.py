@@ -40,7 +40,7 @@ _NICENESS = 5
 @click.command("console")
 @click.option("--config", "file", required=True, type=click.Path(path_type=Path), help="LiteLLM YAML of the gateway.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=4001, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", default=4001, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
     "--gateway",
     default="http://127.0.0.1:4000",
@@ -58,7 +58,10 @@ _NICENESS = 5
 def command(
     file: Path, host: str, port: int, gateway: str, engine: str | None, behind_https: bool, form: str | None
 ) -> None:
-    """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key."""
+    """Show corrections in a browser, as they happen; log in with the master key or a reviewer's key.
+
+    For example: aligner-proxy console --config gateway/litellm.yaml
+    """
     log_to_stderr(form)
     extras.require_extra(extras.REVIEW, "the console")
     from aligner_proxy_review.console.application import Console

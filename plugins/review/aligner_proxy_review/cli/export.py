@@ -38,7 +38,10 @@ _FAMILY = "hh-rlhf"
 )
 @review_options
 def command(out: Path, feedback: bool, as_json: bool, **options: Any) -> None:
-    """Write reviewed answers as training rows."""
+    """Write reviewed answers as training rows.
+
+    For example: aligner-proxy export --policy gateway/policies.yaml --out rows.jsonl
+    """
     with open_reviews(options) as store:
         rows, skipped_counts = _make_rows(store, feedback)
     _write_rows(out, rows)

@@ -64,7 +64,10 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML)."""
+    """Change settings of one route, one tenant or the defaults in FILE (policies file, or LiteLLM YAML).
+
+    For example: aligner-proxy promote gateway/policies.yaml --route support --mode enforce --dry-run
+    """
     # a mounted file may be a link, which has to stay
     path = resolve_policies_file(file).resolve()
     if options["aligner"] is not None:

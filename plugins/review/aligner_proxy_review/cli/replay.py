@@ -102,8 +102,8 @@ class ReplayReport:
             "without_text": self._skipped_without_text,
             "aligners_before": _list_aligners([case.before for case in self._cases]),
             "aligners_after": _list_aligners([case.after for case in self._cases]),
-            "before": asdict(self._before),
-            "after": asdict(self._after),
+            "before": _figures_fields(self._before),
+            "after": _figures_fields(self._after),
             "changes": count_changes(self._cases),
             "otherwise_than_recorded": self._differing_count,
             "reviewed": asdict(self._reviewed),
@@ -219,7 +219,13 @@ def _group_row(name: str, cases: Sequence[ReplayCase]) -> tuple[str, ...]:
 def _group_fields(cases: Sequence[ReplayCase]) -> dict[str, Any]:
     """The figures of one policy as JSON."""
     before, after = _compute_both_figures(cases)
-    return {"before": asdict(before), "after": asdict(after), "changes": count_changes(cases)}
+    return {"before": _figures_fields(before), "after": _figures_fields(after), "changes": count_changes(cases)}
+
+
+def _figures_fields(figures: RunFigures) -> dict[str, Any]:
+    """The figures of one run as JSON; results are called endings, as in `_case_fields`: users keep the files."""
+    fields = asdict(figures)
+    return {"answers": fields.pop("answers"), "endings": fields.pop("results"), **fields}
 
 
 def _case_fields(case: ReplayCase) -> dict[str, Any]:
@@ -281,7 +287,10 @@ def _markdown_line(cells: Sequence[str]) -> str:
 def command(
     policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any
 ) -> None:
-    """Run recorded answers under other policies or another aligner, and compare."""
+    """Run recorded answers under other policies or another aligner, and compare.
+
+    For example: aligner-proxy replay --policy gateway/policies.yaml --since 7d
+    """
     show = options.pop("show")
     as_lines = options.pop("json_lines")
     as_json = options.pop("as_json") or as_lines

@@ -56,7 +56,10 @@ _PROMPT = "a right, r wrong, h harm, m missed, e edit, u undo, j next, k back, ?
 @click.option("--second", is_flag=True, help="Show answers that somebody else has reviewed and you have not.")
 @review_options
 def command(who: str | None, second: bool, as_json: bool, **options: Any) -> None:
-    """Judge whether recorded answers were corrected rightly."""
+    """Judge whether recorded answers were corrected rightly.
+
+    For example: aligner-proxy review --policy gateway/policies.yaml
+    """
     reviewer = f"reviewer:{who or getpass.getuser()}"
     with open_reviews(options) as store:
         queue = ReviewQueue(store.store, reviewer, store.answer_filter, second_opinion=second)
