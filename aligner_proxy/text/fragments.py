@@ -37,6 +37,13 @@ _BACK = re.compile(
     re.IGNORECASE,
 )
 """Matches words that refer to something named before."""
+_OWNER = re.compile(
+    r"((?:an?|the|each|every|any|all|most|many|some|no|my|your|our)\s+"
+    r"(?!(?:former|latter|above|same|rest|other|others|one|ones|first|second|third|next|last)\b)(?:[\w'\u2019-]+\s+){2,8}?)"
+    r"(?:its|their)\b",
+    re.IGNORECASE,
+)
+"""Matches a sentence up to the word for what its subject owns, as in "A loop repeats its body"."""
 _DUMMY = re.compile(r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I)
 """Matches "it" without a referent, as in "it is important"."""
 _OPENING = re.compile(
@@ -106,6 +113,10 @@ def strip_marks(text: str) -> str:
 
 def _looks_back(sentence: str, words: Sequence[str]) -> bool:
     """Whether a sentence refers to something that it does not name."""
+    # what the subject of the sentence owns is named
+    owner = _OWNER.match(sentence)
+    if owner is not None:
+        sentence = owner[1] + sentence[owner.end() :]
     sentence = _DUMMY.sub("", sentence)
     match = _BACK.search(sentence)
     if match is None:
