@@ -328,7 +328,8 @@ def test_it_fits_a_narrow_window(site: Site, window: Chromium) -> None:
         assert window.one("nav[aria-label=Pages] a, main a").is_displayed()
 
 
-@pytest.mark.parametrize("size", [WIDE, (820, 800), (620, 800), NARROW])
+@pytest.mark.some(2)
+@pytest.mark.parametrize("size", [WIDE, (820, 800), NARROW, (620, 800)])
 def test_no_page_moves_while_it_loads(site: Site, window: Chromium, size: tuple[int, int]) -> None:
     pages = paths(site)
     log_in(window)
