@@ -74,7 +74,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.some(5)
+@pytest.mark.covering("contexts", "heads size")
 @pytest.mark.parametrize(("new", "contexts"), STEPS)
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(2, 2, 64), (6, 2, 64), (8, 1, 128)])
 def test_attention(
