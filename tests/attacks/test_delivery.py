@@ -200,7 +200,7 @@ WHO = {
 """Whose answers a test looks at."""
 
 
-@pytest.mark.some(150)
+@pytest.mark.some(90)
 @pytest.mark.parametrize(("form", "stream"), TRIES)
 def test_what_was_not_judged_is_not_delivered(asked: Asked, form: Form, stream: bool) -> None:
     status, got, headers = asked("strict", form, stream)

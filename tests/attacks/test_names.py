@@ -84,6 +84,7 @@ def status(got: httpx.Response, *, stream: bool) -> str:
     return comments[-1].removeprefix(": aligner status=").split()[0]
 
 
+@pytest.mark.some(19)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("attack", NAMES)
 def test_a_laxer_model_that_answers_keeps_the_policy_of_the_other(attack: Attack, stream: bool, tenants: Any) -> None:
@@ -94,6 +95,7 @@ def test_a_laxer_model_that_answers_keeps_the_policy_of_the_other(attack: Attack
     assert INSULT not in got.text
 
 
+@pytest.mark.some(11)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("attack", NAMES)
 def test_a_stricter_model_that_answers_has_its_own_policy(attack: Attack, stream: bool, tenants: Any) -> None:

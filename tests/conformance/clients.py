@@ -6,15 +6,14 @@ import functools
 import http.client
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.conformance.features import CHAT, MESSAGES, RESPONSES, TEXT, TOOLS
+from tests.e2e.warm_litellm import warm_context
 
-ROOT = Path(__file__).parents[2]
 Read = tuple[str, tuple[str, Any] | None]
 """The text, and the name and arguments of the tool call."""
 Client = Callable[[str, str, bool, bool], Read]
@@ -88,18 +87,17 @@ def litellm_sdk(endpoint: str) -> Client:
     """LiteLLM's SDK, in a process of its own: it keeps sessions and an event loop for the life of a process."""
 
     def read(base: str, key: str, stream: bool, tools: bool) -> Read:
-        text, call = _litellm_reads(base, key)[f"{endpoint} {stream} {tools}"]
-        return text, tuple(call) if call else None
+        return _litellm_reads(base, key)[f"{endpoint} {stream} {tools}"]
 
     return read
 
 
 @functools.cache
-def _litellm_reads(base: str, key: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.conformance.litellm_sdk", base, key]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    found: dict[str, Any] = json.loads(told.splitlines()[-1])
-    return found
+def _litellm_reads(base: str, key: str) -> dict[str, Read]:
+    from tests.conformance.litellm_sdk import read_all
+
+    with ProcessPoolExecutor(1, warm_context()) as pool:
+        return pool.submit(read_all, base, key).result(120)
 
 
 def langchain_chat(base: str, key: str, stream: bool, tools: bool) -> Read:

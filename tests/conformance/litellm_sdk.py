@@ -1,9 +1,7 @@
-"""What does LiteLLM's SDK read? `python -m tests.conformance.litellm_sdk BASE KEY` prints it as one line of JSON."""
+"""What LiteLLM's SDK reads from a gateway; clients.py runs it in a process of its own."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import litellm
@@ -31,11 +29,11 @@ def responses(base: str, key: str, stream: bool, tools: bool) -> Read:
     return told
 
 
-if __name__ == "__main__":
-    found = {
-        f"{endpoint} {stream} {tools}": read(sys.argv[1], sys.argv[2], stream, tools)
+def read_all(base: str, key: str) -> dict[str, Read]:
+    """What the SDK reads, by endpoint, stream and tools."""
+    return {
+        f"{endpoint} {stream} {tools}": read(base, key, stream, tools)
         for endpoint, read in ((CHAT, chat), (RESPONSES, responses))
         for stream in (False, True)
         for tools in (False, True)
     }
-    sys.stdout.write(f"\n{json.dumps(found)}\n")

@@ -40,6 +40,7 @@ def _nothing_in_between() -> Iterator[None]:
         yield
 
 
+@pytest.mark.covering("client endpoint", "client stream", "client tools", "endpoint stream tools")
 @pytest.mark.parametrize(("client", "endpoint", "stream", "tools"), CASES)
 def test_client(gateway: Gateway, seen: Seen, client: str, endpoint: str, stream: bool, tools: bool) -> None:
     read, package = CLIENTS[client, endpoint]

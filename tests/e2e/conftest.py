@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.clients import KEYS, Gateway
 from tests.e2e.deployment import Deployment, ProxyPool
 from tests.e2e.processes import IMPORTABLE, EngineProcess, Process, free_port, once, scripted_engine
+from tests.e2e.recorded import RECORDED
+from tests.e2e.shared import SHARED
 from tests.e2e.systems import SINGLE
 
 
@@ -76,10 +78,12 @@ def proxies(request: pytest.FixtureRequest, folder: Path, upstream: str, engine:
 
 
 @pytest.fixture(scope="module")
-def deployment(request: pytest.FixtureRequest) -> Deployment:
-    """What the test file declares."""
+def deployment(request: pytest.FixtureRequest, proxies: ProxyPool) -> Iterator[Deployment]:
+    """What the test file declares; its proxies end with it, unless other files share them."""
     declared: Deployment = request.module.DEPLOYMENT
-    return declared
+    yield declared
+    if declared not in (SHARED, RECORDED):
+        proxies.stop(declared)
 
 
 @pytest.fixture(scope="module")

@@ -228,6 +228,10 @@ def _plugins(shared: Path) -> Path:
     return site
 
 
+def _identify(deployment: Deployment, guarded: bool) -> str:
+    return json.dumps([guarded, deployment.litellm(guarded), deployment.policies() if guarded else None])
+
+
 class ProxyPool:
     """The proxies of a test session: one for each distinct deployment, started when a test first needs it."""
 
@@ -241,7 +245,7 @@ class ProxyPool:
 
     def get(self, deployment: Deployment, guarded: bool) -> Proxy:
         """A running proxy with these models and routes."""
-        key = json.dumps([guarded, deployment.litellm(guarded), deployment.policies() if guarded else None])
+        key = _identify(deployment, guarded)
         if key not in self._proxies:
             folder = self.folder / f"proxy-{next(self._numbers)}"
             started = proxy(deployment, folder, self.folder, self.upstream, self.engine, guarded)
@@ -250,6 +254,12 @@ class ProxyPool:
             started.wait()
             self._proxies[key] = started
         return self._proxies[key]
+
+    def stop(self, deployment: Deployment) -> None:
+        """Stop those with these models and routes: each takes a hundredth of a core while nobody asks it."""
+        for guarded in (True, False):
+            if stopped := self._proxies.pop(_identify(deployment, guarded), None):
+                stopped.process.stop()
 
     def close(self) -> None:
         """Stop all of them; who asks for one again gets a new one."""

@@ -13,9 +13,14 @@ Event = dict[str, Any]
 Cut = Callable[[str], Sequence[str]]
 
 
+MANY_PIECES = 500
+"""Each piece of a stream costs LiteLLM a millisecond."""
+
+
 def pieces(text: str) -> list[str]:
-    """A text in pieces of four characters, as tokens come."""
-    return [text[i : i + 4] for i in range(0, len(text), 4)]
+    """A text in pieces of four characters, as tokens come; a very long text in many that are longer."""
+    size = max(4, len(text) // MANY_PIECES)
+    return [text[i : i + size] for i in range(0, len(text), size)]
 
 
 def frames(events: Sequence[Event]) -> list[str]:

@@ -121,6 +121,7 @@ def test_a_good_answer_is_unchanged_to_the_byte(gateway: Any, plain: Any) -> Non
     assert stream.untouched() == plain.chat_stream("good").untouched()
 
 
+@pytest.mark.some(4)  # conformance/test_cells.py tries each on the real proxy
 @pytest.mark.parametrize(("script", "reason", "more"), SKIPPED)
 def test_a_skipped_answer_is_untouched_to_the_byte(
     gateway: Any, plain: Any, script: str, reason: str, more: dict[str, Any]
@@ -134,6 +135,7 @@ def test_a_skipped_answer_is_untouched_to_the_byte(
     assert got.content == plain.chat(script, **more).content
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize(("script", "reason", "more"), [case for case in SKIPPED if case[0] != "refusal_field"])
 def test_a_skipped_stream_is_untouched_to_the_byte(
     gateway: Any, plain: Any, script: str, reason: str, more: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections import Counter
@@ -29,7 +30,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 DEPLOYMENT = RECORDED
 SCRIPTS = ("rude", "good", "unicode", "insult", "foreign", "foreign_rude", "line", "gate", "refuse", "outdated")
 MODELS = ("gpt", "claude", "sentences", "brief")
-ANSWERS = 100
 WAIT_S = 60.0
 
 
@@ -92,9 +92,8 @@ def status(page: str) -> str:
 def test_the_playground_gives_what_the_traffic_got(gateway: Gateway, operator: Browser, folder: Path) -> None:
     operator.get("/playground")
     seen = Counter[str]()
-    for number in range(ANSWERS):
-        model = MODELS[number % len(MODELS)]
-        question = f"{SCRIPTS[number // len(MODELS) % len(SCRIPTS)]} {number}"
+    for script, model in itertools.product(SCRIPTS, MODELS):
+        question = f"{script} to {model}"
         got = gateway.message(question, model) if model == "claude" else gateway.chat(question, model)
         assert got.status_code == 200, got.text
         said = got.headers["x-aligner-status"]
@@ -107,8 +106,7 @@ def test_the_playground_gives_what_the_traffic_got(gateway: Gateway, operator: B
         if entry is not None:
             assert entry.content is not None
             assert scores(page) == [score for score in entry.content.scores if score is not None], question
-    assert seen.total() == ANSWERS
-    assert min(seen[name] for name in ("corrected", "unchanged", "not_judged", "skipped")) >= 5
+    assert min(seen[name] for name in ("corrected", "unchanged", "not_judged", "skipped")) >= 2
 
 
 def test_the_playground_takes_an_objective_of_the_operators_own(operator: Browser) -> None:

@@ -121,6 +121,7 @@ def test_a_token_classifier_holds_an_answer_to_the_page_of_its_policy(gateway: A
         assert stream.text() == expected
 
 
+@pytest.mark.covering("mode", "judged")
 @pytest.mark.parametrize("judged", list(JUDGES))
 @pytest.mark.parametrize("mode", ["hold", "sentence"])
 def test_a_stream_gets_the_same(gateway: Any, mode: str, judged: str) -> None:
@@ -129,6 +130,7 @@ def test_a_stream_gets_the_same(gateway: Any, mode: str, judged: str) -> None:
     assert stream.comments == [": aligner status=corrected judge=2/1/0"]
 
 
+@pytest.mark.covering("mode", "judged")
 @pytest.mark.parametrize("judged", list(JUDGES))
 @pytest.mark.parametrize("mode", ["hold", "sentence"])
 def test_other_endpoints_get_the_same(gateway: Any, mode: str, judged: str) -> None:

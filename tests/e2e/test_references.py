@@ -103,6 +103,7 @@ def stream(proxy: Gateway, source: str, mode: str, endpoint: str, script: str) -
     return Streamed(got.status_code, got.headers, got.text)
 
 
+@pytest.mark.covering("source endpoint", "source mode")
 @pytest.mark.parametrize("endpoint", MODELS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("source", REFERENCES)

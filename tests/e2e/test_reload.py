@@ -133,6 +133,7 @@ def test_under_load_every_answer_goes_by_one_version(reloading: Reloading) -> No
         while not done.is_set():
             got = gateway.chat("good")
             seen[got.status_code, got.headers["x-aligner-policy"], got.headers["x-aligner-objectives"]] += 1
+            done.wait(0.05)
         gateway.http.close()
 
     with ThreadPoolExecutor(4) as pool:

@@ -117,6 +117,7 @@ def test_a_good_answer_is_unchanged_to_the_byte(gateway: Any, plain: Any, model:
     assert stream.untouched() == plain.respond_stream("good", model=model).untouched()
 
 
+@pytest.mark.some(4)  # conformance/test_cells.py tries each on the real proxy
 @pytest.mark.parametrize(("script", "reason", "more"), SKIPPED)
 def test_a_skipped_answer_is_untouched_to_the_byte(
     gateway: Any, plain: Any, script: str, reason: str, more: dict[str, Any]

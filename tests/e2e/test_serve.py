@@ -33,8 +33,8 @@ WAIT_S = 120.0
 START_S = 300.0
 """Until `serve` is ready: two imports of everything, one after the other, on a machine that may have other work."""
 STREAMS = 8
-CLIENTS = 4
-PAUSE_S = 0.1
+CLIENTS = 3
+PAUSE_S = 0.4
 """Between two questions of a client: without it they take all the time that a restart needs."""
 SECRET = "sk-a-key-that-the-engine-does-not-need"
 

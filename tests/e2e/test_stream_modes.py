@@ -23,7 +23,7 @@ DEPLOYMENT = SHARED
 
 FIRST = "The capital of France is Paris."
 KIND = f"{FIRST} It lies on the Seine."
-LOAD_ROUNDS = 6
+LOAD_ROUNDS = 3
 RUDE = f"{FIRST} You are an idiot for asking. It lies on the Seine."
 # Endpoint and the model behind it, after the mode: natively and translated.
 WAYS = [
@@ -99,6 +99,7 @@ def streamed(proxy: Any, endpoint: str, model: str, said: str, **more: Any) -> A
     return text, raw, [without_id(piece) for piece in pieces if piece.startswith(": aligner ")]
 
 
+@pytest.mark.covering("endpoint kind", "mode endpoint")
 @pytest.mark.parametrize(("endpoint", "kind"), WAYS)
 @pytest.mark.parametrize(
     ("mode", "text", "status"),
@@ -121,6 +122,7 @@ def test_every_endpoint_in_every_mode(
         assert wholes == said == [text]
 
 
+@pytest.mark.some(11)
 @pytest.mark.parametrize("attack", STRICTLY_READ)
 def test_no_event_is_without_data(gateway: Any, plain: Any, attack: Attack) -> None:
     mode, endpoint, kind = attack.payload
@@ -135,7 +137,7 @@ def test_no_event_is_without_data(gateway: Any, plain: Any, attack: Attack) -> N
 def test_answers_that_were_read_for_nothing_leave_no_place_taken(gateway: Any) -> None:
     """Of an answer that is in the cache nothing is asked, so its reading is let go of while it is being opened."""
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: gateway.chat_stream("rude", model="quick").text(), range(48)))
+        got = list(pool.map(lambda _: gateway.chat_stream("rude", model="quick").text(), range(24)))
     assert got == [KIND] * len(got)
     assert gateway.chat_stream("rude", model="sentence").comments[-1] == ": aligner status=corrected"
 
@@ -264,7 +266,7 @@ def test_no_insult_passes_behind_white_space_under_load(gateway: Any, attack: At
     """Many streams at once, so that parts end at any moment; what cannot be judged is an error there."""
     ways = [(endpoint, f"calls-{mode}") for mode in ("hold", "sentence") for endpoint in ("chat", "responses")]
     ways += [("messages", f"calls-{mode}-claude") for mode in ("hold", "sentence")]
-    with ThreadPoolExecutor(36) as pool:
+    with ThreadPoolExecutor(18) as pool:
         raw = list(pool.map(lambda way: (way, *streamed(gateway, *way, "blank")), ways * LOAD_ROUNDS))
     assert not [(way, *comments) for way, text, events, comments in raw if "idiot" in text or "idiot" in events]
     # an engine with too much to do makes it an error

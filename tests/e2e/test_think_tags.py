@@ -77,17 +77,18 @@ ENDPOINTS: dict[str, Callable[[Gateway, str, str], tuple[str, str, Any]]] = {
     "responses": _responses,
     "messages": _messages,
 }
-# (endpoint, upstream, script, whether whole answers still hold the tags, white space before the answer)
+# (endpoint, upstream, script, whether whole answers still hold the tags, white space before the answer), in an order in
+# which every second has each endpoint.
 ASKED = [
     ("chat", "gpt", "thinks", False, "\n\n"),
-    ("chat", "vllm", "thinks", False, "\n\n"),
-    ("chat", "claude", "thinks", True, "\n\n"),
-    ("chat", "merging", "reasoning", False, ""),
     ("text", "instruct", "thinks", True, "\n\n"),
-    ("responses", "gpt", "thinks", True, "\n\n"),
+    ("chat", "vllm", "thinks", False, "\n\n"),
     ("responses", "chatonly", "thinks", False, "\n\n"),
+    ("responses", "gpt", "thinks", True, "\n\n"),
     ("messages", "claude", "thinks", True, "\n\n"),
     ("messages", "vllm", "thinks", False, "\n\n"),
+    ("chat", "merging", "reasoning", False, ""),
+    ("chat", "claude", "thinks", True, "\n\n"),
 ]
 TAGGED_ANSWERS = rows(
     *(
@@ -103,6 +104,7 @@ TAGGED_ANSWERS = rows(
 )
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("attack", TAGGED_ANSWERS)
 def test_the_answer_alone_is_corrected(gateway: Gateway, attack: Attack) -> None:
     endpoint, model, script, is_tagged, gap = attack.payload
@@ -114,6 +116,7 @@ def test_the_answer_alone_is_corrected(gateway: Gateway, attack: Attack) -> None
         assert stream.comments == [expected]
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("attack", TAGGED_ANSWERS)
 def test_drop_leaves_the_answer_alone(gateway: Gateway, attack: Attack) -> None:
     endpoint, model, script, _, gap = attack.payload
@@ -123,6 +126,7 @@ def test_drop_leaves_the_answer_alone(gateway: Gateway, attack: Attack) -> None:
         assert "think" not in stream.raw
 
 
+@pytest.mark.covering("ask")
 @pytest.mark.parametrize(
     ("ask", "model"), [(ENDPOINTS[endpoint], model) for endpoint, model, script, *_ in ASKED if script == "thinks"]
 )

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 COMMON = {
@@ -24,13 +25,18 @@ COMMON = {
 """In the environment of every proxy, and read while LiteLLM is imported."""
 
 
+def warm_context() -> ForkServerContext:
+    """What starts processes that have imported LiteLLM."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.e2e.warm_imports"])
+    return context
+
+
 class WarmProcess:
     """A forked `litellm`, with the methods of `subprocess.Popen` that tests use."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], output: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.e2e.warm_imports"])
-        self._process = context.Process(target=_run, args=(list(command), dict(env), str(output)), daemon=True)
+        self._process = warm_context().Process(target=_run, args=(list(command), dict(env), str(output)), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid

@@ -84,7 +84,7 @@ def house(rng: random.Random, tokens: tuple[int, int]) -> tuple[Aligner, Loop]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("block", cases(500 // PER_TEST, 3))
+@pytest.mark.parametrize("block", cases(500 // PER_TEST, 2))
 def test_verified_drafts_write_what_generate_writes(block: int) -> None:
     write_alike(range(block * PER_TEST // TOGETHER, (block + 1) * PER_TEST // TOGETHER))
 
@@ -148,7 +148,7 @@ def write_on(growing: list[tuple[PartialAnswer, list[str]]], requests: list[Alig
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.some(6)
+@pytest.mark.some(4)
 @pytest.mark.parametrize("block", range(500 // PER_TEST))
 def test_segments_score_alike_however_they_were_read(block: int) -> None:
     """Whole, in chunks, in company, and while the answer was still being written."""

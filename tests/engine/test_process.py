@@ -15,7 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from aligner_proxy.cli import main
 from aligner_proxy.engine.api import AlignRequest, TokenLabelsRequest
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.errors import EngineUnavailable
@@ -126,28 +128,31 @@ async def test_it_serves_drains_on_sigterm_and_exits_0(started: Process) -> None
     assert "coat" not in log
 
 
-async def test_it_loads_the_judges_of_the_command_line_or_of_the_file(process: Process) -> None:
+@pytest.mark.some(1)  # each is another start; those of the command line are read like its other options
+@pytest.mark.parametrize("name", ["of-file", "named"])
+async def test_it_loads_the_judges_of_the_command_line_or_of_the_file(process: Process, name: str) -> None:
     judge = save_guard(process.folder / "judge")
     file = process.folder / "policies.yaml"
     aligner = {"model": str(process.model), "template": "ultrafeedback", "quantization": "nf4"}
     file.write_text(json.dumps({"aligner": aligner | {"judges": {"of-file": "./judge"}}}))
-    cases = {"named": [*process.usual(), "--judge", f"named={judge}"], "of-file": ["--config", str(file)]}
-    for name, options in cases.items():
-        process.start("--socket", str(process.socket), "--threads", "1", *options)
-        client = process.client()
-        about = await client.info()
-        assert {judge: info.categories for judge, info in about.judges.items()} == {name: CATEGORIES}
-        asked = TokenLabelsRequest(request_id="t", model=name, question="When?", answer=tiny.ANSWER, deadline_s=60)
-        assert (await client.label_tokens(asked)).read > 20
-        await client.aclose()
-        process.stop()
+    options = {"named": [*process.usual(), "--judge", f"named={judge}"], "of-file": ["--config", str(file)]}[name]
+    process.start("--socket", str(process.socket), "--threads", "1", *options)
+    client = process.client()
+    about = await client.info()
+    assert {judge: info.categories for judge, info in about.judges.items()} == {name: CATEGORIES}
+    asked = TokenLabelsRequest(request_id="t", model=name, question="When?", answer=tiny.ANSWER, deadline_s=60)
+    assert (await client.label_tokens(asked)).read > 20
+    await client.aclose()
 
 
-async def test_a_judge_that_cannot_be_loaded_ends_the_start_by_name(process: Process) -> None:
-    child = process.start(*process.usual(), "--judge", f"named={process.folder / 'gone'}")
-    _, log = await asyncio.to_thread(child.communicate, None, 60)
-    assert child.returncode == 2
-    assert "gone holds no config.json; give a folder or a Hugging Face id" in log
+def test_a_judge_that_cannot_be_loaded_ends_the_start(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name; the command runs in this process, which has imported what it needs."""
+    for name in ("signal.signal", "log_to_stderr", "silence_libraries"):
+        monkeypatch.setattr(f"aligner_proxy.cli.engine.{name}", lambda *_: None)
+    monkeypatch.setenv("ALIGNER_PROXY_HOME", str(process.folder / "home"))
+    result = CliRunner().invoke(main, ["engine", *process.usual(), "--judge", f"named={process.folder / 'gone'}"])
+    assert result.exit_code == 2
+    assert "gone holds no config.json; give a folder or a Hugging Face id" in result.stderr
 
 
 @pytest.mark.full

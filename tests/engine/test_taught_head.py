@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.taught_head import (
@@ -24,6 +24,7 @@ from aligner_proxy.engine.taught_head import (
     unpack,
 )
 from aligner_proxy.errors import MalformedHead
+from tests.support.sampling import examples
 from tests.support.taught import OBJECTIVE, head
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -203,6 +204,7 @@ def test_any_bytes_are_a_head_or_refused(data: bytes) -> None:
             assert TaughtHead.from_bytes(each).to_bytes() == each
 
 
+@settings(max_examples=examples(100, 8))
 @given(st.lists(HEADS, max_size=4, unique_by=lambda taught: taught.objective))
 def test_several_heads_come_back_from_one_file(heads: list[TaughtHead]) -> None:
     assert unpack(pack(heads)) == tuple(heads)

@@ -166,6 +166,10 @@ def cells(faults: tuple[Fault, ...]) -> list[Cell]:
 
 every_kind = pytest.mark.covering("cell.fault.title", "cell.fault.kind cell.policy cell.mode.name")
 """Of a test with these cells `make test` runs each fault once, and each kind of failure under each policy and mode."""
+each_pair = pytest.mark.covering(
+    "cell.fault.title", "cell.fault.kind cell.policy", "cell.fault.kind cell.mode.name", "cell.policy cell.mode.name"
+)
+"""Fewer of them, for the real proxy: each kind under each policy, and in each mode, and each policy in each mode."""
 
 
 def tried(fault: Fault) -> list[Mode]:

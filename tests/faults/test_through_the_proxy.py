@@ -27,7 +27,7 @@ from tests.faults.cells import (
     Seen,
     cells,
     check,
-    every_kind,
+    each_pair,
     tried,
 )
 from tests.faults.conftest import ALONE_MODEL, House, new, seen, until
@@ -49,7 +49,7 @@ def alone(house: House, cell: Cell, question: str) -> Streamed:
     return house.ask(ALONE_MODEL, question, bool(cell.mode.stream), **more)
 
 
-@every_kind
+@each_pair
 @pytest.mark.parametrize("cell", cells((*faults.BY_WORD, *faults.BY_UPSTREAM)), ids=lambda cell: cell.name)
 def test_what_a_word_brings_about(house: House, cell: Cell) -> None:
     house.settle()
@@ -145,7 +145,7 @@ CAUSES = {
 }
 
 
-@every_kind
+@each_pair
 @pytest.mark.parametrize("cell", cells(faults.CAUSED), ids=lambda cell: cell.name)
 def test_what_somebody_causes(house: House, cell: Cell) -> None:
     house.settle()
@@ -170,13 +170,13 @@ def killed(house: House) -> dict[Cell, tuple[Streamed, Streamed]]:
     return {cell: (one.result(), alone(house, cell, questions[cell])) for cell, one in asked.items()}
 
 
-@every_kind
+@each_pair
 @pytest.mark.parametrize("cell", cells((faults.KILLED,)), ids=lambda cell: cell.name)
 def test_the_engine_is_killed_in_mid_request(killed: dict[Cell, tuple[Streamed, Streamed]], cell: Cell) -> None:
     check(cell, seen(cell, *killed[cell]))
 
 
-@every_kind
+@each_pair
 @pytest.mark.parametrize("cell", cells((faults.LEAVES,)), ids=lambda cell: cell.name)
 def test_the_client_leaves(house: House, cell: Cell) -> None:
     question = new(cell.fault.word)

@@ -12,7 +12,7 @@ from aligner_proxy.formats import chat
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
 from aligner_proxy.formats.base import StreamEvent
 from aligner_proxy.formats.think_tags import ThinkTagReader
-from tests.formats.test_think_tags import TEXTS, cuts
+from tests.formats.test_think_tags import TEXTS, some_cuts
 from tests.support.stream_fixtures import FORMATS, Format, Items, chunk, kind
 
 THINK = "<think>The reader is a fool.</think>"
@@ -35,7 +35,7 @@ def join_items(items: Sequence[object]) -> Any:
 def test_reasoning_stays_where_it_is_and_the_answer_is_read(form: Format) -> None:
     failures = []
     for before, reasoning, answer in TEXTS:
-        for pieces in cuts(before + answer):
+        for pieces in some_cuts(before + answer):
             items = form.tell(pieces)
             decoder, events = decode(form, items)
             read = "".join(piece for event in events for _, piece in event.pieces)
@@ -55,7 +55,7 @@ def test_reasoning_stays_where_it_is_and_the_answer_is_read(form: Format) -> Non
 def test_a_correction_goes_in_behind_the_reasoning(form: Format) -> None:
     failures = []
     for before, _, answer in TEXTS:
-        for pieces in cuts(before + answer) if answer else ():
+        for pieces in some_cuts(before + answer) if answer else ():
             _, events = decode(form, form.tell(pieces))
             first = True
             items = []
@@ -72,7 +72,7 @@ def test_a_correction_goes_in_behind_the_reasoning(form: Format) -> None:
 def test_drop_leaves_the_answer_alone(form: Format) -> None:
     failures = []
     for before, _, answer in TEXTS:
-        for pieces in cuts(before + answer) if before else ():
+        for pieces in some_cuts(before + answer) if before else ():
             _, events = decode(form, form.tell(pieces), drop=True)
             items = [event.original for event in events]
             read = "".join(piece for event in events for _, piece in event.pieces)

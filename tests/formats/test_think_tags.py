@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from litellm.litellm_core_utils.prompt_templates.common_utils import parse_conte
 
 from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange, find_answer, remove_tags
 from aligner_proxy.types import Exchange
+from tests.support.sampling import examples, spread
 
 THOUGHT = "The reader is a fool. 1 < 2, </p> and </th"
 ANSWER = "So it is. <think>Not this.</think> Nor `</think>`."
@@ -67,6 +69,12 @@ def cuts(text: str) -> list[list[str]]:
     """The text letter by letter, in pieces of three, and cut in two at each place."""
     sizes = [[text[i : i + size] for i in range(0, len(text), size)] for size in (1, 3)]
     return sizes + [[text[:i], text[i:]] for i in range(1, len(text))]
+
+
+def some_cuts(text: str) -> Iterator[list[str]]:
+    """All of them; in the sample every fourth."""
+    every = cuts(text)
+    return spread(every, max(1, examples(len(every))))
 
 
 def test_a_growing_text_wherever_it_is_cut() -> None:

@@ -21,7 +21,7 @@ from tests.formats.test_reasoning import PATHS
 from tests.formats.test_think_tags import cuts
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.comments import take_comment
-from tests.support.sampling import examples
+from tests.support.sampling import examples, spread
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format, Items, chat_text, chunk, flow
 
@@ -174,7 +174,7 @@ BEFORE = [
 @every_format
 async def test_reasoning_is_no_answer_however_it_is_delivered(hooks: Hooks, form: Format) -> None:
     failures = []
-    for before, gap in BEFORE:
+    for before, gap in spread(BEFORE, examples(8)):
         text = f"{before}{gap}{RUDE}"
         for treatment in ("pass", "drop", "judge"):
             for mode in MODES:
@@ -322,8 +322,10 @@ async def test_events_that_waited_keep_their_place(hooks: Hooks) -> None:
 @pytest.mark.slow
 async def test_a_stream_too_long_to_be_held_goes_on_in_parts(hooks: Hooks) -> None:
     """Events that waited for the rest of a tag are played again in their order."""
-    text = f"<think>{THOUGHT}</think>\n<think>{THOUGHT}</think>\n" + "So it is. " * 1200 + "You fool."
+    opening = f"<think>{THOUGHT}</think>\n<think>{THOUGHT}</think>\n"
+    answer = "So it is. " * 1200 + "You fool."
     for size in (1, 9):
-        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        pieces = [opening[i : i + size] for i in range(0, len(opening), size)]
+        pieces += [answer[i : i + 9] for i in range(0, len(answer), 9)]
         streamed, _, _ = await hooks.stream(FORMATS[0], "pass-hold", pieces)
-        assert streamed.rstrip() == text.removesuffix(" You fool.")
+        assert streamed.rstrip() == opening + answer.removesuffix(" You fool.")

@@ -161,7 +161,7 @@ async def test_work_is_linear_where_whatever_begins_never_ends(work: Work) -> No
     grown_works = {}
     for name, unit in _WITHOUT_END.items():
         chars = []
-        for count in (40, 160):
+        for count in (20, 80):
             work.chars = 0
             answer = _BEFORE.get(name, "") + "".join(unit.format(n=n) for n in range(count))
             outcome = await streamed(answer, SegmentEngine(lambda text: 2.0 if rude(text) else -2.0))

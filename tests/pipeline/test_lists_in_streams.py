@@ -58,6 +58,7 @@ async def streamed(answer: str, size: int = 7, most: int = 24_000, *, whole: boo
     return await grown(made, (answer[at : at + size] for at in range(0, len(answer), size)), rounds=8)
 
 
+@pytest.mark.covering("case.form", "case.defect")  # gate/test_lists.py has all
 @pytest.mark.parametrize("case", [*of_forms(), *special()], ids=lambda case: f"{case.form}, {case.defect}")
 async def test_a_stream_ends_as_the_whole_answer_would(case: Case) -> None:
     outcome = await streamed(case.answer)

@@ -26,6 +26,7 @@ from aligner_proxy.pipeline.answer_part import AnswerPart
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import FailurePolicy, Objective, OnError, Policy, Status, StreamMode
 from tests.support.counting import growth
+from tests.support.sampling import examples, spread
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import FORMATS, Format, chunk
 
@@ -89,7 +90,7 @@ async def played(made: HeldStream | ReleasedStream, items: list[Any]) -> list[An
 async def test_a_stream_longer_than_what_is_corrected_at_once_is_corrected(form: Format, mode: StreamMode) -> None:
     answer = SENTENCE * 200
     made, ledger = stream(form, policy(stream=mode))
-    got = await played(made, form.tell([answer[at : at + 5] for at in range(0, len(answer), 5)]))
+    got = await played(made, form.tell([answer[at : at + 20] for at in range(0, len(answer), 20)]))
     text = form.read(got[:-1])
     assert "fool" not in text
     assert text.split() == answer.replace("You fool.", "").split()
@@ -181,7 +182,7 @@ async def test_no_sentence_is_torn_for_lack_of_room(mode: StreamMode) -> None:
     answer = "You fool, take a coat. It is so. You fool."
     torn = []
     for form in FORMATS:
-        for count in range(0, 40, 3):
+        for count in spread(range(0, 40, 3), examples(28)):
             budget = StreamBudget()
             budget.max_stream_bytes = 30_000
             made, ledger = stream(form, policy(stream=mode), budget, asked)

@@ -40,7 +40,7 @@ return {{
 """
 """The page as the browser has built it: elements and attributes that are not ours, and whether ours are all there."""
 SHORT = (*MARKUP, *UNSEEN)
-SOME = tuple(spread(TEXTS, examples(len(TEXTS))))
+SOME = tuple(spread(TEXTS, examples(len(TEXTS), 8)))
 """For pages of their own, of which each takes half a second."""
 
 
