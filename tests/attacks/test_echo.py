@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
@@ -32,7 +33,6 @@ from aligner_proxy.types import (
     Turn,
 )
 from tests.attacks.attack import Attack, rows
-from tests.support.embedded import open_embedded
 from tests.support.growing import grown
 
 pytestmark = [
@@ -134,7 +134,7 @@ def runner() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module")
 def engine(weights_home: Path, runner: asyncio.Runner) -> Iterator[LocalEngine]:
     """The embedded aligner, loaded once."""
-    made = LocalEngine(lambda: open_embedded(weights_home))
+    made = LocalEngine(lambda: open_aligner(EngineSettings(), weights_home))
     runner.run(made.start())
     yield made
     runner.run(made.aclose())

