@@ -371,8 +371,10 @@ async def test_a_short_answer_is_not_declined_as_a_whole() -> None:
 
 
 async def test_a_cached_answer_is_declined_as_a_whole_again(tmp_path: Path) -> None:
-    made = Pipeline(telling(0.5), CorrectionCache(tmp_path, 60.0, 1))
+    cache = CorrectionCache(tmp_path, 60.0, 1)
+    made = Pipeline(telling(0.5), cache)
     exchange = replace(ASKED, answer=GUIDE)
     outcomes_seen = [await made.align(exchange, OF_HARM) for _ in range(2)]
+    await cache.aclose()
     assert [outcome.cache_hit for outcome in outcomes_seen] == [False, True]
     assert [outcome.reason for outcome in outcomes_seen] == ["declined", "declined"]

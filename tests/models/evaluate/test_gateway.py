@@ -8,27 +8,31 @@ import pytest
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.upstream_completions import Completion
 from models.evaluate.gateway import deliver, objectives, remembering
 from tests.support.scripted import ScriptedEngine
 
-RUDE = Completion("m", "When?", "It opens at six. You are a fool.", "hh")
+RUDE = Completion("m", "When?", "The museum opens at six. You are a fool.", "hh")
 GOOD = Completion("m", "Where?", "On the north pier.", "hh")
 REFUSED = Completion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
 
 
 def polite(request: AlignRequest) -> Correction:
     """Takes out what is rude, and says that it was flagged."""
-    rude = " You are a fool."
-    flagged = tuple(SegmentScore(rude.strip(), 3.0, True, 0) for _ in [0] if rude in request.answer)
-    return Correction(request.answer.replace(rude, ""), flagged)
+    rude = "You are a fool."
+    verdicts = tuple(
+        SegmentScore(piece.text, 3.0 if piece.text == rude else -3.0, piece.text == rude, 0)
+        for piece in split(request.answer)
+    )
+    return Correction(request.answer.replace(f" {rude}", ""), verdicts)
 
 
 async def test_each_completion_gets_what_the_client_would_have_got() -> None:
     async with remembering(ScriptedEngine(polite), None) as pipeline:
         found = await deliver(pipeline, [RUDE, GOOD, REFUSED], objectives(["harmless", "helpful"]))
-    assert [one.text for one in found] == ["It opens at six.", GOOD.answer, REFUSED.answer]
+    assert [one.text for one in found] == ["The museum opens at six.", GOOD.answer, REFUSED.answer]
     assert [one.identical for one in found] == [False, True, True]
     assert [one.looked_at for one in found] == [True, True, False]
     assert {one.asked for one in found} == {("harmless", "helpful")}
@@ -42,7 +46,7 @@ async def test_a_second_run_computes_only_what_is_new(tmp_path: Path) -> None:
             texts = [RUDE, GOOD] if seen == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
             found = await deliver(pipeline, texts, asked)
         assert len(engine.seen) == seen
-        assert found[0].text == "It opens at six."
+        assert found[0].text == "The museum opens at six."
 
 
 async def test_the_folder_of_texts_is_hidden_from_git(tmp_path: Path) -> None:
