@@ -206,21 +206,18 @@ def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.Scored]:
     ]
 
 
-def mean_of(one: guards.Scored) -> float:
-    """The score of the answer."""
-    return sum(one.scores) / len(one.scores)
-
-
 def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
     """Markdown: of each set the AUC, and what is found above 0, within the budget, and by an oracle asked in doubt."""
-    strong, short = ([mean_of(one) for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS))
+    strong, short = (
+        [one.mean_score for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS)
+    )
     # the first as models.evaluate.guards has it; judges are asked about short answers, too
     bars = {BUDGET: guards.bar(strong, BUDGET), DOUBT: max(guards.bar(strong, DOUBT), guards.bar(short, DOUBT))}
     areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == guards.MEAN}
     lines = []
     for name, each in results.items():
         for harmful in (True, False):
-            scores = [mean_of(one) for one in each if one.harmful is harmful]
+            scores = [one.mean_score for one in each if one.harmful is harmful]
             if scores:
                 rates = [Rate.of(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])]
                 lines.append((name, "harmful" if harmful else "not", areas.get(name, ""), *rates))
@@ -239,7 +236,7 @@ def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], r
     learnt = [rows.picked(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
     held = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
     net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
-    set_point(net, sorted((mean_of(one) for rows in held for one in score_answers(net, rows)), reverse=True))
+    set_point(net, sorted((one.mean_score for rows in held for one in score_answers(net, rows)), reverse=True))
     return net
 
 
@@ -247,7 +244,8 @@ def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
     """The head with this evidence in place of any that it had."""
     bias, numbers = net.pack_numbers()
     evidence = AnswerEvidence(bias + net.bias, net.inner.out_features)
-    return replace(head.without_evidence(), weight=head.without_evidence().weight + numbers, evidence=evidence)
+    plain = head.without_evidence()
+    return replace(plain, weight=plain.weight + numbers, evidence=evidence)
 
 
 def hash_teaching(sets: Mapping[str, HeadRows]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import Status, StreamMode
+from models.data.labelled_replies import TEST_AUTHORS
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
 from models.data.test_sets import held_out_sets
@@ -28,7 +29,7 @@ from models.reporting.statistics import Area, Rate
 
 from .results import Bound
 
-AUTHORS = ("l", "t", "ae")
+AUTHORS = tuple(author.removeprefix("author_") for author in TEST_AUTHORS)
 """Authors of whom no training of the embedded aligner or of its heads has read a word."""
 GUARD_NAMES = {"harmbench": "HarmBench", "xstest": "XSTest", "beavertails": "BeaverTails", "saferlhf": "SafeRLHF"}
 TEST_SEED = 7
