@@ -1,7 +1,7 @@
 # Every verb does its own set-up in .venv and may be run again at any time, also after an interrupted run.
 # PYTHON=/path/to/python3 chooses the interpreter; ARGS='...' is handed to pytest, the demo or the benchmark.
 .DEFAULT_GOAL := help
-.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning clients image database fleet-test lint format docs lock dist sbom clean
+.PHONY: help setup gateway demo demo-preferences check unit test test-full affected test-long bench gpu-check deploy-check ray-check soak load fuzz versions conformance early-warning clients image database fleet-test lint format docs site lock dist sbom clean
 BIN := .venv/bin
 # What is imported is compiled once, for all processes: a gateway or an engine that compiles anew starts twice as slowly.
 export PYTHONDONTWRITEBYTECODE :=
@@ -105,6 +105,9 @@ format: setup ## let ruff format and fix
 
 docs: setup ## write the generated pages of docs/reference, and build the site into .build/site; a dead link fails it
 	@$(BIN)/python -m scripts.reference
+	@PYTHON=$(BIN)/python ./scripts/docs.sh
+
+site: setup ## build the site of docs/ as it stands, as CI does
 	@PYTHON=$(BIN)/python ./scripts/docs.sh
 
 lock: ## resolve anew and write the lock files
