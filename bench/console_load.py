@@ -33,7 +33,7 @@ from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy
 from bench import gateway
 from bench.gateway import Client
 from bench.load_generator import drive, times
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 
 PAGES = 50
 RATE = 20.0
@@ -155,7 +155,7 @@ def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
         "audit": {"enabled": True, "file": "audit.db"},
     }
     port = free_port()
-    with process(["bench.fakes", "engine", str(socket)], folder / "engine.log", dict(os.environ)):
+    with run_process(["bench.fakes", "engine", str(socket)], folder / "engine.log", dict(os.environ)):
         options = ["--console", "--console-port", str(port)]
         with gateway.running(folder, workers=1, policies=policies, options=options) as running:
             wait_for(f"http://127.0.0.1:{port}/login", running.serve, running.log, lambda _: None)
@@ -178,7 +178,7 @@ def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
     (folder / "policies.yaml").write_text(json.dumps({"routes": [], "audit": {"enabled": True, "file": str(audit)}}))
     port = free_port()
     command = ["aligner_proxy", "console", "--config", str(litellm), "--port", str(port)]
-    with process(command, folder / "console.log", dict(os.environ)) as child:
+    with run_process(command, folder / "console.log", dict(os.environ)) as child:
         wait_for(f"http://127.0.0.1:{port}/login", child, folder / "console.log", lambda _: None)
         return asyncio.run(_opened(f"http://127.0.0.1:{port}", key, count))
 

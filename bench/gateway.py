@@ -19,7 +19,7 @@ import yaml
 
 from aligner_proxy.policy import config
 from bench.latency import GUARDRAIL
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 
 MODELS = ("up", "released", "shadowed")
 """Model names, all of the same upstream, so that a policy can have a route for each."""
@@ -98,8 +98,8 @@ def running(
     command = ["aligner_proxy", "serve", "--config", str(folder / "litellm.yaml"), "--port", str(port)]
     log = folder / "serve.log"
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(process(["bench.upstream", str(up)], folder / "upstream.log", environment))
-        serve = stack.enter_context(process([*command, "--workers", str(workers), *options], log, environment))
+        upstream = stack.enter_context(run_process(["bench.upstream", str(up)], folder / "upstream.log", environment))
+        serve = stack.enter_context(run_process([*command, "--workers", str(workers), *options], log, environment))
         wait_for(f"http://127.0.0.1:{up}/health", upstream, folder / "upstream.log", lambda _: None)
         wait_for(f"http://127.0.0.1:{port}/health/readiness", serve, log, lambda _: None)
         yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log, keys)

@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 import yaml
 
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 
 _TURNS = 8
 """Not more, because a process that has waited starts with cold caches."""
@@ -183,8 +183,8 @@ def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
         "ALIGNER_PROXY_ENGINE": f"unix:{socket}",
         "ALIGNER_PROXY_HOME": str(folder),
     }
-    stack.enter_context(process(["bench.fakes", "upstream", str(up)], folder / "upstream.log", env))
-    stack.enter_context(process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
+    stack.enter_context(run_process(["bench.fakes", "upstream", str(up)], folder / "upstream.log", env))
+    stack.enter_context(run_process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
     routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
     (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
     return up, key, env
@@ -213,6 +213,6 @@ def _proxy(
     log = folder / f"{kind}-{port}.log"
     file.write_text(yaml.safe_dump(settings))
     options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    child = stack.enter_context(process(["bench.litellm_alone", *options], log, env))
+    child = stack.enter_context(run_process(["bench.litellm_alone", *options], log, env))
     ready = partial(wait_for, f"http://127.0.0.1:{port}/health/readiness", child, log, lambda _: None)
     return Proxy(kind, port, key), ready

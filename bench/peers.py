@@ -26,7 +26,7 @@ from aligner_proxy.policy import config
 from bench import batched
 from bench.concurrent import CLIENTS, Job, Way
 from bench.isolation import apart, worker
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 from models.train.export_gguf import export
 
 _PEERS = Path(os.environ.get("PEERS", ".peers"))
@@ -84,7 +84,7 @@ def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     port = free_port()
     log = folder / "llama.log"
     arguments = ["bench.llama_server", str(folder / "aligner.gguf"), str(port), str(CLIENTS), str(_WINDOW)]
-    child = stack.enter_context(process(arguments, log, os.environ))
+    child = stack.enter_context(run_process(arguments, log, os.environ))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
 
     def body(job: Job) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     arguments += ["--enforce-eager", "--speculative-config", json.dumps(_DRAFTS)]
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = ["vllm.entrypoints.openai.api_server", *arguments]
-    child = stack.enter_context(process(command, log, env, python=vllm_python()))
+    child = stack.enter_context(run_process(command, log, env, python=vllm_python()))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
 
     def body(job: Job) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from aligner_proxy.types import Turn
 from bench import shapes
 from bench.isolation import apart
 from bench.texts import LONG, OBJECTIVES, insulted
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 from models.train.export_gguf import export
 
 _WINDOW = 2048
@@ -56,7 +56,7 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
         port = free_port()
         log = folder / "editor.log"
         command = ["bench.llama_server", str(folder / "editor.gguf"), str(port), "1", str(_WINDOW)]
-        child = stack.enter_context(process(command, log, os.environ))
+        child = stack.enter_context(run_process(command, log, os.environ))
         wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
         return asyncio.run(_measured(f"http://127.0.0.1:{port}/v1", rounds))
 

@@ -37,7 +37,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
 from bench.peers import vllm_python
 from bench.texts import LONG, OBJECTIVES, QUESTIONS, insulted
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 from models.data.upstream_completions import completions
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -121,7 +121,7 @@ def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[Vllm
             command = ["vllm.entrypoints.openai.api_server", "--model", str(weights), "--dtype", precision]
             command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(WINDOW), *extra]
             command += ["--enforce-eager"] if eager else []
-            child = stack.enter_context(process(command, log, env, python=vllm_python()))
+            child = stack.enter_context(run_process(command, log, env, python=vllm_python()))
             wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
             bases.append(f"127.0.0.1:{port}")
         client = CompletionsClient(f"http://{bases[1]}/v1", wait_s=0)

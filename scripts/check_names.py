@@ -231,7 +231,7 @@ def excesses(survey: Survey, allowed: dict[str, dict[str, int]]) -> Iterator[str
                 yield f"{room}: {counts.offences[kind]} {kind} offend, {limit} are allowed"
 
 
-def lowered(survey: Survey, allowed: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+def lowest_allowances(survey: Survey, allowed: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     """The lowest possible allowances: never higher than now, and never higher than what a room has."""
     lower: dict[str, dict[str, int]] = {}
     for room, limits in sorted(allowed.items()):
@@ -290,7 +290,7 @@ def _print_all(survey: Survey, room: str | None) -> None:
 def _hold_to_allowances(survey: Survey, *, lower: bool) -> list[str]:
     """The excesses over the allowances; with `lower` also writes smaller allowances."""
     allowed = json.loads(ALLOWANCES.read_text(encoding="utf-8"))
-    best = lowered(survey, allowed)
+    best = lowest_allowances(survey, allowed)
     if lower and best != allowed:
         # One room per line, so that a change of one room changes one line.
         lines = ",\n".join(f"  {json.dumps(room)}: {json.dumps(limits)}" for room, limits in best.items())

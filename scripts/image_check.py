@@ -169,13 +169,13 @@ def ask_question(port: int) -> str:
 def check_confinement(container: Container, port: int) -> list[str]:
     """Check user, read-only root and health check; return what was found."""
     user = container.execute("id", "-u").stdout.strip()
-    written = container.execute("touch", "/opt/aligner-proxy/written")
-    in_state = container.execute("touch", f"{STATE}/written")
+    root_write = container.execute("touch", "/opt/aligner-proxy/written")
+    state_write = container.execute("touch", f"{STATE}/written")
     health = container.execute("aligner-proxy", "health", "--port", str(port))
     faults = {
         f"it runs as user {user}": user != "10001",
-        "its root can be written to": written.returncode == 0,
-        f"its state folder cannot be written to: {in_state.stderr}": in_state.returncode != 0,
+        "its root can be written to": root_write.returncode == 0,
+        f"its state folder cannot be written to: {state_write.stderr}": state_write.returncode != 0,
         f"its health check fails: {health.stdout} {health.stderr}": health.returncode != 0,
     }
     if any(faults.values()):

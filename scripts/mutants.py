@@ -124,19 +124,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     files = [file for path in options.code for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
     every = [mutant for file in files for mutant in mutants(file)]
-    chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
+    sampled_mutants = random.Random(options.seed).sample(every, min(options.count, len(every)))
     caught = {"sample": 0, "every case": 0, "neither": 0}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
-        for mutant in tqdm(chosen, unit="mutant", disable=None):
+        for mutant in tqdm(sampled_mutants, unit="mutant", disable=None):
             if is_caught(copy, mutant, [options.tests], ["--sample"]):
-                by = "sample"
+                catcher = "sample"
             else:
-                by = "every case" if is_caught(copy, mutant, [options.tests], []) else "neither"
-            caught[by] += 1
-            tqdm.write(f"{by:10} {mutant}")
-    print(", ".join(f"{by} {count}" for by, count in caught.items()))
+                catcher = "every case" if is_caught(copy, mutant, [options.tests], []) else "neither"
+            caught[catcher] += 1
+            tqdm.write(f"{catcher:10} {mutant}")
+    print(", ".join(f"{catcher} {count}" for catcher, count in caught.items()))
     return caught["every case"]
 
 

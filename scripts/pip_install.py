@@ -38,7 +38,7 @@ class ProgressLine:
         self.out = out
         self.live = out.isatty()
         self.began = time.monotonic()
-        self.drawn = 0.0
+        self.drawn_at = 0.0
         self.packages = 0
         self.note = ""
         if not self.live:
@@ -56,14 +56,14 @@ class ProgressLine:
             if line.startswith("Installing "):
                 self.note = "installing"
                 self.total = 0
-        if self.live and time.monotonic() - self.drawn > REDRAW_S:
+        if self.live and time.monotonic() - self.drawn_at > REDRAW_S:
             self._draw(share)
 
     def _draw(self, share: float | None) -> None:
-        self.drawn = time.monotonic()
+        self.drawn_at = time.monotonic()
         filled = round(WIDTH * min(1.0, share or 0.0))
         bar = "" if share is None else f" [{'#' * filled}{'.' * (WIDTH - filled)}]"
-        seconds = f"{self.drawn - self.began:.0f} s"
+        seconds = f"{self.drawn_at - self.began:.0f} s"
         line = f"{self.label}{bar} {seconds} {self.note}"
         print(f"\r\033[K{line[:118]}", end="", file=self.out, flush=True)
 

@@ -33,7 +33,7 @@ def request(name: str) -> AlignRequest:
     return AlignRequest(request_id=name, turns=turns, answer=ANSWER, objectives=(objective,), deadline_s=120)
 
 
-async def asked(address: str) -> str:
+async def check_engine(address: str) -> str:
     """Correct the answer with one engine, whole and read piece by piece; return a summary.
 
     Asserts that both results are equal, that the good sentences stay, and that the insult is flagged.
@@ -73,7 +73,7 @@ def main() -> int:
             serve.run(built, name=one["name"], route_prefix=one["route_prefix"])
         for one in file["applications"]:
             address = f"http://127.0.0.1:{port}{one['route_prefix']}"
-            print(one["name"], asyncio.run(asked(address)))
+            print(one["name"], asyncio.run(check_engine(address)))
             assert httpx.get(f"{address}/health/ready", timeout=10).status_code == httpx.codes.OK
             other = httpx.post(f"{address}/v1/corrections", headers={HEADER: "1"}, json={}, timeout=10)
             assert other.status_code >= httpx.codes.BAD_REQUEST, "a gateway of another version is refused"

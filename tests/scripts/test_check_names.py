@@ -83,7 +83,7 @@ def test_excesses_names_what_is_over_and_lowered_follows_what_improves(script: M
     ]
     assert list(script.excesses(survey, {})) != []  # a new room has no allowance
     allowed = {"gate": {"functions": 5, "classes": 1}, "text": {"variables": 3}}
-    assert script.lowered(survey, allowed) == {"gate": {"functions": 2}}
+    assert script.lowest_allowances(survey, allowed) == {"gate": {"functions": 2}}
 
 
 def test_main_fails_beyond_the_allowances_and_lowers_them(

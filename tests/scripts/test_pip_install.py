@@ -59,10 +59,10 @@ def test_the_bar_counts_packages_and_bytes() -> None:
     out = Terminal()
     line = ProgressLine("setup: packages", 2, out)
     line.see("Collecting a==1\n")
-    line.drawn = 0.0
+    line.drawn_at = 0.0
     line.see("Requirement already satisfied: b==1 in x\n")
     assert f"[{'#' * 15}{'.' * 15}]" in out.getvalue()
-    line.drawn = 0.0
+    line.drawn_at = 0.0
     line.see("Progress 10 of 30\n")
     assert f"[{'#' * 10}{'.' * 20}]" in out.getvalue()
     line.end("done")

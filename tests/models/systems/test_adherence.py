@@ -15,17 +15,17 @@ from aligner_proxy_systems.metaalign.types import PreferenceKind
 from models.data.upstream_completions import Completion
 from models.systems.metaalign import adherence
 from models.systems.metaalign.adherence import (
-    Case,
+    AdherenceCase,
     contradictions,
-    damaged,
     draw,
+    has_damage,
     mcnemar,
     measure,
-    reading,
+    measure_reading,
     report,
     row,
     rows,
-    stated,
+    state_preference,
 )
 from models.systems.metaalign.wordings import DEV, TEST, TRAIN, WORDED
 from tests.support.scripted import ScriptedEngine
@@ -41,10 +41,10 @@ def test_the_exact_p() -> None:
 
 
 def test_what_counts_as_damage() -> None:
-    assert not damaged("See Ann for 3 eggs.", "SEE ANN FOR 3 EGGS.")
-    assert damaged("It costs 3 euros.", "It costs euros.")
-    assert damaged("It costs euros.", "It costs 3 euros.")
-    assert damaged("Ask our Ann.", "Ask us.")
+    assert not has_damage("See Ann for 3 eggs.", "SEE ANN FOR 3 EGGS.")
+    assert has_damage("It costs 3 euros.", "It costs euros.")
+    assert has_damage("It costs euros.", "It costs 3 euros.")
+    assert has_damage("Ask our Ann.", "Ask us.")
 
 
 async def test_before_and_after(tmp_path: Path) -> None:
@@ -70,15 +70,15 @@ async def test_before_and_after(tmp_path: Path) -> None:
 
 def test_a_row_counts_what_changed() -> None:
     kind = PreferenceKind.NO_EMOJI
-    cases = [Case(kind, True, b, a, b != a, False, False) for b, a in ((0, 1), (0, 1), (1, 0), (1, 1))]  # type: ignore[arg-type]
+    cases = [AdherenceCase(kind, True, b, a, b != a, False, False) for b, a in ((0, 1), (0, 1), (1, 0), (1, 1))]  # type: ignore[arg-type]
     one = row("x", cases)
     assert (one.gained, one.lost, one.needless.hits, one.needless.n) == (2, 1, 1, 2)
 
 
 def test_a_wording_is_filled_in() -> None:
-    said = stated("test", Random(1), PreferenceKind.BANNED_WORDS, 'No "{word}".', "Harbours are quiet.")
+    said = state_preference("test", Random(1), PreferenceKind.BANNED_WORDS, 'No "{word}".', "Harbours are quiet.")
     assert said.wish.words[0] in ("harbours", "quiet")
-    bound = stated("test", Random(1), PreferenceKind.MAX_WORDS, "{n} words max.", "x").wish.number
+    bound = state_preference("test", Random(1), PreferenceKind.MAX_WORDS, "{n} words max.", "x").wish.number
     assert bound in adherence.BOUNDS[PreferenceKind.MAX_WORDS]
 
 
@@ -94,11 +94,11 @@ def test_the_sides_share_no_wording() -> None:
     for group in (sides, worded):
         assert sum(map(len, group)) == len(set().union(*group))
     assert set(TRAIN) == set(DEV) == set(TEST)
-    assert reading("train")[0].percent == 100
+    assert measure_reading("train")[0].percent == 100
 
 
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
-    found = [row("a", [Case(PreferenceKind.NO_EMOJI, True, False, True, True, False, False)])]
+    found = [row("a", [AdherenceCase(PreferenceKind.NO_EMOJI, True, False, True, True, False, False)])]
     for name in ("a.svg", "b.svg"):
         draw(tmp_path / name, found)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

@@ -33,7 +33,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from aligner_proxy_systems.meal import best_of
-from aligner_proxy_systems.meal.selector import WEIGHED, Weighed
+from aligner_proxy_systems.meal.selector import WEIGHED, ObjectiveWeights
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
@@ -77,7 +77,7 @@ class Seeing(ScriptedEngine):
 
 
 def weighed(kind: float, brief: float) -> Policy:
-    return POLICY.with_extension(WEIGHED, Weighed((("kind", kind), ("brief", brief))))
+    return POLICY.with_extension(WEIGHED, ObjectiveWeights((("kind", kind), ("brief", brief))))
 
 
 def drafts(policy: Policy, count: int) -> Policy:

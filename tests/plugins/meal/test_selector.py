@@ -22,7 +22,13 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 from aligner_proxy_systems.meal.net import WeightNet
-from aligner_proxy_systems.meal.selector import Auto, Weighed, floored, weighed_of, worded
+from aligner_proxy_systems.meal.selector import (
+    AutoSelector,
+    ObjectiveWeights,
+    add_weight_words,
+    apply_floor,
+    find_weights,
+)
 from tests.gateway.test_guardrail import answer, build, data, opened, user
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
@@ -46,7 +52,7 @@ WEIGHTS = {"Safety": 0.6, "Length": 0.25, "Humour": 0.05, "Harmlessness": 0.02, 
 
 
 class ByName:
-    """Satisfies `WeighsObjectives`: weights by the objectives' names."""
+    """Satisfies `ObjectiveWeigher`: weights by the objectives' names."""
 
     def __init__(self, weights: dict[str, float] = WEIGHTS, delay_s: float = 0.0) -> None:
         self.by_name = weights
@@ -67,7 +73,7 @@ def engine(rows: Any = None) -> ScriptedEngine:
 
 
 def pipeline(weigher: Any = None, scripted: ScriptedEngine | None = None) -> Pipeline:
-    return Pipeline(scripted or engine(), extensions=Extensions([Auto(weigher)]))
+    return Pipeline(scripted or engine(), extensions=Extensions([AutoSelector(weigher)]))
 
 
 def resolved(model: str, text: str = FILE, **facts: Any) -> Policy:
@@ -83,8 +89,8 @@ async def weighed(policy: Policy, weigher: Any = None, scripted: ScriptedEngine 
     return await pipeline(weigher, scripted).select_objectives(Exchange("call", 0, TURNS, ""), policy)
 
 
-def weights_of(policy: Policy) -> Weighed:
-    known = weighed_of(policy)
+def weights_of(policy: Policy) -> ObjectiveWeights:
+    known = find_weights(policy)
     assert known is not None
     return known
 
@@ -124,7 +130,7 @@ async def test_enforced_ones_stay_first_and_keep_their_floor_and_what_is_asked_f
 @pytest.mark.parametrize("floor", [0.0, 0.2, 0.5, 1.0])
 def test_floors_always_leave_weights(floor: float) -> None:
     given = {"a": 0.01, "b": 0.19, "c": 0.8}
-    lifted = floored(given, ["a", "b"], floor)
+    lifted = apply_floor(given, ["a", "b"], floor)
     assert sum(lifted.values()) == pytest.approx(1)
     assert min(lifted["a"], lifted["b"]) >= min(floor, 0.5) - 1e-9
     assert all(weight >= 0 for weight in lifted.values())
@@ -139,7 +145,7 @@ async def test_weights_in_words_where_the_route_wants_them() -> None:
         "Safety (very important)",
         "Length (less important)",
     ]
-    assert worded("no colon here", 3.0) == "no colon here"
+    assert add_weight_words("no colon here", 3.0) == "no colon here"
 
 
 def _without_states() -> ScriptedEngine:
@@ -229,7 +235,7 @@ async def test_requests_at_once_ask_for_objective_texts_once() -> None:
 
 
 def test_a_list_of_objectives_is_not_weighed() -> None:
-    extension = Auto(ByName())
+    extension = AutoSelector(ByName())
     assert extension.selects(resolved("some"))
     assert not extension.selects(Policy("p", (Objective("a", "A: b"),)))
     assert not extension.selects(replace(resolved("some"), objectives=()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.types import Objective
-from aligner_proxy_systems.metaalign.conflicts import InForce, contradict, in_force
+from aligner_proxy_systems.metaalign.conflicts import ResolvedPreferences, contradict, resolve_conflicts
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
@@ -15,12 +15,12 @@ R = PreferenceSource.REQUEST
 P = PreferenceSource.PERSONA
 
 
-def held(system: str = "", request: str = "", persona: str = "", operator: str = "") -> InForce:
+def held(system: str = "", request: str = "", persona: str = "", operator: str = "") -> ResolvedPreferences:
     objectives = [Objective("own", operator)] if operator else []
-    return in_force(objectives, [(s, parse(t, s)) for s, t in ((S, system), (R, request), (P, persona)) if t])
+    return resolve_conflicts(objectives, [(s, parse(t, s)) for s, t in ((S, system), (R, request), (P, persona)) if t])
 
 
-def said(found: InForce) -> set[tuple[str, PreferenceSource, int]]:
+def said(found: ResolvedPreferences) -> set[tuple[str, PreferenceSource, int]]:
     return {(preference.kind.value, preference.source, preference.number) for preference in found.preferences}
 
 
@@ -65,8 +65,8 @@ def test_what_can_both_hold_both_holds() -> None:
     ],
 )
 def test_an_objective_goes_before_both(operator: str, user: str) -> None:
-    assert held(operator=operator, request=user) == InForce()
-    assert held(operator=operator, system=user) == InForce()
+    assert held(operator=operator, request=user) == ResolvedPreferences()
+    assert held(operator=operator, system=user) == ResolvedPreferences()
     assert held(request=user).preferences
 
 
@@ -94,7 +94,7 @@ def test_words_about_rules_are_set_aside_as_a_whole() -> None:
 
 
 def test_words_of_a_system_prompt_are_no_objective() -> None:
-    assert held(system="You are Ada. Keep secrets. No emoji.") == InForce((Preference(K.NO_EMOJI, S),))
+    assert held(system="You are Ada. Keep secrets. No emoji.") == ResolvedPreferences((Preference(K.NO_EMOJI, S),))
 
 
 def test_a_preference_does_not_contradict_itself() -> None:

@@ -21,9 +21,9 @@ from aligner_proxy_systems import self_refine
 from aligner_proxy_systems.self_refine.corrector import (
     REVIEW_TOKENS,
     SelfRefine,
-    Settings,
-    _marks,
-    _revised,
+    SelfRefineSettings,
+    _extract_revision,
+    _unused_marks,
 )
 
 KIND = "Kindness: the response should never insult the reader"
@@ -81,7 +81,7 @@ def request(answer: str = ANSWER, turns: tuple[Turn, ...] = TURNS, deadline_s: f
 
 
 async def refined(model: Model, asked: AlignRequest | None = None, **settings: Any) -> Correction:
-    return await SelfRefine(Settings(model="m", **settings), model).correct(asked or request())
+    return await SelfRefine(SelfRefineSettings(model="m", **settings), model).correct(asked or request())
 
 
 async def test_a_review_and_then_a_revision() -> None:
@@ -191,7 +191,7 @@ async def test_an_answer_cannot_close_its_own_field_or_speak_between_the_marks()
 
 @given(text=st.lists(st.sampled_from(["<", "/", "revised-", "0", "1", ">", "a"]), max_size=30).map("".join))
 def test_the_marks_never_stand_in_the_text(text: str) -> None:
-    begin, end = _marks(text)
+    begin, end = _unused_marks(text)
     assert begin not in text
     assert end not in text
 
@@ -202,7 +202,9 @@ def test_the_marks_never_stand_in_the_text(text: str) -> None:
 def test_white_space_around_the_answer_stays(lead: str, tail: str, body: str) -> None:
     if body.strip():
         said = f"<r>{body}</r>"
-        assert _revised(f"{lead}old{tail}", said, "<r>", "</r>", finished=True) == f"{lead}{body.strip()}{tail}"
+        assert (
+            _extract_revision(f"{lead}old{tail}", said, "<r>", "</r>", finished=True) == f"{lead}{body.strip()}{tail}"
+        )
 
 
 async def test_the_oldest_turns_are_left_out_first_and_a_long_answer_is_refused() -> None:
@@ -216,11 +218,11 @@ async def test_the_oldest_turns_are_left_out_first_and_a_long_answer_is_refused(
 
 
 async def test_the_identity_is_that_of_the_prompts_and_settings_are_bounded() -> None:
-    one = SelfRefine(Settings(model="m"), Model([nothing]))
-    assert await one.identity() == await SelfRefine(Settings(model="n"), Model([nothing])).identity()
+    one = SelfRefine(SelfRefineSettings(model="m"), Model([nothing]))
+    assert await one.identity() == await SelfRefine(SelfRefineSettings(model="n"), Model([nothing])).identity()
     for wrong in ({}, {"model": ""}, {"model": "m", "rounds": 0}, {"model": "m", "max_tokens": 10**9}):
         with pytest.raises(ValidationError):
-            Settings.model_validate(wrong)
+            SelfRefineSettings.model_validate(wrong)
 
 
 def test_it_is_offered_with_a_model_group_of_the_proxy() -> None:

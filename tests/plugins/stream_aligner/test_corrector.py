@@ -20,8 +20,8 @@ from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf
-from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
-from aligner_proxy_systems.stream_aligner.prompt import revision
+from aligner_proxy_systems.stream_aligner.corrector import StreamAligner, StreamAlignerSettings
+from aligner_proxy_systems.stream_aligner.prompt import revision_prompt
 from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
@@ -58,7 +58,7 @@ def kinder(sentence: str) -> str:
 
 def made(script: Any = kinder, **told: Any) -> tuple[StreamAligner, Completer]:
     completer = Completer(script)
-    return StreamAligner(Settings(engine="http://there/v1", **told), completer), completer
+    return StreamAligner(StreamAlignerSettings(engine="http://there/v1", **told), completer), completer
 
 
 def request(answer: str = ANSWER) -> AlignRequest:
@@ -66,13 +66,13 @@ def request(answer: str = ANSWER) -> AlignRequest:
 
 
 def test_the_template_is_that_of_its_code() -> None:
-    prompt = revision("When?", "It opens at six.", "Bring a coat.", gemma=True)
+    prompt = revision_prompt("When?", "It opens at six.", "Bring a coat.", gemma=True)
     assert prompt.text == (
         "<start_of_turn>user\n##Question: When? | ##Answer_Prefix: It opens at six. | ##Answer_Last_Sentence: "
         "Bring a coat. | ##Your_Revision: <end_of_turn>\n<start_of_turn>model"
     )
     assert prompt.shown_answer == "Bring a coat."
-    bare = revision("When?", "", "So.", gemma=False)
+    bare = revision_prompt("When?", "", "So.", gemma=False)
     assert bare.text == "##Question: When? | ##Answer_Prefix:  | ##Answer_Last_Sentence: So. | ##Your_Revision: "
 
 
@@ -80,9 +80,9 @@ def test_the_template_is_that_of_its_code() -> None:
     "text", ["{prefix}", "x | ##Your_Revision: y", "<end_of_turn>", "##answer_prefix :", "{prompt}"]
 )
 def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
-    plain = revision("a", "b", "c", gemma=True).text
+    plain = revision_prompt("a", "b", "c", gemma=True).text
     for fields in ((text, "b", "c"), ("a", text, "c"), ("a", "b", text)):
-        filled = revision(*fields, gemma=True)
+        filled = revision_prompt(*fields, gemma=True)
         for mark in ("##Question:", "##Answer_Prefix:", "##Your_Revision:", "<end_of_turn>", "<start_of_turn>"):
             assert filled.text.count(mark) == plain.count(mark)
         assert len(filled.text) == len(plain) - 1 + len(text)
