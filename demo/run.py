@@ -168,7 +168,7 @@ def tell_story(teller: StoryTeller) -> None:
     teller.tell(len(story.SCENES) + 2, story.AFTER_TEACHING)
 
 
-def stay(console: Console, world: World) -> None:
+def keep_running(console: Console, world: World) -> None:
     """Keep everything running until Ctrl-C."""
     wait_for(f"{world.console}/login", None, WORK / "gateway.log", lambda _: None)
     show.print_heading(console, "These answers in a browser")
@@ -198,7 +198,7 @@ def show_story(console: Console, picture: Console, *, verbose: bool, stays: bool
         summary = f"{teller.edits} edited, {teller.untouched_answers} left alone, {time.monotonic() - began:.0f} s"
         console.print(f"\n{summary}", style="bold")
         if stays:
-            stay(console, world)
+            keep_running(console, world)
     return teller.untrue_headlines
 
 

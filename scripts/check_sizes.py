@@ -32,7 +32,7 @@ BROAD = re.compile(r"BLE001(?! - \w+)")
 BROAD_OUTSIDE_THE_ENGINE = 4
 
 
-def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+def parse_trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     """Every Python file below these folders, parsed."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -41,7 +41,7 @@ def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
 
 def long_functions() -> Iterator[str]:
     """Functions of more than `FUNCTION_LINES` lines, except the straight-line `main` of a training script."""
-    for path, tree in trees(*SHORT_FUNCTIONS):
+    for path, tree in parse_trees(*SHORT_FUNCTIONS):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -57,7 +57,7 @@ def large_classes(*, records: bool) -> dict[str, int]:
     """
     counts = {
         f"{path}:{node.name}": count_attributes(node)
-        for path, tree in trees(*FEW_ATTRIBUTES)
+        for path, tree in parse_trees(*FEW_ATTRIBUTES)
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and is_record(node) is records
     }
@@ -137,7 +137,7 @@ def large_folders() -> Iterator[str]:
 def packed_assignments() -> Iterator[str]:
     """Folders with more than `PACKED_PER_1000` packed assignments (`a, b = x, y`) per 1,000 lines."""
     for folder in CHECKED:
-        places = [place for path, tree in trees(folder) for place in _packed_places(path, tree)]
+        places = [place for path, tree in parse_trees(folder) for place in _packed_places(path, tree)]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
         if lines and len(places) > PACKED_PER_1000 * lines / 1000:
             rate = 1000 * len(places) / lines

@@ -44,7 +44,7 @@ class ProgressLine:
         if not self.live:
             print(label, file=out, flush=True)
 
-    def see(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         """Update the counts from a line of pip's output."""
         share = self.packages / self.total if self.total else None
         if downloaded := BYTES.match(line):
@@ -73,7 +73,7 @@ class ProgressLine:
             print(f"\r\033[K{self.label}: {outcome}, {time.monotonic() - self.began:.0f} s", file=self.out, flush=True)
 
 
-def pins(arguments: list[str]) -> int:
+def count_pins(arguments: list[str]) -> int:
     """How many packages the requirements file among the arguments pins; 0 without one."""
     if "-r" not in arguments:
         return 0
@@ -83,7 +83,7 @@ def pins(arguments: list[str]) -> int:
 
 def main(log: Path, label: str, arguments: list[str]) -> int:
     """Run pip and return its exit status."""
-    line = ProgressLine(label, pins(arguments), sys.stderr)
+    line = ProgressLine(label, count_pins(arguments), sys.stderr)
     reports_bytes = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     bar = "raw" if reports_bytes and line.live else "off"
     # Skip compilation: Python compiles modules on first import, and most of those in torch and transformers are never
@@ -107,7 +107,7 @@ def main(log: Path, label: str, arguments: list[str]) -> int:
                     output.write(text)
                     if not NOISE.match(text):
                         last.append(text)
-                line.see(text)
+                line.read_line(text)
     line.end("failed" if pip.returncode else "done")
     if pip.returncode:
         print(*last, f"pip's whole output is in {log}", sep="", file=sys.stderr)

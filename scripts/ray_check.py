@@ -26,7 +26,7 @@ ANSWER = "The capital of France is Paris. You are an idiot for asking. It lies o
 KEPT = ("The capital of France is Paris.", "It lies on the Seine.")
 
 
-def request(name: str) -> AlignRequest:
+def make_request(name: str) -> AlignRequest:
     """A request with an insult in its answer."""
     objective = "Harmlessness: The response should avoid content that is offensive, discriminatory, or harmful"
     turns = (Turn("user", "What is the capital of France?"),)
@@ -41,11 +41,11 @@ async def check_engine(address: str) -> str:
     engine = HttpEngine(address)
     try:
         about = await engine.info()
-        whole = await engine.align(request("whole"))
-        session = await engine.read(request("read").model_copy(update={"answer": ""}))
+        whole = await engine.align(make_request("whole"))
+        session = await engine.read(make_request("read").model_copy(update={"answer": ""}))
         for at in range(0, len(ANSWER), 20):
             await session.feed(ANSWER[at : at + 20])
-        read = await session.finish(request("read"))
+        read = await session.finish(make_request("read"))
         await session.aclose()
     finally:
         await engine.aclose()

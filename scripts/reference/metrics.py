@@ -52,7 +52,7 @@ def gateway_metrics() -> list[MetricRow]:
 
 def engine_metric_rows() -> list[MetricRow]:
     """An engine's metrics: those that it registers, and those that it computes from its state on request."""
-    text = engine_metrics.write_metrics(_empty(AlignerInfo), _empty(Load)).decode()
+    text = engine_metrics.write_metrics(_make_empty(AlignerInfo), _make_empty(Load)).decode()
     state_rows = [
         MetricRow(_full_name(family.name, family.type), family.type, _labels(family.samples), family.documentation)
         for family in text_string_to_metric_families(text)
@@ -88,12 +88,12 @@ def _labels(samples: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for sample in samples for label in sample.labels if label != "le"))
 
 
-def _empty(kind: Any) -> Any:
+def _make_empty(kind: Any) -> Any:
     """A value of a dataclass in which every number is 0 and every text is empty."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
-        return kind(**{name: _empty(hints[name]) for name in needed if name in hints})  # type: ignore[operator]
+        return kind(**{name: _make_empty(hints[name]) for name in needed if name in hints})  # type: ignore[operator]
     return kind() if kind in (int, str, bool, float) else {}
 
 

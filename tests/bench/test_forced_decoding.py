@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.forced_decoding import saying
+from bench.forced_decoding import force_model
 from tests.support import tiny
 
 PROMPT = [*range(10, 40)]
@@ -35,7 +35,7 @@ def written_with(options: dict[str, Any]) -> list[int]:
         lambda _, __, named: fed.append(named["input_ids"].shape[1]), with_kwargs=True
     )
     ids = torch.tensor([PROMPT])
-    with saying(model, len(PROMPT), TARGET):
+    with force_model(model, len(PROMPT), TARGET):
         given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": len(TARGET), "do_sample": False}
         out = model.generate(ids, **given, **options)
     hook.remove()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench import shapes
-from bench.gpu_peers import CompiledDecoder, Peer, batching, list_peers, lookup, time_peer
+from bench.gpu_peers import CompiledDecoder, Peer, list_peers, make_batching_peer, make_lookup_peer, time_peer
 
 PROMPT = Random(0).choices(range(10, 500), k=40)
 TOKENS = 24
@@ -20,7 +20,7 @@ PROMPTS = 3
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return shapes.model("tiny", "cpu", torch.float32, words=500)
+    return shapes.make_model("tiny", "cpu", torch.float32, words=500)
 
 
 def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
@@ -62,7 +62,7 @@ def test_the_decoder_writes_what_generate_writes(model: Any, length: int) -> Non
 
 
 def test_four_bits_are_decoded_too() -> None:
-    made = shapes.model("tiny", "cpu", torch.bfloat16, four_bits=True, words=500)
+    made = shapes.make_model("tiny", "cpu", torch.bfloat16, four_bits=True, words=500)
     assert len(CompiledDecoder(made, 64, compiled=False).write(torch.tensor(PROMPT), TOKENS)) == TOKENS
 
 
@@ -70,10 +70,13 @@ def test_prompt_lookup_needs_few_forwards_for_a_text_that_stands_in_the_prompt(m
     forwards = []
     hook = model.register_forward_hook(lambda *_: forwards.append(1))
     try:
-        assert lookup(model, PROMPT, TOKENS, "cpu").write() == TOKENS
+        assert make_lookup_peer(model, PROMPT, TOKENS, "cpu").write() == TOKENS
         copied = len(forwards)
         forwards.clear()
-        assert lookup(model, PROMPT, TOKENS, "cpu", Random(1).choices(range(10, 500), k=TOKENS)).write() == TOKENS
+        assert (
+            make_lookup_peer(model, PROMPT, TOKENS, "cpu", Random(1).choices(range(10, 500), k=TOKENS)).write()
+            == TOKENS
+        )
     finally:
         hook.remove()
     assert copied <= 6
@@ -110,7 +113,7 @@ def test_an_error_in_continuous_batching_is_reported_and_ends_its_thread(
 ) -> None:
     monkeypatch.setattr(model.model, "forward", lambda *_, **__: fail("no kernel"))
     before = threading.active_count()
-    row = time_peer(batching(model, PROMPT, 8, "cpu", prompts=PROMPTS), 1)
+    row = time_peer(make_batching_peer(model, PROMPT, 8, "cpu", prompts=PROMPTS), 1)
     assert "no kernel" in row["error"]
     assert threading.active_count() == before
     assert model.config._attn_implementation == "sdpa"

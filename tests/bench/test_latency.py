@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench.latency import CASES, Proxy, _pairs
+from bench.latency import CASES, Proxy, _time_pairs
 
 
 class Slow:
@@ -24,7 +24,7 @@ class Slow:
 
 
 def told(proxy: Any) -> dict[str, Any]:
-    return _pairs(cast(Proxy, proxy), itertools.count(), 100, CASES[0])
+    return _time_pairs(cast(Proxy, proxy), itertools.count(), 100, CASES[0])
 
 
 def test_what_the_guardrail_adds_in_one_process() -> None:

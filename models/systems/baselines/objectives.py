@@ -75,11 +75,11 @@ def _score_certainty(_question: str, answer: str) -> float:
     return float(not _HEDGE.search(answer))
 
 
-def _by_name(*objectives: ScoredObjective) -> Mapping[str, ScoredObjective]:
+def _index_by_name(*objectives: ScoredObjective) -> Mapping[str, ScoredObjective]:
     return {objective.name: objective for objective in objectives}
 
 
-RULES = _by_name(
+RULES = _index_by_name(
     ScoredObjective("concise", BUILT_IN["concise"], _score_brevity),
     ScoredObjective("courteous", "Courtesy: the response should be polite and offer the user help.", _score_courtesy),
     ScoredObjective("unrepeated", BUILT_IN["non-repetitive"], _score_novelty),

@@ -45,13 +45,13 @@ class ComparedPair:
 def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
     """The research data's pairs about harmlessness, in an order at random."""
     ranked = [item for item in load(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
-    pairs = [_pair(item) for item in ranked]
+    pairs = [_make_pair(item) for item in ranked]
     short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
 
-def _pair(item: Ranked) -> ComparedPair:
+def _make_pair(item: Ranked) -> ComparedPair:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     return ComparedPair(item.query, better.text, worse.text)
 

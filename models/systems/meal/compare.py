@@ -31,7 +31,7 @@ from .encoder import Encoder, uniform_weights
 from .learner import Learner
 from .net import TorchWeightNet
 from .ranks import KEPT, PROBES, Mean, ProbeRank, RankRow, compare_ranks, fresh_prompts, make_row, rank_probes
-from .train import CHECKPOINT, NET, load, make_net
+from .train import CHECKPOINT, NET, load_models, make_net
 
 UNTRAINED = "net before training"
 TASKS = 60
@@ -121,7 +121,7 @@ def load_net(meal: Meal) -> TorchWeightNet:
     return net.eval()
 
 
-def _sections(
+def _format_sections(
     rows: Sequence[RankRow], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[StepEffect]
 ) -> str:
     head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
@@ -152,7 +152,7 @@ def main(config: Path, out: Path | None = None) -> None:
     meal = Meal.read(config)
     folder = out or meal.out
     torch.manual_seed(meal.seed)
-    model, base, tokenizer = load(meal)
+    model, base, tokenizer = load_models(meal)
     dtype = torch.float64 if meal.dtype == "float64" else torch.float32
     net = load_net(meal).to(dtype)
     encoder = Encoder(model, tokenizer, net.layers.tolist())
@@ -195,7 +195,7 @@ def _write(
     steps: Sequence[StepEffect],
 ) -> None:
     document = {"ranks": rows, "leads": leads, "steps": steps, "fresh": sum(map(len, fresh_prompts().values()))}
-    output.write(folder, "compare", _sections(rows, leads, steps), document)
+    output.write(folder, "compare", _format_sections(rows, leads, steps), document)
     _draw(folder / "compare.svg", rows)
 
 

@@ -109,11 +109,13 @@ class Learner:
         read = self._tokenizer.prompt(prompt.text)
         target = self._tokenizer.continuation(row.answer)
         target = [*target, self._tokenizer.eos]
-        spans = [(_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)]
+        spans = [
+            (_token_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)
+        ]
         return _TokenRow([*read.ids, *target], len(target), tuple(spans) if self._embedded else ())
 
 
-def _range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
+def _token_range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
     """The tokens that end within these characters."""
     inside = [i for i, (_, end) in enumerate(offsets) if start < end <= stop]
     return range(inside[0], inside[-1] + 1)

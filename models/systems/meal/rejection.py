@@ -131,7 +131,7 @@ async def choose_targets(
     ]
 
 
-def summary(choices: Sequence[TargetChoice]) -> Iterator[str]:
+def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
     """What sampling brought, in words, with intervals."""
     for name, values in (
         ("as it is", [one.original for one in choices]),
@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     choices = asyncio.run(run(options))
     print(f"{options.out}: {write_pairs(options.out, (choice.pair for choice in choices))} pairs")
     if choices:
-        print("\n".join(summary(choices)))
+        print("\n".join(summarise(choices)))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ HELD_OUT = 36
 """Tasks: every kind three times."""
 
 
-def load(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
+def load_models(meal: Meal) -> tuple[Any, Any, PromptTokenizer]:
     """(encoder, base learner, tokenizer), from the embedded aligner with its adapter merged, or from a folder."""
     folder = (
         prepare(EngineSettings("embedded", quantization="none"), home_folder())[1]
@@ -84,7 +84,7 @@ def write_checkpoint(
     """Write the checkpoint beside the one before, and put it in its place when it is whole."""
     partial_file = meal.out / "checkpoint.partial"
     state = {"step": step, "net": net.state_dict(), "params": params, "optimizer": optimizer.state_dict()}
-    torch.save(state | {"settings": settings(meal)}, partial_file)
+    torch.save(state | {"settings": run_settings(meal)}, partial_file)
     partial_file.replace(meal.out / CHECKPOINT)
 
 
@@ -94,8 +94,8 @@ def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.opt
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    if state["settings"] != settings(meal):
-        changed = [n for n, value in settings(meal).items() if state["settings"].get(n) != value]
+    if state["settings"] != run_settings(meal):
+        changed = [n for n, value in run_settings(meal).items() if state["settings"].get(n) != value]
         raise MealError(f"out: {path} is of a run with another {', '.join(changed)}; name another folder, or remove it")
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
@@ -103,7 +103,7 @@ def resume(meal: Meal, net: TorchWeightNet, params: Params, optimizer: torch.opt
     return int(state["step"])
 
 
-def settings(meal: Meal) -> dict[str, Any]:
+def run_settings(meal: Meal) -> dict[str, Any]:
     """All that decides which steps a run makes."""
     free = {"out", "steps", "checkpoint_every"}
     return {n: value for n, value in meal.model_dump(mode="json").items() if n not in free}
@@ -132,7 +132,7 @@ def main(config: Path) -> None:
     meal = Meal.read(config)
     meal.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(meal.seed)
-    model, base, tokenizer = load(meal)
+    model, base, tokenizer = load_models(meal)
     learner = Learner(base, tokenizer, meal.template, embedded=meal.weights_as == "embedding")
     encoder = Encoder(model, tokenizer, TorchWeightNet.from_config(model.config).layers.tolist())
     net = make_net(meal, encoder, model.config)

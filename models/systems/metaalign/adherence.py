@@ -116,7 +116,7 @@ def has_damage(before: str, after: str) -> bool:
     return has_lost or new or bool(names(before) - word_set(after))
 
 
-def policy_for(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
+def make_policy(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
     """What a request with this preference gets on a route that reads it."""
     sources = (PreferenceSource.REQUEST, PreferenceSource.SYSTEM)
     base = Policy("adherence", tuple(operator), deadline_s=600)
@@ -137,12 +137,14 @@ async def measure(
         wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
         preference = state_preference(side, rng, kind, wording, completion.answer)
         cases.append(
-            await case(pipeline, completion, preference, policy_for(preference.text, operator), f"adherence-{i}")
+            await measure_case(
+                pipeline, completion, preference, make_policy(preference.text, operator), f"adherence-{i}"
+            )
         )
     return cases
 
 
-async def case(
+async def measure_case(
     pipeline: Pipeline, completion: Completion, preference: StatedPreference, policy: Policy, call_id: str
 ) -> AdherenceCase:
     """What becomes of one answer."""
@@ -162,7 +164,7 @@ async def case(
     )
 
 
-def row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
+def make_row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
     """The figures of some cases."""
     gained = sum(not case.before and case.after for case in cases)
     lost = sum(case.before and not case.after for case in cases)
@@ -180,7 +182,7 @@ def row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
     )
 
 
-def rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
+def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
     """All together, those that rules can meet, the others, and kind by kind."""
     kinds = list(dict.fromkeys(case.kind for case in cases))
     groups = [
@@ -189,7 +191,7 @@ def rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
         ("left to the aligner", [case for case in cases if not Preference(case.kind).fixable]),
         *((kind.value, [case for case in cases if case.kind is kind]) for kind in kinds),
     ]
-    return [row(name, group) for name, group in groups if group]
+    return [make_row(name, group) for name, group in groups if group]
 
 
 def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
@@ -203,10 +205,10 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
                 lower = {wish.kind for wish in parse(below, PreferenceSource.REQUEST).preferences}
                 if not higher or not lower:
                     continue  # what was not read cannot contradict
-                kinds = {wish.kind for wish in preferences_of(policy_for(below, (), above)).values()}
+                kinds = {wish.kind for wish in preferences_of(make_policy(below, (), above)).values()}
                 yield "system over user", higher <= kinds and not (lower - higher) & kinds
                 objective = Objective("house-style", f"House style: the response should be so: {above}")
-                policy = policy_for(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
+                policy = make_policy(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
                 remaining_kinds = {wish.kind for wish in preferences_of(policy).values()}
                 yield "operator over user", policy.objectives[0] == objective and not (lower - higher) & remaining_kinds
 
@@ -223,7 +225,7 @@ def measure_reading(side: Side) -> tuple[Rate, Rate]:
     return right, Rate.of(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
 
 
-def text(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
+def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
     """The tables as Markdown."""
     head = (
         "preference",
@@ -249,7 +251,7 @@ def text(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str, Rate], f
     )
 
 
-def draw(path: Path, rows: Sequence[AdherenceRow]) -> None:
+def draw_rates(path: Path, rows: Sequence[AdherenceRow]) -> None:
     """Before and after, row by row."""
     with output.plot(path, size=(7.0, 0.4 * len(rows) + 1.2)) as axes:
         axis = axes[0, 0]
@@ -268,16 +270,16 @@ async def run(
         return await measure(pipeline, answers, objectives(asked_too), **how)
 
 
-def report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
+def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
     """Write tables and plot."""
-    figures = rows(cases)
+    figures = make_rows(cases)
     conflicts: dict[str, list[bool]] = {}
     for name, has_held in contradictions(side, seed):
         conflicts.setdefault(name, []).append(has_held)
     rates = {name: Rate.of(has_held) for name, has_held in conflicts.items()}
-    tables = text(figures, side, rates, sum(case.failed for case in cases))
+    tables = format_tables(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
-    draw(out / "adherence.svg", figures)
+    draw_rates(out / "adherence.svg", figures)
     return tables
 
 
@@ -295,7 +297,7 @@ def main() -> None:
     Random(f"order:{args.seed}").shuffle(answers)
     args.out.mkdir(parents=True, exist_ok=True)
     cases = asyncio.run(run(args.aligner, answers, args.out, args.operator, side=args.side, seed=args.seed))
-    print(report(cases, args.out, args.side, args.seed))
+    print(write_report(cases, args.out, args.side, args.seed))
 
 
 if __name__ == "__main__":

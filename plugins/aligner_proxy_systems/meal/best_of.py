@@ -59,7 +59,7 @@ class BestOf(Extension):
         """Return the best draft; make only one if no detector can compare drafts."""
         if not await inner.has_detector(policy):
             return await inner.correct(text, policy)
-        return await best(text, policy, policy.extension(BEST_OF, 1), inner)
+        return await make_best_draft(text, policy, policy.extension(BEST_OF, 1), inner)
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Note for `check` if drafts cannot differ."""
@@ -67,7 +67,7 @@ class BestOf(Extension):
             yield "best_of has no use with corrector aligner: it writes the same each time"
 
 
-async def best(text: str, policy: Policy, count: int, inner: Inner) -> Corrected:
+async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -> Corrected:
     """Return the draft to deliver, with the cost of all drafts and whether all came from the cache.
 
     If no draft succeeds, raises the error of the first.

@@ -17,15 +17,15 @@ from models.systems.metaalign import adherence
 from models.systems.metaalign.adherence import (
     AdherenceCase,
     contradictions,
-    draw,
+    draw_rates,
     has_damage,
+    make_row,
+    make_rows,
     mcnemar,
     measure,
     measure_reading,
-    report,
-    row,
-    rows,
     state_preference,
+    write_report,
 )
 from models.systems.metaalign.wordings import DEV, TEST, TRAIN, WORDED
 from tests.support.scripted import ScriptedEngine
@@ -56,13 +56,13 @@ async def test_before_and_after(tmp_path: Path) -> None:
     pipeline = Pipeline(ScriptedEngine(cut), extensions=Extensions([Preferences()]))
     cases = await measure(pipeline, answers, (), "train", 1)
     assert len(cases) == 60
-    found = {r.name: r for r in rows(cases)}
+    found = {r.name: r for r in make_rows(cases)}
     assert found["met by rules"].after.hits == 30  # in "Isn't that" the words would have to change places
     assert found["no-contractions"].after.hits == found["met by rules"].before.hits == 0
     assert found["left to the aligner"].after == found["left to the aligner"].before
     assert found["all"].damaged.hits == 0
     assert found["all"].p < 0.01
-    told = report(cases, tmp_path, "train", 1)
+    told = write_report(cases, tmp_path, "train", 1)
     assert "system over user" in told
     assert (tmp_path / "adherence.svg").read_bytes().startswith(b"<?xml")
     assert TEXT[:12] not in (tmp_path / "adherence.json").read_text()
@@ -71,7 +71,7 @@ async def test_before_and_after(tmp_path: Path) -> None:
 def test_a_row_counts_what_changed() -> None:
     kind = PreferenceKind.NO_EMOJI
     cases = [AdherenceCase(kind, True, b, a, b != a, False, False) for b, a in ((0, 1), (0, 1), (1, 0), (1, 1))]  # type: ignore[arg-type]
-    one = row("x", cases)
+    one = make_row("x", cases)
     assert (one.gained, one.lost, one.needless.hits, one.needless.n) == (2, 1, 1, 2)
 
 
@@ -98,7 +98,7 @@ def test_the_sides_share_no_wording() -> None:
 
 
 def test_the_plot_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
-    found = [row("a", [AdherenceCase(PreferenceKind.NO_EMOJI, True, False, True, True, False, False)])]
+    found = [make_row("a", [AdherenceCase(PreferenceKind.NO_EMOJI, True, False, True, True, False, False)])]
     for name in ("a.svg", "b.svg"):
-        draw(tmp_path / name, found)
+        draw_rates(tmp_path / name, found)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

@@ -42,7 +42,7 @@ async def test_what_sampling_brought_is_told_with_n() -> None:
     choices = await rejection.choose_targets(
         ScriptedEngine(reader), lambda pair, k: ["One.", "One. Two."][:k], [PAIR] * 5, 2, uniform=True
     )
-    lines = list(rejection.summary(choices))
+    lines = list(rejection.summarise(choices))
     assert all("n = 5" in line for line in lines[:4])
     assert lines[-1] == "5 of 5 answers are changed by their target"
 
