@@ -19,16 +19,16 @@ def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) 
     run = ModelRunner.run
     schedule = Scheduler.schedule
 
-    def counted(self: ModelRunner, feeds: Any) -> Any:
+    def count_adapters(self: ModelRunner, feeds: Any) -> Any:
         companies.append(len({feed.job.sequence.adapter for feed in feeds}))
         return run(self, feeds)
 
-    def noted(self: Scheduler, now: float) -> Any:
+    def note_scheduler(self: Scheduler, now: float) -> Any:
         schedulers.add(self)
         return schedule(self, now)
 
-    monkeypatch.setattr(ModelRunner, "run", counted)
-    monkeypatch.setattr(Scheduler, "schedule", noted)
+    monkeypatch.setattr(ModelRunner, "run", count_adapters)
+    monkeypatch.setattr(Scheduler, "schedule", note_scheduler)
     assert equality.compare("tiny", "cpu", CASES, 32) == equality.EqualityCounts(CASES, CASES, [])
     assert max(companies) == 3, "all adapters meet in one step"
     assert sum(scheduler.totals.preempted for scheduler in schedulers) > 0, "the cache is too small for everybody"

@@ -23,7 +23,7 @@ def model() -> Any:
     return shapes.make_model("tiny", "cpu", torch.float32, words=500)
 
 
-def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
+def generate_tokens(model: Any, prompt: list[int], tokens: int) -> list[int]:
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
     whole = model.generate(ids, attention_mask=mask, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False)
@@ -33,7 +33,7 @@ def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
 
 @pytest.mark.parametrize("number", range(5))
 def test_each_peer_writes_its_number_of_tokens_and_leaves_the_model_as_it_was(model: Any, number: int) -> None:
-    before = generated(model, PROMPT, 8)
+    before = generate_tokens(model, PROMPT, 8)
     peer = list_peers(model, PROMPT, TOKENS, "cpu", compiled=False, prompts=PROMPTS)[number]
     row = time_peer(peer, 2)
     assert "error" not in row
@@ -41,7 +41,7 @@ def test_each_peer_writes_its_number_of_tokens_and_leaves_the_model_as_it_was(mo
     assert row["tokens"] == TOKENS * (PROMPTS if "batching" in peer.name else 1)
     assert row["seconds"] > 0
     assert row["setup_s"] >= 0
-    assert generated(model, PROMPT, 8) == before
+    assert generate_tokens(model, PROMPT, 8) == before
 
 
 def test_peers_have_names_of_their_own(model: Any) -> None:
@@ -55,7 +55,7 @@ def test_the_decoder_writes_what_generate_writes(model: Any, length: int) -> Non
     for seed in (1, 2):  # what the first text left in the cache does not show in the second one
         prompt = Random(seed).choices(range(10, 500), k=length)
         written = decoder.write(torch.tensor(prompt), 40)
-        wanted = generated(model, prompt, 40)
+        wanted = generate_tokens(model, prompt, 40)
         # `generate` never writes the end mark here.
         assert shapes.EOS not in wanted
         assert written == wanted

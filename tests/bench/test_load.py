@@ -16,21 +16,23 @@ from bench.load import MAX_FAILED, TIMES_SLOWER, find_knee, format_table, make_r
 from bench.load_generator import TimedRequest
 
 
-def at(rate: float, p95: float | None, failed: float = 0.0) -> dict[str, Any]:
+def make_short_row(rate: float, p95: float | None, failed: float = 0.0) -> dict[str, Any]:
     return {"rate": rate, "added_p95_ms": p95, "failed": failed}
 
 
 def test_the_knee_is_the_last_rate_before_anything_gives_way() -> None:
-    assert find_knee([at(1, 100), at(2, 250), at(4, 301), at(8, 100)]) == 2
-    assert find_knee([at(1, 100), at(2, 100, 0.02), at(4, 100)]) == 1
-    assert find_knee([at(1, 100), at(2, None)]) == 1
-    assert find_knee([at(1, 100, 0.5)]) is None
-    assert find_knee([at(1, 100), at(2, 300, 0.01)]) == 2
+    assert (
+        find_knee([make_short_row(1, 100), make_short_row(2, 250), make_short_row(4, 301), make_short_row(8, 100)]) == 2
+    )
+    assert find_knee([make_short_row(1, 100), make_short_row(2, 100, 0.02), make_short_row(4, 100)]) == 1
+    assert find_knee([make_short_row(1, 100), make_short_row(2, None)]) == 1
+    assert find_knee([make_short_row(1, 100, 0.5)]) is None
+    assert find_knee([make_short_row(1, 100), make_short_row(2, 300, 0.01)]) == 2
 
 
 @given(st.lists(st.tuples(st.floats(1, 1000), st.floats(0, 0.1)), min_size=1, max_size=9))
 def test_up_to_the_knee_the_rule_holds_and_right_after_it_does_not(seen: list[tuple[float, float]]) -> None:
-    rows = [at(number + 1, p95, failed) for number, (p95, failed) in enumerate(seen)]
+    rows = [make_short_row(number + 1, p95, failed) for number, (p95, failed) in enumerate(seen)]
     good = [p95 <= TIMES_SLOWER * seen[0][0] and failed <= MAX_FAILED for p95, failed in seen]
     found = find_knee(rows) or 0
     assert all(good[: int(found)])
@@ -62,16 +64,16 @@ def test_good_answers_are_asked_for_alone_before_the_rates(monkeypatch: pytest.M
         await asyncio.sleep(0.001)
         return RequestResult(200, "unchanged", None, 90.0)
 
-    async def alone(number: int) -> RequestResult:
+    async def ask_alone(number: int) -> RequestResult:
         order.append("alone")
         return RequestResult(200, "unchanged", None, 40.0 + number % 3)
 
-    async def quickly(*_: Any) -> float:
+    async def saturate_quickly(*_: Any) -> float:
         return 5.0
 
-    monkeypatch.setattr(load, "saturate", quickly)
+    monkeypatch.setattr(load, "saturate", saturate_quickly)
     asked = argparse.Namespace(rates=[50.0], seconds=0.2)
-    found = asyncio.run(load.measure(ask, asked, lambda _: None, alone))
+    found = asyncio.run(load.measure(ask, asked, lambda _: None, ask_alone))
     assert found["alone_p50_ms"] == 41.0
     assert found["rows"][0]["added_p50_ms"] == 90.0
     assert order[: load.ALONE] == ["alone"] * load.ALONE

@@ -11,12 +11,12 @@ from tests.support.scripted import SegmentEngine
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+def script_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_context, "LocalEngine", lambda _: SegmentEngine(fakes.score))
     monkeypatch.setattr(long_context, "_CHUNK_S", 0.0)
 
 
-@pytest.mark.usefixtures("scripted")
+@pytest.mark.usefixtures("script_engine")
 def test_each_size_has_a_row_and_the_document_its_table(tmp_path: Path) -> None:
     found = long_context.run("scripted", 2, (512, 131_072))
     assert [row["tokens"] for row in found["rows"]] == [0, 512, 131_072]

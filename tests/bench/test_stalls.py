@@ -19,7 +19,7 @@ FOREIGN = {**LINE, "owner": "litellm", "ms": 900, "place": ["litellm/b.py:2"]}
 BESIDE = {**LINE, "ms": 200, "other_thread": ["aligner_proxy/c.py:3"]}
 
 
-def measured(**more: Any) -> dict[str, Any]:
+def make_figures(**more: Any) -> dict[str, Any]:
     return {
         "asked": 3,
         "p50": 0.01,
@@ -60,16 +60,16 @@ def test_lines_are_read_as_the_watchdog_writes_them(tmp_path: Path, capsys: pyte
 
 
 def test_what_litellm_does_alone_is_not_held_against_the_gateway() -> None:
-    fine = {"litellm": measured(p99=2.0), "gateway": measured(p99=2.5)}
+    fine = {"litellm": make_figures(p99=2.0), "gateway": make_figures(p99=2.5)}
     assert bench.list_misses(fine) == []
-    slow = {"litellm": measured(p99=2.0), "gateway": measured(p99=3.5, first_event_alone=11.0)}
+    slow = {"litellm": make_figures(p99=2.0), "gateway": make_figures(p99=3.5, first_event_alone=11.0)}
     assert [said.split()[0] for said in bench.list_misses(slow)] == ["liveness", "first"]
-    ours = {"litellm": measured(), "gateway": measured(stalls=bench.group_by_owner([LINE]))}
+    ours = {"litellm": make_figures(), "gateway": make_figures(stalls=bench.group_by_owner([LINE]))}
     assert bench.list_misses(ours) == ["1 stalls of ours over 0.5 s, the longest 0.7 s"]
 
 
 def test_it_becomes_a_table_and_a_figure(tmp_path: Path) -> None:
-    found = {"litellm": measured(), "gateway": measured()}
+    found = {"litellm": make_figures(), "gateway": make_figures()}
     assert "| litellm | 1 | 1 | 0.9 | 0.9 |" in bench.format_table("gateway", found["gateway"])
     plots.draw_stalls(found, tmp_path / "stalls.svg")
     assert "<svg" in (tmp_path / "stalls.svg").read_text()

@@ -20,7 +20,7 @@ from tests.support.scripted import SegmentEngine
 FLAGGED = 2.0
 
 
-def scripted(offset: float = 0.0, write: str = "") -> SegmentEngine:
+def make_engine(offset: float = 0.0, write: str = "") -> SegmentEngine:
     return SegmentEngine(
         lambda text: (FLAGGED if text.strip() in vllm_aligner.INSULTS else -3.0) + offset, lambda _: write
     )
@@ -40,9 +40,9 @@ async def test_what_was_compared_is_kept_and_not_asked_again(tmp_path: Path) -> 
     asked = [ComparedAnswer(0, "When?", add_numbered_insult("Open at six. Bring a coat.", 0), insulting=True)]
     asked.append(ComparedAnswer(1, "When?", "Open at six. Bring a coat.", insulting=False))
     rows = read_results(kept)
-    ours = scripted()
-    await compare_answers(asked[:1], ours, scripted(0.1), scripted(write="Dear reader."), rows, kept)
-    await compare_answers(asked, ours, scripted(-2.5), scripted(), rows, kept)
+    ours = make_engine()
+    await compare_answers(asked[:1], ours, make_engine(0.1), make_engine(write="Dear reader."), rows, kept)
+    await compare_answers(asked, ours, make_engine(-2.5), make_engine(), rows, kept)
     assert [row["number"] for row in read_results(kept)] == [0, 1]
     assert rows[0]["edits_agree"] is False
     assert rows[0]["flags"] == [(False, False), (True, True), (False, False)]
@@ -54,7 +54,7 @@ async def test_what_was_compared_is_kept_and_not_asked_again(tmp_path: Path) -> 
 
 
 async def test_all_of_a_set_are_asked_at_once_of_both() -> None:
-    engines = (scripted(), scripted())
+    engines = (make_engine(), make_engine())
     speeds = await measure_throughput([list(draw_answers(None, 3, 0))], *engines)
     assert [len(of_one) for of_one in speeds] == [1, 1]
     assert all(of_one[0] > 0 for of_one in speeds)

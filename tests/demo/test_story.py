@@ -68,7 +68,7 @@ def test_scripted_scene_gives_one_answer_to_a_question_and_the_answer_shows_its_
 def test_answer_text_reads_what_the_scripted_model_sends_in_each_form() -> None:
     from demo.upstream import answer_text
 
-    async def streamed(scene: Scene) -> bytes:
+    async def read_stream(scene: Scene) -> bytes:
         return b"".join([chunk async for chunk in scripted.chat_stream(scene)])
 
     scripted.WORD_S, before = 0.0, scripted.WORD_S
@@ -78,7 +78,7 @@ def test_answer_text_reads_what_the_scripted_model_sends_in_each_form() -> None:
             assert answer_text(json.dumps(scripted.chat_completion(scene)).encode()) == expected
             if scene.answer:
                 assert answer_text(json.dumps(scripted.message(scene)).encode()) == expected
-                assert answer_text(asyncio.run(streamed(scene))) == expected
+                assert answer_text(asyncio.run(read_stream(scene))) == expected
     finally:
         scripted.WORD_S = before
 

@@ -43,7 +43,7 @@ def test_every_policy_key_has_an_example_and_no_other() -> None:
     assert named == known | {"file": set(policy.schema()["properties"])}
 
 
-def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
+def place_example(heading: str, key: str, value: Any) -> dict[str, Any]:
     """A policies file in which an example stands where its section says."""
     names = ("legal", "acme-2")
     file: dict[str, Any] = {
@@ -84,7 +84,7 @@ def test_every_example_is_a_valid_policies_file(sources: Path) -> None:
     wrong = []
     for heading, entries in policy.examples().items():
         for key in entries.keys() - OF_OTHER_PLUGINS.get(heading, set()):
-            path.write_text(yaml.safe_dump(placed(heading, key, entries[key])))
+            path.write_text(yaml.safe_dump(place_example(heading, key, entries[key])))
             try:
                 registry.load_policies(path)
             except ConfigError as error:

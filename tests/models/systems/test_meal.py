@@ -26,7 +26,7 @@ from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)
-def twice() -> Iterator[None]:
+def use_plain_attention() -> Iterator[None]:
     """The one attention in fp64 whose derivative can be differentiated again."""
     with sdpa_kernel(SDPBackend.MATH):
         yield

@@ -33,14 +33,14 @@ ANSWERS = [Answer(f"Question {i}?", text, "test") for i, text in enumerate(TEXTS
 
 
 @pytest.fixture(scope="module")
-def made() -> list[PreferenceExample]:
+def drawn_examples() -> list[PreferenceExample]:
     return list(draw_examples(ANSWERS, 400, 1))
 
 
-def test_all_parts_are_there_and_every_target_meets_what_is_in_force(made: list[PreferenceExample]) -> None:
-    assert len(made) == 400
-    assert min(Counter(one.part for one in made)[part] for part in PARTS) > 40
-    for one in made:
+def test_all_parts_are_there_and_every_target_meets_what_is_in_force(drawn_examples: list[PreferenceExample]) -> None:
+    assert len(drawn_examples) == 400
+    assert min(Counter(one.part for one in drawn_examples)[part] for part in PARTS) > 40
+    for one in drawn_examples:
         assert one.objectives
         if one.part == "helpful":
             assert all(
@@ -48,8 +48,8 @@ def test_all_parts_are_there_and_every_target_meets_what_is_in_force(made: list[
             )
 
 
-def test_where_the_tiers_contradict_the_systems_word_is_met(made: list[PreferenceExample]) -> None:
-    told = [one for one in made if one.part == "priority"]
+def test_where_the_tiers_contradict_the_systems_word_is_met(drawn_examples: list[PreferenceExample]) -> None:
+    told = [one for one in drawn_examples if one.part == "priority"]
     for one in told:
         (above,) = parse(one.dialogue.meta.system, PreferenceSource.SYSTEM).preferences
         assert is_met(above, one.target)
@@ -57,10 +57,10 @@ def test_where_the_tiers_contradict_the_systems_word_is_met(made: list[Preferenc
             assert "Fullness" not in " ".join(one.objectives)
 
 
-def test_most_examples_ask_for_a_change_and_labels_say_where(made: list[PreferenceExample]) -> None:
-    same = [one for one in made if one.answer == one.target]
+def test_most_examples_ask_for_a_change_and_labels_say_where(drawn_examples: list[PreferenceExample]) -> None:
+    same = [one for one in drawn_examples if one.answer == one.target]
     assert 0 < len(same) <= 100
-    for one in made:
+    for one in drawn_examples:
         labels = one.to_pair().labels
         assert (CHANGES in labels) or one.answer.rstrip() == one.target.rstrip() or len(one.target) != len(one.answer)
     assert all(CHANGES not in one.to_pair().labels for one in same)
@@ -74,8 +74,8 @@ def test_no_preference_is_on_both_sides() -> None:
     assert all(map(is_on_test_side, kept))
 
 
-def test_there_is_a_preference_in_every_second_example(made: list[PreferenceExample]) -> None:
-    assert count_preferences(made) > 200
+def test_there_is_a_preference_in_every_second_example(drawn_examples: list[PreferenceExample]) -> None:
+    assert count_preferences(drawn_examples) > 200
 
 
 @pytest.mark.long
@@ -83,19 +83,19 @@ def test_there_are_thousands_of_preferences() -> None:
     assert count_preferences(draw_examples(ANSWERS, 4000, 3)) > 2000
 
 
-def test_the_same_seed_gives_the_same_examples(made: list[PreferenceExample]) -> None:
-    assert list(draw_examples(ANSWERS, 400, 1)) == made
-    assert list(draw_examples(ANSWERS, 40, 2)) != made[:40]
+def test_the_same_seed_gives_the_same_examples(drawn_examples: list[PreferenceExample]) -> None:
+    assert list(draw_examples(ANSWERS, 400, 1)) == drawn_examples
+    assert list(draw_examples(ANSWERS, 40, 2)) != drawn_examples[:40]
 
 
-def test_comparisons_prefer_what_meets_the_preference(tmp_path: Path, made: list[PreferenceExample]) -> None:
-    changed = [one for one in made if one.target != one.answer]
-    assert write_dpo(tmp_path / "dpo.jsonl", made, "ultrafeedback") == len(changed)
+def test_comparisons_prefer_what_meets_the_preference(tmp_path: Path, drawn_examples: list[PreferenceExample]) -> None:
+    changed = [one for one in drawn_examples if one.target != one.answer]
+    assert write_dpo(tmp_path / "dpo.jsonl", drawn_examples, "ultrafeedback") == len(changed)
 
 
-def test_one_stage_on_a_tiny_model(tmp_path: Path, made: list[PreferenceExample]) -> None:
+def test_one_stage_on_a_tiny_model(tmp_path: Path, drawn_examples: list[PreferenceExample]) -> None:
     config = stage(tmp_path, steps=30, checkpoint_every=30)
-    write_pairs(tmp_path / "data.jsonl", [one.to_pair() for one in made[:60]])
+    write_pairs(tmp_path / "data.jsonl", [one.to_pair() for one in drawn_examples[:60]])
     train.main(config)
     rows = log(tmp_path)
     assert sum(row["correction"] for row in rows[-5:]) < sum(row["correction"] for row in rows[:5])

@@ -106,8 +106,8 @@ STALLING += ("1. a\n", "can't ", "- - ", "| - ")
 @pytest.mark.parametrize("kind", sorted(FIXABLE))
 @pytest.mark.parametrize("piece", STALLING)
 def test_no_answer_stalls_a_repair_or_a_check(kind: K, piece: str) -> None:
-    def repaired(size: int) -> bool:
+    def is_repaired(size: int) -> bool:
         return is_met(Preference(kind), fix_text((piece * size)[:size] + "x", {kind}))
 
-    assert growth(repaired, 300) < 2.4
-    repaired(24_000)  # what patterns do is in no count of lines: the suite's own time limit is the assertion
+    assert growth(is_repaired, 300) < 2.4
+    is_repaired(24_000)  # what patterns do is in no count of lines: the suite's own time limit is the assertion

@@ -23,11 +23,11 @@ ALL = tuple(PreferenceSource)
 OWN = Objective("harmless", "Harmlessness: the response should avoid insults")
 
 
-def reading(policy: Policy, *sources: PreferenceSource, may: bool = True) -> Policy:
+def allow_preferences(policy: Policy, *sources: PreferenceSource, may: bool = True) -> Policy:
     return policy.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, may)
 
 
-BASE = reading(Policy("p", (OWN,)), *ALL)
+BASE = allow_preferences(Policy("p", (OWN,)), *ALL)
 
 
 def meta(preference: object = "", persona: object = "", system: str = "") -> RequestFacts:
@@ -56,7 +56,7 @@ def test_by_default_nothing_is_read() -> None:
 
 @pytest.mark.parametrize("source", ALL)
 def test_only_what_the_route_reads_is_read(source: PreferenceSource) -> None:
-    policy = reading(Policy("p"), source)
+    policy = allow_preferences(Policy("p"), source)
     wanted = {
         PreferenceSource.REQUEST: "no-emoji",
         PreferenceSource.PERSONA: "no-lists",
@@ -84,7 +84,7 @@ def test_what_is_too_long_is_refused_without_repeating_it(said: RequestFacts) ->
 
 
 def test_a_stream_whose_answer_is_checked_is_held() -> None:
-    policy = reading(Policy("p", (OWN,), stream=StreamMode.SENTENCE), *ALL)
+    policy = allow_preferences(Policy("p", (OWN,), stream=StreamMode.SENTENCE), *ALL)
     assert add_preferences(policy, meta("No emoji.")).stream is StreamMode.HOLD
     assert add_preferences(policy, meta()).stream is StreamMode.SENTENCE
 
@@ -109,5 +109,5 @@ def test_the_operators_objectives_alone() -> None:
     ],
 )
 def test_what_each_preference_lets_an_edit_do(preference: str, allowance: Allowance) -> None:
-    (objective,) = add_preferences(reading(Policy("p"), *ALL), meta(preference)).objectives
+    (objective,) = add_preferences(allow_preferences(Policy("p"), *ALL), meta(preference)).objectives
     assert objective.allowance == allowance
