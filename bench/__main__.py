@@ -18,7 +18,7 @@ from rich.table import Table
 
 from aligner_proxy import __version__
 from aligner_proxy.errors import AlignerProxyError
-from bench.isolation import worker
+from bench.isolation import start_worker
 from bench.registry import KEYS, PARTS
 
 
@@ -32,62 +32,68 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--data", type=Path, help="folder with the research data: real answers where they matter")
     parser.add_argument("--out", type=Path, help="folder for plots and for everything that was measured, as JSON")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console = Console()
-    found = {name: _tried(console, name, asked) for name in PARTS if asked.only in (None, name)}
-    if asked.out:
-        _write(asked.out, found)
-    print(json.dumps(_machine() | {key: value for part in found.values() for key, value in _ratios(part)}))
-    return int(any("error" in part for part in found.values()))
+    results = {name: _run_part(console, name, options) for name in PARTS if options.only in (None, name)}
+    if options.out:
+        _write(options.out, results)
+    print(
+        json.dumps(
+            _describe_machine() | {key: value for part in results.values() for key, value in _list_figures(part)}
+        )
+    )
+    return int(any("error" in part for part in results.values()))
 
 
-def _tried(console: Console, name: str, asked: argparse.Namespace) -> dict[str, Any]:
+def _run_part(console: Console, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a part in its own process and print its table; on failure return the reason instead of the rows."""
     console.rule(name)
     began = time.perf_counter()
     try:
-        with worker() as alone:
-            found = alone.submit(PARTS[name], asked).result()
+        with start_worker() as process:
+            result = process.submit(PARTS[name], options).result()
     except Exception as error:  # noqa: BLE001 - keep what was measured before, whatever fails here
         reason = str(error) if isinstance(error, AlignerProxyError) else f"{type(error).__name__}: {error}"
         console.print(f"{name} not measured: {reason}", style="yellow", markup=False)
         return {**dict.fromkeys(KEYS[name]), "error": reason, f"without_{name}": reason}
-    found[f"{name}_s"] = round(time.perf_counter() - began)
-    if found.get("rows"):
-        console.print(_table(found["rows"]))
-    console.print(dict(_ratios(found)))
-    return found
+    result[f"{name}_s"] = round(time.perf_counter() - began)
+    if result.get("rows"):
+        console.print(_make_table(result["rows"]))
+    console.print(dict(_list_figures(result)))
+    return result
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _make_table(rows: list[dict[str, Any]]) -> Table:
     """A table of the rows, with nested values flattened."""
-    flat = [{f"{k} {i}" if isinstance(v, dict) else k: w for k, v in row.items() for i, w in _items(v)} for row in rows]
+    flat = [
+        {f"{k} {i}" if isinstance(v, dict) else k: w for k, v in row.items() for i, w in _list_items(v)} for row in rows
+    ]
     table = Table(*flat[0])
     for row in flat:
         table.add_row(*map(str, row.values()))
     return table
 
 
-def _items(value: object) -> list[tuple[str, Any]]:
+def _list_items(value: object) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, dict) else [("", value)]
 
 
-def _ratios(part: dict[str, Any]) -> list[tuple[str, Any]]:
+def _list_figures(part: dict[str, Any]) -> list[tuple[str, Any]]:
     """The content of the last line: plain figures; a figure that could not be measured is null, with the reason."""
     plain = (int, float, str, type(None))
     return [(key, value) for key, value in part.items() if isinstance(value, plain) and key not in ("n", "threads")]
 
 
-def _machine() -> dict[str, Any]:
+def _describe_machine() -> dict[str, Any]:
     return {"version": __version__, "machine": platform.machine(), "python": platform.python_version()}
 
 
-def _write(folder: Path, found: dict[str, Any]) -> None:
+def _write(folder: Path, results: dict[str, Any]) -> None:
     from bench import plots
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(_machine() | found, indent=1) + "\n")
-    plots.draw(found, folder)
+    (folder / "bench.json").write_text(json.dumps(_describe_machine() | results, indent=1) + "\n")
+    plots.draw_parts(results, folder)
 
 
 if __name__ == "__main__":

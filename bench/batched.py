@@ -29,9 +29,9 @@ def load(weights: Path) -> None:
 
 def write(prompts: list[list[int]], tokens: int) -> list[int]:
     """Write `tokens` tokens after each prompt; return how many were written for each."""
-    wanted = GenerationConfig(  # type: ignore[no-untyped-call]
+    generation = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
     )
     pages = ContinuousBatchingConfig(page_size=_PAGE, num_blocks=_PAGES)
-    done = _model.generate_batch(prompts, generation_config=wanted, continuous_batching_config=pages)
+    done = _model.generate_batch(prompts, generation_config=generation, continuous_batching_config=pages)
     return [len(output.generated_tokens) for output in done.values()]

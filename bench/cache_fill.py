@@ -15,8 +15,8 @@ from aligner_proxy.engine.scheduling.sequence import Ask, Work
 from bench.equality import WORDS
 
 
-def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int], object] = lambda _: None) -> None:
-    """Prefill `sequences` prompts of `tokens` each, then free them; `told` gets the number of tokens of each step."""
+def fill(runner: ModelRunner, sequences: int, tokens: int, on_step: Callable[[int], object] = lambda _: None) -> None:
+    """Prefill `sequences` prompts of `tokens` each, then free them; `on_step` gets each step's number of tokens."""
     rng, scheduler = Random(0), Scheduler(runner.pool, budget=runner.step_tokens, most=sequences)
 
     def work() -> Work:
@@ -28,11 +28,11 @@ def fill(runner: ModelRunner, sequences: int, tokens: int, told: Callable[[int],
         scheduler.add(job)
     while scheduler.waiting or any(job.sequence.remaining for job in scheduler.running):
         feeds = [feed for feed in scheduler.schedule(0.0) if feed.stop > feed.start]
-        for feed, chosen in zip(feeds, runner.run(feeds), strict=True):
+        for feed, chosen_ids in zip(feeds, runner.run(feeds), strict=True):
             # Settled but not advanced to its end, so that a prefilled sequence keeps its blocks while others are
             # prefilled.
-            scheduler.record_feed(feed, chosen)
-            told(feed.stop - feed.start)
+            scheduler.record_feed(feed, chosen_ids)
+            on_step(feed.stop - feed.start)
     if sum(len(job.sequence.blocks) for job in scheduler.running) < sequences * (tokens // BLOCK):
         raise RuntimeError("not all sequences were in the cache at once")
     for job in list(scheduler.running):

@@ -27,7 +27,7 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
-from bench.texts import LONG, OBJECTIVES, insulted
+from bench.texts import LONG, OBJECTIVES, add_insult
 
 CLIENTS = 16
 _DEFECTIVE = (3, 11)
@@ -41,7 +41,7 @@ _PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ClientJob:
     """One client's request: for our engine, and as prompt and number of tokens for a peer."""
 
     request: AlignRequest
@@ -49,42 +49,42 @@ class Job:
     tokens: int
 
 
-Way = Callable[[list[Job]], None]
+Way = Callable[[list[ClientJob]], None]
 
 
-def jobs(aligner: Aligner, tag: str) -> list[Job]:
+def make_jobs(aligner: Aligner, tag: str) -> list[ClientJob]:
     """Make new requests that share only the template and the objectives, as requests of a route do."""
-    found = []
+    batch = []
     for number in range(CLIENTS):
         question, answer = LONG[number % len(LONG)]
         if number in _DEFECTIVE:
-            answer = insulted(answer)
+            answer = add_insult(answer)
         turns = (Turn("user", f"{tag} {number}: {question}"),)
         request = AlignRequest(
             request_id=f"{tag}/{number}", turns=turns, answer=answer, objectives=OBJECTIVES, deadline_s=600
         )
         family = prompts.find_template(aligner.info.template)
         fitted = fit_request(request, family, aligner.runner.tokenizer, aligner.info.window)
-        found.append(Job(request, fitted.ids, len(fitted.answer)))
-    return found
+        batch.append(ClientJob(request, fitted.ids, len(fitted.answer)))
+    return batch
 
 
 def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
     """Measure all engines in turns: corrections per second, and ratios to ours; raises `WeightsError`."""
     settings = EngineSettings(model=model)
-    opened: Future[Aligner] = Future()
+    aligner_future: Future[Aligner] = Future()
 
     def load() -> Aligner:
-        opened.set_result(open_aligner(settings, config.home_folder()))
-        return opened.result()
+        aligner_future.set_result(open_aligner(settings, config.home_folder()))
+        return aligner_future.result()
 
     with asyncio.Runner() as loop:
         engine = LocalEngine(load)
         loop.run(engine.start())
-        ways = {"aligner-proxy": _ours(loop, engine), **peers}
-        seconds = _rounds(opened.result(), ways, rounds)
+        ways = {"aligner-proxy": _make_own_way(loop, engine), **peers}
+        seconds = _run_rounds(aligner_future.result(), ways, rounds)
         loop.run(engine.aclose())
-    rows = [_row(name, times) for name, times in seconds.items()]
+    rows = [_make_row(name, times) for name, times in seconds.items()]
     ours = seconds["aligner-proxy"]
     ratios = {
         f"throughput16_vs_{name}": round(statistics.median(t / o for t, o in zip(times, ours, strict=False)), 2)
@@ -94,7 +94,7 @@ def run(model: str, rounds: int, peers: dict[str, Way]) -> dict[str, Any]:
     return {"n": rounds * CLIENTS, "threads": torch.get_num_threads(), "rows": rows, **ratios}
 
 
-def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
+def _run_rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with Progress(transient=True) as progress:
         bar = progress.add_task("sixteen at a time", total=(rounds + 1) * len(ways))
@@ -104,7 +104,7 @@ def _rounds(aligner: Aligner, ways: dict[str, Way], rounds: int) -> dict[str, li
         for turn in range(rounds):
             for name, work in ways.items():
                 if turn == 0 or name not in _ONCE:
-                    seconds[name].append(_turn(aligner, f"{name[:4]} {turn}", work))
+                    seconds[name].append(_run_turn(aligner, f"{name[:4]} {turn}", work))
                 progress.advance(bar)
     return seconds
 
@@ -114,28 +114,28 @@ def _warm(aligner: Aligner, name: str, work: Way) -> None:
 
     Meanwhile our engine measures the gain of a second thread.
     """
-    spent = 0.0
+    warm_s = 0.0
     turns = itertools.count()
-    while spent < _WARM_S:
-        spent += _turn(aligner, f"{name[:4]} warm {next(turns)}", work, _FEW)
+    while warm_s < _WARM_S:
+        warm_s += _run_turn(aligner, f"{name[:4]} warm {next(turns)}", work, _FEW)
 
 
-def _turn(aligner: Aligner, tag: str, work: Way, clients: int = CLIENTS) -> float:
+def _run_turn(aligner: Aligner, tag: str, work: Way, clients: int = CLIENTS) -> float:
     """Seconds for this many new requests."""
-    asked = jobs(aligner, tag)[:clients]
+    batch = make_jobs(aligner, tag)[:clients]
     time.sleep(_PAUSE_S)
     began = time.perf_counter()
-    work(asked)
+    work(batch)
     return time.perf_counter() - began
 
 
-def _row(name: str, times: list[float]) -> dict[str, Any]:
+def _make_row(name: str, times: list[float]) -> dict[str, Any]:
     per = sorted(round(CLIENTS / seconds, 3) for seconds in times)
     return {"name": name, "per_second": round(statistics.median(per), 3), "least": per[0], "most": per[-1]}
 
 
-def _ours(loop: asyncio.Runner, engine: LocalEngine) -> Way:
-    async def together(asked: list[Job]) -> None:
-        await asyncio.gather(*(engine.align(job.request) for job in asked))
+def _make_own_way(loop: asyncio.Runner, engine: LocalEngine) -> Way:
+    async def align_together(batch: list[ClientJob]) -> None:
+        await asyncio.gather(*(engine.align(job.request) for job in batch))
 
-    return lambda asked: loop.run(together(asked))
+    return lambda batch: loop.run(align_together(batch))

@@ -31,9 +31,9 @@ from aligner_proxy.audit.store import AuditStore
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, SegmentScore, Status, Turn
 from bench import gateway
-from bench.gateway import Client
-from bench.load_generator import drive, times
-from demo.processes import free_port, process, wait_for
+from bench.gateway import MeasuringClient
+from bench.load_generator import draw_times, drive
+from demo.processes import free_port, run_process, wait_for
 
 PAGES = 50
 RATE = 20.0
@@ -41,13 +41,13 @@ WAITING = 100_000
 _TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 
 
-async def _logged_in(address: str, key: str) -> httpx.AsyncClient:
+async def _log_in(address: str, key: str) -> httpx.AsyncClient:
     """Log in as the operator and return the client."""
     limits = httpx.Limits(max_connections=None)
     client = httpx.AsyncClient(base_url=address, timeout=60, trust_env=False, limits=limits)
-    found = _TOKEN.search((await client.get("/login")).text)
-    assert found is not None
-    got = await client.post("/login", data={"token": found[1], "key": key})
+    match = _TOKEN.search((await client.get("/login")).text)
+    assert match is not None
+    got = await client.post("/login", data={"token": match[1], "key": key})
     assert got.headers["location"] == "/live"
     return client
 
@@ -68,64 +68,64 @@ class Pages:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{self._cookie}\n".encode())
-        said = await self._process.stdout.readline()
-        assert said == b"open\n", said
+        first_line = await self._process.stdout.readline()
+        assert first_line == b"open\n", first_line
         await asyncio.sleep(2.0)
 
     async def close(self) -> None:
         """Close the pages and add the events that they read."""
         assert self._process is not None
-        told, _ = await self._process.communicate(b"")
-        self.events += int(told)
+        output, _ = await self._process.communicate(b"")
+        self.events += int(output)
         await asyncio.sleep(1.0)
 
 
-async def _round(client: Client, seconds: float, seed: int) -> tuple[float, int]:
+async def _run_round(client: MeasuringClient, seconds: float, seed: int) -> tuple[float, int]:
     """Run one round; return the median wait in milliseconds and how many answers got a verdict."""
-    due = times(RATE, seconds, seed)
-    asked = await drive(lambda number: client.ask(f"bad number {seed} {number}"), due)
-    done = [one for one in asked if one.told.done]
+    due = draw_times(RATE, seconds, seed)
+    arrivals = await drive(lambda number: client.ask(f"bad number {seed} {number}"), due)
+    done = [one for one in arrivals if one.result.done]
     return 1000 * statistics.median(one.waited for one in done), len(done)
 
 
-async def _pairs(running: gateway.Running, console: str, pairs: int, seconds: float) -> dict[str, Any]:
+async def _run_pairs(running: gateway.RunningGateway, console: str, pairs: int, seconds: float) -> dict[str, Any]:
     """Run pairs of rounds with and without open pages, in alternating order, and compare them."""
-    browser = await _logged_in(console, running.key)
-    client = Client(running)
+    browser = await _log_in(console, running.key)
+    client = MeasuringClient(running)
     pages = Pages(console, browser)
-    await _round(client, 6.0, 0)
-    told: dict[bool, list[float]] = {True: [], False: []}
+    await _run_round(client, 6.0, 0)
+    medians: dict[bool, list[float]] = {True: [], False: []}
     answers = {True: 0, False: 0}
-    grown = {True: 0.0, False: 0.0}
+    new_entries = {True: 0.0, False: 0.0}
     computed: dict[bool, list[float]] = {True: [], False: []}
     audit = running.folder / "audit.db"
     for number in range(pairs):
         for is_open in (True, False) if number % 2 else (False, True):
             if is_open:
                 await pages.open()
-            before = _entries(audit)
+            before = _count_entries(audit)
             cpu_s = _console_cpu_s(running.serve.pid)
-            p50, done = await _round(client, seconds, 1000 + 2 * number + is_open)
+            p50, done = await _run_round(client, seconds, 1000 + 2 * number + is_open)
             await asyncio.sleep(1.0)
             computed[is_open].append((_console_cpu_s(running.serve.pid) - cpu_s) / (seconds + 1.0))
-            grown[is_open] += _entries(audit) - before
+            new_entries[is_open] += _count_entries(audit) - before
             if is_open:
                 await pages.close()
-            told[is_open].append(p50)
+            medians[is_open].append(p50)
             answers[is_open] += done
     await client.http.aclose()
     await browser.aclose()
-    ratios = sorted(opened / closed for opened, closed in zip(told[True], told[False], strict=True))
+    ratios = sorted(open_p50 / closed_p50 for open_p50, closed_p50 in zip(medians[True], medians[False], strict=True))
     return {
         "pages": PAGES,
         "answers_a_second": RATE,
-        "p50_ms_open": [round(value, 1) for value in told[True]],
-        "p50_ms_closed": [round(value, 1) for value in told[False]],
+        "p50_ms_open": [round(value, 1) for value in medians[True]],
+        "p50_ms_closed": [round(value, 1) for value in medians[False]],
         "ratios": [round(value, 3) for value in ratios],
         "ratio_median": round(statistics.median(ratios), 3),
         "console_cpu_percent": [round(100 * statistics.median(computed[key]), 1) for key in (False, True)],
         "answers": [answers[False], answers[True]],
-        "entries_an_answer": [round(grown[key] / answers[key], 3) for key in (False, True)],
+        "entries_an_answer": [round(new_entries[key] / answers[key], 3) for key in (False, True)],
         "events_read": pages.events,
     }
 
@@ -136,7 +136,7 @@ def _console_cpu_s(serve: int) -> float:
     return sum(sum(one.cpu_times()[:2]) for one in consoles)
 
 
-def _entries(audit: Path) -> int:
+def _count_entries(audit: Path) -> int:
     """Number of audit entries."""
     if not audit.exists():
         return 0
@@ -145,7 +145,7 @@ def _entries(audit: Path) -> int:
 
 
 @contextlib.contextmanager
-def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
+def _serve_gateway(folder: Path) -> Iterator[tuple[gateway.RunningGateway, str]]:
     """A gateway with a scripted engine and an audit store, and the address of its console."""
     socket = folder / "engine.sock"
     policies = {
@@ -155,14 +155,14 @@ def _served(folder: Path) -> Iterator[tuple[gateway.Running, str]]:
         "audit": {"enabled": True, "file": "audit.db"},
     }
     port = free_port()
-    with process(["bench.fakes", "engine", str(socket)], folder / "engine.log", dict(os.environ)):
+    with run_process(["bench.fakes", "engine", str(socket)], folder / "engine.log", dict(os.environ)):
         options = ["--console", "--console-port", str(port)]
-        with gateway.running(folder, workers=1, policies=policies, options=options) as running:
+        with gateway.run_gateway(folder, workers=1, policies=policies, options=options) as running:
             wait_for(f"http://127.0.0.1:{port}/login", running.serve, running.log, lambda _: None)
             yield running, f"http://127.0.0.1:{port}"
 
 
-def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
+def time_queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
     """Time the review page of a store with `count` answers five times, and other pages once."""
     audit = folder / "audit.db"
     _fill(audit, count)
@@ -178,14 +178,14 @@ def queue(folder: Path, count: int = WAITING) -> dict[str, Any]:
     (folder / "policies.yaml").write_text(json.dumps({"routes": [], "audit": {"enabled": True, "file": str(audit)}}))
     port = free_port()
     command = ["aligner_proxy", "console", "--config", str(litellm), "--port", str(port)]
-    with process(command, folder / "console.log", dict(os.environ)) as child:
+    with run_process(command, folder / "console.log", dict(os.environ)) as child:
         wait_for(f"http://127.0.0.1:{port}/login", child, folder / "console.log", lambda _: None)
-        return asyncio.run(_opened(f"http://127.0.0.1:{port}", key, count))
+        return asyncio.run(_time_pages(f"http://127.0.0.1:{port}", key, count))
 
 
-async def _opened(address: str, key: str, count: int) -> dict[str, Any]:
+async def _time_pages(address: str, key: str, count: int) -> dict[str, Any]:
     """Time the pages of a console that has just started."""
-    browser = await _logged_in(address, key)
+    browser = await _log_in(address, key)
     took: dict[str, list[float]] = {}
     for path in ("/review", "/review", "/review", "/review", "/review", "/review/figures", "/live", "/rates"):
         began = time.perf_counter()
@@ -212,27 +212,27 @@ def _fill(audit: Path, count: int) -> None:
             correction = Correction(edited or "", scores, aligner="f00d")
             outcome = Outcome(status, None, edited, policy, 0, False, correction, 15.0, edited=edited)
             facts = RequestFacts("gpt", (), "acme", "acme")
-            made = make_entry(AuditEvent(now - number * 0.8, "/v1/chat/completions", facts, exchange, outcome))
-            store.add(replace(made, aligner_id=f"{number * 2654435761 % 2**32:032x}"))
+            entry = make_entry(AuditEvent(now - number * 0.8, "/v1/chat/completions", facts, exchange, outcome))
+            store.add(replace(entry, aligner_id=f"{number * 2654435761 % 2**32:032x}"))
 
 
-def main(given: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measure both and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=12.0, help="of one round")
     parser.add_argument("--waiting", type=int, default=WAITING, help="answers in the queue; 0: no queue")
-    options = parser.parse_args(given)
-    told: dict[str, Any] = {}
+    options = parser.parse_args(arguments)
+    report: dict[str, Any] = {}
     if options.waiting:
         with tempfile.TemporaryDirectory() as folder:
-            told["queue"] = queue(Path(folder), options.waiting)
-        print(json.dumps(told), flush=True)
+            report["queue"] = time_queue(Path(folder), options.waiting)
+        print(json.dumps(report), flush=True)
     if not options.pairs:
         return 0
-    with tempfile.TemporaryDirectory() as folder, _served(Path(folder)) as (running, console):
-        told["pages"] = asyncio.run(_pairs(running, console, options.pairs, options.seconds))
-    print(json.dumps(told))
+    with tempfile.TemporaryDirectory() as folder, _serve_gateway(Path(folder)) as (running, console):
+        report["pages"] = asyncio.run(_run_pairs(running, console, options.pairs, options.seconds))
+    print(json.dumps(report))
     return 0
 
 

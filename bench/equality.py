@@ -33,7 +33,7 @@ from aligner_proxy.engine.scheduling.scheduler import Job
 from aligner_proxy.engine.scheduling.sequence import Ask, Spans, Work
 from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
 from bench import shapes
-from bench.forced_decoding import edited
+from bench.forced_decoding import edit_tokens
 
 RATES = (0.0, 0.05, 0.2, 1.0)
 WORDS = range(10, shapes.VOCABULARY)
@@ -50,7 +50,7 @@ _UNEVEN = CostCurve(((1, 1.0), (4, 1.0), (64, 9.0)))
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EqualityCase:
     """A test case: a prompt under an adapter, the spans to judge, a draft, and what `generate` writes."""
 
     adapter: int
@@ -61,7 +61,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EqualityCounts:
     """Numbers of cases with equal results, alone and in a batch; of each other case alone, where it first differs.
 
     `differences` are (case, token, nats between both tokens by the library's logits): below 0.001 rounding decided.
@@ -72,47 +72,51 @@ class Comparison:
     differences: list[tuple[int, int, float]]
 
 
-def compare(shape: str, device: str, cases: int, tokens: int = 64) -> Comparison:
+def compare(shape: str, device: str, cases: int, tokens: int = 64) -> EqualityCounts:
     """Compare so many cases."""
-    made = shapes.model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
-    adapters = [_adapter(made, number) for number in (1, 2)]
-    heads = [DetectorHead.create_for_model(made.config).eval() for _ in range(3)]
-    asked = [_case(made, adapters, number, tokens) for number in range(cases)]
+    model = shapes.make_model(shape, device, torch.float32, layers=min(4, shapes.SHAPES[shape]["num_hidden_layers"]))
+    adapters = [_make_adapter(model, number) for number in (1, 2)]
+    heads = [DetectorHead.create_for_model(model.config).eval() for _ in range(3)]
+    prepared_cases = [_make_case(model, adapters, number, tokens) for number in range(cases)]
     over = [AdapterWeights(adapter, head) for adapter, head in zip(adapters, heads[1:], strict=True)]
-    runner = shapes.runner(made, _ROOM, heads[0], over)
-    alone = [_alone(runner, case, number) for number, case in enumerate(asked)]
-    works = [_growing(runner, case, Random(number)) for number, case in enumerate(asked)]
-    company = ended(runner, works, budget=_PIECE)
-    same = [one.target == _written(end) for one, end in zip(asked, alone, strict=True)]
-    pairs = zip(asked, alone, company, strict=True)
-    both = [one.target == _written(other) and _agree(end, other) for one, end, other in pairs]
+    runner = shapes.make_runner(model, _ROOM, heads[0], over)
+    alone = [_run_alone(runner, case, number) for number, case in enumerate(prepared_cases)]
+    works = [_prepare_growing(runner, case, Random(number)) for number, case in enumerate(prepared_cases)]
+    company = run_works(runner, works, budget=_PIECE)
+    same = [one.target == written_ids(end) for one, end in zip(prepared_cases, alone, strict=True)]
+    pairs = zip(prepared_cases, alone, company, strict=True)
+    both = [one.target == written_ids(other) and _agree(end, other) for one, end, other in pairs]
     differences = [
-        (number, *_find_difference(made, adapters, case, _written(end)))
-        for number, (case, end) in enumerate(zip(asked, alone, strict=True))
-        if case.target != _written(end)
+        (number, *_find_difference(model, adapters, case, written_ids(end)))
+        for number, (case, end) in enumerate(zip(prepared_cases, alone, strict=True))
+        if case.target != written_ids(end)
     ]
-    return Comparison(sum(same), sum(both), differences)
+    return EqualityCounts(sum(same), sum(both), differences)
 
 
 @torch.inference_mode()
-def _find_difference(made: Any, adapters: Sequence[Adapter], case: Case, written: list[int]) -> tuple[int, float]:
+def _find_difference(
+    model: Any, adapters: Sequence[Adapter], case: EqualityCase, own_ids: list[int]
+) -> tuple[int, float]:
     """The first token that differs, and how much higher the library's logit of its own token is, in nats."""
-    at = next(i for i, (own, other) in enumerate(zip_longest(case.target, written)) if own != other)
-    if at >= min(len(case.target), len(written)):
+    at = next(i for i, (own, other) in enumerate(zip_longest(case.target, own_ids)) if own != other)
+    if at >= min(len(case.target), len(own_ids)):
         return at, math.inf
-    ids = torch.tensor([[*case.prompt, *case.target[:at]]], device=made.device)
-    with _merged(made, adapters[case.adapter - 1] if case.adapter else {}):
-        logits = made(ids).logits[0, -1].float()
-    return at, float(logits[case.target[at]] - logits[written[at]])
+    ids = torch.tensor([[*case.prompt, *case.target[:at]]], device=model.device)
+    with _merge_adapter(model, adapters[case.adapter - 1] if case.adapter else {}):
+        logits = model(ids).logits[0, -1].float()
+    return at, float(logits[case.target[at]] - logits[own_ids[at]])
 
 
 def write(runner: ModelRunner, prompt: list[int], draft: list[int], tokens: int) -> list[int]:
     """Tokens that the engine generates after a prompt with a draft, including the end token."""
     sequence = Tokens()
-    return _written(ended(runner, [(sequence, _writing(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0])
+    return written_ids(
+        run_works(runner, [(sequence, _make_work(runner, sequence, Ask(prompt, prompt=True), draft, tokens))])[0]
+    )
 
 
-def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
+def run_works(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int = 1024) -> list[Any]:
     """Run these cases in one loop and return their results; raises their errors."""
     ends: list[Any] = [None] * len(works)
     family = prompts.TEMPLATES["ultrafeedback"]
@@ -130,33 +134,35 @@ def ended(runner: ModelRunner, works: Sequence[tuple[Tokens, Work]], budget: int
     return ends
 
 
-def _case(made: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> Case:
+def _make_case(model: Any, adapters: Sequence[Adapter], number: int, tokens: int) -> EqualityCase:
     """Make case `number`: a random prompt, what `generate` writes after it, and a draft that differs from that."""
     rng = Random(number)
     adapter = number % (len(adapters) + 1)
     prompt = rng.choices(WORDS, k=rng.randrange(30, _LONGEST - _SHARED))
     if number % 2:
         prompt = [*Random(-1).choices(WORDS, k=_SHARED), *prompt]
-    ids = torch.tensor([prompt], device=made.device)
-    with _merged(made, adapters[adapter - 1] if adapter else {}):
-        wanted = made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
-    target: list[int] = wanted[0, len(prompt) :].tolist()
+    ids = torch.tensor([prompt], device=model.device)
+    with _merge_adapter(model, adapters[adapter - 1] if adapter else {}):
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    target: list[int] = output[0, len(prompt) :].tolist()
     cuts = [0, *sorted(rng.sample(range(1, len(prompt)), 5)), len(prompt)]
     parts = [range(*both) for both in pairwise(cuts)]
-    draft = edited(target, RATES[number % len(RATES)], rng, WORDS)
-    return Case(adapter, prompt, Spans(tuple(parts[:2]), tuple(parts[2:])), draft, target)
+    draft = edit_tokens(target, RATES[number % len(RATES)], rng, WORDS)
+    return EqualityCase(adapter, prompt, Spans(tuple(parts[:2]), tuple(parts[2:])), draft, target)
 
 
-def _alone(runner: ModelRunner, case: Case, number: int) -> Generated:
+def _run_alone(runner: ModelRunner, case: EqualityCase, number: int) -> Generated:
     """Run a case alone with its prompt prefilled whole; every second case has short drafts."""
     runner.costs = _UNEVEN if number % 2 == 0 else FLAT
     sequence = Tokens(case.adapter)
     first = Ask(case.prompt, spans=case.spans, prompt=True)
-    made: Generated = ended(runner, [(sequence, _writing(runner, sequence, first, case.draft, len(case.target)))])[0]
-    return made
+    generated: Generated = run_works(
+        runner, [(sequence, _make_work(runner, sequence, first, case.draft, len(case.target)))]
+    )[0]
+    return generated
 
 
-def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work]:
+def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tuple[Tokens, Work]:
     """The same case with a prompt that is prefilled as it grows."""
     sequence, cuts = Tokens(case.adapter), sorted(rng.sample(range(1, len(case.prompt)), rng.randrange(4)))
 
@@ -164,17 +170,17 @@ def _growing(runner: ModelRunner, case: Case, rng: Random) -> tuple[Tokens, Work
         for start, stop in pairwise([0, *cuts]):
             yield Ask(case.prompt[start:stop], prompt=True)
         last = Ask(case.prompt[cuts[-1] if cuts else 0 :], spans=case.spans, prompt=True)
-        return (yield from _writing(runner, sequence, last, case.draft, len(case.target)))
+        return (yield from _make_work(runner, sequence, last, case.draft, len(case.target)))
 
     return sequence, work()
 
 
-def _writing(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
+def _make_work(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
     proposer = EditProposer([*draft, shapes.EOS], runner.choose_draft_length)
     return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 
-def _written(end: Generated) -> list[int]:
+def written_ids(end: Generated) -> list[int]:
     return [*end.ids, shapes.EOS] if end.finished else list(end.ids)
 
 
@@ -185,28 +191,28 @@ def _agree(one: Generated, other: Generated) -> bool:
     return all(abs(a - b) <= CLOSE for (a, _), (b, _) in zip(one.scores, other.scores, strict=True))
 
 
-def _adapter(made: Any, seed: int) -> Adapter:
+def _make_adapter(model: Any, seed: int) -> Adapter:
     """A random adapter of rank 4 on two kinds of layers, strong enough to change the output."""
     rng = torch.Generator().manual_seed(seed)
     layers = ("self_attn.q_proj", "mlp.down_proj")
-    found = {}
-    for number in range(made.config.num_hidden_layers):
+    deltas = {}
+    for number in range(model.config.num_hidden_layers):
         for name in layers:
-            layer = made.model.layers[number].get_submodule(name)
+            layer = model.model.layers[number].get_submodule(name)
             down = torch.randn(4, layer.in_features, generator=rng) * layer.in_features**-0.5
             up = torch.randn(layer.out_features, 4, generator=rng) * 0.5
-            found[f"model.layers.{number}.{name}"] = LoraDelta(down.to(made.device), up.to(made.device))
-    return found
+            deltas[f"model.layers.{number}.{name}"] = LoraDelta(down.to(model.device), up.to(model.device))
+    return deltas
 
 
 @contextmanager
-def _merged(made: Any, adapter: Adapter) -> Iterator[None]:
+def _merge_adapter(model: Any, adapter: Adapter) -> Iterator[None]:
     """Merge the adapter into the weights within the block; afterwards restore them bit by bit."""
-    before = {layer: made.get_submodule(layer).weight.data for layer in adapter}
+    before = {layer: model.get_submodule(layer).weight.data for layer in adapter}
     for layer, detour in adapter.items():
-        made.get_submodule(layer).weight.data = before[layer] + detour.up @ detour.down
+        model.get_submodule(layer).weight.data = before[layer] + detour.up @ detour.down
     try:
         yield
     finally:
         for layer, weight in before.items():
-            made.get_submodule(layer).weight.data = weight
+            model.get_submodule(layer).weight.data = weight

@@ -25,8 +25,8 @@ _DEFECTIVE = answers()[1][1]
 
 async def complete(request: Request) -> JSONResponse:
     """Repeat the question in the answer, so that every answer differs and no cache helps."""
-    asked = (await request.json())["messages"][-1]["content"]
-    message = {"role": "assistant", "content": f"{asked}. {_DEFECTIVE}"}
+    question = (await request.json())["messages"][-1]["content"]
+    message = {"role": "assistant", "content": f"{question}. {_DEFECTIVE}"}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     usage = {"prompt_tokens": 9, "completion_tokens": 90, "total_tokens": 99}
     return JSONResponse(

@@ -26,18 +26,18 @@ from aligner_proxy.text.structure import split
 _MEAN_FURTHER = 1.3
 
 
-def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]) -> list[int]:
+def edit_tokens(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]) -> list[int]:
     """Change a share `rate` of the answer's tokens: substitute, delete or insert spans of one to a few tokens.
 
     New tokens are drawn from `words`. At a rate of 1.0 nothing of the answer remains.
     """
     if rate >= 1:
         return [rng.choice(words) for _ in answer]
-    left = round(rate * len(answer))
+    remaining = round(rate * len(answer))
     spans = list[int]()
-    while left > 0:
-        spans.append(min(left, 1 + int(rng.expovariate(1 / _MEAN_FURTHER))))
-        left -= spans[-1]
+    while remaining > 0:
+        spans.append(min(remaining, 1 + int(rng.expovariate(1 / _MEAN_FURTHER))))
+        remaining -= spans[-1]
     target = list[int]()
     at = 0
     for start, size in zip(sorted(rng.sample(range(len(answer)), len(spans))), spans, strict=True):
@@ -48,7 +48,9 @@ def edited(answer: Sequence[int], rate: float, rng: Random, words: Sequence[int]
     return target + list(answer[at:])
 
 
-def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int], target: Sequence[int]) -> list[bool]:
+def find_changed_segments(
+    answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int], target: Sequence[int]
+) -> list[bool]:
     """For each segment of the answer, whether the target changes it.
 
     `offsets` are the character ranges of the answer's tokens `ids`.
@@ -60,7 +62,7 @@ def changed(answer: str, offsets: Sequence[tuple[int, int]], ids: Sequence[int],
     return [any(s.start <= at < s.end + len(s.gap) for at in touched) for s in split(answer)]
 
 
-class Forward:
+class ForwardCount:
     """Counts forwards that generated tokens, that is, went beyond the prompt."""
 
     def __init__(self) -> None:
@@ -68,7 +70,9 @@ class Forward:
 
 
 @contextmanager
-def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]) -> Iterator[Forward]:
+def force_engine(
+    runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequence[bool]
+) -> Iterator[ForwardCount]:
     """Force the engine to choose `target` after `prompt` tokens and to flag `flags`, for one request at a time."""
     score = runner.score_segments
 
@@ -81,9 +85,11 @@ def told(runner: ModelRunner, prompt: int, target: Sequence[int], flags: Sequenc
 
 
 @contextmanager
-def force_targets(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]) -> Iterator[Forward]:
+def force_targets(
+    runner: ModelRunner, find_target: Callable[[Tokens], tuple[int, Sequence[int]]]
+) -> Iterator[ForwardCount]:
     """Force the engine to choose, for each sequence, a target after so many tokens of prompt, as `find_target` says."""
-    count = Forward()
+    count = ForwardCount()
     run = runner.run
 
     def run_forced(feeds: Sequence[Feed]) -> list[list[int]]:
@@ -91,7 +97,7 @@ def force_targets(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int
         targets = [find_target(feed.job.sequence) for feed in feeds]
         count.generating += any(feed.stop > prompt for feed, (prompt, _) in zip(feeds, targets, strict=True))
         return [
-            [_at(target, place + 1 - prompt) for place in feed.predicted]
+            [_target_token(target, place + 1 - prompt) for place in feed.predicted]
             for feed, (prompt, target) in zip(feeds, targets, strict=True)
         ]
 
@@ -100,26 +106,26 @@ def force_targets(runner: ModelRunner, find_target: Callable[[Tokens], tuple[int
 
 
 @contextmanager
-def saying(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
+def force_model(model: Any, prompt: int, target: Sequence[int]) -> Iterator[None]:
     """Make transformers' model prefer `target` after a prompt of `prompt` tokens, by changing its logits.
 
     A `LogitsProcessor` would not be fair. Prompt lookup asks the processors which draft tokens they forbid and drops
     those, so a processor that knows the target would reveal the right drafts before they cost anything.
     """
 
-    def told(_: Any, _given: Any, named: dict[str, Any], output: Any) -> None:
+    def raise_target_logits(_: Any, _arguments: Any, keywords: dict[str, Any], output: Any) -> None:
         logits = output.logits
-        end = named["past_key_values"].get_seq_length()
+        end = keywords["past_key_values"].get_seq_length()
         for row in range(1, logits.shape[1] + 1):
-            logits[0, -row, _at(target, end - row + 1 - prompt)] = torch.inf
+            logits[0, -row, _target_token(target, end - row + 1 - prompt)] = torch.inf
 
-    hook = model.register_forward_hook(told, with_kwargs=True)
+    hook = model.register_forward_hook(raise_target_logits, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _at(target: Sequence[int], place: int) -> int:
+def _target_token(target: Sequence[int], place: int) -> int:
     """The target's token at a position; beyond the end any token will do, since it is never used."""
     return target[place] if 0 <= place < len(target) else target[-1]

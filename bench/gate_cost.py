@@ -27,33 +27,33 @@ REFUSED = {"no edit refused": 0, "every fourth edit refused": 4, "all edits refu
 _INVENTED = " Only 77 people have to ask such a thing."
 
 
-def prose(size: int) -> list[str]:
+def make_prose(size: int) -> list[str]:
     """Sentences with their gaps, together at least `size` characters, every fourth followed by a defect."""
     texts = [*(answer for _, answer in LONG), *QUESTIONS.values()]
-    told = list[str]()
+    sentences = list[str]()
     length = 0
     for text in itertools.cycle(texts):
         for number, piece in enumerate(structure.split(text + "\n\n")):
-            told.append(piece.text + piece.gap)
-            length += len(told[-1])
+            sentences.append(piece.text + piece.gap)
+            length += len(sentences[-1])
             if number % EVERY == EVERY - 1:
-                told[-1] = told[-1].rstrip() + DEFECT + (" " if told[-1].endswith(" ") else "\n\n")
+                sentences[-1] = sentences[-1].rstrip() + DEFECT + (" " if sentences[-1].endswith(" ") else "\n\n")
                 length += len(DEFECT)
             if length >= size:
-                return told
+                return sentences
     raise AssertionError("there is always more")
 
 
-def case(size: int, refused: int) -> tuple[str, Correction]:
-    """An answer and its correction; every `refused`-th edit is one that the gate refuses."""
-    told = prose(size)
+def make_case(size: int, refuse_every: int) -> tuple[str, Correction]:
+    """An answer and its correction; every `refuse_every`-th edit is one that the gate refuses."""
+    sentences = make_prose(size)
     edited = list[str]()
     defects = 0
-    for piece in told:
+    for piece in sentences:
         defects += DEFECT in piece
-        bad = DEFECT in piece and refused and defects % refused == 0
+        bad = DEFECT in piece and refuse_every and defects % refuse_every == 0
         edited.append(piece.replace(DEFECT, _INVENTED if bad else ""))
-    answer = "".join(told)
+    answer = "".join(sentences)
     verdicts = tuple(
         SegmentScore(one.text, *((2.0, True) if one.text == DEFECT.strip() else (-2.0, False)))
         for one in structure.split(answer)
@@ -61,9 +61,9 @@ def case(size: int, refused: int) -> tuple[str, Correction]:
     return answer, Correction("".join(edited), verdicts)
 
 
-def measured(size: int, refused: int, times: int) -> dict[str, object]:
+def time_gate(size: int, refuse_every: int, times: int) -> dict[str, object]:
     """Milliseconds of the gate's decision on one correction."""
-    answer, correction = case(size, refused)
+    answer, correction = make_case(size, refuse_every)
     took = []
     for _ in range(times):
         began = time.perf_counter()
@@ -82,11 +82,11 @@ def main() -> int:
     """Print a table and one line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.gate_cost", description=__doc__)
     parser.add_argument("--times", type=int, default=9)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     rows = []
-    for name, refused in REFUSED.items():
+    for name, refuse_every in REFUSED.items():
         for size in SIZES:
-            rows.append({"case": name, **measured(size, refused, asked.times)})
+            rows.append({"case": name, **time_gate(size, refuse_every, options.times)})
             one = rows[-1]
             sys.stdout.write(
                 f"{name:26} {one['characters']:>7} characters, {one['edits']:>4} edits, {one['dropped']:>4} dropped: "

@@ -19,7 +19,7 @@ import yaml
 
 from aligner_proxy.policy import config
 from bench.latency import GUARDRAIL
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 
 MODELS = ("up", "released", "shadowed")
 """Model names, all of the same upstream, so that a policy can have a route for each."""
@@ -27,7 +27,7 @@ _COMMENT = re.compile(r"^: aligner status=(\S+)(?: reason=(\S+))?", re.MULTILINE
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningGateway:
     """A running gateway."""
 
     address: str
@@ -40,7 +40,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RequestResult:
     """Result of one request; `added_ms` is the added time that the gateway reports (whole responses only)."""
 
     code: int
@@ -57,7 +57,7 @@ class Told:
 
 
 @contextlib.contextmanager
-def running(
+def run_gateway(
     folder: Path,
     *,
     workers: int,
@@ -66,7 +66,7 @@ def running(
     tenants: Sequence[str] = (),
     metrics: bool = False,
     options: Sequence[str] = (),
-) -> Iterator[Running]:
+) -> Iterator[RunningGateway]:
     """Run an upstream, an engine and `workers` LiteLLM processes within the block, with a key for each tenant.
 
     `options` are further options of `serve`.
@@ -98,11 +98,11 @@ def running(
     command = ["aligner_proxy", "serve", "--config", str(folder / "litellm.yaml"), "--port", str(port)]
     log = folder / "serve.log"
     with contextlib.ExitStack() as stack:
-        upstream = stack.enter_context(process(["bench.upstream", str(up)], folder / "upstream.log", environment))
-        serve = stack.enter_context(process([*command, "--workers", str(workers), *options], log, environment))
+        upstream = stack.enter_context(run_process(["bench.upstream", str(up)], folder / "upstream.log", environment))
+        serve = stack.enter_context(run_process([*command, "--workers", str(workers), *options], log, environment))
         wait_for(f"http://127.0.0.1:{up}/health", upstream, folder / "upstream.log", lambda _: None)
         wait_for(f"http://127.0.0.1:{port}/health/readiness", serve, log, lambda _: None)
-        yield Running(f"http://127.0.0.1:{port}", key, folder, serve, log, keys)
+        yield RunningGateway(f"http://127.0.0.1:{port}", key, folder, serve, log, keys)
 
 
 def _share_weights(home: Path) -> None:
@@ -113,10 +113,10 @@ def _share_weights(home: Path) -> None:
     (home / "models").symlink_to(models)
 
 
-class Client:
+class MeasuringClient:
     """Client of one gateway, with an unlimited number of connections."""
 
-    def __init__(self, gateway: Running, timeout_s: float = 120, key: str | None = None) -> None:
+    def __init__(self, gateway: RunningGateway, timeout_s: float = 120, key: str | None = None) -> None:
         # Close idle connections before LiteLLM does (5 s); else a request is now and then lost on one.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=2)
         headers = {"authorization": f"Bearer {key or gateway.key}"}
@@ -124,23 +124,27 @@ class Client:
             base_url=gateway.address, headers=headers, timeout=timeout_s, trust_env=False, limits=limits
         )
 
-    async def ask(self, question: str, *, stream: bool = False, model: str = MODELS[0]) -> Told:
+    async def ask(self, question: str, *, stream: bool = False, model: str = MODELS[0]) -> RequestResult:
         """Send one request and read it to its end; a lost connection has the code 0."""
         body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": stream}
         try:
             got = await self.http.post("/v1/chat/completions", json=body)
         except httpx.TransportError as error:
-            return Told(0, reason=type(error).__name__, whole=False)
+            return RequestResult(0, reason=type(error).__name__, whole=False)
         if stream and got.status_code == httpx.codes.OK:
-            said = _COMMENT.search(got.text)
+            comment = _COMMENT.search(got.text)
             whole = got.text.rstrip().endswith("data: [DONE]")
-            return Told(got.status_code, said[1] if said else "-", said[2] if said else None, whole=whole)
-        told = got.headers
-        added = float(told["x-aligner-ms"]) if "x-aligner-ms" in told else None
-        return Told(got.status_code, told.get("x-aligner-status", "-"), told.get("x-aligner-reason"), added)
+            return RequestResult(
+                got.status_code, comment[1] if comment else "-", comment[2] if comment else None, whole=whole
+            )
+        headers = got.headers
+        added = float(headers["x-aligner-ms"]) if "x-aligner-ms" in headers else None
+        return RequestResult(
+            got.status_code, headers.get("x-aligner-status", "-"), headers.get("x-aligner-reason"), added
+        )
 
 
-def dump(found: Mapping[str, Any], folder: Path, name: str) -> None:
+def dump(results: Mapping[str, Any], folder: Path, name: str) -> None:
     """Write all measurements as JSON next to their figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(dict(found), indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(dict(results), indent=1) + "\n")

@@ -31,7 +31,7 @@ from aligner_proxy.engine.scheduling.blocks import BLOCK
 from bench import cache_fill, equality, shapes
 from bench.device_time import free_memory, time_work
 from bench.equality import RATES, WORDS
-from bench.forced_decoding import edited, saying, told
+from bench.forced_decoding import edit_tokens, force_engine, force_model
 
 BEGIN = "<!-- gpu-check -->"
 END = "<!-- end of gpu-check -->"
@@ -50,54 +50,54 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--answer", type=int, default=256)
     parser.add_argument("--docs", type=Path, default=Path("docs/reference/benchmarks.md"))
     parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape; writes nothing")
-    asked = parser.parse_args(arguments)
-    if asked.rehearse:
-        asked = argparse.Namespace(**vars(asked) | REHEARSAL)
-    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    if options.rehearse:
+        options = argparse.Namespace(**vars(options) | REHEARSAL)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
         sys.stderr.write("gpu-check needs a CUDA device and found none; nothing was measured or written\n")
         return 1
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    rows = [check(shape, asked) for shape in asked.shapes]
-    text = section(rows, _device(asked.device), asked)
-    if not asked.rehearse:
-        write(asked.docs, text)
+    rows = [check(shape, options) for shape in options.shapes]
+    text = render_section(rows, _device_name(options.device), options)
+    if not options.rehearse:
+        write(options.docs, text)
     sys.stdout.write(text)
     return int(any(min(row["equal"]) < row["cases"] for row in rows))
 
 
-def check(shape: str, asked: argparse.Namespace) -> dict[str, Any]:
+def check(shape: str, options: argparse.Namespace) -> dict[str, Any]:
     """One row: equality, then memory and speed on the same weights."""
-    comparison = equality.compare(shape, asked.device, asked.cases, min(64, asked.answer))
+    comparison = equality.compare(shape, options.device, options.cases, min(64, options.answer))
     equal = comparison.alone, comparison.together
-    _freed()
-    made = shapes.model(shape, asked.device, torch.bfloat16, four_bits=True)
-    _freed()
-    weights = _allocated()
-    runner = shapes.runner(made, asked.sequences * (asked.tokens + BLOCK))
-    cache_fill.fill(runner, asked.sequences, asked.tokens)
-    row = {"shape": shape, "equal": equal, "cases": asked.cases, "weights_gb": weights, "peak_gb": _most()}
+    _reset_memory()
+    model = shapes.make_model(shape, options.device, torch.bfloat16, four_bits=True)
+    _reset_memory()
+    weights = _allocated_gb()
+    runner = shapes.make_runner(model, options.sequences * (options.tokens + BLOCK))
+    cache_fill.fill(runner, options.sequences, options.tokens)
+    row = {"shape": shape, "equal": equal, "cases": options.cases, "weights_gb": weights, "peak_gb": _peak_gb()}
     runner.costs = load_or_measure_costs(runner, Path("/dev/null/not-kept"))
-    row |= {"rates": {rate: speed(runner, made, rate, asked) for rate in RATES}}
-    del made, runner
-    _freed()
+    row |= {"rates": {rate: measure_speed(runner, model, rate, options) for rate in RATES}}
+    del model, runner
+    _reset_memory()
     return row
 
 
-def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace) -> dict[str, float]:
+def measure_speed(runner: ModelRunner, model: Any, rate: float, options: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of our engine and of `generate` at an edit rate (medians of rounds in turns), and our forwards."""
     ours = list[float]()
     theirs = list[float]()
     forwards = list[int]()
-    for number in range(asked.rounds + 1):  # the first round is a warm-up
+    for number in range(options.rounds + 1):  # the first round is a warm-up
         rng = Random(number)
-        prompt = rng.choices(WORDS, k=2 * asked.answer)
-        answer = rng.choices(WORDS, k=asked.answer)
-        target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
-        with told(runner, len(prompt), target, ()) as count:
-            seconds, written = time_work(partial(equality.write, runner, prompt, answer, len(target)))
-        if written != target:
+        prompt = rng.choices(WORDS, k=2 * options.answer)
+        answer = rng.choices(WORDS, k=options.answer)
+        target = [*edit_tokens(answer, rate, rng, WORDS), shapes.EOS]
+        with force_engine(runner, len(prompt), target, ()) as count:
+            seconds, ids = time_work(partial(equality.write, runner, prompt, answer, len(target)))
+        if ids != target:
             raise RuntimeError("the engine did not write what it was told")
-        slow, _ = time_work(partial(_generated, made, prompt, target, asked.device))
+        slow, _ = time_work(partial(_generate, model, prompt, target, options.device))
         if number:
             ours.append(seconds)
             theirs.append(slow)
@@ -112,18 +112,19 @@ def speed(runner: ModelRunner, made: Any, rate: float, asked: argparse.Namespace
 
 
 @torch.inference_mode()
-def _generated(made: Any, prompt: list[int], target: list[int], device: str) -> Any:
+def _generate(model: Any, prompt: list[int], target: list[int], device: str) -> Any:
     ids = torch.tensor([prompt], device=device)
-    with saying(made, len(prompt), target):
-        return made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(target), do_sample=False)
+    with force_model(model, len(prompt), target):
+        return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(target), do_sample=False)
 
 
-def section(rows: list[dict[str, Any]], device: str, asked: argparse.Namespace) -> str:
+def render_section(rows: list[dict[str, Any]], device: str, options: argparse.Namespace) -> str:
     """Render the section of the document."""
     head = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {device}, `make gpu-check`: random weights, NF4, {2 * asked.answer} tokens of",
-        f"prompt, an answer of {asked.answer}; the most memory is that of {asked.sequences} sequences of",
-        f"{asked.tokens} tokens.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {device}, `make gpu-check`: random weights, NF4, "
+        f"{2 * options.answer} tokens of",
+        f"prompt, an answer of {options.answer}; the most memory is that of {options.sequences} sequences of",
+        f"{options.tokens} tokens.",
         "",
         "| shape | equal in fp32, alone | in company | weights, GB | most, GB | "
         + " | ".join(f"{rate:.0%}: over `generate` (ms, forwards)" for rate in RATES)
@@ -148,21 +149,21 @@ def write(docs: Path, text: str) -> None:
     docs.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
-def _device(device: str) -> str:
+def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _freed() -> None:
+def _reset_memory() -> None:
     free_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
-def _allocated() -> float:
+def _allocated_gb() -> float:
     return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
 
 
-def _most() -> float:
+def _peak_gb() -> float:
     return torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
 
 

@@ -47,7 +47,7 @@ from aligner_proxy.engine.scheduling.sequence import Sequence as Tokens
 from bench import equality, gpu_peers, shapes
 from bench.device_time import free_memory, time_work
 from bench.equality import RATES, WORDS
-from bench.forced_decoding import edited, force_targets, told
+from bench.forced_decoding import edit_tokens, force_engine, force_targets
 
 Row = dict[str, Any]
 _CONTEXT = 768
@@ -59,12 +59,12 @@ _L2 = 100 * 2**20
 """More bytes than a card's cache holds: weights are rotated, so that each product reads them from memory."""
 
 
-class Bench:
+class DeviceBench:
     """The device, its measured rates, and the answers' sizes."""
 
-    def __init__(self, asked: argparse.Namespace) -> None:
-        self.asked = asked
-        self.device = torch.device(asked.device)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.device = torch.device(options.device)
         self.on_gpu = self.device.type == "cuda"
         self.together = 16 if self.on_gpu else 3
         self.bandwidth = 3.0e12
@@ -101,7 +101,7 @@ class Bench:
                 call()
         return self.time_call(graph.replay, rounds) / len(calls)
 
-    def floor_of_forward(self, shape: str, rows: int, context: int, wanted: int = 1) -> float:
+    def floor_of_forward(self, shape: str, rows: int, context: int, logit_rows: int = 1) -> float:
         """Milliseconds that a forward of NF4 weights must take, with rates as measured."""
         sizes = shapes.SHAPES[shape]
         hidden = sizes["hidden_size"]
@@ -109,13 +109,13 @@ class Bench:
         key_width = shapes.count_key_heads(shape) * hidden // sizes["num_attention_heads"]
         linear = layers * (2 * hidden * hidden + 2 * hidden * key_width + 3 * hidden * sizes["intermediate_size"])
         head = shapes.VOCABULARY * hidden
-        kept = 2 * layers * key_width * 2 * context
-        bytes_read = linear * 0.5159 + head * 2 + kept
-        operations = 2 * linear * rows + 4 * hidden * layers * rows * context + 2 * head * wanted
+        cache_bytes = 2 * layers * key_width * 2 * context
+        bytes_read = linear * 0.5159 + head * 2 + cache_bytes
+        operations = 2 * linear * rows + 4 * hidden * layers * rows * context + 2 * head * logit_rows
         return 1000 * max(bytes_read / self.bandwidth, operations / self.arithmetic)
 
 
-def measure_ceilings(bench: Bench) -> Iterator[Row]:
+def measure_ceilings(bench: DeviceBench) -> Iterator[Row]:
     """The rates of this card."""
     size = 2**30 if bench.on_gpu else 2**20
     source = torch.empty(size, dtype=torch.uint8, device=bench.device).random_()
@@ -140,11 +140,11 @@ def measure_ceilings(bench: Bench) -> Iterator[Row]:
     yield {"name": "kernel in a graph, microseconds", "ms": bench.time_in_graph([start_many], 3) * 1000 / count}
 
 
-def _relative(got: Tensor, expected: Tensor) -> float:
+def _relative_difference(got: Tensor, expected: Tensor) -> float:
     return float((got.double() - expected.double()).norm() / expected.double().norm())
 
 
-def check_kernels(bench: Bench) -> Iterator[Row]:
+def check_kernels(bench: DeviceBench) -> Iterator[Row]:
     """Relative differences from references in fp64."""
     kernels: Any = plain_kernels
     if bench.on_gpu:
@@ -161,7 +161,7 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
             ([300, 9, 1], [300, 77, 5]),
         ):
             for dtype in (torch.float32, torch.bfloat16):
-                step, slots = _step(new, contexts, (heads, key_heads), device)
+                step, slots = _make_step(new, contexts, (heads, key_heads), device)
                 cache = torch.full((2, key_heads, slots, size), torch.nan, dtype=dtype, device=device)
                 for number, length in enumerate(contexts):
                     places = torch.arange(length, device=device)
@@ -171,10 +171,10 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
                 got = kernels.attend(queries, cache[0], cache[1], step, size**-0.5)[: sum(new)]
                 expected = plain_kernels.attend(queries.double(), cache[0], cache[1], step, size**-0.5)[: sum(new)]
                 name = f"attention {heads}/{key_heads}/{size} {len(new)} sequences {str(dtype)[6:]}"
-                yield {"name": name, "difference": _relative(got, expected)}
+                yield {"name": name, "difference": _relative_difference(got, expected)}
     for outputs, inputs in ((2560, 2048), (2048, 5632), (576, 1536)):
-        layer = _quantised(outputs, inputs, device)
-        expected_weights = _dequantised(layer)
+        layer = _make_quantised_layer(outputs, inputs, device)
+        expected_weights = _dequantise(layer)
         packed = nf4.pack([layer])
         yield {
             "name": f"unpacking {outputs} x {inputs}, equal to bitsandbytes",
@@ -185,43 +185,48 @@ def check_kernels(bench: Bench) -> Iterator[Row]:
         for rows in (1, 5, 16, 33, 128):
             sample = torch.randn(rows, inputs, device=device).to(torch.bfloat16)
             got = kernels.multiply(sample, packed).sum(0)
-            own = _relative(got, sample.double() @ (values * scales).T)
-            theirs = _relative(layer(sample), sample.double() @ (values * scales).T) if bench.on_gpu else None
+            own = _relative_difference(got, sample.double() @ (values * scales).T)
+            theirs = (
+                _relative_difference(layer(sample), sample.double() @ (values * scales).T) if bench.on_gpu else None
+            )
             yield {"name": f"product {rows} x {outputs} x {inputs}", "difference": own, "bitsandbytes": theirs}
     logits = torch.randn(64, 32000, device=device).to(torch.bfloat16)
-    wanted = ChoiceInput(
+    choice_input = ChoiceInput(
         torch.arange(64, device=device, dtype=torch.int32),
         torch.randint(-1, 32000, (64,), device=device, dtype=torch.int32),
         torch.rand(64, device=device) * 4,
     )
-    chosen = kernels.choose(logits, wanted).tolist()
-    yield {"name": "choice", "equal": chosen == plain_kernels.choose(logits.cpu(), _on_cpu(wanted)).tolist()}
+    choices = kernels.choose(logits, choice_input).tolist()
+    yield {
+        "name": "choice",
+        "equal": choices == plain_kernels.choose(logits.cpu(), _copy_to_cpu(choice_input)).tolist(),
+    }
 
 
-def _on_cpu(wanted: ChoiceInput) -> ChoiceInput:
-    return ChoiceInput(wanted.rows.cpu(), wanted.favoured.cpu(), wanted.caution.cpu())
+def _copy_to_cpu(choice_input: ChoiceInput) -> ChoiceInput:
+    return ChoiceInput(choice_input.rows.cpu(), choice_input.favoured.cpu(), choice_input.caution.cpu())
 
 
-def _step(new: list[int], contexts: list[int], heads: tuple[int, int], device: torch.device) -> tuple[Any, int]:
+def _make_step(new: list[int], contexts: list[int], heads: tuple[int, int], device: torch.device) -> tuple[Any, int]:
     """A step of sequences that feed their last tokens, and the slots that it needs."""
     counts = [-(-length // BLOCK) for length in contexts]
     places = Random(0).sample(range(sum(counts) + 3), sum(counts))
     feeds = []
     for fresh, length, count in zip(new, contexts, counts, strict=True):
         sequence = Tokens(ids=[5] * length, blocks=[places.pop() for _ in range(count)])
-        feeds.append(_feed(sequence, length - fresh))
+        feeds.append(_make_feed(sequence, length - fresh))
     step_input = StepInput(max(contexts) + BLOCK, *heads, (sum(counts) + 3) * BLOCK, device)
     rows, _ = step_input.fill(feeds)
     return step_input.view(rows), (sum(counts) + 4) * BLOCK
 
 
-def _feed(sequence: Tokens, start: int, draft: int = 0) -> Feed:
+def _make_feed(sequence: Tokens, start: int, draft: int = 0) -> Feed:
     nothing: Any = iter(())
     job = Job("-", nothing, lambda _: None, sequence=sequence, ask=Ask([], draft=[0] * draft))
     return Feed(job, start, len(sequence.ids))
 
 
-def _quantised(outputs: int, inputs: int, device: torch.device) -> Any:
+def _make_quantised_layer(outputs: int, inputs: int, device: torch.device) -> Any:
     import bitsandbytes
 
     kinds: Any = bitsandbytes.nn
@@ -231,7 +236,7 @@ def _quantised(outputs: int, inputs: int, device: torch.device) -> Any:
     return layer
 
 
-def _dequantised(layer: Any) -> Tensor:
+def _dequantise(layer: Any) -> Tensor:
     from bitsandbytes.functional import dequantize_4bit
 
     weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.bfloat16)
@@ -239,7 +244,7 @@ def _dequantised(layer: Any) -> Tensor:
 
 
 @torch.inference_mode()
-def time_products(bench: Bench) -> Iterator[Row]:
+def time_products(bench: DeviceBench) -> Iterator[Row]:
     """Microseconds of a product by rows, for the joined weights of two shapes."""
     if not bench.on_gpu:
         return
@@ -247,16 +252,21 @@ def time_products(bench: Bench) -> Iterator[Row]:
 
     from aligner_proxy.engine.gpu import triton_kernels
 
-    named = {
+    sizes_by_name = {
         "1.1B qkv": (2560, 2048),
         "1.1B output": (2048, 2048),
         "1.1B gates": (11264, 2048),
         "1.1B down": (2048, 5632),
     }
-    named |= {"7B qkv": (12288, 4096), "7B output": (4096, 4096), "7B gates": (22016, 4096), "7B down": (4096, 11008)}
-    for name, (outputs, inputs) in named.items():
+    sizes_by_name |= {
+        "7B qkv": (12288, 4096),
+        "7B output": (4096, 4096),
+        "7B gates": (22016, 4096),
+        "7B down": (4096, 11008),
+    }
+    for name, (outputs, inputs) in sizes_by_name.items():
         copies = max(2, min(24, _L2 // (outputs * inputs // 2)))
-        layers = [_quantised(outputs, inputs, bench.device) for _ in range(copies)]
+        layers = [_make_quantised_layer(outputs, inputs, bench.device) for _ in range(copies)]
         packed = [nf4.pack([layer]) for layer in layers]
         wide = [triton_kernels.unpack(one) for one in packed]
         for rows in _PRODUCT_ROWS:
@@ -288,7 +298,7 @@ def time_products(bench: Bench) -> Iterator[Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ModelPair:
     """Two equal models of a shape: one as the library runs it, and one as the engine does.
 
     `recording_s` and `gigabytes` are what the recorded forward passes took.
@@ -301,11 +311,11 @@ class Pair:
     gigabytes: float
 
     @classmethod
-    def make(cls, bench: Bench, shape: str) -> Pair:
+    def make(cls, bench: DeviceBench, shape: str) -> ModelPair:
         """Make both; on a GPU that takes up to half a minute."""
         peer = _make(bench, shape)
-        tokens = max(4 * 2048, bench.together * (4 * bench.asked.answer + 64))
-        runner = shapes.runner(_make(bench, shape), tokens, accelerated=False)
+        tokens = max(4 * 2048, bench.together * (4 * bench.options.answer + 64))
+        runner = shapes.make_runner(_make(bench, shape), tokens, accelerated=False)
         free_memory()
         before = torch.cuda.memory_allocated() if bench.on_gpu else 0
         began = time.perf_counter()
@@ -317,7 +327,7 @@ class Pair:
         )
 
 
-def time_forwards(bench: Bench, pair: Pair) -> Iterator[Row]:
+def time_forwards(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
     """Milliseconds of one step by rows at a context of 768, as the engine runs it."""
     runner = pair.runner
     yield {
@@ -328,7 +338,7 @@ def time_forwards(bench: Bench, pair: Pair) -> Iterator[Row]:
         "GB": pair.gigabytes,
     }
     yield {"name": "costs", "points": [list(point) for point in runner.costs.points]}
-    library = shapes.runner(pair.peer, 2048, accelerated=False)
+    library = shapes.make_runner(pair.peer, 2048, accelerated=False)
     for count in _ROWS if bench.on_gpu else (1, 16):
         ms = _time_step(bench, runner, count, 20)
         floor = bench.floor_of_forward(pair.shape, count, _CONTEXT)
@@ -343,8 +353,8 @@ def time_forwards(bench: Bench, pair: Pair) -> Iterator[Row]:
         }
 
 
-def _make(bench: Bench, shape: str) -> Any:
-    return shapes.model(shape, str(bench.device), torch.bfloat16, four_bits=True)
+def _make(bench: DeviceBench, shape: str) -> Any:
+    return shapes.make_model(shape, str(bench.device), torch.bfloat16, four_bits=True)
 
 
 def _accelerate(runner: ModelRunner) -> None:
@@ -357,14 +367,14 @@ def _accelerate(runner: ModelRunner) -> None:
     acceleration.accelerate(runner)
 
 
-def _time_step(bench: Bench, runner: ModelRunner, count: int, rounds: int) -> float:
+def _time_step(bench: DeviceBench, runner: ModelRunner, count: int, rounds: int) -> float:
     """Milliseconds of `run` for one sequence with so many new tokens after a context, the wait at its end included."""
     context = _CONTEXT if bench.on_gpu else 64
     sequence = Tokens(ids=[5] * (context + count))
     sequence.blocks = [runner.pool.take() for _ in range(-(-len(sequence.ids) // BLOCK))]
     try:
         times = []
-        feed = _feed(sequence, context)
+        feed = _make_feed(sequence, context)
         for _ in range(3 + rounds if bench.on_gpu else 4):
             began = time.perf_counter()
             runner.run([feed])
@@ -374,7 +384,7 @@ def _time_step(bench: Bench, runner: ModelRunner, count: int, rounds: int) -> fl
         runner.pool.give_back(sequence.blocks)
 
 
-def _time_replay(bench: Bench, runner: ModelRunner, count: int) -> float | None:
+def _time_replay(bench: DeviceBench, runner: ModelRunner, count: int) -> float | None:
     """Milliseconds of the recorded forward alone, on the device; its input is that of the last step."""
     if not bench.on_gpu or runner.recorded is None:
         return None
@@ -382,27 +392,27 @@ def _time_replay(bench: Bench, runner: ModelRunner, count: int) -> float | None:
         return bench.time_call(runner.recorded.find_forward(find_bucket(count)))
 
 
-def time_edits(bench: Bench, pair: Pair) -> Iterator[Row]:
+def time_edits(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
     """One answer at a time: ours with drafts and without, beside `generate` with the library's modules."""
     runner = pair.runner
-    answer_tokens = bench.asked.answer
+    answer_tokens = bench.options.answer
     plain_s = _time_generate(bench, pair.peer, answer_tokens)
     yield {"name": "generate", "ms": 1000 * plain_s}
     for rate in RATES:
         for way in ("drafts", "no drafts") if rate in (0.0, 1.0) else ("drafts",):
             seconds = []
             forwards = []
-            for number in range(bench.asked.rounds + 1):
+            for number in range(bench.options.rounds + 1):
                 rng = Random(number)
                 prompt = rng.choices(WORDS, k=2 * answer_tokens)
                 answer = rng.choices(WORDS, k=answer_tokens)
-                target = [*edited(answer, rate, rng, WORDS), shapes.EOS]
-                with told(runner, len(prompt), target, ()) as count:
-                    spent, written = time_work(partial(_write, runner, prompt, answer, target, way))
-                if written != target:
+                target = [*edit_tokens(answer, rate, rng, WORDS), shapes.EOS]
+                with force_engine(runner, len(prompt), target, ()) as count:
+                    took_s, ids = time_work(partial(_write, runner, prompt, answer, target, way))
+                if ids != target:
                     raise RuntimeError("the engine did not write what it was told")
                 if number:
-                    seconds.append(spent)
+                    seconds.append(took_s)
                     forwards.append(count.generating)
             ms = 1000 * statistics.median(seconds)
             yield {
@@ -413,10 +423,10 @@ def time_edits(bench: Bench, pair: Pair) -> Iterator[Row]:
             }
 
 
-def _time_generate(bench: Bench, peer: Any, answer_tokens: int) -> float:
+def _time_generate(bench: DeviceBench, peer: Any, answer_tokens: int) -> float:
     """Median seconds in which `generate` writes an answer after a prompt twice as long."""
     times = []
-    for number in range(bench.asked.rounds + 1):
+    for number in range(bench.options.rounds + 1):
         rng = Random(number)
         ids = torch.tensor([rng.choices(WORDS, k=2 * answer_tokens)], device=bench.device)
         options: Row = {"max_new_tokens": answer_tokens + 1, "min_new_tokens": answer_tokens + 1, "do_sample": False}
@@ -436,25 +446,25 @@ def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: li
     first = Ask(prompt, prompt=True)
     limits = DraftLimits(len(target))
     work = generate(sequence, first, _propose(runner, answer, way), limits, Tally(), frozenset({shapes.EOS}))
-    return equality._written(equality.ended(runner, [(sequence, work)])[0])
+    return equality.written_ids(equality.run_works(runner, [(sequence, work)])[0])
 
 
-def time_sixteen(bench: Bench, pair: Pair) -> Iterator[Row]:
+def time_sixteen(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
     """Sixteen answers at once, a fifth of their segments rewritten: whole without and with drafts, and only those."""
     for rate in (0.2, 0.0, 1.0):
         for way in ("whole, no drafts", "whole, drafts", "flagged"):
             seconds = []
-            for number in range(bench.asked.rounds + 1):
-                spent = _time_together(bench, pair.runner, bench.together, rate, way, number)
-                seconds += [spent] * bool(number)
+            for number in range(bench.options.rounds + 1):
+                took_s = _time_together(bench, pair.runner, bench.together, rate, way, number)
+                seconds += [took_s] * bool(number)
             yield {"name": f"sixteen {rate:.0%} {way}", "ms": 1000 * statistics.median(seconds)}
 
 
-def _time_together(bench: Bench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
+def _time_together(bench: DeviceBench, runner: ModelRunner, count: int, rate: float, way: str, seed: int) -> float:
     """Seconds for all answers."""
     targets: dict[int, tuple[int, list[int]]] = {}
     works: list[tuple[Tokens, Work]] = []
-    answer_tokens = bench.asked.answer
+    answer_tokens = bench.options.answer
     for number in range(count):
         rng = Random(1000 * seed + number)
         prompt = rng.choices(WORDS, k=2 * answer_tokens)
@@ -475,7 +485,7 @@ def _time_together(bench: Bench, runner: ModelRunner, count: int, rate: float, w
             work = generate(sequence, first, proposer, limits, Tally(), frozenset({shapes.EOS}))
         works.append((sequence, work))
     with force_targets(runner, lambda sequence: targets[id(sequence)]):
-        return time_work(partial(equality.ended, runner, works))[0]
+        return time_work(partial(equality.run_works, runner, works))[0]
 
 
 def _write_flagged(
@@ -497,36 +507,36 @@ def _write_flagged(
     return step
 
 
-def time_peers(bench: Bench, pair: Pair) -> Iterator[Row]:
+def time_peers(bench: DeviceBench, pair: ModelPair) -> Iterator[Row]:
     """Seconds of other ways of writing an answer, or why one failed."""
-    tokens = bench.asked.answer
+    tokens = bench.options.answer
     prompt = Random(0).choices(WORDS, k=2 * tokens)
     options: Row = {"compiled": bench.on_gpu, "prompts": bench.together}
     for peer in gpu_peers.list_peers(pair.peer, prompt, tokens, str(bench.device), **options):
-        yield {**gpu_peers.time_peer(peer, bench.asked.rounds), "weights": "NF4"}
-    wide = shapes.model(pair.shape, str(bench.device), torch.bfloat16)
-    for make in (gpu_peers.decoder, gpu_peers.static):
+        yield {**gpu_peers.time_peer(peer, bench.options.rounds), "weights": "NF4"}
+    wide = shapes.make_model(pair.shape, str(bench.device), torch.bfloat16)
+    for make in (gpu_peers.make_decoder_peer, gpu_peers.make_static_peer):
         peer = make(wide, prompt, tokens, str(bench.device), compiled=bench.on_gpu)
-        yield {**gpu_peers.time_peer(peer, bench.asked.rounds), "weights": "bf16"}
+        yield {**gpu_peers.time_peer(peer, bench.options.rounds), "weights": "bf16"}
 
 
-def check_equality(bench: Bench) -> Iterator[Row]:
+def check_equality(bench: DeviceBench) -> Iterator[Row]:
     """Drafts through graphs against `generate`, in fp32 with four layers."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    for shape in bench.asked.equal_shapes:
+    for shape in bench.options.equal_shapes:
         tokens = 64 if bench.on_gpu else 16
-        comparison = equality.compare(shape, str(bench.device), bench.asked.cases, tokens)
-        yield {"name": f"{shape} equality", "cases": bench.asked.cases, **asdict(comparison)}
+        comparison = equality.compare(shape, str(bench.device), bench.options.cases, tokens)
+        yield {"name": f"{shape} equality", "cases": bench.options.cases, **asdict(comparison)}
         free_memory()
 
 
-OF_THE_CARD: dict[str, Callable[[Bench], Iterator[Row]]] = {
+OF_THE_CARD: dict[str, Callable[[DeviceBench], Iterator[Row]]] = {
     "ceilings": measure_ceilings,
     "kernels": check_kernels,
     "products": time_products,
     "equality": check_equality,
 }
-OF_A_SHAPE: dict[str, Callable[[Bench, Pair], Iterator[Row]]] = {
+OF_A_SHAPE: dict[str, Callable[[DeviceBench, ModelPair], Iterator[Row]]] = {
     "forwards": time_forwards,
     "edits": time_edits,
     "sixteen": time_sixteen,
@@ -546,20 +556,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=8, help="answers compared in fp32")
     parser.add_argument("--out", type=Path, default=Path(".build/gpu"))
     parser.add_argument("--rehearse", action="store_true", help="all steps on the CPU in a tiny shape")
-    asked = parser.parse_args(arguments)
-    if asked.rehearse:
+    options = parser.parse_args(arguments)
+    if options.rehearse:
         tiny = {"shapes": ["tiny"], "equal_shapes": ["tiny"], "device": "cpu", "answer": 32, "rounds": 1}
-        asked = argparse.Namespace(**vars(asked) | tiny)
-    if asked.device.startswith("cuda") and not torch.cuda.is_available():
+        options = argparse.Namespace(**vars(options) | tiny)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
         sys.stderr.write("gpu-floor needs a CUDA device and found none; nothing was measured\n")
         return 1
-    record = Record(asked.out)
-    bench = Bench(asked)
-    done = [record.measure(part, "", partial(OF_THE_CARD[part], bench)) for part in OF_THE_CARD if part in asked.parts]
-    for shape in asked.shapes:
-        pairs = list[Pair]()
+    record = RowRecord(options.out)
+    bench = DeviceBench(options)
+    done = [
+        record.measure(part, "", partial(OF_THE_CARD[part], bench)) for part in OF_THE_CARD if part in options.parts
+    ]
+    for shape in options.shapes:
+        pairs = list[ModelPair]()
         for part in OF_A_SHAPE:
-            if part in asked.parts:
+            if part in options.parts:
                 done.append(record.measure(part, shape, partial(_measure_pair, bench, shape, pairs, OF_A_SHAPE[part])))
         del pairs
         free_memory()
@@ -567,15 +579,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure_pair(
-    bench: Bench, shape: str, pairs: list[Pair], part: Callable[[Bench, Pair], Iterator[Row]]
+    bench: DeviceBench, shape: str, pairs: list[ModelPair], part: Callable[[DeviceBench, ModelPair], Iterator[Row]]
 ) -> Iterator[Row]:
     """Measure a part with the shape's models, which the first part makes."""
     if not pairs:
-        pairs.append(Pair.make(bench, shape))
+        pairs.append(ModelPair.make(bench, shape))
     yield from part(bench, pairs[0])
 
 
-class Record:
+class RowRecord:
     """The file of rows: each is written when it is measured, and what is complete is not measured again."""
 
     def __init__(self, folder: Path) -> None:

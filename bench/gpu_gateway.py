@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from bench.gateway import MODELS, Running, running
+from bench.gateway import MODELS, RunningGateway, run_gateway
 
 DEVICES = {"gpu": {}, "cpu": {"CUDA_VISIBLE_DEVICES": ""}}
 """What the environment of the gateway says, by device."""
@@ -38,7 +38,7 @@ _TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TimedAnswer:
     """A delivered answer, its status, and the milliseconds that the gateway says it added."""
 
     text: str
@@ -46,15 +46,15 @@ class Answer:
     added_ms: float
 
 
-def ask(client: httpx.Client, question: str) -> Answer:
+def ask(client: httpx.Client, question: str) -> TimedAnswer:
     """The answer to a question; raises where the gateway does not give one."""
     body = {"model": MODELS[0], "messages": [{"role": "user", "content": question}]}
     response = client.post("/v1/chat/completions", json=body).raise_for_status()
     text = response.json()["choices"][0]["message"]["content"]
-    return Answer(text, response.headers["x-aligner-status"], float(response.headers.get("x-aligner-ms", "nan")))
+    return TimedAnswer(text, response.headers["x-aligner-status"], float(response.headers.get("x-aligner-ms", "nan")))
 
 
-def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
+def summarise(answers: Sequence[TimedAnswer]) -> dict[str, Any]:
     """Number, median and 95th percentile of the added milliseconds by status."""
     by_status: dict[str, list[float]] = defaultdict(list)
     for answer in answers:
@@ -69,7 +69,7 @@ def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def measure(gateway: Running, requests: int) -> tuple[dict[str, Any], list[Answer]]:
+def measure(gateway: RunningGateway, requests: int) -> tuple[dict[str, Any], list[TimedAnswer]]:
     """Ask one at a time and sixteen at a time; return figures and the answers of the former."""
     headers = {"authorization": f"Bearer {gateway.key}"}
     with httpx.Client(base_url=gateway.address, headers=headers, timeout=120, trust_env=False) as client:
@@ -97,26 +97,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cpu-requests", type=int, default=40, help="at most; a machine with a GPU waits for it")
     parser.add_argument("--devices", nargs="+", choices=list(DEVICES), default=list(DEVICES))
     parser.add_argument("--out", type=Path)
-    asked = parser.parse_args(arguments)
-    requests = {"gpu": asked.requests, "cpu": min(asked.cpu_requests, asked.requests)}
+    options = parser.parse_args(arguments)
+    requests = {"gpu": options.requests, "cpu": min(options.cpu_requests, options.requests)}
     texts: list[list[str]] = []
     rows: list[dict[str, Any]] = []
-    for device in asked.devices:
+    for device in options.devices:
         row, answers = measure_device(device, requests[device])
         texts.append([answer.text for answer in answers])
         rows.append(row)
-        _keep(rows, asked.out)
+        _keep(rows, options.out)
     if len(texts) > 1:
         rows.append(count_alike(texts))
-        _keep(rows, asked.out)
+        _keep(rows, options.out)
     return 0
 
 
-def measure_device(device: str, requests: int) -> tuple[dict[str, Any], list[Answer]]:
+def measure_device(device: str, requests: int) -> tuple[dict[str, Any], list[TimedAnswer]]:
     """Run the gateway on a device; return its row, and the answers of one request at a time."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with running(Path(folder), workers=1, policies=POLICIES, env=DEVICES[device]) as gateway:
+        with run_gateway(Path(folder), workers=1, policies=POLICIES, env=DEVICES[device]) as gateway:
             start_s = round(time.perf_counter() - began, 1)
             figures, answers = measure(gateway, requests)
             lines = gateway.log.read_text().splitlines()

@@ -1,9 +1,9 @@
 """Other ways of writing a text on a GPU, as peers of the engine.
 
-Each function takes a Llama model of `shapes.model`, the ids of a prompt, the number of tokens to write and the device,
-and returns a `Peer`. Creating a peer costs nothing. All of them decode greedily and ignore the end mark, so that each
-writes exactly as many tokens as it was told, at a time that does not depend on what it writes. Only prompt lookup gains
-from what it writes: it is told the text (`forced_decoding.saying`).
+Each function takes a Llama model (`shapes.make_model`), the ids of a prompt, the number of tokens to write and the
+device, and returns a `Peer`. Creating a peer costs nothing. All of them decode greedily and ignore the end mark, so
+each writes exactly as many tokens as it was told, at a time that does not depend on what it writes. Only prompt lookup
+gains from what it writes: it is told the text (`forced_decoding.force_model`).
 
 All attention is torch's own (`scaled_dot_product_attention`), since a library of flash attention is not installed.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bench.device_time import free_memory, time_work
-from bench.forced_decoding import saying
+from bench.forced_decoding import force_model
 
 PROMPTS = 16
 """Prompts that continuous batching writes after at once."""
@@ -60,11 +60,11 @@ def list_peers(
 ) -> list[Peer]:
     """All peers, in the order of their cost; without `compiled` nothing is compiled."""
     return [
-        plain(model, prompt, tokens, device),
-        lookup(model, prompt, tokens, device),
-        batching(model, prompt, tokens, device, prompts=prompts),
-        decoder(model, prompt, tokens, device, compiled=compiled),
-        static(model, prompt, tokens, device, compiled=compiled),
+        make_plain_peer(model, prompt, tokens, device),
+        make_lookup_peer(model, prompt, tokens, device),
+        make_batching_peer(model, prompt, tokens, device, prompts=prompts),
+        make_decoder_peer(model, prompt, tokens, device, compiled=compiled),
+        make_static_peer(model, prompt, tokens, device, compiled=compiled),
     ]
 
 
@@ -92,24 +92,26 @@ def _measure(peer: Peer, rounds: int, most_setup: float, row: dict[str, Any]) ->
     row["tokens"] = done[-1][1]
 
 
-def plain(model: Any, prompt: Sequence[int], tokens: int, device: str) -> Peer:
+def make_plain_peer(model: Any, prompt: Sequence[int], tokens: int, device: str) -> Peer:
     """`generate` as it comes: eager, with a dynamic cache."""
     return Peer("generate", _do_nothing, partial(_generate, model, prompt, tokens, device))
 
 
-def lookup(model: Any, prompt: Sequence[int], tokens: int, device: str, target: Sequence[int] | None = None) -> Peer:
+def make_lookup_peer(
+    model: Any, prompt: Sequence[int], tokens: int, device: str, target: Sequence[int] | None = None
+) -> Peer:
     """`generate` with prompt lookup, told to write `target`, or else the last tokens of the prompt once more."""
     text = list(prompt[-tokens:] if target is None else target)
     text = text * (-(-tokens // len(text)))
 
     def write() -> int:
-        with saying(model, len(prompt), text[:tokens]):
+        with force_model(model, len(prompt), text[:tokens]):
             return _generate(model, prompt, tokens, device, prompt_lookup_num_tokens=LOOKUP)
 
     return Peer("generate, prompt lookup", _do_nothing, write)
 
 
-def static(model: Any, prompt: Sequence[int], tokens: int, device: str, *, compiled: bool = True) -> Peer:
+def make_static_peer(model: Any, prompt: Sequence[int], tokens: int, device: str, *, compiled: bool = True) -> Peer:
     """`generate` with one static cache, and with a forward of one token that is compiled by hand."""
     way = _Static(model, prompt, tokens, device, compiled)
     return Peer(
@@ -117,14 +119,14 @@ def static(model: Any, prompt: Sequence[int], tokens: int, device: str, *, compi
     )
 
 
-def batching(model: Any, prompt: Sequence[int], tokens: int, device: str, *, prompts: int = PROMPTS) -> Peer:
+def make_batching_peer(model: Any, prompt: Sequence[int], tokens: int, device: str, *, prompts: int = PROMPTS) -> Peer:
     """transformers' continuous batching with CUDA graphs, for `prompts` rotations of the prompt at once."""
     shifts = [number * len(prompt) // prompts for number in range(prompts)]
     way = _Batching(model, [[*prompt[shift:], *prompt[:shift]] for shift in shifts], tokens)
     return Peer(f"continuous batching of {prompts}", way.setup, way.write, way.close)
 
 
-def decoder(model: Any, prompt: Sequence[int], tokens: int, device: str, *, compiled: bool = True) -> Peer:
+def make_decoder_peer(model: Any, prompt: Sequence[int], tokens: int, device: str, *, compiled: bool = True) -> Peer:
     """A decoder of one compiled graph a token (`CompiledDecoder`)."""
     way = _Decoding(model, prompt, tokens, device, compiled)
     return Peer("compiled decoder" if compiled else "decoder, not compiled", way.setup, way.write, way.close)
@@ -174,9 +176,9 @@ def _compile_one_token(forward: Callable[..., Any]) -> Callable[..., Any]:
     fast = torch.compile(forward, **_COMPILED)
 
     @wraps(forward)
-    def choose(*given: Any, **named: Any) -> Any:
-        ids = named.get("input_ids")
-        return (fast if ids is not None and ids.shape[1] == 1 else forward)(*given, **named)
+    def choose(*arguments: Any, **keywords: Any) -> Any:
+        ids = keywords.get("input_ids")
+        return (fast if ids is not None and ids.shape[1] == 1 else forward)(*arguments, **keywords)
 
     return choose
 
@@ -196,8 +198,8 @@ class _Batching:
 
         kinds: Any = transformers
         # Without these two settings either version would look for flash attention, and find it on the network.
-        known = inspect.signature(kinds.ContinuousBatchingConfig).parameters
-        options = {"auto_switch_to_flash": False} if "auto_switch_to_flash" in known else {}
+        parameters = inspect.signature(kinds.ContinuousBatchingConfig).parameters
+        options = {"auto_switch_to_flash": False} if "auto_switch_to_flash" in parameters else {}
         if not options:
             self.model.set_attn_implementation("paged|sdpa")
         blocks = -(-(len(self.prompts[0]) + self.tokens) // _BLOCK) + 1
@@ -211,8 +213,8 @@ class _Batching:
             allow_block_sharing=False,  # a prompt of the round before would not be computed again
             **options,
         )
-        wanted = kinds.GenerationConfig(max_new_tokens=self.tokens, do_sample=False, eos_token_id=-1)
-        self.manager = self.model.init_continuous_batching(wanted, continuous_batching_config=config)
+        generation = kinds.GenerationConfig(max_new_tokens=self.tokens, do_sample=False, eos_token_id=-1)
+        self.manager = self.model.init_continuous_batching(generation, continuous_batching_config=config)
         self.manager.warmup()
         self.manager.start()
         self.write()
@@ -220,18 +222,18 @@ class _Batching:
     def write(self) -> int:
         """Write after all prompts; raises RuntimeError with the manager's own error."""
         self.manager.add_requests(self.prompts, max_new_tokens=self.tokens)
-        written = 0
-        left = len(self.prompts)
-        while left:
+        token_count = 0
+        unfinished = len(self.prompts)
+        while unfinished:
             result = self.manager.get_result(timeout=1)
             if result is None and not self.manager.is_running():
                 raise RuntimeError("the thread of continuous batching ended")
             if result is not None and result.error is not None:
                 raise RuntimeError(result.error)
             if result is not None and result.is_finished():
-                written += len(result.generated_tokens)
-                left -= 1
-        return written
+                token_count += len(result.generated_tokens)
+                unfinished -= 1
+        return token_count
 
     def close(self) -> None:
         try:
@@ -316,16 +318,16 @@ class CompiledDecoder:
 
     def _choose(self, ids: Tensor, places: Tensor) -> Tensor:
         """Put tokens into the cache at these places; return the likeliest token after the last of them."""
-        seen = self.places <= places[:, None]
+        mask = self.places <= places[:, None]
         x = functional.embedding(ids, self.model.model.embed_tokens.weight)
         for number, layer in enumerate(self.model.model.layers):
-            x = x + self._attend(number, layer.self_attn, _norm(layer.input_layernorm, x), places, seen)
+            x = x + self._attend(number, layer.self_attn, _norm(layer.input_layernorm, x), places, mask)
             inner = _norm(layer.post_attention_layernorm, x)
             x = x + layer.mlp.down_proj(functional.silu(layer.mlp.gate_proj(inner)) * layer.mlp.up_proj(inner))
         logits: Tensor = self.model.lm_head(_norm(self.model.model.norm, x[-1:]))
         return logits.argmax(-1)
 
-    def _attend(self, number: int, attention: Any, x: Tensor, places: Tensor, seen: Tensor) -> Tensor:
+    def _attend(self, number: int, attention: Any, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
         keys = self.keys[number]
         values = self.values[number]
         keys.index_copy_(2, places, self._turn(self._split(attention.k_proj(x)), places))
@@ -333,7 +335,7 @@ class CompiledDecoder:
         queries = self._turn(self._split(attention.q_proj(x)), places)
         # The heads that share keys become rows of one head: keys are not repeated, and a plain mask will do.
         rows = queries.reshape(1, self.heads, self.share * len(x), self.width)
-        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=seen.repeat(self.share, 1))
+        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=mask.repeat(self.share, 1))
         joined: Tensor = attention.o_proj(mixed.reshape(-1, len(x), self.width).transpose(0, 1).reshape(len(x), -1))
         return joined
 

@@ -61,7 +61,7 @@ class Attack:
         """The request's body; the number makes every answer different."""
         messages = [{"role": "user", "content": f"{self.question} {self.name} {number}"}]
         if self.filler:
-            messages.insert(0, {"role": "user", "content": pages(self.filler)})
+            messages.insert(0, {"role": "user", "content": make_pages(self.filler)})
         return {"model": self.model, "messages": messages, "stream": self.stream, **self.more}
 
 
@@ -81,21 +81,21 @@ ATTACKS = (
 )
 
 
-def pages(chars: int) -> str:
+def make_pages(chars: int) -> str:
     """Ordinary text of this many characters."""
     text = "\n\n".join(answer for _, answer in LONG)
     return (text * (chars // len(text) + 1))[:chars]
 
 
 @dataclass(slots=True)
-class Seen:
+class ClientResults:
     """What the clients of one kind got."""
 
     first: list[float] = field(default_factory=list)
     """Seconds to the first event of each stream, or to a whole answer."""
     statuses: Counter[str] = field(default_factory=Counter)
 
-    def summed(self) -> dict[str, Any]:
+    def summarise(self) -> dict[str, Any]:
         """The results as figures."""
         figures: dict[str, Any] = {"statuses": dict(self.statuses)}
         if self.first:
@@ -115,28 +115,28 @@ class Crowd:
         self.http = httpx.AsyncClient(
             base_url=address, headers=headers, timeout=_TIMEOUT_S, trust_env=False, limits=limits
         )
-        self.seen: dict[str, Seen] = {}
+        self.results: dict[str, ClientResults] = {}
         self._numbers = itertools.count()
 
     async def ask(self, attack: Attack) -> None:
         """Send one request and record its result."""
-        seen = self.seen.setdefault(attack.name, Seen())
+        results = self.results.setdefault(attack.name, ClientResults())
         try:
             if attack.stream:
-                status = await self._stream(attack, seen)
+                status = await self._ask_stream(attack, results)
             else:
-                status = await self._whole(attack, seen)
+                status = await self._ask_whole(attack, results)
         except httpx.HTTPError as error:
             status = type(error).__name__
-        seen.statuses[status] += 1
+        results.statuses[status] += 1
 
-    async def _whole(self, attack: Attack, seen: Seen) -> str:
+    async def _ask_whole(self, attack: Attack, results: ClientResults) -> str:
         began = time.perf_counter()
         got = await self.http.post("/v1/chat/completions", json=attack.body(next(self._numbers)))
-        seen.first.append(time.perf_counter() - began)
+        results.first.append(time.perf_counter() - began)
         return f"{got.status_code} {got.headers.get('x-aligner-status', '')}".rstrip()
 
-    async def _stream(self, attack: Attack, seen: Seen) -> str:
+    async def _ask_stream(self, attack: Attack, results: ClientResults) -> str:
         """Send a streamed request and read it as the attack says; return how it ended."""
         began = time.perf_counter()
         first = None
@@ -149,10 +149,10 @@ class Crowd:
                 end = (end + piece)[-256:]
                 if first is None and b"data:" in piece:
                     first = time.perf_counter() - began
-                    seen.first.append(first)
+                    results.first.append(first)
                 if await self._leaves(attack, first, time.perf_counter() - began):
                     return "left"
-        return _ending(end)
+        return _describe_end(end)
 
     async def _leaves(self, attack: Attack, first: float | None, seconds: float) -> bool:
         """Whether the client leaves now; a slow client pauses here first."""
@@ -161,7 +161,7 @@ class Crowd:
         enough = first is not None and attack.reads == "first"
         return enough or (attack.reads in ("leaves", "slow") and seconds > _LEFT_S)
 
-    async def again(self, attacks: Iterator[Attack], pause_s: float = _PAUSE_S) -> None:
+    async def repeat_attacks(self, attacks: Iterator[Attack], pause_s: float = _PAUSE_S) -> None:
         """Send attacks one after the other until cancelled."""
         for attack in attacks:
             await self.ask(attack)
@@ -170,17 +170,17 @@ class Crowd:
     async def run(self, streams: int, chars: int, seconds: float) -> dict[str, Any]:
         """Run `streams` long streams and every attack at once for `seconds`; then all clients disconnect."""
         long = [Attack("stream", f"{('long', 'insulting')[n % 2]} {chars}") for n in range(streams)]
-        work = [self.again(itertools.repeat(attack), 0.0) for attack in long]
-        work += [self.again(itertools.repeat(attack)) for attack in ATTACKS]
-        await self._for(work, seconds)
-        return self.summed()
+        work = [self.repeat_attacks(itertools.repeat(attack), 0.0) for attack in long]
+        work += [self.repeat_attacks(itertools.repeat(attack)) for attack in ATTACKS]
+        await self._run_for(work, seconds)
+        return self.summarise()
 
-    async def mixed(self, clients: int, seconds: float, attacks: tuple[Attack, ...]) -> dict[str, Any]:
+    async def run_mixed(self, clients: int, seconds: float, attacks: tuple[Attack, ...]) -> dict[str, Any]:
         """Run `clients` clients that draw their attacks at random, for `seconds`."""
-        await self._for([self.again(_drawn(attacks, n)) for n in range(clients)], seconds)
-        return self.summed()
+        await self._run_for([self.repeat_attacks(_draw_attacks(attacks, n)) for n in range(clients)], seconds)
+        return self.summarise()
 
-    async def _for(self, work: list[Any], seconds: float) -> None:
+    async def _run_for(self, work: list[Any], seconds: float) -> None:
         tasks = [asyncio.create_task(one) for one in work]
         await asyncio.wait(tasks, timeout=seconds)
         for task in tasks:
@@ -190,18 +190,18 @@ class Crowd:
         if broken:
             raise broken[0]
 
-    def summed(self) -> dict[str, Any]:
+    def summarise(self) -> dict[str, Any]:
         """The results of all clients, by kind."""
-        return {name: seen.summed() for name, seen in sorted(self.seen.items())}
+        return {name: results.summarise() for name, results in sorted(self.results.items())}
 
 
-def _drawn(attacks: tuple[Attack, ...], seed: int) -> Iterator[Attack]:
+def _draw_attacks(attacks: tuple[Attack, ...], seed: int) -> Iterator[Attack]:
     draw = random.Random(seed)
     while True:
         yield draw.choice(attacks)
 
 
-def _ending(end: bytes) -> str:
+def _describe_end(end: bytes) -> str:
     """How a stream ended: whole, with the status from its comment if there is one, or broken off."""
     lines = end.decode(errors="replace").splitlines()
     comment = next((line for line in reversed(lines) if line.startswith(": aligner status=")), "")
@@ -209,23 +209,23 @@ def _ending(end: bytes) -> str:
     return f"{'whole' if whole else 'broken off'} {comment.removeprefix(': aligner status=')}".rstrip()
 
 
-async def first_event(address: str, key: str) -> float:
+async def time_first_event(address: str, key: str) -> float:
     """Seconds to the first event of a held stream of two million characters, without other requests."""
     crowd = Crowd(address, key)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_S):
             await crowd.ask(Attack("alone", f"long {_HUGE}", reads="first"))
     await crowd.http.aclose()
-    return next(iter(crowd.seen["alone"].first), _FIRST_S)
+    return next(iter(crowd.results["alone"].first), _FIRST_S)
 
 
-async def _run(given: argparse.Namespace) -> dict[str, Any]:
+async def _run(options: argparse.Namespace) -> dict[str, Any]:
     key = os.environ[KEY]
-    alone = await first_event(given.address, key)
+    alone = await time_first_event(options.address, key)
     print(json.dumps({"first_event_alone": round(alone, 3)}), flush=True)
-    crowd = Crowd(given.address, key)
+    crowd = Crowd(options.address, key)
     try:
-        return await crowd.run(given.streams, given.chars, given.seconds)
+        return await crowd.run(options.streams, options.chars, options.seconds)
     finally:
         await crowd.http.aclose()
 
@@ -237,8 +237,8 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--chars", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=60)
-    given = parser.parse_args()
-    print(json.dumps(asyncio.run(_run(given))))
+    options = parser.parse_args()
+    print(json.dumps(asyncio.run(_run(options))))
     return 0
 
 

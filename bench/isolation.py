@@ -12,20 +12,20 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
-def apart(work: Callable[Given, Found]) -> Callable[Given, Found]:
+def wrap_in_thread(work: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Wrap `work` so that it runs in a new thread while the caller waits."""
 
-    def done(*given: Given.args, **named: Given.kwargs) -> Found:
+    def run_in_thread(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(work, *given, **named).result()
+            return thread.submit(work, *arguments, **keywords).result()
 
-    return done
+    return run_in_thread
 
 
-def worker() -> ProcessPoolExecutor:
+def start_worker() -> ProcessPoolExecutor:
     """Start a new process, which imports functions by name and keeps its globals between calls."""
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"))

@@ -32,7 +32,7 @@ from aligner_proxy.gateway.streaming.budget import StreamBudget
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import structure
 from aligner_proxy.types import NO_JUDGE, Exchange, Judge, JudgeKind, Policy, StreamMode, Turn
-from bench.timelines import ANSWER, OBJECTIVE, QUESTION, chunk_of, list_words, read_text
+from bench.timelines import ANSWER, OBJECTIVE, QUESTION, list_words, make_chunk, read_text
 from tests.support.editors import ScriptedChat
 from tests.support.judges import judging
 from tests.support.scripted import SegmentEngine
@@ -56,7 +56,7 @@ class SlowChat(ScriptedChat):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JudgeCase:
     """One way of delivery, the sentence that is in doubt, and what the judge says of it."""
 
     mode: str
@@ -77,7 +77,7 @@ class Delivery:
     end: float
 
 
-async def deliver(case: Case, judge: Judge, word_s: float) -> Delivery:
+async def deliver(case: JudgeCase, judge: Judge, word_s: float) -> Delivery:
     """Deliver one answer in one way, with this judge or without one."""
     policy = Policy("bench", (OBJECTIVE,), judge=judge, deadline_s=60)
     script = SlowChat(judging(lambda text: case.verdict == "flagged" and text.strip() == case.doubtful_sentence))
@@ -90,14 +90,14 @@ async def deliver(case: Case, judge: Judge, word_s: float) -> Delivery:
         await pipeline.align(Exchange("whole", 0, (Turn("user", QUESTION),), ANSWER), policy)
         times = [time.perf_counter() - began]
     else:
-        times = await _stream(pipeline, replace(policy, stream=StreamMode(case.mode)), word_s, began)
+        times = await _deliver_stream(pipeline, replace(policy, stream=StreamMode(case.mode)), word_s, began)
     # a stream in passthrough is judged for the record, after it was delivered
     if judge is not NO_JUDGE and case.mode != StreamMode.PASSTHROUGH and not script.asked:
         raise RuntimeError(f"the judge was not asked: {case}")
     return Delivery(times[0], times[-1])
 
 
-async def _stream(pipeline: Pipeline, policy: Policy, word_s: float, began: float) -> list[float]:
+async def _deliver_stream(pipeline: Pipeline, policy: Policy, word_s: float, began: float) -> list[float]:
     """Stream the answer, and return the seconds at which the client got text, and the end."""
     state = RequestState("judged", policy, "scripted")
     shadow = ShadowCorrections(1, 1)
@@ -107,15 +107,15 @@ async def _stream(pipeline: Pipeline, policy: Policy, word_s: float, began: floa
     async def upstream() -> Any:
         for word in list_words(ANSWER):
             await asyncio.sleep(word_s)
-            yield chunk_of(word)
-        yield chunk_of(None, "stop")
+            yield make_chunk(word)
+        yield make_chunk(None, "stop")
 
     stream = dispatch.deliver_stream(chat, state, data, upstream(), corrector, StreamBudget())
     times = [time.perf_counter() - began async for item in stream if read_text(item)]
     return [*times, time.perf_counter() - began]
 
 
-async def measure(case: Case, rounds: int, word_s: float) -> dict[str, Any]:
+async def measure(case: JudgeCase, rounds: int, word_s: float) -> dict[str, Any]:
     """The medians of pairs, without and with the judge; which comes first changes from pair to pair."""
     judge = Judge(JudgeKind.CHAT, "bench")
     pairs: list[dict[str, Delivery]] = []
@@ -146,7 +146,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for the figures as JSON")
     options = parser.parse_args()
     modes = (WHOLE, *(mode.value for mode in StreamMode))
-    cases = [Case(mode, place, verdict) for mode in modes for place in PLACES for verdict in ("cleared", "flagged")]
+    cases = [
+        JudgeCase(mode, place, verdict) for mode in modes for place in PLACES for verdict in ("cleared", "flagged")
+    ]
     rows = []
     for case in cases:
         rows.append(asyncio.run(measure(case, options.rounds, options.word_s)))

@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 import yaml
 
-from demo.processes import free_port, process, wait_for
+from demo.processes import free_port, run_process, wait_for
 
 _TURNS = 8
 """Not more, because a process that has waited starts with cold caches."""
@@ -49,7 +49,7 @@ GUARDRAIL: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LatencyCase:
     """One kind of request: its model, whether every question is new, and the expected status."""
 
     name: str
@@ -61,9 +61,9 @@ class Case:
 
 
 CASES = (
-    Case("untouched", "plain", fresh=True, status="skipped", paired=True),
-    Case("cached", "up", fresh=False, status="corrected", paired=True),
-    Case("corrected", "up", fresh=True, status="corrected", paired=False),
+    LatencyCase("untouched", "plain", fresh=True, status="skipped", paired=True),
+    LatencyCase("cached", "up", fresh=False, status="corrected", paired=True),
+    LatencyCase("corrected", "up", fresh=True, status="corrected", paired=False),
 )
 KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "gateway": [GUARDRAIL]}
 """The guardrails of each kind of proxy, by name."""
@@ -95,41 +95,43 @@ def run(requests: int) -> dict[str, Any]:
     """Median and 95th percentile with and without the guardrail, one at a time and eight at a time."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        shared = _start(stack, folder)
+        shared = _start_servers(stack, folder)
         kinds = [*_PROCESSES * list(KINDS), _PAIRED]
-        *proxies, one = _answering([_proxy(stack, folder, kind, *shared) for kind in kinds])
+        *proxies, one = _await_proxies([_start_proxy(stack, folder, kind, *shared) for kind in kinds])
         numbers = itertools.count(1)
-        asked = {1: requests, 8: requests // 2}
-        rows = [_row(proxies, numbers, asked[many], many, case) for many, case in itertools.product(asked, CASES)]
-        pairs = {case.name: _pairs(one, numbers, 2 * requests, case) for case in CASES if case.paired}
+        counts = {1: requests, 8: requests // 2}
+        rows = [
+            _time_row(proxies, numbers, counts[many], many, case) for many, case in itertools.product(counts, CASES)
+        ]
+        pairs = {case.name: _time_pairs(one, numbers, 2 * requests, case) for case in CASES if case.paired}
     alone = {row["case"]: row for row in rows if row["together"] == 1}
     ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
     apart = statistics.median(row["litellm_apart"] for row in alone.values())
-    paired = {f"{name}_paired_ratio": told["ratio_p50"] for name, told in pairs.items()}
-    told = {"rows": rows, "pairs": pairs, **ratios, **paired, "litellm_processes_apart": apart}
-    return {"n": requests, "processes": _PROCESSES, **told}
+    paired = {f"{name}_paired_ratio": figures["ratio_p50"] for name, figures in pairs.items()}
+    figures = {"rows": rows, "pairs": pairs, **ratios, **paired, "litellm_processes_apart": apart}
+    return {"n": requests, "processes": _PROCESSES, **figures}
 
 
-def _row(
-    proxies: Sequence[Proxy], numbers: itertools.count[int], requests: int, together: int, case: Case
+def _time_row(
+    proxies: Sequence[Proxy], numbers: itertools.count[int], requests: int, together: int, case: LatencyCase
 ) -> dict[str, Any]:
     """Time one kind of request on all proxies, in turns; raises RuntimeError on an unexpected status."""
     times: dict[Proxy, list[float]] = {proxy: [] for proxy in proxies}
-    asked = [*proxies]
+    order = [*proxies]
     with ThreadPoolExecutor(together) as pool:
         for turn in range(-1, _TURNS):  # the first turn warms up; taking turns evens out changes of the machine
-            for proxy in asked:
+            for proxy in order:
                 expected = case.status if proxy.kind == "gateway" else "none"
                 batch = [next(numbers) if case.fresh else 0 for _ in range(max(together, requests // _TURNS))]
                 done = list(pool.map(partial(proxy.ask, case.model), batch))
                 if any(status != expected for _, status in done):
                     raise RuntimeError(f"{proxy.kind} answered with status {done[0][1]}, expected {expected}")
                 times[proxy] += [ms for ms, _ in done] if turn >= 0 else []
-            asked = [*asked[1:], asked[0]]  # rotate the order, so that nobody is always first
-    return {"case": case.name, "together": together, **_told(times)}
+            order = [*order[1:], order[0]]  # rotate the order, so that nobody is always first
+    return {"case": case.name, "together": together, **_summarise_times(times)}
 
 
-def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) -> dict[str, Any]:
+def _time_pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: LatencyCase) -> dict[str, Any]:
     """Medians without and with the guardrail, and of the difference within a pair with its 95 % interval, in ms.
 
     The binomial distribution gives the ranks of the ordered differences that bound their median.
@@ -137,39 +139,41 @@ def _pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: Case) 
     ways: tuple[tuple[str, ...], ...] = ((), ("aligner",))
     pairs = []
     for number in range(-_WARM, count):
-        asked: dict[tuple[str, ...], float] = {}
-        for named in ways if number % 2 else reversed(ways):
-            asked[named], status = proxy.ask(case.model, next(numbers) if case.fresh else 0, named)
-            if status != (case.status if named else "none"):
-                raise RuntimeError(f"answered with status {status}, asked for {named}")
-        pairs += [tuple(asked[way] for way in ways)] if number >= 0 else []
+        times_by_way: dict[tuple[str, ...], float] = {}
+        for guardrails in ways if number % 2 else reversed(ways):
+            times_by_way[guardrails], status = proxy.ask(case.model, next(numbers) if case.fresh else 0, guardrails)
+            if status != (case.status if guardrails else "none"):
+                raise RuntimeError(f"answered with status {status}, asked for {guardrails}")
+        pairs += [tuple(times_by_way[way] for way in ways)] if number >= 0 else []
     without, having = (statistics.median(column) for column in zip(*pairs, strict=True))
     apart = sorted(after - before for before, after in pairs)
     spread = int(0.98 * len(apart) ** 0.5)
     low = apart[len(apart) // 2 - spread]
     high = apart[len(apart) // 2 + spread]
-    told = {"litellm_ms": without, "gateway_ms": having, "apart_ms": statistics.median(apart)}
-    rounded = {name: round(ms, 3) for name, ms in (told | {"apart_low_ms": low, "apart_high_ms": high}).items()}
+    figures = {"litellm_ms": without, "gateway_ms": having, "apart_ms": statistics.median(apart)}
+    rounded = {name: round(ms, 3) for name, ms in (figures | {"apart_low_ms": low, "apart_high_ms": high}).items()}
     return {"pairs": count, **rounded, "ratio_p50": round(having / without, 3)}
 
 
-def _told(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
+def _summarise_times(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
     """The median process of each kind, difference and ratio, and LiteLLM's slowest process over its fastest."""
-    found = {}
+    figures = {}
     for kind in KINDS:
         own = [values for proxy, values in times.items() if proxy.kind == kind]
-        found[kind] = {f"p{at}_ms": round(statistics.median(_at(values, at) for values in own), 2) for at in (50, 95)}
-    apart = sorted(_at(values, 50) for proxy, values in times.items() if proxy.kind == "litellm")
-    ours, theirs = (found[kind]["p50_ms"] for kind in ("gateway", "litellm"))
-    told = {"added_p50_ms": round(ours - theirs, 2), "ratio_p50": round(ours / theirs, 3)}
-    return {**found, **told, "litellm_apart": round(apart[-1] / apart[0], 3)}
+        figures[kind] = {
+            f"p{at}_ms": round(statistics.median(_find_percentile(values, at) for values in own), 2) for at in (50, 95)
+        }
+    apart = sorted(_find_percentile(values, 50) for proxy, values in times.items() if proxy.kind == "litellm")
+    ours, theirs = (figures[kind]["p50_ms"] for kind in ("gateway", "litellm"))
+    ratios = {"added_p50_ms": round(ours - theirs, 2), "ratio_p50": round(ours / theirs, 3)}
+    return {**figures, **ratios, "litellm_apart": round(apart[-1] / apart[0], 3)}
 
 
-def _at(values: list[float], percentile: int) -> float:
+def _find_percentile(values: list[float], percentile: int) -> float:
     return statistics.quantiles(values, n=100)[percentile - 1]
 
 
-def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
+def _start_servers(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
     """Start upstream and engine; return the upstream's port, the proxies' key and their environment."""
     up = free_port()
     key = f"sk-{secrets.token_hex(24)}"
@@ -183,21 +187,21 @@ def _start(stack: ExitStack, folder: Path) -> tuple[int, str, dict[str, str]]:
         "ALIGNER_PROXY_ENGINE": f"unix:{socket}",
         "ALIGNER_PROXY_HOME": str(folder),
     }
-    stack.enter_context(process(["bench.fakes", "upstream", str(up)], folder / "upstream.log", env))
-    stack.enter_context(process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
+    stack.enter_context(run_process(["bench.fakes", "upstream", str(up)], folder / "upstream.log", env))
+    stack.enter_context(run_process(["bench.fakes", "engine", str(socket)], folder / "engine.log", env))
     routes = [{"match": {"model": "plain"}, "mode": "off"}, {"match": {}, "objectives": ["harmless"]}]
     (folder / "policies.yaml").write_text(yaml.safe_dump({"routes": routes}))
     return up, key, env
 
 
-def _answering(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
+def _await_proxies(started: Sequence[tuple[Proxy, Callable[[], None]]]) -> list[Proxy]:
     """Wait until all proxies, which start at the same time, are ready."""
     for _, ready in started:
         ready()
     return [proxy for proxy, _ in started]
 
 
-def _proxy(
+def _start_proxy(
     stack: ExitStack, folder: Path, kind: str, up: int, key: str, env: dict[str, str]
 ) -> tuple[Proxy, Callable[[], None]]:
     """Start a proxy; return it with a function that waits until it answers."""
@@ -213,6 +217,6 @@ def _proxy(
     log = folder / f"{kind}-{port}.log"
     file.write_text(yaml.safe_dump(settings))
     options = ["--config", str(file), "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
-    child = stack.enter_context(process(["bench.litellm_alone", *options], log, env))
+    child = stack.enter_context(run_process(["bench.litellm_alone", *options], log, env))
     ready = partial(wait_for, f"http://127.0.0.1:{port}/health/readiness", child, log, lambda _: None)
     return Proxy(kind, port, key), ready

@@ -24,8 +24,8 @@ from typing import Any
 from rich.console import Console
 
 from bench import gateway
-from bench.gateway import Client, Told
-from bench.load_generator import Arrival, drive, saturate, times
+from bench.gateway import MeasuringClient, RequestResult
+from bench.load_generator import TimedRequest, draw_times, drive, saturate
 
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0)
 """Rates as shares of the highest throughput."""
@@ -40,85 +40,89 @@ _FIRST = 1000
 """Number of the first answer; it has as many digits as those at the rates."""
 
 
-def knee(rows: Sequence[dict[str, Any]]) -> float | None:
+def find_knee(rows: Sequence[dict[str, Any]]) -> float | None:
     """The rate defined in the module docstring; None if even the lowest rate fails."""
-    found = None
+    rate = None
     for row in rows:
         slow = row["added_p95_ms"] is None or row["added_p95_ms"] > TIMES_SLOWER * rows[0]["added_p95_ms"]
         if slow or row["failed"] > MAX_FAILED:
             break
-        found = row["rate"]
-    return found
+        rate = row["rate"]
+    return rate
 
 
-def row(rate: float, seconds: float, arrived: Sequence[Arrival[Told]]) -> dict[str, Any]:
+def make_row(rate: float, seconds: float, arrived: Sequence[TimedRequest[RequestResult]]) -> dict[str, Any]:
     """The figures of one rate: added time, time that clients waited, and statuses."""
-    done = [one for one in arrived if one.told.done]
-    added = [one.told.added_ms for one in done if one.told.added_ms is not None]
-    edited = [one.told.added_ms for one in done if one.told.status == "corrected" and one.told.added_ms is not None]
+    done = [one for one in arrived if one.result.done]
+    added = [one.result.added_ms for one in done if one.result.added_ms is not None]
+    edited = [
+        one.result.added_ms for one in done if one.result.status == "corrected" and one.result.added_ms is not None
+    ]
     waited = [one.waited * 1000 for one in arrived]
-    why = Counter(one.told.reason or str(one.told.code) for one in arrived if not one.told.done)
-    last = max((one.ended for one in arrived), default=seconds)
+    why = Counter(one.result.reason or str(one.result.code) for one in arrived if not one.result.done)
+    last = max((one.end for one in arrived), default=seconds)
     return {
         "rate": round(rate, 3),
         "sent": len(arrived),
         "per_second": round(len(done) / max(last, seconds), 3),
-        "added_p50_ms": _at(added, 50),
-        "added_p95_ms": _at(added, 95),
-        "edited_p50_ms": _at(edited, 50),
-        "waited_p50_ms": _at(waited, 50),
-        "waited_p95_ms": _at(waited, 95),
-        "corrected": sum(one.told.status == "corrected" for one in done),
+        "added_p50_ms": _find_percentile(added, 50),
+        "added_p95_ms": _find_percentile(added, 95),
+        "edited_p50_ms": _find_percentile(edited, 50),
+        "waited_p50_ms": _find_percentile(waited, 50),
+        "waited_p95_ms": _find_percentile(waited, 95),
+        "corrected": sum(one.result.status == "corrected" for one in done),
         "failed": round(1 - len(done) / len(arrived), 4) if arrived else 0.0,
         "why": dict(why),
     }
 
 
-def _at(values: Sequence[float], percentile: int) -> float | None:
+def _find_percentile(values: Sequence[float], percentile: int) -> float | None:
     if len(values) < 2:
         return round(values[0], 1) if values else None
     return round(statistics.quantiles(values, n=100, method="inclusive")[percentile - 1], 1)
 
 
 async def measure(
-    ask: Callable[[int], Awaitable[Told]],
-    asked: argparse.Namespace,
+    ask: Callable[[int], Awaitable[RequestResult]],
+    options: argparse.Namespace,
     tell: Callable[[dict[str, Any]], None],
-    alone: Callable[[int], Awaitable[Told]],
+    ask_alone: Callable[[int], Awaitable[RequestResult]],
 ) -> dict[str, Any]:
-    """Measure some answers `alone`, then each rate after the answers of the previous one are complete."""
+    """Measure some answers with `ask_alone`, then each rate after the answers of the previous one are complete."""
     await saturate(ask, 2, 5)
-    most = await saturate(ask, _CLIENTS, asked.seconds, lambda told: told.done)
+    most = await saturate(ask, _CLIENTS, options.seconds, lambda result: result.done)
     unhurried = []
     for number in range(ALONE):
         await asyncio.sleep(IDLE_S)
-        unhurried.append((await alone(number)).added_ms)
+        unhurried.append((await ask_alone(number)).added_ms)
     rows = []
-    for number, rate in enumerate(asked.rates or [share * most for share in SHARES]):
-        due = times(rate, asked.seconds, seed=number)
-        rows.append(row(rate, asked.seconds, await drive(ask, due)))
+    for number, rate in enumerate(options.rates or [share * most for share in SHARES]):
+        due = draw_times(rate, options.seconds, seed=number)
+        rows.append(make_row(rate, options.seconds, await drive(ask, due)))
         tell(rows[-1])
     return {
         "most_per_second": round(most, 3),
-        "knee_per_second": knee(rows),
-        "alone_p50_ms": _at([ms for ms in unhurried if ms is not None], 50),
+        "knee_per_second": find_knee(rows),
+        "alone_p50_ms": _find_percentile([ms for ms in unhurried if ms is not None], 50),
         "rows": rows,
     }
 
 
-async def _run(running: gateway.Running, asked: argparse.Namespace, tell: Callable[[dict[str, Any]], None]) -> Any:
-    client, numbers = Client(running), iter(range(10**9))
+async def _run(
+    running: gateway.RunningGateway, options: argparse.Namespace, tell: Callable[[dict[str, Any]], None]
+) -> Any:
+    client, numbers = MeasuringClient(running), iter(range(10**9))
 
-    async def ask(_: int) -> Told:
+    async def ask(_: int) -> RequestResult:
         number = next(numbers)
-        bad = int(number * asked.bad) != int((number + 1) * asked.bad)
+        bad = int(number * options.bad) != int((number + 1) * options.bad)
         return await client.ask(f"{'bad' if bad else 'good'} number {number}")
 
-    async def alone(number: int) -> Told:
+    async def ask_alone(number: int) -> RequestResult:
         return await client.ask(f"good by itself {_FIRST + number}")
 
     try:
-        return await measure(ask, asked, tell, alone)
+        return await measure(ask, options, tell, ask_alone)
     finally:
         await client.http.aclose()
 
@@ -133,10 +137,10 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, help="folder for load.json, load.md and load.svg")
-    asked = parser.parse_args()
-    route = {"match": {}, "objectives": ["harmless"], "deadline_s": asked.deadline}
+    options = parser.parse_args()
+    route = {"match": {}, "objectives": ["harmless"], "deadline_s": options.deadline}
     policies = {
-        "aligner": {"model": asked.model},
+        "aligner": {"model": options.model},
         "cache": {"enabled": False},
         "defaults": {"exact_times": True},
         "routes": [route],
@@ -144,25 +148,30 @@ def main() -> int:
     console = Console()
     with (
         tempfile.TemporaryDirectory() as folder,
-        gateway.running(Path(folder), workers=asked.workers, policies=policies) as running,
+        gateway.run_gateway(Path(folder), workers=options.workers, policies=policies) as running,
     ):
-        found = asyncio.run(_run(running, asked, console.print))
-    found |= {"seconds": asked.seconds, "bad": asked.bad, "deadline_s": asked.deadline, "workers": asked.workers}
-    if asked.out:
+        results = asyncio.run(_run(running, options, console.print))
+    results |= {
+        "seconds": options.seconds,
+        "bad": options.bad,
+        "deadline_s": options.deadline,
+        "workers": options.workers,
+    }
+    if options.out:
         from bench import plots
 
-        gateway.dump(found, asked.out, "load")
-        (asked.out / "load.md").write_text(table(found))
-        plots.load(found, asked.out / "load.svg")
-    print(json.dumps({key: value for key, value in found.items() if key != "rows"}))
+        gateway.dump(results, options.out, "load")
+        (options.out / "load.md").write_text(format_table(results))
+        plots.draw_load(results, options.out / "load.svg")
+    print(json.dumps({key: value for key, value in results.items() if key != "rows"}))
     return 0
 
 
-def table(found: dict[str, Any]) -> str:
+def format_table(results: dict[str, Any]) -> str:
     """The table for the docs."""
     names = ("rate", "sent", "per_second", "added_p50_ms", "added_p95_ms", "edited_p50_ms", "waited_p95_ms", "failed")
     lines = [f"| {' | '.join((*names, 'why'))} |", "|" + "---|" * (len(names) + 1)]
-    for one in found["rows"]:
+    for one in results["rows"]:
         why = ", ".join(f"{count} {reason}" for reason, count in one["why"].items())
         lines.append(f"| {' | '.join(str(one[name]) for name in names)} | {why} |")
     return "\n".join(lines) + "\n"

@@ -17,37 +17,37 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival(Generic[T]):
+class TimedRequest(Generic[T]):
     """One request: when it was due and when it was answered, in seconds from the start."""
 
     due: float
-    ended: float
-    told: T
+    end: float
+    result: T
 
     @property
     def waited(self) -> float:
         """Seconds that the client waited."""
-        return self.ended - self.due
+        return self.end - self.due
 
 
-def times(rate: float, seconds: float, seed: int) -> list[float]:
+def draw_times(rate: float, seconds: float, seed: int) -> list[float]:
     """Draw Poisson arrival times: independent clients, together `rate` requests a second."""
     draw = random.Random(seed)
     at = 0.0
-    found = []
+    due = []
     while (at := at + draw.expovariate(rate)) < seconds:
-        found.append(at)
-    return found
+        due.append(at)
+    return due
 
 
-async def drive(ask: Callable[[int], Awaitable[T]], due: list[float]) -> list[Arrival[T]]:
+async def drive(ask: Callable[[int], Awaitable[T]], due: list[float]) -> list[TimedRequest[T]]:
     """Send request `number` at `due[number]`; return all results, ordered by due time, after the last has ended."""
     began = time.perf_counter()
 
-    async def one(number: int, at: float) -> Arrival[T]:
+    async def one(number: int, at: float) -> TimedRequest[T]:
         await asyncio.sleep(at - (time.perf_counter() - began))
-        told = await ask(number)
-        return Arrival(at, time.perf_counter() - began, told)
+        result = await ask(number)
+        return TimedRequest(at, time.perf_counter() - began, result)
 
     return list(await asyncio.gather(*(one(number, at) for number, at in enumerate(due))))
 
@@ -62,8 +62,8 @@ async def saturate(
     async def client() -> None:
         nonlocal done
         while time.perf_counter() - began < seconds:
-            told = await ask(done)
-            done += good(told)  # not in one expression with the await, since other clients count meanwhile
+            result = await ask(done)
+            done += good(result)  # not in one expression with the await, since other clients count meanwhile
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return done / (time.perf_counter() - began)

@@ -25,7 +25,7 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
-from bench.texts import DEFECT, LONG, OBJECTIVES, QUESTIONS, insulted
+from bench.texts import DEFECT, LONG, OBJECTIVES, QUESTIONS, add_insult
 
 SIZES = (512, 2048, 8192, 32_768, 131_072)
 """Tokens of the pages before a question, at four characters each."""
@@ -39,7 +39,7 @@ END = "<!-- end of long-context -->"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LongCase:
     """One question with its pages, and an answer with a defect."""
 
     name: str
@@ -59,20 +59,20 @@ class Case:
         )
 
 
-def cases(tokens: int, answers: int) -> list[Case]:
+def make_cases(tokens: int, answers: int) -> list[LongCase]:
     """Questions after this many tokens of pages."""
     pages = [page for file in sorted(_DOCS.rglob("*.md")) for page in file.read_text().split("\n\n") if len(page) > 80]
     pairs = [*LONG, *QUESTIONS.items()]
-    made = []
+    cases = []
     for number in range(answers):
         rng = random.Random(f"{tokens} {number}")
         question, answer = pairs[number % len(pairs)]
-        text = _filler(rng.sample(pages, len(pages)), tokens * _CHARS_PER_TOKEN)
-        made.append(Case(f"{tokens}/{number}", f"{text}\n\n{question}" if text else question, insulted(answer)))
-    return made
+        text = _make_filler(rng.sample(pages, len(pages)), tokens * _CHARS_PER_TOKEN)
+        cases.append(LongCase(f"{tokens}/{number}", f"{text}\n\n{question}" if text else question, add_insult(answer)))
+    return cases
 
 
-def _filler(pages: list[str], chars: int) -> str:
+def _make_filler(pages: list[str], chars: int) -> str:
     text = "\n\n".join(pages)
     return (text * (chars // len(text) + 1))[:chars]
 
@@ -85,28 +85,28 @@ def run(model: str, answers: int, sizes: tuple[int, ...] = SIZES) -> dict[str, A
 async def _run(model: str, answers: int, sizes: tuple[int, ...]) -> dict[str, Any]:
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     await engine.start()
-    await _whole(engine, cases(0, 1)[0])  # warm-up
+    await _correct_whole(engine, make_cases(0, 1)[0])  # warm-up
     rows = []
     for size in (0, *sizes):
         whole = []
         along = []
-        for case in track(cases(size, answers), f"{size} tokens", transient=True):
-            whole.append(await _whole(engine, case))
-            along.append(await _along(engine, case))
-        rows.append(_row(size, whole, along))
+        for case in track(make_cases(size, answers), f"{size} tokens", transient=True):
+            whole.append(await _correct_whole(engine, case))
+            along.append(await _correct_along(engine, case))
+        rows.append(_make_row(size, whole, along))
         print(json.dumps(rows[-1]), flush=True)
     await engine.aclose()
     return {"answers": answers, "rows": rows}
 
 
-async def _whole(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
+async def _correct_whole(engine: LocalEngine, case: LongCase) -> tuple[Correction, float]:
     """Correct an answer that is sent whole; return the correction and milliseconds."""
     began = time.perf_counter()
     done = await engine.align(case.request(case.answer))
     return done, (time.perf_counter() - began) * 1000
 
 
-async def _along(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
+async def _correct_along(engine: LocalEngine, case: LongCase) -> tuple[Correction, float]:
     """The same for an answer read while it is written, some 600 tokens a second; timed from its end."""
     session = await engine.read(case.request("").model_copy(update={"tenant": f"{case.name} along"}))
     for at in range(0, len(case.answer), _CHUNK_CHARS):
@@ -117,7 +117,9 @@ async def _along(engine: LocalEngine, case: Case) -> tuple[Correction, float]:
     return done, (time.perf_counter() - began) * 1000
 
 
-def _row(size: int, whole: list[tuple[Correction, float]], along: list[tuple[Correction, float]]) -> dict[str, Any]:
+def _make_row(
+    size: int, whole: list[tuple[Correction, float]], along: list[tuple[Correction, float]]
+) -> dict[str, Any]:
     corrected = [DEFECT.strip() not in done.text for done, _ in (*whole, *along)]
     return {
         "tokens": size,
@@ -128,11 +130,11 @@ def _row(size: int, whole: list[tuple[Correction, float]], along: list[tuple[Cor
     }
 
 
-def table(found: dict[str, Any]) -> str:
+def format_table(results: dict[str, Any]) -> str:
     """The rows in the format of docs/reference/benchmarks.md; times are those added to the question alone."""
-    alone, *rows = found["rows"]
+    alone, *rows = results["rows"]
     lines = [
-        f"{found['answers']} answers with an insult each, sent whole and read along; alone: {alone['whole_ms']} and "
+        f"{results['answers']} answers with an insult each, sent whole and read along; alone: {alone['whole_ms']} and "
         f"{alone['along_ms']} ms, corrected {alone['corrected']:.0%}.",
         "",
         "| tokens of question | corrected | added, sent whole | added, read along | tokens read |",
@@ -162,18 +164,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[*SIZES])
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     parser.add_argument("--docs", type=Path, help="document in which the table is written between its marks")
-    asked = parser.parse_args()
-    if asked.docs and END not in asked.docs.read_text():
-        parser.error(f"{asked.docs} has no section for this between {BEGIN} and {END}")
+    options = parser.parse_args()
+    if options.docs and END not in options.docs.read_text():
+        parser.error(f"{options.docs} has no section for this between {BEGIN} and {END}")
     began = time.perf_counter()
-    found = run(asked.model, asked.answers, tuple(asked.sizes))
-    found["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    if asked.out:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
-    if asked.docs:
-        write(asked.docs, table(found))
-    print(table(found))
-    print(f"{found['minutes']} minutes")
+    results = run(options.model, options.answers, tuple(options.sizes))
+    results["minutes"] = round((time.perf_counter() - began) / 60, 1)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    if options.docs:
+        write(options.docs, format_table(results))
+    print(format_table(results))
+    print(f"{results['minutes']} minutes")
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ def run() -> dict[str, Any]:
 
     folder = config.home_folder() / "bench" / "1.1b-nf4"
     if not folder.exists():
-        _child("make", folder)
-    peak = int(_child("serve", folder).split()[-1])
+        _run_child("make", folder)
+    peak = int(_run_child("serve", folder).split()[-1])
     return {"sequences": SEQUENCES, "tokens_each": TOKENS, "peak_rss_mb": peak}
 
 
-def _child(verb: str, folder: Path) -> str:
+def _run_child(verb: str, folder: Path) -> str:
     command = [sys.executable, "-m", "bench.memory", verb, str(folder)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -45,14 +45,14 @@ def make(folder: Path) -> None:
     from bench import shapes
 
     plain = folder.with_name("1.1b")
-    shapes.model(SHAPE, "cpu", torch.bfloat16).save_pretrained(str(plain))
-    wanted = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    shapes.make_model(SHAPE, "cpu", torch.bfloat16).save_pretrained(str(plain))
+    quantisation = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-    quantised = AutoModelForCausalLM.from_pretrained(str(plain), quantization_config=wanted, dtype=torch.bfloat16)
+    quantised = AutoModelForCausalLM.from_pretrained(str(plain), quantization_config=quantisation, dtype=torch.bfloat16)
     quantised.save_pretrained(str(folder))
 
 
@@ -70,7 +70,7 @@ def serve(folder: Path) -> int:
 
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.bfloat16)
     cpu_kernels.install(model.eval())
-    runner = shapes.runner(model, SEQUENCES * TOKENS, DetectorHead.create_for_model(model.config))
+    runner = shapes.make_runner(model, SEQUENCES * TOKENS, DetectorHead.create_for_model(model.config))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("tokens read", total=SEQUENCES * TOKENS)
         cache_fill.fill(runner, SEQUENCES, TOKENS, lambda tokens: progress.advance(bar, tokens))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import gateway
-from bench.gateway import Client, Told
+from bench.gateway import MeasuringClient, RequestResult
 from bench.hostile import Attack, Crowd
 
 RATIO = 1.5
@@ -43,39 +43,39 @@ _BEGUN_S = 3.0
 _REST_S = 5.0
 
 
-async def _asked(client: Client, seconds: float, tag: str) -> list[Told]:
+async def _ask_repeatedly(client: MeasuringClient, seconds: float, tag: str) -> list[RequestResult]:
     """Request answers with a defect, one after the other, for `seconds`."""
     until = time.perf_counter() + seconds
-    answers: list[Told] = []
+    answers: list[RequestResult] = []
     while time.perf_counter() < until:
         answers.append(await client.ask(f"bad {tag} {len(answers)}"))
     return answers
 
 
-async def measure(running: gateway.Running, given: argparse.Namespace) -> dict[str, Any]:
+async def measure(running: gateway.RunningGateway, options: argparse.Namespace) -> dict[str, Any]:
     """Run rounds of both situations in turn."""
-    client = Client(running, key=running.keys["small"])
-    alone: list[Told] = []
-    beside: list[Told] = []
+    client = MeasuringClient(running, key=running.keys["small"])
+    alone: list[RequestResult] = []
+    beside: list[RequestResult] = []
     long: Counter[str] = Counter()
-    await _asked(client, _WARM_S, "warm")
-    for number in range(given.rounds):
-        alone += await _asked(client, given.seconds, f"alone {number}")
+    await _ask_repeatedly(client, _WARM_S, "warm")
+    for number in range(options.rounds):
+        alone += await _ask_repeatedly(client, options.seconds, f"alone {number}")
         crowd = Crowd(running.address, running.keys["large"])
-        busy = asyncio.create_task(crowd.mixed(given.clients, _BEGUN_S + 2 * given.seconds, _LONG))
+        busy = asyncio.create_task(crowd.run_mixed(options.clients, _BEGUN_S + 2 * options.seconds, _LONG))
         await asyncio.sleep(_BEGUN_S)
-        beside += await _asked(client, 2 * given.seconds, f"beside {number}")
+        beside += await _ask_repeatedly(client, 2 * options.seconds, f"beside {number}")
         for kind, row in (await busy).items():
             long.update({f"{kind} {status}": count for status, count in row["statuses"].items()})
         await crowd.http.aclose()
         await asyncio.sleep(_REST_S)
     await client.http.aclose()
-    return summed(alone, beside) | {"clients": given.clients, "long_answers": dict(long)}
+    return summarise(alone, beside) | {"clients": options.clients, "long_answers": dict(long)}
 
 
-def summed(alone: Sequence[Told], beside: Sequence[Told]) -> dict[str, Any]:
+def summarise(alone: Sequence[RequestResult], beside: Sequence[RequestResult]) -> dict[str, Any]:
     """The figures of both situations, and the ratio of their medians."""
-    rows = {"alone": _row(alone), "beside": _row(beside)}
+    rows = {"alone": _make_row(alone), "beside": _make_row(beside)}
     few = rows["alone"]["added_p50_ms"]
     more = rows["beside"]["added_p50_ms"]
     ratio = round(more / few, 3) if few and more else None
@@ -87,7 +87,7 @@ def summed(alone: Sequence[Told], beside: Sequence[Told]) -> dict[str, Any]:
     return {"rows": rows, "ratio_p50": ratio, "missed": missed}
 
 
-def _row(answers: Sequence[Told]) -> dict[str, Any]:
+def _make_row(answers: Sequence[RequestResult]) -> dict[str, Any]:
     added = [one.added_ms for one in answers if one.done and one.added_ms is not None]
     cuts = statistics.quantiles(added, n=20, method="inclusive") if len(added) > 1 else []
     return {
@@ -99,12 +99,12 @@ def _row(answers: Sequence[Told]) -> dict[str, Any]:
     }
 
 
-def table(found: Mapping[str, Any]) -> str:
+def format_table(results: Mapping[str, Any]) -> str:
     """The table for the docs."""
     lines = ["| | asked | corrected | failed | added p50, ms | p95, ms |", "|---|---|---|---|---|---|"]
-    for name, row in found["rows"].items():
+    for name, row in results["rows"].items():
         lines.append(f"| {name} | {' | '.join(str(value) for value in row.values())} |")
-    return "\n".join([*lines, f"ratio of the medians: {found['ratio_p50']}"])
+    return "\n".join([*lines, f"ratio of the medians: {results['ratio_p50']}"])
 
 
 def main() -> int:
@@ -115,18 +115,18 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8, help="of the tenant with long answers")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, help="folder for neighbours.json")
-    given = parser.parse_args()
-    policies = {**POLICIES, "aligner": {"model": given.model}}
+    options = parser.parse_args()
+    policies = {**POLICIES, "aligner": {"model": options.model}}
     with (
         tempfile.TemporaryDirectory() as folder,
-        gateway.running(Path(folder), workers=1, policies=policies, tenants=TENANTS) as running,
+        gateway.run_gateway(Path(folder), workers=1, policies=policies, tenants=TENANTS) as running,
     ):
-        found = asyncio.run(measure(running, given))
-    if given.out:
-        gateway.dump(found, given.out, "neighbours")
-    print(table(found))
-    print(json.dumps(found))
-    return int(bool(found["missed"]))
+        results = asyncio.run(measure(running, options))
+    if options.out:
+        gateway.dump(results, options.out, "neighbours")
+    print(format_table(results))
+    print(json.dumps(results))
+    return int(bool(results["missed"]))
 
 
 if __name__ == "__main__":

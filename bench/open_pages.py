@@ -40,16 +40,16 @@ async def _follow(address: str, count: int, cookie: str) -> int:
     host, _, port = address.removeprefix("http://").partition(":")
     request = f"GET /live/events HTTP/1.1\r\nhost: {host}:{port}\r\ncookie: {cookie}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
-    opened = [await loop.create_connection(lambda: _Page(request), host, int(port)) for _ in range(count)]
-    await asyncio.wait_for(asyncio.gather(*(page.following for _, page in opened)), 60)
+    connections = [await loop.create_connection(lambda: _Page(request), host, int(port)) for _ in range(count)]
+    await asyncio.wait_for(asyncio.gather(*(page.following for _, page in connections)), 60)
     print("open", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    for transport, _ in opened:
+    for transport, _ in connections:
         transport.close()
-    return sum(page.events for _, page in opened)
+    return sum(page.events for _, page in connections)
 
 
 if __name__ == "__main__":
     os.nice(_NICENESS)
-    given = sys.stdin.readline().strip()
-    print(asyncio.run(_follow(sys.argv[1], int(sys.argv[2]), given)))
+    cookie = sys.stdin.readline().strip()
+    print(asyncio.run(_follow(sys.argv[1], int(sys.argv[2]), cookie)))

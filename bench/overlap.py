@@ -33,40 +33,40 @@ _REAL = 8
 
 def run(model: str, rounds: int, data: Path | None) -> dict[str, Any]:
     """Medians of both ways and of their ratios; raises `WeightsError` if the aligner is missing."""
-    answers = [*LONG] if data is None else _real(data)
+    answers = [*LONG] if data is None else _load_real_answers(data)
     return asyncio.run(_run(model, [(f"{number}: {q}", a) for number in range(rounds) for q, a in answers]))
 
 
 async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     about = await engine.start()
-    await engine.align(_request("warm-up", *LONG[0]))
+    await engine.align(_make_request("warm-up", *LONG[0]))
     rows: list[dict[str, float]] = []
     for question, answer in track(answers, "reading along", transient=True):
-        ahead = await _delay(engine, True, f"ahead {question}", answer)
-        after = await _delay(engine, False, question, answer)
+        ahead = await _measure_delay(engine, True, f"ahead {question}", answer)
+        after = await _measure_delay(engine, False, question, answer)
         rows.append({"chars": len(answer), "ahead_ms": round(ahead, 1), "after_ms": round(after, 1)})
     await engine.aclose()
     middle = {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
     ratio = statistics.median(row["ahead_ms"] / row["after_ms"] for row in rows)
-    told = {"aligner": asdict(about), "n": len(rows), **middle, "rows": rows}
-    return {**told, "overlap_delay_ratio": round(ratio, 3)}
+    figures = {"aligner": asdict(about), "n": len(rows), **middle, "rows": rows}
+    return {**figures, "overlap_delay_ratio": round(ratio, 3)}
 
 
-def _real(data: Path) -> list[tuple[str, str]]:
+def _load_real_answers(data: Path) -> list[tuple[str, str]]:
     """Answers of strong upstreams, equally many of each, to prompts that no training used."""
     # Imported here, because the loaders read all of the data, which our own answers do not need.
     from models.data.upstream_completions import STRONG, completions
 
-    found = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
-    return [(one.query, one.answer) for one in found[:_REAL]]
+    real_answers = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
+    return [(one.query, one.answer) for one in real_answers[:_REAL]]
 
 
-async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -> float:
+async def _measure_delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -> float:
     """Milliseconds from the last characters to the verdict."""
-    request = _request(question, question, answer)
-    begun = request.model_copy(update={"answer": ""})
-    reading = await engine.read(begun) if ahead else DeferredSession(engine)
+    request = _make_request(question, question, answer)
+    opening_request = request.model_copy(update={"answer": ""})
+    reading = await engine.read(opening_request) if ahead else DeferredSession(engine)
     for at in range(0, len(answer), CHUNK_CHARS):
         await asyncio.sleep(CHUNK_S if ahead else 0)
         await reading.feed(answer[at : at + CHUNK_CHARS])
@@ -75,7 +75,7 @@ async def _delay(engine: LocalEngine, ahead: bool, question: str, answer: str) -
     return (time.perf_counter() - began) * 1000
 
 
-def _request(name: str, question: str, answer: str) -> AlignRequest:
+def _make_request(name: str, question: str, answer: str) -> AlignRequest:
     # Score only, so that a good answer's path is measured whatever this aligner thinks of the answer.
     turns = (Turn("user", question),)
     return AlignRequest(

@@ -24,9 +24,9 @@ from aligner_proxy.engine.loader import EngineSettings, prepare
 from aligner_proxy.engine.weights import quantise, sources
 from aligner_proxy.policy import config
 from bench import batched
-from bench.concurrent import CLIENTS, Job, Way
-from bench.isolation import apart, worker
-from demo.processes import free_port, process, wait_for
+from bench.concurrent import CLIENTS, ClientJob, Way
+from bench.isolation import start_worker, wrap_in_thread
+from demo.processes import free_port, run_process, wait_for
 from models.train.export_gguf import export
 
 _PEERS = Path(os.environ.get("PEERS", ".peers"))
@@ -35,7 +35,7 @@ _WINDOW = 1024
 
 
 @contextlib.contextmanager
-def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
+def run_peers(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
     """Start the installed peers; yield those that work by name, and the reasons why others are missing."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -52,16 +52,16 @@ def running(model: str) -> Iterator[tuple[dict[str, Way], dict[str, Any]]]:
         yield ways, missing
 
 
-def _batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
+def _start_batched(stack: contextlib.ExitStack, _folder: Path, model: str) -> Way:
     """transformers' continuous batching; every request gets the answers' average number of tokens."""
-    peer = stack.enter_context(worker())
+    peer = stack.enter_context(start_worker())
     peer.submit(batched.load, prepare(EngineSettings(model=model), config.home_folder())[1]).result()
 
-    def work(asked: list[Job]) -> None:
-        tokens = round(statistics.mean(job.tokens for job in asked))
-        written = peer.submit(batched.write, [job.prompt for job in asked], tokens).result()
-        if len(written) != len(asked) or min(written) < tokens:
-            raise RuntimeError(f"continuous batching wrote {sum(written)} tokens for {len(asked)} answers")
+    def work(jobs: list[ClientJob]) -> None:
+        tokens = round(statistics.mean(job.tokens for job in jobs))
+        counts = peer.submit(batched.write, [job.prompt for job in jobs], tokens).result()
+        if len(counts) != len(jobs) or min(counts) < tokens:
+            raise RuntimeError(f"continuous batching wrote {sum(counts)} tokens for {len(jobs)} answers")
 
     return work
 
@@ -78,24 +78,24 @@ def vllm_python() -> Path:
     return _PEERS / "vllm" / "bin" / "python"
 
 
-def _llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
+def _start_llama(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """llama.cpp's server on four-bit weights, with one slot per client and its n-gram drafts."""
-    apart(export)(model, folder / "aligner.gguf", "q4_1")
+    wrap_in_thread(export)(model, folder / "aligner.gguf", "q4_1")
     port = free_port()
     log = folder / "llama.log"
     arguments = ["bench.llama_server", str(folder / "aligner.gguf"), str(port), str(CLIENTS), str(_WINDOW)]
-    child = stack.enter_context(process(arguments, log, os.environ))
+    child = stack.enter_context(run_process(arguments, log, os.environ))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
 
-    def body(job: Job) -> dict[str, Any]:
+    def body(job: ClientJob) -> dict[str, Any]:
         return {"prompt": job.prompt, "n_predict": job.tokens, "ignore_eos": True, "temperature": 0}
 
-    return _asking(f"http://127.0.0.1:{port}/completion", body, lambda got: got["tokens_predicted"])
+    return _make_way(f"http://127.0.0.1:{port}/completion", body, lambda got: got["tokens_predicted"])
 
 
-def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
+def _start_vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     """vLLM on bf16 weights, with its n-gram drafts."""
-    merged = apart(quantise.merge)(sources.resolve(model, None), folder / "merged")
+    merged = wrap_in_thread(quantise.merge)(sources.resolve(model, None), folder / "merged")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(prepare(EngineSettings(model=model), config.home_folder())[1] / name, merged)
     port = free_port()
@@ -105,10 +105,10 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
     arguments += ["--enforce-eager", "--speculative-config", json.dumps(_DRAFTS)]
     env = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = ["vllm.entrypoints.openai.api_server", *arguments]
-    child = stack.enter_context(process(command, log, env, python=vllm_python()))
+    child = stack.enter_context(run_process(command, log, env, python=vllm_python()))
     wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
 
-    def body(job: Job) -> dict[str, Any]:
+    def body(job: ClientJob) -> dict[str, Any]:
         return {
             "model": str(merged),
             "prompt": job.prompt,
@@ -117,28 +117,28 @@ def _vllm(stack: contextlib.ExitStack, folder: Path, model: str) -> Way:
             "temperature": 0,
         }
 
-    return _asking(f"http://127.0.0.1:{port}/v1/completions", body, lambda got: got["usage"]["completion_tokens"])
+    return _make_way(f"http://127.0.0.1:{port}/v1/completions", body, lambda got: got["usage"]["completion_tokens"])
 
 
-def _asking(url: str, body: Any, written: Any) -> Way:
+def _make_way(url: str, body: Any, count_tokens: Any) -> Way:
     """Post all jobs at once; raises RuntimeError if a reply has fewer tokens than its job asked for."""
     http = httpx.Client(trust_env=False, timeout=900, limits=httpx.Limits(max_connections=CLIENTS))
 
-    def ask(job: Job) -> int:
-        return int(written(http.post(url, json=body(job)).raise_for_status().json()))
+    def ask(job: ClientJob) -> int:
+        return int(count_tokens(http.post(url, json=body(job)).raise_for_status().json()))
 
-    def work(asked: list[Job]) -> None:
+    def work(jobs: list[ClientJob]) -> None:
         with ThreadPoolExecutor(CLIENTS) as pool:
-            tokens = list(pool.map(ask, asked))
-        if any(got < job.tokens for got, job in zip(tokens, asked, strict=True)):
+            tokens = list(pool.map(ask, jobs))
+        if any(got < job.tokens for got, job in zip(tokens, jobs, strict=True)):
             raise RuntimeError(f"{url} wrote {sum(tokens)} tokens, too few")
 
     return work
 
 
 _STARTED: dict[str, tuple[Callable[[], str], Callable[[contextlib.ExitStack, Path, str], Way]]] = {
-    "transformers_cb": (str, _batched),
-    "llama_cpp": (_no_llama, _llama),
-    "vllm": (_no_vllm, _vllm),
+    "transformers_cb": (str, _start_batched),
+    "llama_cpp": (_no_llama, _start_llama),
+    "vllm": (_no_vllm, _start_vllm),
 }
 """By name: a function that returns why the peer is missing ("" if it is not), and one that starts it."""

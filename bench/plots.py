@@ -18,18 +18,18 @@ WAYS = {
 }
 
 
-def draw(found: dict[str, Any], folder: Path) -> None:
+def draw_parts(results: dict[str, Any], folder: Path) -> None:
     """Draw every part that was measured."""
     pyplot.rcParams["svg.hashsalt"] = "bench"
-    if found.get("alone", {}).get("rows"):
-        _alone(found["alone"]["rows"], folder / "alone.svg")
-    if found.get("together", {}).get("rows"):
-        _together(found["together"]["rows"], folder / "together.svg")
-    if found.get("overlap", {}).get("rows"):
-        _overlap(found["overlap"]["rows"], folder / "overlap.svg")
+    if results.get("alone", {}).get("rows"):
+        _draw_alone(results["alone"]["rows"], folder / "alone.svg")
+    if results.get("together", {}).get("rows"):
+        _draw_together(results["together"]["rows"], folder / "together.svg")
+    if results.get("overlap", {}).get("rows"):
+        _draw_overlap(results["overlap"]["rows"], folder / "overlap.svg")
 
 
-def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
+def _draw_overlap(rows: list[dict[str, Any]], file: Path) -> None:
     """Plot the wait after the last token by the answer's length."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.2))
     for name, label in (("after_ms", "read when it has ended"), ("ahead_ms", "read along")):
@@ -41,9 +41,9 @@ def _overlap(rows: list[dict[str, Any]], file: Path) -> None:
     _save(figure, file)
 
 
-def load(found: dict[str, Any], file: Path) -> None:
+def draw_load(results: dict[str, Any], file: Path) -> None:
     """Plot the added latency by arrival rate, and below it the share of answers that pass uncorrected."""
-    rows = found["rows"]
+    rows = results["rows"]
     rates = [row["rate"] for row in rows]
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(6.5, 5.2), sharex=True, height_ratios=(2, 1))
     for name, label in (("added_p50_ms", "median"), ("added_p95_ms", "95th percentile")):
@@ -55,16 +55,16 @@ def load(found: dict[str, Any], file: Path) -> None:
     below.set_ylabel("share that passes")
     below.set_xlabel("requests a second (open loop)")
     for axis in (above, below):
-        if found["knee_per_second"] is not None:
-            axis.axvline(found["knee_per_second"], color="grey", linestyle="--", label="knee")
-        axis.axvline(found["most_per_second"], color="grey", linestyle=":", label="most, closed loop")
+        if results["knee_per_second"] is not None:
+            axis.axvline(results["knee_per_second"], color="grey", linestyle="--", label="knee")
+        axis.axvline(results["most_per_second"], color="grey", linestyle=":", label="most, closed loop")
     above.legend()
     _save(figure, file)
 
 
-def soak(found: dict[str, Any], file: Path) -> None:
+def draw_soak(results: dict[str, Any], file: Path) -> None:
     """Plot memory of gateway and engine, their file descriptors and tasks, and the blocks in use, over time."""
-    counts = found["counts"]
+    counts = results["counts"]
     minutes = [one["at"] / 60 for one in counts]
     figure, axes = pyplot.subplots(3, 1, figsize=(6.5, 6.5), sharex=True)
     for axis, names, label in zip(
@@ -82,24 +82,24 @@ def soak(found: dict[str, Any], file: Path) -> None:
     _save(figure, file)
 
 
-def stalls(found: dict[str, Any], file: Path) -> None:
+def draw_stalls(results: dict[str, Any], file: Path) -> None:
     """Plot how long liveness checks took, and the longest stall of the event loop by owner of the line."""
-    proxies = [name for name in ("litellm", "gateway") if name in found]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.5, 3.2))
+    proxies = [name for name in ("litellm", "gateway") if name in results]
+    figure, (time_axis, stall_axis) = pyplot.subplots(1, 2, figsize=(6.5, 3.2))
     for number, name in enumerate(proxies):
         at = [place + 0.4 * number for place in range(3)]
-        left.bar(at, [found[name][key] for key in ("p50", "p99", "longest")], width=0.4, label=name)
-        owners = found[name]["stalls"]
-        right.barh([f"{owner} ({name})" for owner in owners], [one["longest_s"] for one in owners.values()])
-    left.set_xticks([0.2, 1.2, 2.2], ["median", "99th\npercentile", "longest"])
-    left.set_yscale("log")
-    left.set_ylabel("seconds to liveness")
-    left.legend()
-    right.set_xlabel("longest stall, seconds")
+        time_axis.bar(at, [results[name][key] for key in ("p50", "p99", "longest")], width=0.4, label=name)
+        owners = results[name]["stalls"]
+        stall_axis.barh([f"{owner} ({name})" for owner in owners], [one["longest_s"] for one in owners.values()])
+    time_axis.set_xticks([0.2, 1.2, 2.2], ["median", "99th\npercentile", "longest"])
+    time_axis.set_yscale("log")
+    time_axis.set_ylabel("seconds to liveness")
+    time_axis.legend()
+    stall_axis.set_xlabel("longest stall, seconds")
     _save(figure, file)
 
 
-def _alone(rows: list[dict[str, Any]], file: Path) -> None:
+def _draw_alone(rows: list[dict[str, Any]], file: Path) -> None:
     """Plot seconds of one correction by edit rate, one line for each way; the band is from fastest to slowest."""
     figure, axis = pyplot.subplots(figsize=(6.5, 3.6))
     rates = sorted({row["rate"] for row in rows})
@@ -117,7 +117,7 @@ def _alone(rows: list[dict[str, Any]], file: Path) -> None:
     _save(figure, file)
 
 
-def _together(rows: list[dict[str, Any]], file: Path) -> None:
+def _draw_together(rows: list[dict[str, Any]], file: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(6.5, 0.6 + 0.5 * len(rows)))
     axis.barh([row["name"] for row in rows], [row["per_second"] for row in rows])
     axis.invert_yaxis()

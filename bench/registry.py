@@ -9,38 +9,38 @@ from typing import Any
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
 
-def _gateway(asked: argparse.Namespace) -> dict[str, Any]:
+def _run_gateway(options: argparse.Namespace) -> dict[str, Any]:
     from bench import latency
 
-    return latency.run(asked.requests)
+    return latency.run(options.requests)
 
 
-def _alone(asked: argparse.Namespace) -> dict[str, Any]:
+def _run_alone(options: argparse.Namespace) -> dict[str, Any]:
     from bench import speed
 
-    return speed.run(asked.model, asked.answers, asked.rounds)
+    return speed.run(options.model, options.answers, options.rounds)
 
 
-def _together(asked: argparse.Namespace) -> dict[str, Any]:
+def _run_together(options: argparse.Namespace) -> dict[str, Any]:
     from bench import concurrent, peers
 
-    with peers.running(asked.model) as (ways, missing):
-        return concurrent.run(asked.model, asked.rounds, ways) | missing
+    with peers.run_peers(options.model) as (ways, missing):
+        return concurrent.run(options.model, options.rounds, ways) | missing
 
 
-def _overlap(asked: argparse.Namespace) -> dict[str, Any]:
+def _run_overlap(options: argparse.Namespace) -> dict[str, Any]:
     from bench import overlap
 
-    return overlap.run(asked.model, asked.rounds, asked.data)
+    return overlap.run(options.model, options.rounds, options.data)
 
 
-def _taught(asked: argparse.Namespace) -> dict[str, Any]:
+def _run_taught(options: argparse.Namespace) -> dict[str, Any]:
     from bench import taught_heads
 
-    return taught_heads.run(asked.model, asked.rounds)
+    return taught_heads.run(options.model, options.rounds)
 
 
-def _memory(_: argparse.Namespace) -> dict[str, Any]:
+def _run_memory(_: argparse.Namespace) -> dict[str, Any]:
     from bench import memory
 
     return memory.run()
@@ -48,12 +48,12 @@ def _memory(_: argparse.Namespace) -> dict[str, Any]:
 
 # Each part is imported when it runs: the gateway's part needs no torch, and unselected parts should cost nothing.
 PARTS: dict[str, Part] = {
-    "gateway": _gateway,
-    "alone": _alone,
-    "together": _together,
-    "overlap": _overlap,
-    "taught": _taught,
-    "memory": _memory,
+    "gateway": _run_gateway,
+    "alone": _run_alone,
+    "together": _run_together,
+    "overlap": _run_overlap,
+    "taught": _run_taught,
+    "memory": _run_memory,
 }
 
 KEYS: dict[str, tuple[str, ...]] = {

@@ -28,7 +28,7 @@ _telling: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class ResourceCount:
     """One count, summed over the gateway's workers, including those being replaced.
 
     `worker_mb` is the largest worker's. `blocks` and `sequences` are None if the engine does not answer.
@@ -45,7 +45,7 @@ class Count:
     worker_mb: float = 0.0
 
 
-def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+def list_processes(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
     """The processes of the gateway, and those of the engine."""
     gateways = list[psutil.Process]()
     engines = list[psutil.Process]()
@@ -55,36 +55,36 @@ def below(serve: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
     return gateways, engines
 
 
-def count(serve: int, socket: Path, tasks: Path, at: float) -> Count:
+def count(serve: int, socket: Path, tasks: Path, at: float) -> ResourceCount:
     """Count the resources of the processes below `serve`."""
-    gateways, engines = below(serve)
-    blocks, sequences = _engine(socket)
-    return Count(
+    gateways, engines = list_processes(serve)
+    blocks, sequences = _read_engine(socket)
+    return ResourceCount(
         at,
         _sum(gateways, _memory_mb),
         _sum(engines, _memory_mb),
         int(_sum(gateways, psutil.Process.num_fds)),
         int(_sum(engines, psutil.Process.num_fds)),
-        sum(_number(tasks / f"{process.pid}.tasks") for process in gateways),
+        sum(_read_number(tasks / f"{process.pid}.tasks") for process in gateways),
         blocks,
         sequences,
         max((_sum([process], _memory_mb) for process in gateways), default=0.0),
     )
 
 
-def descriptors(serve: int) -> dict[str, int]:
+def count_descriptors(serve: int) -> dict[str, int]:
     """Count the gateway's descriptors by purpose: sockets by state and peer, everything else by name."""
-    found: Counter[str] = Counter()
-    for process in below(serve)[0]:
+    counts: Counter[str] = Counter()
+    for process in list_processes(serve)[0]:
         with contextlib.suppress(psutil.Error, OSError):
-            sockets = {one.fd: _named(one) for one in process.net_connections("all")}
+            sockets = {one.fd: _describe_socket(one) for one in process.net_connections("all")}
             for entry in Path(f"/proc/{process.pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    found[sockets.get(int(entry.name)) or _ANON.sub("", os.readlink(entry))] += 1
-    return dict(found)
+                    counts[sockets.get(int(entry.name)) or _ANON.sub("", os.readlink(entry))] += 1
+    return dict(counts)
 
 
-def _named(one: Any) -> str:
+def _describe_socket(one: Any) -> str:
     """A socket's state and the port or path of its peer, or else its own."""
     there = one.raddr
     here = one.laddr
@@ -105,7 +105,7 @@ async def _tell(folder: Path) -> None:
         await asyncio.sleep(0.5)
 
 
-def _engine(socket: Path) -> tuple[int | None, int | None]:
+def _read_engine(socket: Path) -> tuple[int | None, int | None]:
     """Used blocks and open sequences of the engine; None if it does not answer."""
     if not socket.exists():
         return None, None  # else httpcore would leave a socket open
@@ -118,11 +118,11 @@ def _engine(socket: Path) -> tuple[int | None, int | None]:
     return blocks.get("used"), sum(int(float(value)) for value in _SEQUENCES.findall(text))
 
 
-def _sum(processes: Iterable[psutil.Process], of: Callable[[psutil.Process], float]) -> float:
+def _sum(processes: Iterable[psutil.Process], measure: Callable[[psutil.Process], float]) -> float:
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            total += of(process)
+            total += measure(process)
     return round(total, 1)
 
 
@@ -130,7 +130,7 @@ def _memory_mb(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / 2**20
 
 
-def _number(path: Path) -> int:
+def _read_number(path: Path) -> int:
     try:
         return int(path.read_text() or 0)
     except (OSError, ValueError):

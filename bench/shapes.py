@@ -36,7 +36,7 @@ def count_key_heads(shape: str) -> int:
     return _KEY_HEADS.get(shape, SHAPES[shape]["num_attention_heads"])
 
 
-def model(
+def make_model(
     shape: str,
     device: str,
     dtype: torch.dtype,
@@ -58,16 +58,16 @@ def model(
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            made: Any = LlamaForCausalLM(config)
+            model: Any = LlamaForCausalLM(config)
     finally:
         torch.set_default_dtype(before)
-    made.eval()
-    made.generation_config.eos_token_id = made.generation_config.pad_token_id = EOS
+    model.eval()
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = EOS
     if four_bits:
-        for layer in made.model.layers:
+        for layer in model.model.layers:
             _quantise(layer, device)
-        cpu_kernels.install(made)
-    return made
+        cpu_kernels.install(model)
+    return model
 
 
 def _quantise(layer: nn.Module, device: str) -> None:
@@ -84,8 +84,8 @@ def _quantise(layer: nn.Module, device: str) -> None:
                 setattr(parent, name, four.eval())
 
 
-def runner(
-    made: Any,
+def make_runner(
+    model: Any,
     tokens: int,
     head: DetectorHead | None = None,
     others: Sequence[AdapterWeights] = (),
@@ -93,7 +93,7 @@ def runner(
     accelerated: bool = True,
 ) -> ModelRunner:
     """The engine's runner for the model, as it is loaded on this device; its tokenizer knows no text."""
-    runner = ModelRunner(made, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)
-    if accelerated and made.device.type == "cuda":
+    runner = ModelRunner(model, PromptTokenizer(Tokenizer(models.BPE()), frozenset({EOS})), head, tokens, others)
+    if accelerated and model.device.type == "cuda":
         acceleration.accelerate(runner)
     return runner

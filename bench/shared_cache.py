@@ -37,110 +37,110 @@ _KEY = bytes(range(32))
 _SENTENCE = "The shop opens at nine and closes when the last customer has left. "
 
 
-def shared(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
+def open_cache(url: str, folder: Path, key: bytes | None = None) -> SharedCache:
     """The shared cache of one gateway."""
     entries = EntryCodec(key)
     there = SharedEntries(RedisServer(url, "REDIS_URL"), entries.prefix, _TTL_S)
     return SharedCache(folder, _TTL_S, 64, there, entries)
 
 
-def correction(number: int) -> Correction:
+def make_correction(number: int) -> Correction:
     """A correction of about 2,000 characters."""
     text = f"Answer {number}. " + _SENTENCE * 28
     return Correction(text, tuple(SegmentScore(part, -3.0, False) for part in text.split(". ")), aligner="scripted")
 
 
-async def look_ups(url: str, folder: Path, key: bytes | None, pairs: int) -> list[tuple[float, float]]:
+async def time_look_ups(url: str, folder: Path, key: bytes | None, pairs: int) -> list[tuple[float, float]]:
     """For each pair, milliseconds of a look-up in memory and of the first one in Redis."""
-    writer = shared(url, folder / "writer", key)
-    reader = shared(url, folder / "reader", key)
+    writer = open_cache(url, folder / "writer", key)
+    reader = open_cache(url, folder / "reader", key)
     names = [f"{'sealed' if key else 'plain'}-{number}" for number in range(pairs)]
     for number, name in enumerate(names):
-        await writer.put(name, correction(number))
+        await writer.put(name, make_correction(number))
 
-    async def timed(cache: SharedCache, name: str) -> float:
+    async def time_look_up(cache: SharedCache, name: str) -> float:
         began = time.perf_counter()
-        found = await cache.get(name, "scripted")
+        entry = await cache.get(name, "scripted")
         took = (time.perf_counter() - began) * 1000
-        assert found is not None
+        assert entry is not None
         return took
 
     times = []
     for number, name in enumerate(names):
         if number % 2:
-            far = await timed(reader, name)
-            near = await timed(writer, name)
+            far = await time_look_up(reader, name)
+            near = await time_look_up(writer, name)
         else:
-            near = await timed(writer, name)
-            far = await timed(reader, name)
+            near = await time_look_up(writer, name)
+            far = await time_look_up(reader, name)
         times.append((near, far))
     await writer.aclose()
     await reader.aclose()
     return times
 
 
-def requests(count: int) -> list[Exchange]:
+def make_requests(count: int) -> list[Exchange]:
     """One stream of requests; a question's frequency falls with its rank."""
     draw = random.Random(7)
     ranks = range(1, count + 1)
-    chosen = draw.choices(ranks, weights=[1 / rank for rank in ranks], k=count)
+    drawn_ranks = draw.choices(ranks, weights=[1 / rank for rank in ranks], k=count)
     return [
         Exchange(f"call-{number}", 0, (Turn("user", f"Question {rank}?"),), f"You fool. It is {rank}. {_SENTENCE}")
-        for number, rank in enumerate(chosen)
+        for number, rank in enumerate(drawn_ranks)
     ]
 
 
-async def hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[Exchange]) -> float:
+async def measure_hit_rate(caches: Sequence[CorrectionCache], stream: Sequence[Exchange]) -> float:
     """The share of a stream for which the engine was not called; the gateways take turns."""
-    asked = 0
+    calls = 0
 
-    async def slowly(engine: ScriptedEngine, request: AlignRequest) -> Correction:
-        nonlocal asked
-        asked += 1
+    async def align_slowly(engine: ScriptedEngine, request: AlignRequest) -> Correction:
+        nonlocal calls
+        calls += 1
         await asyncio.sleep(_ENGINE_S)
         return await ScriptedEngine.align(engine, request)
 
-    class Engine(ScriptedEngine):
+    class SlowEngine(ScriptedEngine):
         async def align(self, request: AlignRequest) -> Correction:
-            return await slowly(self, request)
+            return await align_slowly(self, request)
 
-    def polite(request: AlignRequest) -> Correction:
+    def remove_insult(request: AlignRequest) -> Correction:
         return Correction(request.answer.replace("You fool. ", ""))
 
-    gateways = [Pipeline(Engine(polite), cache) for cache in caches]
+    gateways = [Pipeline(SlowEngine(remove_insult), cache) for cache in caches]
     places = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(number: int, exchange: Exchange) -> None:
+    async def align_one(number: int, exchange: Exchange) -> None:
         async with places:
             outcome = await gateways[number % len(gateways)].align(exchange, _POLICY)
             assert outcome.edited is not None
             assert "fool" not in outcome.edited
 
-    await asyncio.gather(*(one(number, exchange) for number, exchange in enumerate(stream)))
+    await asyncio.gather(*(align_one(number, exchange) for number, exchange in enumerate(stream)))
     for cache in caches:
         await cache.aclose()
-    return 1 - asked / len(stream)
+    return 1 - calls / len(stream)
 
 
-async def measured(pairs: int, count: int) -> dict[str, float]:
+async def measure_all(pairs: int, count: int) -> dict[str, float]:
     """All figures."""
     figures: dict[str, float] = {}
-    stream = requests(count)
-    with tempfile.TemporaryDirectory() as made, redis_process(Path(made) / "redis") as redis:
+    stream = make_requests(count)
+    with tempfile.TemporaryDirectory() as root, redis_process(Path(root) / "redis") as redis:
         url = redis.url
-        folder = Path(made)
+        folder = Path(root)
         for form, key in (("plain", None), ("encrypted", _KEY)):
-            times = await look_ups(url, folder / form, key, pairs)
+            times = await time_look_ups(url, folder / form, key, pairs)
             figures[f"memory_p50_ms_{form}"] = round(statistics.median(near for near, _ in times), 3)
             figures[f"redis_p50_ms_{form}"] = round(statistics.median(far for _, far in times), 3)
             added = sorted(far - near for near, far in times)
             figures[f"added_p50_ms_{form}"] = round(statistics.median(added), 3)
             figures[f"added_p99_ms_{form}"] = round(added[int(len(added) * 0.99)], 3)
-        figures["hit_rate_one"] = await hit_rate([CorrectionCache(folder / "one", _TTL_S, 64)], stream)
-        two = [shared(url, folder / f"of-two-{number}") for number in range(2)]
-        figures["hit_rate_two_shared"] = await hit_rate(two, stream)
+        figures["hit_rate_one"] = await measure_hit_rate([CorrectionCache(folder / "one", _TTL_S, 64)], stream)
+        two = [open_cache(url, folder / f"of-two-{number}") for number in range(2)]
+        figures["hit_rate_two_shared"] = await measure_hit_rate(two, stream)
         apart = [CorrectionCache(folder / f"apart-{number}", _TTL_S, 64) for number in range(2)]
-        figures["hit_rate_two_apart"] = await hit_rate(apart, stream)
+        figures["hit_rate_two_apart"] = await measure_hit_rate(apart, stream)
     return figures
 
 
@@ -149,10 +149,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=2000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if PROGRAM is None:
         raise SystemExit("this needs redis-server: apt-get install redis-server")
-    figures = asyncio.run(measured(asked.pairs, asked.requests))
+    figures = asyncio.run(measure_all(options.pairs, options.requests))
     for name, value in figures.items():
         print(f"{name:28} {value}")
     print(json.dumps(figures))

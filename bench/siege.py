@@ -20,10 +20,10 @@ import httpx
 from aligner_proxy.engine.server import sessions
 from aligner_proxy.gateway import malloc_trim
 from bench import gateway, soak
-from bench.gateway import Client
+from bench.gateway import MeasuringClient
 from bench.hostile import ATTACKS, Attack, Crowd
 from bench.load_generator import saturate
-from bench.resources import Count, count, descriptors
+from bench.resources import ResourceCount, count, count_descriptors
 
 MAX_MB = 128
 STREAM_MB = 8
@@ -47,7 +47,7 @@ _LAST = Attack("last", "good", stream=False)
 _REFUSED = ("429", "503", "413", "400")
 
 
-def policies(model: str) -> dict[str, Any]:
+def make_policies(model: str) -> dict[str, Any]:
     """The policies of a gateway with small limits."""
     return {
         "aligner": {"model": model},
@@ -59,11 +59,11 @@ def policies(model: str) -> dict[str, Any]:
 class Siege:
     """One run of the siege."""
 
-    def __init__(self, running: gateway.Running, minutes: float, clients: int) -> None:
+    def __init__(self, running: gateway.RunningGateway, minutes: float, clients: int) -> None:
         self.running = running
         self.seconds = minutes * 60
         self.clients = clients
-        self.counts: list[Count] = []
+        self.counts: list[ResourceCount] = []
         self.held_mb: list[float] = []
         self.liveness: list[float] = []
         self._shed_error = 0.0
@@ -74,34 +74,34 @@ class Siege:
 
     async def run(self) -> dict[str, Any]:
         """Run it; return everything observed, including what was wrong."""
-        client = Client(self.running)
+        client = MeasuringClient(self.running)
         await saturate(lambda number: client.ask(f"bad number {number}"), 4, min(20.0, self.seconds / 6))
         await client.http.aclose()
-        before = await self._quiet()
-        held = descriptors(self.running.serve.pid)
+        before = await self._count_idle_resources()
+        descriptors_before = count_descriptors(self.running.serve.pid)
         self._began = time.monotonic()
         looking = asyncio.gather(self._read_metrics(), self._probe())
         crowd = Crowd(self.running.address, self.running.key)
-        clients = await crowd.mixed(self.clients, self.seconds, ATTACKS_OF_SOAK)
+        clients = await crowd.run_mixed(self.clients, self.seconds, ATTACKS_OF_SOAK)
         await crowd.http.aclose()
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
-        after = await self._quiet()
-        freed_s = await self._until_freed()
-        at_last = await self._now()
+        after = await self._count_idle_resources()
+        freed_s = await self._wait_until_freed()
+        at_last = await self._count_resources()
         after = replace(after, blocks=at_last.blocks, sequences=at_last.sequences)
         with contextlib.suppress(httpx.HTTPError):
             await self._read_metrics()
         await self._http.aclose()
         return {
-            **summed(self.counts, before, after, self.held_mb),
+            **summarise(self.counts, before, after, self.held_mb),
             "seconds": self.seconds,
             "hostile": self.clients,
-            "refused": refused(clients),
+            "refused": count_refused(clients),
             "shed": self._shed_error,
             "freed_s": freed_s,
             "liveness_p99_s": self._p99(),
-            "descriptors": {"before": held, "after": descriptors(self.running.serve.pid)},
+            "descriptors": {"before": descriptors_before, "after": count_descriptors(self.running.serve.pid)},
             "clients": clients,
             "counts": [asdict(one) for one in self.counts],
         }
@@ -113,7 +113,7 @@ class Siege:
     async def _look(self) -> None:
         """Sample the resources once a second."""
         while True:
-            self.counts.append(await self._now())
+            self.counts.append(await self._count_resources())
             await asyncio.sleep(_LOOK_S)
 
     async def _probe(self) -> None:
@@ -131,41 +131,43 @@ class Siege:
         self.held_mb += [float(value) / 2**20 for value in _HELD.findall(page)]
         self._shed_error = sum(map(float, _SHED.findall(page)))
 
-    async def _now(self) -> Count:
+    async def _count_resources(self) -> ResourceCount:
         at = round(time.monotonic() - self._began, 1)
         folder = self.running.folder
         socket = folder / "home" / "run" / "engine.sock"
         return await asyncio.to_thread(count, self.running.serve.pid, socket, folder, at)
 
-    async def _until_freed(self) -> float:
+    async def _wait_until_freed(self) -> float:
         """Seconds until the engine holds nothing; it keeps the sessions of a process that ended for a while."""
         began = time.monotonic()
         for _ in range(int(sessions.IDLE_S / _LOOK_S)):
-            if not (await self._now()).sequences:
+            if not (await self._count_resources()).sequences:
                 break
             await asyncio.sleep(_LOOK_S)
         return round(time.monotonic() - began, 1)
 
-    async def _quiet(self) -> Count:
+    async def _count_idle_resources(self) -> ResourceCount:
         """Resources held without requests; sends one request first, since pools close expired connections only then."""
         await asyncio.sleep(QUIET_S)
         with contextlib.suppress(httpx.HTTPError):
             await self._http.post("/v1/chat/completions", json=_LAST.body(0))
         await asyncio.sleep(_LOOK_S)
-        return await self._now()
+        return await self._count_resources()
 
 
-def refused(clients: dict[str, Any]) -> int:
+def count_refused(clients: dict[str, Any]) -> int:
     """Number of requests that the gateway refused, of all kinds."""
     statuses = [(status, number) for row in clients.values() for status, number in row["statuses"].items()]
     return sum(number for status, number in statuses if status.split()[0] in _REFUSED)
 
 
-def summed(counts: Sequence[Count], before: Count, after: Count, held_mb: Sequence[float]) -> dict[str, Any]:
+def summarise(
+    counts: Sequence[ResourceCount], before: ResourceCount, after: ResourceCount, held_mb: Sequence[float]
+) -> dict[str, Any]:
     """Summarise memory and remaining resources, and list what is wrong."""
     most = max((one.worker_mb for one in counts), default=before.worker_mb)
     # While one process replaces another, both count, so growth is judged by the largest process only.
-    wrong = [said for said in soak.wrong(counts, before, after) if not said.startswith("gateway_mb grew")]
+    wrong = [fault for fault in soak.list_faults(counts, before, after) if not fault.startswith("gateway_mb grew")]
     if most > WORKER_MB + SPARE_MB:
         wrong.append(f"worker_mb: {most:.0f} at most, {WORKER_MB} were allowed")
     most_held = max(held_mb, default=0.0)

@@ -38,9 +38,9 @@ from aligner_proxy.engine.weights import sources
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench import shapes
-from bench.isolation import apart
-from bench.texts import LONG, OBJECTIVES, insulted
-from demo.processes import free_port, process, wait_for
+from bench.isolation import wrap_in_thread
+from bench.texts import LONG, OBJECTIVES, add_insult
+from demo.processes import free_port, run_process, wait_for
 from models.train.export_gguf import export
 
 _WINDOW = 2048
@@ -52,29 +52,29 @@ def run(shape: str, rounds: int) -> dict[str, Any]:
     """Median seconds per answer, and ratios of pairs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        apart(_written)(shape, folder)
+        wrap_in_thread(_write_editor)(shape, folder)
         port = free_port()
         log = folder / "editor.log"
         command = ["bench.llama_server", str(folder / "editor.gguf"), str(port), "1", str(_WINDOW)]
-        child = stack.enter_context(process(command, log, os.environ))
+        child = stack.enter_context(run_process(command, log, os.environ))
         wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
-        return asyncio.run(_measured(f"http://127.0.0.1:{port}/v1", rounds))
+        return asyncio.run(_time_ways(f"http://127.0.0.1:{port}/v1", rounds))
 
 
-def _written(shape: str, folder: Path) -> None:
+def _write_editor(shape: str, folder: Path) -> None:
     """Write the editor to one file, with the embedded model's tokenizer."""
     source = sources.resolve("embedded", None)
     tokenizer = prepare(EngineSettings(), config.home_folder())[1] / "tokenizer.json"
     words = Tokenizer.from_file(str(tokenizer)).get_vocab_size()
     plain = folder / "editor"
-    made = shapes.model(shape, "cpu", torch.bfloat16, words=words)
-    made.save_pretrained(str(plain))
+    model = shapes.make_model(shape, "cpu", torch.bfloat16, words=words)
+    model.save_pretrained(str(plain))
     (plain / tokenizer.name).write_bytes(tokenizer.read_bytes())
     like = source.base.folder / source.base.gguf if source.base.gguf else None
     export(str(plain), folder / "editor.gguf", "q4_1", template=_FAMILY, like=like)
 
 
-async def _measured(address: str, rounds: int) -> dict[str, Any]:
+async def _time_ways(address: str, rounds: int) -> dict[str, Any]:
     """Time three ways: head and editor on good answers, the same on insulted ones, and the editor alone."""
 
     def editor() -> CompletionsAligner:
@@ -85,9 +85,9 @@ async def _measured(address: str, rounds: int) -> dict[str, Any]:
     both = EditedEngine(head, editor())
     alone = editor()
     ways: dict[str, Callable[[int], Any]] = {
-        "head and editor, nothing flagged": partial(_good, both),
-        "head and editor, an insult put in": partial(_insulted, both),
-        "editor alone, the answer as it is": partial(_good, alone),
+        "head and editor, nothing flagged": partial(_score_good, both),
+        "head and editor, an insult put in": partial(_correct_insulted, both),
+        "editor alone, the answer as it is": partial(_score_good, alone),
     }
     for way in ways.values():
         await way(-1)
@@ -99,10 +99,10 @@ async def _measured(address: str, rounds: int) -> dict[str, Any]:
             seconds[name].append(time.perf_counter() - began)
     await both.aclose()
     await alone.aclose()
-    return _told(seconds)
+    return _summarise_times(seconds)
 
 
-def _told(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def _summarise_times(seconds: dict[str, list[float]]) -> dict[str, Any]:
     good, insulted, alone = seconds.values()
     rows = [{"way": name, "seconds": round(statistics.median(times), 2)} for name, times in seconds.items()]
     return {
@@ -113,17 +113,17 @@ def _told(seconds: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-async def _good(engine: Engine, number: int) -> None:
+async def _score_good(engine: Engine, number: int) -> None:
     question, answer = LONG[number % len(LONG)]
-    await engine.align(_request(f"{number} {question}", answer, score_only=True))
+    await engine.align(_make_request(f"{number} {question}", answer, score_only=True))
 
 
-async def _insulted(engine: Engine, number: int) -> None:
+async def _correct_insulted(engine: Engine, number: int) -> None:
     question, answer = LONG[number % len(LONG)]
-    await engine.align(_request(f"{number} {question}", insulted(answer)))
+    await engine.align(_make_request(f"{number} {question}", add_insult(answer)))
 
 
-def _request(question: str, answer: str, *, score_only: bool = False) -> AlignRequest:
+def _make_request(question: str, answer: str, *, score_only: bool = False) -> AlignRequest:
     return AlignRequest(
         request_id=question,
         turns=(Turn("user", question),),
@@ -139,13 +139,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.small_head", description=__doc__)
     parser.add_argument("--shape", choices=list(shapes.SHAPES), default="1.1B")
     parser.add_argument("--rounds", type=int, default=4)
-    asked = parser.parse_args(arguments)
-    found = run(asked.shape, asked.rounds)
+    options = parser.parse_args(arguments)
+    results = run(options.shape, options.rounds)
     table = Table("", "seconds")
-    for row in found["rows"]:
+    for row in results["rows"]:
         table.add_row(row["way"], str(row["seconds"]))
     Console().print(table)
-    print(json.dumps({"shape": asked.shape} | {key: value for key, value in found.items() if key != "rows"}))
+    print(json.dumps({"shape": options.shape} | {key: value for key, value in results.items() if key != "rows"}))
     return 0
 
 

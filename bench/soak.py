@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import gateway
-from bench.gateway import Client, Told
-from bench.load_generator import drive, saturate, times
-from bench.resources import TASKS_IN, Count, below, count, descriptors
+from bench.gateway import MeasuringClient, RequestResult
+from bench.load_generator import draw_times, drive, saturate
+from bench.resources import TASKS_IN, ResourceCount, count, count_descriptors, list_processes
 
 GROWTH = 1.05
 """Largest allowed ratio of a process's memory in the last quarter to that in the second quarter."""
@@ -64,45 +64,45 @@ _LEAVES = 0.05
 class Soak:
     """One run of the soak."""
 
-    def __init__(self, running: gateway.Running, minutes: float) -> None:
+    def __init__(self, running: gateway.RunningGateway, minutes: float) -> None:
         self.running = running
         self.seconds = minutes * 60
-        self.client = Client(running)
+        self.client = MeasuringClient(running)
         self.draw = random.Random(1)
         self.began = time.monotonic()
-        self.counts: list[Count] = []
-        self.told: Counter[str] = Counter()
+        self.counts: list[ResourceCount] = []
+        self.outcomes: Counter[str] = Counter()
         self.caused: Counter[str] = Counter()
         self._number = 0
 
     async def run(self) -> dict[str, Any]:
         """Run it; return everything observed, including what was wrong."""
         await saturate(self.ask, 2, 5)
-        most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda told: told.done)
-        before = await self.quiet()
-        held = descriptors(self.running.serve.pid)
+        most = await saturate(self.ask, 16, min(60.0, self.seconds / 6), lambda result: result.done)
+        before = await self.count_idle_resources()
+        descriptors_before = count_descriptors(self.running.serve.pid)
         self.began = time.monotonic()
-        self.told.clear()
-        looking = asyncio.create_task(self.look())
-        hurting = [asyncio.create_task(self.again(*fault)) for fault in self.faults()]
-        await drive(self.ask_any, times(most / 2, self.seconds, seed=2))
+        self.outcomes.clear()
+        looking = asyncio.create_task(self.sample_resources())
+        hurting = [asyncio.create_task(self.repeat_fault(*fault)) for fault in self.faults()]
+        await drive(self.ask_any, draw_times(most / 2, self.seconds, seed=2))
         for task in (*hurting, looking):
             task.cancel()
         await asyncio.gather(*hurting, looking, return_exceptions=True)
-        after = await self.quiet()
-        held_after = descriptors(self.running.serve.pid)
+        after = await self.count_idle_resources()
+        descriptors_after = count_descriptors(self.running.serve.pid)
         await self.client.http.aclose()
-        kept = entries(self.running.folder / AUDIT)
+        entry_count = count_entries(self.running.folder / AUDIT)
         return {
             "seconds": self.seconds,
             "most_per_second": round(most, 3),
-            "told": dict(self.told),
+            "told": dict(self.outcomes),
             "caused": dict(self.caused),
             "before": asdict(before),
             "after": asdict(after),
-            "descriptors": {"before": held, "after": held_after},
-            "audit_entries": kept,
-            "wrong": wrong(self.counts, before, after) + lost(self.told, kept),
+            "descriptors": {"before": descriptors_before, "after": descriptors_after},
+            "audit_entries": entry_count,
+            "wrong": list_faults(self.counts, before, after) + list_losses(self.outcomes, entry_count),
             "counts": [asdict(one) for one in self.counts],
         }
 
@@ -115,7 +115,7 @@ class Soak:
             ("engine killed", self.seconds * 0.05, self.kill),
         ]
 
-    async def again(self, name: str, every: float, cause: Callable[[], Awaitable[None]]) -> None:
+    async def repeat_fault(self, name: str, every: float, cause: Callable[[], Awaitable[None]]) -> None:
         """Cause a fault repeatedly, but kill the engine only once.
 
         Otherwise the engine's memory could not be followed.
@@ -127,26 +127,26 @@ class Soak:
             if cause == self.kill:
                 return
 
-    async def look(self) -> None:
+    async def sample_resources(self) -> None:
         """Sample the resources once a second."""
         while True:
-            self.counts.append(await self.now())
+            self.counts.append(await self.count_resources())
             await asyncio.sleep(_LOOK_S)
 
-    async def now(self) -> Count:
+    async def count_resources(self) -> ResourceCount:
         """Take one sample."""
         at = time.monotonic() - self.began
         folder = self.running.folder
         return await asyncio.to_thread(count, self.running.serve.pid, self.socket, folder, round(at, 1))
 
-    async def quiet(self) -> Count:
+    async def count_idle_resources(self) -> ResourceCount:
         """Resources held without requests; opens a new client afterwards."""
         await self.client.http.aclose()
-        self.client = Client(self.running)
+        self.client = MeasuringClient(self.running)
         await asyncio.sleep(QUIET_S)
-        return await self.now()
+        return await self.count_resources()
 
-    async def ask(self, _: int = 0) -> Told:
+    async def ask(self, _: int = 0) -> RequestResult:
         """Request one whole answer; one in four has a defect."""
         self._number += 1
         return await self.client.ask(f"{'bad' if self._number % 4 == 0 else 'good'} number {self._number}")
@@ -164,23 +164,23 @@ class Soak:
             except TimeoutError:
                 self.caused["client leaves"] += 1
             return
-        told = await asking
-        cut = "" if told.whole else " (by its upstream)" if word == "dies" else CUT_OFF
-        self.told[f"{told.code} {told.status} {told.reason or ''}{cut}".rstrip()] += 1
+        result = await asking
+        cut = "" if result.whole else " (by its upstream)" if word == "dies" else CUT_OFF
+        self.outcomes[f"{result.code} {result.status} {result.reason or ''}{cut}".rstrip()] += 1
 
     @property
     def socket(self) -> Path:
         """The engine's socket."""
         return self.running.folder / "home" / "run" / "engine.sock"
 
-    def engine(self) -> int | None:
+    def find_engine_pid(self) -> int | None:
         """The engine's process id; None if there is none."""
-        _, engines = below(self.running.serve.pid)
+        _, engines = list_processes(self.running.serve.pid)
         return engines[0].pid if engines else None
 
     async def hang(self) -> None:
         """Stop the engine's process for a while."""
-        pid = self.engine()
+        pid = self.find_engine_pid()
         if pid is not None:
             os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(_HANG_S)
@@ -193,7 +193,7 @@ class Soak:
         with its fullest load so far, up to that size. Filling it early makes counts comparable, though not quite equal
         in a short run.
         """
-        pid = self.engine()
+        pid = self.find_engine_pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
             while not (await self.ask()).done:  # noqa: ASYNC110 - ends with the run if the engine never comes back
@@ -212,13 +212,13 @@ class Soak:
 
     async def burst(self) -> None:
         """Send more requests at once than the engine has slots."""
-        for told in await asyncio.gather(*(self.ask() for _ in range(_BURST))):
-            self.told[f"{told.code} {told.status} {told.reason or ''}".rstrip()] += 1
+        for result in await asyncio.gather(*(self.ask() for _ in range(_BURST))):
+            self.outcomes[f"{result.code} {result.status} {result.reason or ''}".rstrip()] += 1
 
 
-def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
+def list_faults(counts: Sequence[ResourceCount], before: ResourceCount, after: ResourceCount) -> list[str]:
     """The violated rules: resources that grew or were not released."""
-    found = []
+    faults = []
     quarter = len(counts) // 4
     for name in ("gateway_mb", "engine_mb"):
         early, late = (
@@ -226,25 +226,29 @@ def wrong(counts: Sequence[Count], before: Count, after: Count) -> list[str]:
             for part in (counts[quarter : 2 * quarter], counts[-quarter:])
         )
         if late > early * GROWTH:
-            found.append(f"{name} grew from {early:.0f} to {late:.0f}")
+            faults.append(f"{name} grew from {early:.0f} to {late:.0f}")
     for name, spare in (("tasks", SPARE_TASKS), ("gateway_fds", SPARE_FDS), ("engine_fds", SPARE_FDS)):
         if getattr(after, name) > getattr(before, name) + spare:
-            found.append(f"{name}: {getattr(before, name)} before, {getattr(after, name)} after")
+            faults.append(f"{name}: {getattr(before, name)} before, {getattr(after, name)} after")
     for name in ("blocks", "sequences"):
         if getattr(after, name) != 0:
-            found.append(f"{name} held by nobody: {getattr(after, name)}")
-    return found
+            faults.append(f"{name} held by nobody: {getattr(after, name)}")
+    return faults
 
 
-def lost(told: Counter[str], kept: int) -> list[str]:
+def list_losses(outcomes: Counter[str], entry_count: int) -> list[str]:
     """Answers that were missing or cut off although their upstream sent them whole, and missing audit entries."""
-    found = [f"{said}: {number}" for said, number in told.items() if said.endswith(CUT_OFF)]
+    losses = [f"{outcome}: {number}" for outcome, number in outcomes.items() if outcome.endswith(CUT_OFF)]
     # The store has more entries than counted here: those of clients that disconnected, and of earlier requests.
-    looked_at = sum(number for said, number in told.items() if said.split()[1] in _LOOKED_AT)
-    return found if kept >= looked_at else [*found, f"audit: {looked_at} answers were looked at, {kept} entries"]
+    looked_at = sum(number for outcome, number in outcomes.items() if outcome.split()[1] in _LOOKED_AT)
+    return (
+        losses
+        if entry_count >= looked_at
+        else [*losses, f"audit: {looked_at} answers were looked at, {entry_count} entries"]
+    )
 
 
-def entries(file: Path) -> int:
+def count_entries(file: Path) -> int:
     """Number of answers recorded for audit."""
     with closing(sqlite3.connect(file)) as base:
         return int(base.execute("SELECT count(*) FROM entries").fetchone()[0])
@@ -258,37 +262,37 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, help="folder for soak.json and soak.svg")
     parser.add_argument("--hostile", type=int, metavar="CLIENTS", help="so many hostile clients, and no faults")
-    asked = parser.parse_args()
-    found = _run(asked) | {"workers": asked.workers}
-    if asked.out:
+    options = parser.parse_args()
+    results = _run(options) | {"workers": options.workers}
+    if options.out:
         from bench import plots
 
-        name = "siege" if asked.hostile else "soak"
-        gateway.dump(found, asked.out, name)
-        plots.soak(found, asked.out / f"{name}.svg")
-    print(json.dumps({key: value for key, value in found.items() if key != "counts"}))
-    return int(bool(found["wrong"]))
+        name = "siege" if options.hostile else "soak"
+        gateway.dump(results, options.out, name)
+        plots.draw_soak(results, options.out / f"{name}.svg")
+    print(json.dumps({key: value for key, value in results.items() if key != "counts"}))
+    return int(bool(results["wrong"]))
 
 
-def _run(asked: argparse.Namespace) -> dict[str, Any]:
+def _run(options: argparse.Namespace) -> dict[str, Any]:
     """Run the selected kind of soak."""
     from bench import siege
 
     audit = {"enabled": True, "file": AUDIT}
-    ordinary = {"aligner": {"model": asked.model}, "audit": audit, "routes": list(ROUTES)}
-    policies = siege.policies(asked.model) if asked.hostile else ordinary
-    hostile = bool(asked.hostile)
+    ordinary = {"aligner": {"model": options.model}, "audit": audit, "routes": list(ROUTES)}
+    policies = siege.make_policies(options.model) if options.hostile else ordinary
+    hostile = bool(options.hostile)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         env = {"LITELLM_WORKER_STARTUP_HOOKS": "bench.resources:tell_tasks", TASKS_IN: str(folder), **IDLE}
-        options = ["--worker-mb", str(siege.WORKER_MB)] if hostile else []
-        started = gateway.running(
-            folder, workers=asked.workers, policies=policies, env=env, metrics=hostile, options=options
+        serve_options = ["--worker-mb", str(siege.WORKER_MB)] if hostile else []
+        started = gateway.run_gateway(
+            folder, workers=options.workers, policies=policies, env=env, metrics=hostile, options=serve_options
         )
         with started as running:
-            if asked.hostile:
-                return asyncio.run(siege.Siege(running, asked.minutes, asked.hostile).run())
-            return asyncio.run(Soak(running, asked.minutes).run())
+            if options.hostile:
+                return asyncio.run(siege.Siege(running, options.minutes, options.hostile).run())
+            return asyncio.run(Soak(running, options.minutes).run())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.policy import config
 from aligner_proxy.types import Turn, Verify
-from bench.forced_decoding import changed, edited, saying, told
+from bench.forced_decoding import edit_tokens, find_changed_segments, force_engine, force_model
 from bench.texts import LONG, OBJECTIVES
 
 RATES = (0.0, 0.05, 0.2, 1.0)
@@ -48,13 +48,13 @@ class Times:
     def spread(self) -> dict[str, float]:
         """Median, least and greatest time, and mean number of forwards."""
         row = {"median_ms": statistics.median(self.wall), "min_ms": min(self.wall), "max_ms": max(self.wall)}
-        found = {name: round(1000 * seconds, 1) for name, seconds in row.items()}
+        milliseconds = {name: round(1000 * seconds, 1) for name, seconds in row.items()}
         cpu = {"cpu_ms": round(1000 * statistics.median(self.cpu), 1)}
-        return {**found, **cpu, "forwards": round(statistics.mean(self.forwards), 1) if self.forwards else -1}
+        return {**milliseconds, **cpu, "forwards": round(statistics.mean(self.forwards), 1) if self.forwards else -1}
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SpeedCase:
     """One request and its target text."""
 
     request: AlignRequest
@@ -73,14 +73,14 @@ class Ways:
         _, folder = prepare(settings, config.home_folder())
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self._peer: Any = AutoModelForCausalLM.from_pretrained(str(folder), device_map=device, dtype=torch.bfloat16)
-        self.names: dict[str, Callable[[Case], int]] = {
-            "flagged": lambda case: self._ours(case, Verify.FLAGGED),
-            "verified": lambda case: self._ours(case, Verify.ALWAYS),
-            "generate": lambda case: self._theirs(case, {}),
-            "lookup": lambda case: self._theirs(case, LOOKUP),
+        self.names: dict[str, Callable[[SpeedCase], int]] = {
+            "flagged": lambda case: self._correct_by_engine(case, Verify.FLAGGED),
+            "verified": lambda case: self._correct_by_engine(case, Verify.ALWAYS),
+            "generate": lambda case: self._correct_by_peer(case, {}),
+            "lookup": lambda case: self._correct_by_peer(case, LOOKUP),
         }
 
-    def case(self, name: str, number: int, rate: float) -> Case:
+    def make_case(self, name: str, number: int, rate: float) -> SpeedCase:
         """A case with one of the answers and a new question, so that the answer is prefilled every time."""
         question, answer = LONG[number % len(LONG)]
         request = AlignRequest(
@@ -94,22 +94,26 @@ class Ways:
         tokenizer = self.aligner.runner.tokenizer
         fitted = fit_request(request, prompts.find_template(info.template), tokenizer, info.window)
         others = tokenizer.continuation(LONG[(number + 1) % len(LONG)][1])
-        target = edited(fitted.answer, rate, Random(number), others)
+        target = edit_tokens(fitted.answer, rate, Random(number), others)
         pieces = tokenizer.pieces(fitted.prompt.shown_answer)
-        flags = changed(answer, pieces.offsets, pieces.ids, target)
-        return Case(request, fitted.ids, [*target, tokenizer.eos], flags)
+        flags = find_changed_segments(answer, pieces.offsets, pieces.ids, target)
+        return SpeedCase(request, fitted.ids, [*target, tokenizer.eos], flags)
 
-    def _ours(self, case: Case, verify: Verify) -> int:
+    def _correct_by_engine(self, case: SpeedCase, verify: Verify) -> int:
         request = case.request.model_copy(update={"verify": verify})
-        with told(self.aligner.runner, len(case.prompt), case.target, case.flags) as count:
-            written = correct_alone(self.aligner, request).text
+        with force_engine(self.aligner.runner, len(case.prompt), case.target, case.flags) as count:
+            text = correct_alone(self.aligner, request).text
         if verify is Verify.ALWAYS:
-            self._check(case, written)
+            self._check(case, text)
         return count.generating
 
-    def _theirs(self, case: Case, options: dict[str, Any]) -> int:
+    def _correct_by_peer(self, case: SpeedCase, options: dict[str, Any]) -> int:
         ids = torch.tensor([case.prompt], device=self._peer.device)
-        with torch.no_grad(), _counted(self._peer) as count, saying(self._peer, len(case.prompt), case.target):
+        with (
+            torch.no_grad(),
+            _count_forwards(self._peer) as count,
+            force_model(self._peer, len(case.prompt), case.target),
+        ):
             out = self._peer.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -121,21 +125,21 @@ class Ways:
             raise RuntimeError("transformers did not write what it was told")
         return count[0] - 1
 
-    def _check(self, case: Case, written: str) -> None:
-        wanted = self.aligner.runner.tokenizer.decode(case.target[:-1])
-        if written.strip() != wanted.strip():
+    def _check(self, case: SpeedCase, text: str) -> None:
+        target = self.aligner.runner.tokenizer.decode(case.target[:-1])
+        if text.strip() != target.strip():
             raise RuntimeError(f"the engine did not write what it was told for {case.request.request_id}")
 
 
 @contextmanager
-def _counted(model: Any) -> Iterator[list[int]]:
+def _count_forwards(model: Any) -> Iterator[list[int]]:
     """Count the forwards of a model, including those of the prompt."""
     count = [0]
 
-    def note(*_: object) -> None:
+    def count_forward(*_: object) -> None:
         count[0] += 1
 
-    hook = model.register_forward_pre_hook(note)
+    hook = model.register_forward_pre_hook(count_forward)
     try:
         yield count
     finally:
@@ -146,20 +150,20 @@ def run(model: str, answers: int, rounds: int) -> dict[str, Any]:
     """Run every way at every rate, in turns, `rounds` times over `answers` answers; raises `WeightsError`."""
     ways = Ways(model)
     for name, work in ways.names.items():
-        work(ways.case(name, -1, 0.0))
+        work(ways.make_case(name, -1, 0.0))
     times = {(rate, name): Times() for rate in RATES for name in ways.names if rate in _ASKED.get(name, RATES)}
     with Progress(transient=True) as progress:
         bar = progress.add_task("one at a time", total=rounds * answers * len(times))
         for number in range(rounds * answers):
             for (rate, name), row in times.items():
-                _timed(row, ways.names[name], ways.case(name, number, rate))
+                _time_work(row, ways.names[name], ways.make_case(name, number, rate))
                 progress.advance(bar)
     rows = [{"rate": rate, "way": name, **row.spread()} for (rate, name), row in times.items()]
     about = {"aligner": asdict(ways.aligner.info), "n": rounds * answers, "threads": torch.get_num_threads()}
     return {**about, "rows": rows, **_ratios(times)}
 
 
-def _timed(row: Times, work: Callable[[Case], int], case: Case) -> None:
+def _time_work(row: Times, work: Callable[[SpeedCase], int], case: SpeedCase) -> None:
     wall = time.perf_counter()
     cpu = time.process_time()
     row.forwards.append(work(case))
@@ -170,20 +174,20 @@ def _timed(row: Times, work: Callable[[Case], int], case: Case) -> None:
 def _ratios(times: dict[tuple[float, str], Times]) -> dict[str, Any]:
     """Medians of ratios between corrections of the same answer, made right after each other."""
 
-    def over(peer: str, rate: float, way: str = "verified") -> float:
+    def find_ratio(peer: str, rate: float, way: str = "verified") -> float:
         pairs = zip(times[rate, peer].wall, times[rate, way].wall, strict=True)
         return round(statistics.median(theirs / ours for theirs, ours in pairs), 2)
 
-    def forwards(rate: float, way: str = "verified") -> float:
+    def mean_forwards(rate: float, way: str = "verified") -> float:
         return round(statistics.mean(times[rate, way].forwards), 1)
 
     return {
-        "speedup_0": over("generate", 0.0, "flagged"),
-        "speedup_0_verify": over("generate", 0.0),
-        **{f"speedup_{round(100 * rate)}": over("generate", rate) for rate in RATES if rate},
-        "vs_lookup_min_0_20": min(over("lookup", rate) for rate in _ASKED["lookup"]),
-        "forwards_0": forwards(0.0, "flagged"),
-        "forwards_0_verify": forwards(0.0),
-        "forwards_5": forwards(0.05),
-        "forwards_20": forwards(0.2),
+        "speedup_0": find_ratio("generate", 0.0, "flagged"),
+        "speedup_0_verify": find_ratio("generate", 0.0),
+        **{f"speedup_{round(100 * rate)}": find_ratio("generate", rate) for rate in RATES if rate},
+        "vs_lookup_min_0_20": min(find_ratio("lookup", rate) for rate in _ASKED["lookup"]),
+        "forwards_0": mean_forwards(0.0, "flagged"),
+        "forwards_0_verify": mean_forwards(0.0),
+        "forwards_5": mean_forwards(0.05),
+        "forwards_20": mean_forwards(0.2),
     }

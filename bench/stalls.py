@@ -46,7 +46,7 @@ _STALL = "event loop blocked: "
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ProxyFigures:
     """Figures of one proxy: seconds of liveness requests, stalls of its loop, and what the clients got."""
 
     asked: int
@@ -70,26 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of load on each proxy")
     parser.add_argument("--only", choices=["litellm", "gateway"], help="measure one proxy; no ratio then")
     parser.add_argument("--out", type=Path, help="folder for stalls.json and stalls.svg")
-    given = parser.parse_args(arguments)
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name, _surroundings(Path(name)) as (upstream, engine):
-        for which in [given.only] if given.only else ["litellm", "gateway"]:
-            started = _started(Path(name), which, upstream, engine)
-            found[which] = asdict(_measured(started, given))
-            print(table(which, found[which]), flush=True)
-    found |= {"streams": given.streams, "chars": given.chars, "seconds": given.seconds}
-    found["missed"] = missed(found)
-    if given.out:
+    options = parser.parse_args(arguments)
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name, _run_servers(Path(name)) as (upstream, engine):
+        for which in [options.only] if options.only else ["litellm", "gateway"]:
+            started = _prepare_proxy(Path(name), which, upstream, engine)
+            results[which] = asdict(_measure_proxy(started, options))
+            print(format_table(which, results[which]), flush=True)
+    results |= {"streams": options.streams, "chars": options.chars, "seconds": options.seconds}
+    results["missed"] = list_misses(results)
+    if options.out:
         from bench import gateway, plots
 
-        gateway.dump(found, given.out, "stalls")
-        plots.stalls(found, given.out / "stalls.svg")
-    print(json.dumps(found))
-    return int(bool(found["missed"]))
+        gateway.dump(results, options.out, "stalls")
+        plots.draw_stalls(results, options.out / "stalls.svg")
+    print(json.dumps(results))
+    return int(bool(results["missed"]))
 
 
 @contextlib.contextmanager
-def _surroundings(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
+def _run_servers(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
     """Start the upstream and an engine that reads along; yield the upstream's address and the engine."""
     port = free_port()
     socket = folder / "engine.sock"
@@ -105,16 +105,16 @@ def _surroundings(folder: Path) -> Iterator[tuple[str, EngineProcess]]:
         yield f"http://127.0.0.1:{port}", engine
 
 
-def _started(folder: Path, which: str, upstream: str, engine: EngineProcess) -> Proxy:
+def _prepare_proxy(folder: Path, which: str, upstream: str, engine: EngineProcess) -> Proxy:
     """Prepare one of the two proxies; every answer is judged, including JSON, so that nothing is spared."""
     settings = {"on_skip": "judge"}
     declared = Deployment().model(HELD, _OPEN_AI).model(RELEASED, _OPEN_AI)
     declared.route(HELD, stream="hold", **settings).route(RELEASED, stream="sentence", **settings)
-    made = proxy(declared, folder / which, folder, upstream, engine, guarded=which == "gateway")
-    made.process.env[stalls.EVERY_STALL] = "1"
+    prepared = proxy(declared, folder / which, folder, upstream, engine, guarded=which == "gateway")
+    prepared.process.env[stalls.EVERY_STALL] = "1"
     if which != "gateway":
-        made.process.env["LITELLM_WORKER_STARTUP_HOOKS"] = "bench.stalls:watch"
-    return made
+        prepared.process.env["LITELLM_WORKER_STARTUP_HOOKS"] = "bench.stalls:watch"
+    return prepared
 
 
 async def watch() -> None:
@@ -123,51 +123,56 @@ async def watch() -> None:
     stalls.LoopWatchdog().watch()
 
 
-def _measured(started: Proxy, given: argparse.Namespace) -> Measured:
+def _measure_proxy(started: Proxy, options: argparse.Namespace) -> ProxyFigures:
     started.process.start()
     try:
         started.wait()
-        return asyncio.run(_under_load(started, given))
+        return asyncio.run(_measure_under_load(started, options))
     finally:
         started.process.stop()
 
 
-async def _under_load(started: Proxy, given: argparse.Namespace) -> Measured:
+async def _measure_under_load(started: Proxy, options: argparse.Namespace) -> ProxyFigures:
     """Measure a proxy's liveness while its clients send requests."""
-    asked = [started.address, f"--streams={given.streams}", f"--chars={given.chars}", f"--seconds={given.seconds}"]
-    command = [sys.executable, "-m", "bench.hostile", *asked]
+    hostile_options = [
+        started.address,
+        f"--streams={options.streams}",
+        f"--chars={options.chars}",
+        f"--seconds={options.seconds}",
+    ]
+    command = [sys.executable, "-m", "bench.hostile", *hostile_options]
     load = await asyncio.create_subprocess_exec(
         *command, stdout=subprocess.PIPE, env={**os.environ, **IMPORTABLE, KEY: MASTER_KEY}, limit=1 << 24
     )
     assert load.stdout is not None
     alone = json.loads(await load.stdout.readline())["first_event_alone"]
-    written = len(_lines(started.log))  # earlier stalls belong to the start
+    start_count = len(_read_stalls(started.log))  # earlier stalls belong to the start
     rest = asyncio.create_task(load.communicate())
-    waits = await _probed(started.address, rest)
+    waits = await _probe_liveness(started.address, rest)
     clients = json.loads(rest.result()[0])
-    lines = _lines(started.log)[written:]
+    lines = _read_stalls(started.log)[start_count:]
     waits.sort()
     child = started.process.child
-    return Measured(
+    return ProxyFigures(
         asked=len(waits),
         p50=round(waits[len(waits) // 2], 4),
         p99=round(waits[int(len(waits) * 0.99)], 4),
         longest=round(waits[-1], 4),
-        stalls=by_owner(lines),
-        places=by_place(lines),
+        stalls=group_by_owner(lines),
+        places=group_by_place(lines),
         memory_mb=_peak_mb(child.pid) if child else 0.0,
         first_event_alone=alone,
         clients=clients,
     )
 
 
-async def _probed(address: str, until: asyncio.Task[Any]) -> list[float]:
+async def _probe_liveness(address: str, until: asyncio.Task[Any]) -> list[float]:
     """Seconds of each liveness request from its due time; unanswered ones count with the time waited so far."""
     limits = httpx.Limits(max_connections=None)
     looks: list[tuple[float, asyncio.Task[float]]] = []
     async with httpx.AsyncClient(base_url=address, timeout=None, trust_env=False, limits=limits) as client:
         while not until.done():
-            looks.append((time.perf_counter(), asyncio.create_task(_look(client))))
+            looks.append((time.perf_counter(), asyncio.create_task(_time_liveness(client))))
             await asyncio.sleep(_EVERY_S)
         tasks = [task for _, task in looks]
         _, open_ = await asyncio.wait(tasks, timeout=_LAST_S)
@@ -178,7 +183,7 @@ async def _probed(address: str, until: asyncio.Task[Any]) -> list[float]:
     return waits
 
 
-async def _look(client: httpx.AsyncClient) -> float:
+async def _time_liveness(client: httpx.AsyncClient) -> float:
     """Seconds until a proxy answers the liveness request; retries refused connections."""
     began = time.perf_counter()
     while True:
@@ -189,13 +194,13 @@ async def _look(client: httpx.AsyncClient) -> float:
             await asyncio.sleep(_EVERY_S)
 
 
-def _lines(log: Path) -> list[dict[str, Any]]:
+def _read_stalls(log: Path) -> list[dict[str, Any]]:
     """The stalls that a watchdog logged."""
     lines = [line for line in log.read_text().splitlines() if _STALL in line]
     return [json.loads(json.loads(line)["message"].removeprefix(_STALL)) for line in lines]
 
 
-def by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def group_by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Group stalls by the owner of the line in which the loop was."""
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for line in lines:
@@ -211,7 +216,7 @@ def by_owner(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def group_by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Group stalls by place, longest first; names the place of another thread if that held the interpreter."""
     places: defaultdict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for line in lines:
@@ -231,13 +236,13 @@ def by_place(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["longest_ms"])[:_PLACES]
 
 
-def missed(found: Mapping[str, Any]) -> list[str]:
+def list_misses(results: Mapping[str, Any]) -> list[str]:
     """The limits that were exceeded."""
-    if "gateway" not in found:
+    if "gateway" not in results:
         return []
-    ours = found["gateway"]
+    ours = results["gateway"]
     missing = []
-    alone = found.get("litellm", {"p99": 0.0})["p99"]
+    alone = results.get("litellm", {"p99": 0.0})["p99"]
     if ours["p99"] > max(P99_S, RATIO * alone):
         missing.append(f"liveness p99 {ours['p99']} s, LiteLLM alone {alone} s")
     mine = ours["stalls"].get("aligner")
@@ -248,7 +253,7 @@ def missed(found: Mapping[str, Any]) -> list[str]:
     return missing
 
 
-def table(which: str, one: Mapping[str, Any]) -> str:
+def format_table(which: str, one: Mapping[str, Any]) -> str:
     """The figures of one proxy as a table."""
     lines = [
         f"{which}: liveness p50 {one['p50']} s, p99 {one['p99']} s, longest {one['longest']} s ({one['asked']} looks); "

@@ -54,16 +54,16 @@ async def _run(model: str, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in track(range(-1, rounds * _ANSWERS), "taught heads", transient=True):
         question, answer = LONG[number % len(LONG)]
-        for name, (objectives, named) in ways.items():
+        for name, (objectives, head_names) in ways.items():
             began = time.perf_counter()
-            await engine.align(_request(f"{name} {number} {question}", answer, objectives, named))
+            await engine.align(_request(f"{name} {number} {question}", answer, objectives, head_names))
             if number >= 0:
                 seconds[name].append(time.perf_counter() - began)
     await engine.aclose()
-    return told(seconds)
+    return summarise(seconds)
 
 
-def told(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def summarise(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """The table and the ratios, from seconds in the order of `_run`."""
     one, again, one_taught, four, four_taught = seconds.values()
     return {

@@ -94,7 +94,7 @@ LONG = (
 DEFECT = " Only a fool would have to ask such a thing."
 
 
-def insulted(answer: str, insult: str = DEFECT.strip()) -> str:
+def add_insult(answer: str, insult: str = DEFECT.strip()) -> str:
     """The answer with an insult after its first sentence, or before it if there is only one."""
     first, _, rest = answer.partition(". ")
     return f"{first}. {insult} {rest}" if rest else f"{insult} {answer}"

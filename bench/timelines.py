@@ -63,8 +63,8 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
         for word in list_words(ANSWER):
             await asyncio.sleep(word_s)
             came.append((time.perf_counter() - began, (came[-1][1] if came else 0) + len(word)))
-            yield chunk_of(word)
-        yield chunk_of(None, "stop")
+            yield make_chunk(word)
+        yield make_chunk(None, "stop")
 
     corrector = ChoiceCorrector(pipeline, ledger, ShadowCorrections(1, 1), AuditWriters([]), lambda _: None)
     data = {"messages": [{"role": "user", "content": QUESTION}]}
@@ -72,11 +72,11 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
         text = read_text(item)
         if text:
             went.append((time.perf_counter() - began, (went[-1][1] if went else 0) + len(text)))
-    found = [number for outcome in ledger.outcomes for number in flagged_segments(outcome)]
+    flagged = [number for outcome in ledger.outcomes for number in flagged_segments(outcome)]
     return {
         "mode": mode.value,
         "status": ledger.status.value,
-        "flagged": found,
+        "flagged": flagged,
         "came": came,
         "went": went,
         **figures(came, went),
@@ -85,8 +85,8 @@ async def measure(engine: LocalEngine, mode: StreamMode, word_s: float) -> dict[
 
 def figures(came: Sequence[Point], went: Sequence[Point]) -> dict[str, float]:
     """Added delay (ms) of the first and last character, and how many characters the client was behind."""
-    said = zip(came[1:], came, strict=False)  # without the word that is just arriving, which nothing delays yet
-    behind = [length - max((chars for at, chars in went if at <= when), default=0) for (when, _), (_, length) in said]
+    words = zip(came[1:], came, strict=False)  # without the word that is just arriving, which nothing delays yet
+    behind = [length - max((chars for at, chars in went if at <= when), default=0) for (when, _), (_, length) in words]
     return {
         "first_added_ms": round((went[0][0] - came[0][0]) * 1000, 1),
         "last_added_ms": round((went[-1][0] - came[-1][0]) * 1000, 1),
@@ -95,10 +95,10 @@ def figures(came: Sequence[Point], went: Sequence[Point]) -> dict[str, float]:
     }
 
 
-def plot(found: Sequence[dict[str, Any]], path: Path) -> None:
+def plot_timelines(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot both timelines of every mode next to each other."""
-    figure, axes = pyplot.subplots(1, len(found), figsize=(11, 3.4), sharey=True, layout="constrained")
-    for axis, one in zip(axes, found, strict=True):
+    figure, axes = pyplot.subplots(1, len(results), figsize=(11, 3.4), sharey=True, layout="constrained")
+    for axis, one in zip(axes, results, strict=True):
         for name, colour, label in (("came", "0.6", "upstream"), ("went", "C0", "client")):
             times, chars = zip((0.0, 0), *one[name], strict=True)
             axis.step(times, chars, where="post", color=colour, label=label)
@@ -119,7 +119,7 @@ def read_text(item: object) -> str:
     return (item.choices[0].delta.content or "") if isinstance(item, ModelResponseStream) else ""
 
 
-def chunk_of(content: str | None, why: str | None = None) -> ModelResponseStream:
+def make_chunk(content: str | None, why: str | None = None) -> ModelResponseStream:
     """A chunk of a stream with this text, or with the reason why the stream ends."""
     choice: Any = {"index": 0, "delta": {"content": content}, "finish_reason": why}
     return ModelResponseStream(id="1", created=1, choices=[choice])
@@ -129,9 +129,9 @@ async def _run(model: str, word_s: float) -> list[dict[str, Any]]:
     engine = LocalEngine(lambda: open_aligner(EngineSettings(model=model), config.home_folder()))
     await engine.start()
     await measure(engine, StreamMode.HOLD, 0.0)  # warm-up
-    found = [await measure(engine, mode, word_s) for mode in StreamMode]
+    results = [await measure(engine, mode, word_s) for mode in StreamMode]
     await engine.aclose()
-    return found
+    return results
 
 
 def main() -> int:
@@ -140,11 +140,11 @@ def main() -> int:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--word-s", type=float, default=0.06, help="pace of the upstream, seconds a word")
     parser.add_argument("--out", type=Path, default=Path("docs/guides/timelines.svg"))
-    asked = parser.parse_args()
-    found = asyncio.run(_run(asked.model, asked.word_s))
-    plot(found, asked.out)
+    options = parser.parse_args()
+    results = asyncio.run(_run(options.model, options.word_s))
+    plot_timelines(results, options.out)
     longest = max(len(piece.text) for piece in structure.split(ANSWER))
-    rows = [{name: value for name, value in one.items() if name not in ("came", "went")} for one in found]
+    rows = [{name: value for name, value in one.items() if name not in ("came", "went")} for one in results]
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     print(json.dumps({"answer_chars": len(ANSWER), "longest_segment_chars": longest, "modes": rows}))

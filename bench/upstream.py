@@ -39,42 +39,42 @@ def answer(question: str) -> str:
     """An answer of some 220 tokens, always the same for a question; longer if the question requests that."""
     _, text = LONG[zlib.crc32(question.encode()) % len(LONG)]
     first, rest = text.split(". ", 1)
-    word, chars = _long(question)
+    word, chars = _read_length(question)
     defect = DEFECT if word in _DEFECTIVE else ""
     whole = f"You asked about {question[:_QUOTED_CHARS]}. {first}.{defect} {rest}"
     return LONG_ANSWERS[word](whole, chars) if chars else whole
 
 
-def _repeated(text: str, chars: int) -> str:
+def _repeat_text(text: str, chars: int) -> str:
     return (text * (chars // len(text) + 1))[:chars]
 
 
-def _deep(text: str, chars: int) -> str:
+def _nest_text(text: str, chars: int) -> str:
     """JSON that consists mostly of nesting."""
     depth = max(0, chars - len(text)) // len(_LEVEL + "}")
     return f"{_LEVEL * depth}{json.dumps(text)}{'}' * depth}"
 
 
-def _disguised(text: str, chars: int) -> str:
+def _disguise_text(text: str, chars: int) -> str:
     """Letters of other alphabets, mixed with invisible characters and marks."""
     hidden = _HIDDEN.join(text.translate(_TWINS))
     spaced = " ".join(text[: len(text) // 2])
-    return _repeated(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
+    return _repeat_text(f"{hidden}\n\n{spaced}. {text.replace('o', '0').replace('e', '3')}\n\n", chars)
 
 
 LONG_ANSWERS: dict[str, Callable[[str, int], str]] = {
-    "long": lambda text, chars: _repeated(f"{text}\n\n", chars),
-    "insulting": lambda text, chars: _repeated(f"{text}\n\n", chars),
-    "line": lambda text, chars: _repeated(f"{text} ".replace("\n\n", " "), chars),
-    "unbroken": lambda text, chars: _repeated("".join(filter(str.isalnum, text)), chars),
-    "deep": _deep,
-    "disguised": _disguised,
+    "long": lambda text, chars: _repeat_text(f"{text}\n\n", chars),
+    "insulting": lambda text, chars: _repeat_text(f"{text}\n\n", chars),
+    "line": lambda text, chars: _repeat_text(f"{text} ".replace("\n\n", " "), chars),
+    "unbroken": lambda text, chars: _repeat_text("".join(filter(str.isalnum, text)), chars),
+    "deep": _nest_text,
+    "disguised": _disguise_text,
 }
 """Makers of long answers from an ordinary one, by the question's first word."""
 _DEFECTIVE = ("bad", "insulting", "line", "deep", "disguised")
 
 
-def _long(question: str) -> tuple[str, int]:
+def _read_length(question: str) -> tuple[str, int]:
     """The first word of a question, and the requested length; 0 if none is requested."""
     word, number, *_ = [*question[:_QUOTED_CHARS].split(), "", ""]
     return word, int(number) if word in LONG_ANSWERS else 0
@@ -96,7 +96,7 @@ async def chat(request: Request) -> Response:
 async def _frames(question: str) -> AsyncIterator[str]:
     text = answer(question)
     pieces = [text[at : at + CHUNK_CHARS] for at in range(0, len(text), CHUNK_CHARS)]
-    pause_s = 0.0 if _long(question)[1] else CHUNK_S
+    pause_s = 0.0 if _read_length(question)[1] else CHUNK_S
     yield _frame({"role": "assistant", "content": ""})
     for number, piece in enumerate(pieces):
         if question.startswith("dies") and number == len(pieces) // 2:

@@ -36,8 +36,8 @@ from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.policy import config
 from aligner_proxy.types import Correction, Turn
 from bench.peers import vllm_python
-from bench.texts import LONG, OBJECTIVES, QUESTIONS, insulted
-from demo.processes import free_port, process, wait_for
+from bench.texts import LONG, OBJECTIVES, QUESTIONS, add_insult
+from demo.processes import free_port, run_process, wait_for
 from models.data.upstream_completions import completions
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -55,7 +55,7 @@ _OF_A_WRITER = ("config.json", "generation_config.json", "model.safetensors", "t
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ComparedAnswer:
     """A question and its answer, with or without an insult."""
 
     number: int
@@ -75,26 +75,28 @@ class Asked:
         )
 
 
-def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
+def draw_answers(data: Path | None, count: int, insulting: int) -> Iterator[ComparedAnswer]:
     """Answers of strong upstreams, or our own without `data`; every `insulting`-th has an insult after a sentence."""
-    drawn = Random(7)
+    rng = Random(7)
     if data is None:
         pairs = [*QUESTIONS.items(), *((question, answer) for question, answer, *_ in LONG)]
     else:
         pairs = [(c.query, c.answer) for c in completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW]
-        drawn.shuffle(pairs)
+        rng.shuffle(pairs)
     for number, (question, answer) in enumerate(islice(pairs, count)):
         has_insult = bool(insulting) and number % insulting == 0
-        yield Asked(number, question, with_insult(answer, number) if has_insult else answer, has_insult)
+        yield ComparedAnswer(
+            number, question, add_numbered_insult(answer, number) if has_insult else answer, has_insult
+        )
 
 
-def with_insult(answer: str, number: int) -> str:
+def add_numbered_insult(answer: str, number: int) -> str:
     """The answer with the insult that belongs to its number."""
-    return insulted(answer, INSULTS[number % len(INSULTS)])
+    return add_insult(answer, INSULTS[number % len(INSULTS)])
 
 
 @contextlib.contextmanager
-def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
+def run_servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[VllmScorer, CompletionsAligner]]:
     """Start both servers with the embedded aligner, with one thread each."""
     manifested, aligner = prepare(EngineSettings(quantization="none", dtype="fp32"), config.home_folder())
     writer = folder / "writer"
@@ -121,28 +123,33 @@ def servers(folder: Path, precision: str, *, eager: bool) -> Iterator[tuple[Vllm
             command = ["vllm.entrypoints.openai.api_server", "--model", str(weights), "--dtype", precision]
             command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(WINDOW), *extra]
             command += ["--enforce-eager"] if eager else []
-            child = stack.enter_context(process(command, log, env, python=vllm_python()))
+            child = stack.enter_context(run_process(command, log, env, python=vllm_python()))
             wait_for(f"http://127.0.0.1:{port}/health", child, log, lambda _: None)
             bases.append(f"127.0.0.1:{port}")
         client = CompletionsClient(f"http://{bases[1]}/v1", wait_s=0)
         yield VllmScorer(f"{SCHEME}{bases[0]}"), CompletionsAligner(client, prompts.TEMPLATES[manifested.template])
 
 
-def measured_before(kept: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[dict[str, Any]]:
     """The results that an earlier run stored."""
-    return [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-async def compared(
-    asked: Sequence[Asked], ours: Engine, scorer: Engine, editor: Engine, rows: list[dict[str, Any]], kept: Path
+async def compare_answers(
+    cases: Sequence[ComparedAnswer],
+    ours: Engine,
+    scorer: Engine,
+    editor: Engine,
+    rows: list[dict[str, Any]],
+    path: Path,
 ) -> None:
-    """Append to `rows` and the file `kept` each answer's scores from both engines, and whether the edits agree.
+    """Append to `rows` and the file `path` each answer's scores from both engines, and whether the edits agree.
 
     Edits are compared only for answers with an insult.
     """
-    known = {row["number"] for row in rows}
-    with kept.open("a") as file:
-        for one in track([one for one in asked if one.number not in known], "answers"):
+    measured_numbers = {row["number"] for row in rows}
+    with path.open("a") as file:
+        for one in track([one for one in cases if one.number not in measured_numbers], "answers"):
             request = one.request(score_only=True)
             own = await ours.align(request)
             other = await scorer.align(request)
@@ -161,20 +168,20 @@ async def compared(
             file.flush()
 
 
-async def throughput(
-    sets: Sequence[Sequence[Asked]], detecting: Engine, whole: Engine
+async def measure_throughput(
+    sets: Sequence[Sequence[ComparedAnswer]], detecting: Engine, whole: Engine
 ) -> tuple[list[float], list[float]]:
     """Answers per second with a whole set at once, by detect-then-edit and by rewriting everything, in turns."""
-    found: tuple[list[float], list[float]] = ([], [])
-    for asked in sets:
-        for engine, speeds in zip((detecting, whole), found, strict=True):
+    both_speeds: tuple[list[float], list[float]] = ([], [])
+    for cases in sets:
+        for engine, speeds in zip((detecting, whole), both_speeds, strict=True):
             began = time.perf_counter()
-            done: list[Correction] = await asyncio.gather(*(engine.align(one.request()) for one in asked))
+            done: list[Correction] = await asyncio.gather(*(engine.align(one.request()) for one in cases))
             speeds.append(len(done) / (time.perf_counter() - began))
-    return found
+    return both_speeds
 
 
-def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[float], list[float]]]) -> str:
+def format_report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[float], list[float]]]) -> str:
     """The report in Markdown."""
     apart = [abs(a - b) for row in rows for a, b in row["scores"] if a is not None and b is not None]
     flags = [a == b for row in rows for a, b in row["flags"]]
@@ -197,34 +204,39 @@ def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[fl
     return f"{len(rows)} answers.\n\n{output.table(('what', 'figure'), lines)}"
 
 
-async def measured(asked: argparse.Namespace) -> str:
+async def measure_all(options: argparse.Namespace) -> str:
     """Run all measurements and return the report."""
-    asked.out.mkdir(parents=True, exist_ok=True)
-    settings = EngineSettings(quantization="none", dtype=_PRECISION[asked.precision], threads=1)
-    with servers(asked.out, asked.precision, eager=not asked.compiled) as (scorer, writer):
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = EngineSettings(quantization="none", dtype=_PRECISION[options.precision], threads=1)
+    with run_servers(options.out, options.precision, eager=not options.compiled) as (scorer, writer):
         editor = EditedEngine(scorer, writer)
         ours = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
         try:
             await ours.start()
-            given = list(answers(asked.data, asked.answers, asked.insulting))
-            kept = asked.out / f"answers-{asked.precision}.jsonl"
-            rows = measured_before(kept)
-            await compared(given, ours, scorer, editor, rows, kept)
+            cases = list(draw_answers(options.data, options.answers, options.insulting))
+            path = options.out / f"answers-{options.precision}.jsonl"
+            rows = read_results(path)
+            await compare_answers(cases, ours, scorer, editor, rows, path)
             speeds = {}
-            plain = list(answers(asked.data, asked.answers, 0))
-            for share in SHARES if asked.rounds else ():
-                sets = [mixed(plain[n * TOGETHER : (n + 1) * TOGETHER], share) for n in range(asked.rounds)]
-                speeds[share] = await throughput(sets, editor, writer)
+            plain = list(draw_answers(options.data, options.answers, 0))
+            for share in SHARES if options.rounds else ():
+                sets = [insert_insults(plain[n * TOGETHER : (n + 1) * TOGETHER], share) for n in range(options.rounds)]
+                speeds[share] = await measure_throughput(sets, editor, writer)
         finally:
             await ours.aclose()
             await editor.aclose()
-    return report(rows, speeds)
+    return format_report(rows, speeds)
 
 
-def mixed(some: Sequence[Asked], share: int) -> list[Asked]:
+def insert_insults(some: Sequence[ComparedAnswer], share: int) -> list[ComparedAnswer]:
     """The same answers, the first `share` of them with an insult."""
     return [
-        Asked(one.number, one.question, with_insult(one.answer, one.number) if n < share else one.answer, n < share)
+        ComparedAnswer(
+            one.number,
+            one.question,
+            add_numbered_insult(one.answer, one.number) if n < share else one.answer,
+            n < share,
+        )
         for n, one in enumerate(some)
     ]
 
@@ -239,7 +251,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=sorted(_PRECISION), default="float32")
     parser.add_argument("--compiled", action="store_true", help="let vLLM compile the model")
     parser.add_argument("--out", type=Path, default=Path(".build/vllm"))
-    print(asyncio.run(measured(parser.parse_args())))
+    print(asyncio.run(measure_all(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ _POLICY = Policy(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TextKind:
     """A kind of text: `unit` repeated after `head`."""
 
     name: str
@@ -65,89 +65,91 @@ class Kind:
 
 
 KINDS = (
-    Kind(
+    TextKind(
         "prose", "ordinary sentences", "The tide comes in twice a day, and the boats rise with it. Bring Anna a coat. "
     ),
-    Kind("joiners", "zero-width joiners", "\u200d"),
-    Kind("joiners-in-words", "words with a joiner behind each letter", "f\u200do\u200do\u200dl "),
-    Kind("joined-emoji", "emoji joined without end", "\U0001f468\u200d"),
-    Kind("emoji", "emoji", "\U0001f600"),
-    Kind("emoji-skins", "emoji of all skins, and signs as emoji", "\U0001f44d\U0001f3ff#\ufe0f\u20e3"),
-    Kind("tags", "tag characters", "\U000e0061"),
-    Kind("tags-in-words", "tag characters inside words", "f\U000e0061oo\U000e006cl "),
-    Kind("flags", "flags of regions that never end", "\U0001f3f4\U000e0067"),
-    Kind("regional", "letters of flags", "\U0001f1e6 "),
-    Kind("marks", "letters with a mark each", "a\u0301"),
-    Kind("marks-heaped", "one letter under heaps of two marks by turns", "\u0301\u0316", "a"),
-    Kind("marks-three", "letters with three marks, one of which crosses them out", "a\u0301\u0316\u0334"),
-    Kind("marks-alone", "marks without a letter", "\u0301"),
-    Kind("marks-hebrew", "one Hebrew letter under points without end", "\u05b0", "\u05d0"),
-    Kind("marks-hebrew-joined", "Hebrew points with grapheme joiners", "\u05d0\u05b0\u034f"),
-    Kind("variations", "variation selectors", "1\ufe0f"),
-    Kind("bidi", "changes of direction", "\u202ea\u202c"),
-    Kind("bidi-hebrew", "changes of direction among Hebrew letters", "\u05d0\u202e"),
-    Kind("blanks", "letters that look like white space", "a\u3164"),
-    Kind("jamo", "fillers of Hangul", "\u115f\u1160"),
-    Kind("wide", "letters and signs of full width", "\uff41\uff01"),
-    Kind("mathematical", "mathematical letters", "\U0001d41a\U0001d41b "),
-    Kind("cyrillic", "words of Latin and Cyrillic letters", "\u0443\u043eu \u0430re "),
-    Kind("accents", "accents among English words", "\u00fc\u00f6 the and is of "),
-    Kind("apart", "letters one by one", "y.o.u."),
-    Kind("numbers-in-words", "digits in place of letters", "1d10t "),
-    Kind("entities", "letters as HTML entities", "&#102;"),
-    Kind("capitals", "capitals alone", "STUPID "),
-    Kind("emphasis", "marks of emphasis that never end", "a**b"),
-    Kind("ticks", "marks of code", "`a b c "),
-    Kind("quotations", "signs of a quotation", "> "),
-    Kind("quotations-tight", "signs of a quotation and line breaks", ">>\t>\n"),
-    Kind("items", "items of a list", "- a\n"),
-    Kind("headings", "headings with nothing under them", "# a\n"),
-    Kind("cells", "rows of a table", "|a|b|\n"),
-    Kind("cells-in-a-line", "cells of one row", "|a"),
-    Kind("names", "names with hyphens", "Anna-Maria-"),
-    Kind("names-cited", "names as in citations", "Anna and "),
-    Kind("quotation-marks", "quotation marks", 'a "b" '),
-    Kind("brackets", "brackets and braces of JSON", '{"a":['),
-    Kind("links", "links that never end", "[a](b "),
-    Kind("html", "tags that never end", "a<b "),
-    Kind("commands", "commands of LaTeX", "\\text{a} "),
-    Kind("comments", "comments in code that never ends", "# a b c\n", "```\n"),
-    Kind("lines", "words in lines of their own", "a\r\n"),
-    Kind("openers", "opening brackets that never close", "(a "),
-    Kind("openers-alone", "opening brackets, and no words", "("),
-    Kind("openers-of-kinds", "opening brackets of all kinds", "([{\uff08\u300a\u300c "),
-    Kind("closers", "closing brackets that nothing opened", "a) "),
-    Kind("quotes-low", "quotation marks that never end", "\u201ea "),
-    Kind("emphasis-opened", "emphasis that is opened again and again", "**a _b ~~c "),
-    Kind("stars", "stars alone", "*"),
-    Kind("tags-nested", "tags inside tags", "<div><b>"),
-    Kind("tags-odd", "tags of ever other names", "<a-b c=d>x "),
-    Kind("html-comments", "comments of HTML that never end", "<!-- a "),
-    Kind("formulas", "formulas that never end", "$$a "),
-    Kind("think", "tags of reasoning that never come about", "<think "),
-    Kind("think-blocks", "reasoning without end, in blocks of its own", "<think></think>"),
-    Kind("think-closers", "closing tags of reasoning", "</thin", "<think>"),
-    Kind("search", "blocks that replace what they quote", "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n"),
-    Kind("search-begun", "such blocks that only begin", "<<<<<<< SEARC\n"),
-    Kind("actions", "actions of agents that never come about", "Action: a\n"),
-    Kind("invokes", "calls that only begin", "<invoke \n"),
-    Kind("braces", "calls as JSON that only begin", '{ "name" : "a",\n'),
-    Kind("yaml", "pairs of YAML", "a_b: c d\n"),
-    Kind("yaml-nested", "lists in lists of YAML", "- - - - a: b\n"),
-    Kind("yaml-line", "one line that may be YAML", "key: ", "- a: "),
-    Kind("rows", "rows of separated values", "a,b,1\n"),
-    Kind("rows-quoted", "quoted values that never end", '"a,b,"\n'),
-    Kind("row", "one row of separated values", "a,b,"),
-    Kind("blank-beginning", "white space before the answer", " \n"),
-    Kind("insults", "an insult in every other sentence", "You fool at the harbour. Bring Anna a warm coat now. "),
-    Kind("insults-in-pairs", "insults that begin a pair", "**You fool, take (this coat. Bring Anna** a coat) now. "),
-    Kind("insult-openers", "an insult among brackets that never close", "(", "You fool "),
-    Kind("insult-tags", "an insult among tags that never close", "<b>", "You fool "),
+    TextKind("joiners", "zero-width joiners", "\u200d"),
+    TextKind("joiners-in-words", "words with a joiner behind each letter", "f\u200do\u200do\u200dl "),
+    TextKind("joined-emoji", "emoji joined without end", "\U0001f468\u200d"),
+    TextKind("emoji", "emoji", "\U0001f600"),
+    TextKind("emoji-skins", "emoji of all skins, and signs as emoji", "\U0001f44d\U0001f3ff#\ufe0f\u20e3"),
+    TextKind("tags", "tag characters", "\U000e0061"),
+    TextKind("tags-in-words", "tag characters inside words", "f\U000e0061oo\U000e006cl "),
+    TextKind("flags", "flags of regions that never end", "\U0001f3f4\U000e0067"),
+    TextKind("regional", "letters of flags", "\U0001f1e6 "),
+    TextKind("marks", "letters with a mark each", "a\u0301"),
+    TextKind("marks-heaped", "one letter under heaps of two marks by turns", "\u0301\u0316", "a"),
+    TextKind("marks-three", "letters with three marks, one of which crosses them out", "a\u0301\u0316\u0334"),
+    TextKind("marks-alone", "marks without a letter", "\u0301"),
+    TextKind("marks-hebrew", "one Hebrew letter under points without end", "\u05b0", "\u05d0"),
+    TextKind("marks-hebrew-joined", "Hebrew points with grapheme joiners", "\u05d0\u05b0\u034f"),
+    TextKind("variations", "variation selectors", "1\ufe0f"),
+    TextKind("bidi", "changes of direction", "\u202ea\u202c"),
+    TextKind("bidi-hebrew", "changes of direction among Hebrew letters", "\u05d0\u202e"),
+    TextKind("blanks", "letters that look like white space", "a\u3164"),
+    TextKind("jamo", "fillers of Hangul", "\u115f\u1160"),
+    TextKind("wide", "letters and signs of full width", "\uff41\uff01"),
+    TextKind("mathematical", "mathematical letters", "\U0001d41a\U0001d41b "),
+    TextKind("cyrillic", "words of Latin and Cyrillic letters", "\u0443\u043eu \u0430re "),
+    TextKind("accents", "accents among English words", "\u00fc\u00f6 the and is of "),
+    TextKind("apart", "letters one by one", "y.o.u."),
+    TextKind("numbers-in-words", "digits in place of letters", "1d10t "),
+    TextKind("entities", "letters as HTML entities", "&#102;"),
+    TextKind("capitals", "capitals alone", "STUPID "),
+    TextKind("emphasis", "marks of emphasis that never end", "a**b"),
+    TextKind("ticks", "marks of code", "`a b c "),
+    TextKind("quotations", "signs of a quotation", "> "),
+    TextKind("quotations-tight", "signs of a quotation and line breaks", ">>\t>\n"),
+    TextKind("items", "items of a list", "- a\n"),
+    TextKind("headings", "headings with nothing under them", "# a\n"),
+    TextKind("cells", "rows of a table", "|a|b|\n"),
+    TextKind("cells-in-a-line", "cells of one row", "|a"),
+    TextKind("names", "names with hyphens", "Anna-Maria-"),
+    TextKind("names-cited", "names as in citations", "Anna and "),
+    TextKind("quotation-marks", "quotation marks", 'a "b" '),
+    TextKind("brackets", "brackets and braces of JSON", '{"a":['),
+    TextKind("links", "links that never end", "[a](b "),
+    TextKind("html", "tags that never end", "a<b "),
+    TextKind("commands", "commands of LaTeX", "\\text{a} "),
+    TextKind("comments", "comments in code that never ends", "# a b c\n", "```\n"),
+    TextKind("lines", "words in lines of their own", "a\r\n"),
+    TextKind("openers", "opening brackets that never close", "(a "),
+    TextKind("openers-alone", "opening brackets, and no words", "("),
+    TextKind("openers-of-kinds", "opening brackets of all kinds", "([{\uff08\u300a\u300c "),
+    TextKind("closers", "closing brackets that nothing opened", "a) "),
+    TextKind("quotes-low", "quotation marks that never end", "\u201ea "),
+    TextKind("emphasis-opened", "emphasis that is opened again and again", "**a _b ~~c "),
+    TextKind("stars", "stars alone", "*"),
+    TextKind("tags-nested", "tags inside tags", "<div><b>"),
+    TextKind("tags-odd", "tags of ever other names", "<a-b c=d>x "),
+    TextKind("html-comments", "comments of HTML that never end", "<!-- a "),
+    TextKind("formulas", "formulas that never end", "$$a "),
+    TextKind("think", "tags of reasoning that never come about", "<think "),
+    TextKind("think-blocks", "reasoning without end, in blocks of its own", "<think></think>"),
+    TextKind("think-closers", "closing tags of reasoning", "</thin", "<think>"),
+    TextKind("search", "blocks that replace what they quote", "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n"),
+    TextKind("search-begun", "such blocks that only begin", "<<<<<<< SEARC\n"),
+    TextKind("actions", "actions of agents that never come about", "Action: a\n"),
+    TextKind("invokes", "calls that only begin", "<invoke \n"),
+    TextKind("braces", "calls as JSON that only begin", '{ "name" : "a",\n'),
+    TextKind("yaml", "pairs of YAML", "a_b: c d\n"),
+    TextKind("yaml-nested", "lists in lists of YAML", "- - - - a: b\n"),
+    TextKind("yaml-line", "one line that may be YAML", "key: ", "- a: "),
+    TextKind("rows", "rows of separated values", "a,b,1\n"),
+    TextKind("rows-quoted", "quoted values that never end", '"a,b,"\n'),
+    TextKind("row", "one row of separated values", "a,b,"),
+    TextKind("blank-beginning", "white space before the answer", " \n"),
+    TextKind("insults", "an insult in every other sentence", "You fool at the harbour. Bring Anna a warm coat now. "),
+    TextKind(
+        "insults-in-pairs", "insults that begin a pair", "**You fool, take (this coat. Bring Anna** a coat) now. "
+    ),
+    TextKind("insult-openers", "an insult among brackets that never close", "(", "You fool "),
+    TextKind("insult-tags", "an insult among tags that never close", "<b>", "You fool "),
 )
 
 
 @dataclass(slots=True)
-class Row:
+class TextRow:
     """Results of one kind: seconds by size, whole and streamed."""
 
     kind: str
@@ -177,25 +179,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--kinds", nargs="+", default=[kind.name for kind in KINDS])
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
-    given = parser.parse_args(arguments)
-    rows = list[Row]()
-    for kind in (kind for kind in KINDS if kind.name in given.kinds):
-        rows.append(measured(kind, given.sizes))
-        print(line(rows[-1], given.sizes), flush=True)
-    missed = {row.kind: reasons for row in rows if (reasons := misses(row))}
-    if given.out:
-        given.out.write_text(page(rows, given.sizes, missed), encoding="utf-8")
+    options = parser.parse_args(arguments)
+    rows = list[TextRow]()
+    for kind in (kind for kind in KINDS if kind.name in options.kinds):
+        rows.append(measure_kind(kind, options.sizes))
+        print(format_row(rows[-1], options.sizes), flush=True)
+    missed = {row.kind: reasons for row in rows if (reasons := list_misses(row))}
+    if options.out:
+        options.out.write_text(format_page(rows, options.sizes, missed), encoding="utf-8")
     print(json.dumps({"rows": [asdict(row) for row in rows], "missed": missed}))
     return int(bool(missed))
 
 
-def measured(kind: Kind, sizes: Sequence[int]) -> Row:
+def measure_kind(kind: TextKind, sizes: Sequence[int]) -> TextRow:
     """Measure one kind at these sizes; skips larger ones after a size that took too long."""
-    row = Row(kind.name)
-    for way, seconds in ((_whole, row.whole), (_streamed, row.streamed)):
+    row = TextRow(kind.name)
+    for way, seconds in ((_correct_whole, row.whole), (_correct_stream, row.streamed)):
         for size in sorted(sizes):
             disguises._undisguise_cached.cache_clear()
-            seconds[size], stall = asyncio.run(_timed(way, f"{FOOL} {kind.text(size)}\n{FOOL} Bye."))
+            seconds[size], stall = asyncio.run(_time_way(way, f"{FOOL} {kind.text(size)}\n{FOOL} Bye."))
             if size == AT:
                 row.stall = max(row.stall, stall)
             if seconds[size] > _ENOUGH_S:
@@ -203,11 +205,11 @@ def measured(kind: Kind, sizes: Sequence[int]) -> Row:
     return row
 
 
-async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) -> tuple[float, float]:
+async def _time_way(way: Callable[[str, _TimedEngine], Awaitable[object]], text: str) -> tuple[float, float]:
     """CPU seconds without the engine's, and the longest stall."""
-    engine = _Engine()
+    engine = _TimedEngine()
     gc.collect()  # what other kinds left behind is none of this one's
-    async with _longest_stall() as stalls:
+    async with _record_stalls() as stalls:
         began = time.process_time()
         await way(text, engine)
         took = time.process_time() - began - engine.spent_s
@@ -215,7 +217,7 @@ async def _timed(way: Callable[[str, _Engine], Awaitable[object]], text: str) ->
 
 
 @contextlib.asynccontextmanager
-async def _longest_stall() -> AsyncIterator[list[float]]:
+async def _record_stalls() -> AsyncIterator[list[float]]:
     """Yield a list that collects the loop thread's CPU time between two beats; a busy machine does not add to it."""
     stalls = list[float]()
 
@@ -233,7 +235,7 @@ async def _longest_stall() -> AsyncIterator[list[float]]:
         beating.cancel()
 
 
-class _Engine(SegmentEngine):
+class _TimedEngine(SegmentEngine):
     """Flags the insult, and records its own CPU time, since a real engine is another process."""
 
     def __init__(self) -> None:
@@ -242,21 +244,21 @@ class _Engine(SegmentEngine):
 
     async def align(self, request: AlignRequest) -> Correction:
         """Correct in a thread, so that the event loop continues."""
-        return await asyncio.to_thread(self._aligned, request)
+        return await asyncio.to_thread(self._align, request)
 
-    def _aligned(self, request: AlignRequest) -> Correction:
+    def _align(self, request: AlignRequest) -> Correction:
         began = time.thread_time()
         try:
             return played(self.script(request), self.about)
         finally:
             self.spent_s += time.thread_time() - began
 
-    async def read(self, request: AlignRequest) -> _Session:
+    async def read(self, request: AlignRequest) -> _TimedSession:
         """Start reading an answer while it is written."""
-        return _Session(self, request)
+        return _TimedSession(self, request)
 
 
-class _Session(ScriptedSession):
+class _TimedSession(ScriptedSession):
     """A session of this engine."""
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
@@ -265,7 +267,7 @@ class _Session(ScriptedSession):
         try:
             return await super().feed(text)
         finally:
-            assert isinstance(self._scripts, _Engine)
+            assert isinstance(self._scripts, _TimedEngine)
             self._scripts.spent_s += time.thread_time() - began
 
     def _verdicts(self) -> tuple[SegmentScore, ...]:
@@ -273,38 +275,38 @@ class _Session(ScriptedSession):
         try:
             return super()._verdicts()
         finally:
-            assert isinstance(self._scripts, _Engine)
+            assert isinstance(self._scripts, _TimedEngine)
             self._scripts.spent_s += (time.thread_time() - began) * self._ended
 
 
-async def _whole(text: str, engine: _Engine) -> object:
+async def _correct_whole(text: str, engine: _TimedEngine) -> object:
     return await Pipeline(engine).align(replace(_ASKED, answer=text), _POLICY)
 
 
-async def _streamed(text: str, engine: _Engine) -> object:
+async def _correct_stream(text: str, engine: _TimedEngine) -> object:
     """Correct the text as a stream that arrives in small pieces."""
     decided = asyncio.Event()
-    made = GrowingAnswer(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
+    growing = GrowingAnswer(Pipeline(engine), _POLICY, lambda: _ASKED, decided.set)
     for at in range(0, len(text), _PIECE):
-        await made.feed(text[at : at + _PIECE])
+        await growing.feed(text[at : at + _PIECE])
         await asyncio.sleep(0)
-    await made.end()
-    while not made.done:
+    await growing.end()
+    while not growing.done:
         await decided.wait()
         decided.clear()
-    outcome = made.outcome()
-    await made.aclose()
+    outcome = growing.outcome()
+    await growing.aclose()
     return outcome
 
 
-def misses(row: Row) -> list[str]:
+def list_misses(row: TextRow) -> list[str]:
     """The limits that a kind exceeds."""
-    found = [f"slope {value:.2f}" for value in row.slopes if value > SLOPE]
-    found += [f"{seconds[AT]:.2f} s" for seconds in (row.whole, row.streamed) if seconds.get(AT, 0) > LONGEST_S]
-    return found + ([f"stall {row.stall:.2f} s"] if row.stall > STALL_S else [])
+    reasons = [f"slope {value:.2f}" for value in row.slopes if value > SLOPE]
+    reasons += [f"{seconds[AT]:.2f} s" for seconds in (row.whole, row.streamed) if seconds.get(AT, 0) > LONGEST_S]
+    return reasons + ([f"stall {row.stall:.2f} s"] if row.stall > STALL_S else [])
 
 
-def line(row: Row, sizes: Sequence[int]) -> str:
+def format_row(row: TextRow, sizes: Sequence[int]) -> str:
     """One row of the table."""
     cells = [row.kind]
     for seconds in (row.whole, row.streamed):
@@ -313,7 +315,7 @@ def line(row: Row, sizes: Sequence[int]) -> str:
     return f"| {' | '.join((*cells, f'{row.stall:.2f}'))} |"
 
 
-def page(rows: Sequence[Row], sizes: Sequence[int], missed: dict[str, list[str]]) -> str:
+def format_page(rows: Sequence[TextRow], sizes: Sequence[int], missed: dict[str, list[str]]) -> str:
     """The table as a page."""
     ways = [f"{way} {size:,}" for way in ("whole", "streamed") for size in sorted(sizes)]
     at = len(sizes)
@@ -324,7 +326,7 @@ def page(rows: Sequence[Row], sizes: Sequence[int], missed: dict[str, list[str]]
         f"the slope between the largest two sizes, and the longest stall of the loop, in seconds, at {AT:,}.\n",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
-        *(line(row, sizes) for row in rows),
+        *(format_row(row, sizes) for row in rows),
         "",
         *(f"Missed: {kind}: {', '.join(reasons)}." for kind, reasons in missed.items()),
     ]

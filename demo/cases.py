@@ -10,12 +10,12 @@ MODEL = "smollm2"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One question to a model; `shown` has the questions and answers before it."""
+class DemoCase:
+    """One question to a model; `examples` has the questions and answers before it."""
 
     title: str
     question: str
-    shown: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
     model: str = MODEL
     options: dict[str, Any] = field(default_factory=lambda: {"temperature": 0, "seed": 1, "max_tokens": 64})
 
@@ -23,7 +23,7 @@ class Case:
     def messages(self) -> list[Any]:
         """The messages for a chat completion."""
         turns = [
-            turn for question, answer in self.shown for turn in (_turn("user", question), _turn("assistant", answer))
+            turn for question, answer in self.examples for turn in (_turn("user", question), _turn("assistant", answer))
         ]
         return [*turns, _turn("user", self.question)]
 

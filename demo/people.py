@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demo.cases import Case
+from demo.cases import DemoCase
 
 _TEA = (
     "It's easy!\n\n- Boil the water.\n- Pour it over the leaves.\n- Wait for three minutes.\n\n"
@@ -19,7 +19,7 @@ _WINDOW = (
 )
 _SHOWN = (("How do I make tea?", _TEA), ("How do I clean a window?", _WINDOW))
 _OPTIONS = {"temperature": 0, "seed": 1, "max_tokens": 96}
-QUESTION = Case("the manner of the examples", "How do I plant a tree?", _SHOWN, options=_OPTIONS)
+QUESTION = DemoCase("the manner of the examples", "How do I plant a tree?", _SHOWN, options=_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def process(
+def run_process(
     arguments: Sequence[str], log: Path, env: Mapping[str, str], python: str | Path = sys.executable
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `python -m ARGUMENTS` with its output in `log`, and stop it afterwards.

@@ -37,8 +37,8 @@ def find_reasons(policies: PolicyFile, entry: Entry | None) -> list[str]:
     """What was found in an answer, one reason a line; none for an answer that was not examined."""
     if entry is None or entry.content is None:
         return []
-    found = [*_broken_rules(policies, entry.content), *_page_lines(policies, entry.content)]
-    return found or [
+    reasons = [*_broken_rules(policies, entry.content), *_page_lines(policies, entry.content)]
+    return reasons or [
         f"no sentence breaks {', '.join(entry.objectives)}",
         "no fact in it differs from the shop's page",
     ]

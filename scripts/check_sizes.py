@@ -32,7 +32,7 @@ BROAD = re.compile(r"BLE001(?! - \w+)")
 BROAD_OUTSIDE_THE_ENGINE = 4
 
 
-def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
+def parse_trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     """Every Python file below these folders, parsed."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -41,7 +41,7 @@ def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
 
 def long_functions() -> Iterator[str]:
     """Functions of more than `FUNCTION_LINES` lines, except the straight-line `main` of a training script."""
-    for path, tree in trees(*SHORT_FUNCTIONS):
+    for path, tree in parse_trees(*SHORT_FUNCTIONS):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -57,7 +57,7 @@ def large_classes(*, records: bool) -> dict[str, int]:
     """
     counts = {
         f"{path}:{node.name}": count_attributes(node)
-        for path, tree in trees(*FEW_ATTRIBUTES)
+        for path, tree in parse_trees(*FEW_ATTRIBUTES)
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and is_record(node) is records
     }
@@ -137,14 +137,14 @@ def large_folders() -> Iterator[str]:
 def packed_assignments() -> Iterator[str]:
     """Folders with more than `PACKED_PER_1000` packed assignments (`a, b = x, y`) per 1,000 lines."""
     for folder in CHECKED:
-        places = [place for path, tree in trees(folder) for place in _packed(path, tree)]
+        places = [place for path, tree in parse_trees(folder) for place in _packed_places(path, tree)]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
         if lines and len(places) > PACKED_PER_1000 * lines / 1000:
             rate = 1000 * len(places) / lines
             yield f"{folder}: {len(places)} packed assignments, {rate:.1f} by 1,000 lines ({places[0]} ...)"
 
 
-def _packed(path: Path, tree: ast.Module) -> Iterator[str]:
+def _packed_places(path: Path, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             for target in node.targets:
@@ -154,8 +154,8 @@ def _packed(path: Path, tree: ast.Module) -> Iterator[str]:
 
 def _swaps(target: ast.Tuple, value: ast.Tuple) -> bool:
     """Whether a name on the left also occurs on the right, so that the order of two assignments would matter."""
-    left = {ast.unparse(one) for one in target.elts}
-    return any(ast.unparse(node) in left for node in ast.walk(value) if isinstance(node, ast.expr))
+    target_names = {ast.unparse(one) for one in target.elts}
+    return any(ast.unparse(node) in target_names for node in ast.walk(value) if isinstance(node, ast.expr))
 
 
 def main() -> int:

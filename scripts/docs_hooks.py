@@ -47,10 +47,10 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         if not target or ":" in target or not (ROOT / source).parent.joinpath(target).exists():
             return link[0]
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
-        shown = site_path(path)
-        if shown is None:
+        site_page = site_path(path)
+        if site_page is None:
             return text
-        return f"{image}[{text}]({os.path.relpath(shown, os.path.dirname(here) or '.')}{anchor})"
+        return f"{image}[{text}]({os.path.relpath(site_page, os.path.dirname(here) or '.')}{anchor})"
 
     parts = FENCE.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(rewrite, part) for part in parts)

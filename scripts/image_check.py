@@ -84,7 +84,7 @@ def write_configuration(folder: Path, provider: str, aligner: str = "model: embe
 
 
 @contextlib.contextmanager
-def provider_running() -> Iterator[str]:
+def run_provider() -> Iterator[str]:
     """The address of a scripted provider."""
     port = free_port()
     with subprocess.Popen([sys.executable, "-m", "tests.e2e.upstreams", str(port)], cwd=ROOT) as process:
@@ -95,7 +95,7 @@ def provider_running() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def aligner_running(*, is_elsewhere: bool) -> Iterator[str]:
+def run_aligner(*, is_elsewhere: bool) -> Iterator[str]:
     """The policy's words for the aligner: that of the image, or an engine of this environment while it runs."""
     if not is_elsewhere:
         yield "model: embedded"
@@ -110,7 +110,7 @@ def aligner_running(*, is_elsewhere: bool) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def container_running(podman: Sequence[str], image: str, port: int) -> Iterator[Container]:
+def run_container(podman: Sequence[str], image: str, port: int) -> Iterator[Container]:
     """A container of the image as deploy/compose.yaml runs it, on this machine's network."""
     # Where this runs in a container itself, no limit may be raised; podman would raise these two.
     files = "{}:{}".format(*resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -169,13 +169,13 @@ def ask_question(port: int) -> str:
 def check_confinement(container: Container, port: int) -> list[str]:
     """Check user, read-only root and health check; return what was found."""
     user = container.execute("id", "-u").stdout.strip()
-    written = container.execute("touch", "/opt/aligner-proxy/written")
-    in_state = container.execute("touch", f"{STATE}/written")
+    root_write = container.execute("touch", "/opt/aligner-proxy/written")
+    state_write = container.execute("touch", f"{STATE}/written")
     health = container.execute("aligner-proxy", "health", "--port", str(port))
     faults = {
         f"it runs as user {user}": user != "10001",
-        "its root can be written to": written.returncode == 0,
-        f"its state folder cannot be written to: {in_state.stderr}": in_state.returncode != 0,
+        "its root can be written to": root_write.returncode == 0,
+        f"its state folder cannot be written to: {state_write.stderr}": state_write.returncode != 0,
         f"its health check fails: {health.stdout} {health.stderr}": health.returncode != 0,
     }
     if any(faults.values()):
@@ -187,9 +187,9 @@ def check_image(podman: Sequence[str], image: str, *, is_without_torch: bool) ->
     """Run the image, and return what was found, one fact a line."""
     size = int(Container(podman, "").run("image", "inspect", "--format", "{{.Size}}", image).stdout or 0)
     port = free_port()
-    with provider_running() as provider, aligner_running(is_elsewhere=is_without_torch) as aligner:
+    with run_provider() as provider, run_aligner(is_elsewhere=is_without_torch) as aligner:
         write_configuration(FOLDER, provider, aligner)
-        with container_running(podman, image, port) as container:
+        with run_container(podman, image, port) as container:
             ready_s = wait_until_ready(container, port)
             text = ask_question(port)
             facts = check_confinement(container, port)

@@ -34,13 +34,13 @@ def copy_sources(context: Path) -> None:
 
 def read_pip_settings() -> configparser.ConfigParser:
     """The settings of pip on this machine, of its files and of the environment, in one section."""
-    listed = subprocess.run(
+    setting_lines = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     settings = configparser.ConfigParser(interpolation=None)
     settings.add_section("global")
     # what stands in the environment counts more
-    for line in sorted(listed, key=lambda line: line.startswith(":env:")):
+    for line in sorted(setting_lines, key=lambda line: line.startswith(":env:")):
         name, _, value = line.partition("=")
         settings.set("global", name.rpartition(".")[2], str(ast.literal_eval(value)))
     return settings
@@ -50,12 +50,12 @@ def find_own_torch(version: str) -> str:
     """The requirement, with its hash, of the torch that pip takes for this Python; empty if it is the registry's."""
     [pin] = re.findall(r"^torch==[\d.]+", (ROOT / LOCK).read_text(encoding="utf-8"), flags=re.MULTILINE)
     wheels = ["--only-binary=:all:", "--python-version", version, "--target", "unused"]
-    asked = ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", *wheels, pin]
-    done = subprocess.run([sys.executable, "-m", "pip", *asked], capture_output=True, text=True, check=True)
+    options = ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", "--report", "-", *wheels, pin]
+    done = subprocess.run([sys.executable, "-m", "pip", *options], capture_output=True, text=True, check=True)
     [torch] = json.loads(done.stdout)["install"]
-    found = torch["metadata"]["version"]
+    torch_version = torch["metadata"]["version"]
     digest = torch["download_info"]["archive_info"]["hashes"]["sha256"]
-    return f"torch=={found} --hash=sha256:{digest}" if "+" in found else ""
+    return f"torch=={torch_version} --hash=sha256:{digest}" if "+" in torch_version else ""
 
 
 def main() -> None:
@@ -68,9 +68,9 @@ def main() -> None:
     settings = read_pip_settings()
     with (folder / "pip.conf").open("w", encoding="utf-8") as file:
         settings.write(file)
-    named = {Path(path) for value in dict(settings["global"]).values() for path in _PATHS.findall(value)}
+    named_paths = {Path(path) for value in dict(settings["global"]).values() for path in _PATHS.findall(value)}
     # the pages of an index in a folder `simple` lead to files beside it
-    mounts = {path.parent if path.name == "simple" else path for path in named if path.exists()}
+    mounts = {path.parent if path.name == "simple" else path for path in named_paths if path.exists()}
     (folder / "mounts").write_text("".join(f"{path}\n" for path in sorted(mounts)), encoding="utf-8")
     own = find_own_torch(version)
     if own:

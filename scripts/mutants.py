@@ -55,7 +55,7 @@ class Mutant:
         return f"{self.file}:{self.line}: {self.original!r} -> {self.text!r}"
 
 
-def mutants(file: Path) -> Iterator[Mutant]:
+def make_mutants(file: Path) -> Iterator[Mutant]:
     """Every change that can be made in a file."""
     source = (ROOT / file).read_text(encoding="utf-8")
     starts = [0]
@@ -63,7 +63,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
         starts.append(starts[-1] + len(line.encode()))
     encoded = source.encode()
     for node in ast.walk(ast.parse(source)):
-        for changed in _changes(node):
+        for changed in _changed_nodes(node):
             assert isinstance(node, ast.expr)
             assert node.end_lineno is not None
             assert node.end_col_offset is not None
@@ -73,7 +73,7 @@ def mutants(file: Path) -> Iterator[Mutant]:
             yield Mutant(file, node.lineno, start, end, encoded[start:end].decode(), text)
 
 
-def _changes(node: ast.AST) -> Iterator[ast.expr]:
+def _changed_nodes(node: ast.AST) -> Iterator[ast.expr]:
     """The changed versions of one expression; none for other nodes."""
     match node:
         case ast.Compare(left, [operator], comparators) if type(operator) in OPPOSITES:
@@ -123,20 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     files = [file for path in options.code for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
-    every = [mutant for file in files for mutant in mutants(file)]
-    chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
+    every = [mutant for file in files for mutant in make_mutants(file)]
+    sampled_mutants = random.Random(options.seed).sample(every, min(options.count, len(every)))
     caught = {"sample": 0, "every case": 0, "neither": 0}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
-        for mutant in tqdm(chosen, unit="mutant", disable=None):
+        for mutant in tqdm(sampled_mutants, unit="mutant", disable=None):
             if is_caught(copy, mutant, [options.tests], ["--sample"]):
-                by = "sample"
+                catcher = "sample"
             else:
-                by = "every case" if is_caught(copy, mutant, [options.tests], []) else "neither"
-            caught[by] += 1
-            tqdm.write(f"{by:10} {mutant}")
-    print(", ".join(f"{by} {count}" for by, count in caught.items()))
+                catcher = "every case" if is_caught(copy, mutant, [options.tests], []) else "neither"
+            caught[catcher] += 1
+            tqdm.write(f"{catcher:10} {mutant}")
+    print(", ".join(f"{catcher} {count}" for catcher, count in caught.items()))
     return caught["every case"]
 
 

@@ -38,13 +38,13 @@ class ProgressLine:
         self.out = out
         self.live = out.isatty()
         self.began = time.monotonic()
-        self.drawn = 0.0
+        self.drawn_at = 0.0
         self.packages = 0
         self.note = ""
         if not self.live:
             print(label, file=out, flush=True)
 
-    def see(self, line: str) -> None:
+    def read_line(self, line: str) -> None:
         """Update the counts from a line of pip's output."""
         share = self.packages / self.total if self.total else None
         if downloaded := BYTES.match(line):
@@ -56,14 +56,14 @@ class ProgressLine:
             if line.startswith("Installing "):
                 self.note = "installing"
                 self.total = 0
-        if self.live and time.monotonic() - self.drawn > REDRAW_S:
+        if self.live and time.monotonic() - self.drawn_at > REDRAW_S:
             self._draw(share)
 
     def _draw(self, share: float | None) -> None:
-        self.drawn = time.monotonic()
+        self.drawn_at = time.monotonic()
         filled = round(WIDTH * min(1.0, share or 0.0))
         bar = "" if share is None else f" [{'#' * filled}{'.' * (WIDTH - filled)}]"
-        seconds = f"{self.drawn - self.began:.0f} s"
+        seconds = f"{self.drawn_at - self.began:.0f} s"
         line = f"{self.label}{bar} {seconds} {self.note}"
         print(f"\r\033[K{line[:118]}", end="", file=self.out, flush=True)
 
@@ -73,7 +73,7 @@ class ProgressLine:
             print(f"\r\033[K{self.label}: {outcome}, {time.monotonic() - self.began:.0f} s", file=self.out, flush=True)
 
 
-def pins(arguments: list[str]) -> int:
+def count_pins(arguments: list[str]) -> int:
     """How many packages the requirements file among the arguments pins; 0 without one."""
     if "-r" not in arguments:
         return 0
@@ -83,7 +83,7 @@ def pins(arguments: list[str]) -> int:
 
 def main(log: Path, label: str, arguments: list[str]) -> int:
     """Run pip and return its exit status."""
-    line = ProgressLine(label, pins(arguments), sys.stderr)
+    line = ProgressLine(label, count_pins(arguments), sys.stderr)
     reports_bytes = tuple(map(int, version("pip").split(".")[:2])) >= (24, 1)
     bar = "raw" if reports_bytes and line.live else "off"
     # Skip compilation: Python compiles modules on first import, and most of those in torch and transformers are never
@@ -107,7 +107,7 @@ def main(log: Path, label: str, arguments: list[str]) -> int:
                     output.write(text)
                     if not NOISE.match(text):
                         last.append(text)
-                line.see(text)
+                line.read_line(text)
     line.end("failed" if pip.returncode else "done")
     if pip.returncode:
         print(*last, f"pip's whole output is in {log}", sep="", file=sys.stderr)

@@ -26,14 +26,14 @@ ANSWER = "The capital of France is Paris. You are an idiot for asking. It lies o
 KEPT = ("The capital of France is Paris.", "It lies on the Seine.")
 
 
-def request(name: str) -> AlignRequest:
+def make_request(name: str) -> AlignRequest:
     """A request with an insult in its answer."""
     objective = "Harmlessness: The response should avoid content that is offensive, discriminatory, or harmful"
     turns = (Turn("user", "What is the capital of France?"),)
     return AlignRequest(request_id=name, turns=turns, answer=ANSWER, objectives=(objective,), deadline_s=120)
 
 
-async def asked(address: str) -> str:
+async def check_engine(address: str) -> str:
     """Correct the answer with one engine, whole and read piece by piece; return a summary.
 
     Asserts that both results are equal, that the good sentences stay, and that the insult is flagged.
@@ -41,11 +41,11 @@ async def asked(address: str) -> str:
     engine = HttpEngine(address)
     try:
         about = await engine.info()
-        whole = await engine.align(request("whole"))
-        session = await engine.read(request("read").model_copy(update={"answer": ""}))
+        whole = await engine.align(make_request("whole"))
+        session = await engine.read(make_request("read").model_copy(update={"answer": ""}))
         for at in range(0, len(ANSWER), 20):
             await session.feed(ANSWER[at : at + 20])
-        read = await session.finish(request("read"))
+        read = await session.finish(make_request("read"))
         await session.aclose()
     finally:
         await engine.aclose()
@@ -73,7 +73,7 @@ def main() -> int:
             serve.run(built, name=one["name"], route_prefix=one["route_prefix"])
         for one in file["applications"]:
             address = f"http://127.0.0.1:{port}{one['route_prefix']}"
-            print(one["name"], asyncio.run(asked(address)))
+            print(one["name"], asyncio.run(check_engine(address)))
             assert httpx.get(f"{address}/health/ready", timeout=10).status_code == httpx.codes.OK
             other = httpx.post(f"{address}/v1/corrections", headers={HEADER: "1"}, json={}, timeout=10)
             assert other.status_code >= httpx.codes.BAD_REQUEST, "a gateway of another version is refused"

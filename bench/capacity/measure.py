@@ -41,7 +41,7 @@ COMPANY = (2, 4, 8, 16)
 """How many corrections run at once; each setting is run with as many answers as the largest."""
 
 
-def request(name: str) -> AlignRequest:
+def make_request(name: str) -> AlignRequest:
     """The request that the gateway of `bench.load` would send to its engine for this question."""
     objective = config.builtin_objectives()["harmless"].text
     answer = upstream.answer(name)
@@ -60,13 +60,13 @@ class Trace:
     """The tokens of its first request."""
 
 
-def noted(work: Work, sequence: Sequence, trace: Trace) -> Work:
+def record_requests(work: Work, sequence: Sequence, trace: Trace) -> Work:
     """Run the work unchanged and record its requests in `trace`."""
     ask = next(work)
     while True:
-        known = len(sequence.ids)
+        tokens_before = len(sequence.ids)
         trace.prompt = trace.prompt or list(ask.ids)
-        trace.asks.append({"behind": known, "fed": len(ask.ids), "draft": len(ask.draft), "shared": ask.shared})
+        trace.asks.append({"behind": tokens_before, "fed": len(ask.ids), "draft": len(ask.draft), "shared": ask.shared})
         step = yield ask
         try:
             ask = work.send(step)
@@ -74,31 +74,31 @@ def noted(work: Work, sequence: Sequence, trace: Trace) -> Work:
             return end.value
 
 
-def _common(one: Rows[int], other: Rows[int]) -> int:
+def _common_length(one: Rows[int], other: Rows[int]) -> int:
     """Length of the common prefix of two prompts."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def share(traces: Rows[Trace]) -> None:
+def record_shared_prefixes(traces: Rows[Trace]) -> None:
     """Record for each prompt the longest prefix that it shares with another; the engine caches it within one tenant."""
     alike = sorted(traces, key=lambda trace: trace.prompt)
     longest = dict.fromkeys(range(len(alike)), 0)
     for number, (one, other) in enumerate(pairwise(alike)):
-        common = _common(one.prompt, other.prompt)
+        common = _common_length(one.prompt, other.prompt)
         longest[number] = max(longest[number], common)
         longest[number + 1] = max(longest[number + 1], common)
     for number, trace in enumerate(alike):
         trace.asks[0]["shared"] = max(trace.asks[0]["shared"], longest[number])
 
 
-def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[Trace]]:
+def run_corrections(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, float]], list[Trace]]:
     """Run these corrections in one loop; return (tokens, seconds) of its steps, and the recorded requests."""
     loop = Loop(aligner)
     traces: list[Trace] = []
     for name in names:
         trace = Trace(name.startswith("bad"))
         sequence = Sequence()
-        work = noted(correct(aligner, request(name), sequence), sequence, trace)
+        work = record_requests(correct(aligner, make_request(name), sequence), sequence, trace)
         loop.add(Job(name, work, lambda _: None, sequence=sequence))
         traces.append(trace)
     steps = []
@@ -110,7 +110,7 @@ def together(aligner: Aligner, names: Iterable[str]) -> tuple[list[tuple[int, fl
     return steps, traces
 
 
-def curve(steps: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+def average_steps(steps: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
     """Mean tokens and mean seconds of steps of similar size; means, because sums of steps are predicted from them."""
     alike: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for tokens, seconds in steps:
@@ -131,34 +131,34 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--threads", type=int, default=0, help="as for the engine; 0: as torch chooses")
-    asked = parser.parse_args()
-    aligner = open_aligner(EngineSettings(model=asked.model, threads=asked.threads), config.home_folder())
-    together(aligner, ["good warm-up"])
+    options = parser.parse_args()
+    aligner = open_aligner(EngineSettings(model=options.model, threads=options.threads), config.home_folder())
+    run_corrections(aligner, ["good warm-up"])
     steps: list[tuple[int, float]] = []
     traces: list[Trace] = []
     for number in range(FIRST, FIRST + ALONE):
         for sort in ("good", "bad"):
             time.sleep(IDLE_S)
-            found, trace = together(aligner, [f"{sort} number {number}"])
-            steps += found
+            new_steps, trace = run_corrections(aligner, [f"{sort} number {number}"])
+            steps += new_steps
             traces += trace
     for company in COMPANY:
         for first in range(0, max(COMPANY), company):
             names = [f"{'bad' if n % 4 == 0 else 'good'} {company} {n}" for n in range(first, first + company)]
-            steps += together(aligner, names)[0]
-    share(traces)
-    told = {
-        "model": asked.model,
+            steps += run_corrections(aligner, names)[0]
+    record_shared_prefixes(traces)
+    report = {
+        "model": options.model,
         "threads": torch.get_num_threads(),
         "believed": aligner.runner.costs.points,
         "step_tokens": aligner.runner.step_tokens,
         "blocks": [aligner.runner.pool.count, aligner.runner.pool.size],
         "steps": len(steps),
-        "curve": curve(steps),
+        "curve": average_steps(steps),
         "traces": [{"bad": trace.bad, "asks": trace.asks} for trace in traces],
     }
-    asked.out.write_text(json.dumps(told) + "\n")
-    print(json.dumps({key: value for key, value in told.items() if key != "traces"}))
+    options.out.write_text(json.dumps(report) + "\n")
+    print(json.dumps({key: value for key, value in report.items() if key != "traces"}))
     return 0
 
 

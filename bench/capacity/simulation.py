@@ -27,11 +27,11 @@ CACHED_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EngineMeasurements:
     """The measurements of one machine's engine."""
 
     steps: CostCurve
-    believed: CostCurve
+    assumed_costs: CostCurve
     """The forward costs that the engine assumes; its schedule depends on them."""
     step_tokens: int
     blocks: tuple[int, int]
@@ -41,16 +41,16 @@ class Measured:
     """Seconds that a correction takes outside its engine."""
 
     @classmethod
-    def read(cls, file: Path) -> Measured:
+    def read(cls, file: Path) -> EngineMeasurements:
         """Read the file that `measure.py` wrote."""
-        told = json.loads(file.read_text())
-        traces = {bad: [one["asks"] for one in told["traces"] if one["bad"] == bad] for bad in (False, True)}
-        steps, believed = (CostCurve(tuple((t, s) for t, s in told[name])) for name in ("curve", "believed"))
-        return cls(steps, believed, told["step_tokens"], tuple(told["blocks"]), traces)
+        document = json.loads(file.read_text())
+        traces = {bad: [one["asks"] for one in document["traces"] if one["bad"] == bad] for bad in (False, True)}
+        steps, assumed_costs = (CostCurve(tuple((t, s) for t, s in document[name])) for name in ("curve", "believed"))
+        return cls(steps, assumed_costs, document["step_tokens"], tuple(document["blocks"]), traces)
 
 
 @dataclass(slots=True)
-class Clock:
+class SimulatedClock:
     """A simulated clock that replaces the module `time` in the scheduler."""
 
     now: float = 0.0
@@ -61,7 +61,7 @@ class Clock:
 
 
 @dataclass(slots=True)
-class Found:
+class SimulationResult:
     """Results of the requests: seconds added by each correction, and how many answers passed uncorrected."""
 
     added: list[float] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Found:
     last: float = 0.0
 
 
-def replayed(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Work:
+def replay_requests(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Work:
     """Replay the same model requests with tokens of its own; only the shared prefix is equal in all prompts."""
     for ask in asks:
         sequence.crop(ask["behind"])
@@ -79,11 +79,13 @@ def replayed(asks: list[dict[str, int]], number: int, sequence: Sequence) -> Wor
     return Correction("")
 
 
-class Engine:
+class SimulatedEngine:
     """One engine: its scheduler, and when its current step ends."""
 
-    def __init__(self, measured: Measured) -> None:
-        self.scheduler = Scheduler(BlockPool(*measured.blocks), budget=measured.step_tokens, costs=measured.believed)
+    def __init__(self, measured: EngineMeasurements) -> None:
+        self.scheduler = Scheduler(
+            BlockPool(*measured.blocks), budget=measured.step_tokens, costs=measured.assumed_costs
+        )
         self.measured = measured
         self.feeds: list[scheduler.Feed] = []
         self.ready = 0.0
@@ -107,7 +109,7 @@ class Engine:
 
 
 def simulate(
-    measured: Measured,
+    measured: EngineMeasurements,
     due: Rows[float],
     *,
     engines: int = 1,
@@ -115,12 +117,12 @@ def simulate(
     hits: float = 0.0,
     deadline_s: float = 5.0,
     seed: int = 0,
-) -> Found:
+) -> SimulationResult:
     """Simulate requests that arrive at `due`; a share `hits` is cached, and a share `bad` has a defect."""
     draw = random.Random(seed)
-    clock = Clock()
-    found = Found()
-    fleet = [Engine(measured) for _ in range(engines)]
+    clock = SimulatedClock()
+    result = SimulationResult()
+    fleet = [SimulatedEngine(measured) for _ in range(engines)]
     with mock.patch.object(scheduler, "time", clock), mock.patch.object(metrics, "time", clock):
         coming = list(reversed(due))
         number = 0
@@ -130,38 +132,46 @@ def simulate(
                 at = clock.now = coming.pop()
                 number += 1
                 if draw.random() < hits:
-                    found.added.append(CACHED_S)
+                    result.added.append(CACHED_S)
                     continue
                 engine = min(fleet, key=lambda one: one.house)
                 asks = draw.choice(measured.traces[draw.random() < bad])
-                _come(engine, asks, number, at, deadline_s, found, clock)
+                _admit_request(engine, asks, number, at, deadline_s, result, clock)
             elif busy is not None:
                 engine = busy
                 clock.now = engine.ready
                 engine.end()
             if not engine.feeds:
                 engine.begin(clock.now)
-    found.last = clock.now
-    return found
+    result.last = clock.now
+    return result
 
 
-def _come(
-    engine: Engine, asks: list[dict[str, int]], number: int, at: float, deadline_s: float, found: Found, clock: Clock
+def _admit_request(
+    engine: SimulatedEngine,
+    asks: list[dict[str, int]],
+    number: int,
+    at: float,
+    deadline_s: float,
+    result: SimulationResult,
+    clock: SimulatedClock,
 ) -> None:
     """Add a request to an engine, or count it as failed if the engine is full."""
     if engine.house >= SEATS:
-        found.failed += 1
+        result.failed += 1
         return
     engine.house += 1
 
-    def ended(end: Any) -> None:
+    def end_request(end: Any) -> None:
         engine.house -= 1
         if isinstance(end, Correction):
-            found.added.append(clock.now - at + engine.measured.gateway_s)
+            result.added.append(clock.now - at + engine.measured.gateway_s)
         else:
-            found.failed += 1
+            result.failed += 1
 
     sequence = Sequence()
-    job = Job(str(number), replayed(asks, number, sequence), ended, JobClient(at + deadline_s), sequence=sequence)
+    job = Job(
+        str(number), replay_requests(asks, number, sequence), end_request, JobClient(at + deadline_s), sequence=sequence
+    )
     job.advance()
     engine.scheduler.add(job)

@@ -43,20 +43,20 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.policy.schema import PolicyFile
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
-from aligner_proxy_systems.metaalign.checks import met
+from aligner_proxy_systems.metaalign.checks import is_met
 from aligner_proxy_systems.pku_aligner.corrector import PkuAligner
 from aligner_proxy_systems.self_refine.corrector import SelfRefine
-from aligner_proxy_systems.self_refine.corrector import Settings as RefineSettings
+from aligner_proxy_systems.self_refine.corrector import SelfRefineSettings as RefineSettings
 from models.data.pairs import CHANGES, Pair, PairError, read_pairs
 from models.data.upstream_completions import STRONG, completions
 from models.evaluate.test_sets import Case
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.systems.metaalign import adherence
-from models.systems.metaalign.wordings import of
+from models.systems.metaalign.wordings import wordings_of
 
 if TYPE_CHECKING:
-    from aligner_proxy_systems.self_refine.corrector import Chat
+    from aligner_proxy_systems.self_refine.corrector import ChatModel
 
 Group = Literal["faulty", "good", "not asked", "preference"]
 REFINER = "refiner"
@@ -141,7 +141,7 @@ class Trial:
     answer: str
     objectives: tuple[str, ...]
     pair: Pair | None = None
-    preference: adherence.Stated | None = None
+    preference: adherence.StatedPreference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _pairs(path: Path) -> Iterator[Pair]:
 def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
     """Answers of strong upstreams with one preference each, in wordings that reading was not made from."""
     rng = Random(f"systems:{comparison.seed}")
-    sayings = of("test")
+    sayings = wordings_of("test")
     builtin = config.builtin_objectives()
     real = completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
     short = [completion for completion in real if len(completion.answer) <= comparison.longest]
@@ -205,7 +205,7 @@ def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
     for i, completion in enumerate(short[: 3 * comparison.each]):
         kind = kinds[i % len(kinds)]
         wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
-        stated = adherence.stated("test", rng, kind, wording, completion.answer)
+        stated = adherence.state_preference("test", rng, kind, wording, completion.answer)
         yield Trial("preference", completion.query, completion.answer, (builtin["harmless"].text,), preference=stated)
 
 
@@ -255,7 +255,7 @@ async def gateway(
     aligner: Path,
     corrector: str | None,
     single_purpose: Path | None,
-    chat: Callable[[], Chat],
+    chat: Callable[[], ChatModel],
     refining: dict[str, Any],
 ) -> AsyncIterator[Pipeline]:
     """The pipeline over an aligner, with the corrector that a route names."""
@@ -279,17 +279,17 @@ def served(address: str | None, out: Path) -> Iterator[str]:
     if address is not None:
         yield address
         return
-    from demo.processes import free_port, process, wait_for
+    from demo.processes import free_port, run_process, wait_for
 
     port = free_port()
     log = out / "refiner.log"
     out.mkdir(parents=True, exist_ok=True)
-    with process(["demo.upstream", str(port)], log, dict(os.environ)) as child:
+    with run_process(["demo.upstream", str(port)], log, dict(os.environ)) as child:
         wait_for(f"http://127.0.0.1:{port}/last", child, log, lambda _: None)
         yield f"http://127.0.0.1:{port}/v1"
 
 
-def chat(address: str, model: str) -> Chat:
+def chat(address: str, model: str) -> ChatModel:
     """Asks the model there, as the gateway asks a model of its model_list."""
     from litellm.router import Router
 
@@ -326,10 +326,10 @@ def judged(trial: Trial, outcome: Outcome) -> Result:
         trial.group,
         case.exact if case and faulty else None,
         case.gone if case and faulty else None,
-        case.kept if case else not adherence.damaged(trial.answer, text),
+        case.kept if case else not adherence.has_damage(trial.answer, text),
         text == trial.answer,
-        met(wish, trial.answer) if wish else None,
-        met(wish, text) if wish else None,
+        is_met(wish, trial.answer) if wish else None,
+        is_met(wish, text) if wish else None,
         outcome.status is Status.FAILED,
         bool(outcome.dropped),
         outcome.ms / 1000,
@@ -339,7 +339,7 @@ def judged(trial: Trial, outcome: Outcome) -> Result:
 
 
 def compared(
-    comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], Chat]
+    comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]
 ) -> dict[str, list[Result] | None]:
     """What was found, by system; None for one whose folder is not there."""
     trials = answers(comparison, data)
@@ -352,7 +352,7 @@ def compared(
 
 
 def _measured(
-    system: System, trials: Sequence[Trial], comparison: Comparison, out: Path, chat: Callable[[], Chat]
+    system: System, trials: Sequence[Trial], comparison: Comparison, out: Path, chat: Callable[[], ChatModel]
 ) -> list[Result]:
     known = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
     if known.exists():
@@ -395,7 +395,7 @@ def _fingerprint(system: System, trials: Sequence[Trial], comparison: Comparison
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def run(comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], Chat]) -> str:
+def run(comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]) -> str:
     """Measure what is not measured yet; write tables and plot."""
     silence_libraries()
     out.mkdir(parents=True, exist_ok=True)

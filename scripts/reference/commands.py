@@ -23,11 +23,11 @@ prints one line on stderr and exits with status 2; with `--json` it also prints 
 def commands_page() -> str:
     """The whole page."""
     root = click.Context(main, info_name=PROGRAM)
-    found = {name: main.get_command(root, name) for name in all_commands()}
-    rows = [(f"[`{name}`](#{PROGRAM}-{name})", sentence(all_commands()[name].about)) for name in found]
+    commands = {name: main.get_command(root, name) for name in all_commands()}
+    rows = [(f"[`{name}`](#{PROGRAM}-{name})", sentence(all_commands()[name].about)) for name in commands]
     sections = [
         section
-        for name, command in found.items()
+        for name, command in commands.items()
         if command is not None
         for section in _command(command, click.Context(command, parent=root, info_name=name))
     ]
@@ -45,17 +45,17 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield "\n\n".join(part for part in parts if part)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below is not None:
-                yield from _command(below, click.Context(below, parent=context, info_name=name))
+            subcommand = command.get_command(context, name)
+            if subcommand is not None:
+                yield from _command(subcommand, click.Context(subcommand, parent=context, info_name=name))
 
 
 def _prose(text: str) -> str:
     """A docstring as paragraphs; paragraphs that click leaves unwrapped become code blocks."""
     paragraphs = []
     for paragraph in text.strip().split("\n\n"):
-        kept = paragraph.removeprefix("\b\n")
-        paragraphs.append(f"```text\n{kept}\n```" if kept != paragraph else " ".join(paragraph.split()))
+        code_block = paragraph.removeprefix("\b\n")
+        paragraphs.append(f"```text\n{code_block}\n```" if code_block != paragraph else " ".join(paragraph.split()))
     return "\n\n".join(paragraphs)
 
 

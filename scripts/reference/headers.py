@@ -9,7 +9,7 @@ from aligner_proxy.gateway.request_policy import BYPASS_HEADER, OBJECTIVES_HEADE
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.plugins import registry
 from scripts.reference.markdown import code, page, table
-from scripts.reference.words import written
+from scripts.reference.words import load_texts
 
 INTRODUCTION = """
 ```sh
@@ -67,6 +67,6 @@ def headers_page() -> str:
 def _table(part: str) -> str:
     rows = [
         (code(name), entry["values"], entry["meaning"], code(f"{name}: {entry['example']}"))
-        for name, entry in written()[part].items()
+        for name, entry in load_texts()[part].items()
     ]
     return table(("header", "values", "meaning", "example"), rows)

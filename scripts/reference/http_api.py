@@ -18,7 +18,7 @@ from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_review.console.application import Console
 from scripts.reference.json_types import definition, type_words
 from scripts.reference.markdown import code, page, sentence, table
-from scripts.reference.words import written
+from scripts.reference.words import load_texts
 
 INTRODUCTION = """
 The gateway serves LiteLLM's API, in which answers are corrected ([what is
@@ -50,8 +50,8 @@ def gateway_document() -> dict[str, Any]:
     plugins = registry.load_plugins(False).plugins
     endpoints = [endpoint for plugin in plugins for endpoint in plugin.endpoints]
     extensions = Extensions(extension for plugin in plugins for extension in plugin.extensions)
-    served = {endpoint.path: registry.PluginEndpoint(endpoint, MagicMock()) for endpoint in endpoints}
-    hooks = MagicMock(endpoints=served, pipeline=MagicMock(extensions=extensions))
+    endpoints_by_path = {endpoint.path: registry.PluginEndpoint(endpoint, MagicMock()) for endpoint in endpoints}
+    hooks = MagicMock(endpoints=endpoints_by_path, pipeline=MagicMock(extensions=extensions))
     gateway_routes.add_endpoints(app, lambda: None, hooks)
     return app.openapi()
 
@@ -81,9 +81,9 @@ def http_page() -> str:
         INTRODUCTION,
         "## Gateway",
         *gateway,
-        f"## Engine\n\n{ENGINE.strip()}\n\n{_listed('engine')}",
+        f"## Engine\n\n{ENGINE.strip()}\n\n{_endpoint_table('engine')}",
         *_engine_bodies(),
-        f"## Console\n\n{CONSOLE.strip()}\n\n{_listed('console')}",
+        f"## Console\n\n{CONSOLE.strip()}\n\n{_endpoint_table('console')}",
     )
 
 
@@ -93,8 +93,8 @@ def _endpoints(routes: Iterable[BaseRoute]) -> Iterator[str]:
             yield from (f"{method} {route.path}" for method in sorted((route.methods or set()) - {"HEAD"}))
 
 
-def _listed(part: str) -> str:
-    return table(("endpoint", "what it does"), [(code(name), told) for name, told in written()[part].items()])
+def _endpoint_table(part: str) -> str:
+    return table(("endpoint", "what it does"), [(code(name), meaning) for name, meaning in load_texts()[part].items()])
 
 
 def _operation(name: str, operation: Schema, schemas: Schema) -> str:
@@ -133,7 +133,7 @@ def _field_rows(schema: Schema, schemas: Schema, prefix: str) -> Iterator[tuple[
 
 
 def _engine_bodies() -> Iterator[str]:
-    for name, form in written()["engine_bodies"].items():
+    for name, form in load_texts()["engine_bodies"].items():
         schema = getattr(engine_api, form).model_json_schema()
         fields = _fields(schema, schema.get("$defs", {}))
         yield f"### {name}\n\n{sentence(schema.get('description', ''))}\n\n{fields}"

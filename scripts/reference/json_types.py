@@ -33,8 +33,8 @@ def type_words(value: Schema, definitions: Schema) -> str:
         if len(values) > MAX_LISTED:
             return "names of [rules](#gate)"
         # Of on, off, true and false, name only the first two.
-        named = [code(one) for one in values if not isinstance(one, bool)]
-        return words(named or [code(str(one).lower()) for one in values])
+        names = [code(one) for one in values if not isinstance(one, bool)]
+        return words(names or [code(str(one).lower()) for one in values])
     if value.get("type") == "array":
         items = type_words(value.get("items", {}), definitions)
         return f"list of {PLURALS.get(items, items)}"

@@ -14,7 +14,7 @@ from aligner_proxy.engine.api import AlignerInfo, Load
 from aligner_proxy.engine.scheduling import metrics as engine_metrics
 from aligner_proxy.plugins import registry
 from scripts.reference.markdown import code, page, sentence, table
-from scripts.reference.words import written
+from scripts.reference.words import load_texts
 
 INTRODUCTION = """
 The gateway's metrics are in prometheus_client's default registry. LiteLLM serves them under `/metrics` with
@@ -47,17 +47,17 @@ class MetricRow:
 def gateway_metrics() -> list[MetricRow]:
     """The metrics that the gateway and the bundled plugins register."""
     registry.load_plugins(False)
-    return sorted(row for row in _registered(REGISTRY) if row.name.startswith("aligner_"))
+    return sorted(row for row in _registry_rows(REGISTRY) if row.name.startswith("aligner_"))
 
 
 def engine_metric_rows() -> list[MetricRow]:
     """An engine's metrics: those that it registers, and those that it computes from its state on request."""
-    text = engine_metrics.write_metrics(_empty(AlignerInfo), _empty(Load)).decode()
-    shown = [
+    text = engine_metrics.write_metrics(_make_empty(AlignerInfo), _make_empty(Load)).decode()
+    state_rows = [
         MetricRow(_full_name(family.name, family.type), family.type, _labels(family.samples), family.documentation)
         for family in text_string_to_metric_families(text)
     ]
-    rows = {row.name: row for row in [*shown, *_registered(engine_metrics.REGISTRY)]}
+    rows = {row.name: row for row in [*state_rows, *_registry_rows(engine_metrics.REGISTRY)]}
     return sorted(row for row in rows.values() if OURS.fullmatch(row.name))
 
 
@@ -71,7 +71,7 @@ def metrics_page() -> str:
     )
 
 
-def _registered(collectors: Any) -> Iterator[MetricRow]:
+def _registry_rows(collectors: Any) -> Iterator[MetricRow]:
     """The metrics of a registry, including those without any counts yet."""
     for collector in list(collectors._collector_to_names):
         if hasattr(collector, "_labelnames") and hasattr(collector, "describe"):
@@ -88,17 +88,17 @@ def _labels(samples: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label for sample in samples for label in sample.labels if label != "le"))
 
 
-def _empty(kind: Any) -> Any:
+def _make_empty(kind: Any) -> Any:
     """A value of a dataclass in which every number is 0 and every text is empty."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
-        return kind(**{name: _empty(hints[name]) for name in needed if name in hints})  # type: ignore[operator]
+        return kind(**{name: _make_empty(hints[name]) for name in needed if name in hints})  # type: ignore[operator]
     return kind() if kind in (int, str, bool, float) else {}
 
 
 def _table(rows: list[MetricRow]) -> str:
-    labels = written()["labels"]
+    labels = load_texts()["labels"]
     cells = []
     for row in rows:
         meaning = f"{sentence(row.meaning)} {sentence(labels.get(row.name, ''))}".strip()

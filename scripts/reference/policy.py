@@ -173,10 +173,10 @@ def resolved_defaults() -> Mapping[str, Any]:
 
 def block_at(place: tuple[str, ...]) -> Mapping[str, Any]:
     """The schema of the block to which these keys lead."""
-    found = schema()
+    block = schema()
     for key in place:
-        (found,) = _blocks(found["properties"][key])
-    return found
+        (block,) = _blocks(block["properties"][key])
+    return block
 
 
 def properties(section: Section) -> dict[str, dict[str, Any]]:
@@ -207,10 +207,10 @@ def _top_level() -> str:
     rows = []
     for key, value in schema()["properties"].items():
         described = definition(value.get("items", value), schema()["$defs"])
-        told = value.get("description") or described.get("description", "")
+        meaning = value.get("description") or described.get("description", "")
         target = "settings" if key == "defaults" else key
         name = f"[`{key}`](#{target})" if target in anchors else code(key)
-        rows.append((name, type_words(value, schema()["$defs"]), sentence(told), _example((), "file", key)))
+        rows.append((name, type_words(value, schema()["$defs"]), sentence(meaning), _example((), "file", key)))
     return "## The file\n\n" + table(("key", "type", "what it does", "example"), rows)
 
 
@@ -245,21 +245,21 @@ def _default(section: Section, key: str, value: Mapping[str, Any]) -> str:
     """The default if the key is missing."""
     if key in LINKED and section.heading == "Settings":
         return f"[below](#{key})"
-    shown = value.get("default")
+    default = value.get("default")
     if section.heading == "Settings":
-        shown = resolved_defaults()[key]
+        default = resolved_defaults()[key]
     elif section.heading in LINKED:
-        shown = resolved_defaults().get(f"{section.heading}.{key}", True)
-    if isinstance(shown, dict):  # for a block show the value of its first key, such as the address of an engine
-        shown = ", ".join(next(iter(shown.values()), []))
-    if shown is None and type_words(value, schema()["$defs"]) == BOOLEAN:
-        shown = False
-    if shown in (None, [], (), ""):
+        default = resolved_defaults().get(f"{section.heading}.{key}", True)
+    if isinstance(default, dict):  # for a block show the value of its first key, such as the address of an engine
+        default = ", ".join(next(iter(default.values()), []))
+    if default is None and type_words(value, schema()["$defs"]) == BOOLEAN:
+        default = False
+    if default in (None, [], (), ""):
         return ""
-    return code(_spelled(shown, section.heading))
+    return code(_write_yaml(default, section.heading))
 
 
-def _spelled(value: object, heading: str) -> str:
+def _write_yaml(value: object, heading: str) -> str:
     """A value as written in YAML; the gate's rules are on or off."""
     if isinstance(value, bool):
         return SWITCH[value] if heading == "gate" else str(value).lower()

@@ -10,7 +10,7 @@ import yaml
 
 
 @cache
-def written() -> dict[str, Any]:
+def load_texts() -> dict[str, Any]:
     """Load words.yaml."""
     loaded: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
     return loaded

@@ -20,7 +20,7 @@ from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.languages import foreign_segments
 from aligner_proxy.text.reading_form import reading_windows
 from aligner_proxy.types import Correction, Exchange, Objective, Outcome, Policy, Status, StreamMode, Turn
-from bench.worst_texts import FOOL, KINDS, Kind
+from bench.worst_texts import FOOL, KINDS, TextKind
 from tests.attacks.attack import Attack, rows
 from tests.support.counting import growth
 from tests.support.growing import grown
@@ -40,7 +40,7 @@ def engine() -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0)
 
 
-def of(size: int, kind: Kind) -> str:
+def of(size: int, kind: TextKind) -> str:
     return f"{HEAD}{FOOL}\n{kind.text(size)}\n{FOOL}\nBye."
 
 

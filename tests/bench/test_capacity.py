@@ -8,13 +8,13 @@ import pytest
 
 from aligner_proxy.engine.scheduling.draft_length import CostCurve
 from bench.capacity import __main__ as capacity
-from bench.capacity.measure import Trace, curve, share
-from bench.capacity.simulation import CACHED_S, Measured, simulate
+from bench.capacity.measure import Trace, average_steps, record_shared_prefixes
+from bench.capacity.simulation import CACHED_S, EngineMeasurements, simulate
 
 STEPS = CostCurve(((1, 0.1), (101, 1.1)))
 CLEAN = [{"behind": 0, "fed": 101, "draft": 0, "shared": 10}]
 EDITED = [*CLEAN, {"behind": 101, "fed": 1, "draft": 0, "shared": 0}]
-MEASURED = Measured(STEPS, STEPS, 256, (1024, 16), {False: [CLEAN], True: [EDITED]}, 0.003)
+MEASURED = EngineMeasurements(STEPS, STEPS, 256, (1024, 16), {False: [CLEAN], True: [EDITED]}, 0.003)
 
 
 def test_one_that_is_alone_takes_its_steps_and_the_gateway() -> None:
@@ -25,17 +25,17 @@ def test_one_that_is_alone_takes_its_steps_and_the_gateway() -> None:
 
 
 def test_the_gateway_is_what_a_single_answer_took_beside_its_steps() -> None:
-    alone = capacity.with_gateway(replace(MEASURED, gateway_s=0.0), 1_112.0)
+    alone = capacity.add_gateway_time(replace(MEASURED, gateway_s=0.0), 1_112.0)
     # All but the first find ten tokens, and so no whole block of sixteen, of the others.
     assert alone.gateway_s == pytest.approx(0.012)
-    assert capacity.with_gateway(replace(MEASURED, gateway_s=0.0), 900.0).gateway_s == 0.0
+    assert capacity.add_gateway_time(replace(MEASURED, gateway_s=0.0), 900.0).gateway_s == 0.0
 
 
 def test_prompts_share_what_they_begin_with_alike() -> None:
     traces = [
         Trace(False, [{"shared": 2}], prompt=prompt) for prompt in ([1, 2, 3, 4], [7, 8], [1, 2, 3, 5], [1, 2, 3, 5, 6])
     ]
-    share(traces)
+    record_shared_prefixes(traces)
     assert [trace.asks[0]["shared"] for trace in traces] == [3, 2, 4, 4]
 
 
@@ -58,14 +58,14 @@ def test_the_same_seed_gives_the_same() -> None:
 
 
 def test_steps_of_like_size_cost_their_mean() -> None:
-    assert curve([(1, 0.2), (1, 0.4), (0, 9.0), (200, 1.0)]) == [(1, 0.3), (200, 1.0)]
+    assert average_steps([(1, 0.2), (1, 0.4), (0, 9.0), (200, 1.0)]) == [(1, 0.3), (200, 1.0)]
 
 
 def test_more_load_needs_more_engines_and_hits_save_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "SECONDS", 30.0)
-    few, _ = capacity.needed(MEASURED, 1.0, 0.0, 1)
-    many, found = capacity.needed(MEASURED, 4.0, 0.0, 1)
-    spared, _ = capacity.needed(MEASURED, 4.0, 0.9, 1)
+    few, _ = capacity.find_needed_engines(MEASURED, 1.0, 0.0, 1)
+    many, found = capacity.find_needed_engines(MEASURED, 4.0, 0.0, 1)
+    spared, _ = capacity.find_needed_engines(MEASURED, 4.0, 0.9, 1)
     assert few < many
     assert spared < many
-    assert capacity.enough(found)
+    assert capacity.is_enough(found)

@@ -19,24 +19,24 @@ def test_alone_and_in_company_the_same_is_said(monkeypatch: pytest.MonkeyPatch) 
     run = ModelRunner.run
     schedule = Scheduler.schedule
 
-    def counted(self: ModelRunner, feeds: Any) -> Any:
+    def count_adapters(self: ModelRunner, feeds: Any) -> Any:
         companies.append(len({feed.job.sequence.adapter for feed in feeds}))
         return run(self, feeds)
 
-    def noted(self: Scheduler, now: float) -> Any:
+    def note_scheduler(self: Scheduler, now: float) -> Any:
         schedulers.add(self)
         return schedule(self, now)
 
-    monkeypatch.setattr(ModelRunner, "run", counted)
-    monkeypatch.setattr(Scheduler, "schedule", noted)
-    assert equality.compare("tiny", "cpu", CASES, 32) == equality.Comparison(CASES, CASES, [])
+    monkeypatch.setattr(ModelRunner, "run", count_adapters)
+    monkeypatch.setattr(Scheduler, "schedule", note_scheduler)
+    assert equality.compare("tiny", "cpu", CASES, 32) == equality.EqualityCounts(CASES, CASES, [])
     assert max(companies) == 3, "all adapters meet in one step"
     assert sum(scheduler.totals.preempted for scheduler in schedulers) > 0, "the cache is too small for everybody"
 
 
 def test_another_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = equality._written
-    monkeypatch.setattr(equality, "_written", lambda end: [*plain(end)[:-1], 9])
+    plain = equality.written_ids
+    monkeypatch.setattr(equality, "written_ids", lambda end: [*plain(end)[:-1], 9])
     comparison = equality.compare("tiny", "cpu", 3, 8)
     assert (comparison.alone, comparison.together) == (0, 0)
     assert len(comparison.differences) == 3
@@ -48,14 +48,14 @@ def test_another_verdict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ModelRunner, "score_segments", lambda *given: ([(one + next(shift), by) for one, by in scores(*given)[0]], [])
     )
-    assert equality.compare("tiny", "cpu", 3, 8) == equality.Comparison(3, 0, [])
+    assert equality.compare("tiny", "cpu", 3, 8) == equality.EqualityCounts(3, 0, [])
 
 
 def test_adapters_change_what_is_written() -> None:
-    made = shapes.model("tiny", "cpu", equality.torch.float32)
-    adapters = [equality._adapter(made, number) for number in (1, 2)]
-    plain = equality._case(made, [], 7, 16)
+    made = shapes.make_model("tiny", "cpu", equality.torch.float32)
+    adapters = [equality._make_adapter(made, number) for number in (1, 2)]
+    plain = equality._make_case(made, [], 7, 16)
     for adapter in adapters:
-        with equality._merged(made, adapter):
-            assert equality._case(made, [], 7, 16).target != plain.target
-    assert replace(equality._case(made, [], 7, 16), draft=plain.draft) == plain
+        with equality._merge_adapter(made, adapter):
+            assert equality._make_case(made, [], 7, 16).target != plain.target
+    assert replace(equality._make_case(made, [], 7, 16), draft=plain.draft) == plain

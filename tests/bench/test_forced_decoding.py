@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.forced_decoding import saying
+from bench.forced_decoding import force_model
 from tests.support import tiny
 
 PROMPT = [*range(10, 40)]
@@ -18,16 +18,16 @@ DRAFTED = 10
 
 @pytest.mark.parametrize("lookup", [False, True])
 def test_transformers_writes_what_it_is_told(lookup: bool) -> None:
-    fed = written_with({"prompt_lookup_num_tokens": DRAFTED} if lookup else {})
+    fed = count_fed_tokens({"prompt_lookup_num_tokens": DRAFTED} if lookup else {})
     assert (len(fed) < len(TARGET)) == lookup
 
 
 def test_drafts_of_prompt_lookup_are_as_long_as_it_makes_them_also_where_they_are_wrong() -> None:
     """Behind "12" it drafts the ten that follow in the prompt, of which two are right: eleven go through the model."""
-    assert written_with({"prompt_lookup_num_tokens": DRAFTED})[1] == 1 + DRAFTED
+    assert count_fed_tokens({"prompt_lookup_num_tokens": DRAFTED})[1] == 1 + DRAFTED
 
 
-def written_with(options: dict[str, Any]) -> list[int]:
+def count_fed_tokens(options: dict[str, Any]) -> list[int]:
     """How many tokens each forward was fed."""
     model = tiny.model()
     fed = list[int]()
@@ -35,7 +35,7 @@ def written_with(options: dict[str, Any]) -> list[int]:
         lambda _, __, named: fed.append(named["input_ids"].shape[1]), with_kwargs=True
     )
     ids = torch.tensor([PROMPT])
-    with saying(model, len(PROMPT), TARGET):
+    with force_model(model, len(PROMPT), TARGET):
         given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": len(TARGET), "do_sample": False}
         out = model.generate(ids, **given, **options)
     hook.remove()

@@ -59,7 +59,7 @@ def test_a_rehearsal_goes_through_all_of_it_and_writes_nothing(
 
 
 def test_four_bits_take_the_place_of_every_linear_layer_inside() -> None:
-    made = shapes.model("tiny", "cpu", torch.bfloat16, four_bits=True)
+    made = shapes.make_model("tiny", "cpu", torch.bfloat16, four_bits=True)
     kinds = {type(module).__name__ for module in made.model.layers.modules()}
     assert "Linear4bit" in kinds
     assert "Linear" not in kinds

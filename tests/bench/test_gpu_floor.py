@@ -41,7 +41,7 @@ def test_what_is_complete_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "gpu_floor.jsonl").write_text(json.dumps(done) + "\n")
     calls: list[str] = []
 
-    def fail(_bench: gpu_floor.Bench) -> Any:
+    def fail(_bench: gpu_floor.DeviceBench) -> Any:
         calls.append("products")
         raise RuntimeError("no room on the card")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench import shapes
-from bench.gpu_peers import CompiledDecoder, Peer, batching, list_peers, lookup, time_peer
+from bench.gpu_peers import CompiledDecoder, Peer, list_peers, make_batching_peer, make_lookup_peer, time_peer
 
 PROMPT = Random(0).choices(range(10, 500), k=40)
 TOKENS = 24
@@ -20,10 +20,10 @@ PROMPTS = 3
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return shapes.model("tiny", "cpu", torch.float32, words=500)
+    return shapes.make_model("tiny", "cpu", torch.float32, words=500)
 
 
-def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
+def generate_tokens(model: Any, prompt: list[int], tokens: int) -> list[int]:
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
     whole = model.generate(ids, attention_mask=mask, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False)
@@ -33,7 +33,7 @@ def generated(model: Any, prompt: list[int], tokens: int) -> list[int]:
 
 @pytest.mark.parametrize("number", range(5))
 def test_each_peer_writes_its_number_of_tokens_and_leaves_the_model_as_it_was(model: Any, number: int) -> None:
-    before = generated(model, PROMPT, 8)
+    before = generate_tokens(model, PROMPT, 8)
     peer = list_peers(model, PROMPT, TOKENS, "cpu", compiled=False, prompts=PROMPTS)[number]
     row = time_peer(peer, 2)
     assert "error" not in row
@@ -41,7 +41,7 @@ def test_each_peer_writes_its_number_of_tokens_and_leaves_the_model_as_it_was(mo
     assert row["tokens"] == TOKENS * (PROMPTS if "batching" in peer.name else 1)
     assert row["seconds"] > 0
     assert row["setup_s"] >= 0
-    assert generated(model, PROMPT, 8) == before
+    assert generate_tokens(model, PROMPT, 8) == before
 
 
 def test_peers_have_names_of_their_own(model: Any) -> None:
@@ -55,14 +55,14 @@ def test_the_decoder_writes_what_generate_writes(model: Any, length: int) -> Non
     for seed in (1, 2):  # what the first text left in the cache does not show in the second one
         prompt = Random(seed).choices(range(10, 500), k=length)
         written = decoder.write(torch.tensor(prompt), 40)
-        wanted = generated(model, prompt, 40)
+        wanted = generate_tokens(model, prompt, 40)
         # `generate` never writes the end mark here.
         assert shapes.EOS not in wanted
         assert written == wanted
 
 
 def test_four_bits_are_decoded_too() -> None:
-    made = shapes.model("tiny", "cpu", torch.bfloat16, four_bits=True, words=500)
+    made = shapes.make_model("tiny", "cpu", torch.bfloat16, four_bits=True, words=500)
     assert len(CompiledDecoder(made, 64, compiled=False).write(torch.tensor(PROMPT), TOKENS)) == TOKENS
 
 
@@ -70,10 +70,13 @@ def test_prompt_lookup_needs_few_forwards_for_a_text_that_stands_in_the_prompt(m
     forwards = []
     hook = model.register_forward_hook(lambda *_: forwards.append(1))
     try:
-        assert lookup(model, PROMPT, TOKENS, "cpu").write() == TOKENS
+        assert make_lookup_peer(model, PROMPT, TOKENS, "cpu").write() == TOKENS
         copied = len(forwards)
         forwards.clear()
-        assert lookup(model, PROMPT, TOKENS, "cpu", Random(1).choices(range(10, 500), k=TOKENS)).write() == TOKENS
+        assert (
+            make_lookup_peer(model, PROMPT, TOKENS, "cpu", Random(1).choices(range(10, 500), k=TOKENS)).write()
+            == TOKENS
+        )
     finally:
         hook.remove()
     assert copied <= 6
@@ -110,7 +113,7 @@ def test_an_error_in_continuous_batching_is_reported_and_ends_its_thread(
 ) -> None:
     monkeypatch.setattr(model.model, "forward", lambda *_, **__: fail("no kernel"))
     before = threading.active_count()
-    row = time_peer(batching(model, PROMPT, 8, "cpu", prompts=PROMPTS), 1)
+    row = time_peer(make_batching_peer(model, PROMPT, 8, "cpu", prompts=PROMPTS), 1)
     assert "no kernel" in row["error"]
     assert threading.active_count() == before
     assert model.config._attn_implementation == "sdpa"

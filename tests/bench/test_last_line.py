@@ -35,7 +35,7 @@ def test_a_peer_that_is_not_installed_or_does_not_start_is_null_and_named(
     monkeypatch.setattr(peers, "_PEERS", tmp_path)
     there = {"llama_cpp": (lambda: "", fails), "other": (lambda: "", lambda *_: print)}
     monkeypatch.setattr(peers, "_STARTED", {"vllm": peers._STARTED["vllm"], **there})
-    with peers.running("embedded") as (ways, missing):
+    with peers.run_peers("embedded") as (ways, missing):
         assert list(ways) == ["other"]
     for name, reason in (("llama_cpp", "OSError: no such library"), ("vllm", "see scripts/peers.sh")):
         assert missing[f"throughput16_vs_{name}"] is None

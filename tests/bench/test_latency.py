@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench.latency import CASES, Proxy, _pairs
+from bench.latency import CASES, Proxy, _time_pairs
 
 
 class Slow:
@@ -23,16 +23,16 @@ class Slow:
         return (11.0 if guardrails else 10.0) * much, self.status if guardrails else "none"
 
 
-def told(proxy: Any) -> dict[str, Any]:
-    return _pairs(cast(Proxy, proxy), itertools.count(), 100, CASES[0])
+def time_pairs(proxy: Any) -> dict[str, Any]:
+    return _time_pairs(cast(Proxy, proxy), itertools.count(), 100, CASES[0])
 
 
 def test_what_the_guardrail_adds_in_one_process() -> None:
-    found = told(Slow(CASES[0].status))
+    found = time_pairs(Slow(CASES[0].status))
     assert (found["litellm_ms"], found["gateway_ms"], found["ratio_p50"]) == (10.0, 11.0, 1.1)
     assert found["apart_low_ms"] <= found["apart_ms"] == 1.0 <= found["apart_high_ms"]
 
 
 def test_requests_that_the_guardrail_did_not_see_are_no_measurement() -> None:
     with pytest.raises(RuntimeError, match="none"):
-        told(Slow("none"))
+        time_pairs(Slow("none"))

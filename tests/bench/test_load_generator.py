@@ -9,19 +9,19 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load_generator import drive, saturate, times
+from bench.load_generator import draw_times, drive, saturate
 
 
 @given(rate=st.floats(0.1, 50), seconds=st.floats(1, 60), seed=st.integers(0, 9))
 def test_arrivals_are_in_order_and_in_time(rate: float, seconds: float, seed: int) -> None:
-    due = times(rate, seconds, seed)
+    due = draw_times(rate, seconds, seed)
     assert due == sorted(due)
     assert all(0 < at < seconds for at in due)
-    assert due == times(rate, seconds, seed)
+    assert due == draw_times(rate, seconds, seed)
 
 
 def test_there_are_as_many_as_the_rate_says() -> None:
-    assert abs(statistics.mean(len(times(10, 100, seed)) for seed in range(50)) - 1000) < 20
+    assert abs(statistics.mean(len(draw_times(10, 100, seed)) for seed in range(50)) - 1000) < 20
 
 
 async def test_nobody_waits_for_those_before() -> None:
@@ -35,7 +35,7 @@ async def test_nobody_waits_for_those_before() -> None:
         return number
 
     arrived = await drive(ask, [0.0, 0.01, 0.02, 0.03, 0.04])
-    assert [one.told for one in arrived] == [0, 1, 2, 3, 4]
+    assert [one.result for one in arrived] == [0, 1, 2, 3, 4]
     assert all(one.waited >= 0 for one in arrived)
     assert arrived[0].waited >= 0.04  # what kept the first one counts from when it was due
 

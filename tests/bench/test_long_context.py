@@ -11,19 +11,19 @@ from tests.support.scripted import SegmentEngine
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+def script_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_context, "LocalEngine", lambda _: SegmentEngine(fakes.score))
     monkeypatch.setattr(long_context, "_CHUNK_S", 0.0)
 
 
-@pytest.mark.usefixtures("scripted")
+@pytest.mark.usefixtures("script_engine")
 def test_each_size_has_a_row_and_the_document_its_table(tmp_path: Path) -> None:
     found = long_context.run("scripted", 2, (512, 131_072))
     assert [row["tokens"] for row in found["rows"]] == [0, 512, 131_072]
     assert all(row["corrected"] == 1.0 for row in found["rows"])
     docs = tmp_path / "benchmarks.md"
     docs.write_text(f"# Before\n{long_context.BEGIN}\nold\n{long_context.END}\n# After\n")
-    long_context.write(docs, long_context.table(found))
+    long_context.write(docs, long_context.format_table(found))
     text = docs.read_text()
     assert text.startswith(f"# Before\n{long_context.BEGIN}\n2 answers")
     assert text.endswith(f"{long_context.END}\n# After\n")
@@ -32,7 +32,7 @@ def test_each_size_has_a_row_and_the_document_its_table(tmp_path: Path) -> None:
 
 
 def test_questions_are_as_long_as_they_say() -> None:
-    (case,) = long_context.cases(8_192, 1)
+    (case,) = long_context.make_cases(8_192, 1)
     assert 4 * 8_192 <= len(case.question) <= 4 * 8_192 + 500
 
 

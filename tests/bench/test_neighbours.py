@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from aligner_proxy.policy.schema import PolicyFile
-from bench.gateway import Told
-from bench.neighbours import POLICIES, RATIO, TENANTS, summed, table
+from bench.gateway import RequestResult
+from bench.neighbours import POLICIES, RATIO, TENANTS, format_table, summarise
 
 
-def told(*milliseconds: float) -> list[Told]:
-    return [Told(200, "corrected", None, ms) for ms in milliseconds]
+def make_results(*milliseconds: float) -> list[RequestResult]:
+    return [RequestResult(200, "corrected", None, ms) for ms in milliseconds]
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
-    found = summed(told(100, 100, 900), told(140, 140, 10))
+    found = summarise(make_results(100, 100, 900), make_results(140, 140, 10))
     assert (found["ratio_p50"], found["missed"]) == (1.4, [])
-    assert "| alone | 3 | 3 | 0 | 100 | 820.0 |" in table(found)
+    assert "| alone | 3 | 3 | 0 | 100 | 820.0 |" in format_table(found)
 
 
 def test_a_neighbour_that_costs_too_much_and_answers_that_fail_are_named() -> None:
-    found = summed(told(100), [*told(200), Told(200, "failed", "timeout", 5.0)])
+    found = summarise(make_results(100), [*make_results(200), RequestResult(200, "failed", "timeout", 5.0)])
     assert found["ratio_p50"] == 2.0 > RATIO
     assert [said.split()[0] for said in found["missed"]] == ["beside:", "a"]
 
 
 def test_without_any_answer_nothing_is_claimed() -> None:
-    assert summed(told(100), [Told(0, whole=False)])["ratio_p50"] is None
+    assert summarise(make_results(100), [RequestResult(0, whole=False)])["ratio_p50"] is None
 
 
 def test_its_policies_are_valid_and_name_both_tenants() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.resources import Count, below, count
-from bench.soak import lost, wrong
+from bench.resources import ResourceCount, count, list_processes
+from bench.soak import list_faults, list_losses
 
 TWO_CHILDREN = """
 import subprocess, sys
@@ -22,39 +22,39 @@ for one in kept:
 print("up", flush=True)
 kept[0].wait()
 """
-FLAT = Count(0.0, 300.0, 600.0, 30, 20, 12, 0, 0)
+FLAT = ResourceCount(0.0, 300.0, 600.0, 30, 20, 12, 0, 0)
 
 
 def test_what_stays_as_it_was_is_not_wrong() -> None:
-    assert wrong([FLAT] * 40, FLAT, FLAT) == []
+    assert list_faults([FLAT] * 40, FLAT, FLAT) == []
 
 
 @pytest.mark.parametrize("name", ["gateway_mb", "engine_mb"])
 def test_memory_that_grows_is_found(name: str) -> None:
     counts = [replace(FLAT, **{name: 300.0 * 1.01**number}) for number in range(40)]
-    (said,) = wrong(counts, FLAT, FLAT)
+    (said,) = list_faults(counts, FLAT, FLAT)
     assert said.startswith(f"{name} grew")
 
 
 @pytest.mark.parametrize("name", ["tasks", "gateway_fds", "engine_fds", "blocks", "sequences"])
 def test_what_is_held_in_the_end_is_found(name: str) -> None:
-    (said,) = wrong([FLAT] * 40, FLAT, replace(FLAT, **{name: 50}))
+    (said,) = list_faults([FLAT] * 40, FLAT, replace(FLAT, **{name: 50}))
     assert said.startswith(name)
 
 
 def test_an_engine_that_is_away_in_the_end_is_found() -> None:
-    assert len(wrong([FLAT] * 40, FLAT, replace(FLAT, blocks=None, sequences=None))) == 2
+    assert len(list_faults([FLAT] * 40, FLAT, replace(FLAT, blocks=None, sequences=None))) == 2
 
 
 def test_a_connection_that_is_lost_is_an_answer_that_is_lost() -> None:
     told = Counter({"200 corrected": 9, "0 - ReadError (cut off)": 2})
-    assert lost(told, 9) == ["0 - ReadError (cut off): 2"]
+    assert list_losses(told, 9) == ["0 - ReadError (cut off): 2"]
 
 
 def test_an_answer_that_was_looked_at_has_an_entry_in_the_audit_store() -> None:
     told = Counter({"200 corrected": 4, "200 shadow": 2, "200 failed timeout": 1, "200 skipped shadow_full": 5})
-    assert lost(told, 7) == []
-    assert lost(told, 6) == ["audit: 7 answers were looked at, 6 entries"]
+    assert list_losses(told, 7) == []
+    assert list_losses(told, 6) == ["audit: 7 answers were looked at, 6 entries"]
 
 
 def test_processes_below_one_are_counted(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_processes_below_one_are_counted(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", TWO_CHILDREN], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
-        gateways, engines = below(parent.pid)
+        gateways, engines = list_processes(parent.pid)
         (tmp_path / f"{gateways[0].pid}.tasks").write_text("4")
         found = count(parent.pid, tmp_path / "none.sock", tmp_path, 1.5)
         for process in (*gateways, *engines):

@@ -13,6 +13,10 @@ def test_ratios_are_medians_of_pairs() -> None:
         "four": [0.5, 0.5, 0.5],
         "four taught": [0.5, 1.0, 0.6],
     }
-    told = taught_heads.told(seconds)
-    assert (told["taught_head_ratio"], told["taught_heads_4_ratio"], told["taught_head_noise"]) == (2.0, 1.2, 1.0)
-    assert [row["ms"] for row in told["rows"]] == [200.0, 200.0, 400.0, 500.0, 600.0]
+    figures = taught_heads.summarise(seconds)
+    assert (figures["taught_head_ratio"], figures["taught_heads_4_ratio"], figures["taught_head_noise"]) == (
+        2.0,
+        1.2,
+        1.0,
+    )
+    assert [row["ms"] for row in figures["rows"]] == [200.0, 200.0, 400.0, 500.0, 600.0]

@@ -8,10 +8,10 @@ from aligner_proxy.plugins import registry
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import PreferenceSource
 from demo import people
-from demo.preferences import Answered, _met, _weights
-from demo.world import HERE, Reply
+from demo.preferences import MeasuredReply, _read_preferences, _read_weights
+from demo.world import HERE, DemoReply
 
-REPLY = Reply("a", "b", {"x-aligner-status": "corrected"})
+REPLY = DemoReply("a", "b", {"x-aligner-status": "corrected"})
 
 
 def test_headers_are_read() -> None:
@@ -19,10 +19,10 @@ def test_headers_are_read() -> None:
         "x-aligner-preferences": "no-lists=no/yes,max-words=yes/yes",
         "x-aligner-weights": "safe=0.700,kind=0.300",
     }
-    answered = Answered(REPLY, _met(headers), _weights(headers))
-    assert answered.gained == ["no-lists"]
-    assert answered.heaviest == "safe"
-    nothing = Answered(REPLY, _met({}), _weights({}))
+    measured = MeasuredReply(REPLY, _read_preferences(headers), _read_weights(headers))
+    assert measured.gained == ["no-lists"]
+    assert measured.heaviest == "safe"
+    nothing = MeasuredReply(REPLY, _read_preferences({}), _read_weights({}))
     assert (nothing.gained, nothing.heaviest) == ([], "")
 
 

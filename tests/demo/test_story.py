@@ -25,7 +25,7 @@ from aligner_proxy.teaching.store import HeadStore
 from aligner_proxy.teaching.subjects import TeachingState
 from aligner_proxy.types import DEFAULT_ALIGNER, Exchange, Objective, Outcome, Policy, Status, Turn
 from demo import picture, run, scripted, show, story, teaching
-from demo.cases import Case, call_text
+from demo.cases import DemoCase, call_text
 from demo.reasons import explain_skip, find_reasons
 from demo.story import Scene
 
@@ -68,7 +68,7 @@ def test_scripted_scene_gives_one_answer_to_a_question_and_the_answer_shows_its_
 def test_answer_text_reads_what_the_scripted_model_sends_in_each_form() -> None:
     from demo.upstream import answer_text
 
-    async def streamed(scene: Scene) -> bytes:
+    async def read_stream(scene: Scene) -> bytes:
         return b"".join([chunk async for chunk in scripted.chat_stream(scene)])
 
     scripted.WORD_S, before = 0.0, scripted.WORD_S
@@ -78,14 +78,14 @@ def test_answer_text_reads_what_the_scripted_model_sends_in_each_form() -> None:
             assert answer_text(json.dumps(scripted.chat_completion(scene)).encode()) == expected
             if scene.answer:
                 assert answer_text(json.dumps(scripted.message(scene)).encode()) == expected
-                assert answer_text(asyncio.run(streamed(scene))) == expected
+                assert answer_text(asyncio.run(read_stream(scene))) == expected
     finally:
         scripted.WORD_S = before
 
 
 def test_broken_promise_names_what_the_delivered_answer_does_not_keep() -> None:
-    whole = Scene(Case("", ""))
-    edited = Scene(Case("", ""), removed_words=("bad",), expected_words=("good",))
+    whole = Scene(DemoCase("", ""))
+    edited = Scene(DemoCase("", ""), removed_words=("bad",), expected_words=("good",))
     failures = []
     for scene, upstream_answer, delivered_answer, expected in (
         (whole, "good", "good", ""),
@@ -162,8 +162,8 @@ def test_what_readers_stumble_over_is_said_in_words() -> None:
 
 def test_write_picture_draws_what_was_printed_and_loads_nothing(tmp_path: Path) -> None:
     console = picture.make_picture()
-    show.headline(console, "An-insult")
-    show.rows(console, ("answer", show.diff("Good. Bad.", "Good.", plain=False)))
+    show.print_headline(console, "An-insult")
+    show.print_rows(console, ("answer", show.diff("Good. Bad.", "Good.", plain=False)))
     picture.write_picture(console, tmp_path / "demo.svg")
     svg = (tmp_path / "demo.svg").read_text(encoding="utf-8")
     assert "An-insult" in svg

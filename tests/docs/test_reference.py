@@ -12,7 +12,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.plugins import registry
 from scripts.reference import commands, headers, http_api, metrics, policy
 from scripts.reference.__main__ import pages
-from scripts.reference.words import written
+from scripts.reference.words import load_texts
 
 pytestmark = pytest.mark.slow
 """Console, engine and LiteLLM's proxy are imported, which takes longer than what is then compared."""
@@ -43,7 +43,7 @@ def test_every_policy_key_has_an_example_and_no_other() -> None:
     assert named == known | {"file": set(policy.schema()["properties"])}
 
 
-def placed(heading: str, key: str, value: Any) -> dict[str, Any]:
+def place_example(heading: str, key: str, value: Any) -> dict[str, Any]:
     """A policies file in which an example stands where its section says."""
     names = ("legal", "acme-2")
     file: dict[str, Any] = {
@@ -84,7 +84,7 @@ def test_every_example_is_a_valid_policies_file(sources: Path) -> None:
     wrong = []
     for heading, entries in policy.examples().items():
         for key in entries.keys() - OF_OTHER_PLUGINS.get(heading, set()):
-            path.write_text(yaml.safe_dump(placed(heading, key, entries[key])))
+            path.write_text(yaml.safe_dump(place_example(heading, key, entries[key])))
             try:
                 registry.load_policies(path)
             except ConfigError as error:
@@ -93,21 +93,21 @@ def test_every_example_is_a_valid_policies_file(sources: Path) -> None:
 
 
 def test_every_header_of_the_code_is_described_and_no_other() -> None:
-    assert set(written()["response_headers"]) == headers.sent_headers()
-    assert {name for name in written()["request_headers"] if name.startswith("x-")} == headers.read_headers()
+    assert set(load_texts()["response_headers"]) == headers.sent_headers()
+    assert {name for name in load_texts()["request_headers"] if name.startswith("x-")} == headers.read_headers()
 
 
 def test_every_described_label_belongs_to_a_metric() -> None:
     known = {row.name: row.labels for row in (*metrics.gateway_metrics(), *metrics.engine_metric_rows())}
-    assert set(written()["labels"]) <= set(known)
-    for name, told in written()["labels"].items():
+    assert set(load_texts()["labels"]) <= set(known)
+    for name, told in load_texts()["labels"].items():
         for label in known[name] if ":" in told else ():
             assert label in told or label in PLAIN_LABELS
 
 
 def test_every_endpoint_of_engine_and_console_is_described_and_no_other() -> None:
-    assert sorted(written()["engine"]) == sorted(http_api.engine_endpoints())
-    assert sorted(written()["console"]) == sorted(http_api.console_endpoints())
+    assert sorted(load_texts()["engine"]) == sorted(http_api.engine_endpoints())
+    assert sorted(load_texts()["console"]) == sorted(http_api.console_endpoints())
     assert {"/v1/align", "/v1/feedback"} <= set(http_api.gateway_document()["paths"])
 
 

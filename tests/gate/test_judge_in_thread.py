@@ -12,7 +12,7 @@ from cachetools import LRUCache
 from aligner_proxy.gate import judge as gate_judge
 from aligner_proxy.gate.judge import Verdict, judge, judge_in_thread
 from aligner_proxy.types import Correction, Policy
-from bench.gate_cost import POLICY, REFUSED, case
+from bench.gate_cost import POLICY, REFUSED, make_case
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("refused", REFUSED.values())
 @pytest.mark.parametrize("size", [gate_judge.AT_ONCE_CHARS // 2, gate_judge.AT_ONCE_CHARS * 8])
 async def test_the_verdict_is_the_gates(size: int, refused: int) -> None:
-    answer, correction = case(size, refused)
+    answer, correction = make_case(size, refused)
     assert await judge_in_thread(answer, correction, POLICY) == judge(answer, correction, POLICY)
 
 
@@ -38,7 +38,7 @@ async def test_a_long_answer_is_judged_in_a_thread(monkeypatch: pytest.MonkeyPat
         return Verdict(original)
 
     monkeypatch.setattr(gate_judge, "judge", judge)
-    answer, correction = case(size, 0)
+    answer, correction = make_case(size, 0)
     await judge_in_thread(answer, correction, POLICY)
     assert (seen[0] is threading.main_thread()) is loops
     await judge_in_thread(answer, Correction(answer), POLICY)
@@ -46,7 +46,7 @@ async def test_a_long_answer_is_judged_in_a_thread(monkeypatch: pytest.MonkeyPat
 
 
 async def test_the_loop_goes_on_meanwhile() -> None:
-    answer, correction = case(60_000, 1)
+    answer, correction = make_case(60_000, 1)
     judging = asyncio.ensure_future(judge_in_thread(answer, correction, POLICY))
     turns = 0
     while not judging.done():
@@ -64,7 +64,7 @@ async def test_the_same_question_is_judged_once(monkeypatch: pytest.MonkeyPatch)
         return real(original, correction, policy)
 
     monkeypatch.setattr(gate_judge, "judge", judge)
-    answer, correction = case(800, 1)
+    answer, correction = make_case(800, 1)
     verdicts = [await judge_in_thread(answer, correction, POLICY) for _ in range(3)]
     assert len(asked) == 1
     assert verdicts[0] == verdicts[2]
@@ -78,6 +78,6 @@ async def test_only_the_last_verdicts_and_those_on_ordinary_answers_are_remember
     for number in range(gate_judge._CACHED_VERDICTS + 5):
         await judge_in_thread(f"{number} bad things. Good.", Correction("Good."), POLICY)
     assert len(gate_judge._verdict_cache) == gate_judge._CACHED_VERDICTS
-    long, correction = case(gate_judge._CACHED_CHARS * 2, 0)
+    long, correction = make_case(gate_judge._CACHED_CHARS * 2, 0)
     await judge_in_thread(long, correction, POLICY)
     assert not any(question[0] == long for question in gate_judge._verdict_cache)

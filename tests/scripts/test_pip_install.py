@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from scripts.pip_install import ProgressLine, pins
+from scripts.pip_install import ProgressLine, count_pins
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pip_install.py"
 
@@ -50,7 +50,7 @@ def test_without_a_terminal_there_is_one_line() -> None:
     out = io.StringIO()
     line = ProgressLine("setup: packages", 2, out)
     for text in ("Collecting a==1\n", "  Downloading a.whl (1 kB)\n", "Installing collected packages: a\n"):
-        line.see(text)
+        line.read_line(text)
     line.end("done")
     assert out.getvalue() == "setup: packages\n"
 
@@ -58,12 +58,12 @@ def test_without_a_terminal_there_is_one_line() -> None:
 def test_the_bar_counts_packages_and_bytes() -> None:
     out = Terminal()
     line = ProgressLine("setup: packages", 2, out)
-    line.see("Collecting a==1\n")
-    line.drawn = 0.0
-    line.see("Requirement already satisfied: b==1 in x\n")
+    line.read_line("Collecting a==1\n")
+    line.drawn_at = 0.0
+    line.read_line("Requirement already satisfied: b==1 in x\n")
     assert f"[{'#' * 15}{'.' * 15}]" in out.getvalue()
-    line.drawn = 0.0
-    line.see("Progress 10 of 30\n")
+    line.drawn_at = 0.0
+    line.read_line("Progress 10 of 30\n")
     assert f"[{'#' * 10}{'.' * 20}]" in out.getvalue()
     line.end("done")
     assert out.getvalue().split("\r\033[K")[-1] == "setup: packages: done, 0 s\n"
@@ -72,5 +72,5 @@ def test_the_bar_counts_packages_and_bytes() -> None:
 def test_pins_of_a_lock_file_are_counted(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     lock.write_text("# made by x==1\na==1 \\\n    --hash=sha256:00\nb[c]==2\n")
-    assert pins(["--no-deps", "-r", str(lock)]) == 2
-    assert pins(["torch==2.13.0"]) == 0
+    assert count_pins(["--no-deps", "-r", str(lock)]) == 2
+    assert count_pins(["torch==2.13.0"]) == 0

@@ -68,14 +68,14 @@ def test_the_sample_tries_a_quarter_of_the_examples_or_a_few(monkeypatch: pytest
     assert (examples(100), examples(100, 3)) == (25, 3)
 
 
-def _even(number: int) -> None:
+def _assert_even(number: int) -> None:
     assert number % 2 == 0
 
 
 def test_a_table_names_every_row_that_fails() -> None:
-    check: Callable[[], None] = for_every((2, 3, 4, 5), str)(_even)
+    check: Callable[[], None] = for_every((2, 3, 4, 5), str)(_assert_even)
     with pytest.raises(AssertionError, match=r"^2 of 4 rows fail\n3: .*\n5: "):
         check()
-    for_every((2, 4), str)(_even)()
+    for_every((2, 4), str)(_assert_even)()
     with pytest.raises(AssertionError, match="there is no row"):
-        for_every((), str)(_even)()
+        for_every((), str)(_assert_even)()

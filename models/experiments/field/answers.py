@@ -16,12 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from models.systems.baselines.cost import Cost, Meter
+from models.systems.baselines.cost import Meter, TrainingCost
 from models.systems.baselines.objectives import RULES
-from models.systems.baselines.policy import Policy
-from models.systems.baselines.pool import Scored, sampled
+from models.systems.baselines.policy import PolicyModel
+from models.systems.baselines.pool import ScoredAnswer, sample_answers
 from models.systems.baselines.questions import questions
-from models.systems.baselines.task import Task
+from models.systems.baselines.task import BaselineTask
 
 from .config import Comparison, Job
 
@@ -31,8 +31,8 @@ class Made:
     """What one job, or one editor, came to: its answers by weighting, and its cost without that of the pool."""
 
     answers: Mapping[str, Sequence[str]]
-    cost: Cost
-    answering: Cost
+    cost: TrainingCost
+    answering: TrainingCost
     """Of writing the answers, all weightings together."""
 
 
@@ -57,11 +57,11 @@ class Workshop:
         """Those of the table."""
         return questions("test", self.comparison.test)
 
-    def policy(self, other: bool = False) -> Policy:
+    def policy(self, other: bool = False) -> PolicyModel:
         """The untrained policy, loaded anew: a training changes it in place."""
         c = self.comparison
         base = c.other_base if other and c.other_base else c.base
-        return Policy.load(base, self.kept, c.precision, c.new_tokens)
+        return PolicyModel.load(base, self.kept, c.precision, c.new_tokens)
 
     def base(self, other: bool = False) -> Made:
         """The untrained policy's answers."""
@@ -69,24 +69,24 @@ class Workshop:
         def make() -> Made:
             policy = self.policy(other)
             meter = Meter()
-            with meter.on(policy.model):
+            with meter.measure(policy.model):
                 written = policy.write([policy.prompt(question) for question in self.questions])
-            return Made({"": written}, Cost(), meter.cost)
+            return Made({"": written}, TrainingCost(), meter.cost)
 
         return self._once("base-other" if other else "base", [], make, other)
 
-    def pool(self, seed: int, other: bool = False) -> tuple[list[Scored], Cost]:
+    def pool(self, seed: int, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
         path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other)}.json"
         if not path.exists():
             policy = self.policy(other)
             meter = Meter()
-            with meter.on(policy.model):
-                made = sampled(policy, questions("train", c.train, seed), c.each, seed, RULES)
+            with meter.measure(policy.model):
+                made = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
             written_whole(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
         told = json.loads(path.read_text())
-        return [Scored(**one) for one in told["pool"]], Cost(**told["cost"])
+        return [ScoredAnswer(**one) for one in told["pool"]], TrainingCost(**told["cost"])
 
     def done(self, job: Job) -> bool:
         """Whether a job is kept."""
@@ -101,13 +101,13 @@ class Workshop:
         policy = self.policy(job.other_base)
         meter = Meter()
         folder = self.kept / "trained" / job.name
-        task = Task(policy, pool, RULES, job.weights, self.comparison.training, job.seed, folder, meter)
+        task = BaselineTask(policy, pool, RULES, job.weights, self.comparison.training, job.seed, folder, meter)
         method = import_module(f"models.systems.baselines.{job.method}")
-        with meter.on(policy.model):
+        with meter.measure(policy.model):
             ask = method.train(task)
         answering = Meter()
         answers = {}
-        with answering.on(_decoder_owner(policy.model)):
+        with answering.measure(_decoder_owner(policy.model)):
             for weights in job.asked:
                 prompts = [ask(question, weights) for question in self.questions]
                 answers[key(weights)] = policy.write(prompts)
@@ -144,7 +144,7 @@ class Workshop:
 
     def _read(self, path: Path) -> Made:
         told = json.loads(path.read_text())
-        return Made(told["answers"], Cost(**told["cost"]), Cost(**told["answering"]))
+        return Made(told["answers"], TrainingCost(**told["cost"]), TrainingCost(**told["answering"]))
 
 
 def _decoder_owner(model: Any) -> Any:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.systems.baselines.objectives import RULES
-from models.systems.baselines.task import Training
+from models.systems.baselines.task import TrainingSettings
 from models.train.base_model import Precision
 
 Method = Literal["sft", "rlhf", "morlhf", "modpo", "ric"]
@@ -54,7 +54,7 @@ class Comparison(_Block):
     """Questions of the table, of other things."""
     each: int = Field(default=4, ge=2)
     """Answers a question in the pool."""
-    training: Training
+    training: TrainingSettings
     report: tuple[str, ...]
     """Objectives whose rewards the table has."""
     trade: tuple[str, str]

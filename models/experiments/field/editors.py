@@ -18,9 +18,9 @@ from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Exchange, Turn
 from models.experiments import systems
-from models.systems.baselines.cost import Cost, Meter
+from models.systems.baselines.cost import Meter, TrainingCost
 from models.systems.baselines.objectives import RULES
-from models.systems.baselines.policy import Policy
+from models.systems.baselines.policy import PolicyModel
 
 from .answers import Made, Workshop
 from .config import Comparison, Editor
@@ -78,9 +78,9 @@ def _prompted(workshop: Workshop, editor: Editor, given: Given) -> Made:
     policy = workshop.policy()
     told = " ".join(objectives(given.asked))
     meter = Meter()
-    with meter.on(policy.model):
+    with meter.measure(policy.model):
         written = policy.write([policy.prompt(question, told) for question in given.questions[:: editor.every]])
-    return Made({"": written}, Cost(), meter.cost)
+    return Made({"": written}, TrainingCost(), meter.cost)
 
 
 def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
@@ -118,7 +118,7 @@ def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
     began = (time.process_time(), time.perf_counter())
     written = asyncio.run(correct())
     cpu = time.process_time() - began[0]
-    return Made({"": written}, Cost(), Cost(cpu_s=cpu, wall_s=time.perf_counter() - began[1]))
+    return Made({"": written}, TrainingCost(), TrainingCost(cpu_s=cpu, wall_s=time.perf_counter() - began[1]))
 
 
 class Chat:
@@ -127,9 +127,9 @@ class Chat:
     What is asked while it writes is answered together, next.
     """
 
-    def __init__(self, load: Callable[[], Policy]) -> None:
+    def __init__(self, load: Callable[[], PolicyModel]) -> None:
         self._load = load
-        self._policy: Policy | None = None
+        self._policy: PolicyModel | None = None
         self._waiting: list[tuple[str, asyncio.Future[str]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -150,7 +150,7 @@ class Chat:
         read = len(policy.tokenizer(prompt)["input_ids"])
         return Reply(text, read, min(len(written), room), finished=len(written) < room)
 
-    async def _write(self, policy: Policy) -> None:
+    async def _write(self, policy: PolicyModel) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # who was answered together asks again together
             asked = self._waiting

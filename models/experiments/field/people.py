@@ -15,10 +15,10 @@ from typing import Any
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.systems.baselines import reward_model, rlhf
-from models.systems.baselines.cost import Cost, Meter
-from models.systems.baselines.objectives import RULES, Objective
+from models.systems.baselines.cost import Meter, TrainingCost
+from models.systems.baselines.objectives import RULES, ScoredObjective
 from models.systems.baselines.reward_model import NAME
-from models.systems.baselines.task import Task
+from models.systems.baselines.task import BaselineTask
 
 from . import figures
 from .answers import Workshop, written_whole
@@ -37,8 +37,8 @@ class ByPeople:
     after: Sequence[float]
     right: int
     pairs: int
-    cost: Cost
-    reward_cost: Cost
+    cost: TrainingCost
+    reward_cost: TrainingCost
 
 
 def path(workshop: Workshop, seed: int) -> Path:
@@ -50,20 +50,22 @@ def path(workshop: Workshop, seed: int) -> Path:
 def make(workshop: Workshop, data: Path, seed: int) -> ByPeople:
     """Train the reward model, then the policy by it."""
     c = workshop.comparison
-    pairs = reward_model.preferred(data, seed)
+    pairs = reward_model.draw_pairs(data, seed)
     held_out = pairs[:HELD_OUT]
     policy = workshop.policy()
-    task = partial(Task, policy, training=c.training, seed=seed, folder=workshop.kept / "trained" / f"people-{seed}")
+    task = partial(
+        BaselineTask, policy, training=c.training, seed=seed, folder=workshop.kept / "trained" / f"people-{seed}"
+    )
     rewarding = Meter()
     model = reward_model.train(task([], RULES, {}, meter=rewarding), c.base, pairs[HELD_OUT:])
     right = model.accuracy(held_out)
-    objective = Objective(NAME, "", model.score)
+    objective = ScoredObjective(NAME, "", model.score)
     pool = [
         replace(one, rewards={**one.rewards, NAME: model.score(one.question, one.answer)})
         for one in workshop.pool(seed)[0]
     ]
     meter = Meter()
-    with meter.on(policy.model):
+    with meter.measure(policy.model):
         ask = rlhf.train(task(pool, {**RULES, NAME: objective}, {NAME: 1.0}, meter=meter))
     answers = policy.write([ask(question, {}) for question in workshop.questions])
     before, after = (
@@ -84,7 +86,7 @@ def found(workshop: Workshop) -> list[ByPeople]:
     files = [path(workshop, seed) for seed in workshop.comparison.seeds]
     told: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files if file.exists()]
     costs = ("cost", "reward_cost")
-    return [ByPeople(**one | {name: Cost(**one[name]) for name in costs}) for one in told]
+    return [ByPeople(**one | {name: TrainingCost(**one[name]) for name in costs}) for one in told]
 
 
 def table(workshop: Workshop) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from models.evaluate import measures
 from models.reporting import output
-from models.systems.baselines.cost import Cost
+from models.systems.baselines.cost import TrainingCost
 
 from . import editors, features, figures, hours, people
 from .answers import Made, Workshop, key
@@ -32,15 +32,15 @@ class Row:
     questions: Sequence[str]
     before: Sequence[str]
     after: Sequence[Sequence[str]]
-    training: Cost | None
+    training: TrainingCost | None
     """Mean of the seeds, the pool's included; none where nothing is trained."""
-    answering: Cost
+    answering: TrainingCost
 
 
-def _mean(costs: Sequence[Cost]) -> Cost:
+def _mean(costs: Sequence[TrainingCost]) -> TrainingCost:
     total = reduce(add, costs)
     shared = {name: value / len(costs) for name, value in asdict(total).items() if name != "peak_mb"}
-    return Cost(**shared | {"peak_mb": total.peak_mb})
+    return TrainingCost(**shared | {"peak_mb": total.peak_mb})
 
 
 def _done(workshop: Workshop, method: Method, weights: Mapping[str, float], *, other: bool = False) -> list[Job]:
@@ -62,7 +62,9 @@ def of_method(workshop: Workshop, method: Method) -> Row | None:
         return None
     made = [workshop.trained(job) for job in done]
     training = _mean([one.cost + workshop.pool(job.seed)[1] for job, one in zip(done, made, strict=True)])
-    answering = Cost(**{name: value / len(made[0].answers) for name, value in asdict(made[0].answering).items()})
+    answering = TrainingCost(
+        **{name: value / len(made[0].answers) for name, value in asdict(made[0].answering).items()}
+    )
     after = _answers(workshop, done)
     name = TITLES[method] + (f", {c.rlhf}" if method == "rlhf" else "")
     return Row(name, workshop.questions, workshop.base().answers[""], after, training, answering)

@@ -18,7 +18,7 @@ _STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class TrainingCost:
     """`fed`: tokens through a forward, padding included; `trained`: those of them that a backward follows.
 
     `generated` are the tokens of `fed` that were fed one at a time. FLOPs follow from the tokens (`flops_a_token`);
@@ -33,9 +33,9 @@ class Cost:
     wall_s: float = 0.0
     peak_mb: float = 0.0
 
-    def __add__(self, other: Cost) -> Cost:
+    def __add__(self, other: TrainingCost) -> TrainingCost:
         summed = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
-        return Cost(**summed | {"peak_mb": max(self.peak_mb, other.peak_mb)})
+        return TrainingCost(**summed | {"peak_mb": max(self.peak_mb, other.peak_mb)})
 
 
 def flops_a_token(model: Any) -> tuple[float, float]:
@@ -59,23 +59,23 @@ def flops_a_token(model: Any) -> tuple[float, float]:
 
 
 class Meter:
-    """Counts while it is `on` a model; one meter adds up the stages of a method."""
+    """Counts while it measures a model; one meter adds up the stages of a method."""
 
-    def __init__(self, before: Cost | None = None) -> None:
-        self.cost = before or Cost()
-        self._fed = 0
+    def __init__(self, before: TrainingCost | None = None) -> None:
+        self.cost = before or TrainingCost()
+        self._fed_tokens = 0
         self._trained = 0
         self._generated = 0
         self._began = (0.0, 0.0)
         self._model: Any = None
 
     @property
-    def fed(self) -> int:
+    def fed_so_far(self) -> int:
         """Tokens fed so far, of the stage that runs and of those before."""
-        return self.cost.fed + self._fed
+        return self.cost.fed + self._fed_tokens
 
     @contextmanager
-    def on(self, model: Any) -> Iterator[None]:
+    def measure(self, model: Any) -> Iterator[None]:
         """Count what passes through this causal LM, which may get an adapter in the meantime."""
         # PEFT and TRL call `forward` of what is outside, past its hooks; the decoder inside is called as a module.
         handle = model.get_decoder().register_forward_pre_hook(self._count, with_kwargs=True)
@@ -86,34 +86,34 @@ class Meter:
             yield
         finally:
             handle.remove()
-            self.cost = self.so_far()
-            self._fed = 0
+            self.cost = self.cost_so_far()
+            self._fed_tokens = 0
             self._trained = 0
             self._generated = 0
 
-    def so_far(self) -> Cost:
+    def cost_so_far(self) -> TrainingCost:
         """What was spent up to now."""
         forward, backward = flops_a_token(self._model)
-        flops = self._fed * forward + self._trained * backward
-        cpu, wall = (now - began for now, began in zip(_now(), self._began, strict=True))
-        return self.cost + Cost(self._fed, self._trained, self._generated, flops, cpu, wall, _peak_mb())
+        flops = self._fed_tokens * forward + self._trained * backward
+        cpu, wall = (now - began for now, began in zip(_read_clocks(), self._began, strict=True))
+        return self.cost + TrainingCost(self._fed_tokens, self._trained, self._generated, flops, cpu, wall, _peak_mb())
 
     def document(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return asdict(self.so_far())
+        return asdict(self.cost_so_far())
 
-    def _count(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        ids = named.get("input_ids", arguments[0] if arguments else None)
-        shape = (ids if ids is not None else named["inputs_embeds"]).shape[:2]
+    def _count(self, module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        ids = keywords.get("input_ids", arguments[0] if arguments else None)
+        shape = (ids if ids is not None else keywords["inputs_embeds"]).shape[:2]
         tokens = shape[0] * shape[1]
-        self._fed += tokens
+        self._fed_tokens += tokens
         if torch.is_grad_enabled() and module.training:
             self._trained += tokens
         if shape[1] == 1:
             self._generated += tokens
 
 
-def _now() -> tuple[float, float]:
+def _read_clocks() -> tuple[float, float]:
     return time.process_time(), time.perf_counter()
 
 

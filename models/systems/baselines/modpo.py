@@ -22,8 +22,8 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
-from .pool import Scored, by_question
-from .task import Ask, Task, arguments, lora, plain, run
+from .pool import ScoredAnswer, group_by_question
+from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, run
 
 REWARD_SCALE = 4.0
 
@@ -33,71 +33,71 @@ class NothingToPrefer(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RewardedComparison:
     """Two answers to a question, the first preferred by objective k, each with the weighted reward of all others."""
 
     question: str
-    chosen: str
-    rejected: str
-    chosen_reward: float
-    rejected_reward: float
+    better: str
+    worse: str
+    better_reward: float
+    worse_reward: float
 
 
-def preferring(weights: Mapping[str, float]) -> str:
+def heaviest_objective(weights: Mapping[str, float]) -> str:
     """Objective k, whose preferences are learned from: the one that weighs most, so that 1/w_k stays small."""
     return max(weights, key=lambda name: weights[name])
 
 
-def comparisons(pool: Sequence[Scored], weights: Mapping[str, float]) -> list[Comparison]:
+def comparisons(pool: Sequence[ScoredAnswer], weights: Mapping[str, float]) -> list[RewardedComparison]:
     """Every two answers to a question of which objective k prefers one; raises `NothingToPrefer`."""
-    k = preferring(weights)
+    k = heaviest_objective(weights)
     others = {name: REWARD_SCALE * weight for name, weight in weights.items() if name != k}
-    found = []
-    for group in by_question(pool):
+    pairs = []
+    for group in group_by_question(pool):
         for one, other in combinations(group, 2):
             if one.rewards[k] == other.rewards[k] or one.answer == other.answer:
                 continue
             better, worse = (one, other) if one.rewards[k] > other.rewards[k] else (other, one)
-            found.append(
-                Comparison(one.question, better.answer, worse.answer, better.total(others), worse.total(others))
+            pairs.append(
+                RewardedComparison(one.question, better.answer, worse.answer, better.total(others), worse.total(others))
             )
-    if not found:
+    if not pairs:
         raise NothingToPrefer(f"objective {k!r} prefers none of the pool's answers to another; sample more")
-    return found
+    return pairs
 
 
-def affordable(found: Sequence[Comparison], task: Task) -> list[Comparison]:
+def draw_affordable(pairs: Sequence[RewardedComparison], task: BaselineTask) -> list[RewardedComparison]:
     """As many of these, drawn by the task's seed, as its budget lets the reference read and the policy learn from once.
 
     The reference reads all of them before the first step: with more, nothing would be left to learn with.
     """
-    left = task.training.tokens
-    some = []
-    for one in Random(task.seed).sample(list(found), len(found)):
+    tokens = task.training.tokens
+    affordable = []
+    for one in Random(task.seed).sample(list(pairs), len(pairs)):
         prompt = task.policy.prompt(one.question)
-        pair = task.policy.tokenizer([prompt + one.chosen, prompt + one.rejected])["input_ids"]
-        left -= 2 * sum(map(len, pair))
-        if left < 0 and len(some) >= task.training.batch:
+        pair = task.policy.tokenizer([prompt + one.better, prompt + one.worse])["input_ids"]
+        tokens -= 2 * sum(map(len, pair))
+        if tokens < 0 and len(affordable) >= task.training.batch:
             break
-        some.append(one)
-    return some
+        affordable.append(one)
+    return affordable
 
 
-def trainer(task: Task) -> Any:
+def make_trainer(task: BaselineTask) -> Any:
     """TRL's trainer of the loss above."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
     beta = task.training.beta
-    weight = task.weights[preferring(task.weights)]
+    weight = task.weights[heaviest_objective(task.weights)]
     rows = [
         {
             "prompt": task.policy.prompt(one.question),
-            "chosen": one.chosen,
-            "rejected": one.rejected,
-            "tilt": (one.chosen_reward / beta, one.rejected_reward / beta),
+            "chosen": one.better,
+            "rejected": one.worse,
+            "tilt": (one.better_reward / beta, one.worse_reward / beta),
         }
-        for one in affordable(comparisons(task.pool, task.weights), task)
+        for one in draw_affordable(comparisons(task.pool, task.weights), task)
     ]
     batch = max(1, task.training.batch // 2)
     settings = DPOConfig(
@@ -107,26 +107,26 @@ def trainer(task: Task) -> Any:
         precompute_ref_log_probs=True,
         precompute_ref_batch_size=2 * batch,
     )
-    made = DPOTrainer(
+    dpo_trainer = DPOTrainer(
         model=task.policy.model,
         args=settings,
         train_dataset=Dataset.from_list(rows),
         processing_class=task.policy.tokenizer,
         peft_config=lora(task.training),
     )
-    made.train_dataset = made.train_dataset.map(_tilted)
-    return made
+    dpo_trainer.train_dataset = dpo_trainer.train_dataset.map(_tilt_reference)
+    return dpo_trainer
 
 
-def _tilted(row: Mapping[str, Any]) -> dict[str, float]:
-    chosen, rejected = row["tilt"]
+def _tilt_reference(row: Mapping[str, Any]) -> dict[str, float]:
+    better_tilt, worse_tilt = row["tilt"]
     return {
-        "ref_chosen_logps": row["ref_chosen_logps"] + chosen,
-        "ref_rejected_logps": row["ref_rejected_logps"] + rejected,
+        "ref_chosen_logps": row["ref_chosen_logps"] + better_tilt,
+        "ref_rejected_logps": row["ref_rejected_logps"] + worse_tilt,
     }
 
 
-def train(task: Task) -> Ask:
+def train(task: BaselineTask) -> Ask:
     """The whole budget, the reference's share of it included."""
-    run(trainer(task), task, "modpo")
-    return plain(task.policy)
+    run(make_trainer(task), task, "modpo")
+    return prompt_without_weights(task.policy)

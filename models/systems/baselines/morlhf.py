@@ -8,10 +8,10 @@ Li, Zhang and Wang 2019 (arXiv 1906.02386) on the scalarisation; the baseline of
 
 from __future__ import annotations
 
-from .rlhf import online
-from .task import Ask, Task
+from .rlhf import train_online
+from .task import Ask, BaselineTask
 
 
-def train(task: Task) -> Ask:
+def train(task: BaselineTask) -> Ask:
     """SFT by the weighted reward, then RLOO by the same."""
-    return online(task)
+    return train_online(task)

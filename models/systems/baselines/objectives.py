@@ -30,7 +30,7 @@ _RUN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class ScoredObjective:
     """A name, the text that an aligner reads, and the reward."""
 
     name: str
@@ -43,7 +43,7 @@ def words(answer: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(answer)]
 
 
-def _concise(_question: str, answer: str) -> float:
+def _score_brevity(_question: str, answer: str) -> float:
     """1 up to `SHORT_WORDS`, then falling to 0 at `LONG_WORDS`; 0 for fewer than `MIN_WORDS`."""
     count = len(words(answer))
     if count < MIN_WORDS:
@@ -51,52 +51,54 @@ def _concise(_question: str, answer: str) -> float:
     return max(0.0, min(1.0, (LONG_WORDS - count) / (LONG_WORDS - SHORT_WORDS)))
 
 
-def _courteous(_question: str, answer: str) -> float:
+def _score_courtesy(_question: str, answer: str) -> float:
     return float(bool(_COURTESY.search(answer)))
 
 
-def _unrepeated(_question: str, answer: str) -> float:
+def _score_novelty(_question: str, answer: str) -> float:
     """The share of runs of three words that stand there for the first time."""
-    said = words(answer)
-    runs = [tuple(said[i : i + _RUN]) for i in range(len(said) - _RUN + 1)]
+    word_list = words(answer)
+    runs = [tuple(word_list[i : i + _RUN]) for i in range(len(word_list) - _RUN + 1)]
     return len(set(runs)) / len(runs) if runs else 1.0
 
 
-def _inoffensive(question: str, answer: str) -> float:
+def _score_decency(question: str, answer: str) -> float:
     rude = (measure for measure in MEASURES if measure.name in ("insults", "profanity"))
     return float(not any(measure.amount(question, answer) for measure in rude))
 
 
-def _finished(_question: str, answer: str) -> float:
+def _score_ending(_question: str, answer: str) -> float:
     return float(bool(_END.search(answer)))
 
 
-def _unhedged(_question: str, answer: str) -> float:
+def _score_certainty(_question: str, answer: str) -> float:
     return float(not _HEDGE.search(answer))
 
 
-def _by_rule(*objectives: Objective) -> Mapping[str, Objective]:
+def _index_by_name(*objectives: ScoredObjective) -> Mapping[str, ScoredObjective]:
     return {objective.name: objective for objective in objectives}
 
 
-RULES = _by_rule(
-    Objective("concise", BUILT_IN["concise"], _concise),
-    Objective("courteous", "Courtesy: the response should be polite and offer the user help.", _courteous),
-    Objective("unrepeated", BUILT_IN["non-repetitive"], _unrepeated),
-    Objective("inoffensive", BUILT_IN["harmless"], _inoffensive),
-    Objective("finished", "Form: the response should end with a whole sentence.", _finished),
-    Objective(
-        "unhedged", "Hedging: the response should not hedge with words like typically, often or may be.", _unhedged
+RULES = _index_by_name(
+    ScoredObjective("concise", BUILT_IN["concise"], _score_brevity),
+    ScoredObjective("courteous", "Courtesy: the response should be polite and offer the user help.", _score_courtesy),
+    ScoredObjective("unrepeated", BUILT_IN["non-repetitive"], _score_novelty),
+    ScoredObjective("inoffensive", BUILT_IN["harmless"], _score_decency),
+    ScoredObjective("finished", "Form: the response should end with a whole sentence.", _score_ending),
+    ScoredObjective(
+        "unhedged",
+        "Hedging: the response should not hedge with words like typically, often or may be.",
+        _score_certainty,
     ),
 )
 
 
-def weighted(objectives: Mapping[str, Objective], weights: Mapping[str, float]) -> Score:
+def weighted_score(objectives: Mapping[str, ScoredObjective], weights: Mapping[str, float]) -> Score:
     """The weighted sum of rewards (linear scalarisation); objectives without a weight count nothing."""
-    chosen = [(objectives[name].score, weight) for name, weight in weights.items() if weight]
+    scores = [(objectives[name].score, weight) for name, weight in weights.items() if weight]
 
     def score(question: str, answer: str) -> float:
-        return sum(weight * one(question, answer) for one, weight in chosen)
+        return sum(weight * one(question, answer) for one, weight in scores)
 
     return score
 

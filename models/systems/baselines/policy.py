@@ -15,7 +15,7 @@ _AT_ONCE = 64
 
 
 @dataclass
-class Policy:
+class PolicyModel:
     """A causal LM and its tokenizer. `new_tokens` bounds an answer."""
 
     model: Any
@@ -23,12 +23,12 @@ class Policy:
     new_tokens: int
 
     @classmethod
-    def load(cls, base: str, work: Path, precision: Precision, new_tokens: int) -> Policy:
+    def load(cls, base: str, work: Path, precision: Precision, new_tokens: int) -> PolicyModel:
         """As `models.train.base_model.load_base` finds it."""
         model, tokenizer = load_base(base, work, precision)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         tokenizer.padding_side = "left"
-        model.get_output_embeddings().register_forward_pre_hook(_contiguous)
+        model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
         return cls(model, tokenizer, new_tokens)
 
     def prompt(self, question: str, system: str = "") -> str:
@@ -46,33 +46,33 @@ class Policy:
         """What the model writes behind each prompt; greedily, or by chance at a temperature."""
         self.model.eval()
         torch.manual_seed(seed)
-        how: dict[str, Any] = {"do_sample": False}
+        options: dict[str, Any] = {"do_sample": False}
         if temperature:
-            how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        written: list[str] = []
+            options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        answers: list[str] = []
         for i in range(0, len(prompts), _AT_ONCE):
-            fed = self.tokenizer(
+            batch = self.tokenizer(
                 list(prompts[i : i + _AT_ONCE]), return_tensors="pt", padding=True, add_special_tokens=False
             )
             pad = self.tokenizer.pad_token_id
             ids = self.model.generate(
-                input_ids=fed["input_ids"],
-                attention_mask=fed["attention_mask"],
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
                 max_new_tokens=self.new_tokens,
                 pad_token_id=pad,
-                **how,
+                **options,
             )
-            new = ids[:, fed["input_ids"].shape[1] :]
-            written += [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        return written
+            new = ids[:, batch["input_ids"].shape[1] :]
+            answers += [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return answers
 
-    def settled(self) -> None:
+    def merge_adapter(self) -> None:
         """Put a trained adapter into the weights, so that the next stage's reference is this policy."""
         if hasattr(self.model, "merge_and_unload"):
             self.model = self.model.merge_and_unload()
 
 
-def _contiguous(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+def _make_contiguous(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     # Of a slice of the states, torch multiplies row by row, and copies frozen weights for each row: 20 GB for a
     # vocabulary of 262,144 and 64 questions.
-    return (given[0].contiguous(),)
+    return (inputs[0].contiguous(),)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .objectives import Objective
-from .policy import Policy
+from .objectives import ScoredObjective
+from .policy import PolicyModel
 
 SHORT = "Answer in one short sentence."
 COURTESIES = (
@@ -25,7 +25,7 @@ TEMPERATURE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAnswer:
     """One answer and its rewards by the name of the objective."""
 
     question: str
@@ -37,35 +37,35 @@ class Scored:
         return sum(weight * self.rewards[name] for name, weight in weights.items())
 
 
-def scored(question: str, answer: str, objectives: Mapping[str, Objective]) -> Scored:
+def score_answer(question: str, answer: str, objectives: Mapping[str, ScoredObjective]) -> ScoredAnswer:
     """An answer with the reward of every objective."""
-    return Scored(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
+    return ScoredAnswer(question, answer, {name: one.score(question, answer) for name, one in objectives.items()})
 
 
-def sampled(
-    policy: Policy, questions: Sequence[str], each: int, seed: int, objectives: Mapping[str, Objective]
-) -> list[Scored]:
+def sample_answers(
+    policy: PolicyModel, questions: Sequence[str], each: int, seed: int, objectives: Mapping[str, ScoredObjective]
+) -> list[ScoredAnswer]:
     """`each` answers a question, question by question."""
     prompts = []
-    begun = []
-    asked = []
+    courtesies = []
+    repeated_questions = []
     for i, question in enumerate(questions):
         for j in range(each):
             system, courteous = WAYS[j % len(WAYS)]
             courtesy = COURTESIES[(i + j) % len(COURTESIES)] if courteous else ""
             prompts.append(policy.prompt(question, system) + courtesy)
-            begun.append(courtesy)
-            asked.append(question)
+            courtesies.append(courtesy)
+            repeated_questions.append(question)
     answers = policy.write(prompts, TEMPERATURE, seed)
     return [
-        scored(question, (courtesy + answer).strip(), objectives)
-        for question, courtesy, answer in zip(asked, begun, answers, strict=True)
+        score_answer(question, (courtesy + answer).strip(), objectives)
+        for question, courtesy, answer in zip(repeated_questions, courtesies, answers, strict=True)
     ]
 
 
-def by_question(pool: Sequence[Scored]) -> list[list[Scored]]:
+def group_by_question(pool: Sequence[ScoredAnswer]) -> list[list[ScoredAnswer]]:
     """The answers of each question together."""
-    groups: dict[str, list[Scored]] = {}
+    groups: dict[str, list[ScoredAnswer]] = {}
     for one in pool:
         groups.setdefault(one.question, []).append(one)
     return list(groups.values())

@@ -16,8 +16,8 @@ def questions(part: Part, count: int, seed: int = 0) -> list[str]:
 
     Raises `ValueError` where the part has fewer.
     """
-    told = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    every = [frame.format(a=_with_article(thing), n=thing) for thing in told[part] for frame in told["frames"]]
+    material = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    every = [frame.format(a=_with_article(thing), n=thing) for thing in material[part] for frame in material["frames"]]
     if count > len(every):
         raise ValueError(f"questions: {count} of {part} are asked for, and there are {len(every)}")
     Random(f"questions:{part}:{seed}").shuffle(every)

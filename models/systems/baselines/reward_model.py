@@ -23,8 +23,8 @@ from models.data.preference_sets import Ranked, load
 from models.reporting.statistics import Rate
 from models.train.base_model import on_disk
 
-from .policy import Policy
-from .task import Task, arguments, run
+from .policy import PolicyModel
+from .task import BaselineTask, arguments, run
 
 NAME = "preferred"
 """The objective that such a model is the reward of."""
@@ -34,32 +34,32 @@ LONGEST = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ComparedPair:
     """Two answers to a question, of which people preferred the first."""
 
     question: str
-    chosen: str
-    rejected: str
+    better: str
+    worse: str
 
 
-def preferred(data: Path, seed: int) -> list[Pair]:
+def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
     """The research data's pairs about harmlessness, in an order at random."""
     ranked = [item for item in load(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
-    pairs = [_pair(item) for item in ranked]
-    short = [one for one in pairs if len(one.question) + max(len(one.chosen), len(one.rejected)) <= LONGEST]
+    pairs = [_make_pair(item) for item in ranked]
+    short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
 
-def _pair(item: Ranked) -> Pair:
+def _make_pair(item: Ranked) -> ComparedPair:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
-    return Pair(item.query, better.text, worse.text)
+    return ComparedPair(item.query, better.text, worse.text)
 
 
 class RewardModel:
     """Scores answers; `policy` says how a question is put."""
 
-    def __init__(self, model: Any, policy: Policy) -> None:
+    def __init__(self, model: Any, policy: PolicyModel) -> None:
         self._model = model.eval()
         self._policy = policy
 
@@ -68,15 +68,15 @@ class RewardModel:
         """The reward in [0, 1]: the logistic function of the model's scalar."""
         tokenizer = self._policy.tokenizer
         text = self._policy.prompt(question) + answer + tokenizer.eos_token
-        fed = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        return float(torch.sigmoid(self._model(**fed).logits[0, 0].float()))
+        inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
+        return float(torch.sigmoid(self._model(**inputs).logits[0, 0].float()))
 
-    def accuracy(self, pairs: Sequence[Pair]) -> Rate:
+    def accuracy(self, pairs: Sequence[ComparedPair]) -> Rate:
         """How often it scores what people preferred above the other."""
-        return Rate.of(self.score(p.question, p.chosen) > self.score(p.question, p.rejected) for p in pairs)
+        return Rate.of(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
 
 
-def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
+def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> RewardModel:
     """With the budget of the task; its policy gives the tokenizer and how a question is put, and is not trained."""
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
@@ -87,7 +87,7 @@ def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
         on_disk(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.chosen, "rejected": p.rejected} for p in pairs]
+    rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.better, "rejected": p.worse} for p in pairs]
     batch = max(1, task.training.batch // 2)
     adapter = LoraConfig(
         r=task.training.rank,
@@ -104,7 +104,7 @@ def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
         peft_config=adapter,
     )
     policy = task.policy.model
-    with task.meter.on(model):
+    with task.meter.measure(model):
         run(trainer, task, "reward")
     task.policy.model = policy
     return RewardModel(trainer.model, task.policy)

@@ -15,35 +15,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from .pool import TEMPERATURE, Scored, scored
+from .pool import TEMPERATURE, ScoredAnswer, score_answer
 from .sft import imitate
-from .task import Ask, Task
+from .task import Ask, BaselineTask
 
 KEPT = 0.7
 """Quantile of a reward from which on an answer is kept for the online stage."""
 
 
-def question(text: str, rewards: Mapping[str, float]) -> str:
+def question_with_rewards(text: str, rewards: Mapping[str, float]) -> str:
     """The question with rewards: `text <concise> 0.9 <courteous> 1.0`."""
     return " ".join([text, *(f"<{name}> {round(reward, 1):.1f}" for name, reward in rewards.items())])
 
 
-def bounds(pool: Sequence[Scored], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def bounds(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The lowest and the highest reward of each objective in the pool."""
     return {name: (min(one.rewards[name] for one in pool), max(one.rewards[name] for one in pool)) for name in names}
 
 
-def desired(weights: Mapping[str, float], within: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def desired_rewards(weights: Mapping[str, float], ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """The rewards to ask for under these weights."""
     most = max(weights, key=lambda name: weights[name])
-    asked = {}
-    for name, (low, high) in within.items():
-        share = 1.0 if name == most else min(1.0, len(within) * weights.get(name, 0.0))
-        asked[name] = low + share * (high - low)
-    return asked
+    rewards = {}
+    for name, (low, high) in ranges.items():
+        share = 1.0 if name == most else min(1.0, len(ranges) * weights.get(name, 0.0))
+        rewards[name] = low + share * (high - low)
+    return rewards
 
 
-def kept(pool: Sequence[Scored], names: Sequence[str]) -> list[Scored]:
+def best_answers(pool: Sequence[ScoredAnswer], names: Sequence[str]) -> list[ScoredAnswer]:
     """Answers of which some reward lies in the highest three tenths."""
     bars = {}
     for name in names:
@@ -52,33 +52,33 @@ def kept(pool: Sequence[Scored], names: Sequence[str]) -> list[Scored]:
     return [one for one in pool if any(one.rewards[name] >= bars[name] > 0 for name in names)]
 
 
-def goals(count: int, within: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
+def goals(count: int, ranges: Mapping[str, tuple[float, float]], seed: int) -> list[dict[str, float]]:
     """Desired rewards near the front: one objective anywhere in its range, all others as high as they go."""
     rng = Random(f"ric:{seed}")
-    names = list(within)
-    made = []
+    names = list(ranges)
+    drawn_goals = []
     for i in range(count):
         free = names[i % len(names)]
-        made.append({name: rng.uniform(*within[name]) if name == free else within[name][1] for name in names})
-    return made
+        drawn_goals.append({name: rng.uniform(*ranges[name]) if name == free else ranges[name][1] for name in names})
+    return drawn_goals
 
 
-def train(task: Task) -> Ask:
+def train(task: BaselineTask) -> Ask:
     """The offline stage, an online one, and the prompt for any weights; the weights of the task are not looked at."""
     names = list(task.weights)
-    within = bounds(task.pool, names)
+    ranges = bounds(task.pool, names)
 
     def prompt(text: str, rewards: Mapping[str, float]) -> str:
-        return task.policy.prompt(question(text, {name: rewards[name] for name in names}))
+        return task.policy.prompt(question_with_rewards(text, {name: rewards[name] for name in names}))
 
     rows = [(prompt(one.question, one.rewards), one.answer) for one in task.pool]
     Random(task.seed).shuffle(rows)
     imitate(task, rows, "offline", 1 - task.training.first)
-    task.policy.settled()
+    task.policy.merge_adapter()
 
-    asked = list(zip(task.questions, goals(len(task.questions), within, task.seed), strict=True))
-    answers = task.policy.write([prompt(text, goal) for text, goal in asked], TEMPERATURE, task.seed)
-    new = [scored(text, answer, task.objectives) for (text, _), answer in zip(asked, answers, strict=True)]
-    best = kept([*task.pool, *new], names)
+    requests = list(zip(task.questions, goals(len(task.questions), ranges, task.seed), strict=True))
+    answers = task.policy.write([prompt(text, goal) for text, goal in requests], TEMPERATURE, task.seed)
+    new = [score_answer(text, answer, task.objectives) for (text, _), answer in zip(requests, answers, strict=True)]
+    best = best_answers([*task.pool, *new], names)
     imitate(task, [(prompt(one.question, one.rewards), one.answer) for one in best], "online", 1.0)
-    return lambda text, weights: prompt(text, desired(weights, within))
+    return lambda text, weights: prompt(text, desired_rewards(weights, ranges))

@@ -18,31 +18,31 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from .objectives import weighted
+from .objectives import weighted_score
 from .sft import examples, imitate
-from .task import Ask, Task, arguments, lora, plain, run
+from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, run
 
 
 class SeveralRewards(ValueError):
     """RLHF has one reward; for several there is MORLHF."""
 
 
-def train(task: Task) -> Ask:
+def train(task: BaselineTask) -> Ask:
     """SFT with its share of the budget, then RLOO with the rest."""
     if sum(weight > 0 for weight in task.weights.values()) != 1:
         raise SeveralRewards(f"weights: RLHF takes one objective, and there are {dict(task.weights)}; take MORLHF")
-    return online(task)
+    return train_online(task)
 
 
-def online(task: Task) -> Ask:
+def train_online(task: BaselineTask) -> Ask:
     """Both stages, for whatever the weighted reward is."""
     imitate(task, examples(task), "sft", task.training.first)
-    task.policy.settled()
+    task.policy.merge_adapter()
     reinforce(task)
-    return plain(task.policy)
+    return prompt_without_weights(task.policy)
 
 
-def reinforce(task: Task) -> None:
+def reinforce(task: BaselineTask) -> None:
     """RLOO from the policy as it is, which is its own reference."""
     _hide_our_vllm()
     from datasets import Dataset
@@ -51,15 +51,15 @@ def reinforce(task: Task) -> None:
     training = task.training
     questions = task.questions
     data = Dataset.from_list([{"prompt": task.policy.prompt(one), "question": one} for one in questions])
-    told = arguments(task, "online") | {"learning_rate": training.lr_online}
+    trainer_arguments = arguments(task, "online") | {"learning_rate": training.lr_online}
     settings = RLOOConfig(
-        **told,
+        **trainer_arguments,
         beta=training.beta_online,
         num_generations=training.drafts,
         max_completion_length=task.policy.new_tokens,
         temperature=1.0,
     )
-    score = weighted(task.objectives, task.weights)
+    score = weighted_score(task.objectives, task.weights)
 
     def reward(completions: list[str], question: list[str], **more: Any) -> list[float]:
         return [score(one, answer.strip()) for one, answer in zip(question, completions, strict=True)]
@@ -77,6 +77,6 @@ def reinforce(task: Task) -> None:
 
 def _hide_our_vllm() -> None:
     """Say that vLLM is not there where it is not: TRL takes the folder plugins/vllm, which is on the path, for it."""
-    found = find_spec("vllm")
-    if found is not None and found.origin is None:
+    spec = find_spec("vllm")
+    if spec is not None and spec.origin is None:
         vars(import_module("trl.import_utils"))["is_vllm_available"] = lambda min_version=None: False

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .pool import by_question
-from .task import Ask, Task, arguments, lora, plain, run
+from .pool import group_by_question
+from .task import Ask, BaselineTask, arguments, lora, prompt_without_weights, run
 
 
-def examples(task: Task) -> list[tuple[str, str]]:
+def examples(task: BaselineTask) -> list[tuple[str, str]]:
     """(prompt, answer) of every question's best answer."""
-    best = [max(group, key=lambda one: one.total(task.weights)) for group in by_question(task.pool)]
+    best = [max(group, key=lambda one: one.total(task.weights)) for group in group_by_question(task.pool)]
     return [(task.policy.prompt(one.question), one.answer) for one in best]
 
 
-def imitate(task: Task, rows: Sequence[tuple[str, str]], stage: str, share: float) -> None:
+def imitate(task: BaselineTask, rows: Sequence[tuple[str, str]], stage: str, share: float) -> None:
     """Train on the answers of (prompt, answer); the prompt is not learned."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -37,7 +37,7 @@ def imitate(task: Task, rows: Sequence[tuple[str, str]], stage: str, share: floa
     run(trainer, task, stage, share)
 
 
-def train(task: Task) -> Ask:
+def train(task: BaselineTask) -> Ask:
     """SFT with the whole budget."""
     imitate(task, examples(task), "sft", 1.0)
-    return plain(task.policy)
+    return prompt_without_weights(task.policy)

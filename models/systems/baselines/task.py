@@ -13,17 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from .cost import Cost, Meter
-from .objectives import Objective
-from .policy import Policy
-from .pool import Scored
+from .cost import Meter, TrainingCost
+from .objectives import ScoredObjective
+from .policy import PolicyModel
+from .pool import ScoredAnswer
 
 _METER = "meter.json"
 _WITHOUT_END = 10_000_000
 """Steps: it is the budget that ends a training."""
 
 
-class Training(BaseModel):
+class TrainingSettings(BaseModel):
     """Settings of every training, and those of single methods."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,14 +52,14 @@ class NoStep(ValueError):
 
 
 @dataclass
-class Task:
+class BaselineTask:
     """One training: the policy (changed in place), the data, the weights of objectives, where to keep things."""
 
-    policy: Policy
-    pool: Sequence[Scored]
-    objectives: Mapping[str, Objective]
+    policy: PolicyModel
+    pool: Sequence[ScoredAnswer]
+    objectives: Mapping[str, ScoredObjective]
     weights: Mapping[str, float]
-    training: Training
+    training: TrainingSettings
     seed: int
     folder: Path
     meter: Meter
@@ -74,18 +74,18 @@ Ask = Callable[[str, Mapping[str, float]], str]
 """The prompt of a trained policy for (question, weights)."""
 
 
-def plain(policy: Policy) -> Ask:
+def prompt_without_weights(policy: PolicyModel) -> Ask:
     """The prompt as it always was: most methods have put the weights into the policy."""
     return lambda question, _: policy.prompt(question)
 
 
-def lora(training: Training) -> LoraConfig:
+def lora(training: TrainingSettings) -> LoraConfig:
     """The adapter that every method trains."""
     layers = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return LoraConfig(r=training.rank, lora_alpha=2 * training.rank, target_modules=layers, task_type="CAUSAL_LM")
 
 
-def arguments(task: Task, stage: str) -> dict[str, Any]:
+def arguments(task: BaselineTask, stage: str) -> dict[str, Any]:
     """What every trainer of TRL is told."""
     training = task.training
     return {
@@ -107,7 +107,7 @@ def arguments(task: Task, stage: str) -> dict[str, Any]:
     }
 
 
-def run(trainer: Any, task: Task, stage: str, share: float = 1.0) -> None:
+def run(trainer: Any, task: BaselineTask, stage: str, share: float = 1.0) -> None:
     """Train until this share of the budget is spent; the policy is then the trained one, adapter and all.
 
     A stage that was stopped goes on from its last checkpoint, if it keeps any, with what it had cost by then.
@@ -115,9 +115,9 @@ def run(trainer: Any, task: Task, stage: str, share: float = 1.0) -> None:
     folder = task.folder / stage
     last = get_last_checkpoint(str(folder)) if folder.exists() else None
     if last:
-        task.meter.cost = Cost(**json.loads((Path(last) / _METER).read_text()))
+        task.meter.cost = TrainingCost(**json.loads((Path(last) / _METER).read_text()))
     trainer.remove_callback(_printer())
-    trainer.add_callback(_Budget(task.meter, round(share * task.training.tokens)))
+    trainer.add_callback(_TokenBudget(task.meter, round(share * task.training.tokens)))
     trainer.train(resume_from_checkpoint=last)
     if not trainer.state.global_step:
         raise NoStep(f"{stage}: a step of batch {task.training.batch} needs more questions than the pool has")
@@ -133,7 +133,7 @@ def _printer() -> type[TrainerCallback]:
     return PrinterCallback
 
 
-class _Budget(TrainerCallback):  # type: ignore[misc]
+class _TokenBudget(TrainerCallback):  # type: ignore[misc]
     """Ends a training once so many tokens have passed, and keeps their count with every checkpoint."""
 
     def __init__(self, meter: Meter, tokens: int) -> None:
@@ -141,7 +141,7 @@ class _Budget(TrainerCallback):  # type: ignore[misc]
         self._tokens = tokens
 
     def on_step_end(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
-        control.should_training_stop = self._meter.fed >= self._tokens
+        control.should_training_stop = self._meter.fed_so_far >= self._tokens
 
     def on_save(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
         folder = Path(arguments.output_dir) / f"checkpoint-{state.global_step}"

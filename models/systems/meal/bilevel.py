@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import Task
-from .learner import Learner, Params, Row
+from .data import WeighingTask
+from .learner import Learner, LearnerRow, Params
 
 Weigh = Callable[[Sequence[str], Sequence[str]], Tensor]
 """Prompts and objective texts to weights [prompts, texts]; each row sums to 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepResult:
     """`outer` (nats) is to be differentiated by the net; `inner` is the base learner's loss, `moved` where it went."""
 
     outer: Tensor
@@ -33,8 +33,8 @@ class Stepped:
 
 
 def step(
-    learner: Learner, params: Params, weigh: Weigh, task: Task, *, lr: float, beta: float, unrolled: bool
-) -> Stepped:
+    learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float, beta: float, unrolled: bool
+) -> StepResult:
     """One inner step and the outer loss behind it."""
     weights = weigh([one.query for one in task.inner], task.texts)
     losses = _inner_losses(learner, params, task, weights)
@@ -43,15 +43,15 @@ def step(
     gradients = torch.autograd.grad(inner, [params[n] for n in names], create_graph=unrolled, retain_graph=True)
     moved = {n: params[n] - lr * g for n, g in zip(names, gradients, strict=True)}
     if unrolled:
-        outer = preference(learner, moved, weigh, task, beta)
+        outer = preference_loss(learner, moved, weigh, task, beta)
     else:
         moved = {n: p.detach().requires_grad_() for n, p in moved.items()}
-        outer = preference(learner, moved, weigh, task, beta)
-        outer = outer + _through(params, losses, weights, moved, outer, lr)
-    return Stepped(outer, inner.item(), {n: p.detach().requires_grad_() for n, p in moved.items()}, weights.detach())
+        outer = preference_loss(learner, moved, weigh, task, beta)
+        outer = outer + _weight_surrogate(params, losses, weights, moved, outer, lr)
+    return StepResult(outer, inner.item(), {n: p.detach().requires_grad_() for n, p in moved.items()}, weights.detach())
 
 
-def taken(learner: Learner, params: Params, weigh: Weigh, task: Task, *, lr: float) -> Params:
+def take_inner_step(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, *, lr: float) -> Params:
     """Where one inner step leads, and nothing else; no gradient reaches the weights, which is several times cheaper."""
     with torch.no_grad():
         weights = weigh([one.query for one in task.inner], task.texts)
@@ -61,16 +61,16 @@ def taken(learner: Learner, params: Params, weigh: Weigh, task: Task, *, lr: flo
     return {n: (params[n] - lr * g).detach() for n, g in zip(names, gradients, strict=True)}
 
 
-def preference(learner: Learner, params: Params, weigh: Weigh, task: Task, beta: float) -> Tensor:
+def preference_loss(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask, beta: float) -> Tensor:
     """Mean nats by which the base learner is surprised that the preferred answer is preferred (Bradley-Terry)."""
     return F.softplus(-beta * margins(learner, params, weigh, task)).mean()
 
 
-def margins(learner: Learner, params: Params, weigh: Weigh, task: Task) -> Tensor:
+def margins(learner: Learner, params: Params, weigh: Weigh, task: WeighingTask) -> Tensor:
     """By how many nats a token each preferred answer is likelier than the other, [pairs]."""
     weights = weigh([prompt.query for prompt, _, _ in task.pairs], task.texts)
     rows = [
-        Row(prompt, task.texts, own, answer)
+        LearnerRow(prompt, task.texts, own, answer)
         for (prompt, better, worse), own in zip(task.pairs, weights, strict=True)
         for answer in (better, worse)
     ]
@@ -78,17 +78,19 @@ def margins(learner: Learner, params: Params, weigh: Weigh, task: Task) -> Tenso
     return worse - better
 
 
-def _inner_losses(learner: Learner, params: Params, task: Task, weights: Tensor) -> Tensor:
+def _inner_losses(learner: Learner, params: Params, task: WeighingTask, weights: Tensor) -> Tensor:
     """Of every answer to every prompt, [prompts, objectives]."""
     rows = [
-        Row(prompt, task.texts, own, answer)
+        LearnerRow(prompt, task.texts, own, answer)
         for prompt, answers, own in zip(task.inner, task.targets, weights, strict=True)
         for answer in answers
     ]
     return learner.losses(params, rows).view(len(task.inner), -1)
 
 
-def _through(params: Params, losses: Tensor, weights: Tensor, moved: Params, outer: Tensor, lr: float) -> Tensor:
+def _weight_surrogate(
+    params: Params, losses: Tensor, weights: Tensor, moved: Params, outer: Tensor, lr: float
+) -> Tensor:
     """Worth 0, with the gradient that the weights get through the step: each answer's own one against the outer one."""
     directions = torch.autograd.grad(outer, list(moved.values()), retain_graph=True)
     influence = torch.zeros_like(weights)

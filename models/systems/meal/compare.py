@@ -27,11 +27,11 @@ from models.reporting.statistics import Rate
 
 from . import bilevel, data
 from .config import Meal
-from .encoder import Encoder, uniform
+from .encoder import Encoder, uniform_weights
 from .learner import Learner
-from .net import WeightNet
-from .ranks import KEPT, PROBES, Mean, Ranked, Row, better, fresh, ranked, row
-from .train import CHECKPOINT, NET, begun, load
+from .net import TorchWeightNet
+from .ranks import KEPT, PROBES, Mean, ProbeRank, RankRow, compare_ranks, fresh_prompts, make_row, rank_probes
+from .train import CHECKPOINT, NET, load_models, make_net
 
 UNTRAINED = "net before training"
 TASKS = 60
@@ -42,7 +42,7 @@ _SHIPPED = Path(aligner_proxy.__file__).parents[1] / "plugins" / "aligner_proxy_
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class StepEffect:
     """What one step by these weights does to the base learner's preferences on held-out tasks."""
 
     weights: str
@@ -52,71 +52,78 @@ class Moved:
     nearer: Rate
 
 
-def moved(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) -> list[Moved]:
+def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) -> list[StepEffect]:
     """The base learner after one step by each weighting; only the step differs, the prompt says nothing of weights."""
-    start = learner.initial(meal.trained)
+    start = learner.initial_params(meal.trained)
     losses: dict[str, dict[str, list[float]]] = {name: {} for name in weightings}
     nearer: dict[str, list[bool]] = {name: [] for name in weightings}
-    for task in data.held_out(meal.seed + 1, TASKS, meal.objectives):
+    for task in data.draw_probe_tasks(meal.seed + 1, TASKS, meal.objectives):
         with torch.no_grad():
-            before = bilevel.margins(learner, start, uniform, task)
+            before = bilevel.margins(learner, start, uniform_weights, task)
         for name, weigh in weightings.items():
-            params = bilevel.taken(learner, start, weigh, task, lr=meal.inner_lr)
+            params = bilevel.take_inner_step(learner, start, weigh, task, lr=meal.inner_lr)
             with torch.no_grad():
-                after = bilevel.margins(learner, params, uniform, task)
+                after = bilevel.margins(learner, params, uniform_weights, task)
             nearer[name] += (after > before).tolist()
-            lost = float(torch.nn.functional.softplus(-meal.beta * after).mean())
-            losses[name].setdefault(task.kind, []).append(lost)
+            loss = float(torch.nn.functional.softplus(-meal.beta * after).mean())
+            losses[name].setdefault(task.kind, []).append(loss)
     return [
-        Moved(name, Mean.of(lost), tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE), Rate.of(nearer[name]))
-        for name, lost in losses.items()
+        StepEffect(
+            name,
+            Mean.from_groups(loss),
+            tuple(Mean.from_groups(_differences(losses[one], loss)) for one in BESIDE),
+            Rate.of(nearer[name]),
+        )
+        for name, loss in losses.items()
     ]
 
 
-def _less(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
+def _differences(one: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, list[float]]:
     return {kind: [a - b for a, b in zip(one[kind], other[kind], strict=True)] for kind in one}
 
 
-def static(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+def static_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
     """How much each objective mattered over the kinds of the training set, whatever the prompt."""
-    known = data.material()
-    levels = dict.fromkeys(known.objectives, 0.5)
-    for kind in known.kinds.values():
+    material = data.material()
+    levels = dict.fromkeys(material.objectives, 0.5)
+    for kind in material.kinds.values():
         levels[kind.matters[0]] += 2.0
         levels[kind.matters[1]] += 1.0
-    by_text = {text: levels[name] for name, facet in known.objectives.items() for text in facet.texts}
+    by_text = {text: levels[name] for name, facet in material.objectives.items() for text in facet.texts}
     weights = torch.tensor([by_text[text] for text in texts])
     return (weights / weights.sum()).expand(len(prompts), -1)
 
 
-def informed(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+def informed_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
     """The weights of one that knows each probe's kind."""
-    known = data.material()
-    kinds = {text: kind for kind in known.kinds.values() for text in kind.probes.prompts()}
-    named = {text: name for name, facet in known.objectives.items() for text in facet.texts}
+    material = data.material()
+    kinds = {text: kind for kind in material.kinds.values() for text in kind.probes.prompts()}
+    names_by_text = {text: name for name, facet in material.objectives.items() for text in facet.texts}
     rows = []
     for prompt in prompts:
         heavy = dict(zip(kinds[prompt].matters, TOLD, strict=True))
-        weights = [heavy.get(named[text], (1 - sum(TOLD)) / max(1, len(texts) - 2)) for text in texts]
+        weights = [heavy.get(names_by_text[text], (1 - sum(TOLD)) / max(1, len(texts) - 2)) for text in texts]
         rows.append([weight / sum(weights) for weight in weights])
     return torch.tensor(rows)
 
 
-def trained(meal: Meal) -> WeightNet:
+def load_net(meal: Meal) -> TorchWeightNet:
     """The net of a run: finished, else that of the last checkpoint, else the one that the plugin serves."""
     if (meal.out / NET).exists():
-        return WeightNet.load(meal.out / NET)
+        return TorchWeightNet.load(meal.out / NET)
     if meal.base == "embedded" and not (meal.out / CHECKPOINT).exists():
-        return WeightNet.load(_SHIPPED)
+        return TorchWeightNet.load(_SHIPPED)
     state: dict[str, Any] = torch.load(meal.out / CHECKPOINT, weights_only=True)["net"]
     width, size = state["prompt.weight"].shape
     layers = state["layers"].tolist()
-    net = WeightNet(size // len(layers), layers, width)
+    net = TorchWeightNet(size // len(layers), layers, width)
     net.load_state_dict(state)
     return net.eval()
 
 
-def _sections(rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]) -> str:
+def _format_sections(
+    rows: Sequence[RankRow], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[StepEffect]
+) -> str:
     head = ("weights", "probes", "objectives' texts", "reciprocal rank", "Spearman", f"kept among {KEPT}")
     tables = [
         output.table(head, [(r.weights, r.probes, r.texts, r.reciprocal_rank, r.spearman, r.kept) for r in rows]),
@@ -129,15 +136,15 @@ def _sections(rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Me
     return "\n\n".join(tables)
 
 
-def _draw(path: Path, rows: Sequence[Row]) -> None:
+def _draw(path: Path, rows: Sequence[RankRow]) -> None:
     labels = [f"{row.weights}, {row.probes}, {row.texts}" for row in rows]
-    with output.plot(path, columns=2, size=(9, 1.2 + 0.25 * len(rows)), sharey=True) as ((left, right),):
-        output.whiskers(left, [row.kept for row in rows], labels)
-        left.set_xlabel(f"what matters most is among the {KEPT} heaviest (%)")
+    with output.plot(path, columns=2, size=(9, 1.2 + 0.25 * len(rows)), sharey=True) as ((left_axis, right_axis),):
+        output.whiskers(left_axis, [row.kept for row in rows], labels)
+        left_axis.set_xlabel(f"what matters most is among the {KEPT} heaviest (%)")
         means = [row.reciprocal_rank for row in rows]
         spread = [[m.mean - m.low for m in means], [m.high - m.mean for m in means]]
-        right.errorbar([m.mean for m in means], list(range(len(rows), 0, -1)), xerr=spread, fmt="o")
-        right.set_xlabel("reciprocal rank of what matters most")
+        right_axis.errorbar([m.mean for m in means], list(range(len(rows), 0, -1)), xerr=spread, fmt="o")
+        right_axis.set_xlabel("reciprocal rank of what matters most")
 
 
 def main(config: Path, out: Path | None = None) -> None:
@@ -145,34 +152,50 @@ def main(config: Path, out: Path | None = None) -> None:
     meal = Meal.read(config)
     folder = out or meal.out
     torch.manual_seed(meal.seed)
-    model, base, tokenizer = load(meal)
+    model, base, tokenizer = load_models(meal)
     dtype = torch.float64 if meal.dtype == "float64" else torch.float32
-    net = trained(meal).to(dtype)
+    net = load_net(meal).to(dtype)
     encoder = Encoder(model, tokenizer, net.layers.tolist())
 
-    def of(some: WeightNet) -> bilevel.Weigh:
+    def weigh_with(some: TorchWeightNet) -> bilevel.Weigh:
         return lambda prompts, texts: partial(encoder.weigh, some)(prompts, texts).detach()
 
-    fixed: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {"uniform": uniform, "static": static}
-    weightings = {**fixed, UNTRAINED: of(begun(meal, encoder, model.config).to(dtype)), "net": of(net)}
-    rows = list[Row]()
+    fixed: dict[str, Callable[[Sequence[str], Sequence[str]], Tensor]] = {
+        "uniform": uniform_weights,
+        "static": static_weights,
+    }
+    weightings = {
+        **fixed,
+        UNTRAINED: weigh_with(make_net(meal, encoder, model.config).to(dtype)),
+        "net": weigh_with(net),
+    }
+    rows = list[RankRow]()
     leads = list[tuple[str, str, str, Mean, Mean]]()
     for which in PROBES:
         for wording in ("trained", "others"):
-            found: dict[str, list[Ranked]] = {name: ranked(which, wording, by) for name, by in weightings.items()}
-            rows += [row(name, which, wording, one) for name, one in found.items()]
-            leads += [(name, which, wording, *better(found["net"], found[name])) for name in found if name != "net"]
+            ranks_by_name: dict[str, list[ProbeRank]] = {
+                name: rank_probes(which, wording, weigh) for name, weigh in weightings.items()
+            }
+            rows += [make_row(name, which, wording, one) for name, one in ranks_by_name.items()]
+            leads += [
+                (name, which, wording, *compare_ranks(ranks_by_name["net"], ranks_by_name[name]))
+                for name in ranks_by_name
+                if name != "net"
+            ]
     _write(folder, rows, leads, ())
     learner = Learner(base, tokenizer, meal.template, embedded=meal.weights_as == "embedding")
-    _write(folder, rows, leads, moved(meal, learner, {**weightings, "told": informed}))
+    _write(folder, rows, leads, measure_steps(meal, learner, {**weightings, "told": informed_weights}))
     print((folder / "compare.md").read_text())
 
 
 def _write(
-    folder: Path, rows: Sequence[Row], leads: Sequence[tuple[str, str, str, Mean, Mean]], steps: Sequence[Moved]
+    folder: Path,
+    rows: Sequence[RankRow],
+    leads: Sequence[tuple[str, str, str, Mean, Mean]],
+    steps: Sequence[StepEffect],
 ) -> None:
-    document = {"ranks": rows, "leads": leads, "steps": steps, "fresh": sum(map(len, fresh().values()))}
-    output.write(folder, "compare", _sections(rows, leads, steps), document)
+    document = {"ranks": rows, "leads": leads, "steps": steps, "fresh": sum(map(len, fresh_prompts().values()))}
+    output.write(folder, "compare", _format_sections(rows, leads, steps), document)
     _draw(folder / "compare.svg", rows)
 
 

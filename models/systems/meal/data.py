@@ -19,18 +19,18 @@ _FILE = Path(__file__).with_name("prompts.yaml")
 _PLAIN = "About that, this is what there is to say: {x}."
 
 
-class _Block(BaseModel):
+class _StrictBlock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Facet(_Block):
+class Facet(_StrictBlock):
     """One objective: how it may be worded, and sentences that an answer gets for it; the last of each is kept back."""
 
     texts: tuple[str, ...] = Field(min_length=2)
     styles: tuple[str, ...] = Field(min_length=3)
 
 
-class Asks(_Block):
+class PromptWordings(_StrictBlock):
     """Wordings, and what they are about."""
 
     asks: tuple[str, ...] = Field(min_length=1)
@@ -41,22 +41,22 @@ class Asks(_Block):
         return [ask.format(x=thing) for ask in self.asks for thing in self.about]
 
 
-class Kind(Asks):
+class PromptKind(PromptWordings):
     """A kind of prompts: what matters most there, and what comes next."""
 
     matters: tuple[str, str]
-    probes: Asks
+    probes: PromptWordings
 
 
-class Material(_Block):
+class PromptMaterial(_StrictBlock):
     """`prompts.yaml`."""
 
     objectives: dict[str, Facet]
-    kinds: dict[str, Kind]
+    kinds: dict[str, PromptKind]
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class AnsweredPrompt:
     """One prompt and the plain answer that is to be corrected."""
 
     query: str
@@ -64,7 +64,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class WeighingTask:
     """One step: the competing objectives (names and texts), what the base learner learns, and what tells it.
 
     `targets[p][o]` is the answer to prompt p that objective o would like; `pairs` are (prompt, preferred, other).
@@ -73,73 +73,73 @@ class Task:
     kind: str
     names: tuple[str, ...]
     texts: tuple[str, ...]
-    inner: tuple[Prompt, ...]
+    inner: tuple[AnsweredPrompt, ...]
     targets: tuple[tuple[str, ...], ...]
-    pairs: tuple[tuple[Prompt, str, str], ...]
+    pairs: tuple[tuple[AnsweredPrompt, str, str], ...]
 
 
 @cache
-def material() -> Material:
+def material() -> PromptMaterial:
     """All prompts and objectives."""
-    return Material.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
+    return PromptMaterial.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
 
 
-def tasks(seed: int, objectives: int, prompts: int) -> Iterator[Task]:
+def draw_tasks(seed: int, objectives: int, prompts: int) -> Iterator[WeighingTask]:
     """Endless, the same for the same seed; every kind in turn."""
     names = sorted(material().kinds)
     number = 0
     while True:
         rng = random.Random(f"{seed}/{number}")
         order = random.Random(f"{seed}/order/{number // len(names)}").sample(names, len(names))
-        yield task(order[number % len(names)], rng, objectives, prompts)
+        yield draw_task(order[number % len(names)], rng, objectives, prompts)
         number += 1
 
 
-def held_out(seed: int, count: int, objectives: int) -> list[Task]:
+def draw_probe_tasks(seed: int, count: int, objectives: int) -> list[WeighingTask]:
     """Tasks over the probes, for the outer loss that nothing is trained by."""
     names = sorted(material().kinds)
     rng = random.Random(f"{seed}/held out")
-    return [task(names[i % len(names)], rng, objectives, 1, probe=True) for i in range(count)]
+    return [draw_task(names[i % len(names)], rng, objectives, 1, probe=True) for i in range(count)]
 
 
-def task(name: str, rng: random.Random, objectives: int, prompts: int, *, probe: bool = False) -> Task:
+def draw_task(name: str, rng: random.Random, objectives: int, prompts: int, *, probe: bool = False) -> WeighingTask:
     """One task of a kind; what matters there is among the objectives, at a place that tells nothing."""
     kind = material().kinds[name]
-    known = material().objectives
-    others = [o for o in known if o not in kind.matters]
+    facets = material().objectives
+    others = [o for o in facets if o not in kind.matters]
     first, second = kind.matters
-    chosen = [first, *([second] if objectives > 2 else []), *rng.sample(others, max(1, objectives - 2))]
-    rng.shuffle(chosen)
+    objective_names = [first, *([second] if objectives > 2 else []), *rng.sample(others, max(1, objectives - 2))]
+    rng.shuffle(objective_names)
     source = kind.probes if probe else kind
-    drawn = [Prompt(*_filled(source, rng)) for _ in range(2 * prompts)]
-    inner = drawn[:prompts]
-    outer = drawn[prompts:]
-    targets = tuple(tuple(_answer(one, known[o], rng, probe) for o in chosen) for one in inner)
-    pairs = tuple(_pair(one, chosen, (first, second), rng, probe) for one in outer)
-    texts = tuple(known[o].texts[-1] if probe else rng.choice(known[o].texts[:-1]) for o in chosen)
-    return Task(name, tuple(chosen), texts, tuple(inner), targets, pairs)
+    every_prompt = [AnsweredPrompt(*_draw_prompt(source, rng)) for _ in range(2 * prompts)]
+    inner = every_prompt[:prompts]
+    outer = every_prompt[prompts:]
+    targets = tuple(tuple(_styled_answer(one, facets[o], rng, probe) for o in objective_names) for one in inner)
+    pairs = tuple(_draw_pair(one, objective_names, (first, second), rng, probe) for one in outer)
+    texts = tuple(facets[o].texts[-1] if probe else rng.choice(facets[o].texts[:-1]) for o in objective_names)
+    return WeighingTask(name, tuple(objective_names), texts, tuple(inner), targets, pairs)
 
 
-def _filled(source: Asks, rng: random.Random) -> tuple[str, str]:
+def _draw_prompt(source: PromptWordings, rng: random.Random) -> tuple[str, str]:
     thing = rng.choice(source.about)
     return rng.choice(source.asks).format(x=thing), _PLAIN.format(x=thing)
 
 
-def _answer(prompt: Prompt, facet: Facet, rng: random.Random, probe: bool) -> str:
+def _styled_answer(prompt: AnsweredPrompt, facet: Facet, rng: random.Random, probe: bool) -> str:
     style = facet.styles[-1] if probe else rng.choice(facet.styles[:-1])
     return f"{style} {prompt.answer}"
 
 
-def _pair(
-    prompt: Prompt, chosen: list[str], matters: tuple[str, str], rng: random.Random, probe: bool
-) -> tuple[Prompt, str, str]:
+def _draw_pair(
+    prompt: AnsweredPrompt, objective_names: list[str], matters: tuple[str, str], rng: random.Random, probe: bool
+) -> tuple[AnsweredPrompt, str, str]:
     """Mostly what matters against what does not; sometimes the second against the rest, or the first against it."""
-    known = material().objectives
+    facets = material().objectives
     (first, second) = matters
-    rest = [o for o in chosen if o not in matters]
-    draw = rng.random() if second in chosen else 0.0
+    rest = [o for o in objective_names if o not in matters]
+    draw = rng.random() if second in objective_names else 0.0
     better, worse = (first, rng.choice(rest)) if draw < 0.6 else (second, rng.choice(rest))
     if draw > 0.8:
         better = first
         worse = second
-    return prompt, _answer(prompt, known[better], rng, probe), _answer(prompt, known[worse], rng, probe)
+    return prompt, _styled_answer(prompt, facets[better], rng, probe), _styled_answer(prompt, facets[worse], rng, probe)

@@ -11,7 +11,7 @@ from torch import Tensor
 from aligner_proxy.engine.model.encoder import encode
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 
-from .net import WeightNet
+from .net import TorchWeightNet
 
 _TOGETHER = 24
 
@@ -23,24 +23,24 @@ class Encoder:
         self._model = model
         self._tokenizer = tokenizer
         self._layers = tuple(layers)
-        self._known: dict[str, Tensor] = {}
+        self._cached_rows: dict[str, Tensor] = {}
 
     def rows(self, texts: Sequence[str]) -> Tensor:
         """[texts, size]."""
-        new = sorted({text for text in texts if text not in self._known}, key=len)
+        new = sorted({text for text in texts if text not in self._cached_rows}, key=len)
         for first in range(0, len(new), _TOGETHER):
             some = new[first : first + _TOGETHER]
             read = encode(self._model, [self._tokenizer.prompt(text).ids for text in some], self._layers)
-            self._known.update(zip(some, read, strict=True))
-        return torch.stack([self._known[text] for text in texts])
+            self._cached_rows.update(zip(some, read, strict=True))
+        return torch.stack([self._cached_rows[text] for text in texts])
 
-    def weigh(self, net: WeightNet, prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+    def weigh(self, net: TorchWeightNet, prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
         """Weights [prompts, texts] of a net, in its own precision."""
         dtype = net.prompt.weight.dtype
         weights: Tensor = net(self.rows(prompts).to(dtype), self.rows(texts).to(dtype)).exp()
         return weights
 
 
-def uniform(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
+def uniform_weights(prompts: Sequence[str], texts: Sequence[str]) -> Tensor:
     """Everything weighs the same."""
     return torch.full((len(prompts), len(texts)), 1.0 / len(texts))

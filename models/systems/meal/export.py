@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .net import WeightNet
+from .net import TorchWeightNet
 from .train import NET
 
 MAX_BYTES = 1 << 20
@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 20
 
 def ship(run: Path, folder: Path) -> Path:
     """Copy the net; raises where it cannot be read or is too large to ship."""
-    WeightNet.load(run / NET)
+    TorchWeightNet.load(run / NET)
     if (run / NET).stat().st_size >= MAX_BYTES:
         raise SystemExit(f"{run / NET} is too large to ship: it may have {MAX_BYTES} bytes; train a narrower one")
     return Path(shutil.copyfile(run / NET, folder / NET))

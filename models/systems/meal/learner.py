@@ -18,27 +18,27 @@ from torch.func import functional_call
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
-from aligner_proxy_systems.meal.selector import worded
+from aligner_proxy_systems.meal.selector import add_weight_words
 
 from .config import MealError
-from .data import Prompt
+from .data import AnsweredPrompt
 
 DIRECTION = "weight direction"
 Params = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LearnerRow:
     """One answer to be read: its prompt, the objectives with their weights [objectives], and the answer."""
 
-    asked: Prompt
+    prompt: AnsweredPrompt
     texts: tuple[str, ...]
     weights: Tensor
     answer: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Laid:
+class _TokenRow:
     """A row as tokens; `shares` are (tokens of an objective, its weight times the number of objectives)."""
 
     ids: list[int]
@@ -56,41 +56,41 @@ class Learner:
         self._embedded = embedded
         """Whether weights stand in the embeddings, not in words."""
 
-    def initial(self, pattern: str) -> Params:
+    def initial_params(self, pattern: str) -> Params:
         """The parameters that move, as they are now, in fp32 or finer. Raises `MealError` where none is meant."""
-        found = {n: p.detach().clone() for n, p in self.model.named_parameters() if re.search(pattern, n)}
-        if not found:
+        moving = {n: p.detach().clone() for n, p in self.model.named_parameters() if re.search(pattern, n)}
+        if not moving:
             raise MealError(f"trained: no parameter of the base is called like {pattern!r}")
-        fine = {n: p if p.dtype == torch.float64 else p.float() for n, p in found.items()}
+        fine = {n: p if p.dtype == torch.float64 else p.float() for n, p in moving.items()}
         if self._embedded:
             like = next(iter(fine.values()))
             fine[DIRECTION] = 0.01 * torch.randn(self.model.config.hidden_size, dtype=like.dtype)
         return {n: p.requires_grad_() for n, p in fine.items()}
 
-    def losses(self, params: Params, rows: Sequence[Row]) -> Tensor:
+    def losses(self, params: Params, rows: Sequence[LearnerRow]) -> Tensor:
         """Mean nats a token of each answer, [rows]."""
-        laid = [self._lay(row) for row in rows]
-        longest = max(len(one.ids) for one in laid)
-        first = min(len(one.ids) - one.target for one in laid)
+        token_rows = [self._tokenize(row) for row in rows]
+        longest = max(len(one.ids) for one in token_rows)
+        first = min(len(one.ids) - one.target for one in token_rows)
         # What is put behind a shorter one is seen by nothing before it: the model is causal, and needs no mask.
-        ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in laid])
-        inputs = self._inputs(params, ids, laid)
-        told = {n: p.to(self.model.dtype) for n, p in params.items() if n != DIRECTION}
-        asked = {"use_cache": False, "logits_to_keep": longest - first + 1}
-        logits = functional_call(self.model, told, kwargs=inputs | asked).logits[:, :-1]
+        ids = torch.tensor([one.ids + [0] * (longest - len(one.ids)) for one in token_rows])
+        inputs = self._inputs(params, ids, token_rows)
+        parameters = {n: p.to(self.model.dtype) for n, p in params.items() if n != DIRECTION}
+        options = {"use_cache": False, "logits_to_keep": longest - first + 1}
+        logits = functional_call(self.model, parameters, kwargs=inputs | options).logits[:, :-1]
         fine = logits if logits.dtype == torch.float64 else logits.float()
         nats = F.cross_entropy(fine.transpose(1, 2), ids[:, first:], reduction="none")
         own = torch.zeros_like(nats)
-        for mask, one in zip(own, laid, strict=True):
+        for mask, one in zip(own, token_rows, strict=True):
             mask[len(one.ids) - one.target - first : len(one.ids) - first] = 1.0
         return (nats * own).sum(-1) / own.sum(-1)
 
-    def _inputs(self, params: Params, ids: Tensor, laid: Sequence[_Laid]) -> dict[str, Tensor]:
+    def _inputs(self, params: Params, ids: Tensor, token_rows: Sequence[_TokenRow]) -> dict[str, Tensor]:
         if not self._embedded:
             return {"input_ids": ids}
         vectors = self.model.get_input_embeddings()(ids).detach()
         pushed = []
-        for one in laid:
+        for one in token_rows:
             push = torch.zeros(ids.shape[1], dtype=vectors.dtype)
             for tokens, share in one.shares:
                 mask = torch.zeros_like(push)
@@ -99,21 +99,23 @@ class Learner:
             pushed.append(push)
         return {"inputs_embeds": vectors + torch.stack(pushed)[..., None] * params[DIRECTION].to(vectors.dtype)}
 
-    def _lay(self, row: Row) -> _Laid:
+    def _tokenize(self, row: LearnerRow) -> _TokenRow:
         shares = [weight * len(row.texts) for weight in row.weights]
         order = sorted(range(len(row.texts)), key=lambda i: -float(row.weights[i].detach()))
         texts = list(row.texts)
         if not self._embedded:
-            texts = [worded(row.texts[i], float(shares[i].detach())) for i in order]
-        prompt = prompts.render(prompts.find_template(self._family), row.asked.query, row.asked.answer, texts)
+            texts = [add_weight_words(row.texts[i], float(shares[i].detach())) for i in order]
+        prompt = prompts.render(prompts.find_template(self._family), row.prompt.query, row.prompt.answer, texts)
         read = self._tokenizer.prompt(prompt.text)
         target = self._tokenizer.continuation(row.answer)
         target = [*target, self._tokenizer.eos]
-        spans = [(_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)]
-        return _Laid([*read.ids, *target], len(target), tuple(spans) if self._embedded else ())
+        spans = [
+            (_token_range(start, stop, read.offsets), shares[i]) for i, (start, stop) in enumerate(prompt.objectives)
+        ]
+        return _TokenRow([*read.ids, *target], len(target), tuple(spans) if self._embedded else ())
 
 
-def _range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
+def _token_range(start: int, stop: int, offsets: Sequence[tuple[int, int]]) -> range:
     """The tokens that end within these characters."""
     inside = [i for i, (_, end) in enumerate(offsets) if start < end <= stop]
     return range(inside[0], inside[-1] + 1)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from aligner_proxy.engine.model.detector import choose_layers
 
 
-class WeightNet(nn.Module):
+class TorchWeightNet(nn.Module):
     """Scores (nats) of objective texts for a prompt: how alike the two are after a projection of each.
 
     `centre_*` and `spread_*` are mean and deviation of the training texts: the states of a language model all point
@@ -44,7 +44,7 @@ class WeightNet(nn.Module):
         self.scale = width**-0.5
 
     @classmethod
-    def over(cls, config: Any, width: int = 48) -> WeightNet:
+    def from_config(cls, config: Any, width: int = 48) -> TorchWeightNet:
         """A new net for a model of this transformers config."""
         return cls(config.hidden_size, choose_layers(config), width)
 
@@ -69,7 +69,7 @@ class WeightNet(nn.Module):
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, str(path))
 
     @classmethod
-    def load(cls, path: Path) -> WeightNet:
+    def load(cls, path: Path) -> TorchWeightNet:
         """Read a saved net; its sizes are those of the stored tensors. Raises KeyError where one is missing."""
         state = load_file(str(path))
         layers = state["layers"].tolist()

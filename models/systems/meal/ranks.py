@@ -37,13 +37,13 @@ class Mean:
     high: float
 
     @classmethod
-    def of(cls, values: Mapping[str, Sequence[float]]) -> Mean:
+    def from_groups(cls, values: Mapping[str, Sequence[float]]) -> Mean:
         """From values in groups; whole groups are drawn."""
         rng = random.Random(0)
         groups = list(values.values())
-        drawn = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
-        low = drawn[int(0.025 * DRAWS)]
-        high = drawn[int(0.975 * DRAWS)]
+        means = sorted(_mean(rng.choices(groups, k=len(groups))) for _ in range(DRAWS))
+        low = means[int(0.025 * DRAWS)]
+        high = means[int(0.975 * DRAWS)]
         return cls(sum(map(len, groups)), _mean(groups), low, high)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ def _mean(groups: Sequence[Sequence[float]]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class RankProbe:
     """One prompt; probes of one group share a wording."""
 
     kind: str
@@ -64,18 +64,18 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class ProbeRank:
     """What one weighting makes of one probe."""
 
     group: str
-    reciprocal: float
+    reciprocal_rank: float
     spearman: float
-    kept: bool
+    is_kept: bool
     """Whether what matters most stays among the heaviest, ties by the order of the file as in the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RankRow:
     """One weighting over one set of probes under one wording of the objectives."""
 
     weights: str
@@ -87,50 +87,51 @@ class Row:
 
 
 @cache
-def fresh() -> dict[str, tuple[str, ...]]:
+def fresh_prompts() -> dict[str, tuple[str, ...]]:
     """Prompts by kind."""
     return TypeAdapter(dict[str, tuple[str, ...]]).validate_python(yaml.safe_load(_FRESH.read_text(encoding="utf-8")))
 
 
-def probes(which: Probes) -> Iterator[Probe]:
+def probes(which: Probes) -> Iterator[RankProbe]:
     """All probes of a set."""
     if which == "fresh":
-        yield from (Probe(kind, prompt, prompt) for kind, prompts in fresh().items() for prompt in prompts)
+        yield from (RankProbe(kind, prompt, prompt) for kind, prompts in fresh_prompts().items() for prompt in prompts)
         return
     for name, kind in data.material().kinds.items():
         for ask in kind.probes.asks:
-            yield from (Probe(name, ask, ask.format(x=thing)) for thing in kind.probes.about)
+            yield from (RankProbe(name, ask, ask.format(x=thing)) for thing in kind.probes.about)
 
 
-def ranked(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Ranked]:
+def rank_probes(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[ProbeRank]:
     """One weighting over a set of probes, in their order."""
-    known = data.material()
+    material = data.material()
     rows = []
-    names = list(known.objectives)
-    texts = [facet.texts[0 if wording == "trained" else -1] for facet in known.objectives.values()]
+    names = list(material.objectives)
+    texts = [facet.texts[0 if wording == "trained" else -1] for facet in material.objectives.values()]
     probe_list = list(probes(which))
     for probe, row in zip(probe_list, weigh([probe.prompt for probe in probe_list], texts).tolist(), strict=True):
-        first, second = (names.index(name) for name in known.kinds[probe.kind].matters)
+        first, second = (names.index(name) for name in material.kinds[probe.kind].matters)
         truth = [2.0 if i == first else 1.0 if i == second else 0.0 for i in range(len(names))]
         order = sorted(range(len(row)), key=lambda i: -row[i])
-        rows.append(Ranked(probe.group, reciprocal(row, first), spearman(row, truth), first in order[:KEPT]))
+        rows.append(ProbeRank(probe.group, reciprocal_rank(row, first), spearman(row, truth), first in order[:KEPT]))
     return rows
 
 
-def row(name: str, which: Probes, wording: str, rows: Sequence[Ranked]) -> Row:
+def make_row(name: str, which: Probes, wording: str, rows: Sequence[ProbeRank]) -> RankRow:
     """The figures of one weighting."""
-    first, second = (_grouped(rows, [getattr(item, key) for item in rows]) for key in ("reciprocal", "spearman"))
-    return Row(name, which, wording, Mean.of(first), Mean.of(second), Rate.of(item.kept for item in rows))
+    first = Mean.from_groups(_group_values(rows, [item.reciprocal_rank for item in rows]))
+    second = Mean.from_groups(_group_values(rows, [item.spearman for item in rows]))
+    return RankRow(name, which, wording, first, second, Rate.of(item.is_kept for item in rows))
 
 
-def better(one: Sequence[Ranked], other: Sequence[Ranked]) -> tuple[Mean, Mean]:
+def compare_ranks(one: Sequence[ProbeRank], other: Sequence[ProbeRank]) -> tuple[Mean, Mean]:
     """By how much reciprocal rank and Spearman of `one` exceed those of `other`, probe by probe."""
-    first = [a.reciprocal - b.reciprocal for a, b in zip(one, other, strict=True)]
+    first = [a.reciprocal_rank - b.reciprocal_rank for a, b in zip(one, other, strict=True)]
     second = [a.spearman - b.spearman for a, b in zip(one, other, strict=True)]
-    return Mean.of(_grouped(one, first)), Mean.of(_grouped(one, second))
+    return Mean.from_groups(_group_values(one, first)), Mean.from_groups(_group_values(one, second))
 
 
-def _grouped(rows: Sequence[Ranked], values: Sequence[float]) -> dict[str, list[float]]:
+def _group_values(rows: Sequence[ProbeRank], values: Sequence[float]) -> dict[str, list[float]]:
     groups: dict[str, list[float]] = {}
     for item, value in zip(rows, values, strict=True):
         groups.setdefault(item.group, []).append(value)
@@ -154,7 +155,7 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     return up / down if down else 0.0
 
 
-def reciprocal(values: Sequence[float], which: int) -> float:
+def reciprocal_rank(values: Sequence[float], which: int) -> float:
     """1 over the rank; among equals the mean over their orders."""
     above = sum(v > values[which] for v in values)
     same = sum(v == values[which] for v in values)

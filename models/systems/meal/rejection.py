@@ -46,7 +46,7 @@ _PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class TargetChoice:
     """One pair with the target that is learned; costs are those of serving: segments that are expected to be wrong."""
 
     pair: Pair
@@ -80,23 +80,23 @@ class Sampler:
         return [prompt.restore(text).strip() for text in texts]
 
 
-async def best(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> Kept:
+async def choose_target(engine: Engine, pair: Pair, drafts: Sequence[str], *, uniform: bool) -> TargetChoice:
     """The pair with the draft that costs least as its target; the answer itself is among the candidates."""
     weights = await _weights(engine, pair, uniform=uniform)
-    original = await _read(engine, pair, pair.answer)
+    original = await _score_segments(engine, pair, pair.answer)
     costs = {pair.answer: best_of.cost(original, original, weights)}
     for text in dict.fromkeys(drafts):
         if text.strip() and text not in costs:
-            costs[text] = best_of.cost(await _read(engine, pair, text), original, weights)
+            costs[text] = best_of.cost(await _score_segments(engine, pair, text), original, weights)
     first = next((costs[text] for text in drafts if text in costs), costs[pair.answer])
     target = min(costs, key=lambda text: costs[text])
     kept_pieces = {piece.text.strip() for piece in split(target)}
     labels = tuple(STAYS if piece.text.strip() in kept_pieces else CHANGES for piece in split(pair.answer))
     learned = replace(pair, target=target, labels=labels, kinds=(), source=f"rejection:{pair.source}")
-    return Kept(learned, costs[pair.answer], first, costs[target])
+    return TargetChoice(learned, costs[pair.answer], first, costs[target])
 
 
-async def _read(engine: Engine, pair: Pair, text: str) -> tuple[SegmentScore, ...]:
+async def _score_segments(engine: Engine, pair: Pair, text: str) -> tuple[SegmentScore, ...]:
     request = AlignRequest(
         request_id="rejection",
         turns=(Turn("user", pair.query),),
@@ -121,36 +121,41 @@ async def _weights(engine: Engine, pair: Pair, *, uniform: bool) -> tuple[float,
     return tuple(weight * len(alike) for weight in weights) if weights else alike
 
 
-async def chosen(engine: Engine, sample: Sample, pairs: Sequence[Pair], k: int, *, uniform: bool) -> list[Kept]:
+async def choose_targets(
+    engine: Engine, sample: Sample, pairs: Sequence[Pair], k: int, *, uniform: bool
+) -> list[TargetChoice]:
     """The best of k for every pair."""
-    return [await best(engine, pair, sample(pair, k), uniform=uniform) for pair in track(pairs, description="drafts")]
+    return [
+        await choose_target(engine, pair, sample(pair, k), uniform=uniform)
+        for pair in track(pairs, description="drafts")
+    ]
 
 
-def summary(kept: Sequence[Kept]) -> Iterator[str]:
+def summarise(choices: Sequence[TargetChoice]) -> Iterator[str]:
     """What sampling brought, in words, with intervals."""
     for name, values in (
-        ("as it is", [one.original for one in kept]),
-        ("the first draft", [one.first for one in kept]),
-        ("the best of all", [one.best for one in kept]),
-        ("best below first", [one.first - one.best for one in kept]),
+        ("as it is", [one.original for one in choices]),
+        ("the first draft", [one.first for one in choices]),
+        ("the best of all", [one.best for one in choices]),
+        ("best below first", [one.first - one.best for one in choices]),
     ):
-        yield f"{name}: {Mean.of({str(i): [value] for i, value in enumerate(values)})}"
-    edited = sum(one.pair.target != one.pair.answer for one in kept)
-    yield f"{edited} of {len(kept)} answers are changed by their target"
+        yield f"{name}: {Mean.from_groups({str(i): [value] for i, value in enumerate(values)})}"
+    edited = sum(one.pair.target != one.pair.answer for one in choices)
+    yield f"{edited} of {len(choices)} answers are changed by their target"
 
 
-async def run(given: argparse.Namespace) -> list[Kept]:
+async def run(options: argparse.Namespace) -> list[TargetChoice]:
     """Sample, read, choose."""
     silence_libraries()
-    torch.manual_seed(given.seed)
-    sample = Sampler(given.aligner, given.temperature, config.home_folder())
-    engine = LocalEngine(lambda: open_aligner(EngineSettings(given.reader), config.home_folder()))
+    torch.manual_seed(options.seed)
+    sample = Sampler(options.aligner, options.temperature, config.home_folder())
+    engine = LocalEngine(lambda: open_aligner(EngineSettings(options.reader), config.home_folder()))
     try:
         info = await engine.start()
         if not info.has_head:
-            raise SystemExit(f"{given.reader} has no detector head, so it cannot tell drafts apart")
-        pairs = list(islice(read_pairs(given.pairs), given.limit))
-        return await chosen(engine, sample, pairs, given.k, uniform=given.uniform)
+            raise SystemExit(f"{options.reader} has no detector head, so it cannot tell drafts apart")
+        pairs = list(islice(read_pairs(options.pairs), options.limit))
+        return await choose_targets(engine, sample, pairs, options.k, uniform=options.uniform)
     finally:
         await engine.aclose()
 
@@ -167,11 +172,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--uniform", action="store_true", help="all objectives weigh the same")
-    given = parser.parse_args(argv)
-    kept = asyncio.run(run(given))
-    print(f"{given.out}: {write_pairs(given.out, (choice.pair for choice in kept))} pairs")
-    if kept:
-        print("\n".join(summary(kept)))
+    options = parser.parse_args(argv)
+    choices = asyncio.run(run(options))
+    print(f"{options.out}: {write_pairs(options.out, (choice.pair for choice in choices))} pairs")
+    if choices:
+        print("\n".join(summarise(choices)))
 
 
 if __name__ == "__main__":

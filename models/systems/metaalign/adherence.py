@@ -27,9 +27,9 @@ from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.text.facts import addresses, code_blocks, names, numbers
 from aligner_proxy.types import Exchange, Objective, Policy, Status, Turn
-from aligner_proxy_systems.metaalign.checks import met
+from aligner_proxy_systems.metaalign.checks import is_met
 from aligner_proxy_systems.metaalign.extension import Preferences
-from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
+from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, add_preferences, preferences_of
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 from models.data.upstream_completions import STRONG, Completion, completions
@@ -37,7 +37,7 @@ from models.evaluate.gateway import gateway, objectives
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .wordings import WORDED, Side, of
+from .wordings import WORDED, Side, wordings_of
 
 BOUNDS = {PreferenceKind.MAX_WORDS: (40, 80, 120), PreferenceKind.MAX_SENTENCES: (2, 4, 6)}
 OPPOSITE = (
@@ -54,7 +54,7 @@ OPPOSITE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class AdherenceCase:
     """One answer under one preference: met before and after, understood, edited, damaged."""
 
     kind: PreferenceKind
@@ -67,7 +67,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AdherenceRow:
     """The cases of one kind, or of all; `p` is McNemar's, exact and two-sided."""
 
     name: str
@@ -84,20 +84,22 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class StatedPreference:
     """One preference as it is said, and what it truly wishes."""
 
     text: str
     wish: Preference
 
 
-def stated(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> Stated:
+def state_preference(side: Side, rng: Random, kind: PreferenceKind, wording: str, answer: str) -> StatedPreference:
     """A wording filled in: with a bound, or with a word of the answer that could be said otherwise."""
     bound = rng.choice(BOUNDS.get(kind, (0,)))
     long_words = sorted(word for word in word_set(answer) if word.isalpha() and word.isascii() and len(word) > 5)
     word = rng.choice(long_words or ["delve"])
     banned = (word,) if kind is PreferenceKind.BANNED_WORDS else ()
-    return Stated(wording.format(n=bound, word=word), Preference(kind, PreferenceSource.REQUEST, bound, banned))
+    return StatedPreference(
+        wording.format(n=bound, word=word), Preference(kind, PreferenceSource.REQUEST, bound, banned)
+    )
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -107,62 +109,66 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
 
 
-def damaged(before: str, after: str) -> bool:
+def has_damage(before: str, after: str) -> bool:
     """Whether a fact of the answer is gone, or one is new that nobody said."""
-    gone = any(reader(before) - reader(after) for reader in (numbers, addresses, code_blocks))
+    has_lost = any(reader(before) - reader(after) for reader in (numbers, addresses, code_blocks))
     new = any(reader(after) - reader(before) for reader in (numbers, addresses))
-    return gone or new or bool(names(before) - word_set(after))
+    return has_lost or new or bool(names(before) - word_set(after))
 
 
-def policy_for(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
+def make_policy(text: str, operator: Sequence[Objective], system: str = "") -> Policy:
     """What a request with this preference gets on a route that reads it."""
     sources = (PreferenceSource.REQUEST, PreferenceSource.SYSTEM)
     base = Policy("adherence", tuple(operator), deadline_s=600)
-    reading = base.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, True)
-    return preferred(reading, RequestFacts(system=system, fields={"preference": text}))
+    base_policy = base.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, True)
+    return add_preferences(base_policy, RequestFacts(system=system, fields={"preference": text}))
 
 
 async def measure(
     pipeline: Pipeline, answers: Sequence[Completion], operator: Sequence[Objective], side: Side, seed: int
-) -> list[Case]:
+) -> list[AdherenceCase]:
     """One preference an answer, kinds and wordings in turns."""
     rng = Random(f"adherence:{seed}")
-    sayings = of(side)
+    sayings = wordings_of(side)
     kinds = list(sayings)
     cases = []
     for i, completion in enumerate(track(answers, description="preferences")):
         kind = kinds[i % len(kinds)]
         wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
-        preference = stated(side, rng, kind, wording, completion.answer)
+        preference = state_preference(side, rng, kind, wording, completion.answer)
         cases.append(
-            await case(pipeline, completion, preference, policy_for(preference.text, operator), f"adherence-{i}")
+            await measure_case(
+                pipeline, completion, preference, make_policy(preference.text, operator), f"adherence-{i}"
+            )
         )
     return cases
 
 
-async def case(pipeline: Pipeline, completion: Completion, preference: Stated, policy: Policy, call_id: str) -> Case:
+async def measure_case(
+    pipeline: Pipeline, completion: Completion, preference: StatedPreference, policy: Policy, call_id: str
+) -> AdherenceCase:
     """What becomes of one answer."""
     outcome = await pipeline.align(Exchange(call_id, 0, (Turn("user", completion.query),), completion.answer), policy)
     text = outcome.text or ""
     wish = preference.wish
     understood = [(read.number, read.words) for read in preferences_of(policy).values() if read.kind is wish.kind]
-    meant = any(abs(number - wish.number) <= 1 and banned == wish.words for number, banned in understood)
-    return Case(
+    is_understood = any(abs(number - wish.number) <= 1 and banned == wish.words for number, banned in understood)
+    return AdherenceCase(
         wish.kind,
-        meant,
-        met(wish, completion.answer),
-        met(wish, text),
+        is_understood,
+        is_met(wish, completion.answer),
+        is_met(wish, text),
         text != completion.answer,
-        damaged(completion.answer, text),
+        has_damage(completion.answer, text),
         outcome.status is Status.FAILED,
     )
 
 
-def row(name: str, cases: Sequence[Case]) -> Row:
+def make_row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
     """The figures of some cases."""
     gained = sum(not case.before and case.after for case in cases)
     lost = sum(case.before and not case.after for case in cases)
-    return Row(
+    return AdherenceRow(
         name,
         len(cases),
         Rate.of(case.read for case in cases),
@@ -176,7 +182,7 @@ def row(name: str, cases: Sequence[Case]) -> Row:
     )
 
 
-def rows(cases: Sequence[Case]) -> list[Row]:
+def make_rows(cases: Sequence[AdherenceCase]) -> list[AdherenceRow]:
     """All together, those that rules can meet, the others, and kind by kind."""
     kinds = list(dict.fromkeys(case.kind for case in cases))
     groups = [
@@ -185,31 +191,31 @@ def rows(cases: Sequence[Case]) -> list[Row]:
         ("left to the aligner", [case for case in cases if not Preference(case.kind).fixable]),
         *((kind.value, [case for case in cases if case.kind is kind]) for kind in kinds),
     ]
-    return [row(name, group) for name, group in groups if group]
+    return [make_row(name, group) for name, group in groups if group]
 
 
 def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
     """(which tiers, whether the higher one's wish held): a pair said by system and user, and by operator and user."""
     rng = Random(f"contradictions:{seed}")
     for kind, other in OPPOSITE:
-        for wording in of(side)[kind]:
+        for wording in wordings_of(side)[kind]:
             text = wording.format(n=5, word="delve")
             for above, below in ((text, other), (other, text)):
                 higher = {wish.kind for wish in parse(above, PreferenceSource.SYSTEM).preferences}
                 lower = {wish.kind for wish in parse(below, PreferenceSource.REQUEST).preferences}
                 if not higher or not lower:
                     continue  # what was not read cannot contradict
-                held = {wish.kind for wish in preferences_of(policy_for(below, (), above)).values()}
-                yield "system over user", higher <= held and not (lower - higher) & held
+                kinds = {wish.kind for wish in preferences_of(make_policy(below, (), above)).values()}
+                yield "system over user", higher <= kinds and not (lower - higher) & kinds
                 objective = Objective("house-style", f"House style: the response should be so: {above}")
-                kept = policy_for(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
-                left = {wish.kind for wish in preferences_of(kept).values()}
-                yield "operator over user", kept.objectives[0] == objective and not (lower - higher) & left
+                policy = make_policy(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
+                remaining_kinds = {wish.kind for wish in preferences_of(policy).values()}
+                yield "operator over user", policy.objectives[0] == objective and not (lower - higher) & remaining_kinds
 
 
-def reading(side: Side) -> tuple[Rate, Rate]:
+def measure_reading(side: Side) -> tuple[Rate, Rate]:
     """How many wordings are read as what they say, and how many without a checkable wish are read as one."""
-    sayings = [(kind, wording) for kind, all_of in of(side).items() for wording in all_of]
+    sayings = [(kind, wording) for kind, all_of in wordings_of(side).items() for wording in all_of]
     right = Rate.of(
         any(
             wish.kind is kind for wish in parse(wording.format(n=7, word="delve"), PreferenceSource.REQUEST).preferences
@@ -219,7 +225,7 @@ def reading(side: Side) -> tuple[Rate, Rate]:
     return right, Rate.of(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
 
 
-def text(rows: Sequence[Row], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
+def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
     """The tables as Markdown."""
     head = (
         "preference",
@@ -236,15 +242,16 @@ def text(rows: Sequence[Row], side: Side, conflicts: dict[str, Rate], failed: in
     cells = [
         (r.name, r.n, r.read, r.before, r.after, r.gained, r.lost, f"{r.p:.2g}", r.damaged, r.needless) for r in rows
     ]
-    right, false = reading(side)
-    held = "\n".join(f"- {name}: the higher word held in {rate}" for name, rate in conflicts.items())
+    right, false = measure_reading(side)
+    conflict_lines = "\n".join(f"- {name}: the higher word held in {rate}" for name, rate in conflicts.items())
     return (
         f"{output.table(head, cells)}\n\n"
-        f"Wordings read as meant: {right}; read where nothing is checkable: {false}. Failed: {failed}.\n\n{held}\n"
+        f"Wordings read as meant: {right}; read where nothing is checkable: {false}. Failed: {failed}.\n\n"
+        f"{conflict_lines}\n"
     )
 
 
-def draw(path: Path, rows: Sequence[Row]) -> None:
+def draw_rates(path: Path, rows: Sequence[AdherenceRow]) -> None:
     """Before and after, row by row."""
     with output.plot(path, size=(7.0, 0.4 * len(rows) + 1.2)) as axes:
         axis = axes[0, 0]
@@ -257,22 +264,22 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
 
 async def run(
     aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
-) -> list[Case]:
+) -> list[AdherenceCase]:
     """The cases of these answers; corrections are kept below `out`."""
     async with gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
         return await measure(pipeline, answers, objectives(asked_too), **how)
 
 
-def report(cases: Sequence[Case], out: Path, side: Side, seed: int) -> str:
+def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:
     """Write tables and plot."""
-    figures = rows(cases)
+    figures = make_rows(cases)
     conflicts: dict[str, list[bool]] = {}
-    for name, held in contradictions(side, seed):
-        conflicts.setdefault(name, []).append(held)
-    rates = {name: Rate.of(held) for name, held in conflicts.items()}
-    tables = text(figures, side, rates, sum(case.failed for case in cases))
+    for name, has_held in contradictions(side, seed):
+        conflicts.setdefault(name, []).append(has_held)
+    rates = {name: Rate.of(has_held) for name, has_held in conflicts.items()}
+    tables = format_tables(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
-    draw(out / "adherence.svg", figures)
+    draw_rates(out / "adherence.svg", figures)
     return tables
 
 
@@ -290,7 +297,7 @@ def main() -> None:
     Random(f"order:{args.seed}").shuffle(answers)
     args.out.mkdir(parents=True, exist_ok=True)
     cases = asyncio.run(run(args.aligner, answers, args.out, args.operator, side=args.side, seed=args.seed))
-    print(report(cases, args.out, args.side, args.seed))
+    print(write_report(cases, args.out, args.side, args.seed))
 
 
 if __name__ == "__main__":

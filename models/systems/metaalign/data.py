@@ -24,9 +24,9 @@ from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.prompts import TEMPLATES, render
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Policy
-from aligner_proxy_systems.metaalign.checks import met
-from aligner_proxy_systems.metaalign.fixes import fixed
-from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
+from aligner_proxy_systems.metaalign.checks import is_met
+from aligner_proxy_systems.metaalign.fixes import fix_text
+from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, add_preferences, preferences_of
 from aligner_proxy_systems.metaalign.types import FIXABLE, MOST, Preference, PreferenceKind, PreferenceSource
 from models.data.answers import Answer, load_pool
 from models.data.pairs import CHANGES, STAYS, Pair, write_pairs
@@ -69,7 +69,7 @@ class Dialogue:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class PreferenceExample:
     """One example: the dialogue, the answer as it was, and the one that meets all that is in force."""
 
     part: Part
@@ -83,114 +83,118 @@ class Example:
         """By which the sides are told apart: all that was said above the question."""
         return " / ".join(text for text in (self.dialogue.meta.system, self.dialogue.meta.preference) if text)
 
-    def pair(self) -> Pair:
+    def to_pair(self) -> Pair:
         """As the trainer reads it."""
-        kept = Counter(piece.text for piece in split(self.target))
+        counts = Counter(piece.text for piece in split(self.target))
         labels = []
         for piece in split(self.answer):
-            stays = kept[piece.text] > 0
-            kept[piece.text] -= stays
+            stays = counts[piece.text] > 0
+            counts[piece.text] -= stays
             labels.append(STAYS if stays else CHANGES)
         query = self.dialogue.query
         return Pair(query, self.objectives, self.answer, self.target, tuple(labels), f"metaalign:{self.part}")
 
 
-def on_test_side(preference: str) -> bool:
+def is_on_test_side(preference: str) -> bool:
     """Whether a preference is kept for the test, wherever it stands."""
     return int(hashlib.sha256(preference.encode()).hexdigest(), 16) % 100 < TEST_PERCENT
 
 
-def examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False) -> Iterator[Example]:
+def draw_examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False) -> Iterator[PreferenceExample]:
     """So many examples of one side, the parts in turns; at most a quarter are answers that need no change."""
     rng = Random(f"metaalign:{seed}")
-    left = n
+    remaining = n
     unchanged = 0
     for number in range(n * _TRIES):
-        for example in _of(PARTS[number % len(PARTS)], rng, rng.choice(answers)):
+        for example in _make_examples(PARTS[number % len(PARTS)], rng, rng.choice(answers)):
             same = example.target == example.answer
-            if on_test_side(example.preference) is test and (not same or unchanged < n * MAX_MET) and left:
+            if is_on_test_side(example.preference) is test and (not same or unchanged < n * MAX_MET) and remaining:
                 unchanged = unchanged + same
-                left = left - 1
+                remaining = remaining - 1
                 yield example
-        if not left:
+        if not remaining:
             return
 
 
-def _of(part: Part, rng: Random, answer: Answer) -> Iterator[Example]:
+def _make_examples(part: Part, rng: Random, answer: Answer) -> Iterator[PreferenceExample]:
     if part == "diverse":
-        candidates = [_example(part, answer, MetaPrompt(preference=_wording(rng, _kinds(rng)))) for _ in range(3)]
-        kept = [example for example in candidates if example is not None]
-        if len({example.target for example in kept}) > 1:  # opinions that lead to one answer are not diverse
-            yield from kept
+        candidates = [
+            _make_example(part, answer, MetaPrompt(preference=_draw_wording(rng, _draw_kinds(rng)))) for _ in range(3)
+        ]
+        possible = [example for example in candidates if example is not None]
+        if len({example.target for example in possible}) > 1:  # opinions that lead to one answer are not diverse
+            yield from possible
         return
-    example = _example(part, answer, _meta(part, rng))
+    example = _make_example(part, answer, _draw_meta(part, rng))
     if example is not None:
         yield example
 
 
-def _meta(part: Part, rng: Random) -> MetaPrompt:
-    kinds = _kinds(rng)
+def _draw_meta(part: Part, rng: Random) -> MetaPrompt:
+    kinds = _draw_kinds(rng)
     if part == "helpful":
-        return MetaPrompt(preference=_wording(rng, kinds))
+        return MetaPrompt(preference=_draw_wording(rng, kinds))
     if part == "consensus":
         ours = kinds[:1]
-        theirs = [kind for kind in _kinds(rng) if kind not in kinds[:1]]
-        return MetaPrompt(_wording(rng, ours), _wording(rng, theirs))
+        theirs = [kind for kind in _draw_kinds(rng) if kind not in kinds[:1]]
+        return MetaPrompt(_draw_wording(rng, ours), _draw_wording(rng, theirs))
     kind = rng.choice(sorted(CONTRARY))
     against = rng.choice(CONTRARY[kind]).format(more=rng.randrange(300, 900, 10))
     more = [other for other in kinds if other is not kind][:1]
-    return MetaPrompt(_wording(rng, [kind]), " ".join((against, _wording(rng, more))).strip())
+    return MetaPrompt(_draw_wording(rng, [kind]), " ".join((against, _draw_wording(rng, more))).strip())
 
 
-def _kinds(rng: Random) -> list[PreferenceKind]:
+def _draw_kinds(rng: Random) -> list[PreferenceKind]:
     return rng.sample(KINDS, rng.choice((1, 1, 2, 2, 3)))
 
 
-def _wording(rng: Random, kinds: Iterable[PreferenceKind]) -> str:
+def _draw_wording(rng: Random, kinds: Iterable[PreferenceKind]) -> str:
     """The kinds in some wording."""
-    return " ".join(rng.choice(TRAIN[kind]).format(n=_bound(rng, kind)) for kind in kinds)
+    return " ".join(rng.choice(TRAIN[kind]).format(n=_draw_bound(rng, kind)) for kind in kinds)
 
 
-def _bound(rng: Random, kind: PreferenceKind) -> int:
+def _draw_bound(rng: Random, kind: PreferenceKind) -> int:
     return rng.randrange(2, 9) if kind is PreferenceKind.MAX_SENTENCES else rng.randrange(20, 160, 5)
 
 
-def _example(part: Part, answer: Answer, meta: MetaPrompt) -> Example | None:
+def _make_example(part: Part, answer: Answer, meta: MetaPrompt) -> PreferenceExample | None:
     """None where the gateway reads no preference, or no answer is known that meets all of them."""
-    reading = Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
-    policy = preferred(reading, RequestFacts(system=meta.system, fields={"preference": meta.preference}))
-    in_force = list(preferences_of(policy).values())
-    if not in_force or not all(preference.checkable for preference in in_force):
+    base_policy = (
+        Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
+    )
+    policy = add_preferences(base_policy, RequestFacts(system=meta.system, fields={"preference": meta.preference}))
+    preferences = list(preferences_of(policy).values())
+    if not preferences or not all(preference.checkable for preference in preferences):
         return None
-    target = _meeting(answer.text, in_force)
-    if not target.strip() or not all(met(preference, target) for preference in in_force):
+    target = _meet_preferences(answer.text, preferences)
+    if not target.strip() or not all(is_met(preference, target) for preference in preferences):
         return None
     texts = tuple(objective.text for objective in policy.objectives)
-    return Example(part, Dialogue(meta, answer.query), texts, answer.text, target)
+    return PreferenceExample(part, Dialogue(meta, answer.query), texts, answer.text, target)
 
 
-def _meeting(text: str, in_force: Sequence[Preference]) -> str:
-    text = fixed(text, {preference.kind for preference in in_force if preference.fixable})
-    bounds = [preference for preference in in_force if preference.kind in MOST]
+def _meet_preferences(text: str, preferences: Sequence[Preference]) -> str:
+    text = fix_text(text, {preference.kind for preference in preferences if preference.fixable})
+    bounds = [preference for preference in preferences if preference.kind in MOST]
     ends = [piece.end for piece in split(text)]
-    while len(ends) > 1 and not all(met(preference, text[: ends[-1]]) for preference in bounds):
+    while len(ends) > 1 and not all(is_met(preference, text[: ends[-1]]) for preference in bounds):
         ends.pop()
-    return text[: ends[-1]] if ends and not all(met(preference, text) for preference in bounds) else text
+    return text[: ends[-1]] if ends and not all(is_met(preference, text) for preference in bounds) else text
 
 
-def count_preferences(drawn: Iterable[Example]) -> int:
+def count_preferences(examples: Iterable[PreferenceExample]) -> int:
     """How many different preferences there are."""
-    return len({example.preference for example in drawn})
+    return len({example.preference for example in examples})
 
 
-def write_dpo(path: Path, drawn: Iterable[Example], template: str) -> int:
+def write_dpo(path: Path, examples: Iterable[PreferenceExample], template: str) -> int:
     """Prompt, chosen and rejected as JSON lines: the answer that meets all, above the one that was there."""
     family = TEMPLATES[template]
     count = 0
     draft = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with draft.open("w", encoding="utf-8") as out:
-        for example in drawn:
+        for example in examples:
             if example.target != example.answer:
                 prompt = render(family, example.dialogue.query, example.answer, example.objectives).text
                 row = {"prompt": prompt, "chosen": example.target, "rejected": example.answer}
@@ -210,14 +214,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="pairs for models.train")
     parser.add_argument("--dpo", type=Path, help="prompt, chosen and rejected for models.systems.metaalign.dpo, too")
     parser.add_argument("--template", default="ultrafeedback", choices=sorted(TEMPLATES))
-    given = parser.parse_args(argv)
-    answers = load_pool(given.data, "test" if given.test else "train").answers
-    drawn = list(examples(answers, given.n, given.seed, test=given.test))
-    count = write_pairs(given.out, (example.pair() for example in drawn))
-    parts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(example.part for example in drawn).items()))
-    print(f"{given.out}: {count} pairs of {count_preferences(drawn)} preferences ({parts})")
-    if given.dpo:
-        print(f"{given.dpo}: {write_dpo(given.dpo, drawn, given.template)} comparisons")
+    options = parser.parse_args(argv)
+    answers = load_pool(options.data, "test" if options.test else "train").answers
+    examples = list(draw_examples(answers, options.n, options.seed, test=options.test))
+    count = write_pairs(options.out, (example.to_pair() for example in examples))
+    parts = ", ".join(f"{name} {n}" for name, n in sorted(Counter(example.part for example in examples).items()))
+    print(f"{options.out}: {count} pairs of {count_preferences(examples)} preferences ({parts})")
+    if options.dpo:
+        print(f"{options.dpo}: {write_dpo(options.dpo, examples, options.template)} comparisons")
 
 
 if __name__ == "__main__":

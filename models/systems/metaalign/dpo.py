@@ -59,7 +59,7 @@ class DpoStage(BaseModel):
         return stage
 
 
-def rows(path: Path, end: str) -> list[dict[str, str]]:
+def read_comparisons(path: Path, end: str) -> list[dict[str, str]]:
     """Comparisons as `models.systems.metaalign.data` writes them; both answers end as the corrector has to end."""
     comparisons = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -72,7 +72,7 @@ def rows(path: Path, end: str) -> list[dict[str, str]]:
     return comparisons
 
 
-def trained(stage: DpoStage) -> list[dict[str, Any]]:
+def train_stage(stage: DpoStage) -> list[dict[str, Any]]:
     """Train and save; what TRL logged, step by step."""
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -95,7 +95,7 @@ def trained(stage: DpoStage) -> list[dict[str, Any]]:
         report_to="none",
         disable_tqdm=True,
     )
-    data = Dataset.from_list(rows(stage.data, tokenizer.eos_token))
+    data = Dataset.from_list(read_comparisons(stage.data, tokenizer.eos_token))
     trainer = DPOTrainer(model=model, args=settings, train_dataset=data, processing_class=tokenizer)
     trainer.train()
     log = [dict(row) for row in trainer.state.log_history if "loss" in row]
@@ -109,7 +109,7 @@ def main(config: Path) -> None:
         raise StageError(MISSING)
     stage = DpoStage.read(config)
     stage.out.mkdir(parents=True, exist_ok=True)
-    log = trained(stage)
+    log = train_stage(stage)
     shutil.copyfile(stage.init / HEAD, stage.out / HEAD)
     before = json.loads((stage.init / "stage.json").read_text())
     document = {

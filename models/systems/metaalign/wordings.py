@@ -32,6 +32,6 @@ WORDED: Mapping[Side, tuple[str, ...]] = MappingProxyType(_TABLE["unchecked"])
 """In words alone: no rule says whether they are met, and none should be read out of them."""
 
 
-def of(side: Side) -> Wordings:
+def wordings_of(side: Side) -> Wordings:
     """The wordings of one side."""
     return {"train": TRAIN, "dev": DEV, "test": TEST}[side]

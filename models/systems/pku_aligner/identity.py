@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=0.2, help="part of the set")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(argv)
-    count = write_pairs(given.out, identities(read_pairs(given.pairs), given.share, given.seed))
-    print(f"{given.out}: {count} identity pairs")
+    options = parser.parse_args(argv)
+    count = write_pairs(options.out, identities(read_pairs(options.pairs), options.share, options.seed))
+    print(f"{options.out}: {count} identity pairs")
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ from pathlib import Path
 from models.data.pairs import CHANGES, Pair, read_pairs, write_pairs
 
 
-def plain(pair: Pair) -> bool:
+def has_single_purpose(pair: Pair) -> bool:
     """Whether everything that is wrong with the answer goes; pairs that do not say what is wrong are left out."""
     return bool(pair.kinds) and all(
         label == CHANGES for kind, label in zip(pair.kinds, pair.labels, strict=True) if kind
     )
 
 
-def single_purpose(pairs: Iterable[Pair]) -> Iterator[Pair]:
+def select_pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
     """The pairs that agree with each other without their objectives."""
-    return (pair for pair in pairs if plain(pair))
+    return (pair for pair in pairs if has_single_purpose(pair))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(argv)
-    count = write_pairs(given.out, single_purpose(read_pairs(given.pairs)))
-    print(f"{given.out}: {count} pairs")
+    options = parser.parse_args(argv)
+    count = write_pairs(options.out, select_pairs(read_pairs(options.pairs)))
+    print(f"{options.out}: {count} pairs")
 
 
 if __name__ == "__main__":

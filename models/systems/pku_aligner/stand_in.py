@@ -19,7 +19,7 @@ from aligner_proxy.prompts import find_template
 TEMPLATE = "aligner"
 
 
-def stand_in(source: Path, folder: Path) -> None:
+def write_stand_in(source: Path, folder: Path) -> None:
     """Write the folder."""
     document = json.loads((source / manifest.MANIFEST).read_text())
     dropped = {manifest.HEAD, manifest.TAUGHT}
@@ -37,4 +37,4 @@ def stand_in(source: Path, folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    stand_in(Path(sys.argv[1]), Path(sys.argv[2]))
+    write_stand_in(Path(sys.argv[1]), Path(sys.argv[2]))

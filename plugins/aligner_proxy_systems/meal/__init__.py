@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from aligner_proxy.plugins.api import Extension, hookimpl
 from aligner_proxy_systems.meal.best_of import BestOf
-from aligner_proxy_systems.meal.selector import Auto
+from aligner_proxy_systems.meal.selector import AutoSelector
 
 
 @hookimpl
 def extensions() -> Sequence[Extension]:
     """The selector `objectives: auto`, and `best_of`."""
-    return [Auto(), BestOf()]
+    return [AutoSelector(), BestOf()]

@@ -23,7 +23,7 @@ from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.plugins.api import Corrected, Extension, Inner, PolicyKey
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import METAALIGNER, Correction, Policy, SegmentScore, Verify, all_cached
-from aligner_proxy_systems.meal.selector import weighed_of
+from aligner_proxy_systems.meal.selector import find_weights
 
 BEST_OF = "best_of"
 CAUTIONS = (0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0, -4.0)
@@ -59,7 +59,7 @@ class BestOf(Extension):
         """Return the best draft; make only one if no detector can compare drafts."""
         if not await inner.has_detector(policy):
             return await inner.correct(text, policy)
-        return await best(text, policy, policy.extension(BEST_OF, 1), inner)
+        return await make_best_draft(text, policy, policy.extension(BEST_OF, 1), inner)
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Note for `check` if drafts cannot differ."""
@@ -67,23 +67,23 @@ class BestOf(Extension):
             yield "best_of has no use with corrector aligner: it writes the same each time"
 
 
-async def best(text: str, policy: Policy, count: int, inner: Inner) -> Corrected:
+async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -> Corrected:
     """Return the draft to deliver, with the cost of all drafts and whether all came from the cache.
 
     If no draft succeeds, raises the error of the first.
     """
-    drafts = await _in_time([inner.correct(text, draft_policy(policy, n)) for n in range(count)], inner.deadline)
+    drafts = await _await_drafts([inner.correct(text, draft_policy(policy, n)) for n in range(count)], inner.deadline)
     readings: list[Corrected] = []
-    chosen = drafts[0]
+    best_draft = drafts[0]
     # If no draft changes anything, there is nothing to choose from.
     if {draft.verdict.text for draft in drafts} != {text}:
         # If scoring fails or takes too long, deliver the first draft, as if it were the only one.
         with contextlib.suppress(TimeoutError, CorrectionError):
             async with asyncio.timeout(max(0.0, inner.deadline - time.monotonic() - _WAY_BACK_S)):
-                chosen = await _cheapest(text, policy, drafts, inner, readings)
+                best_draft = await _choose_cheapest(text, policy, drafts, inner, readings)
     everything = [*drafts, *readings]
-    correction = chosen.correction.with_cost_of(one.correction for one in everything)
-    return replace(chosen, correction=correction, cache_hit=all_cached(one.cache_hit for one in everything))
+    correction = best_draft.correction.with_cost_of(one.correction for one in everything)
+    return replace(best_draft, correction=correction, cache_hit=all_cached(one.cache_hit for one in everything))
 
 
 def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
@@ -93,13 +93,13 @@ def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], wei
     objection.
     """
     texts = {segment.text.strip() for segment in segments}
-    left = sum(_probability(segment) * _weight(segment, weights) for segment in segments)
-    return left + sum(1.0 - _probability(segment) for segment in original if segment.text.strip() not in texts)
+    objections = sum(_probability(segment) * _weight(segment, weights) for segment in segments)
+    return objections + sum(1.0 - _probability(segment) for segment in original if segment.text.strip() not in texts)
 
 
 def shares(policy: Policy) -> tuple[float, ...]:
     """Weight of each objective relative to an equal share; 1 if objectives were not weighed."""
-    weighed = weighed_of(policy)
+    weighed = find_weights(policy)
     weights = dict(weighed.weights) if weighed else {}
     count = max(1, len(weights))
     return tuple(weights.get(objective.name, 1 / count) * count for objective in policy.objectives)
@@ -116,7 +116,7 @@ def scoring_policy(policy: Policy) -> Policy:
     return replace(policy, draft=0, corrector=METAALIGNER, score_only=True, verify=Verify.FLAGGED)
 
 
-async def _cheapest(
+async def _choose_cheapest(
     text: str, policy: Policy, drafts: Sequence[Corrected], inner: Inner, readings: list[Corrected]
 ) -> Corrected:
     """Return the draft with the least cost, or the original if it costs least; appends the readings to `readings`."""
@@ -135,21 +135,21 @@ async def _cheapest(
     return draft or Corrected(original, None, Verdict(text))
 
 
-async def _in_time(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: float) -> list[Corrected]:
+async def _await_drafts(work: Sequence[Coroutine[Any, Any, Corrected]], deadline: float) -> list[Corrected]:
     """Return the drafts that finish within their share of the time; if none does, wait for the first one."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         done, pending = await asyncio.wait(tasks, timeout=max(0.0, (deadline - time.monotonic()) * SHARE))
-        while pending and not any(_succeeded(task) for task in done):
+        while pending and not any(_has_succeeded(task) for task in done):
             more, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             done |= more
     finally:
         await _cancel(tasks)
-    succeeded = [task.result() for task in tasks if _succeeded(task)]
+    succeeded = [task.result() for task in tasks if _has_succeeded(task)]
     return succeeded or [tasks[0].result()]  # raises that draft's error
 
 
-def _succeeded(task: asyncio.Future[Corrected]) -> bool:
+def _has_succeeded(task: asyncio.Future[Corrected]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 

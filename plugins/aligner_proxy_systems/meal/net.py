@@ -37,19 +37,19 @@ class WeightNet:
 
     def weights(self, prompt: Row, texts: Sequence[Row]) -> tuple[float, ...]:
         """Weight of each text for a prompt; all are rows [size] of hidden states, and the weights sum to 1."""
-        query = self._projected("prompt", prompt[None])
-        keys = self._projected("text", np.stack(texts))
+        query = self._project_rows("prompt", prompt[None])
+        keys = self._project_rows("text", np.stack(texts))
         scores = (query @ keys.T)[0] * self._scale
         # The difference to the maximum gives the same shares, and exp() cannot overflow.
         shares = np.exp(scores - scores.max())
         return tuple(float(share) for share in shares / shares.sum())
 
-    def _projected(self, side: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _project_rows(self, side: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Standardise rows by the training texts' mean and deviation, then apply the side's linear layer.
 
         The result has the shape [rows, width].
         """
-        named = self._tensors
-        centred: npt.NDArray[np.float32] = (rows - named[f"centre_{side}"]) / named[f"spread_{side}"]
-        projected = centred @ named[f"{side}.weight"].T + named[f"{side}.bias"]
+        tensors = self._tensors
+        centred: npt.NDArray[np.float32] = (rows - tensors[f"centre_{side}"]) / tensors[f"spread_{side}"]
+        projected = centred @ tensors[f"{side}.weight"].T + tensors[f"{side}.bias"]
         return projected.astype(np.float32)

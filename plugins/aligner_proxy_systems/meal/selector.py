@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 WEIGHED = "meal"
-"""Extension value of a policy whose objectives were weighed: `Weighed`."""
+"""Extension value of a policy whose objectives were weighed: `ObjectiveWeights`."""
 NO_WEIGHTS = "no_weights"
 """Reason for equal weights without a failure: the net was made for another aligner, or there is no user turn to
 read."""
@@ -52,7 +52,7 @@ class AutoOptions(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class ObjectiveWeights:
     """Weights of a policy's objectives for one prompt, in the policy's order; they sum to 1."""
 
     weights: tuple[tuple[str, float], ...]
@@ -60,7 +60,7 @@ class Weighed:
     """Why all weigh the same; None if they were weighed."""
 
 
-class WeighsObjectives(Protocol):
+class ObjectiveWeigher(Protocol):
     """Computes the weights of objectives for a conversation."""
 
     async def weights(
@@ -70,7 +70,7 @@ class WeighsObjectives(Protocol):
         ...
 
 
-class Auto(Extension):
+class AutoSelector(Extension):
     """`objectives: auto`: chooses and orders the objectives for each prompt."""
 
     name = "meal"
@@ -83,7 +83,7 @@ class Auto(Extension):
         ),
     )
 
-    def __init__(self, weigher: WeighsObjectives | None = None) -> None:
+    def __init__(self, weigher: ObjectiveWeigher | None = None) -> None:
         self._weigher = weigher or Weigher()
 
     def selects(self, policy: Policy) -> bool:
@@ -97,15 +97,15 @@ class Auto(Extension):
             weights = await self._weigher.weights(texts, turns, encoder)
         except StatesUnavailable:
             weights = None
-        return self.unselected(policy, NO_WEIGHTS) if weights is None else chosen(policy, weights, None)
+        return self.unselected(policy, NO_WEIGHTS) if weights is None else choose_objectives(policy, weights, None)
 
     def unselected(self, policy: Policy, reason: str) -> Policy:
         """Return the policy with equal weights, so that the file's order decides which candidates stay."""
-        return chosen(policy, [1.0 / len(policy.objectives)] * len(policy.objectives), reason)
+        return choose_objectives(policy, [1.0 / len(policy.objectives)] * len(policy.objectives), reason)
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """Headers with names and weights (three decimals), and the reason if all weigh the same."""
-        weighed = weighed_of(policy)
+        weighed = find_weights(policy)
         if weighed is None:
             return {}
         words = ",".join(f"{name}={weight:.3f}" for name, weight in weighed.weights)
@@ -113,14 +113,14 @@ class Auto(Extension):
 
     def record(self, policy: Policy) -> Mapping[str, Any]:
         """Names and weights for the record; empty weights if the route selects by prompt but has not selected yet."""
-        weighed = weighed_of(policy)
+        weighed = find_weights(policy)
         if weighed is None and not self.selects(policy):
             return {}
         return {"weights": dict(weighed.weights) if weighed else {}}
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
         """Notes on whether the objectives shown are those of one prompt."""
-        weighed = weighed_of(policy)
+        weighed = find_weights(policy)
         if weighed is not None and weighed.reason:
             yield f"objectives weigh the same ({weighed.reason}): they could not be weighed for this prompt"
         elif weighed is None and self.selects(policy):
@@ -147,27 +147,27 @@ class Weigher:
         net = self._net
         identity = await encoder.identity()
         async with self._encoding:  # concurrent requests wait and then use the first one's result
-            known = await self._known(identity, objectives, encoder, net.layers)
-        (row,) = [_row(states) for states in await encoder.states([prompt], net.layers)]
+            rows_by_text = await self._fetch_rows(identity, objectives, encoder, net.layers)
+        (row,) = [_to_row(states) for states in await encoder.states([prompt], net.layers)]
         if len(row) != net.size:
             return None  # the aligner's width is not that of the aligner for which the net was made
-        return net.weights(row, [known[text] for text in objectives])
+        return net.weights(row, [rows_by_text[text] for text in objectives])
 
-    async def _known(
+    async def _fetch_rows(
         self, identity: str, objectives: Sequence[str], encoder: TextEncoder, layers: Sequence[int]
     ) -> dict[str, Row]:
         """Return the rows of objective texts, fetching and caching missing ones in small batches.
 
         If the deadline ends the fetch, the next request has fewer rows left to fetch.
         """
-        known = {text: self._rows[identity, text] for text in objectives if (identity, text) in self._rows}
-        unknown = [text for text in dict.fromkeys(objectives) if text not in known]
-        for first in range(0, len(unknown), TOGETHER):
-            texts = unknown[first : first + TOGETHER]
-            rows = [_row(states) for states in await encoder.states(texts, layers)]
-            known |= zip(texts, rows, strict=True)
-            self._remember(identity, known)
-        return known
+        rows_by_text = {text: self._rows[identity, text] for text in objectives if (identity, text) in self._rows}
+        missing_texts = [text for text in dict.fromkeys(objectives) if text not in rows_by_text]
+        for first in range(0, len(missing_texts), TOGETHER):
+            texts = missing_texts[first : first + TOGETHER]
+            rows = [_to_row(states) for states in await encoder.states(texts, layers)]
+            rows_by_text |= zip(texts, rows, strict=True)
+            self._remember(identity, rows_by_text)
+        return rows_by_text
 
     def _remember(self, identity: str, rows: Mapping[str, Row]) -> None:
         """Cache rows, and drop those that were stored longest ago."""
@@ -185,13 +185,13 @@ def _load() -> WeightNet:
     return WeightNet.load()
 
 
-def weighed_of(policy: Policy) -> Weighed | None:
+def find_weights(policy: Policy) -> ObjectiveWeights | None:
     """The weights of the policy's objectives; None if they were not weighed."""
-    weighed: Weighed | None = policy.extension(WEIGHED)
+    weighed: ObjectiveWeights | None = policy.extension(WEIGHED)
     return weighed
 
 
-def chosen(policy: Policy, weights: Sequence[float], reason: str | None) -> Policy:
+def choose_objectives(policy: Policy, weights: Sequence[float], reason: str | None) -> Policy:
     """Return the policy with its candidates selected, raised to the floor and ordered.
 
     Enforced objectives come first in their order, then the rest by weight. Objectives that a request asked for are not
@@ -204,33 +204,35 @@ def chosen(policy: Policy, weights: Sequence[float], reason: str | None) -> Poli
     by_name = dict(zip((objective.name for objective in policy.objectives), weights, strict=True))
     ranked = sorted(selection.candidates, key=lambda name: -by_name[name])  # ties keep the order of the file
     dropped = set(ranked[options.keep :]) if options.keep else set[str]()
-    kept = [objective for objective in policy.objectives if objective.name not in dropped]
-    final = floored({objective.name: by_name[objective.name] for objective in kept}, selection.enforced, options.floor)
-    first = [objective for objective in kept if objective.name in selection.enforced]
-    rest = [objective for objective in kept if objective.name not in selection.enforced]
+    remaining = [objective for objective in policy.objectives if objective.name not in dropped]
+    final = apply_floor(
+        {objective.name: by_name[objective.name] for objective in remaining}, selection.enforced, options.floor
+    )
+    first = [objective for objective in remaining if objective.name in selection.enforced]
+    rest = [objective for objective in remaining if objective.name not in selection.enforced]
     ordered = [*first, *sorted(rest, key=lambda objective: -final[objective.name])]
-    weighed = Weighed(tuple((objective.name, final[objective.name]) for objective in ordered), reason)
+    weighed = ObjectiveWeights(tuple((objective.name, final[objective.name]) for objective in ordered), reason)
     if options.words:
-        ordered = [_with_weight(objective, final[objective.name] * len(ordered)) for objective in ordered]
+        ordered = [_state_weight(objective, final[objective.name] * len(ordered)) for objective in ordered]
     return replace(policy, objectives=tuple(ordered)).with_extension(WEIGHED, weighed)
 
 
-def floored(weights: Mapping[str, float], enforced: Sequence[str], floor: float) -> dict[str, float]:
+def apply_floor(weights: Mapping[str, float], enforced: Sequence[str], floor: float) -> dict[str, float]:
     """Scale weights to sum 1 with no enforced one below the floor; the other objectives give up the difference."""
     names = [name for name in weights if name in enforced]
     floor = min(floor, 1.0 / len(names)) if names else 0.0
-    shared = _scaled(weights, 1.0)
+    shared = _scale_weights(weights, 1.0)
     # Raising one lowers the others, which may push another enforced one below the floor.
     lifted: set[str] = set()
     while low := {name for name in names if name not in lifted and shared[name] < floor}:
         lifted |= low
         others = {name: weight for name, weight in shared.items() if name not in lifted}
-        rest = _scaled(others, max(0.0, 1.0 - floor * len(lifted)))
+        rest = _scale_weights(others, max(0.0, 1.0 - floor * len(lifted)))
         shared = {name: floor if name in lifted else rest[name] for name in shared}
     return shared
 
 
-def worded(text: str, share: float) -> str:
+def add_weight_words(text: str, share: float) -> str:
     """Add the weight in words to an objective "Name: description".
 
     `share` is its weight times the number of objectives.
@@ -240,17 +242,17 @@ def worded(text: str, share: float) -> str:
     return f"{name} ({importance}){colon}{rest}" if importance and colon else text
 
 
-def _scaled(weights: Mapping[str, float], total: float) -> dict[str, float]:
+def _scale_weights(weights: Mapping[str, float], total: float) -> dict[str, float]:
     """Scale weights to the sum `total`; if all are 0, they become equal."""
     whole = sum(weights.values())
     return {name: total * (weight / whole if whole else 1.0 / len(weights)) for name, weight in weights.items()}
 
 
-def _with_weight(objective: Objective, share: float) -> Objective:
-    return replace(objective, text=worded(objective.text, share))
+def _state_weight(objective: Objective, share: float) -> Objective:
+    return replace(objective, text=add_weight_words(objective.text, share))
 
 
-def _row(states: Sequence[float]) -> Row:
+def _to_row(states: Sequence[float]) -> Row:
     import numpy as np
 
     return np.asarray(states, dtype=np.float32)

@@ -43,7 +43,7 @@ _QUOTED = re.compile(
 )
 
 
-def met(preference: Preference, text: str) -> bool:
+def is_met(preference: Preference, text: str) -> bool:
     """Whether `text` meets a checkable preference."""
     kind = preference.kind
     if kind in MOST:
@@ -60,7 +60,9 @@ def met(preference: Preference, text: str) -> bool:
 def adherence(preferences: Mapping[str, Preference], before: str, after: str) -> tuple[Adherence, ...]:
     """For each checkable preference, whether the answer meets it before and after correction."""
     checkable = [(name, preference) for name, preference in preferences.items() if preference.checkable]
-    return tuple(Adherence(name, met(preference, before), met(preference, after)) for name, preference in checkable)
+    return tuple(
+        Adherence(name, is_met(preference, before), is_met(preference, after)) for name, preference in checkable
+    )
 
 
 def protected_spans(text: str) -> list[tuple[int, int]]:
@@ -80,19 +82,19 @@ def protected_spans(text: str) -> list[tuple[int, int]]:
     return merged
 
 
-def _style(text: str) -> str:
+def _unprotected_text(text: str) -> str:
     """The text without its protected spans."""
     pieces: list[str] = []
-    at = 0
+    position = 0
     for start, end in protected_spans(text):
-        pieces.append(text[at:start])
-        at = end
+        pieces.append(text[position:start])
+        position = end
     # Joined by spaces, so that the words around a span do not become one.
-    return " ".join([*pieces, text[at:]])
+    return " ".join([*pieces, text[position:]])
 
 
 def _lacks(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda text: pattern.search(_style(text)) is None
+    return lambda text: pattern.search(_unprotected_text(text)) is None
 
 
 def _ends_with_question(text: str) -> bool:
@@ -110,6 +112,6 @@ _FORMS: Mapping[PreferenceKind, Callable[[str], bool]] = {
     PreferenceKind.NO_CONTRACTIONS: _lacks(CONTRACTION),
     PreferenceKind.NO_QUESTIONS: _lacks(re.compile(r"[?\uff1f]")),
     PreferenceKind.ENDS_WITH_QUESTION: _ends_with_question,
-    PreferenceKind.UPPER_CASE: lambda text: not any(char.islower() for char in _style(text)),
-    PreferenceKind.LOWER_CASE: lambda text: not any(char.isupper() for char in _style(text)),
+    PreferenceKind.UPPER_CASE: lambda text: not any(char.islower() for char in _unprotected_text(text)),
+    PreferenceKind.LOWER_CASE: lambda text: not any(char.isupper() for char in _unprotected_text(text)),
 }

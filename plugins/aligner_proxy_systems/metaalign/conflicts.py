@@ -95,7 +95,7 @@ _SAME_SUBJECT = {
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ResolvedPreferences:
     """The preferences of all tiers that apply together: checkable ones, and free texts with their source."""
 
     preferences: tuple[Preference, ...] = ()
@@ -104,7 +104,7 @@ class InForce:
 
 def contradict(one: Preference, other: Preference) -> bool:
     """Whether no answer can meet both."""
-    # Other preferences of one kind are combined, see `_both`.
+    # Other preferences of one kind are combined, see `_combine`.
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
     if {one.kind, other.kind} not in _OPPOSITES:
@@ -116,29 +116,37 @@ def contradict(one: Preference, other: Preference) -> bool:
     return True
 
 
-def in_force(operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]) -> InForce:
+def resolve_conflicts(
+    operator: Sequence[Objective], tiers: Iterable[tuple[PreferenceSource, ParsedText]]
+) -> ResolvedPreferences:
     """Resolve the conflicts of `tiers` (highest first) with each other and with the operator's objectives."""
-    above = [objective.text for objective in operator]
+    higher_texts = [objective.text for objective in operator]
     # The source of these is never read; only kinds, numbers and words are compared.
-    agreed = [preference for text in above for preference in parse(text, PreferenceSource.SYSTEM).preferences]
-    held: dict[PreferenceKind, Preference] = {}
+    agreed = [preference for text in higher_texts for preference in parse(text, PreferenceSource.SYSTEM).preferences]
+    by_kind: dict[PreferenceKind, Preference] = {}
     words: list[tuple[PreferenceSource, str]] = []
     for source, parsed in tiers:
         for preference in parsed.preferences:
             kind = preference.kind
-            if _yields(preference, above, agreed) or any(contradict(preference, higher) for higher in held.values()):
+            if _must_yield(preference, higher_texts, agreed) or any(
+                contradict(preference, higher) for higher in by_kind.values()
+            ):
                 continue
-            held[kind] = _both(held[kind], preference) if kind in held else preference
+            by_kind[kind] = _combine(by_kind[kind], preference) if kind in by_kind else preference
         if source is PreferenceSource.SYSTEM:
             # A system prompt's free text is used only to detect contradictions; it is never an objective for the
             # aligner.
-            above = [*above, parsed.words]
-        elif parsed.words and not _ABOUT_RULES.search(parsed.words) and not _opposed(parsed.words, above):
+            higher_texts = [*higher_texts, parsed.words]
+        elif (
+            parsed.words
+            and not _ABOUT_RULES.search(parsed.words)
+            and not _contradicts_higher(parsed.words, higher_texts)
+        ):
             words.append((source, parsed.words))
-    return InForce(tuple(held.values()), tuple(words))
+    return ResolvedPreferences(tuple(by_kind.values()), tuple(words))
 
 
-def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
+def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequence[Preference]) -> bool:
     """Whether a preference must be dropped because of an objective of the operator."""
     if any(contradict(preference, other) for other in agreed):
         return True
@@ -151,17 +159,17 @@ def _yields(preference: Preference, operator: Sequence[str], agreed: Sequence[Pr
     return any(subject.search(text) for text in operator)
 
 
-def _opposed(words: str, above: Iterable[str]) -> bool:
+def _contradicts_higher(words: str, higher_texts: Iterable[str]) -> bool:
     """Whether a text asks for the opposite of a text of a higher tier."""
     return any(
         # A higher text with both ("polite, never rude") counts as asking for the first.
         (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
-        for text in above
+        for text in higher_texts
         for high, low in _POLES
     )
 
 
-def _both(one: Preference, other: Preference) -> Preference:
+def _combine(one: Preference, other: Preference) -> Preference:
     """Combine two compatible preferences of one kind; the source is the higher tier."""
     if one.kind in MOST:
         return replace(one, number=min(one.number, other.number))

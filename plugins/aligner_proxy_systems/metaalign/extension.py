@@ -17,9 +17,9 @@ from aligner_proxy_systems.metaalign.objectives import (
     GRANT_KEY,
     READ_CHARS,
     SOURCES_KEY,
-    operators,
+    add_preferences,
+    operator_policy,
     preferences_of,
-    preferred,
     tiers,
 )
 from aligner_proxy_systems.metaalign.parser import parse
@@ -60,11 +60,11 @@ class Preferences(Extension):
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """Append the request's preferences to the operator's objectives."""
-        return preferred(policy, request) if policy.extension(SOURCES_KEY) else policy
+        return add_preferences(policy, request) if policy.extension(SOURCES_KEY) else policy
 
     def prefill(self, policy: Policy) -> Policy:
         """Restrict reading ahead to the operator's objectives, since stage 2 corrects every such answer for them."""
-        return operators(policy) if preferences_of(policy) else policy
+        return operator_policy(policy) if preferences_of(policy) else policy
 
     def wraps(self, policy: Policy) -> bool:
         """Whether the policy has preferences."""
@@ -83,7 +83,9 @@ class Preferences(Extension):
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
         """The header x-aligner-preferences; none before a check."""
-        words = ",".join(f"{one.name}={_yes(one.before)}/{_yes(one.after)}" for one in _of_all(outcomes))
+        words = ",".join(
+            f"{one.name}={_yes_or_no(one.before)}/{_yes_or_no(one.after)}" for one in _combine_choices(outcomes)
+        )
         return {"preferences": words} if words else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
@@ -92,7 +94,7 @@ class Preferences(Extension):
 
     def observe(self, outcome: Outcome) -> None:
         """Count in the metric which preferences were met before and after."""
-        for one in _reported(outcome):
+        for one in _read_report(outcome):
             PREFERENCES.labels(one.name, str(one.before).lower(), str(one.after).lower()).inc()
 
     def explain(self, policy: Policy, request: RequestFacts) -> Iterable[str]:
@@ -105,7 +107,7 @@ class Preferences(Extension):
             if source not in sources:
                 yield f"the route does not read preferences of the {source.value}: add it to `preferences`"
             else:
-                yield from _set_aside(source, text, preferences)
+                yield from _explain_unused(source, text, preferences)
 
     def describe(self, objective: Objective) -> str | None:
         """How a preference is fulfilled, and whether a rule checks the result; None for other objectives."""
@@ -117,31 +119,31 @@ class Preferences(Extension):
         return "asked of the corrector, checked" if preference.checkable else "asked of the corrector, in words"
 
 
-def _set_aside(source: PreferenceSource, text: str, preferences: Sequence[Preference]) -> Iterator[str]:
+def _explain_unused(source: PreferenceSource, text: str, preferences: Sequence[Preference]) -> Iterator[str]:
     """Notes on the preferences of one text that do not apply."""
-    in_force = {(preference.kind, preference.source) for preference in preferences}
+    applied = {(preference.kind, preference.source) for preference in preferences}
     parsed = parse(text[:READ_CHARS], source)
     for preference in parsed.preferences:
-        if (preference.kind, source) not in in_force:
+        if (preference.kind, source) not in applied:
             yield f"{preference.kind.value} ({source.value}) is set aside: a higher tier or a later word holds"
     if not parsed.preferences and source not in {preference.source for preference in preferences}:
         yield f"nothing of the {source.value} is in force: no words in it are about the answer"
 
 
-def _reported(outcome: Outcome) -> list[Adherence]:
+def _read_report(outcome: Outcome) -> list[Adherence]:
     """The reported checks of one choice."""
     report = dict(outcome.reports).get(Preferences.name, {})
     return [Adherence(name, before, after) for name, (before, after) in report.items()]
 
 
-def _of_all(outcomes: Sequence[Outcome]) -> list[Adherence]:
+def _combine_choices(outcomes: Sequence[Outcome]) -> list[Adherence]:
     """For each preference, whether every choice met it before and after."""
     by_name: dict[str, Adherence] = {}
-    for one in (reported for outcome in outcomes for reported in _reported(outcome)):
-        known = by_name.get(one.name, one)
-        by_name[one.name] = Adherence(one.name, known.before and one.before, known.after and one.after)
+    for one in (reported for outcome in outcomes for reported in _read_report(outcome)):
+        earlier = by_name.get(one.name, one)
+        by_name[one.name] = Adherence(one.name, earlier.before and one.before, earlier.after and one.after)
     return list(by_name.values())
 
 
-def _yes(met: bool) -> str:
-    return "yes" if met else "no"
+def _yes_or_no(is_met: bool) -> str:
+    return "yes" if is_met else "no"

@@ -93,7 +93,7 @@ _ENDED = re.compile(r"[.!?:;,\u2026\u3002\uff01\uff1f][\"'*_)\]\u201d\u2019]*$")
 _LOOSE_END = re.compile(r"(?P<end>[,;]|,? (?:and|or))$")
 
 
-def fixed(text: str, kinds: Collection[PreferenceKind]) -> str:
+def fix_text(text: str, kinds: Collection[PreferenceKind]) -> str:
     """Apply the rules for these kinds of preferences as far as they are certain."""
     for kind, fix in _FIXES.items():
         if kind in kinds:
@@ -101,92 +101,92 @@ def fixed(text: str, kinds: Collection[PreferenceKind]) -> str:
     return text
 
 
-def _sub(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
+def _substitute(pattern: re.Pattern[str], replacement: _Replacement, text: str) -> str:
     """Like `pattern.sub`, but leaves matches that overlap a protected span unchanged."""
     protected = protected_spans(text)
     starts = [start for start, _ in protected]
 
-    def free(match: re.Match[str]) -> str:
+    def replace_match(match: re.Match[str]) -> str:
         # Spans are in order, so only the last one that begins before the end of the match can overlap it.
         before = bisect_left(starts, match.end())
         if before and protected[before - 1][1] > match.start():
             return match.group()
         return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
 
-    return pattern.sub(free, text)
+    return pattern.sub(replace_match, text)
 
 
-def _no_emoji(text: str) -> str:
+def _remove_emoji(text: str) -> str:
     """Remove emojis at safe places, except those that carry a meaning."""
 
-    def gone(match: re.Match[str]) -> str:
+    def remove_match(match: re.Match[str]) -> str:
         # Only the pattern for the start of a line has two groups; the first, a list mark or heading, stays.
         return match.group() if _MEANT.search(match.group()) else (match.group(1) if match.lastindex == 2 else "")
 
     for pattern in (_EMOJI_LINE, _EMOJI_BEFORE, _EMOJI_AFTER, _EMOJI_BETWEEN):
-        text = _sub(pattern, gone, text)
+        text = _substitute(pattern, remove_match, text)
     return text
 
 
-def _calmed(text: str) -> str:
+def _remove_exclamations(text: str) -> str:
     """Replace exclamation marks by full stops, or drop them next to other punctuation."""
-    text = _sub(_SPANISH, r"\1!", text)
-    text = _sub(_SHOUTED_QUESTION, "", text)
-    text = _sub(_EXCLAIMED_TWICE, "", text)
-    return _sub(_EXCLAIMED, lambda match: "\u3002" if "\uff01" in match.group() else ".", text)
+    text = _substitute(_SPANISH, r"\1!", text)
+    text = _substitute(_SHOUTED_QUESTION, "", text)
+    text = _substitute(_EXCLAIMED_TWICE, "", text)
+    return _substitute(_EXCLAIMED, lambda match: "\u3002" if "\uff01" in match.group() else ".", text)
 
 
-def _plain(text: str) -> str:
+def _remove_markdown(text: str) -> str:
     """Remove Markdown: rules, headings, quotes, emphasis; stars before list items become hyphens."""
-    text = _sub(_RULE, "", text)
+    text = _substitute(_RULE, "", text)
     # `or match.group()`: a heading of nothing but # stays, as it would become an empty line.
-    text = _sub(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
-    text = _sub(_QUOTE_MARK, "", text)
-    text = _sub(_BOLD, r"\1", text)
-    text = _sub(_ITALIC, lambda match: match.group(1) or match.group(2), text)
-    return _sub(_STAR_ITEM, r"\1-", text)
+    text = _substitute(_HEADING, lambda match: match.group(1).rstrip().rstrip("#").rstrip() or match.group(), text)
+    text = _substitute(_QUOTE_MARK, "", text)
+    text = _substitute(_BOLD, r"\1", text)
+    text = _substitute(_ITALIC, lambda match: match.group(1) or match.group(2), text)
+    return _substitute(_STAR_ITEM, r"\1-", text)
 
 
-def _cased(change: Callable[[str], str]) -> Fix:
+def _case_fix(change: Callable[[str], str]) -> Fix:
     """Apply a change of case to everything outside of protected spans."""
 
     def fix(text: str) -> str:
         pieces: list[str] = []
-        at = 0
+        position = 0
         for start, end in protected_spans(text):
-            pieces += [change(text[at:start]), text[start:end]]
-            at = end
-        return "".join(pieces) + change(text[at:])
+            pieces += [change(text[position:start]), text[start:end]]
+            position = end
+        return "".join(pieces) + change(text[position:])
 
     return fix
 
 
-def _spelled_out(text: str) -> str:
+def _write_out_contractions(text: str) -> str:
     """Write contractions out unless ambiguous; "it's gone" may be "it is" or "it has", so it stays."""
-    text = _sub(_NOT, _negation, text)
+    text = _substitute(_NOT, _write_out_negation, text)
     for pattern in (_PLURAL, _WILL):
-        text = _sub(pattern, lambda m: _two(m.group(1), _FULL[m.group(2)[1:].lower()], m.group()), text)
-    text = _sub(_IS, lambda m: _two(m.group(1), "is", m.group()), text)
-    text = _sub(_WOULD, lambda m: _two(m.group(1), "would", m.group()), text)
-    return _sub(_LETS, lambda m: _two(m.group(1), "us", m.group()), text)
+        text = _substitute(pattern, lambda m: _join_words(m.group(1), _FULL[m.group(2)[1:].lower()], m.group()), text)
+    text = _substitute(_IS, lambda m: _join_words(m.group(1), "is", m.group()), text)
+    text = _substitute(_WOULD, lambda m: _join_words(m.group(1), "would", m.group()), text)
+    return _substitute(_LETS, lambda m: _join_words(m.group(1), "us", m.group()), text)
 
 
-def _negation(match: re.Match[str]) -> str:
+def _write_out_negation(match: re.Match[str]) -> str:
     """Write out a contraction with "not"; "can't" and "won't" are irregular."""
     stem = match.group(1)
     irregular = _IRREGULAR.get(stem.lower())
     if irregular is None:
-        return _two(stem, "not", match.group())
-    return _like(irregular, match.group())
+        return _join_words(stem, "not", match.group())
+    return _copy_case(irregular, match.group())
 
 
-def _two(first: str, second: str, whole: str) -> str:
+def _join_words(first: str, second: str, whole: str) -> str:
     """Join the two words of a contraction; the second is in capitals if the whole was, but not after a single "I"."""
     shouted = whole.isupper() and len(first) > 1
     return f"{first} {second.upper() if shouted else second}"
 
 
-def _like(text: str, model: str) -> str:
+def _copy_case(text: str, model: str) -> str:
     """The text in the case of a model: all capitals, a first capital, or as it is."""
     if model.isupper():
         return text.upper()
@@ -194,7 +194,7 @@ def _like(text: str, model: str) -> str:
 
 
 @dataclass(slots=True)
-class _Block:
+class _LineBlock:
     """A run of lines: either a list with its `items`, or other text. `loose`: empty lines separate the items."""
 
     lines: list[str] = field(default_factory=list)
@@ -203,7 +203,7 @@ class _Block:
     loose: bool = False
 
 
-def _without_lists(text: str) -> str:
+def _remove_lists(text: str) -> str:
     """Turn lists into prose where that is safe."""
     if not any(_MARK.match(line) for line in text.split("\n")):
         return text
@@ -213,23 +213,23 @@ def _without_lists(text: str) -> str:
         certain = (
             block.items and not (block.numbered and counted_on) and not any(map(_MORE_THAN_TEXT.search, block.items))
         )
-        out += _prose(block, out) if certain else block.lines
+        out += _prose_lines(block, out) if certain else block.lines
     return "\n".join(out)
 
 
-def _blocks(text: str) -> Iterator[_Block]:
+def _blocks(text: str) -> Iterator[_LineBlock]:
     """Split a text into lists and other text, by lines."""
     lines = text.split("\n")
-    fenced = _fenced(text)
+    fenced = _fenced_lines(text)
     next_full = _next_lines(lines)
     items = {number for number, line in enumerate(lines) if number not in fenced and _MARK.match(line)}
-    block = _Block()
+    block = _LineBlock()
     for number, line in enumerate(lines):
         mark = _MARK.match(line) if number in items else None
         if mark:
             if not block.items and block.lines:
                 yield block
-                block = _Block()
+                block = _LineBlock()
             elif block.items and block.lines and not block.lines[-1].strip():
                 block.loose = True
             block.items.append(line[mark.end() :].strip())
@@ -240,21 +240,21 @@ def _blocks(text: str) -> Iterator[_Block]:
         # An empty line ends a list only if no further item follows.
         elif block.items and (line.strip() or next_full[number] not in items):
             trailing = [] if line.strip() else [line]
-            yield from _closed(block)
-            block = _Block(trailing or [line])
+            yield from _close_block(block)
+            block = _LineBlock(trailing or [line])
             continue
         block.lines.append(line)
-    yield from _closed(block)
+    yield from _close_block(block)
 
 
-def _closed(block: _Block) -> Iterator[_Block]:
+def _close_block(block: _LineBlock) -> Iterator[_LineBlock]:
     """Yield the block; empty lines after a list become a block of their own."""
-    behind = []
+    empty_lines = []
     while block.items and block.lines and not block.lines[-1].strip():
-        behind.append(block.lines.pop())
+        empty_lines.append(block.lines.pop())
     yield block
-    if behind:
-        yield _Block(behind)
+    if empty_lines:
+        yield _LineBlock(empty_lines)
 
 
 def _next_lines(lines: list[str]) -> list[int]:
@@ -267,7 +267,7 @@ def _next_lines(lines: list[str]) -> list[int]:
     return next_full
 
 
-def _fenced(text: str) -> set[int]:
+def _fenced_lines(text: str) -> set[int]:
     """Indexes of the lines that belong to fenced code."""
     return {
         line
@@ -277,35 +277,41 @@ def _fenced(text: str) -> set[int]:
     }
 
 
-def _prose(block: _Block, before: list[str]) -> list[str]:
+def _prose_lines(block: _LineBlock, before: list[str]) -> list[str]:
     """The prose lines that replace a list; joins it to an introductory line and removes that from `before`."""
     items = [_LOOSE_END.sub("", item) if len(block.items) > 1 else item for item in block.items]
     if block.loose:
         # Items with empty lines between them become paragraphs; the slice drops the empty line after the last.
-        return [line for item in items for line in (_sentence(item), "")][:-1]
-    leads = before[-1].rstrip() if before and before[-1].strip() else None
+        return [line for item in items for line in (_end_sentence(item), "")][:-1]
+    introduction = before[-1].rstrip() if before and before[-1].strip() else None
     open_ended = not any(_ENDED.search(item) for item in items)
     # The introductory line may stand above one empty line, which then goes, too.
-    if leads is None and before and len(before) > 1 and not before[-1].strip() and before[-2].rstrip().endswith(":"):
+    if (
+        introduction is None
+        and before
+        and len(before) > 1
+        and not before[-1].strip()
+        and before[-2].rstrip().endswith(":")
+    ):
         before.pop()
-        leads = before[-1].rstrip()
-    joined = "; ".join(items) + "." if open_ended else " ".join(map(_sentence, items))
-    if leads is not None and leads.endswith(":"):
+        introduction = before[-1].rstrip()
+    joined = "; ".join(items) + "." if open_ended else " ".join(map(_end_sentence, items))
+    if introduction is not None and introduction.endswith(":"):
         before.pop()
-        return [f"{leads} {joined}"]
+        return [f"{introduction} {joined}"]
     return [joined]
 
 
-def _sentence(item: str) -> str:
+def _end_sentence(item: str) -> str:
     return item if _ENDED.search(item) else f"{item}."
 
 
 _FIXES: Mapping[PreferenceKind, Fix] = {
-    PreferenceKind.NO_EMOJI: _no_emoji,
-    PreferenceKind.NO_LISTS: _without_lists,
-    PreferenceKind.NO_EXCLAMATION: _calmed,
-    PreferenceKind.NO_CONTRACTIONS: _spelled_out,
-    PreferenceKind.NO_MARKDOWN: _plain,
-    PreferenceKind.UPPER_CASE: _cased(str.upper),
-    PreferenceKind.LOWER_CASE: _cased(str.lower),
+    PreferenceKind.NO_EMOJI: _remove_emoji,
+    PreferenceKind.NO_LISTS: _remove_lists,
+    PreferenceKind.NO_EXCLAMATION: _remove_exclamations,
+    PreferenceKind.NO_CONTRACTIONS: _write_out_contractions,
+    PreferenceKind.NO_MARKDOWN: _remove_markdown,
+    PreferenceKind.UPPER_CASE: _case_fix(str.upper),
+    PreferenceKind.LOWER_CASE: _case_fix(str.lower),
 }

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from aligner_proxy.errors import BadRequest, ForbiddenError
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Objective, Policy, StreamMode
-from aligner_proxy_systems.metaalign.conflicts import InForce, in_force
+from aligner_proxy_systems.metaalign.conflicts import ResolvedPreferences, resolve_conflicts
 from aligner_proxy_systems.metaalign.lexicon import LANGUAGES
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
@@ -81,7 +81,7 @@ def tiers(request: RequestFacts) -> tuple[Tier, ...]:
     )
 
 
-def preferred(policy: Policy, request: RequestFacts) -> Policy:
+def add_preferences(policy: Policy, request: RequestFacts) -> Policy:
     """Add the request's preferences to the policy, as far as its route reads them and its tenant may bring them.
 
     Raises `ForbiddenError` if the request brings its own preference or persona without permission, and `BadPreference`
@@ -100,7 +100,7 @@ def preferred(policy: Policy, request: RequestFacts) -> Policy:
     if not texts or not allowed:
         return policy
     parsed = [(source, parse(text[:READ_CHARS], source)) for source, text in texts]
-    return _with_preferences(policy, in_force(policy.objectives, parsed))
+    return _append_preferences(policy, resolve_conflicts(policy.objectives, parsed))
 
 
 def preferences_of(policy: Policy) -> dict[str, Preference]:
@@ -108,7 +108,7 @@ def preferences_of(policy: Policy) -> dict[str, Preference]:
     return dict(policy.extension(IN_FORCE, ()))
 
 
-def operators(policy: Policy) -> Policy:
+def operator_policy(policy: Policy) -> Policy:
     """The policy with only the operator's objectives."""
     own = tuple(objective for objective in policy.objectives if objective.allowance is None)
     return replace(policy, objectives=own)
@@ -120,9 +120,9 @@ def _text(value: object) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-def _with_preferences(policy: Policy, resolved: InForce) -> Policy:
+def _append_preferences(policy: Policy, resolved: ResolvedPreferences) -> Policy:
     """Append preferences to the objectives, and hold the stream, since only a whole answer shows if they are met."""
-    preferences = tuple(_ordered(resolved))
+    preferences = tuple(_order_preferences(resolved))
     if not preferences:
         return policy
     words = dict(resolved.words)
@@ -133,7 +133,7 @@ def _with_preferences(policy: Policy, resolved: InForce) -> Policy:
     return policy.with_extension(IN_FORCE, tuple((preference.kind.value, preference) for preference in preferences))
 
 
-def _ordered(resolved: InForce) -> Iterator[Preference]:
+def _order_preferences(resolved: ResolvedPreferences) -> Iterator[Preference]:
     """Order preferences: those for the aligner first, since it numbers the objectives that it gets."""
     yield from (preference for preference in resolved.preferences if not preference.fixable)
     yield from (Preference(_TEXTS_IN_WORDS[source][0], source) for source, _ in resolved.words)

@@ -30,7 +30,7 @@ _Match = tuple[Preference, _Span]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusalWord:
     """A word of refusal in a sentence, and where its reach ends."""
 
     start: int
@@ -57,7 +57,7 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
             rest.append(sentence)
             continue
         understood: list[_Span] = []
-        for preference, span in _preferences(plain, sentence, source):
+        for preference, span in _find_preferences(plain, sentence, source):
             # Removed first, so that the later one also takes the later place in the order.
             by_kind.pop(preference.kind, None)
             by_kind[preference.kind] = preference
@@ -66,24 +66,24 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
     return ParsedText(list(by_kind.values()), " ".join(piece for piece in rest if piece))
 
 
-def _preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
     """Yield every preference in a sentence, with the span that states it."""
-    refusals = [Refusal(*no.span(), _reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
-    yield from _lengths(plain, refusals, source)
-    yield from _unwanted(plain, refusals, source)
-    yield from _unwanted_behind(plain, source)
-    yield from _wanted(plain, refusals, source)
-    yield from _forms(plain, refusals, source)
-    yield from _banned(plain, sentence, source)
+    refusals = [RefusalWord(*no.span(), _find_reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
+    yield from _find_lengths(plain, refusals, source)
+    yield from _find_unwanted(plain, refusals, source)
+    yield from _find_later_refusals(plain, source)
+    yield from _find_wanted(plain, refusals, source)
+    yield from _find_forms(plain, refusals, source)
+    yield from _find_banned_words(plain, sentence, source)
     for match in lexicon.LANGUAGE.finditer(plain):
-        if not _negated(refusals, match.start()):
+        if not _is_negated(refusals, match.start()):
             name = match.group("language") or match.group("language2")
             yield Preference(PreferenceKind.LANGUAGE, source, words=lexicon.LANGUAGES[name]), match.span()
 
 
-def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
+def _find_lengths(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
     """Yield bounds of length; once a pattern matched a passage, later patterns skip it."""
-    taken: list[_Span] = []
+    spans: list[_Span] = []
     # (pattern, whether it is an upper bound, what to add to the number): "under 100" means at most 99.
     patterns = (
         (lexicon.MIN_AFTER, False, 0),
@@ -99,11 +99,11 @@ def _lengths(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) 
     )
     for pattern, most, more in patterns:
         for match in pattern.finditer(plain):
-            if any(start < match.end() and match.start() < end for start, end in taken):
+            if any(start < match.end() and match.start() < end for start, end in spans):
                 continue
-            taken.append(match.span())
+            spans.append(match.span())
             groups = match.groupdict()
-            if pattern in (lexicon.UNDER, lexicon.OVER) and _negated(refusals, match.start()):
+            if pattern in (lexicon.UNDER, lexicon.OVER) and _is_negated(refusals, match.start()):
                 # "never more than" means at most
                 most = not most
                 more = 0
@@ -127,34 +127,34 @@ def _number(numeral: str | None) -> int:
     return sum(lexicon.NUMBERS[part] for part in re.split(r"[- ]", numeral))
 
 
-def _unwanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
+def _find_unwanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
     """Yield things within the reach of a refusal."""
     asks_at_last = lexicon.QUESTION_LAST.search(plain) is not None
-    found: list[tuple[int, int, Preference, int]] = []
+    matches: list[tuple[int, int, Preference, int]] = []
     for order, (kind, pattern) in enumerate(lexicon.THING.items()):
         # The word "question" then belongs to the wish for one at the end.
         if kind is PreferenceKind.NO_QUESTIONS and asks_at_last:
             continue
         for thing in pattern.finditer(plain):
-            reaching = [no for no in _near(refusals, thing.start()) if thing.end() <= no.reach]
+            reaching = [no for no in _nearby_refusals(refusals, thing.start()) if thing.end() <= no.reach]
             # The first refusal tells how much of the sentence is understood; the last tells the order of preferences.
-            found += [
+            matches += [
                 (no.start, order, Preference(kind, source), thing.end()) for no in (*reaching[:1], *reaching[-1:])
             ]
-    yield from ((preference, (start, end)) for start, _, preference, end in sorted(found, key=itemgetter(0, 1, 3)))
+    yield from ((preference, (start, end)) for start, _, preference, end in sorted(matches, key=itemgetter(0, 1, 3)))
 
 
-def _unwanted_behind(plain: str, source: PreferenceSource) -> Iterator[_Match]:
+def _find_later_refusals(plain: str, source: PreferenceSource) -> Iterator[_Match]:
     """Yield things with the refusal after them ("lists are banned") or in their name ("emoji-free")."""
     for kind, pattern in lexicon.THING.items():
         for match in pattern.finditer(plain):
-            if behind := lexicon.BEHIND.match(plain, match.end()):
-                yield Preference(kind, source), (match.start(), behind.end())
+            if refusal := lexicon.BEHIND.match(plain, match.end()):
+                yield Preference(kind, source), (match.start(), refusal.end())
     for kind, pattern in lexicon.FREE.items():
         yield from ((Preference(kind, source), match.span()) for match in pattern.finditer(plain))
 
 
-def _reach(plain: str, start: int) -> int:
+def _find_reach(plain: str, start: int) -> int:
     """Where the reach of a refusal ends: at the next turning word, apart from the refusal's own verb."""
     end = min(len(plain), start + _REACH_CHARS)
     own_verb = _OWN_VERB.match(plain, start, end)
@@ -171,30 +171,30 @@ _OWN_VERB = re.compile(
 """Verbs that belong to the refusal itself: "do not ever use any", "never reply with"."""
 
 
-def _negated(refusals: Sequence[Refusal], at: int) -> bool:
+def _is_negated(refusals: Sequence[RefusalWord], position: int) -> bool:
     """Whether a refusal reaches this position."""
-    return any(at < no.reach for no in _near(refusals, at))
+    return any(position < no.reach for no in _nearby_refusals(refusals, position))
 
 
-def _near(refusals: Sequence[Refusal], at: int) -> Sequence[Refusal]:
+def _nearby_refusals(refusals: Sequence[RefusalWord], position: int) -> Sequence[RefusalWord]:
     """The refusals before this position that are close enough to reach it."""
-    before = bisect_right(refusals, at, key=lambda no: no.end)
-    return refusals[bisect_left(refusals, at - _REACH_CHARS, hi=before, key=lambda no: no.end) : before]
+    before = bisect_right(refusals, position, key=lambda no: no.end)
+    return refusals[bisect_left(refusals, position - _REACH_CHARS, hi=before, key=lambda no: no.end) : before]
 
 
-def _wanted(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
+def _find_wanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
     """Yield things that the text asks for."""
     for kind, opposite in lexicon.WANTED.items():
         for match in lexicon.THING[kind].finditer(plain):
             # 60 characters hold a verb of wanting and the up to 24 characters between it and the thing.
             before = lexicon.WANTING.search(plain[max(0, match.start() - 60) : match.start()])
-            refused = _negated(refusals, match.start()) or lexicon.BEHIND.match(plain, match.end())
-            # "emoji-free" is a refusal, see `_unwanted_behind`.
-            if before and not refused and not plain.startswith(("-free", " free"), match.end()):
+            is_refused = _is_negated(refusals, match.start()) or lexicon.BEHIND.match(plain, match.end())
+            # "emoji-free" is a refusal, see `_find_later_refusals`.
+            if before and not is_refused and not plain.startswith(("-free", " free"), match.end()):
                 yield Preference(opposite, source), (match.start() - len(before.group()), match.end())
 
 
-def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) -> Iterator[_Match]:
+def _find_forms(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
     """Yield preferences that a fixed word or phrase expresses."""
     patterns = (
         (lexicon.PROSE, PreferenceKind.NO_LISTS),
@@ -206,16 +206,16 @@ def _forms(plain: str, refusals: Sequence[Refusal], source: PreferenceSource) ->
     )
     for pattern, kind in patterns:
         for match in pattern.finditer(plain):
-            if not _negated(refusals, match.start()):
+            if not _is_negated(refusals, match.start()):
                 yield Preference(kind, source), match.span()
     for match in lexicon.FORMAL.finditer(plain):
-        if not _negated(refusals, match.start()):
+        if not _is_negated(refusals, match.start()):
             # "formal" also stays in the free text, because an aligner can do more for it than rules.
             for kind in (PreferenceKind.NO_CONTRACTIONS, PreferenceKind.NO_EMOJI):
                 yield Preference(kind, source), (0, 0)
 
 
-def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
+def _find_banned_words(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
     """Yield lists of banned words, whether quoted or not."""
     for match in lexicon.BANNED.finditer(plain):
         group = next(name for name in ("rest", "rest2", "rest3", "rest4", "rest5") if match.group(name))
@@ -230,19 +230,19 @@ def _banned(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Ma
 
 def _remainder(sentence: str, understood: list[_Span]) -> str:
     """The free text that was not understood, clause by clause; clauses with only function words are dropped."""
-    kept = ""
-    at = 0
+    remainder = ""
+    position = 0
     # Spans may overlap; one that ends at 0 marks nothing as understood ("formal").
     for start, end in sorted(span for span in understood if span[1]):
-        kept += sentence[at : max(at, start)] + ("," if start > at else "")
-        at = max(at, end)
-    kept += sentence[at:]
-    clauses = re.split(r"[,;:]|\.\s|\s(?:and|but)\s", kept)
-    telling = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
+        remainder += sentence[position : max(position, start)] + ("," if start > position else "")
+        position = max(position, end)
+    remainder += sentence[position:]
+    clauses = re.split(r"[,;:]|\.\s|\s(?:and|but)\s", remainder)
+    clauses_with_content = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
     # Nothing was cut out, so the sentence keeps its own punctuation.
     if not understood:
-        return sentence if telling else ""
-    return ", ".join(telling)
+        return sentence if clauses_with_content else ""
+    return ", ".join(clauses_with_content)
 
 
 def _has_content(clause: str) -> bool:

@@ -21,9 +21,9 @@ from aligner_proxy.gate.judge import Verdict
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.types import Correction, FailureClass, Policy, all_cached
-from aligner_proxy_systems.metaalign.checks import met
-from aligner_proxy_systems.metaalign.fixes import fixed
-from aligner_proxy_systems.metaalign.objectives import operators, preferences_of
+from aligner_proxy_systems.metaalign.checks import is_met
+from aligner_proxy_systems.metaalign.fixes import fix_text
+from aligner_proxy_systems.metaalign.objectives import operator_policy, preferences_of
 from aligner_proxy_systems.metaalign.types import Preference
 
 UNMET = "unmet_preference"
@@ -34,11 +34,11 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     """Run the stages in order and return one correction; a stage without work is skipped."""
     preferences = preferences_of(policy)
     done: list[Corrected] = []
-    for_corrector = await run_off_loop(len(answer), partial(_for_corrector, preferences, answer))
-    if for_corrector:
-        corrected = await inner.correct(answer, _preferring(policy, for_corrector))
-        done.append(_unless_unmet(for_corrector.values(), answer, corrected))
-    own = operators(policy)
+    asked_preferences = await run_off_loop(len(answer), partial(_corrector_preferences, preferences, answer))
+    if asked_preferences:
+        corrected = await inner.correct(answer, _preference_policy(policy, asked_preferences))
+        done.append(_drop_unmet_edits(asked_preferences.values(), answer, corrected))
+    own = operator_policy(policy)
     if own.objectives:
         done.append(await inner.correct(done[-1].verdict.text if done else answer, own))
         if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
@@ -46,45 +46,45 @@ async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
             done = [await inner.correct(answer, own)]
         # The whole correction for the operator was refused: deliver the original, as without preferences.
         if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
-            return _combined(done, replace(done[-1].verdict, text=answer))
+            return _combine_results(done, replace(done[-1].verdict, text=answer))
     text = done[-1].verdict.text if done else answer
     fixable = {name: one for name, one in preferences.items() if one.fixable}
-    kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not met(one, text)})
+    kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not is_met(one, text)})
     # In a thread, like the gate, so that it does not block the event loop.
-    edited = await asyncio.to_thread(fixed, text, kinds) if kinds else text
+    edited = await asyncio.to_thread(fix_text, text, kinds) if kinds else text
     if edited != text:
-        verdict = await inner.judge(text, Correction(edited), _preferring(policy, fixable))
+        verdict = await inner.judge(text, Correction(edited), _preference_policy(policy, fixable))
         done.append(Corrected(Correction(edited), None, verdict))
         text = verdict.text
-    return _combined(done, Verdict(text, _refusal(done) if text != answer else None))
+    return _combine_results(done, Verdict(text, _refusal(done) if text != answer else None))
 
 
-def _for_corrector(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
+def _corrector_preferences(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
     """The preferences that the corrector is asked to fulfil."""
     return {name: one for name, one in preferences.items() if _is_for_corrector(one, answer)}
 
 
 def _is_for_corrector(preference: Preference, answer: str) -> bool:
     """Whether the corrector must fulfil a preference: no rule can, and the answer does not meet it yet."""
-    return not preference.fixable and not (preference.checkable and met(preference, answer))
+    return not preference.fixable and not (preference.checkable and is_met(preference, answer))
 
 
-def _preferring(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
+def _preference_policy(policy: Policy, preferences: Mapping[str, Preference]) -> Policy:
     """The policy with only the objectives of these preferences."""
     objectives = (one for one in policy.objectives if one.allowance is not None and one.name in preferences)
     return replace(policy, objectives=tuple(objectives))
 
 
-def _unless_unmet(preferences: Collection[Preference], answer: str, corrected: Corrected) -> Corrected:
+def _drop_unmet_edits(preferences: Collection[Preference], answer: str, corrected: Corrected) -> Corrected:
     """Drop the stage's edits if every preference is checkable and the edits meet none."""
     verdict = corrected.verdict
     if verdict.text == answer or not all(preference.checkable for preference in preferences):
         return corrected
-    if any(met(preference, verdict.text) for preference in preferences):
+    if any(is_met(preference, verdict.text) for preference in preferences):
         return corrected
     # The edits that the gate had kept count as dropped, too.
-    refused = (UNMET,) * (verdict.edits - len(verdict.dropped))
-    return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + refused))
+    refusals = (UNMET,) * (verdict.edits - len(verdict.dropped))
+    return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + refusals))
 
 
 def _refusal(done: Sequence[Corrected]) -> str | None:
@@ -96,7 +96,7 @@ def _refusal(done: Sequence[Corrected]) -> str | None:
     return f"gate_partly:{dropped[0]}" if dropped else None
 
 
-def _combined(done: Sequence[Corrected], verdict: Verdict) -> Corrected:
+def _combine_results(done: Sequence[Corrected], verdict: Verdict) -> Corrected:
     """Merge all stages into one result; the segments are those of the last scoring."""
     corrections = [corrected.correction for corrected in done]
     accepted = all(corrected.verdict.text == corrected.correction.text for corrected in done)

@@ -19,7 +19,7 @@ TEMPLATES = ("aligner", "aligner-v1")
 """Prompt templates by which an Aligner is recognised: the current one, and the one of the released weights."""
 
 
-class Settings(BaseModel):
+class PkuAlignerSettings(BaseModel):
     """Settings of the corrector in the policies file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

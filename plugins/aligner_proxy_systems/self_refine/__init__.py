@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aligner_proxy.plugins.api import Corrector, Kind, hookimpl
-from aligner_proxy_systems.self_refine.corrector import SelfRefine, Settings
+from aligner_proxy_systems.self_refine.corrector import SelfRefine, SelfRefineSettings
 
 
-def _make(settings: Settings) -> Corrector:
-    from aligner_proxy_systems.self_refine.litellm_group import in_proxy  # load LiteLLM only if this corrector is used
+def _make(settings: SelfRefineSettings) -> Corrector:
+    from aligner_proxy_systems.self_refine.litellm_group import (
+        make_proxy_group,  # load LiteLLM only if this corrector is used
+    )
 
-    return SelfRefine(settings, in_proxy(settings.model))
+    return SelfRefine(settings, make_proxy_group(settings.model))
 
 
 @hookimpl
 def correctors() -> Sequence[Kind[Corrector]]:
     """The corrector `self_refine`, with any model of LiteLLM's model_list."""
     about = "a model of LiteLLM's model_list reviews the answer by the objectives, then revises it"
-    return [Kind("self_refine", about, _make, Settings)]
+    return [Kind("self_refine", about, _make, SelfRefineSettings)]

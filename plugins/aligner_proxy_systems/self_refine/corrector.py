@@ -45,7 +45,7 @@ _MIN_S = 0.01
 """With fewer seconds left than this, the model is not asked again."""
 
 
-class Settings(BaseModel):
+class SelfRefineSettings(BaseModel):
     """Settings of the corrector in the policies file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -63,29 +63,29 @@ class Settings(BaseModel):
 
 
 @dataclass(slots=True)
-class _Budget:
+class _AnswerBudget:
     """Time and tokens left for one answer."""
 
     until: float
     tokens: int
-    read: int = 0
-    written: int = 0
+    read_tokens: int = 0
+    written_tokens: int = 0
     draft: int = 0
 
-    def seconds(self) -> float:
-        left = self.until - time.monotonic()
-        if left < _MIN_S:
+    def seconds_left(self) -> float:
+        remaining = self.until - time.monotonic()
+        if remaining < _MIN_S:
             raise DeadlineExceeded("the time for this answer is used up")
-        return left
+        return remaining
 
-    def room(self, most: int) -> int:
-        left = min(most, self.tokens - self.written)
-        if left <= 0:
+    def tokens_left(self, most: int) -> int:
+        remaining = min(most, self.tokens - self.written_tokens)
+        if remaining <= 0:
             raise AnswerTooLong("the tokens for this answer are used up")
-        return left
+        return remaining
 
 
-class Chat(Protocol):
+class ChatModel(Protocol):
     """Sends one question to a chat model; raises only subclasses of `CorrectionError`."""
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
@@ -96,7 +96,7 @@ class Chat(Protocol):
 class SelfRefine:
     """Satisfies `Corrector`; stores nothing about a request."""
 
-    def __init__(self, settings: Settings, chat: Chat) -> None:
+    def __init__(self, settings: SelfRefineSettings, chat: ChatModel) -> None:
         self._settings = settings
         self._chat = chat
 
@@ -106,11 +106,11 @@ class SelfRefine:
 
     async def correct(self, request: AlignRequest) -> Correction:
         """Review and revise until a review finds nothing, a revision changes nothing, or the budget is used up."""
-        budget = _Budget(time.monotonic() + request.deadline_s, self._settings.max_tokens, draft=request.draft)
+        budget = _AnswerBudget(time.monotonic() + request.deadline_s, self._settings.max_tokens, draft=request.draft)
         text = request.answer
         for _ in range(self._settings.rounds):
             try:
-                revised = await self._round(request, text, budget)
+                revised = await self._refine_once(request, text, budget)
             except CorrectionError:
                 if text == request.answer:
                     raise
@@ -119,59 +119,59 @@ class SelfRefine:
                 break
             text = revised
         # A model that writes token by token needs one forward pass for each.
-        counts = DecodeCounts(recovered=budget.written, forwards=budget.written)
-        return Correction(text, counts=counts, prompt_tokens=budget.read)
+        counts = DecodeCounts(recovered=budget.written_tokens, forwards=budget.written_tokens)
+        return Correction(text, counts=counts, prompt_tokens=budget.read_tokens)
 
-    async def _round(self, request: AlignRequest, text: str, budget: _Budget) -> str:
+    async def _refine_once(self, request: AlignRequest, text: str, budget: _AnswerBudget) -> str:
         """Return the text after one review and its revision."""
         material = self._material(request, text)
         review = await self._ask(CRITIQUE, material, budget, REVIEW_TOKENS)
         if NOTHING.fullmatch(review.text) or not review.text.strip():
             return text
-        begin, end = _marks(text)
+        begin, end = _unused_marks(text)
         reviewed = {**material, "review": review.text}
         instruction = REVISE.format(begin=begin, end=end)
         revision = await self._ask(instruction, reviewed, budget, self._settings.max_tokens)
-        return _revised(text, revision.text, begin, end, finished=revision.finished)
+        return _extract_revision(text, revision.text, begin, end, finished=revision.finished)
 
-    async def _ask(self, system: str, material: dict[str, object], budget: _Budget, most: int) -> Reply:
+    async def _ask(self, system: str, material: dict[str, object], budget: _AnswerBudget, most: int) -> Reply:
         """Ask the model within the budget, and take the tokens of the reply off it."""
         answer = await self._chat(
             system,
             json.dumps(material, ensure_ascii=False),
-            tokens=budget.room(most),
+            tokens=budget.tokens_left(most),
             temperature=max(self._settings.temperature, DRAFT_TEMPERATURE if budget.draft else 0.0),
-            deadline_s=budget.seconds(),
+            deadline_s=budget.seconds_left(),
         )
-        budget.read += answer.read
-        budget.written += answer.written_tokens
+        budget.read_tokens += answer.read
+        budget.written_tokens += answer.written_tokens
         return answer
 
     def _material(self, request: AlignRequest, text: str) -> dict[str, object]:
         """The fields for the model: as much of the conversation as fits next to the answer and the objectives."""
         room = self._settings.max_chars - len(text) - sum(map(len, request.objectives))
-        kept = _last_turns(request.turns, room)
-        conversation = [{"role": turn.role, "text": turn.content} for turn in kept]
+        turns = _last_turns(request.turns, room)
+        conversation = [{"role": turn.role, "text": turn.content} for turn in turns]
         return {"conversation": conversation, "answer": text, "objectives": list(request.objectives)}
 
 
 def _last_turns(turns: Sequence[Turn], room: int) -> list[Turn]:
     """The latest turns that fit into `room` characters, without system turns, which are not meant for every model."""
-    kept: list[Turn] = []
+    last_turns: list[Turn] = []
     for turn in reversed([turn for turn in turns if turn.role in ("user", "assistant") and turn.content]):
         room -= len(turn.content)
-        if room < 0 and kept:
+        if room < 0 and last_turns:
             break
-        kept.insert(0, turn)
+        last_turns.insert(0, turn)
         # Not even the latest turn fits.
         if room < 0:
             raise AnswerTooLong("the answer with its last turn is longer than the corrector may be given")
-    if room < 0 and not kept:
+    if room < 0 and not last_turns:
         raise AnswerTooLong("the answer is longer than the corrector may be given")
-    return kept
+    return last_turns
 
 
-def _marks(text: str) -> tuple[str, str]:
+def _unused_marks(text: str) -> tuple[str, str]:
     """Two markers that do not occur in the text, even if its author tried to guess them."""
     number = 0
     while f"revised-{number}>" in text:
@@ -179,7 +179,7 @@ def _marks(text: str) -> tuple[str, str]:
     return f"<revised-{number}>", f"</revised-{number}>"
 
 
-def _revised(text: str, revision: str, begin: str, end: str, *, finished: bool) -> str:
+def _extract_revision(text: str, revision: str, begin: str, end: str, *, finished: bool) -> str:
     """Extract the revision between its markers and keep the white space around the original text."""
     before, mark, rest = revision.partition(begin)
     inside, close, _ = rest.rpartition(end)

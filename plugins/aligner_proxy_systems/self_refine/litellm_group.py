@@ -17,7 +17,7 @@ from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailabl
 
 
 class ChatGroup:
-    """Satisfies `Chat`; gets the router again for every call, because LiteLLM replaces it when its models change."""
+    """Satisfies `ChatModel`; gets the router anew for every call, as LiteLLM replaces it when its models change."""
 
     def __init__(self, group: str, router: Routers) -> None:
         self._group = group
@@ -46,6 +46,6 @@ class ChatGroup:
         return router
 
 
-def in_proxy(group: str) -> ChatGroup:
+def make_proxy_group(group: str) -> ChatGroup:
     """A model group of the proxy in this process."""
     return ChatGroup(group, proxy_router)

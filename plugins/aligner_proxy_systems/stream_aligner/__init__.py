@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from aligner_proxy.engine.client.completions import CompletionsClient
 from aligner_proxy.plugins.api import Corrector, Kind, hookimpl
-from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
+from aligner_proxy_systems.stream_aligner.corrector import StreamAligner, StreamAlignerSettings
 
 
-def _make(settings: Settings) -> Corrector:
+def _make(settings: StreamAlignerSettings) -> Corrector:
     return StreamAligner(settings, CompletionsClient(settings.engine, settings.model, wait_s=0.0))
 
 
@@ -17,4 +17,4 @@ def _make(settings: Settings) -> Corrector:
 def correctors() -> Sequence[Kind[Corrector]]:
     """The corrector `stream_aligner`, on a completions server."""
     about = "Stream Aligner on a completions server; sentence by sentence, reads no objectives"
-    return [Kind("stream_aligner", about, _make, Settings)]
+    return [Kind("stream_aligner", about, _make, StreamAlignerSettings)]

@@ -21,7 +21,7 @@ from aligner_proxy.errors import DeadlineExceeded
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.structure import join, join_so_far, split
 from aligner_proxy.types import Correction, DecodeCounts
-from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision
+from aligner_proxy_systems.stream_aligner.prompt import END_OF_TURN, STREAM_ALIGNER, revision_prompt
 
 _MORE_TOKENS = 32
 _CHARS_PER_TOKEN = 2
@@ -30,7 +30,7 @@ _MIN_S = 0.01
 """With fewer seconds left than this, no further sentence is sent to the server."""
 
 
-class Settings(BaseModel):
+class StreamAlignerSettings(BaseModel):
     """Settings of the corrector in the policies file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -46,14 +46,14 @@ class Settings(BaseModel):
 class StreamAligner:
     """Satisfies `SentenceCorrector`."""
 
-    def __init__(self, settings: Settings, completer: Completer) -> None:
+    def __init__(self, settings: StreamAlignerSettings, completer: Completer) -> None:
         self._settings = settings
         self._completer = completer
 
     async def identity(self) -> str:
         """Hash of the server's description of its weights, and of the template."""
-        served = await self._completer.describe_model()
-        parts = [served.model, served.identity, STREAM_ALIGNER, self._settings.gemma]
+        description = await self._completer.describe_model()
+        parts = [description.model, description.identity, STREAM_ALIGNER, self._settings.gemma]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     async def correct(self, request: AlignRequest) -> Correction:
@@ -62,11 +62,13 @@ class StreamAligner:
         revised: list[Correction] = []
         pieces = split(request.answer)
         for piece in pieces:
-            left = until - time.monotonic()
-            if left < _MIN_S:
+            remaining_s = until - time.monotonic()
+            if remaining_s < _MIN_S:
                 raise DeadlineExceeded("the time for this answer is used up")
             before = join_so_far((one.text, piece.gap) for one, piece in zip(revised, pieces, strict=False))
-            revised.append(await self.revise(request.model_copy(update={"deadline_s": left}), before, piece.text))
+            revised.append(
+                await self.revise(request.model_copy(update={"deadline_s": remaining_s}), before, piece.text)
+            )
         changed = any(one.text != piece.text for one, piece in zip(revised, pieces, strict=True))
         text = join([(one.text, piece.gap) for one, piece in zip(revised, pieces, strict=True)])
         counts = sum((one.counts for one in revised), DecodeCounts())
@@ -79,23 +81,23 @@ class StreamAligner:
         it is.
         """
         body = sentence.strip()
-        shown = undisguise(body).text.strip()
-        if shown.startswith(("```", "~~~")) or not any(char.isalpha() for char in shown):
+        plain_sentence = undisguise(body).text.strip()
+        if plain_sentence.startswith(("```", "~~~")) or not any(char.isalpha() for char in plain_sentence):
             return Correction(sentence)
         query = prompts.query_field(prompts.TEMPLATES["aligner"], request.turns)
-        prompt = revision(query, undisguise(before.strip()).text, shown, gemma=self._settings.gemma)
-        most = _MORE_TOKENS + len(shown) // _CHARS_PER_TOKEN
+        prompt = revision_prompt(query, undisguise(before.strip()).text, plain_sentence, gemma=self._settings.gemma)
+        most = _MORE_TOKENS + len(plain_sentence) // _CHARS_PER_TOKEN
         completion_request = CompletionRequest(
             prompt=prompt.text,
             max_tokens=most,
             stop=(END_OF_TURN,) if self._settings.gemma else ("\n",),
-            prediction=Prediction(content=shown),
+            prediction=Prediction(content=plain_sentence),
         )
-        written = await self._completer.complete(completion_request, request.deadline_s)
-        text = prompt.restore(written.text.strip())
-        if not written.finished or text == shown:  # a reply that was cut off is not used
-            return Correction(sentence, counts=written.counts, prompt_tokens=written.prompt_tokens)
+        completion = await self._completer.complete(completion_request, request.deadline_s)
+        text = prompt.restore(completion.text.strip())
+        if not completion.finished or text == plain_sentence:  # a reply that was cut off is not used
+            return Correction(sentence, counts=completion.counts, prompt_tokens=completion.prompt_tokens)
         at = sentence.index(body)
         # An empty revision removes the sentence together with the white space around it.
         revised = sentence[:at] + text + sentence[at + len(body) :] if text else ""
-        return Correction(revised, counts=written.counts, prompt_tokens=written.prompt_tokens)
+        return Correction(revised, counts=completion.counts, prompt_tokens=completion.prompt_tokens)

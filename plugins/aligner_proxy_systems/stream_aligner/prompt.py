@@ -16,23 +16,23 @@ _STREAM_MARK = re.compile(rf"##(?=\s*(?:{_STREAM_FIELDS})\s*:)", re.IGNORECASE)
 _TURN_MARK = re.compile(r"<(?=(?:start|end)_of_turn>)", re.IGNORECASE)
 
 
-def revision(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
+def revision_prompt(query: str, before: str, sentence: str, *, gemma: bool) -> Prompt:
     """Return Stream Aligner's prompt for one sentence, with the position of the sentence in it."""
     head, tail = STREAM_ALIGNER.split("{last}")
-    head = _filled(head, prompt=_within(query), prefix=_within(before))
+    head = _fill_template(head, prompt=_escape_marks(query), prefix=_escape_marks(before))
     before_turn, after_turn = _GEMMA.split("{input}") if gemma else ("", "")
-    shown = _within(sentence)
+    escaped = _escape_marks(sentence)
     start = len(before_turn) + len(head)
-    return Prompt(before_turn + head + shown + tail + after_turn, start, start + len(shown), sentence)
+    return Prompt(before_turn + head + escaped + tail + after_turn, start, start + len(escaped), sentence)
 
 
-def _filled(form: str, prompt: str, prefix: str) -> str:
+def _fill_template(form: str, prompt: str, prefix: str) -> str:
     """Fill both fields of a template at once, so that a placeholder inside a filled-in text is not filled."""
     before, rest = form.split("{prompt}")
     between, after = rest.split("{prefix}")
     return before + prompt + between + prefix + after
 
 
-def _within(text: str) -> str:
+def _escape_marks(text: str) -> str:
     """Escape a text so that it cannot end a field of the prompt or the turn around it; the length stays the same."""
     return _TURN_MARK.sub("\u2039", _STREAM_MARK.sub(FULLWIDTH_HASHES, text))

@@ -36,7 +36,7 @@ _MARK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Copying:
+class CopyState:
     """State of a sequence."""
 
     prompt: int
@@ -44,10 +44,10 @@ class Copying:
     pointer: int | None = None
     """Index in the prompt of the token that is expected next; None if unknown."""
 
-    def advance(self, tokens: Ids, drawn: int) -> Copying:
-        """Return the state after `tokens`, of which the last `drawn` are new."""
+    def advance(self, tokens: Ids, new_count: int) -> CopyState:
+        """Return the state after `tokens`, of which the last `new_count` are new."""
         source = tokens[: self.prompt]
-        return Copying(self.prompt, _goes_on(source, tokens, tokens[len(tokens) - drawn :], self.pointer))
+        return CopyState(self.prompt, _find_next_place(source, tokens, tokens[len(tokens) - new_count :], self.pointer))
 
     def draft(self, tokens: Ids, most: int) -> list[int]:
         """Return the likely next tokens, at most `most`; often fewer or none."""
@@ -57,7 +57,7 @@ class Copying:
         return drafted
 
 
-def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
+def _find_next_place(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
     """Index in the prompt (`source`) at which the text continues after the last of `tokens`; None if unknown.
 
     `new` are the last of `tokens`, written since `pointer` was set.
@@ -65,7 +65,7 @@ def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | N
     # where the new tokens stop being a copy of the prompt
     broke = None
     if pointer is not None:
-        copied = _common(source[pointer:], new)
+        copied = _common_length(source[pointer:], new)
         broke = pointer + copied
         if copied == len(new):
             return broke
@@ -78,11 +78,11 @@ def _goes_on(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | N
         return None
     # rule 2, then rule 3
     first = max(0, broke - _BEHIND)
-    found = np.flatnonzero(source[first : broke + _AHEAD] == tokens[-1]) + first
-    return int(found[np.argmin(np.abs(found - broke))]) + 1 if len(found) else broke + 1
+    matches = np.flatnonzero(source[first : broke + _AHEAD] == tokens[-1]) + first
+    return int(matches[np.argmin(np.abs(matches - broke))]) + 1 if len(matches) else broke + 1
 
 
-def _common(one: Ids, other: Ids) -> int:
+def _common_length(one: Ids, other: Ids) -> int:
     """Number of tokens with which both begin."""
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
@@ -101,7 +101,7 @@ def find_run_ends(source: Ids, run: Ids) -> NDArray[np.intp]:
     return ends + size
 
 
-class CopyingStates:
+class CopyStates:
     """The states of all sequences.
 
     vLLM moves sequences within the batch and passes neither their ids nor where their prompts end. So a sequence is
@@ -109,23 +109,23 @@ class CopyingStates:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, bytes], Copying] = OrderedDict()
-        """States by `_mark`, the oldest first."""
+        self._states: OrderedDict[tuple[int, bytes], CopyState] = OrderedDict()
+        """States by `_sequence_key`, the oldest first."""
 
-    def of(self, tokens: Ids, drawn: int) -> Copying:
-        """Update and return the state of a sequence whose last `drawn` tokens are new.
+    def update_state(self, tokens: Ids, new_count: int) -> CopyState:
+        """Update and return the state of a sequence whose last `new_count` tokens are new.
 
         Equal sequences share a state.
         """
-        before = len(tokens) - drawn
-        copying = self._known.get(_mark(tokens[:before]), Copying(before)).advance(tokens, drawn)
-        self._known[_mark(tokens)] = copying
-        while len(self._known) > _SEQUENCES:
-            self._known.popitem(last=False)
+        before = len(tokens) - new_count
+        copying = self._states.get(_sequence_key(tokens[:before]), CopyState(before)).advance(tokens, new_count)
+        self._states[_sequence_key(tokens)] = copying
+        while len(self._states) > _SEQUENCES:
+            self._states.popitem(last=False)
         return copying
 
 
-def _mark(tokens: Ids) -> tuple[int, bytes]:
+def _sequence_key(tokens: Ids) -> tuple[int, bytes]:
     """The key of a sequence: its length, and its last `_MARK` tokens as bytes."""
     return len(tokens), tokens[-_MARK:].tobytes()
 
@@ -141,7 +141,7 @@ class EditProposer:
         """Most tokens of one draft."""
         self._longest = int(vllm_config.model_config.max_model_len)
         """Most tokens of a sequence."""
-        self._copies = CopyingStates()
+        self._copies = CopyStates()
 
     def load_model(self, *_: object, **__: object) -> None:
         """Do nothing, since there is no draft model."""
@@ -154,11 +154,11 @@ class EditProposer:
         Sequence i is the first `num_tokens[i]` of row i of `token_ids`; `sampled_token_ids[i]` are its newest tokens.
         """
         drafts: list[list[int]] = []
-        for at, sampled in enumerate(sampled_token_ids):
+        for row, sampled in enumerate(sampled_token_ids):
             if not sampled:
                 drafts.append([])
                 continue
-            tokens = token_ids[at, : int(num_tokens[at])]
+            tokens = token_ids[row, : int(num_tokens[row])]
             room = min(self._most, self._longest - len(tokens) - 1)
-            drafts.append(self._copies.of(tokens, len(sampled)).draft(tokens, room))
+            drafts.append(self._copies.update_state(tokens, len(sampled)).draft(tokens, room))
         return drafts

@@ -19,7 +19,7 @@ from vllm.renderers import BaseRenderer
 
 from aligner_proxy_vllm.scoring import Scoring, ScoringPlan, ScoringRequest
 
-_KEPT_S = 600.0
+_PLAN_LIFETIME_S = 600.0
 """Seconds after which plans of abandoned requests are deleted, since vLLM does not report such requests."""
 
 
@@ -72,7 +72,7 @@ class ScoringProcessor(IOProcessor[ScoringRequest, dict[str, Any]]):
         """Store a request's plan by its id, and delete expired plans; raises ValueError if the id is in use."""
         now = time.monotonic()
         with self._lock:
-            while self._plans and next(iter(self._plans.values()))[0] < now - _KEPT_S:
+            while self._plans and next(iter(self._plans.values()))[0] < now - _PLAN_LIFETIME_S:
                 self._plans.popitem(last=False)
             if name in self._plans:
                 # Two concurrent requests with the same id must not get each other's verdicts.

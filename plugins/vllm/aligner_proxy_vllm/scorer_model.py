@@ -65,10 +65,10 @@ class HeadPooler(Pooler):
         _, gathering = self._parts
         whole = gathering(hidden_states, pooling_metadata)
         ids = pooling_metadata.get_prompt_token_ids_cpu()
-        asked = [params.extra_kwargs or {} for params in pooling_metadata.pooling_params]
+        arguments = [params.extra_kwargs or {} for params in pooling_metadata.pooling_params]
         return [
             None if states is None else self._judge(states, prompt, about.get("aligner") or {})
-            for states, prompt, about in zip(whole, ids, asked, strict=True)
+            for states, prompt, about in zip(whole, ids, arguments, strict=True)
         ]
 
     def _judge(self, states: Tensor, ids: Tensor, about: dict[str, Any]) -> Tensor:
@@ -85,20 +85,20 @@ class HeadPooler(Pooler):
             places["behind"],
         )
         head, _ = self._parts
-        scores = head.judge(states.view(len(states), -1, self._hidden), where, self._taught(about))
+        scores = head.judge(states.view(len(states), -1, self._hidden), where, self._taught_columns(about))
         return scores.float().cpu()
 
-    def _taught(self, about: dict[str, Any]) -> TaughtColumns | None:
+    def _taught_columns(self, about: dict[str, Any]) -> TaughtColumns | None:
         """The taught heads for a request, those sent with it before the aligner's own; None without any."""
-        sent: list[bytes] = about["heads"]
-        if not self._shipped and not any(sent):
+        sent_heads: list[bytes] = about["heads"]
+        if not self._shipped and not any(sent_heads):
             return None
         loaded_heads = LoadedHeads(self._device)
-        heads = [TaughtHead.from_bytes(data) if data else None for data in sent]
+        heads = [TaughtHead.from_bytes(data) if data else None for data in sent_heads]
         names = [loaded_heads.put(head) if head else "" for head in heads]
-        of = next((head.aligner for head in heads if head), "")
-        chosen = select_heads(loaded_heads, self._shipped, of, about["objectives"], names)
-        return TaughtColumns(chosen) if chosen else None
+        aligner = next((head.aligner for head in heads if head), "")
+        columns = select_heads(loaded_heads, self._shipped, aligner, about["objectives"], names)
+        return TaughtColumns(columns) if columns else None
 
 
 class AlignerScorer(LlamaForCausalLM):

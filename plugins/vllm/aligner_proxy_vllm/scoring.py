@@ -81,15 +81,15 @@ class ScoringPlan:
         # each segment's highest score and its objective; of equal scores, the first objective's
         worst = [max((score, -index) for index, score in enumerate(row)) for row in own]
         scored_pieces = ScoredPieces([(score, -index) for score, index in worst])
-        judged = verdicts(self.division, scored_pieces, self.request.caution)
-        done = Correction(
+        segments = verdicts(self.division, scored_pieces, self.request.caution)
+        correction = Correction(
             self.request.answer,
-            segments=judged,
+            segments=segments,
             prompt_tokens=sum(map(len, self.prompts)),
             aligner=about.content_hash,
         )
         return {
-            "response": AlignResponse.from_correction(done).model_dump(mode="json"),
+            "response": AlignResponse.from_correction(correction).model_dump(mode="json"),
             "scores": [list(row) for row in own],
         }
 
@@ -101,7 +101,7 @@ class Scoring:
         self, folder: Path, device: str = "vllm", window: int | None = None, template: str | None = None
     ) -> None:
         """Raises `WeightsError`, OSError, KeyError or ValueError if the folder does not hold a prepared aligner."""
-        described = _described(folder, template)
+        described = _describe_aligner(folder, template)
         self._head = DetectorHead.load(folder / manifest.HEAD)
         """Only its sizes are used here; the model worker scores with a copy of its own."""
         self._family = prompts.find_template(described.template)
@@ -126,36 +126,36 @@ class Scoring:
             languages=tuple(described.languages),
         )
 
-    def plan(self, asked: ScoringRequest) -> ScoringPlan:
+    def plan(self, scoring_request: ScoringRequest) -> ScoringPlan:
         """Return the plan for a request; if nothing can be scored, its prompt is one token, since vLLM needs input."""
         one = (tuple(self._tokenizer.prompt("a").ids[:1]),)
-        request = asked.align
+        request = scoring_request.align
         if request is None or not request.answer.strip():
             return ScoringPlan(one, {})
         try:
             self.about.find_aligner(request.aligner)
-            heads = self._heads(asked, request)
-            framed = make_frame(request, self._family, self._tokenizer, self.about.window)
-            division = framed.division(structure.split(request.answer))
+            heads = self._read_heads(scoring_request, request)
+            frame = make_frame(request, self._family, self._tokenizer, self.about.window)
+            division = frame.division(structure.split(request.answer))
         except CorrectionError as error:
             return ScoringPlan(one, {}, error=error)
         if self.about.ends and request.open_ended:
             division.add_end()
-        return self._planned(request, framed, division, heads)
+        return self._plan_parts(request, frame, division, heads)
 
-    def _planned(
-        self, request: AlignRequest, framed: PromptFrame, division: Division, heads: Mapping[str, bytes]
+    def _plan_parts(
+        self, request: AlignRequest, frame: PromptFrame, division: Division, heads: Mapping[str, bytes]
     ) -> ScoringPlan:
         """Return the plan of a valid request: the prompts of all parts, and the positions that the head needs."""
-        made: list[tuple[int, ...]] = []
+        part_prompts: list[tuple[int, ...]] = []
         parts: dict[str, Any] = {}
         for part in division.parts:
             passage = division.passage(part)
-            fitted = framed.fit_prompt(passage.undisguised)
+            fitted = frame.fit_prompt(passage.undisguised)
             prompted = PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
             where = prompted.find_spans(passage.pieces)
             ids = tuple(fitted.ids[: where.segments[-1].stop])
-            made.append(ids)
+            part_prompts.append(ids)
             parts[prompt_key(ids)] = {
                 "segments": [[tokens.start, tokens.stop] for tokens in where.segments],
                 "objectives": [[tokens.start, tokens.stop] for tokens in where.objectives],
@@ -166,16 +166,16 @@ class Scoring:
             "objectives": list(request.objectives),
             "heads": [heads.get(name, b"") for name in request.heads],
         }
-        return ScoringPlan(tuple(made), places, request, division)
+        return ScoringPlan(tuple(part_prompts), places, request, division)
 
-    def _heads(self, asked: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
+    def _read_heads(self, scoring_request: ScoringRequest, request: AlignRequest) -> dict[str, bytes]:
         """Return the request's taught heads as bytes, by content hash.
 
         Raises `HeadRefused` and `UnknownHead` here, so that the model's worker never gets bad heads.
         """
         loaded_heads = LoadedHeads(torch.device("cpu"))
-        known: dict[str, bytes] = {}
-        for name, text in asked.heads.items():
+        head_bytes: dict[str, bytes] = {}
+        for name, text in scoring_request.heads.items():
             try:
                 data = b64decode(text, validate=True)
                 head = TaughtHead.from_bytes(data)
@@ -183,12 +183,12 @@ class Scoring:
                 raise HeadRefused(f"taught head {name[:8]}: {error}") from None
             if head.width != self._head.row_width:
                 raise HeadRefused(f"taught head {name[:8]} has {head.width} numbers, rows have {self._head.row_width}")
-            known[loaded_heads.put(head)] = data
+            head_bytes[loaded_heads.put(head)] = data
         select_heads(loaded_heads, self._shipped, self.about.content_hash, request.objectives, request.heads)
-        return known
+        return head_bytes
 
 
-def _described(folder: Path, template: str | None) -> Prepared:
+def _describe_aligner(folder: Path, template: str | None) -> Prepared:
     """Describe the aligner in a folder as our own engine does: a prepared aligner, else an exported full model."""
     if (folder / STORED).exists():
         return _PREPARED.validate_json((folder / STORED).read_bytes())

@@ -24,8 +24,8 @@ from models.experiments.field.answers import Workshop
 from models.experiments.field.config import METHODS, Comparison, FieldError, jobs
 from models.experiments.field.editors import Given
 from models.experiments.field.figures import Place
-from models.systems.baselines.policy import Policy
-from models.systems.pku_aligner.stand_in import stand_in
+from models.systems.baselines.policy import PolicyModel
+from models.systems.pku_aligner.stand_in import write_stand_in
 from tests.models.train.test_train import aligner
 from tests.support import tiny
 from tests.support.tiny import OBJECTIVES
@@ -57,7 +57,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save(folder / "base")
     tiny.save(folder / "other", seed=1)
     whole = aligner(folder / "meta")
-    stand_in(whole, folder / "single")
+    write_stand_in(whole, folder / "single")
     document = told(
         base=str(folder / "base"),
         precision="fp32",
@@ -180,7 +180,7 @@ def test_an_adapter_of_one_policy_does_not_fit_another(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
-    policy = Policy.load(str(tiny.save(tmp_path / "base")), tmp_path, "fp32", 4)
+    policy = PolicyModel.load(str(tiny.save(tmp_path / "base")), tmp_path, "fp32", 4)
     config = LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
     get_peft_model(policy.model, config).save_pretrained(str(tmp_path / "adapter"))
     other = tiny.model().config
@@ -208,7 +208,7 @@ def test_editors_see_no_more_of_the_policy_than_its_answers(
 
 
 async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_path: Path) -> None:
-    policy = Policy.load(str(tiny.save(tmp_path / "base")), tmp_path, "fp32", 4)
+    policy = PolicyModel.load(str(tiny.save(tmp_path / "base")), tmp_path, "fp32", 4)
     together: list[int] = []
     write = policy.write
     policy.write = lambda prompts: (together.append(len(prompts)), write(prompts))[1]  # type: ignore[method-assign,assignment]

@@ -143,7 +143,7 @@ def test_each_system_is_a_line_of_policy() -> None:
 
 def test_a_preference_is_in_force_where_the_route_reads_it() -> None:
     comparison = Comparison.read(CONFIG)
-    preference = adherence.Stated("No lists, please.", Preference(PreferenceKind.NO_LISTS))
+    preference = adherence.StatedPreference("No lists, please.", Preference(PreferenceKind.NO_LISTS))
     trial = Trial("preference", "Q?", "So.", OBJECTIVES, preference=preference)
     wished = {
         system.name: [one.kind for one in preferences_of(systems.policy(system, trial, comparison)).values()]
@@ -163,7 +163,7 @@ def test_one_answer_in_figures() -> None:
     assert repaired.seconds == 1.5
     spoilt = systems.judged(Trial("good", "Q?", GOOD.answer, OBJECTIVES, pair=GOOD), outcome("The harbour opens."))
     assert (spoilt.exact, spoilt.kept, spoilt.same) == (None, False, False)
-    preference = adherence.Stated("No exclamation marks.", Preference(PreferenceKind.NO_EXCLAMATION))
+    preference = adherence.StatedPreference("No exclamation marks.", Preference(PreferenceKind.NO_EXCLAMATION))
     trial = Trial("preference", "Q?", "It costs 3 euros!", OBJECTIVES, preference=preference)
     met = systems.judged(trial, outcome("It costs 3 euros."))
     assert (met.before, met.after, met.kept) == (False, True, True)

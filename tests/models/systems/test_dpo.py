@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from aligner_proxy.engine.weights.manifest import MANIFEST
 from models.systems.metaalign import dpo
-from models.systems.metaalign.dpo import DpoStage, rows
+from models.systems.metaalign.dpo import DpoStage, read_comparisons
 from models.train import train
 from models.train.config import Stage, StageError
 from models.train.export import export
@@ -63,7 +63,7 @@ def test_a_config_that_is_wrong(tmp_path: Path, changes: dict[str, object], mess
 def test_rows_that_are_no_comparison(tmp_path: Path, line: str) -> None:
     (tmp_path / "x.jsonl").write_text(line + "\n" if line else "")
     with pytest.raises(StageError, match=r"x\.jsonl"):
-        rows(tmp_path / "x.jsonl", "")
+        read_comparisons(tmp_path / "x.jsonl", "")
 
 
 def test_without_trl_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,34 +17,37 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from models.systems.meal import bilevel, compare, data, ranks, train
 from models.systems.meal.config import Meal, MealError
-from models.systems.meal.data import Prompt, Task
+from models.systems.meal.data import AnsweredPrompt, WeighingTask
 from models.systems.meal.encoder import Encoder
 from models.systems.meal.export import ship
 from models.systems.meal.learner import DIRECTION, Learner
-from models.systems.meal.net import WeightNet
+from models.systems.meal.net import TorchWeightNet
 from tests.support import tiny
 
 
 @pytest.fixture(autouse=True)
-def twice() -> Iterator[None]:
+def use_plain_attention() -> Iterator[None]:
     """The one attention in fp64 whose derivative can be differentiated again."""
     with sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-TASK = Task(
+TASK = WeighingTask(
     "toy",
     ("kind", "brief", "exact"),
     ("Kindness: be kind", "Brevity: be short", "Precision: be exact"),
-    (Prompt("When?", "At six."), Prompt("Where is it?", "There.")),
+    (AnsweredPrompt("When?", "At six."), AnsweredPrompt("Where is it?", "There.")),
     (("Dear friend, at six.", "Six.", "At 06:00."), ("Dear friend, there.", "There.", "At 12 Quay Road.")),
-    ((Prompt("Who?", "He."), "Dear friend, he.", "A man of 40."), (Prompt("Why?", "So."), "Dear me, so.", "So: 3.")),
+    (
+        (AnsweredPrompt("Who?", "He."), "Dear friend, he.", "A man of 40."),
+        (AnsweredPrompt("Why?", "So."), "Dear me, so.", "So: 3."),
+    ),
 )
 LR = 0.05
 BETA = 2.0
 
 
-def toy(*, embedded: bool) -> tuple[Learner, Any, WeightNet, Encoder]:
+def toy(*, embedded: bool) -> tuple[Learner, Any, TorchWeightNet, Encoder]:
     """(learner, its parameters, a net whose weights are far from equal, its encoder), all in fp64."""
     model: Any = tiny.model().double()
     for layer in (*model.model.layers, model.model):  # transformers' own norms compute in fp32, whatever comes in
@@ -54,23 +57,25 @@ def toy(*, embedded: bool) -> tuple[Learner, Any, WeightNet, Encoder]:
     tokenizer = PromptTokenizer(tiny.backend(), frozenset({1}))
     learner = Learner(model, tokenizer, "ultrafeedback", embedded=embedded)
     torch.manual_seed(3)
-    params = learner.initial(r"layers\.1\.mlp\.down_proj")
+    params = learner.initial_params(r"layers\.1\.mlp\.down_proj")
     if embedded:
         params[DIRECTION] = (0.3 * torch.randn(64, dtype=torch.float64)).requires_grad_()
-    net = WeightNet.over(model.config, 4).double()
+    net = TorchWeightNet.from_config(model.config, 4).double()
     return learner, params, net, Encoder(model, tokenizer, net.layers.tolist())
 
 
-def outer(learner: Learner, params: Any, net: WeightNet, encoder: Encoder, *, unrolled: bool = True) -> torch.Tensor:
+def outer(
+    learner: Learner, params: Any, net: TorchWeightNet, encoder: Encoder, *, unrolled: bool = True
+) -> torch.Tensor:
     weigh = partial(encoder.weigh, net)
     return bilevel.step(learner, params, weigh, TASK, lr=LR, beta=BETA, unrolled=unrolled).outer
 
 
-def gradient(value: torch.Tensor, net: WeightNet) -> torch.Tensor:
+def gradient(value: torch.Tensor, net: TorchWeightNet) -> torch.Tensor:
     return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(net.parameters()))])
 
 
-def finite(learner: Learner, params: Any, net: WeightNet, encoder: Encoder, along: torch.Tensor) -> float:
+def finite(learner: Learner, params: Any, net: TorchWeightNet, encoder: Encoder, along: torch.Tensor) -> float:
     """The slope of the outer loss along a direction of the net's parameters, by central differences."""
     flat = torch.nn.utils.parameters_to_vector(net.parameters()).detach()
     step = 1e-4
@@ -109,25 +114,25 @@ def test_first_order_leaves_out_what_weights_do_inside_the_prompt() -> None:
 def test_the_heaviest_objective_stands_first_and_in_words() -> None:
     learner, params, _, _ = toy(embedded=False)
     rows = [
-        bilevel.Row(TASK.inner[0], TASK.texts, torch.tensor(weights, dtype=torch.float64), "Six.")
+        bilevel.LearnerRow(TASK.inner[0], TASK.texts, torch.tensor(weights, dtype=torch.float64), "Six.")
         for weights in ((0.1, 0.8, 0.1), (0.8, 0.1, 0.1), (0.1, 0.8, 0.1))
     ]
     one, other, again = learner.losses(params, rows).tolist()
     assert one == pytest.approx(again)
     assert one != pytest.approx(other, rel=1e-4)
     with pytest.raises(MealError, match="nonesuch"):
-        learner.initial("nonesuch")
+        learner.initial_params("nonesuch")
 
 
 def test_probes_are_never_trained_on() -> None:
     known = data.material()
-    trained = {one.query for task, _ in zip(data.tasks(0, 4, 2), range(300), strict=False) for one in task.inner}
+    trained = {one.query for task, _ in zip(data.draw_tasks(0, 4, 2), range(300), strict=False) for one in task.inner}
     probes = {text for kind in known.kinds.values() for text in kind.probes.prompts()}
     assert not trained & probes
     for kind in known.kinds.values():
         assert not set(kind.asks) & set(kind.probes.asks)
         assert not set(kind.about) & set(kind.probes.about)
-    texts = {text for task, _ in zip(data.tasks(0, 4, 2), range(300), strict=False) for text in task.texts}
+    texts = {text for task, _ in zip(data.draw_tasks(0, 4, 2), range(300), strict=False) for text in task.texts}
     assert not texts & {facet.texts[-1] for facet in known.objectives.values()}
 
 
@@ -136,7 +141,7 @@ def test_a_task_holds_what_matters_and_prefers_it() -> None:
     firsts = 0
     for number in range(200):
         name = sorted(known.kinds)[number % len(known.kinds)]
-        task = data.task(name, random.Random(number), 4, 1)
+        task = data.draw_task(name, random.Random(number), 4, 1)
         first, second = known.kinds[name].matters
         assert {first, second} < set(task.names)
         (asked, better, worse), *_ = task.pairs
@@ -223,7 +228,7 @@ def test_the_comparison_measures_each_weighting(config: Path, tmp_path: Path) ->
 
 def test_fresh_probes_are_none_that_anything_was_chosen_on() -> None:
     known = data.material()
-    told = ranks.fresh()
+    told = ranks.fresh_prompts()
     assert set(told) == set(known.kinds)
     prompts = [prompt for some in told.values() for prompt in some]
     assert len(set(prompts)) == len(prompts) >= 60
@@ -236,7 +241,7 @@ def test_the_cheap_step_leads_where_the_dear_one_does() -> None:
     learner, params, net, encoder = toy(embedded=False)
     weigh = partial(encoder.weigh, net)
     dear = bilevel.step(learner, params, weigh, TASK, lr=LR, beta=BETA, unrolled=True)
-    cheap = bilevel.taken(learner, params, weigh, TASK, lr=LR)
+    cheap = bilevel.take_inner_step(learner, params, weigh, TASK, lr=LR)
     for name, tensor in dear.moved.items():
         assert torch.allclose(tensor, cheap[name], atol=1e-12), name
         assert not cheap[name].requires_grad
@@ -246,7 +251,7 @@ def test_a_weighting_that_is_told_knows_what_matters() -> None:
     known = data.material()
     texts = [facet.texts[-1] for facet in known.objectives.values()]
     kind = known.kinds["dosage"]
-    weights = compare.informed(kind.probes.prompts()[:1], texts)[0]
+    weights = compare.informed_weights(kind.probes.prompts()[:1], texts)[0]
     assert float(weights.sum()) == pytest.approx(1)
     assert list(known.objectives)[int(weights.argmax())] == kind.matters[0]
 
@@ -256,9 +261,9 @@ def test_rank_statistics() -> None:
     assert ranks.spearman([3, 2, 1], [1, 2, 3]) == pytest.approx(-1)
     assert ranks.spearman([1, 1, 1], [1, 2, 3]) == 0
     assert ranks.ranks([5, 7, 5]) == [2.5, 1, 2.5]
-    assert ranks.reciprocal([0.2, 0.5, 0.3], 2) == pytest.approx(0.5)
-    assert ranks.reciprocal([1, 1], 0) == pytest.approx(0.75)
-    mean = ranks.Mean.of({"a": [0, 0], "b": [1, 1]})
+    assert ranks.reciprocal_rank([0.2, 0.5, 0.3], 2) == pytest.approx(0.5)
+    assert ranks.reciprocal_rank([1, 1], 0) == pytest.approx(0.75)
+    mean = ranks.Mean.from_groups({"a": [0, 0], "b": [1, 1]})
     assert (mean.n, mean.mean, mean.low, mean.high) == (4, 0.5, 0, 1)
 
 
@@ -287,23 +292,26 @@ def test_the_shipped_config_can_be_read() -> None:
 
 def test_a_net_is_shipped_to_the_plugin(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    WeightNet.over(tiny.model().config, 4).save(tmp_path / "run" / train.NET)
+    TorchWeightNet.from_config(tiny.model().config, 4).save(tmp_path / "run" / train.NET)
     shipped = ship(tmp_path / "run", tmp_path)
-    assert WeightNet.load(shipped).layers.tolist() == WeightNet.over(tiny.model().config, 4).layers.tolist()
+    assert (
+        TorchWeightNet.load(shipped).layers.tolist()
+        == TorchWeightNet.from_config(tiny.model().config, 4).layers.tolist()
+    )
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
-    net = WeightNet.over(tiny.model().config, 8)
+    net = TorchWeightNet.from_config(tiny.model().config, 8)
     net.centre(torch.randn(9, 64), torch.randn(9, 64))
     net.save(tmp_path / "net.safetensors")
-    again = WeightNet.load(tmp_path / "net.safetensors")
+    again = TorchWeightNet.load(tmp_path / "net.safetensors")
     prompts = torch.randn(2, 64)
     texts = torch.randn(3, 64)
     assert torch.allclose(again(prompts, texts), net(prompts, texts), atol=0.02)
 
 
 def test_texts_are_scored_and_not_places() -> None:
-    net = WeightNet.over(tiny.model().config, 8)
+    net = TorchWeightNet.from_config(tiny.model().config, 8)
     prompts = torch.randn(3, 64)
     texts = torch.randn(5, 64)
     found = net(prompts, texts).exp()

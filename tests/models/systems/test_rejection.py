@@ -32,17 +32,17 @@ def reader(request: AlignRequest) -> Correction:
     ],
 )
 async def test_the_draft_that_costs_least_is_learned(drafts: list[str], target: str, labels: tuple[int, ...]) -> None:
-    kept = await rejection.best(ScriptedEngine(reader), PAIR, drafts, uniform=False)
-    assert (kept.pair.target, kept.pair.labels, kept.pair.source) == (target, labels, "rejection:test")
-    assert kept.best <= kept.first
-    assert kept.best <= kept.original
+    choice = await rejection.choose_target(ScriptedEngine(reader), PAIR, drafts, uniform=False)
+    assert (choice.pair.target, choice.pair.labels, choice.pair.source) == (target, labels, "rejection:test")
+    assert choice.best <= choice.first
+    assert choice.best <= choice.original
 
 
 async def test_what_sampling_brought_is_told_with_n() -> None:
-    kept = await rejection.chosen(
+    choices = await rejection.choose_targets(
         ScriptedEngine(reader), lambda pair, k: ["One.", "One. Two."][:k], [PAIR] * 5, 2, uniform=True
     )
-    lines = list(rejection.summary(kept))
+    lines = list(rejection.summarise(choices))
     assert all("n = 5" in line for line in lines[:4])
     assert lines[-1] == "5 of 5 answers are changed by their target"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.prompts import find_template
-from models.systems.pku_aligner.stand_in import stand_in
+from models.systems.pku_aligner.stand_in import write_stand_in
 from models.train.export import add_heads
 from tests.models.train.test_train import aligner
 from tests.support.taught import head
@@ -16,7 +16,7 @@ from tests.support.taught import head
 def test_the_same_weights_by_another_template_without_heads(tmp_path: Path) -> None:
     source = aligner(tmp_path)
     add_heads(source, [replace(head(width=128), aligner="")])
-    stand_in(source, tmp_path / "other")
+    write_stand_in(source, tmp_path / "other")
     before = open_aligner(EngineSettings(source, quantization="none"), tmp_path / "home").info
     after = open_aligner(EngineSettings(tmp_path / "other", quantization="none"), tmp_path / "home").info
     assert (before.template, before.has_head) == ("ultrafeedback", True)

@@ -33,7 +33,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from aligner_proxy_systems.meal import best_of
-from aligner_proxy_systems.meal.selector import WEIGHED, Weighed
+from aligner_proxy_systems.meal.selector import WEIGHED, ObjectiveWeights
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
@@ -47,7 +47,7 @@ SHORT = "It is so."
 KINDER = "It is so. That said, one might go on at length about it."
 
 
-def scored(text: str) -> tuple[SegmentScore, ...]:
+def score_segments(text: str) -> tuple[SegmentScore, ...]:
     found = []
     for piece in split(text):
         score, objective = next((told for word, told in SCORES.items() if word in piece.text), (-4.0, 1))
@@ -57,7 +57,7 @@ def scored(text: str) -> tuple[SegmentScore, ...]:
 
 def script(request: AlignRequest) -> Correction:
     """Removes what scores above the caution; the counts tell that it was asked."""
-    pieces = scored(request.answer)
+    pieces = score_segments(request.answer)
     kept = [one for one in pieces if (one.score or 0.0) <= request.caution]
     segments = tuple(replace(one, flagged=one not in kept) for one in pieces)
     return Correction(" ".join(one.text for one in kept), segments, DecodeCounts(forwards=1), 10, 1.0)
@@ -76,8 +76,8 @@ class Seeing(ScriptedEngine):
         return self.play(request)
 
 
-def weighed(kind: float, brief: float) -> Policy:
-    return POLICY.with_extension(WEIGHED, Weighed((("kind", kind), ("brief", brief))))
+def weigh_policy(kind: float, brief: float) -> Policy:
+    return POLICY.with_extension(WEIGHED, ObjectiveWeights((("kind", kind), ("brief", brief))))
 
 
 def drafts(policy: Policy, count: int) -> Policy:
@@ -103,7 +103,7 @@ async def test_each_draft_is_asked_otherwise_and_every_text_is_read() -> None:
 
 @pytest.mark.parametrize(("kind", "brief", "text"), [(0.5, 0.5, SHORT), (0.9, 0.1, KINDER), (0.1, 0.9, SHORT)])
 async def test_what_an_objective_weighs_decides_between_drafts(kind: float, brief: float, text: str) -> None:
-    assert (await align(Seeing(), weighed(kind, brief))).text == text
+    assert (await align(Seeing(), weigh_policy(kind, brief))).text == text
 
 
 async def test_the_original_is_a_candidate() -> None:
@@ -166,7 +166,7 @@ async def test_a_first_draft_past_its_share_still_counts() -> None:
 
 async def test_where_the_reading_fails_the_first_draft_is_delivered() -> None:
     engine = Seeing(lambda one: EngineOverloaded("x") if one.score_only else script(one))
-    assert (await align(engine, weighed(0.9, 0.1))).text == SHORT
+    assert (await align(engine, weigh_policy(0.9, 0.1))).text == SHORT
 
 
 async def test_each_draft_and_reading_has_its_place_in_the_cache(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ async def test_each_draft_and_reading_has_its_place_in_the_cache(tmp_path: Path)
     assert len(engine.asked) == 7
     single = await align(engine, drafts(POLICY, 1), cache=cache)
     assert (single.cache_hit, single.text) == (True, SHORT)
-    other = await align(engine, weighed(0.9, 0.1), cache=cache)  # weights choose; they do not change any draft
+    other = await align(engine, weigh_policy(0.9, 0.1), cache=cache)  # weights choose; they do not change any draft
     assert (other.cache_hit, other.text) == (True, KINDER)
     tenant = await align(engine, replace(POLICY, tenant="team:b"), cache=cache)
     assert tenant.cache_hit is False
@@ -198,7 +198,7 @@ async def test_a_plugins_corrector_is_told_the_number_and_read_by_the_aligner(tm
 
     made = {"mine": Admission(PluginCorrector("mine", "mine", Mine(), InlineRunner()), seats=8)}
     engine = Seeing()
-    policy = drafts(replace(weighed(0.9, 0.1), corrector="mine"), 3)
+    policy = drafts(replace(weigh_policy(0.9, 0.1), corrector="mine"), 3)
     cache = CorrectionCache(tmp_path / "store", 60, 4)
     outcome = await align(engine, policy, correctors=made, cache=cache)
     assert [one.draft for one in heard] == [0, 1, 2]
@@ -211,7 +211,7 @@ async def test_a_plugins_corrector_is_told_the_number_and_read_by_the_aligner(tm
 async def test_texts_in_json_get_the_best_of_several_too() -> None:
     answer = f'{{"note": "{ANSWER}"}}'
     exchange = replace(ASKED, answer=answer)
-    policy = replace(weighed(0.9, 0.1), json_strings=JsonStrings.CORRECT)
+    policy = replace(weigh_policy(0.9, 0.1), json_strings=JsonStrings.CORRECT)
     outcome = await Pipeline(Seeing(), extensions=BEST).align(exchange, policy)
     assert outcome.text == f'{{"note": "{KINDER}"}}'
 
@@ -245,11 +245,11 @@ async def test_a_client_that_leaves_takes_all_drafts_along() -> None:
 
 
 def test_what_is_left_and_what_is_gone_cost() -> None:
-    original = scored(ANSWER)
+    original = score_segments(ANSWER)
     assert best_of.cost(original, original, (1, 1)) == pytest.approx(0.881 + 0.550 + 0.018, abs=1e-3)
-    assert best_of.cost(scored(SHORT), original, (1, 1)) == pytest.approx(0.119 + 0.450 + 0.018, abs=1e-3)
-    assert best_of.cost((), original, (1, 1)) > best_of.cost(scored(SHORT), original, (1, 1))
+    assert best_of.cost(score_segments(SHORT), original, (1, 1)) == pytest.approx(0.119 + 0.450 + 0.018, abs=1e-3)
+    assert best_of.cost((), original, (1, 1)) > best_of.cost(score_segments(SHORT), original, (1, 1))
     unknown = (SegmentScore("x", None, False, None),)
     assert best_of.cost(unknown, unknown, ()) == 0.5
     assert best_of.shares(POLICY) == (1.0, 1.0)
-    assert best_of.shares(weighed(0.9, 0.1)) == (1.8, 0.2)
+    assert best_of.shares(weigh_policy(0.9, 0.1)) == (1.8, 0.2)

@@ -15,7 +15,7 @@ from aligner_proxy.errors import StatesUnavailable
 from aligner_proxy.types import Turn
 from aligner_proxy_systems.meal.net import WEIGHTS, WeightNet
 from aligner_proxy_systems.meal.selector import Weigher
-from models.systems.meal.net import WeightNet as TrainedNet
+from models.systems.meal.net import TorchWeightNet
 from tests.support import tiny
 
 TEXTS = ("Kindness: be kind", "Brevity: be short", "Wit: be funny", "Care: warn of risks")
@@ -39,7 +39,7 @@ class Encoder:
 
 
 def test_numpy_says_what_torch_says() -> None:
-    trained = TrainedNet.load(WEIGHTS)
+    trained = TorchWeightNet.load(WEIGHTS)
     served = WeightNet.load(WEIGHTS)
     assert list(served.layers) == trained.layers.tolist()
     assert served.size == trained.prompt.in_features
@@ -78,7 +78,7 @@ async def test_an_aligner_of_another_width_cannot_be_weighed() -> None:
 
 async def test_a_net_over_a_real_engine(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    TrainedNet.over(tiny.model().config, 8).save(tmp_path / "net.safetensors")
+    TorchWeightNet.from_config(tiny.model().config, 8).save(tmp_path / "net.safetensors")
     net = WeightNet.load(tmp_path / "net.safetensors")
     engine = LocalEngine(tiny.aligner)
     await engine.start()

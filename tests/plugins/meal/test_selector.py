@@ -22,7 +22,13 @@ from aligner_proxy.policy import config
 from aligner_proxy.policy.resolver import PolicyResolver, RequestFacts
 from aligner_proxy.types import Exchange, Mode, Objective, Policy, Turn
 from aligner_proxy_systems.meal.net import WeightNet
-from aligner_proxy_systems.meal.selector import Auto, Weighed, floored, weighed_of, worded
+from aligner_proxy_systems.meal.selector import (
+    AutoSelector,
+    ObjectiveWeights,
+    add_weight_words,
+    apply_floor,
+    find_weights,
+)
 from tests.gateway.test_guardrail import answer, build, data, opened, user
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
@@ -46,7 +52,7 @@ WEIGHTS = {"Safety": 0.6, "Length": 0.25, "Humour": 0.05, "Harmlessness": 0.02, 
 
 
 class ByName:
-    """Satisfies `WeighsObjectives`: weights by the objectives' names."""
+    """Satisfies `ObjectiveWeigher`: weights by the objectives' names."""
 
     def __init__(self, weights: dict[str, float] = WEIGHTS, delay_s: float = 0.0) -> None:
         self.by_name = weights
@@ -67,10 +73,10 @@ def engine(rows: Any = None) -> ScriptedEngine:
 
 
 def pipeline(weigher: Any = None, scripted: ScriptedEngine | None = None) -> Pipeline:
-    return Pipeline(scripted or engine(), extensions=Extensions([Auto(weigher)]))
+    return Pipeline(scripted or engine(), extensions=Extensions([AutoSelector(weigher)]))
 
 
-def resolved(model: str, text: str = FILE, **facts: Any) -> Policy:
+def resolve_policy(model: str, text: str = FILE, **facts: Any) -> Policy:
     file = registry.parse_policies(text, Path("policies.yaml"))
     return PolicyResolver(file).resolve(RequestFacts(model=model, **facts))
 
@@ -79,25 +85,25 @@ def names(policy: Policy) -> list[str]:
     return [objective.name for objective in policy.objectives]
 
 
-async def weighed(policy: Policy, weigher: Any = None, scripted: ScriptedEngine | None = None) -> Policy:
+async def weigh_policy(policy: Policy, weigher: Any = None, scripted: ScriptedEngine | None = None) -> Policy:
     return await pipeline(weigher, scripted).select_objectives(Exchange("call", 0, TURNS, ""), policy)
 
 
-def weights_of(policy: Policy) -> Weighed:
-    known = weighed_of(policy)
+def weights_of(policy: Policy) -> ObjectiveWeights:
+    known = find_weights(policy)
     assert known is not None
     return known
 
 
 async def test_the_heaviest_stay_in_their_order() -> None:
-    policy = await weighed(resolved("some"), ByName())
+    policy = await weigh_policy(resolve_policy("some"), ByName())
     assert names(policy) == ["safe", "concise"]
     assert dict(weights_of(policy).weights) == pytest.approx({"safe": 0.6 / 0.85, "concise": 0.25 / 0.85})
     assert weights_of(policy).reason is None
 
 
 async def test_the_net_weighs_what_the_engine_encodes() -> None:
-    policy = await weighed(resolved("all"))
+    policy = await weigh_policy(resolve_policy("all"))
     assert sum(weight for _, weight in weights_of(policy).weights) == pytest.approx(1)
     assert weights_of(policy).reason is None
     ordered = [weight for _, weight in weights_of(policy).weights]
@@ -106,14 +112,14 @@ async def test_the_net_weighs_what_the_engine_encodes() -> None:
 
 
 def test_the_bare_word_stands_for_every_objective_of_the_file() -> None:
-    policy = resolved("all")
+    policy = resolve_policy("all")
     assert set(names(policy)) == {*config.builtin_objectives(), "safe"}
     assert policy.selection is not None
     assert set(policy.selection.candidates) == set(names(policy))
 
 
 async def test_enforced_ones_stay_first_and_keep_their_floor_and_what_is_asked_for_is_not_dropped() -> None:
-    policy = await weighed(resolved("some", team_id="acme", asked=("readable",)), ByName())
+    policy = await weigh_policy(resolve_policy("some", team_id="acme", asked=("readable",)), ByName())
     assert names(policy) == ["harmless", "safe", "concise", "readable"]
     weights = dict(weights_of(policy).weights)
     assert weights["harmless"] == pytest.approx(0.3)
@@ -124,7 +130,7 @@ async def test_enforced_ones_stay_first_and_keep_their_floor_and_what_is_asked_f
 @pytest.mark.parametrize("floor", [0.0, 0.2, 0.5, 1.0])
 def test_floors_always_leave_weights(floor: float) -> None:
     given = {"a": 0.01, "b": 0.19, "c": 0.8}
-    lifted = floored(given, ["a", "b"], floor)
+    lifted = apply_floor(given, ["a", "b"], floor)
     assert sum(lifted.values()) == pytest.approx(1)
     assert min(lifted["a"], lifted["b"]) >= min(floor, 0.5) - 1e-9
     assert all(weight >= 0 for weight in lifted.values())
@@ -132,14 +138,14 @@ def test_floors_always_leave_weights(floor: float) -> None:
 
 
 async def test_weights_in_words_where_the_route_wants_them() -> None:
-    policy = await weighed(resolved("words"), ByName())
+    policy = await weigh_policy(resolve_policy("words"), ByName())
     assert policy.objectives[0].text == "Safety: the response should warn of risks", "1.4 times an equal share"
-    policy = await weighed(resolved("words"), ByName({"Safety": 0.9, "Length": 0.1}))
+    policy = await weigh_policy(resolve_policy("words"), ByName({"Safety": 0.9, "Length": 0.1}))
     assert [o.text.partition(":")[0] for o in policy.objectives] == [
         "Safety (very important)",
         "Length (less important)",
     ]
-    assert worded("no colon here", 3.0) == "no colon here"
+    assert add_weight_words("no colon here", 3.0) == "no colon here"
 
 
 def _without_states() -> ScriptedEngine:
@@ -157,7 +163,7 @@ def _without_states() -> ScriptedEngine:
     ],
 )
 async def test_without_the_nets_weights_all_weigh_the_same(scripted: Any, reason: str) -> None:
-    policy = await weighed(resolved("some", team_id="acme"), None, scripted())
+    policy = await weigh_policy(resolve_policy("some", team_id="acme"), None, scripted())
     assert weights_of(policy).reason == reason
     assert names(policy) == ["harmless", "concise", "safe"], "as the file has them"
     assert [round(weight, 3) for _, weight in weights_of(policy).weights] == [0.333] * 3
@@ -167,7 +173,7 @@ async def test_an_engine_that_hangs_costs_no_more_than_its_time(monkeypatch: pyt
     monkeypatch.setattr(extensions, "SELECT_S", 0.05)
     slow = engine()
     slow.delay_s = 30
-    policy = await asyncio.wait_for(weighed(resolved("some"), None, slow), 5)
+    policy = await asyncio.wait_for(weigh_policy(resolve_policy("some"), None, slow), 5)
     assert weights_of(policy).reason == "timeout"
     assert names(policy) == ["concise", "safe"], "`keep` holds then, too"
 
@@ -175,9 +181,13 @@ async def test_an_engine_that_hangs_costs_no_more_than_its_time(monkeypatch: pyt
 async def test_weights_are_part_of_the_cache_key(tmp_path: Path) -> None:
     cache = CorrectionCache(tmp_path, 60, 1)
     exchange = Exchange("c", 0, TURNS, "Two.")
-    policies = [await weighed(resolved("some"), ByName()), await weighed(resolved("some"), None, _without_states())]
+    policies = [
+        await weigh_policy(resolve_policy("some"), ByName()),
+        await weigh_policy(resolve_policy("some"), None, _without_states()),
+    ]
     policies += [
-        await weighed(resolved("words"), ByName({"Length": share, "Safety": 1 - share})) for share in (0.1, 0.9)
+        await weigh_policy(resolve_policy("words"), ByName({"Length": share, "Safety": 1 - share}))
+        for share in (0.1, 0.9)
     ]
     keys = {cache.key(SCRIPTED, policy, exchange) for policy in policies}
     assert len(keys) == 4
@@ -189,7 +199,7 @@ async def test_the_pipeline_weighs_what_nobody_weighed_before() -> None:
     scripted = engine()
     scripted.script = lambda request: seen.append(request.objectives) or request.answer  # type: ignore[func-returns-value]
     weighing = pipeline(ByName(), scripted)
-    outcome = await weighing.align(Exchange("c", 0, TURNS, "Take two."), resolved("some"))
+    outcome = await weighing.align(Exchange("c", 0, TURNS, "Take two."), resolve_policy("some"))
     assert names(outcome.policy) == ["safe", "concise"]
     assert [text.partition(":")[0] for text in seen[0]] == ["Safety", "Length"]
 
@@ -197,7 +207,7 @@ async def test_the_pipeline_weighs_what_nobody_weighed_before() -> None:
 async def test_objectives_of_a_request_for_states_are_texts_of_the_policy() -> None:
     seen: list[StatesRequest] = []
     scripted = engine(lambda request: seen.append(request) or [[0.0] * 1728 for _ in request.texts])
-    await weighed(resolved("some", team_id="acme"), None, scripted)
+    await weigh_policy(resolve_policy("some", team_id="acme"), None, scripted)
     *objectives, request = seen
     assert request.texts == (TURNS[0].content,)
     assert sum(len(one.texts) for one in objectives) == 4
@@ -212,7 +222,7 @@ async def test_what_was_encoded_before_an_engine_failed_is_not_asked_for_again()
         return EngineUnavailable("busy") if len(seen) % 2 == 0 else [[0.1] * 1728 for _ in request.texts]
 
     weighing = pipeline(None, engine(rows))
-    policy = resolved("some", team_id="acme")
+    policy = resolve_policy("some", team_id="acme")
     chosen = [await weighing.select_objectives(Exchange("call", 0, TURNS, ""), policy) for _ in range(3)]
     reason = EngineUnavailable.reason
     assert [weights_of(one).reason for one in chosen] == [reason, reason, None]
@@ -224,15 +234,17 @@ async def test_requests_at_once_ask_for_objective_texts_once() -> None:
     scripted = engine(lambda request: seen.extend(request.texts) or [[0.1] * 1728 for _ in request.texts])
     scripted.delay_s = 0.01
     weighing = pipeline(None, scripted)
-    await asyncio.gather(*(weighing.select_objectives(Exchange("c", 0, TURNS, ""), resolved("some")) for _ in range(5)))
+    await asyncio.gather(
+        *(weighing.select_objectives(Exchange("c", 0, TURNS, ""), resolve_policy("some")) for _ in range(5))
+    )
     assert len(seen) == 3 + 5
 
 
 def test_a_list_of_objectives_is_not_weighed() -> None:
-    extension = Auto(ByName())
-    assert extension.selects(resolved("some"))
+    extension = AutoSelector(ByName())
+    assert extension.selects(resolve_policy("some"))
     assert not extension.selects(Policy("p", (Objective("a", "A: b"),)))
-    assert not extension.selects(replace(resolved("some"), objectives=()))
+    assert not extension.selects(replace(resolve_policy("some"), objectives=()))
 
 
 @pytest.mark.parametrize(

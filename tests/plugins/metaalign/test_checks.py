@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy_systems.metaalign.checks import adherence, met
+from aligner_proxy_systems.metaalign.checks import adherence, is_met
 from aligner_proxy_systems.metaalign.types import Adherence, Preference, PreferenceSource
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 
@@ -36,13 +36,13 @@ R = PreferenceSource.REQUEST
     ],
 )
 def test_each_kind_has_a_yes_and_a_no(preference: Preference, yes: str, no: str) -> None:
-    assert (met(preference, yes), met(preference, no)) == (True, False)
+    assert (is_met(preference, yes), is_met(preference, no)) == (True, False)
 
 
 def test_every_checkable_kind_has_a_check() -> None:
     for kind in K:
         if Preference(kind).checkable:
-            assert met(Preference(kind, words=("en",)), "x") in (True, False)
+            assert is_met(Preference(kind, words=("en",)), "x") in (True, False)
 
 
 def test_only_checkable_preferences_are_reported() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.text.facts import addresses, code_blocks, numbers
-from aligner_proxy_systems.metaalign.checks import met
-from aligner_proxy_systems.metaalign.fixes import fixed
+from aligner_proxy_systems.metaalign.checks import is_met
+from aligner_proxy_systems.metaalign.fixes import fix_text
 from aligner_proxy_systems.metaalign.types import FIXABLE, Preference
 from aligner_proxy_systems.metaalign.types import PreferenceKind as K
 from tests.support.counting import growth
@@ -43,14 +43,14 @@ from tests.support.sampling import examples
     ],
 )
 def test_certain_edits(kind: K, before: str, after: str) -> None:
-    assert fixed(before, {kind}) == after
+    assert fix_text(before, {kind}) == after
 
 
 @pytest.mark.parametrize("kind", sorted(FIXABLE))
 def test_what_meets_a_preference_stays_as_it_is(kind: K) -> None:
     text = {K.UPPER_CASE: "HELLO. IT IS SO.", K.LOWER_CASE: "hello. it is so."}.get(kind, "Hello. It is so.")
-    assert met(Preference(kind), text)
-    assert fixed(text, {kind}) == text
+    assert is_met(Preference(kind), text)
+    assert fix_text(text, {kind}) == text
 
 
 LINES = (
@@ -75,10 +75,10 @@ LINES = (
 @settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("".join), st.sampled_from(sorted(FIXABLE)))
 def test_no_fact_is_lost_and_a_second_time_changes_nothing(text: str, kind: K) -> None:
-    new = fixed(text, {kind})
+    new = fix_text(text, {kind})
     for facts in (numbers, addresses, code_blocks):
         assert facts(text) - {"1"} <= facts(new)
-    assert fixed(new, {kind}) == new
+    assert fix_text(new, {kind}) == new
     if kind is not K.NO_CONTRACTIONS:
         words = re.findall(r"\w+", re.sub(r"^[ \t]*\d+[.)] ", "", text, flags=re.MULTILINE).casefold())
         assert words == re.findall(r"\w+", re.sub(r"^[ \t]*\d+[.)] ", "", new, flags=re.MULTILINE).casefold())
@@ -106,8 +106,8 @@ STALLING += ("1. a\n", "can't ", "- - ", "| - ")
 @pytest.mark.parametrize("kind", sorted(FIXABLE))
 @pytest.mark.parametrize("piece", STALLING)
 def test_no_answer_stalls_a_repair_or_a_check(kind: K, piece: str) -> None:
-    def repaired(size: int) -> bool:
-        return met(Preference(kind), fixed((piece * size)[:size] + "x", {kind}))
+    def is_repaired(size: int) -> bool:
+        return is_met(Preference(kind), fix_text((piece * size)[:size] + "x", {kind}))
 
-    assert growth(repaired, 300) < 2.4
-    repaired(24_000)  # what patterns do is in no count of lines: the suite's own time limit is the assertion
+    assert growth(is_repaired, 300) < 2.4
+    is_repaired(24_000)  # what patterns do is in no count of lines: the suite's own time limit is the assertion

@@ -88,11 +88,11 @@ async def test_a_long_system_prompt_is_read_beside_the_event_loop(
     threads: list[int] = []
     resolve = Preferences.resolve
 
-    def noted(extension: Preferences, policy: Policy, request: RequestFacts) -> Policy:
+    def note_thread(extension: Preferences, policy: Policy, request: RequestFacts) -> Policy:
         threads.append(threading.get_ident())
         return resolve(extension, policy, request)
 
-    monkeypatch.setattr(Preferences, "resolve", noted)
+    monkeypatch.setattr(Preferences, "resolve", note_thread)
     guard.pipeline = pipeline(ScriptedEngine())
     request = data()
     request["messages"] = [{"role": "system", "content": words}, {"role": "user", "content": "When?"}]
@@ -107,11 +107,11 @@ async def test_a_long_answer_is_checked_beside_the_event_loop(
     threads: set[int] = set()
     check = checks.language
 
-    def noted(text: str) -> str | None:
+    def note_thread(text: str) -> str | None:
         threads.add(threading.get_ident())
         return check(text)
 
-    monkeypatch.setattr(checks, "language", noted)
+    monkeypatch.setattr(checks, "language", note_thread)
     request = data(aligner={"preference": "Answer in English."})
     await opened(guard, request, user(**ACME))
     await guard.async_post_call_success_hook(request, user(**ACME), answer("It is so. " * times))
@@ -185,7 +185,7 @@ def test_facts_do_not_show_what_was_said() -> None:
 async def test_streams(guard: AlignerGuardrail, model: str, status: str, expected: str) -> None:
     engine = SegmentEngine(lambda segment: 1.5 if "fool" in segment else -4.0)
     guard.pipeline = pipeline(engine)
-    ledger, got = await streamed(guard, model, [LEFT[:-1], "! \U0001f600", " You fool."])
+    ledger, got = await read_stream(guard, model, [LEFT[:-1], "! \U0001f600", " You fool."])
     assert chat_text(got) == expected
     if model == "passthrough":
         for task in list(guard._shadows._tasks):
@@ -196,7 +196,7 @@ async def test_streams(guard: AlignerGuardrail, model: str, status: str, expecte
     assert ledger.status.value == status
 
 
-async def streamed(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tuple[RequestState, list[Any]]:
+async def read_stream(guard: AlignerGuardrail, model: str, pieces: list[str]) -> tuple[RequestState, list[Any]]:
     request = data(model, aligner=SAID)
     ledger = await opened(guard, request, user(**ACME))
     hook = guard.async_post_call_streaming_iterator_hook

@@ -12,9 +12,9 @@ from aligner_proxy_systems.metaalign.objectives import (
     MAX_CHARS,
     SOURCES_KEY,
     BadPreference,
-    operators,
+    add_preferences,
+    operator_policy,
     preferences_of,
-    preferred,
     tiers,
 )
 from aligner_proxy_systems.metaalign.types import PreferenceSource
@@ -23,11 +23,11 @@ ALL = tuple(PreferenceSource)
 OWN = Objective("harmless", "Harmlessness: the response should avoid insults")
 
 
-def reading(policy: Policy, *sources: PreferenceSource, may: bool = True) -> Policy:
+def allow_preferences(policy: Policy, *sources: PreferenceSource, may: bool = True) -> Policy:
     return policy.with_extension(SOURCES_KEY, sources).with_extension(GRANT_KEY, may)
 
 
-BASE = reading(Policy("p", (OWN,)), *ALL)
+BASE = allow_preferences(Policy("p", (OWN,)), *ALL)
 
 
 def meta(preference: object = "", persona: object = "", system: str = "") -> RequestFacts:
@@ -39,7 +39,7 @@ def names(policy: Policy) -> list[str]:
 
 
 def test_preferences_stand_behind_the_operator_and_those_for_the_aligner_first() -> None:
-    found = preferred(BASE, meta("No emoji, at most 80 words, be warm", "I am ten."))
+    found = add_preferences(BASE, meta("No emoji, at most 80 words, be warm", "I am ten."))
     assert names(found) == ["harmless", "max-words", "preference", "persona", "no-emoji"]
     assert [objective.text for objective in found.objectives][1:3] == [
         "Length: the response should have at most 80 words",
@@ -51,42 +51,42 @@ def test_preferences_stand_behind_the_operator_and_those_for_the_aligner_first()
 
 def test_by_default_nothing_is_read() -> None:
     policy = Policy("p", (OWN,))
-    assert preferred(policy, meta("No emoji.", "x" * 9999, "No lists.")) is policy
+    assert add_preferences(policy, meta("No emoji.", "x" * 9999, "No lists.")) is policy
 
 
 @pytest.mark.parametrize("source", ALL)
 def test_only_what_the_route_reads_is_read(source: PreferenceSource) -> None:
-    policy = reading(Policy("p"), source)
+    policy = allow_preferences(Policy("p"), source)
     wanted = {
         PreferenceSource.REQUEST: "no-emoji",
         PreferenceSource.PERSONA: "no-lists",
         PreferenceSource.SYSTEM: "lower-case",
     }
-    assert names(preferred(policy, meta("No emoji.", "I hate lists.", "All lowercase."))) == [wanted[source]]
+    assert names(add_preferences(policy, meta("No emoji.", "I hate lists.", "All lowercase."))) == [wanted[source]]
 
 
 @pytest.mark.parametrize("said", [meta("No emoji."), meta(persona="I am ten.")])
 def test_a_tenant_that_may_not_is_refused(said: RequestFacts) -> None:
     with pytest.raises(ForbiddenError, match="allow_preferences"):
-        preferred(BASE.with_extension(GRANT_KEY, False), said)
+        add_preferences(BASE.with_extension(GRANT_KEY, False), said)
 
 
 def test_a_system_prompt_is_no_preference_of_its_own() -> None:
     ungranted = BASE.with_extension(GRANT_KEY, False)
-    assert preferred(ungranted, meta(system="No emoji.")) is ungranted
+    assert add_preferences(ungranted, meta(system="No emoji.")) is ungranted
 
 
 @pytest.mark.parametrize("said", [meta("a" * (MAX_CHARS + 1)), meta(persona="secret " * 200)])
 def test_what_is_too_long_is_refused_without_repeating_it(said: RequestFacts) -> None:
     with pytest.raises(BadPreference, match=r"1,\d+ characters; at most 1,000") as caught:
-        preferred(BASE, said)
+        add_preferences(BASE, said)
     assert "secret" not in str(caught.value)
 
 
 def test_a_stream_whose_answer_is_checked_is_held() -> None:
-    policy = reading(Policy("p", (OWN,), stream=StreamMode.SENTENCE), *ALL)
-    assert preferred(policy, meta("No emoji.")).stream is StreamMode.HOLD
-    assert preferred(policy, meta()).stream is StreamMode.SENTENCE
+    policy = allow_preferences(Policy("p", (OWN,), stream=StreamMode.SENTENCE), *ALL)
+    assert add_preferences(policy, meta("No emoji.")).stream is StreamMode.HOLD
+    assert add_preferences(policy, meta()).stream is StreamMode.SENTENCE
 
 
 def test_the_tiers_of_a_request() -> None:
@@ -95,7 +95,7 @@ def test_the_tiers_of_a_request() -> None:
 
 
 def test_the_operators_objectives_alone() -> None:
-    assert names(operators(preferred(BASE, meta("No emoji, be warm.")))) == ["harmless"]
+    assert names(operator_policy(add_preferences(BASE, meta("No emoji, be warm.")))) == ["harmless"]
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_the_operators_objectives_alone() -> None:
     ],
 )
 def test_what_each_preference_lets_an_edit_do(preference: str, allowance: Allowance) -> None:
-    (objective,) = preferred(reading(Policy("p"), *ALL), meta(preference)).objectives
+    (objective,) = add_preferences(allow_preferences(Policy("p"), *ALL), meta(preference)).objectives
     assert objective.allowance == allowance

@@ -29,7 +29,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from aligner_proxy_systems.metaalign.extension import Preferences
-from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferred
+from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, add_preferences
 from aligner_proxy_systems.metaalign.types import PreferenceSource
 from tests.support.scripted import ScriptedEngine
 
@@ -41,7 +41,7 @@ LONG = " ".join(f"The {n}th day was quiet and cold in the harbour." for n in ran
 def policy(preference: str, *objectives: Objective, persona: str = "", system: str = "", **settings: object) -> Policy:
     base = Policy("p", objectives, **settings)  # type: ignore[arg-type]
     reading = base.with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
-    return preferred(reading, RequestFacts(system=system, fields={"preference": preference, "persona": persona}))
+    return add_preferences(reading, RequestFacts(system=system, fields={"preference": preference, "persona": persona}))
 
 
 def pipeline(engine: ScriptedEngine, cache: CorrectionCache | None = None) -> Pipeline:

@@ -17,14 +17,14 @@ from tests.support import tiny
 from tests.support.scripted import SCRIPTED, ScriptedEngine
 
 
-def about(name: str) -> ScriptedEngine:
+def make_engine(name: str) -> ScriptedEngine:
     info = replace(SCRIPTED, template=name, template_hash=prompts.find_template(name).hash)
     return ScriptedEngine(lambda request: request.answer.replace(" You fool.", ""), about=info)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 async def test_what_the_engine_says_is_the_correction(name: str) -> None:
-    made = PkuAligner(about(name))
+    made = PkuAligner(make_engine(name))
     correction = await made.correct(tiny.request("It is so. You fool."))
     assert correction.text == "It is so."
     assert await made.identity() == correction.aligner == SCRIPTED.content_hash

@@ -20,8 +20,8 @@ from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import Exchange, Objective, Policy, Status, StreamMode, Turn
 from aligner_proxy_systems import stream_aligner
 from aligner_proxy_systems.meal.best_of import BestOf
-from aligner_proxy_systems.stream_aligner.corrector import Settings, StreamAligner
-from aligner_proxy_systems.stream_aligner.prompt import revision
+from aligner_proxy_systems.stream_aligner.corrector import StreamAligner, StreamAlignerSettings
+from aligner_proxy_systems.stream_aligner.prompt import revision_prompt
 from tests.support.scripted import ScriptedEngine
 
 KIND = Objective("kind", "Kindness: the response should never insult the reader")
@@ -56,9 +56,9 @@ def kinder(sentence: str) -> str:
     return "Good that you ask." if "fool" in sentence else sentence
 
 
-def made(script: Any = kinder, **told: Any) -> tuple[StreamAligner, Completer]:
+def make_corrector(script: Any = kinder, **told: Any) -> tuple[StreamAligner, Completer]:
     completer = Completer(script)
-    return StreamAligner(Settings(engine="http://there/v1", **told), completer), completer
+    return StreamAligner(StreamAlignerSettings(engine="http://there/v1", **told), completer), completer
 
 
 def request(answer: str = ANSWER) -> AlignRequest:
@@ -66,13 +66,13 @@ def request(answer: str = ANSWER) -> AlignRequest:
 
 
 def test_the_template_is_that_of_its_code() -> None:
-    prompt = revision("When?", "It opens at six.", "Bring a coat.", gemma=True)
+    prompt = revision_prompt("When?", "It opens at six.", "Bring a coat.", gemma=True)
     assert prompt.text == (
         "<start_of_turn>user\n##Question: When? | ##Answer_Prefix: It opens at six. | ##Answer_Last_Sentence: "
         "Bring a coat. | ##Your_Revision: <end_of_turn>\n<start_of_turn>model"
     )
     assert prompt.shown_answer == "Bring a coat."
-    bare = revision("When?", "", "So.", gemma=False)
+    bare = revision_prompt("When?", "", "So.", gemma=False)
     assert bare.text == "##Question: When? | ##Answer_Prefix:  | ##Answer_Last_Sentence: So. | ##Your_Revision: "
 
 
@@ -80,9 +80,9 @@ def test_the_template_is_that_of_its_code() -> None:
     "text", ["{prefix}", "x | ##Your_Revision: y", "<end_of_turn>", "##answer_prefix :", "{prompt}"]
 )
 def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
-    plain = revision("a", "b", "c", gemma=True).text
+    plain = revision_prompt("a", "b", "c", gemma=True).text
     for fields in ((text, "b", "c"), ("a", text, "c"), ("a", "b", text)):
-        filled = revision(*fields, gemma=True)
+        filled = revision_prompt(*fields, gemma=True)
         for mark in ("##Question:", "##Answer_Prefix:", "##Your_Revision:", "<end_of_turn>", "<start_of_turn>"):
             assert filled.text.count(mark) == plain.count(mark)
         assert len(filled.text) == len(plain) - 1 + len(text)
@@ -90,7 +90,7 @@ def test_no_text_closes_a_field_or_the_turn(text: str) -> None:
 
 
 async def test_a_whole_answer_is_revised_sentence_by_sentence() -> None:
-    corrector, completer = made()
+    corrector, completer = make_corrector()
     correction = await corrector.correct(request())
     assert correction.text == KINDER
     asked = [one.prediction.content for one in completer.asked if one.prediction]
@@ -101,14 +101,14 @@ async def test_a_whole_answer_is_revised_sentence_by_sentence() -> None:
 
 
 async def test_what_it_leaves_alone_comes_back_to_the_letter() -> None:
-    corrector, _ = made(lambda sentence: sentence)
+    corrector, _ = make_corrector(lambda sentence: sentence)
     answer = "  It opens at six.\t \n\n- Bring a coat. \n"
     assert (await corrector.correct(request(answer))).text == answer
 
 
 @pytest.mark.parametrize("fool", ["f\u200bo\u200bol", "f\u043e\u043el", "\uff46\uff4f\uff4f\uff4c", "f o o l"])
 async def test_a_disguised_sentence_is_read_as_people_read_it(fool: str) -> None:
-    corrector, completer = made()
+    corrector, completer = make_corrector()
     answer = f"It opens at six. Only a {fool} asks that. Bring a c\u200boat."
     assert (await corrector.correct(request(answer))).text == "It opens at six. Good that you ask. Bring a c\u200boat."
     asked = [one.prediction.content for one in completer.asked if one.prediction]
@@ -116,16 +116,16 @@ async def test_a_disguised_sentence_is_read_as_people_read_it(fool: str) -> None
 
 
 async def test_what_was_cut_off_is_no_revision_and_nothing_is_a_removal() -> None:
-    corrector, _ = made(lambda sentence: Completion("Good th", "length") if "fool" in sentence else sentence)
+    corrector, _ = make_corrector(lambda sentence: Completion("Good th", "length") if "fool" in sentence else sentence)
     assert (await corrector.correct(request())).text == ANSWER
-    corrector, _ = made(lambda sentence: "" if "fool" in sentence else sentence)
+    corrector, _ = make_corrector(lambda sentence: "" if "fool" in sentence else sentence)
     assert (await corrector.correct(request("Six. Only a fool asks. Go."))).text == "Six. Go."
 
 
 async def test_its_identity_is_that_of_the_weights_and_the_form() -> None:
-    one, _ = made()
-    other, completer = made()
-    assert await one.identity() == await other.identity() != await made(gemma=False)[0].identity()
+    one, _ = make_corrector()
+    other, completer = make_corrector()
+    assert await one.identity() == await other.identity() != await make_corrector(gemma=False)[0].identity()
     completer.describe_model = lambda: asyncio.sleep(0, ServedModel("other"))  # type: ignore[method-assign,assignment]
     assert await one.identity() != await other.identity()
 
@@ -137,18 +137,18 @@ def test_it_is_offered_and_reads_along() -> None:
 
 
 def pipeline(script: Any = kinder, caller: Any = None) -> tuple[Pipeline, Completer]:
-    corrector, completer = made(script)
+    corrector, completer = make_corrector(script)
     engine = admit_corrector(PluginCorrector("stream_aligner", "s", corrector, caller or InlineRunner()))
     return Pipeline(ScriptedEngine(lambda _: "never asked"), correctors={"stream_aligner": engine}), completer
 
 
-async def streamed(
-    made: Pipeline, policy: Policy = POLICY, answer: str = ANSWER, each: int = 7
+async def read_stream(
+    pipe: Pipeline, policy: Policy = POLICY, answer: str = ANSWER, each: int = 7
 ) -> tuple[AnswerPart, list[str]]:
     """The correction, and what had gone out after each piece."""
     told, out = [""], list[str]()
     changed = asyncio.Event()
-    passage = AnswerPart(made, policy, lambda: Exchange("c", 0, TURNS, told[0]), changed.set)
+    passage = AnswerPart(pipe, policy, lambda: Exchange("c", 0, TURNS, told[0]), changed.set)
     for start in range(0, len(answer), each):
         piece = answer[start : start + each]
         told[0] += piece
@@ -166,8 +166,8 @@ async def streamed(
 
 @pytest.mark.parametrize("caller", [InlineRunner, lambda: ThreadRunner("s")])
 async def test_a_stream_is_released_sentence_by_sentence(caller: Any) -> None:
-    made, completer = pipeline(caller=caller())
-    passage, out = await streamed(made)
+    pipe, completer = pipeline(caller=caller())
+    passage, out = await read_stream(pipe)
     outcome = passage.outcome()
     assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
     assert [one.prediction.content for one in completer.asked if one.prediction][:2] == [
@@ -180,19 +180,19 @@ async def test_a_stream_is_released_sentence_by_sentence(caller: Any) -> None:
 
 
 async def test_a_stream_that_is_left_alone_is_unchanged() -> None:
-    passage, _ = await streamed(pipeline(lambda sentence: sentence)[0])
+    passage, _ = await read_stream(pipeline(lambda sentence: sentence)[0])
     assert (passage.outcome().status, passage.outcome().text) == (Status.UNCHANGED, ANSWER)
 
 
 async def test_the_gate_judges_each_revision() -> None:
-    made, _ = pipeline(lambda s: "Write to ann@example.org." if "fool" in s else s)
-    outcome = (await streamed(made))[0].outcome()
+    pipe, _ = pipeline(lambda s: "Write to ann@example.org." if "fool" in s else s)
+    outcome = (await read_stream(pipe))[0].outcome()
     assert (outcome.status, outcome.reason, outcome.text) == (Status.UNCHANGED, "gate_new_personal_data", ANSWER)
 
 
 async def test_where_it_fails_the_rest_goes_out_as_it_came() -> None:
-    made, _ = pipeline(lambda s: EngineOverloaded("x") if "coat" in s else kinder(s))
-    passage, _ = await streamed(made, replace(POLICY, deadline_s=0.3))
+    pipe, _ = pipeline(lambda s: EngineOverloaded("x") if "coat" in s else kinder(s))
+    passage, _ = await read_stream(pipe, replace(POLICY, deadline_s=0.3))
     outcome = passage.outcome()
     assert outcome.status is Status.FAILED
     assert outcome.text is not None
@@ -200,19 +200,19 @@ async def test_where_it_fails_the_rest_goes_out_as_it_came() -> None:
 
 
 async def test_held_and_whole_answers_go_the_same_way() -> None:
-    made, _ = pipeline()
+    pipe, _ = pipeline()
     held = replace(POLICY, stream=StreamMode.HOLD)
     exchange = Exchange("c", 0, TURNS, ANSWER)
-    reading = await made.read(replace(exchange, answer=None), held)
-    outcome = await made.align(exchange, held, reading)
+    reading = await pipe.read(replace(exchange, answer=None), held)
+    outcome = await pipe.align(exchange, held, reading)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, KINDER)
-    assert made.can_release_segments(POLICY)
-    choosing = Pipeline(made.engine, correctors=made.correctors, extensions=Extensions([BestOf()]))
+    assert pipe.can_release_segments(POLICY)
+    choosing = Pipeline(pipe.engine, correctors=pipe.correctors, extensions=Extensions([BestOf()]))
     assert not choosing.can_release_segments(POLICY.with_extension("best_of", 2))
-    assert not made.can_release_segments(replace(POLICY, corrector="other"))
+    assert not pipe.can_release_segments(replace(POLICY, corrector="other"))
 
 
 async def test_an_answer_that_is_json_stays_whole() -> None:
-    made, _ = pipeline()
-    passage, _ = await streamed(made, answer='{"a": "Only a fool asks that."}')
+    pipe, _ = pipeline()
+    passage, _ = await read_stream(pipe, answer='{"a": "Only a fool asks that."}')
     assert (passage.outcome().status, passage.outcome().text) == (Status.SKIPPED, '{"a": "Only a fool asks that."}')

@@ -6,53 +6,53 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from aligner_proxy_vllm.edit_proposer import CopyingStates, EditProposer, find_run_ends
+from aligner_proxy_vllm.edit_proposer import CopyStates, EditProposer, find_run_ends
 
 ANSWER = [20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]
 PROMPT = [1, 2, 3, *ANSWER, 4, 5]
 
 
-def drafted(written: list[int], prompt: list[int] | None = None, most: int = 4) -> list[int]:
+def draft_tokens(written: list[int], prompt: list[int] | None = None, most: int = 4) -> list[int]:
     before = PROMPT if prompt is None else prompt
-    copies = CopyingStates()
+    copies = CopyStates()
     made: list[int] = []
     for stop in range(1, len(written) + 1):
         tokens = np.array([*before, *written[:stop]])
-        made = copies.of(tokens, 1).draft(tokens, most)
+        made = copies.update_state(tokens, 1).draft(tokens, most)
     return made
 
 
 def test_what_is_copied_is_drafted_on() -> None:
-    assert drafted([20, 21]) == [22, 23, 24, 25]
+    assert draft_tokens([20, 21]) == [22, 23, 24, 25]
 
 
 def test_nothing_is_drafted_before_anything_is_written() -> None:
-    assert drafted([]) == []
+    assert draft_tokens([]) == []
 
 
 def test_one_known_token_begins_a_copy() -> None:
-    assert drafted([23]) == [24, 25, 26, 27]
+    assert draft_tokens([23]) == [24, 25, 26, 27]
 
 
 def test_a_deletion_is_followed() -> None:
-    assert drafted([20, 21, 22, 26]) == [27, 28, 29, 30]
+    assert draft_tokens([20, 21, 22, 26]) == [27, 28, 29, 30]
 
 
 def test_a_substituted_token_is_stepped_over() -> None:
-    assert drafted([20, 21, 22, 99]) == [24, 25, 26, 27]
+    assert draft_tokens([20, 21, 22, 99]) == [24, 25, 26, 27]
 
 
 def test_behind_an_insertion_the_answer_goes_on() -> None:
-    assert drafted([20, 21, 22, 90, 91, 23, 24]) == [25, 26, 27, 28]
+    assert draft_tokens([20, 21, 22, 90, 91, 23, 24]) == [25, 26, 27, 28]
 
 
 def test_of_several_places_the_one_nearest_to_the_copied_text_is_taken() -> None:
     prompt = [7, 8, 50, 1, 1, 1, 40, 41, 42, 7, 8, 60, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 7, 8, 70]
-    assert drafted([40, 41, 42, 99, 7, 8], prompt, 1) == [60]
+    assert draft_tokens([40, 41, 42, 99, 7, 8], prompt, 1) == [60]
 
 
 def test_a_draft_ends_with_the_prompt() -> None:
-    assert drafted([29, 30], most=16) == [4, 5]
+    assert draft_tokens([29, 30], most=16) == [4, 5]
 
 
 def test_a_run_at_the_very_end_has_nothing_behind_it() -> None:
@@ -61,11 +61,11 @@ def test_a_run_at_the_very_end_has_nothing_behind_it() -> None:
 
 
 def test_a_sequence_keeps_its_prompt_length_wherever_it_stands_in_the_batch() -> None:
-    copies = CopyingStates()
+    copies = CopyStates()
     first, second = np.array([*PROMPT, 20]), np.array([9, 9, 9, 20])
-    assert [copies.of(first, 1).prompt, copies.of(second, 1).prompt] == [len(PROMPT), 3]
-    assert copies.of(np.array([9, 9, 9, 20, 21, 22]), 2).prompt == 3
-    assert copies.of(np.array([*PROMPT, 20, 21]), 1).prompt == len(PROMPT)
+    assert [copies.update_state(first, 1).prompt, copies.update_state(second, 1).prompt] == [len(PROMPT), 3]
+    assert copies.update_state(np.array([9, 9, 9, 20, 21, 22]), 2).prompt == 3
+    assert copies.update_state(np.array([*PROMPT, 20, 21]), 1).prompt == len(PROMPT)
 
 
 def test_each_sequence_of_a_step_has_its_draft_and_one_that_is_read_has_none() -> None:

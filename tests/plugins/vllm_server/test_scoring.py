@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def pooled(folder: Path, plan: ScoringPlan) -> list[list[list[float]]]:
+def pool_scores(folder: Path, plan: ScoringPlan) -> list[list[list[float]]]:
     """What the head says of a plan's prompts, each read by itself."""
     head = DetectorHead.load(folder / manifest.HEAD)
     model = tiny.model()
@@ -51,11 +51,11 @@ def pooled(folder: Path, plan: ScoringPlan) -> list[list[list[float]]]:
     return said
 
 
-def asked(answer: str = tiny.ANSWER) -> AlignRequest:
+def make_request(answer: str = tiny.ANSWER) -> AlignRequest:
     return tiny.request(answer, score_only=True)
 
 
-def asked_calmly(answer: str) -> AlignRequest:
+def make_calm_request(answer: str) -> AlignRequest:
     """With a threshold that nothing reaches: our own engine judges what is flagged behind a flag once more."""
     return tiny.request(answer, score_only=True, caution=1e9)
 
@@ -66,12 +66,12 @@ async def test_scores_are_those_of_our_own_engine(folder: Path, answer: str, tmp
     engine = LocalEngine(lambda: open_aligner(settings, tmp_path))
     try:
         await engine.start()
-        ours = await engine.align(asked_calmly(answer))
+        ours = await engine.align(make_calm_request(answer))
     finally:
         await engine.aclose()
     scoring = Scoring(folder, template="ultrafeedback")
-    plan = scoring.plan(ScoringRequest(align=asked_calmly(answer)))
-    theirs = plan.answer(pooled(folder, plan), scoring.about)["response"]
+    plan = scoring.plan(ScoringRequest(align=make_calm_request(answer)))
+    theirs = plan.answer(pool_scores(folder, plan), scoring.about)["response"]
     assert len(plan.prompts) > 1 or answer == tiny.ANSWER
     assert theirs["aligner"] == ours.aligner
     assert [s["text"] for s in theirs["segments"]] == [s.text for s in ours.segments]
@@ -89,7 +89,7 @@ def test_it_says_which_aligner_it_is(folder: Path) -> None:
 
 def test_what_cannot_be_scored_is_answered_with_an_error_of_ours(folder: Path) -> None:
     scoring = Scoring(folder, template="ultrafeedback")
-    request = asked().model_copy(update={"aligner": "other"})
+    request = make_request().model_copy(update={"aligner": "other"})
     plan = scoring.plan(ScoringRequest(align=request))
     assert plan.answer([[]], scoring.about)["error"]["type"] == "unknown_aligner"
 
@@ -100,7 +100,7 @@ def head_for(scoring: Scoring, objective: str = tiny.OBJECTIVES[0], width: int =
 
 
 def plan_with(scoring: Scoring, head: TaughtHead) -> ScoringPlan:
-    request = asked().model_copy(update={"heads": (head.content_hash,)})
+    request = make_request().model_copy(update={"heads": (head.content_hash,)})
     sent = {head.content_hash: b64encode(head.to_bytes()).decode()}
     return scoring.plan(ScoringRequest(align=request, heads=sent))
 
@@ -120,6 +120,6 @@ def test_a_taught_head_of_another_objective_or_width_never_reaches_the_worker(fo
 
 def test_a_taught_head_that_was_not_sent_is_asked_for(folder: Path) -> None:
     scoring = Scoring(folder, template="ultrafeedback")
-    request = asked().model_copy(update={"heads": (head_for(scoring).content_hash,)})
+    request = make_request().model_copy(update={"heads": (head_for(scoring).content_hash,)})
     plan = scoring.plan(ScoringRequest(align=request))
     assert plan.answer([[]], scoring.about)["error"]["type"] == "unknown_head"

@@ -10,12 +10,12 @@ import pytest
 
 from models.systems.baselines.cost import Meter
 from models.systems.baselines.objectives import RULES
-from models.systems.baselines.policy import Policy
-from models.systems.baselines.pool import Scored, scored
-from models.systems.baselines.task import Task, Training
+from models.systems.baselines.policy import PolicyModel
+from models.systems.baselines.pool import ScoredAnswer, score_answer
+from models.systems.baselines.task import BaselineTask, TrainingSettings
 from tests.support import tiny
 
-MakeTask = Callable[[Mapping[str, float]], Task]
+MakeTask = Callable[[Mapping[str, float]], BaselineTask]
 ANSWERS = (
     "Thank you for asking. It boils water.",
     "It boils water, and a good one does so for many years if you keep it clean, dry and away from small children.",
@@ -33,19 +33,19 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pool() -> list[Scored]:
+def pool() -> list[ScoredAnswer]:
     """Four answers of ours to each of three questions."""
     things = ("kettle", "bicycle", "lamp")
-    return [scored(f"What is a {thing} for?", answer, RULES) for thing in things for answer in ANSWERS]
+    return [score_answer(f"What is a {thing} for?", answer, RULES) for thing in things for answer in ANSWERS]
 
 
 @pytest.fixture
-def make_task(tiny_base: Path, pool: list[Scored], tmp_path: Path) -> MakeTask:
+def make_task(tiny_base: Path, pool: list[ScoredAnswer], tmp_path: Path) -> MakeTask:
     """A task of these weights; its adapter is small, and its budget a few steps."""
 
-    def make(weights: Mapping[str, float]) -> Task:
-        policy = Policy.load(str(tiny_base), tmp_path, "fp32", 8)
-        training = Training(tokens=1200, rank=2, batch=4, drafts=2, lr=1e-2, beta=0.5)
-        return Task(policy, pool, RULES, weights, training, 1, tmp_path / "trained", Meter())
+    def make(weights: Mapping[str, float]) -> BaselineTask:
+        policy = PolicyModel.load(str(tiny_base), tmp_path, "fp32", 8)
+        training = TrainingSettings(tokens=1200, rank=2, batch=4, drafts=2, lr=1e-2, beta=0.5)
+        return BaselineTask(policy, pool, RULES, weights, training, 1, tmp_path / "trained", Meter())
 
     return make

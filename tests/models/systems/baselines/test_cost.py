@@ -9,17 +9,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.systems.baselines.cost import Cost, Meter, flops_a_token
-from models.systems.baselines.policy import Policy
+from models.systems.baselines.cost import Meter, TrainingCost, flops_a_token
+from models.systems.baselines.policy import PolicyModel
 
 
 @pytest.fixture
-def policy(tiny_base: Path, tmp_path: Path) -> Policy:
-    return Policy.load(str(tiny_base), tmp_path, "fp32", 5)
+def policy(tiny_base: Path, tmp_path: Path) -> PolicyModel:
+    return PolicyModel.load(str(tiny_base), tmp_path, "fp32", 5)
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_flops_are_those_that_torch_counts(policy: Policy, adapted: bool) -> None:
+def test_flops_are_those_that_torch_counts(policy: PolicyModel, adapted: bool) -> None:
     model = policy.model
     if adapted:
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
@@ -33,13 +33,13 @@ def test_flops_are_those_that_torch_counts(policy: Policy, adapted: bool) -> Non
     assert backward * ids.numel() == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
-def test_tokens_are_counted_where_they_pass(policy: Policy) -> None:
+def test_tokens_are_counted_where_they_pass(policy: PolicyModel) -> None:
     meter = Meter()
     prompts = [policy.prompt("Why?"), policy.prompt("Why does it rain?")]
     longest = max(len(policy.tokenizer(prompt)["input_ids"]) for prompt in prompts)
-    with meter.on(policy.model):
+    with meter.measure(policy.model):
         policy.write(prompts, temperature=1.0)
-        asked = meter.so_far()
+        asked = meter.cost_so_far()
         ids = torch.randint(3, 300, (2, 16))
         policy.model.train()
         policy.model(input_ids=ids, labels=ids).loss.backward()
@@ -55,5 +55,5 @@ def test_tokens_are_counted_where_they_pass(policy: Policy) -> None:
 
 
 def test_costs_add_up_but_for_the_peak() -> None:
-    total = Cost(1, 2, 3, 4.0, 5.0, 6.0, 70.0) + Cost(1, 1, 1, 1.0, 1.0, 1.0, 9.0)
-    assert total == Cost(2, 3, 4, 5.0, 6.0, 7.0, 70.0)
+    total = TrainingCost(1, 2, 3, 4.0, 5.0, 6.0, 70.0) + TrainingCost(1, 1, 1, 1.0, 1.0, 1.0, 9.0)
+    assert total == TrainingCost(2, 3, 4, 5.0, 6.0, 7.0, 70.0)

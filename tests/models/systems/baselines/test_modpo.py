@@ -13,14 +13,14 @@ import torch
 from models.systems.baselines import modpo
 from models.systems.baselines.modpo import (
     REWARD_SCALE,
-    Comparison,
     NothingToPrefer,
-    affordable,
+    RewardedComparison,
     comparisons,
-    preferring,
+    draw_affordable,
+    heaviest_objective,
 )
 from models.systems.baselines.objectives import RULES
-from models.systems.baselines.pool import Scored, scored
+from models.systems.baselines.pool import ScoredAnswer, score_answer
 
 from .conftest import MakeTask, needs_trl
 
@@ -29,21 +29,21 @@ WEIGHTS = {"concise": 0.4, "courteous": 0.6}
 
 def test_comparisons_of_a_hand_worked_pool() -> None:
     pool = [
-        Scored("Q?", "a", {"concise": 0.5, "courteous": 1.0}),
-        Scored("Q?", "b", {"concise": 1.0, "courteous": 0.0}),
-        Scored("Q?", "c", {"concise": 0.0, "courteous": 1.0}),
-        Scored("Other?", "d", {"concise": 0.0, "courteous": 0.0}),
+        ScoredAnswer("Q?", "a", {"concise": 0.5, "courteous": 1.0}),
+        ScoredAnswer("Q?", "b", {"concise": 1.0, "courteous": 0.0}),
+        ScoredAnswer("Q?", "c", {"concise": 0.0, "courteous": 1.0}),
+        ScoredAnswer("Other?", "d", {"concise": 0.0, "courteous": 0.0}),
     ]
-    assert preferring(WEIGHTS) == "courteous"
+    assert heaviest_objective(WEIGHTS) == "courteous"
     scale = REWARD_SCALE * 0.4
     assert comparisons(pool, WEIGHTS) == [
-        Comparison("Q?", "a", "b", pytest.approx(0.5 * scale), pytest.approx(1.0 * scale)),
-        Comparison("Q?", "c", "b", pytest.approx(0.0), pytest.approx(1.0 * scale)),
+        RewardedComparison("Q?", "a", "b", pytest.approx(0.5 * scale), pytest.approx(1.0 * scale)),
+        RewardedComparison("Q?", "c", "b", pytest.approx(0.0), pytest.approx(1.0 * scale)),
     ]
 
 
 def test_a_pool_in_which_nothing_is_preferred() -> None:
-    same = [scored("Q?", "It boils water for tea.", RULES), scored("Q?", "It heats water for tea.", RULES)]
+    same = [score_answer("Q?", "It boils water for tea.", RULES), score_answer("Q?", "It heats water for tea.", RULES)]
     with pytest.raises(NothingToPrefer, match="courteous"):
         comparisons(same, WEIGHTS)
 
@@ -52,22 +52,22 @@ def test_so_many_comparisons_as_the_budget_holds_for_two_readings(make_task: Mak
     task = make_task(WEIGHTS)
     found = comparisons(task.pool, WEIGHTS)
 
-    def read_twice(some: list[Comparison]) -> int:
-        told = [task.policy.prompt(one.question) + text for one in some for text in (one.chosen, one.rejected)]
+    def read_twice(some: list[RewardedComparison]) -> int:
+        told = [task.policy.prompt(one.question) + text for one in some for text in (one.better, one.worse)]
         return 2 * sum(len(ids) for ids in task.policy.tokenizer(told)["input_ids"])
 
     whole = replace(task, training=task.training.model_copy(update={"tokens": read_twice(found), "batch": 2}))
-    assert sorted(affordable(found, whole), key=found.index) == found
+    assert sorted(draw_affordable(found, whole), key=found.index) == found
     half = replace(task, training=task.training.model_copy(update={"tokens": read_twice(found) // 2, "batch": 2}))
-    some = affordable(found, half)
+    some = draw_affordable(found, half)
     assert 2 <= len(some) < len(found)
     assert read_twice(some) <= half.training.tokens
-    assert some == affordable(found, half)
+    assert some == draw_affordable(found, half)
     none = replace(task, training=task.training.model_copy(update={"tokens": 1, "batch": 2}))
-    assert len(affordable(found, none)) == 2
+    assert len(draw_affordable(found, none)) == 2
 
 
-def by_hand(model: Any, tokenizer: Any, found: Comparison, prompt: str, beta: float) -> torch.Tensor:
+def by_hand(model: Any, tokenizer: Any, found: RewardedComparison, prompt: str, beta: float) -> torch.Tensor:
     """The loss of one comparison, from log-probabilities summed token by token; nothing of TRL is in it."""
 
     def log_probability(answer: str) -> torch.Tensor:
@@ -78,10 +78,10 @@ def by_hand(model: Any, tokenizer: Any, found: Comparison, prompt: str, beta: fl
         return torch.stack([logits[i - 1, whole[i]] for i in range(len(asked), len(whole))]).sum()
 
     with torch.no_grad(), model.disable_adapter():
-        reference = [log_probability(found.chosen), log_probability(found.rejected)]
-    chosen = beta * (log_probability(found.chosen) - reference[0])
-    rejected = beta * (log_probability(found.rejected) - reference[1])
-    margin = found.chosen_reward - found.rejected_reward
+        reference = [log_probability(found.better), log_probability(found.worse)]
+    chosen = beta * (log_probability(found.better) - reference[0])
+    rejected = beta * (log_probability(found.worse) - reference[1])
+    margin = found.better_reward - found.worse_reward
     return -torch.nn.functional.logsigmoid((chosen - rejected - margin) / WEIGHTS["courteous"])
 
 
@@ -89,7 +89,7 @@ def by_hand(model: Any, tokenizer: Any, found: Comparison, prompt: str, beta: fl
 @pytest.mark.filterwarnings("ignore")
 def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeTask) -> None:
     task = make_task(WEIGHTS)
-    trainer = modpo.trainer(task)
+    trainer = modpo.make_trainer(task)
     model = trainer.model
     torch.manual_seed(3)
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -101,14 +101,14 @@ def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeT
     batch = trainer.data_collator(rows)
     loss = trainer.compute_loss(model, dict(batch))
 
-    found = affordable(comparisons(task.pool, WEIGHTS), task)[:4]
+    found = draw_affordable(comparisons(task.pool, WEIGHTS), task)[:4]
     prompts = [task.policy.prompt(one.question) for one in found]
     ours = [
         by_hand(model, task.policy.tokenizer, one, prompt, task.training.beta)
         for one, prompt in zip(found, prompts, strict=True)
     ]
     assert loss.item() == pytest.approx(torch.stack(ours).mean().item(), rel=1e-4)
-    assert max(abs(one.chosen_reward - one.rejected_reward) for one in found) > 0.1  # the margin has a say
+    assert max(abs(one.better_reward - one.worse_reward) for one in found) > 0.1  # the margin has a say
 
     loss.backward()
     for name, parameter in trained[:: max(1, len(trained) // 4)]:
@@ -129,9 +129,9 @@ def test_the_trainers_loss_is_the_papers_and_so_is_its_gradient(make_task: MakeT
 def test_training_lowers_the_loss(make_task: MakeTask) -> None:
     task = make_task(WEIGHTS)
     task.training = task.training.model_copy(update={"tokens": 8000})
-    with task.meter.on(task.policy.model):
+    with task.meter.measure(task.policy.model):
         modpo.train(task)
     log = [json.loads(line) for line in (task.folder / "modpo" / "log.jsonl").read_text().splitlines()]
     assert len(log) > 8
     assert fmean(row["loss"] for row in log[-3:]) < fmean(row["loss"] for row in log[:3])
-    assert task.training.tokens <= task.meter.fed < 1.2 * task.training.tokens
+    assert task.training.tokens <= task.meter.fed_so_far < 1.2 * task.training.tokens

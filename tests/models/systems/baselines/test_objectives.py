@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.systems.baselines.objectives import LONG_WORDS, RULES, SHORT_WORDS, substance, weighted
+from models.systems.baselines.objectives import LONG_WORDS, RULES, SHORT_WORDS, substance, weighted_score
 from models.systems.baselines.questions import questions
 
 Q = "What is a kettle used for?"
@@ -33,7 +33,7 @@ def test_concise_falls_evenly_between_its_bounds() -> None:
 
 
 def test_a_weighted_reward_is_the_sum_by_hand() -> None:
-    score = weighted(RULES, {"concise": 0.25, "courteous": 0.75, "finished": 0.0})
+    score = weighted_score(RULES, {"concise": 0.25, "courteous": 0.75, "finished": 0.0})
     assert score(Q, "Thank you for asking about this kettle.") == pytest.approx(1.0)
     assert score(Q, "A kettle boils water for tea.") == pytest.approx(0.25)
 

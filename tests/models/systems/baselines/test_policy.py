@@ -13,7 +13,7 @@ from .conftest import MakeTask, needs_trl
 def test_the_last_layer_is_given_whole_rows_so_that_torch_copies_no_weights(make_task: MakeTask) -> None:
     task = make_task({"concise": 1.0})
     task.training = task.training.model_copy(update={"batch": 2})
-    with task.meter.on(task.policy.model):
+    with task.meter.measure(task.policy.model):
         ask = sft.train(task)
     given: list[bool] = []
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from models.systems.baselines import ric
-from models.systems.baselines.pool import Scored
+from models.systems.baselines.pool import ScoredAnswer
 
 from .conftest import MakeTask, needs_trl
 
-POOL = [Scored(f"{i}?", "a", {"concise": i / 10, "courteous": float(i == 3)}) for i in range(11)]
+POOL = [ScoredAnswer(f"{i}?", "a", {"concise": i / 10, "courteous": float(i == 3)}) for i in range(11)]
 
 
 def test_the_form_of_the_prompt() -> None:
-    assert ric.question("What is a kettle for?", {"concise": 0.849, "courteous": 1}) == (
+    assert ric.question_with_rewards("What is a kettle for?", {"concise": 0.849, "courteous": 1}) == (
         "What is a kettle for? <concise> 0.8 <courteous> 1.0"
     )
 
@@ -29,8 +29,8 @@ def test_the_form_of_the_prompt() -> None:
 )
 def test_preferences_become_rewards_within_the_bounds(weights: tuple[float, float], asked: tuple[float, float]) -> None:
     named = dict(zip(("concise", "courteous"), weights, strict=True))
-    within = {"concise": (0.1, 0.9), "courteous": (0.0, 1.0)}
-    assert tuple(ric.desired(named, within).values()) == pytest.approx(asked)
+    ranges = {"concise": (0.1, 0.9), "courteous": (0.0, 1.0)}
+    assert tuple(ric.desired_rewards(named, ranges).values()) == pytest.approx(asked)
 
 
 def test_the_bounds_are_those_of_the_pool() -> None:
@@ -39,7 +39,12 @@ def test_the_bounds_are_those_of_the_pool() -> None:
 
 def test_kept_are_answers_high_in_something() -> None:
     # The bar of `concise` is 0.7. That of `courteous` is 0, where nothing would be left out: it keeps none by itself.
-    assert [one.question for one in ric.kept(POOL, ("concise", "courteous"))] == ["7?", "8?", "9?", "10?"]
+    assert [one.question for one in ric.best_answers(POOL, ("concise", "courteous"))] == [
+        "7?",
+        "8?",
+        "9?",
+        "10?",
+    ]
 
 
 def test_goals_leave_one_reward_free_and_the_others_high() -> None:
@@ -53,7 +58,7 @@ def test_goals_leave_one_reward_free_and_the_others_high() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_one_training_is_asked_for_any_weights(make_task: MakeTask) -> None:
     task = make_task({"concise": 0.5, "courteous": 0.5})
-    with task.meter.on(task.policy.model):
+    with task.meter.measure(task.policy.model):
         ask = ric.train(task)
     assert (task.folder / "offline" / "log.jsonl").exists()
     assert (task.folder / "online" / "log.jsonl").exists()

@@ -11,8 +11,8 @@ from statistics import fmean
 import pytest
 
 from models.systems.baselines import morlhf, rlhf, sft
-from models.systems.baselines.objectives import Objective
-from models.systems.baselines.task import Task
+from models.systems.baselines.objectives import ScoredObjective
+from models.systems.baselines.task import BaselineTask
 
 from .conftest import ANSWERS, MakeTask, needs_trl
 
@@ -31,7 +31,7 @@ def test_sft_imitates_the_best_answer_of_each_question(make_task: MakeTask) -> N
     assert len(sft.examples(make_task({"concise": 1.0}))) == 3
 
 
-def log(task: Task, stage: str) -> list[dict[str, float]]:
+def log(task: BaselineTask, stage: str) -> list[dict[str, float]]:
     lines = (Path(task.folder) / stage / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -41,13 +41,13 @@ def log(task: Task, stage: str) -> list[dict[str, float]]:
 def test_a_reward_that_can_be_had_is_had(make_task: MakeTask) -> None:
     """The rate of one letter grows under RLOO: the tiny model writes noise, in which this is easily learned."""
     task = make_task({"letters": 1.0})
-    letters = Objective("letters", "", lambda _, answer: answer.count("e") / max(1, len(answer)))
+    letters = ScoredObjective("letters", "", lambda _, answer: answer.count("e") / max(1, len(answer)))
     task.objectives = {"letters": letters}
     task.pool = [replace(one, rewards={"letters": letters.score("", one.answer)}) for one in task.pool]
     task.training = task.training.model_copy(
         update={"tokens": 30_000, "first": 0.05, "batch": 32, "drafts": 16, "lr_online": 3e-2, "beta_online": 0.0}
     )
-    with task.meter.on(task.policy.model):
+    with task.meter.measure(task.policy.model):
         morlhf.train(task)
     rewards = [row["reward"] for row in log(task, "online")]
     assert len(rewards) > 8
@@ -59,7 +59,7 @@ def test_a_reward_that_can_be_had_is_had(make_task: MakeTask) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_both_stages_share_the_budget(make_task: MakeTask) -> None:
     task = make_task({"courteous": 1.0, "concise": 0.0})
-    with task.meter.on(task.policy.model):
+    with task.meter.measure(task.policy.model):
         ask = rlhf.train(task)
     assert ask("Why?", {}) == task.policy.prompt("Why?")
     assert log(task, "sft")
