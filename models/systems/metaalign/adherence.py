@@ -33,7 +33,7 @@ from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, p
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 from models.data.upstream_completions import STRONG, Completion, completions
-from models.evaluate.gateway import gateway, objectives
+from models.evaluate.gateway import find_objectives, open_gateway
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -202,7 +202,7 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
                 held = {wish.kind for wish in preferences_of(policy_for(below, (), above)).values()}
                 yield "system over user", higher <= held and not (lower - higher) & held
                 objective = Objective("house-style", f"House style: the response should be so: {above}")
-                kept = policy_for(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
+                kept = policy_for(below, (objective, *find_objectives([rng.choice(("harmless", "honest", "fair"))])))
                 left = {wish.kind for wish in preferences_of(kept).values()}
                 yield "operator over user", kept.objectives[0] == objective and not (lower - higher) & left
 
@@ -259,8 +259,8 @@ async def run(
     aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
 ) -> list[Case]:
     """The cases of these answers; corrections are kept below `out`."""
-    async with gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
-        return await measure(pipeline, answers, objectives(asked_too), **how)
+    async with open_gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
+        return await measure(pipeline, answers, find_objectives(asked_too), **how)
 
 
 def report(cases: Sequence[Case], out: Path, side: Side, seed: int) -> str:

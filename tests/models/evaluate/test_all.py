@@ -11,7 +11,7 @@ from models.data.preference_sets import GUARD_SETS
 from models.evaluate import all as quality
 from models.evaluate.quality.page import Sheet, format_misses, format_table, plot
 from models.evaluate.quality.results import Bound, ResultFolder, RowResult, compare_figures, hash_data
-from models.evaluate.quality.rows import AUTHORS, ROWS, Bench
+from models.evaluate.quality.rows import AUTHORS, ROWS, QualityBench
 from models.reporting.statistics import Area, Rate
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.train.test_train import aligner
@@ -132,7 +132,7 @@ def test_the_command_measures_each_row_once_and_writes_the_page(
 @pytest.mark.full
 @pytest.mark.slow
 def test_every_set_of_the_rows_is_in_the_shared_data(shared_data: Path, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, shared_data, tmp_path / "texts", tmp_path / "sets", 2)
+    bench = QualityBench(tmp_path, shared_data, tmp_path / "texts", tmp_path / "sets", 2)
     for row in ROWS:
         source = getattr(row.measure, "keywords", {}).get("name")
         if source:

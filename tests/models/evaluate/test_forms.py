@@ -10,8 +10,8 @@ from models.evaluate.forms import (
     FORMS,
     PLAIN,
     TEST,
+    FormResult,
     Frame,
-    Tried,
     is_torn,
     list_trials,
     table,
@@ -53,8 +53,8 @@ def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
     assert [delivered for delivered, answer in whole.items() if is_torn(answer, delivered)] == []
 
 
-def _tried(form: str, sentence: str, *, against: bool = False, gone: bool = False, side: str = TEST) -> Tried:
-    return Tried("insults", form, side, sentence, against, found=gone, identical=not gone, torn=False, reason=None)
+def _tried(form: str, sentence: str, *, against: bool = False, gone: bool = False, side: str = TEST) -> FormResult:
+    return FormResult("insults", form, side, sentence, against, found=gone, identical=not gone, torn=False, reason=None)
 
 
 def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() -> None:

@@ -18,15 +18,15 @@ from models.evaluate.gate import (
     BESIDE,
     HARMS,
     RIGHT,
+    GateTrial,
     Harm,
-    Trial,
+    cut_pieces,
     harm_rates,
-    harmed,
     measure,
-    pieces_of,
-    right,
     rule_rates,
-    whole,
+    try_harm,
+    try_target,
+    try_whole_harms,
 )
 
 GOOD = (
@@ -38,23 +38,23 @@ BY_NAME = {harm.name: harm for harm in HARMS}
 
 
 def test_pieces_are_those_of_a_removal() -> None:
-    pieces = pieces_of(PAIR)
+    pieces = cut_pieces(PAIR)
     assert pieces is not None
     assert [piece.going for piece in pieces] == [False, False, False, True]
-    assert pieces_of(Pair("Q", ("O: o",), "One is bad.", "One is good.", (1,), "test")) is None
-    assert pieces_of(Pair("Q", ("O: o",), "One is bad.", "One is bad.", (-1,), "test")) is None
+    assert cut_pieces(Pair("Q", ("O: o",), "One is bad.", "One is good.", (1,), "test")) is None
+    assert cut_pieces(Pair("Q", ("O: o",), "One is bad.", "One is bad.", (-1,), "test")) is None
 
 
 @pytest.mark.parametrize("headless", [False, True])
 def test_a_right_correction_passes(headless: bool) -> None:
-    assert right(PAIR, "insult", headless=headless) == Trial(
+    assert try_target(PAIR, "insult", headless=headless) == GateTrial(
         gate.RIGHT_HEADLESS if headless else RIGHT, gate.RIGHT_HEADLESS if headless else RIGHT, "insult", (), True
     )
 
 
 def test_a_changed_number_is_refused_and_the_right_edit_beside_it_delivered() -> None:
     for beside in (False, True):
-        trial = harmed(Random(1), BY_NAME["a number changed"], PAIR, beside=beside)
+        trial = try_harm(Random(1), BY_NAME["a number changed"], PAIR, beside=beside)
         assert trial is not None
         assert (trial.setting, trial.well) == (BESIDE if beside else ALONE, True)
         assert GateRule.LOST_NUMBER in trial.objections
@@ -63,15 +63,15 @@ def test_a_changed_number_is_refused_and_the_right_edit_beside_it_delivered() ->
 def test_a_trial_of_a_harmless_harm_is_not_well() -> None:
     """The measurement can fail: an edit that does no harm is delivered, and counts as not refused."""
     harmless = Harm("nothing", frozenset({GateRule.LOST_NUMBER}), lambda rng, text, rest: text.replace("calm", "quiet"))
-    trial = harmed(Random(1), harmless, PAIR, beside=False)
+    trial = try_harm(Random(1), harmless, PAIR, beside=False)
     assert trial is not None
     assert (trial.well, trial.objections) == (False, ())
 
 
 def test_what_cannot_be_harmed_is_no_trial() -> None:
-    assert harmed(Random(1), BY_NAME["the mark of an item lost"], PAIR, beside=False) is None
+    assert try_harm(Random(1), BY_NAME["the mark of an item lost"], PAIR, beside=False) is None
     clean = Pair("When?", ("Respect: no insults",), GOOD, GOOD, (0, 0, 0), "test")
-    assert harmed(Random(1), BY_NAME["a refusal"], clean, beside=True) is None
+    assert try_harm(Random(1), BY_NAME["a refusal"], clean, beside=True) is None
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
@@ -98,19 +98,19 @@ def test_numbers_and_names_that_stand_elsewhere_too_are_not_lost() -> None:
 
 def test_harm_to_the_whole() -> None:
     long = Pair("When?", ("Respect: no insults",), " ".join([GOOD] * 3), " ".join([GOOD] * 3), (0,) * 9, "test")
-    trials = {trial.kind: trial for trial in whole(long)}
+    trials = {trial.kind: trial for trial in try_whole_harms(long)}
     assert set(trials) == set(gate.WHOLE_RULES)
     assert all(trial.well for trial in trials.values())
-    assert list(whole(PAIR)) == []
+    assert list(try_whole_harms(PAIR)) == []
 
 
 def test_rates_count_what_they_say() -> None:
     trials = [
-        Trial(RIGHT, RIGHT, "a", (), True),
-        Trial(RIGHT, RIGHT, "b", ("lost_number",), False),
-        Trial("a number changed", ALONE, "", ("lost_number",), True),
-        Trial("a number changed", ALONE, "", (), False),
-        Trial("a number changed", BESIDE, "", ("lost_number",), True),
+        GateTrial(RIGHT, RIGHT, "a", (), True),
+        GateTrial(RIGHT, RIGHT, "b", ("lost_number",), False),
+        GateTrial("a number changed", ALONE, "", ("lost_number",), True),
+        GateTrial("a number changed", ALONE, "", (), False),
+        GateTrial("a number changed", BESIDE, "", ("lost_number",), True),
     ]
     harms = harm_rates(trials)["a number changed"]
     assert [(rate.hits, rate.n) for rate in harms.values()] == [(1, 2), (1, 2), (1, 1)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from models.evaluate.judge import PROMPTS, SYSTEM, Judge, Verdict, choice, verdict
+from models.evaluate.judge import PROMPTS, SYSTEM, PairJudge, Verdict, combine_replies, read_choice
 from tests.models.evaluate.scripted_judge import Decide, ScriptedJudge, serving
 
 LONG = "It opens at six. You fool."
@@ -30,7 +30,7 @@ def ask(judge: ScriptedJudge, folder: Path, *pairs: tuple[str, str], family: str
     """The verdicts on some (original, edited) pairs, by a client of its own."""
 
     async def run() -> list[Verdict]:
-        client = Judge(judge.url, "scripted", folder / "verdicts.jsonl", pause_s=0.01, attempts=4)
+        client = PairJudge(judge.url, "scripted", folder / "verdicts.jsonl", pause_s=0.01, attempts=4)
         try:
             return [await client.compare(family, "When?", *pair, "Harmless: no insults") for pair in pairs]
         finally:
@@ -136,7 +136,7 @@ def test_the_log_of_verdicts_holds_no_text(tmp_path: Path) -> None:
     ("reply", "named"), [("2", 2), ("Response 1.", 1), (" 0\n", 0), ("12", None), ("1 or 2", None), ("tie", None)]
 )
 def test_a_reply_names_one_choice_or_none(reply: str, named: int | None) -> None:
-    assert choice(reply) == named
+    assert read_choice(reply) == named
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_a_reply_names_one_choice_or_none(reply: str, named: int | None) -> None
     [(2, 1, "win"), (1, 2, "lose"), (0, 0, "tie"), (1, 1, "split"), (0, 1, "split"), (None, 1, "unreadable")],
 )
 def test_two_orders_make_one_verdict(first: int | None, second: int | None, expected: Verdict) -> None:
-    assert verdict(first, second) == expected
+    assert combine_replies(first, second) == expected

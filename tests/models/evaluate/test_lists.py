@@ -13,7 +13,17 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Status
 from models.data.upstream_completions import Completion
-from models.evaluate.lists import Judged, Planted, Untouched, drawn, judged, kinds, lists_of, plants, table
+from models.evaluate.lists import (
+    ListOutcome,
+    OutcomeBefore,
+    PlantedDefect,
+    draw_planted,
+    find_lists,
+    judge_answer,
+    list_kinds,
+    plant_defects,
+    table,
+)
 from tests.support.scripted import SegmentEngine
 
 NUMBERED = (
@@ -25,13 +35,13 @@ TABLE = "| Day | Task |\n|---|---|\n| Mon | Iron the shirts. |\n| Tue | Dust |\n
 COMPLETIONS = [Completion("m", "How?", answer) for answer in (NUMBERED, BULLETS, TABLE)]
 
 
-def planted(seed: int = 1) -> list[Planted]:
+def planted(seed: int = 1) -> list[PlantedDefect]:
     rng = Random(seed)
-    return [made for completion in COMPLETIONS for made in plants(rng, completion, kinds())]
+    return [made for completion in COMPLETIONS for made in plant_defects(rng, completion, list_kinds())]
 
 
 def test_lists_are_found_with_all_that_belongs_to_an_item() -> None:
-    numbered, nested = sorted(lists_of(NUMBERED.split("\n")), key=len, reverse=True)
+    numbered, nested = sorted(find_lists(NUMBERED.split("\n")), key=len, reverse=True)
     assert [(item.line, item.stop) for item in numbered] == [(2, 3), (3, 7), (7, 8)]
     assert [item.line for item in nested] == [4, 5, 6]
 
@@ -82,32 +92,32 @@ class Oracle(SegmentEngine):
 
 async def test_a_perfect_detector_gives_every_answer_back() -> None:
     for number, made in enumerate(planted()):
-        result, delivered = await judged(Pipeline(Oracle(made.defect)), number, made)
+        result, delivered = await judge_answer(Pipeline(Oracle(made.defect)), number, made)
         assert (result.found, result.exact, result.miss) == (True, True, ""), delivered
 
 
 async def test_misses_have_a_reason() -> None:
     made = next(made for made in planted() if made.repaired == NUMBERED and made.place.spot == "last sentence")
     blind = SegmentEngine(lambda _: -3.0)
-    assert (await judged(Pipeline(blind), 0, made))[0].miss == "the defect stays"
+    assert (await judge_answer(Pipeline(blind), 0, made))[0].miss == "the defect stays"
     eager = SegmentEngine(lambda text: 3.0 if text in (made.defect, "That is all.") else -3.0)
-    result, _ = await judged(Pipeline(eager), 0, made)
+    result, _ = await judge_answer(Pipeline(eager), 0, made)
     assert (result.found, result.miss) == (True, "another segment is flagged, too")
 
 
 def test_each_answer_is_used_once() -> None:
-    chosen = drawn(COMPLETIONS, 10, seed=1)
+    chosen = draw_planted(COMPLETIONS, 10, seed=1)
     assert len({made.repaired for made in chosen}) == len(chosen) == len(COMPLETIONS)
-    assert chosen == drawn(COMPLETIONS, 10, seed=1)
+    assert chosen == draw_planted(COMPLETIONS, 10, seed=1)
 
 
 def test_the_table_counts_what_was_found() -> None:
     results = [
-        Judged(0, "numbered", "an item", "insult", True, True, "", Status.CORRECTED, None),
-        Judged(1, "numbered", "an item", "insult", True, False, "the defect stays", Status.FAILED, "gate_x"),
-        Judged(2, "numbered", "an item", "insult", False, False, "the defect stays", Status.UNCHANGED, None),
+        ListOutcome(0, "numbered", "an item", "insult", True, True, "", Status.CORRECTED, None),
+        ListOutcome(1, "numbered", "an item", "insult", True, False, "the defect stays", Status.FAILED, "gate_x"),
+        ListOutcome(2, "numbered", "an item", "insult", False, False, "the defect stays", Status.UNCHANGED, None),
     ]
-    text = table(results, [Untouched(Status.UNCHANGED, True, True), Untouched(Status.SKIPPED, False, False)])
+    text = table(results, [OutcomeBefore(Status.UNCHANGED, True, True), OutcomeBefore(Status.SKIPPED, False, False)])
     assert "2/3 = 66.7 %" in text
     assert "1/2 = 50.0 %" in text
     assert "| the defect stays | 1 |" in text

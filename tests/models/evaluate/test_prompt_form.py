@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluate.prompt_form import Compared, compared, main
+from models.evaluate.prompt_form import FormLosses, compare_losses, main
 from models.train import train
 from tests.models.train.test_train import stage
 
@@ -24,9 +24,9 @@ def test_the_form_of_the_training_has_the_lower_loss(
 
 
 def test_a_difference_within_its_interval_is_none() -> None:
-    assert compared([1.0, 2.0], [2.0, 1.0]).better("imhi") is None
-    assert compared([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).better("imhi") == "imhi-vicuna"
-    assert Compared(1.0, 2.0, -1.0, 0.1, 5).better("imhi") == "imhi"
+    assert compare_losses([1.0, 2.0], [2.0, 1.0]).better("imhi") is None
+    assert compare_losses([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).better("imhi") == "imhi-vicuna"
+    assert FormLosses(1.0, 2.0, -1.0, 0.1, 5).better("imhi") == "imhi"
 
 
 def test_one_pair_is_too_few(tmp_path: Path) -> None:

@@ -9,10 +9,19 @@ import pytest
 
 from models.data.pairs import Pair, write_pairs
 from models.data.upstream_completions import Completion
-from models.evaluate.gateway import deliver, objectives, remembering
-from models.evaluate.judge import Judge, Verdict
+from models.evaluate.gateway import deliver, find_objectives, open_caching_pipeline
+from models.evaluate.judge import PairJudge, Verdict
 from models.evaluate.measures import Result, accuracy
-from models.evaluate.table2 import Row, Verdicts, asked_sets, judged, main, plot, row, text
+from models.evaluate.table2 import (
+    MeasureVerdicts,
+    UpstreamRow,
+    format_tables,
+    judge_deliveries,
+    list_objective_sets,
+    main,
+    make_row,
+    plot,
+)
 from tests.models.evaluate.scripted_judge import serving
 from tests.models.evaluate.test_accuracy import CASES
 from tests.models.evaluate.test_gateway import GOOD, REFUSED, RUDE, polite
@@ -27,10 +36,10 @@ def shorter(first: str, second: str) -> str:
     return "1" if len(first) < len(second) else "2"
 
 
-async def made(verdicts: dict[str, list[Verdict]] | None = None) -> Row:
-    async with remembering(ScriptedEngine(polite), None) as pipeline:
-        delivered = await deliver(pipeline, SETS["harmless",], objectives(["harmless"]))
-    return row(delivered, verdicts or {})
+async def made(verdicts: dict[str, list[Verdict]] | None = None) -> UpstreamRow:
+    async with open_caching_pipeline(ScriptedEngine(polite), None) as pipeline:
+        delivered = await deliver(pipeline, SETS["harmless",], find_objectives(["harmless"]))
+    return make_row(delivered, verdicts or {})
 
 
 async def test_a_row_counts_what_became_of_the_completions() -> None:
@@ -48,15 +57,15 @@ async def test_only_what_was_edited_is_judged_and_the_rest_ties(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-scripted")
-    async with remembering(ScriptedEngine(polite), None) as pipeline:
-        delivered = await deliver(pipeline, SETS["harmless",], objectives(["harmless", "helpful"]))
+    async with open_caching_pipeline(ScriptedEngine(polite), None) as pipeline:
+        delivered = await deliver(pipeline, SETS["harmless",], find_objectives(["harmless", "helpful"]))
     with serving(shorter) as server:
-        judge = Judge(server.url, "scripted", tmp_path / "v.jsonl")
-        verdicts = await judged(judge, delivered)
+        judge = PairJudge(server.url, "scripted", tmp_path / "v.jsonl")
+        verdicts = await judge_deliveries(judge, delivered)
         await judge.aclose()
         assert len(server.asked) == 4  # one edited answer, two objectives, two places
     assert verdicts == {"harmless": ["win"], "helpful": ["win"]}
-    found = row(delivered, verdicts)
+    found = make_row(delivered, verdicts)
     assert (found.judged["helpful"].win.hits, found.judged["helpful"].tie.hits) == (1, 2)
     assert found.replies == {"win": 2}
 
@@ -64,7 +73,7 @@ async def test_only_what_was_edited_is_judged_and_the_rest_ties(
 async def test_the_accuracy_of_the_measures_stands_beside_their_figures(tmp_path: Path) -> None:
     known = accuracy(CASES)
     rows = [await made({"harmless": ["split"]})]
-    tables = text(rows, known, "a judge")
+    tables = format_tables(rows, known, "a judge")
     assert "| known cases | the right edit | ought to win | 3 |" in tables
     assert str(known.measures["insults"]) in tables
     assert "win 0, tie 0, lose 0, split 1, unreadable 0" in tables
@@ -81,13 +90,13 @@ async def test_the_accuracy_of_the_measures_stands_beside_their_figures(tmp_path
 
 def test_results_make_verdicts_with_the_ties_apart() -> None:
     results: list[Result] = ["win", "win", "lose", "tie"]
-    found = Verdicts.of(results)
+    found = MeasureVerdicts.from_results(results)
     assert (found.win.hits, found.win.n, found.decided.hits, found.decided.n) == (2, 4, 2, 3)
 
 
 def test_objectives_are_asked_alone_and_together() -> None:
-    assert [len(asked) for asked in asked_sets("hh", together=True)] == [1, 1, 1, 3]
-    assert [len(asked) for asked in asked_sets("hh", together=False)] == [1, 1, 1]
+    assert [len(asked) for asked in list_objective_sets("hh", together=True)] == [1, 1, 1, 3]
+    assert [len(asked) for asked in list_objective_sets("hh", together=False)] == [1, 1, 1]
 
 
 def test_the_command_runs_a_real_aligner_over_a_source(

@@ -17,11 +17,11 @@ from models.evaluate.table3 import (
     STRONG_SAME,
     WEAK_WINS,
     MethodError,
-    by_set,
-    pooled,
+    pool_rates,
+    rate_sets,
     read_methods,
 )
-from models.evaluate.test_sets import Case
+from models.evaluate.test_sets import SetCase
 from tests.models.train.test_train import aligner
 from tests.support.tiny import OBJECTIVES
 
@@ -30,10 +30,10 @@ GOOD = Pair("Q?", OBJECTIVES, "One. Two.", "One. Two.", (0, 0), "clean:x")
 NATURAL = Pair("Q?", OBJECTIVES, "One. Fool! Two.", "One. Friend! Two.", (0, 1, 0), "natural:asked")
 BAG = Pair("Q?", OBJECTIVES, "One.", "One.", (-1,), "bag:chosen")
 RESULTS = {
-    "insult": [Case(BAD, "One. Two.", (-1.0, 2.0, -1.0)), Case(BAD, "One.", (1.0, 2.0, -1.0))],
-    "clean": [Case(GOOD, "One. Two.", (-1.0, -1.0))],
-    "natural": [Case(NATURAL, "One. Two.", (-1.0, 2.0, -1.0)), Case(NATURAL, "Two.", (1.0, 2.0, -1.0))],
-    "compared": [Case(BAG, "One.", (0.5,)), Case(BAG, "One.", (1.5,))],
+    "insult": [SetCase(BAD, "One. Two.", (-1.0, 2.0, -1.0)), SetCase(BAD, "One.", (1.0, 2.0, -1.0))],
+    "clean": [SetCase(GOOD, "One. Two.", (-1.0, -1.0))],
+    "natural": [SetCase(NATURAL, "One. Two.", (-1.0, 2.0, -1.0)), SetCase(NATURAL, "Two.", (1.0, 2.0, -1.0))],
+    "compared": [SetCase(BAG, "One.", (0.5,)), SetCase(BAG, "One.", (1.5,))],
 }
 
 
@@ -44,7 +44,7 @@ def listed(folder: Path, *methods: dict[str, object]) -> Path:
 
 
 def test_each_set_is_counted_by_what_it_is_for() -> None:
-    found = {name: (rate.hits, rate.n) for name, rate in by_set(RESULTS).items()}
+    found = {name: (rate.hits, rate.n) for name, rate in rate_sets(RESULTS).items()}
     assert found == {
         "insult (exact)": (1, 2),
         "clean (identical)": (1, 1),
@@ -54,7 +54,7 @@ def test_each_set_is_counted_by_what_it_is_for() -> None:
 
 
 def test_pooled_figures_leave_out_what_has_no_one_right_answer() -> None:
-    found = {name: (rate.hits, rate.n) for name, rate in pooled(RESULTS).items()}
+    found = {name: (rate.hits, rate.n) for name, rate in pool_rates(RESULTS).items()}
     assert found == {LEFT: (1, 1), REPAIRED: (1, 2), GONE: (2, 2)}
 
 

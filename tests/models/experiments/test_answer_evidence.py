@@ -15,7 +15,7 @@ from models.experiments import answer_evidence
 from models.experiments.answer_evidence import (
     Answers,
     EvidenceNet,
-    Recipe,
+    EvidenceRecipe,
     add_evidence,
     average,
     fit_evidence,
@@ -25,7 +25,7 @@ from models.experiments.answer_evidence import (
 )
 from tests.support.taught import WIDTH, head
 
-RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
+RECIPE = EvidenceRecipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
 
 
 def draw_answers(count: int, seed: int) -> Answers:
@@ -130,8 +130,8 @@ def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: py
 
 
 def test_the_table_counts_above_the_stricter_bar_of_long_and_short_answers() -> None:
-    def make_scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
-        return [guards.Scored(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
+    def make_scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.ScoredReply]:
+        return [guards.ScoredReply(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
 
     results = {
         "xstest": [

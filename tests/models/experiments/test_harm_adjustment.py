@@ -12,14 +12,21 @@ from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, LabelledReply
 from models.experiments import harm_adjustment
-from models.experiments.harm_adjustment import AdjustmentNet, Examples, Recipe, choose_threshold, draw_parts, fit_net
+from models.experiments.harm_adjustment import (
+    AdjustmentNet,
+    AdjustmentRecipe,
+    SegmentExamples,
+    choose_threshold,
+    draw_parts,
+    fit_net,
+)
 from tests.support.taught import WIDTH, head
 
-RECIPE = Recipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)
+RECIPE = AdjustmentRecipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)
 AUTHORS = tuple(f"author_{letter}" for letter in "aemnop")
 
 
-def examples(count: int, seed: int) -> Examples:
+def examples(count: int, seed: int) -> SegmentExamples:
     """Segments whose scores say little near the line; one number of their rows says which are harmful."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (count,), generator=generator)
@@ -28,7 +35,7 @@ def examples(count: int, seed: int) -> Examples:
     scores = torch.randn(count, generator=generator) + 0.3 * (2 * labels - 1)
     labels = torch.where(labels == 1, AGAINST, FINE)
     sources = tuple(AUTHORS[number % len(AUTHORS)] for number in range(count))
-    return Examples(rows, scores, labels, sources)
+    return SegmentExamples(rows, scores, labels, sources)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def test_a_phrase_of_harm_counts_by_its_weight() -> None:
     seen = examples(200, 4)
     rows = torch.cat([seen.rows, seen.rows])
     labels = torch.tensor([AGAINST] * 200 + [FINE] * 200)
-    both = Examples(rows, torch.zeros(400), labels, (HARM,) * 200 + ("author_m",) * 200)
+    both = SegmentExamples(rows, torch.zeros(400), labels, (HARM,) * 200 + ("author_m",) * 200)
     recipes = [RECIPE.model_copy(update={"phrase_weight": weight}) for weight in (0.1, 10)]
     means = [float(fit_net(both, recipe).adjust_scores(seen).mean()) for recipe in recipes]
     assert means[0] - float(seen.scores.mean()) < -1 < 1 < means[1] - float(seen.scores.mean())

@@ -10,9 +10,9 @@ import yaml
 
 from models.data.mixture import build
 from models.data.pairs import PairError, read_pairs, write_pairs
-from models.evaluate.table3 import On
+from models.evaluate.table3 import MethodTests
 from models.experiments import heads
-from models.experiments.heads import PUT_IN, head_scores, plot, text
+from models.experiments.heads import PUT_IN, format_table, plot, score_heads
 from models.experiments.plan import Plan
 from models.reporting.statistics import Area, Rate
 from tests.models.evaluate.test_table3 import BAD, BAG, GOOD, NATURAL
@@ -53,7 +53,7 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
     sets = tmp_path / "sets"
     for name, pairs in {"insult": [BAD] * 3, "clean": [GOOD] * 3, "natural": [NATURAL] * 3, "pairs": [BAG] * 6}.items():
         write_pairs(sets / f"{name}.jsonl", pairs)
-    found = head_scores(aligner(tmp_path), On(sets, tmp_path / "out", limit=1))
+    found = score_heads(aligner(tmp_path), MethodTests(sets, tmp_path / "out", limit=1))
     assert set(found) == {"insult", "natural", "pairs", PUT_IN}
     natural = found["natural"]
     put_in = found[PUT_IN]
@@ -68,7 +68,7 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
 
 def test_the_table_has_a_row_a_set_and_a_column_a_run(tmp_path: Path) -> None:
     rows: dict[str, heads.HeadScores] = {"all": {"natural": Area(0.75, 4, 4)}, "less": {"pairs": Rate.among(1, 2)}}
-    table = text(rows).splitlines()
+    table = format_table(rows).splitlines()
     assert table[0] == "| set | all | less |"
     assert table[2].startswith("| natural | 0.750 [")
     assert table[2].endswith("n = 4 and 4 | - |")

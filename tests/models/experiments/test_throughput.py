@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from models.experiments import throughput
-from models.experiments.throughput import TRL, Round, measure, plot, rows_a_batch, text
+from models.experiments.throughput import TRL, TimedRound, format_table, measure, plot, rows_a_batch
 from models.train.base_model import load_base
 from models.train.batches import load_examples
 from models.train.config import Stage
@@ -27,16 +27,16 @@ def test_trainers_take_turns_and_the_median_counts(tmp_path: Path) -> None:
     def trainer(name: str, speeds: list[int]) -> throughput.Trainer:
         left = iter(speeds)
 
-        def run() -> Round:
+        def run() -> TimedRound:
             order.append(name)
-            return Round(next(left) * 10, 10.0, 4)
+            return TimedRound(next(left) * 10, 10.0, 4)
 
         return run
 
     found = measure({"ours": trainer("ours", [100, 900, 300]), TRL: trainer(TRL, [100, 150, 200])}, 3)
     assert order == ["ours", TRL] * 3
     assert [(one.median, one.faster, one.steps) for one in found] == [(300, 2.0, 12), (150, 1.0, 12)]
-    assert "| ours | 300 | 100 to 900 | 2.00 | 12 | 13000 | 30 |" in text(found)
+    assert "| ours | 300 | 100 to 900 | 2.00 | 12 | 13000 | 30 |" in format_table(found)
     plot(found, tmp_path / "p.svg")
     assert "<svg" in (tmp_path / "p.svg").read_text()
 
