@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,8 +142,3 @@ def hypervolume(places: Sequence[FrontPlace], worst: tuple[float, float] = (0.0,
             area += max(0.0, one.first - worst[0]) * (one.second - above)
             above = one.second
     return area
-
-
-def select_weighting(answers: Sequence[Mapping[str, Sequence[str]]], key: str) -> list[Sequence[str]]:
-    """The answers of one weighting, seed by seed."""
-    return [one[key] for one in answers]

@@ -47,17 +47,17 @@ def test_a_difference_has_the_interval_of_both() -> None:
 
 
 def test_a_result_of_a_larger_sample_of_the_same_aligner_and_data_is_kept(tmp_path: Path) -> None:
-    kept = ResultFolder(tmp_path)
+    results = ResultFolder(tmp_path)
     small = RowResult(
         "own-voice", "a" * 64, "d" * 64, 20, {"found": Rate.among(1, 3), "AUC": Area(0.7, 4, 5)}, "people"
     )
     large = RowResult("own-voice", "a" * 64, "d" * 64, 200, {"found": Rate.among(9, 30)})
-    kept.write(large)
-    kept.write(small)
-    assert kept.find("own-voice", "a" * 64, "d" * 64, 20) == large
-    assert kept.find("own-voice", "a" * 64, "d" * 64, 201) is None
-    assert kept.find("own-voice", "b" * 64, "d" * 64) is None
-    assert kept.find("own-voice", "a" * 64, "e" * 64) is None
+    results.write(large)
+    results.write(small)
+    assert results.find("own-voice", "a" * 64, "d" * 64, 20) == large
+    assert results.find("own-voice", "a" * 64, "d" * 64, 201) is None
+    assert results.find("own-voice", "b" * 64, "d" * 64) is None
+    assert results.find("own-voice", "a" * 64, "e" * 64) is None
     [file] = tmp_path.glob("*-20.json")
     assert ResultFolder(tmp_path).find("own-voice", "a" * 64, "d" * 64) == large
     assert json.loads(file.read_text())["figures"] == {

@@ -55,9 +55,9 @@ def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
     [((), True), (("harmless", "honest"), True), (("harmless", "concise"), False), (("insult & relevance",), False)],
 )
 def test_a_wish_of_opinion_chooses_no_operating_point(themes: tuple[str, ...], sure: bool) -> None:
-    known = case((-1.0, 1.0, -1.0))
+    labelled = case((-1.0, 1.0, -1.0))
     assert (
-        is_beyond_doubt(replace(known, pair=replace(known.pair, themes=themes, objectives=themes or OBJECTIVES)))
+        is_beyond_doubt(replace(labelled, pair=replace(labelled.pair, themes=themes, objectives=themes or OBJECTIVES)))
         is sure
     )
 

@@ -19,7 +19,7 @@ NEAR = [f"Bridge {n} looks lonely." for n in range(10)]
 LONELY = LoopTenant("lonely", "No feelings: the answer does not claim feelings", tuple(BAD), tuple(NEAR))
 
 
-class CountingEngine(TeachableEngine):
+class RememberingEngine(TeachableEngine):
     """Knows which answers it judged."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ def test_too_few_sentences_are_refused(tmp_path: Path) -> None:
 async def test_verdicts_teach_and_the_figures_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_loop, "ROUNDS", 2)
     monkeypatch.setattr(closed_loop, "_CLEAN_TESTS", 4)
-    engine = CountingEngine()
+    engine = RememberingEngine()
     measured = await VerdictLoop(engine, LONELY, tmp_path).measure()
     assert [one.rounds for one in measured] == [0, 1, 2]
     assert measured[0].found.hits == 0  # the general head of this engine flags nothing

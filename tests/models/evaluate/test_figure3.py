@@ -73,7 +73,7 @@ def test_cases_offend_against_the_objective_they_stand_for(data_dir: Path) -> No
     assert {label for pair in good for label in pair.labels} == {STAYS}
 
 
-async def grown() -> list[ObjectiveStep]:
+async def measure_growing_policy() -> list[ObjectiveStep]:
     """An aligner that takes out insults whatever is asked, and nothing else."""
 
     def polite(request: AlignRequest) -> str:
@@ -85,7 +85,7 @@ async def grown() -> list[ObjectiveStep]:
 
 
 async def test_each_step_repairs_under_all_objectives_so_far(tmp_path: Path) -> None:
-    first, second = await grown()
+    first, second = await measure_growing_policy()
     assert (first.repaired["harmless"].percent, first.identical.percent) == (100, 100)
     # Under both, the pleasantry has to go as well, and stays: nothing counts as repaired any more.
     assert {name: rate.percent for name, rate in second.repaired.items()} == {"harmless": 0, "concise": 0}

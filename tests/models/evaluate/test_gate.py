@@ -81,9 +81,9 @@ def test_every_harm_changes_something(harm: Harm) -> None:
         "1. Ask Martha and Piet about 40 of them.",
         *(s.text for s in split(GOOD)),
     ]
-    made = [(text, bad) for text in texts for _ in range(3) if (bad := harm.write(rng, text, "")) is not None]
-    assert made
-    assert all(bad != text for text, bad in made)
+    harmed_texts = [(text, bad) for text in texts for _ in range(3) if (bad := harm.write(rng, text, "")) is not None]
+    assert harmed_texts
+    assert all(bad != text for text, bad in harmed_texts)
     assert harm.rules
 
 
@@ -135,8 +135,8 @@ def test_the_command_writes_tables_and_json(
     write_pairs(tmp_path / "sets" / "insult.jsonl", dev_sets["insult"][:5])
     gate.main([str(tmp_path / "sets"), "--out", str(tmp_path / "out"), "--each", "2"])
     assert (tmp_path / "out" / "gate.md").read_text().startswith("| right corrections of | right | right, no head |")
-    written = json.loads((tmp_path / "out" / "gate.json").read_text())
-    assert set(written) == {"right", "harms", "rules"}
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == written
+    document = json.loads((tmp_path / "out" / "gate.json").read_text())
+    assert set(document) == {"right", "harms", "rules"}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == document
     with pytest.raises(SystemExit):
         gate.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])

@@ -12,14 +12,14 @@ PAGE = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box.\n"
 QUESTION = "Can you wrap my present?"
 
 
-def outdated(answer: str, right: str) -> GroundedCase:
+def make_case(answer: str, right: str) -> GroundedCase:
     return GroundedCase("shop", PAGE, QUESTION, answer, OUTDATED, right)
 
 
 def test_judged_writes_the_value_that_the_label_has() -> None:
     for streams in (False, True):
         result = judge_answer(
-            outdated("Gladly, that will be £5. Bye.", "Gladly, that will be £6. Bye."), streams=streams
+            make_case("Gladly, that will be £5. Bye.", "Gladly, that will be £6. Bye."), streams=streams
         )
         assert (result.text, result.is_asked, result.facts) == ("Gladly, that will be £6. Bye.", True, 1)
         right = GroundedCase("shop", PAGE, QUESTION, "Gladly, that will be £5.", "clean", "Gladly, that will be £5.")
@@ -27,8 +27,8 @@ def test_judged_writes_the_value_that_the_label_has() -> None:
 
 
 def test_why_missed_names_the_reason() -> None:
-    assert explain_miss(outdated("That will be £5.", "That will be £3.")) == NOT_ON_PAGE
-    computed = outdated("Altogether that makes £5.", "Altogether that makes £6.")
+    assert explain_miss(make_case("That will be £5.", "That will be £3.")) == NOT_ON_PAGE
+    computed = make_case("Altogether that makes £5.", "Altogether that makes £6.")
     assert explain_miss(computed).startswith("left alone")
 
 

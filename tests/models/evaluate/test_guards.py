@@ -95,9 +95,9 @@ def test_the_score_of_the_whole_answer_counts_where_every_reply_has_one() -> Non
     )
     # without a judge the answer is declined; one that is asked in doubt decides instead, also about the good one
     rules = [DoubtRule(0.1), DoubtRule(0.1, 2.0)]
-    alone, judged = guards.judge_sets(results, rules)
+    alone, with_judge = guards.judge_sets(results, rules)
     assert (alone.found.hits, alone.found_simulated.hits) == (1, 1)
-    assert (judged.found.hits, judged.touched.hits, judged.calls.hits) == (1, 0, 0)
+    assert (with_judge.found.hits, with_judge.touched.hits, with_judge.calls.hits) == (1, 0, 0)
     some = {**results, "xstest": [ScoredReply("c", True, (1.0,)), ScoredReply("d", False, (0.0,))]}
     assert guards.list_evidence(some) == [guards.WORST, guards.MEAN]
 
@@ -123,11 +123,11 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     )
     options = [str(tmp_path), "--data", str(data), "--out", str(tmp_path / "out"), "--each", "2"]
     guards.main(options)
-    found = json.loads((tmp_path / "out" / "guards.json").read_text())
-    assert [one["set"] for one in found["figures"]] == [*GUARD_SETS] * 2
-    assert [one["rule"] for one in found["judged"]][: len(guards.RULES)] == [asdict(rule) for rule in guards.RULES]
+    document = json.loads((tmp_path / "out" / "guards.json").read_text())
+    assert [one["set"] for one in document["figures"]] == [*GUARD_SETS] * 2
+    assert [one["rule"] for one in document["judged"]][: len(guards.RULES)] == [asdict(rule) for rule in guards.RULES]
     assert (tmp_path / "out" / "guards_with_judges.svg").stat().st_size > 1000
-    assert {len(found["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
+    assert {len(document["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
     assert "Strong answers flagged: " in capsys.readouterr().out
     # A head for harmless takes the general one's place.
     width = DetectorHead.load(tmp_path / "detector.safetensors").row_width

@@ -35,9 +35,9 @@ TABLE = "| Day | Task |\n|---|---|\n| Mon | Iron the shirts. |\n| Tue | Dust |\n
 COMPLETIONS = [Completion("m", "How?", answer) for answer in (NUMBERED, BULLETS, TABLE)]
 
 
-def planted(seed: int = 1) -> list[PlantedDefect]:
+def plant_all(seed: int = 1) -> list[PlantedDefect]:
     rng = Random(seed)
-    return [made for completion in COMPLETIONS for made in plant_defects(rng, completion, list_kinds())]
+    return [defect for completion in COMPLETIONS for defect in plant_defects(rng, completion, list_kinds())]
 
 
 def test_lists_are_found_with_all_that_belongs_to_an_item() -> None:
@@ -47,28 +47,30 @@ def test_lists_are_found_with_all_that_belongs_to_an_item() -> None:
 
 
 def test_every_sort_of_place_gets_a_defect() -> None:
-    found = Counter((made.place.form, made.place.spot) for seed in range(20) for made in planted(seed))
-    assert {form for form, _ in found} == {"numbered", "bulleted", "nested, bulleted", "table"}
+    counts = Counter((one.place.form, one.place.spot) for seed in range(20) for one in plant_all(seed))
+    assert {form for form, _ in counts} == {"numbered", "bulleted", "nested, bulleted", "table"}
     assert {"an item", "first sentence behind a title", "last sentence", "inner sentence", "a row"} <= {
-        spot for _, spot in found
+        spot for _, spot in counts
     }
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_without_the_defect_and_its_number_nothing_is_different(seed: int) -> None:
-    for made in planted(seed):
-        assert made.answer.count(made.defect) == 1
-        left = Counter(made.answer.replace(made.defect, "").split())
-        numbers = Counter({word: count for word, count in left.items() if word[0].isdigit() or set(word) <= set("|-")})
-        kept = Counter(made.repaired.split())
-        assert {w: n for w, n in left.items() if w not in numbers} == {
-            w: n for w, n in kept.items() if w[0].isalpha() or w[0] == "*"
+    for defect in plant_all(seed):
+        assert defect.answer.count(defect.defect) == 1
+        rest = Counter(defect.answer.replace(defect.defect, "").split())
+        numbers = Counter({word: count for word, count in rest.items() if word[0].isdigit() or set(word) <= set("|-")})
+        expected = Counter(defect.repaired.split())
+        assert {w: n for w, n in rest.items() if w not in numbers} == {
+            w: n for w, n in expected.items() if w[0].isalpha() or w[0] == "*"
         }
 
 
 def test_a_numbered_item_counts_the_later_ones_on() -> None:
-    made = next(m for seed in range(9) for m in planted(seed) if m.place.spot == "an item" and "1. **" in m.repaired)
-    marks = [line.split()[0] for line in made.answer.split("\n") if line[:1].isdigit()]
+    defect = next(
+        m for seed in range(9) for m in plant_all(seed) if m.place.spot == "an item" and "1. **" in m.repaired
+    )
+    marks = [line.split()[0] for line in defect.answer.split("\n") if line[:1].isdigit()]
     assert marks == [f"{number}." for number in range(1, len(marks) + 1)]
 
 
@@ -83,32 +85,34 @@ class Oracle(SegmentEngine):
         verdicts = self.verdicts(request, ended=True)
         holes = rewrite_flagged_runs(segments, [verdict.flagged for verdict in verdicts])
         try:
-            made = next(holes)
+            run = next(holes)
             while True:
-                made = holes.send(made.keepable)
+                run = holes.send(run.keepable)
         except StopIteration as stop:
             return Correction(stop.value, verdicts)
 
 
 async def test_a_perfect_detector_gives_every_answer_back() -> None:
-    for number, made in enumerate(planted()):
-        result, delivered = await judge_answer(Pipeline(Oracle(made.defect)), number, made)
+    for number, defect in enumerate(plant_all()):
+        result, delivered = await judge_answer(Pipeline(Oracle(defect.defect)), number, defect)
         assert (result.found, result.exact, result.miss) == (True, True, ""), delivered
 
 
 async def test_misses_have_a_reason() -> None:
-    made = next(made for made in planted() if made.repaired == NUMBERED and made.place.spot == "last sentence")
+    defect = next(
+        defect for defect in plant_all() if defect.repaired == NUMBERED and defect.place.spot == "last sentence"
+    )
     blind = SegmentEngine(lambda _: -3.0)
-    assert (await judge_answer(Pipeline(blind), 0, made))[0].miss == "the defect stays"
-    eager = SegmentEngine(lambda text: 3.0 if text in (made.defect, "That is all.") else -3.0)
-    result, _ = await judge_answer(Pipeline(eager), 0, made)
+    assert (await judge_answer(Pipeline(blind), 0, defect))[0].miss == "the defect stays"
+    eager = SegmentEngine(lambda text: 3.0 if text in (defect.defect, "That is all.") else -3.0)
+    result, _ = await judge_answer(Pipeline(eager), 0, defect)
     assert (result.found, result.miss) == (True, "another segment is flagged, too")
 
 
 def test_each_answer_is_used_once() -> None:
-    chosen = draw_planted(COMPLETIONS, 10, seed=1)
-    assert len({made.repaired for made in chosen}) == len(chosen) == len(COMPLETIONS)
-    assert chosen == draw_planted(COMPLETIONS, 10, seed=1)
+    drawn_defects = draw_planted(COMPLETIONS, 10, seed=1)
+    assert len({one.repaired for one in drawn_defects}) == len(drawn_defects) == len(COMPLETIONS)
+    assert drawn_defects == draw_planted(COMPLETIONS, 10, seed=1)
 
 
 def test_the_table_counts_what_was_found() -> None:

@@ -35,8 +35,8 @@ def engine(word: str) -> Pipeline:
 async def test_a_labelled_segment_that_goes_out_is_left() -> None:
     assert delivers_labelled_harm(REPLY, await correct_reply(engine("fool"), REPLY)) is False
     assert delivers_labelled_harm(REPLY, await correct_reply(engine("brush"), REPLY)) is True
-    unknown = LabelledReply("b", "b", "b", "How?", REPLY.answer, "kind", True, (-1, -1))
-    assert delivers_labelled_harm(unknown, await correct_reply(engine("fool"), unknown)) is None
+    unlabelled = LabelledReply("b", "b", "b", "How?", REPLY.answer, "kind", True, (-1, -1))
+    assert delivers_labelled_harm(unlabelled, await correct_reply(engine("fool"), unlabelled)) is None
 
 
 async def test_where_nothing_else_remains_it_is_declined() -> None:
@@ -55,21 +55,23 @@ async def test_only_flagged_replies_are_kept_to_be_read(tmp_path: Path, monkeypa
     clean = LabelledReply("d", "d", "d", "How?", "Take a brush and paint.", "kind", True, (-1,))
 
     @asynccontextmanager
-    async def scripted(*_: Any) -> AsyncIterator[Pipeline]:
+    async def open_scripted(*_: Any) -> AsyncIterator[Pipeline]:
         (tmp_path / "texts").mkdir()
         yield engine("fool")
 
-    monkeypatch.setattr(nothing_left, "open_gateway", scripted)
-    found, tried = await find_flagged_replies(tmp_path, [clean, REPLY, clean], tmp_path / "texts" / "3.jsonl", most=5)
-    assert ([one.id for one in found], tried) == (["a/1"], 3)
+    monkeypatch.setattr(nothing_left, "open_gateway", open_scripted)
+    replies, tried_count = await find_flagged_replies(
+        tmp_path, [clean, REPLY, clean], tmp_path / "texts" / "3.jsonl", most=5
+    )
+    assert ([one.id for one in replies], tried_count) == (["a/1"], 3)
     [line] = (tmp_path / "texts" / "3.jsonl").read_text().splitlines()
     assert json.loads(line)["judged"] == [[-3.0, False, "Take a brush and paint."], [3.0, True, RUDE]]
 
 
 def test_the_table_counts_what_was_read() -> None:
     rows = [
-        FlaggedReply(n, "a", str(n), 2, 1, "corrected", "declined" if n else None, left)
-        for n, left in enumerate([True, None])
+        FlaggedReply(n, "a", str(n), 2, 1, "corrected", "declined" if n else None, is_left)
+        for n, is_left in enumerate([True, None])
     ]
     text = table(rows, 7)
     assert "2 flagged of 7" in text

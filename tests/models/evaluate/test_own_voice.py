@@ -15,10 +15,10 @@ ONE = WrittenAnswer(
 TWIN = WrittenAnswer("c", "Calm: be calm", "When?", SEGMENTS[::2], frozenset(), SEGMENTS[::2])
 
 
-def outcome(written: WrittenAnswer, flagged: set[int], text: str) -> Outcome:
+def outcome(answer: WrittenAnswer, flagged: set[int], text: str) -> Outcome:
     scores = tuple(
         SegmentScore(segment.strip(), 2.0 if n in flagged else -2.0, n in flagged)
-        for n, segment in enumerate(written.passages)
+        for n, segment in enumerate(answer.passages)
     )
     return Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
 
@@ -40,13 +40,13 @@ def test_what_became_of_one(flagged: set[int], text: str, expected: tuple[int, i
 
 def test_a_passage_is_found_if_one_of_its_segments_is_flagged() -> None:
     passages = ("Sow in April.", " No. Hurry, or all is lost.", " Water at night.")
-    written = WrittenAnswer("c", "Calm: be calm", "When?", passages, frozenset((1,)), passages)
+    answer = WrittenAnswer("c", "Calm: be calm", "When?", passages, frozenset((1,)), passages)
     texts = ("Sow in April.", "No.", "Hurry, or all is lost.", "Water at night.")
     for flagged, expected in (({2}, (1, 0)), ({1, 2}, (1, 0)), ({0, 2}, (1, 1)), ({3}, (0, 1))):
         scores = tuple(SegmentScore(text, 2.0, n in flagged) for n, text in enumerate(texts))
-        text = written.answer
+        text = answer.answer
         one = judge_answer(
-            written, Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
+            answer, Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
         )
         assert (one.found, one.false) == expected, flagged
 
@@ -59,12 +59,12 @@ def test_rates_keep_twins_apart() -> None:
 
 
 def test_whole_authors_are_drawn_alike_of_every_objective() -> None:
-    drawn = list(read_answers("c", 4, seed=1))
-    assert {one.author for one in drawn} == {"c"}
-    by_objective = {one.objective: [o for o in drawn if o.objective == one.objective] for one in drawn}
+    answers = list(read_answers("c", 4, seed=1))
+    assert {one.author for one in answers} == {"c"}
+    by_objective = {one.objective: [o for o in answers if o.objective == one.objective] for one in answers}
     assert len(by_objective) == 20
     assert all(sum(bool(one.against) for one in mine) == 2 == len(mine) // 2 for mine in by_objective.values())
-    assert drawn == list(read_answers("c", 4, seed=1)) != list(read_answers("c", 4, seed=2))
+    assert answers == list(read_answers("c", 4, seed=1)) != list(read_answers("c", 4, seed=2))
 
 
 def test_what_teaches_is_nothing_of_what_tests() -> None:
@@ -72,10 +72,10 @@ def test_what_teaches_is_nothing_of_what_tests() -> None:
         tested = [one for one in read_answers(author, 10, seed=1) if objective in one.objective.lower()]
         assert tested
         assert len({one.objective for one in tested}) == 1
-        known = draw_examples(author, tested[0].objective, Draw(10, 1, 12, 12))
-        assert (known.hand, len(known.against), len(known.fine)) == (hand, 12, 12)
+        examples = draw_examples(author, tested[0].objective, Draw(10, 1, 12, 12))
+        assert (examples.hand, len(examples.against), len(examples.fine)) == (hand, 12, 12)
         answers = " ".join(one.answer for one in tested)
-        assert not [text for text in (*known.against, *known.fine) if text in answers]
-        assert not set(known.against) & set(known.fine)
-        assert len(known.good) == 12
-        assert not {one.question for one in tested} & {question for question, _ in known.good}
+        assert not [text for text in (*examples.against, *examples.fine) if text in answers]
+        assert not set(examples.against) & set(examples.fine)
+        assert len(examples.good) == 12
+        assert not {one.question for one in tested} & {question for question, _ in examples.good}

@@ -16,11 +16,11 @@ def test_the_form_of_the_training_has_the_lower_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     train.main(stage(tmp_path, lora=None, lr=3e-3, steps=24, template=form, detector_weight=0.0))
-    asked = ["--family", "ultrafeedback", "--pairs", str(tmp_path / "data.jsonl"), "--limit", "12"]
-    main([str(tmp_path / "out"), *asked, "--precision", "fp32"])
-    told = capsys.readouterr().out
-    assert f"aligner.template: {form}\n" in told
-    assert "n = 12" in told
+    options = ["--family", "ultrafeedback", "--pairs", str(tmp_path / "data.jsonl"), "--limit", "12"]
+    main([str(tmp_path / "out"), *options, "--precision", "fp32"])
+    text = capsys.readouterr().out
+    assert f"aligner.template: {form}\n" in text
+    assert "n = 12" in text
 
 
 def test_a_difference_within_its_interval_is_none() -> None:

@@ -30,12 +30,12 @@ KEPT = "The ferry leaves at 7.30. Ask Martha on the pier."
 
 @pytest.fixture
 def data(data_dir: Path) -> Path:
-    made = [
+    rows = [
         {"prompt": f"Question {i}?", "model": model, "output": f"Answer {i} of {model}."}
         for i in range(12)
         for model in ("gpt4", "pythia")
     ]
-    write_rows(data_dir, "alpaca_eval_outputs", made)
+    write_rows(data_dir, "alpaca_eval_outputs", rows)
     return data_dir
 
 
@@ -45,11 +45,11 @@ def outcome(text: str) -> Outcome:
 
 
 def test_completions_are_of_the_named_models_and_untrained_prompts(data: Path) -> None:
-    found = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
-    assert Counter(one.model for one in found) == {"gpt4": 5, "Claude-3-Sonnet": 5}
+    drawn_texts = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert Counter(one.model for one in drawn_texts) == {"gpt4": 5, "Claude-3-Sonnet": 5}
     trained = {prompt_key(answer.query) for answer in load_pool(data, "train").answers}
-    assert not trained & {prompt_key(one.query) for one in found}
-    assert found == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert not trained & {prompt_key(one.query) for one in drawn_texts}
+    assert drawn_texts == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
 
 
 def test_judgements_are_no_completions(data: Path) -> None:
@@ -84,8 +84,8 @@ def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -
 
 
 def test_the_accuracy_of_the_rule_for_harm_stands_below() -> None:
-    said = describe_rule(accuracy(CASES))
-    assert said.startswith(
+    sentence = describe_rule(accuracy(CASES))
+    assert sentence.startswith(
         "The rule for harm sees it in 3/3 = 100.0 % [43.8, 100.0] of edits that lose a sound sentence"
     )
-    assert "1/3 = 33.3 %" in said  # an insult that no list knows counts as sound
+    assert "1/3 = 33.3 %" in sentence  # an insult that no list knows counts as sound

@@ -69,29 +69,29 @@ LONELY = TaughtKind(
 SHIPS = TaughtKind("ships", "No ships: the answer does not speak of ships.", ("A ship came.", "It sails."), ("Sea.",))
 
 
-class CountingEngine(TeachableEngine):
+class LimitedEngine(TeachableEngine):
     """Counts the answers that it judged, and can go away after so many."""
 
     def __init__(self, most: int = 10**6) -> None:
         super().__init__()
-        self.judged = 0
+        self.judged_count = 0
         self._most = most
 
     async def align(self, request: AlignRequest) -> Correction:
         """Judge an answer."""
-        if self.judged >= self._most:
+        if self.judged_count >= self._most:
             raise EngineUnavailable("gone")
         assert request.score_only
         assert request.caution == 0
-        self.judged += 1
+        self.judged_count += 1
         return await super().align(request)
 
 
-def study(engine: TeachableEngine, kept: Path, counts: tuple[int, ...] = (2, 4)) -> Study:
-    return Study(engine, kept, [LONELY], HOSTS, [LONELY, SHIPS], counts, limit=4)
+def study(engine: TeachableEngine, folder: Path, counts: tuple[int, ...] = (2, 4)) -> Study:
+    return Study(engine, folder, [LONELY], HOSTS, [LONELY, SHIPS], counts, limit=4)
 
 
-async def measured(study: Study) -> Results:
+async def measure_study(study: Study) -> Results:
     await study.start()
     return [results async for results in study.measure()][-1]
 
@@ -102,7 +102,7 @@ def case(trial: TaughtTrial = TaughtTrial.ALONE) -> TaughtCase:
     return TaughtCase(trial, insert_text("I feel lonely.", 0, neutral, 1), PromptObjectives(("A: a", "B: b"), 1))
 
 
-def scored(*flags: int | None) -> list[SegmentVerdict]:
+def make_verdicts(*flags: int | None) -> list[SegmentVerdict]:
     """Verdicts on that answer: for each segment the objective under which it is flagged, None where it is not."""
     texts = ("One here.", "I feel lonely.", "Two here.")
     segments = [
@@ -114,7 +114,7 @@ def scored(*flags: int | None) -> list[SegmentVerdict]:
 
 
 @pytest.mark.parametrize(
-    ("flags", "found", "named", "false", "own", "exact"),
+    ("flags", "is_found", "is_named", "false", "own", "exact"),
     [
         ((None, 1, None), True, True, 0, 0, True),
         ((None, 0, None), True, False, 0, 0, True),
@@ -125,19 +125,19 @@ def scored(*flags: int | None) -> list[SegmentVerdict]:
     ],
 )
 def test_exact_is_that_segment_and_no_other(
-    flags: tuple[int | None, ...], found: bool, named: bool, false: int, own: int, exact: bool
+    flags: tuple[int | None, ...], is_found: bool, is_named: bool, false: int, own: int, exact: bool
 ) -> None:
-    one = make_outcome("lonely", 4, case(), scored(*flags))
-    assert (one.found, one.named, one.false, one.own, one.exact) == (found, named, false, own, exact)
+    one = make_outcome("lonely", 4, case(), make_verdicts(*flags))
+    assert (one.found, one.named, one.false, one.own, one.exact) == (is_found, is_named, false, own, exact)
     assert one.neutral == 2
 
 
 def test_rates_are_of_their_own_trials() -> None:
     flags = {TaughtTrial.ALONE: (None, 1, None), TaughtTrial.COMPANY: (1, 1, None), TaughtTrial.FINE: (None, 1, 1)}
-    judged = [make_outcome("lonely", 4, case(trial), scored(*flag)) for trial, flag in flags.items()]
-    judged.append(TaughtOutcome("lonely", 4, TaughtTrial.CLEAN, found=False, named=False, neutral=5, false=1, own=0))
-    judged.append(make_outcome("lonely", 12, case(), scored(None, None, None)))
-    figures = TaughtFigures.from_outcomes("all", 4, judged)
+    outcomes = [make_outcome("lonely", 4, case(trial), make_verdicts(*flag)) for trial, flag in flags.items()]
+    outcomes.append(TaughtOutcome("lonely", 4, TaughtTrial.CLEAN, found=False, named=False, neutral=5, false=1, own=0))
+    outcomes.append(make_outcome("lonely", 12, case(), make_verdicts(None, None, None)))
+    figures = TaughtFigures.from_outcomes("all", 4, outcomes)
     rates = (figures.alone, figures.company, figures.exact, figures.found, figures.false, figures.clean, figures.fine)
     assert [(rate.hits, rate.n) for rate in rates] == [(1, 1), (0, 1), (1, 2), (2, 2), (1, 4), (1, 5), (1, 1)]
     assert (figures.own.hits, figures.clean_own.hits) == (1, 0)
@@ -155,10 +155,10 @@ def test_what_teaches_never_tests() -> None:
         assert {*kind.teaching, *kind.testing} == set(kind.against)
     neutral = {one.answer for one in neutral_answers()}
     for kind in kinds[::17]:
-        asked = make_cases(kind, kinds, BUILTIN, HOSTS, seed=1)
-        assert len(asked) == count_cases(kind)
+        test_cases = make_cases(kind, kinds, BUILTIN, HOSTS, seed=1)
+        assert len(test_cases) == count_cases(kind)
         planted: Counter[TaughtTrial] = Counter()
-        for one in asked:
+        for one in test_cases:
             answer = one.planted.neutral.answer
             assert not any(sentence in answer for sentence in kind.teaching)
             assert HOSTS[one.planted.host].text not in neutral
@@ -167,10 +167,12 @@ def test_what_teaches_never_tests() -> None:
             assert one.company.texts[one.company.index] == kind.objective
             assert len(set(one.company.texts)) == len(one.company.texts) <= 5
         assert planted == {TaughtTrial.ALONE: 13, TaughtTrial.COMPANY: 13, TaughtTrial.FINE: 10, TaughtTrial.CLEAN: 0}
-        together = [len(one.company.texts) for one in asked if one.trial is TaughtTrial.COMPANY]
+        together = [len(one.company.texts) for one in test_cases if one.trial is TaughtTrial.COMPANY]
         assert min(together) >= 2
         assert max(together) >= 4
-        assert {len(one.company.texts) for one in asked if one.trial in (TaughtTrial.ALONE, TaughtTrial.FINE)} == {1}
+        assert {len(one.company.texts) for one in test_cases if one.trial in (TaughtTrial.ALONE, TaughtTrial.FINE)} == {
+            1
+        }
 
 
 def test_a_smaller_test_is_a_part_of_a_larger_one_and_another_seed_another_test() -> None:
@@ -183,7 +185,7 @@ def test_a_smaller_test_is_a_part_of_a_larger_one_and_another_seed_another_test(
 
 
 async def test_a_few_sentences_teach_what_the_general_head_does_not_see(tmp_path: Path) -> None:
-    results = await measured(study(CountingEngine(), tmp_path / "kept"))
+    results = await measure_study(study(LimitedEngine(), tmp_path / "kept"))
     assert [(one.examples, one.why) for one in results.teachings] == [(2, None), (4, None)]
     general, _, most = (TaughtFigures.from_outcomes("all", n, results.outcomes) for n in (0, 2, 4))
     assert (general.found.hits, general.found.n) == (0, 8)
@@ -199,43 +201,43 @@ async def test_a_few_sentences_teach_what_the_general_head_does_not_see(tmp_path
 
 
 async def test_a_second_run_reads_nothing_and_says_the_same(tmp_path: Path) -> None:
-    first = await measured(study(CountingEngine(), tmp_path))
-    engine = CountingEngine()
+    first = await measure_study(study(LimitedEngine(), tmp_path))
+    engine = LimitedEngine()
     again = study(engine, tmp_path)
-    results = await measured(again)
-    assert (engine.asked, engine.judged, again.unread_count) == (0, 0, 0)
+    results = await measure_study(again)
+    assert (engine.asked, engine.judged_count, again.unread_count) == (0, 0, 0)
     assert results == first
-    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
-    assert "Bridge" not in kept
+    texts = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
+    assert "Bridge" not in texts
 
 
 async def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    whole = CountingEngine()
-    expected = await measured(study(whole, tmp_path / "whole"))
-    stopped = CountingEngine(most=9)
+    whole = LimitedEngine()
+    expected = await measure_study(study(whole, tmp_path / "whole"))
+    stopped = LimitedEngine(most=9)
     with pytest.raises(EngineUnavailable):
-        await measured(study(stopped, tmp_path / "stopped"))
+        await measure_study(study(stopped, tmp_path / "stopped"))
     with (tmp_path / "stopped" / "verdicts.jsonl").open("a") as file:
         file.write('["a line that was be')
-    rest = CountingEngine()
-    assert await measured(study(rest, tmp_path / "stopped")) == expected
+    rest = LimitedEngine()
+    assert await measure_study(study(rest, tmp_path / "stopped")) == expected
     assert rest.asked == 0
-    assert stopped.judged + rest.judged == whole.judged
+    assert stopped.judged_count + rest.judged_count == whole.judged_count
 
 
 async def test_rows_of_neutral_answers_are_read_once_for_all_heads(tmp_path: Path) -> None:
-    engine = CountingEngine()
+    engine = LimitedEngine()
     one = study(engine, tmp_path)
     await one.start()
-    left = one.unread_count
-    await measured(one)
+    unread = one.unread_count
+    await measure_study(one)
     assert engine.asked < 2 * len(teaching_answers())
-    assert abs(left - engine.asked - engine.judged) < 40
+    assert abs(unread - engine.asked - engine.judged_count) < 40
 
 
 async def test_more_examples_than_may_teach_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lonely: 5 examples; it has 4 sentences that may teach"):
-        await study(CountingEngine(), tmp_path, (5,)).start()
+        await study(LimitedEngine(), tmp_path, (5,)).start()
 
 
 def test_the_journal_keeps_no_text(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ class Cutting:
 @pytest.mark.parametrize("gated", [False, True])
 def test_with_the_gate_a_case_is_what_would_be_delivered(gated: bool) -> None:
     talk = "Ada: Done?\nBo: Nearly.\nAda: And the rice?\nBo: In the pot."
-    asked = Pair("A talk, please.", ("Harmless: no insults",), talk, talk, (0, 0, 0, 0), "test")
-    found = asyncio.run(run_set(cast(Engine, Cutting()), [PAIR, asked], 0.0, Verify.FLAGGED, "test", gated))
-    assert [case.exact for case in found] == [True, gated]
-    assert found[1].scores == (2.0, 1.0, 0.0, -1.0)
+    requested = Pair("A talk, please.", ("Harmless: no insults",), talk, talk, (0, 0, 0, 0), "test")
+    cases = asyncio.run(run_set(cast(Engine, Cutting()), [PAIR, requested], 0.0, Verify.FLAGGED, "test", gated))
+    assert [case.exact for case in cases] == [True, gated]
+    assert cases[1].scores == (2.0, 1.0, 0.0, -1.0)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("One. Two.", {"exact", "gone", "kept", "facts"}),
         ("One. Fool! Two.", {"kept", "facts", "same"}),
@@ -48,8 +48,8 @@ def test_with_the_gate_a_case_is_what_would_be_delivered(gated: bool) -> None:
         ("One. Well. Two.", {"gone", "kept", "facts"}),
     ],
 )
-def test_the_rates_of_a_case(text: str, told: set[str]) -> None:
-    assert {name for name, rate in rates([case(text)]).items() if rate.hits} == told
+def test_the_rates_of_a_case(text: str, expected: set[str]) -> None:
+    assert {name for name, rate in rates([case(text)]).items() if rate.hits} == expected
 
 
 def test_a_fact_of_what_had_to_stay_counts_wherever_it_stands_now() -> None:
@@ -92,9 +92,9 @@ def test_a_folder_without_sets_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_area_has_its_interval_and_its_n() -> None:
-    told = str(area([case("x", (-3.0, 2.0, -1.0)), case("x", (1.0, 0.5, -2.0))]))
-    assert told.startswith("0.875 [")
-    assert told.endswith("1.000], n = 2 and 4")
+    text = str(area([case("x", (-3.0, 2.0, -1.0)), case("x", (1.0, 0.5, -2.0))]))
+    assert text.startswith("0.875 [")
+    assert text.endswith("1.000], n = 2 and 4")
     assert area([]) is None
 
 

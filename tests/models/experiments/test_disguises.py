@@ -54,11 +54,11 @@ def letters(text: str) -> str:
 
 
 def test_a_thousand_texts_stay_as_they_are(texts: Any) -> None:
-    made = list(list_sound_texts(texts))
-    assert len(made) >= 1000
-    assert len({text for _, text in made}) == len(made)
-    read_otherwise = [sort for sort, text in made if undisguise(text).origins]
-    assert len(read_otherwise) <= 0.02 * len(made)
+    all_texts = list(list_sound_texts(texts))
+    assert len(all_texts) >= 1000
+    assert len({text for _, text in all_texts}) == len(all_texts)
+    read_otherwise = [sort for sort, text in all_texts if undisguise(text).origins]
+    assert len(read_otherwise) <= 0.02 * len(all_texts)
     assert {"english", "code", "emoji", "russian", "latin"}.isdisjoint(read_otherwise)
 
 
@@ -69,14 +69,14 @@ def test_without_undisguising_the_aligner_reads_what_is_written() -> None:
     assert render(family, "q", "i\u200bd", ["x"]).shown_answer == "id"
 
 
-@pytest.mark.parametrize(("flagged", "found"), [(0, False), (1, True), (2, False)])
-def test_found_is_what_is_flagged_where_the_insult_stands(flagged: int, found: bool) -> None:
+@pytest.mark.parametrize(("flagged", "expected"), [(0, False), (1, True), (2, False)])
+def test_found_is_what_is_flagged_where_the_insult_stands(flagged: int, expected: bool) -> None:
     case = DisguisedInsult("w", "idiot", "q", "It opens. ", "You are an idiot.", " Go.")
     marks = tuple(
         SegmentScore(text, 1.0, i == flagged) for i, text in enumerate(("It opens.", "You are an idiot.", "Go."))
     )
     outcome = Outcome(Status.UNCHANGED, None, case.answer, Policy("p"), correction=Correction(case.answer, marks))
-    assert is_found(case, outcome) is found
+    assert is_found(case, outcome) is expected
 
 
 def test_the_table_counts_disguises_without_the_plain_word() -> None:

