@@ -22,7 +22,7 @@ from aligner_proxy.policy import config
 from aligner_proxy.types import Turn
 from bench.texts import LONG
 from models.evaluate.closed_loop import read_tenants
-from models.evaluate.teaching import taught
+from models.evaluate.teaching import teach_head
 
 _ANSWERS = 12
 """Answers per round; a ratio within a hundredth needs many pairs."""
@@ -40,7 +40,7 @@ async def _run(model: str, rounds: int) -> dict[str, Any]:
     heads: dict[str, str] = {}
     for tenant in read_tenants():
         with tempfile.TemporaryDirectory() as folder:
-            head = await taught(engine, Path(folder), "own", tenant.objective, tenant.against[:12], tenant.fine[:4])
+            head = await teach_head(engine, Path(folder), "own", tenant.objective, tenant.against[:12], tenant.fine[:4])
         heads[tenant.objective] = head or ""
     texts = tuple(heads)
     learned = tuple(heads.values())

@@ -105,6 +105,22 @@ PUBLIC: dict[str, frozenset[str]] = {
     "aligner_proxy/teaching/store.py": frozenset({"called", "found"}),  # fields of the index of heads
     "aligner_proxy/types.py": frozenset({"written", "refused"}),  # counts of an editor in audit entries
     "bench/stalls.py": frozenset({"asked"}),  # a number in the JSON results
+    "models/evaluate/closed_loop.py": frozenset({"found"}),  # a rate in closed_loop.json
+    "models/evaluate/editor_cost.py": frozenset({"written"}),  # tokens in editor_cost.json
+    "models/evaluate/figure3.py": frozenset({"unseen"}),  # a field of a step in by_objectives.json
+    "models/evaluate/forms.py": frozenset({"found"}),  # a field in forms.json, which a stopped run reads again
+    "models/evaluate/guards.py": frozenset({"found"}),  # a rate in guards.json
+    "models/evaluate/lists.py": frozenset({"found"}),  # a field in lists.json and misses.jsonl
+    "models/evaluate/nothing_left.py": frozenset({"left"}),  # a field in left-SEED.json and texts/SEED.jsonl
+    "models/evaluate/own_voice.py": frozenset({"found", "taught"}),  # fields in own_voice.json
+    "models/evaluate/table2.py": frozenset({"asked", "judged"}),  # fields of a row in by_upstream.json
+    "models/evaluate/taught/figures.py": frozenset({"found", "named"}),  # rates in taught.json, counts in kept heads
+    "models/evaluate/test_sets.py": frozenset({"gone", "kept"}),  # rates in table.json, and columns of the table
+    "models/experiments/disguises.py": frozenset({"found"}),  # a field in disguises.json
+    "models/experiments/harm_adjustment.py": frozenset({"kept"}),  # the option --kept
+    "models/experiments/head_alone.py": frozenset({"unseen", "written"}),  # in the plan and in head_alone.json
+    "models/experiments/head_measures.py": frozenset({"found"}),  # a rate in head_alone.json
+    "models/experiments/systems.py": frozenset({"gone", "kept", "refused", "written"}),  # fields in kept results
     "models/systems/baselines/cost.py": frozenset({"fed"}),  # a number in checkpoints and JSON results
     "models/systems/meal/ranks.py": frozenset({"kept"}),  # a rate in the JSON results
     "models/systems/metaalign/adherence.py": frozenset({"lost"}),  # a number in the JSON results

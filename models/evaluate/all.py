@@ -23,29 +23,31 @@ from models.reporting import output
 
 from .quality.page import FIGURE, PAGE, Sheet, format_misses, format_page, format_table, plot
 from .quality.results import HASH_CHARS, ResultFolder, RowResult, hash_aligner, hash_data
-from .quality.rows import ROWS, Bench, Row
+from .quality.rows import ROWS, QualityBench, QualityRow
 
 SAMPLE = 200
 
 
-def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[Row], sample: int) -> None:
+def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[QualityRow], sample: int) -> None:
     """Measure what is not kept yet, row by row; each is kept as soon as it is measured."""
-    kept = ResultFolder(out / "rows")
+    result_folder = ResultFolder(out / "rows")
     hashes = hash_aligner(aligner), hash_data(data)
     texts = out / "texts"
     texts.mkdir(parents=True, exist_ok=True)
     (texts / ".gitignore").write_text("*\n", encoding="utf-8")
-    bench = Bench(aligner, data, texts / hashes[0][:HASH_CHARS], texts / f"sets-{hashes[1][:HASH_CHARS]}", sample)
+    bench = QualityBench(
+        aligner, data, texts / hashes[0][:HASH_CHARS], texts / f"sets-{hashes[1][:HASH_CHARS]}", sample
+    )
     for number, row in enumerate(rows, 1):
         title = f"{number} of {len(rows)}: {row.name}"
-        if result := kept.find(row.name, *hashes, sample):
+        if result := result_folder.find(row.name, *hashes, sample):
             print(f"{title}: kept, sample {result.sample}", flush=True)
             continue
         print(f"{title}: {row.title}", flush=True)
         start = monotonic()
         figures, scorer = asyncio.run(row.measure(bench))
         result = RowResult(row.name, *hashes, sample, figures, scorer, round(monotonic() - start, 1))
-        kept.write(result)
+        result_folder.write(result)
         for name, figure in figures.items():
             bound = row.bounds.get(name)
             print(f"  {name}: {figure}" + (f"; must be {bound}: {bound.judge(figure)}" if bound else ""), flush=True)
@@ -53,18 +55,18 @@ def measure_rows(aligner: Path, data: Path, out: Path, rows: Sequence[Row], samp
 
 def read_sheet(aligner: Path, data: Path, out: Path) -> Sheet:
     """All results that are kept of an aligner, each of the largest sample."""
-    kept = ResultFolder(out / "rows")
+    result_folder = ResultFolder(out / "rows")
     name = hash_aligner(aligner)
     hashes = name, hash_data(data)
-    results = {row.name: result for row in ROWS if (result := kept.find(row.name, *hashes))}
+    results = {row.name: result for row in ROWS if (result := result_folder.find(row.name, *hashes))}
     return Sheet(aligner.as_posix(), name, results)
 
 
-def select_rows(names: Sequence[str]) -> list[Row]:
+def select_rows(names: Sequence[str]) -> list[QualityRow]:
     """The rows of these names in their order, all if none is named; raises `ConfigError`."""
     by_name = {row.name: row for row in ROWS}
-    if unknown := [name for name in names if name not in by_name]:
-        raise ConfigError(f"unknown row {unknown[0]!r}; known: {', '.join(by_name)}")
+    if unknown_names := [name for name in names if name not in by_name]:
+        raise ConfigError(f"unknown row {unknown_names[0]!r}; known: {', '.join(by_name)}")
     return [row for row in ROWS if not names or row.name in names]
 
 

@@ -24,7 +24,7 @@ from models.data.labels import AND, OFF_TOPIC_THEMES
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, PairError
 from models.reporting import output
 
-from .test_sets import Case, flagging, read_sets, score_sets
+from .test_sets import SetCase, rate_flags, read_sets, score_sets
 
 # Sets of good answers, and the share of them, all together, that may be touched all the same. They stand there under
 # one to four objectives drawn at random, against which real ones now and then do offend. Where one of these is a matter
@@ -34,39 +34,41 @@ GOOD = ("clean", "clean_long", "clean_after_insults", "innocent")
 HARM = 0.01
 # Share of answers that lack nothing and may get an ending all the same.
 END_HARM = 0.005
-Scored = tuple[float, int]
+LabelledScore = tuple[float, int]
 _TEMPERATURES = tuple(0.1 * 1.1**i for i in range(49))
 
 
-def segments(cases: Iterable[Case]) -> list[Scored]:
+def list_labelled_scores(cases: Iterable[SetCase]) -> list[LabelledScore]:
     """(score, label) of every segment whose label is known."""
-    return [(score, label) for case in cases for score, label in within(case) if label in (CHANGES, STAYS)]
+    return [(score, label) for case in cases for score, label in segment_scores(case) if label in (CHANGES, STAYS)]
 
 
-def within(case: Case) -> list[Scored]:
+def segment_scores(case: SetCase) -> list[LabelledScore]:
     """(score, label) of the segments, without the place behind them."""
-    return case.judged[: len(case.pair.labels)]
+    return case.scored_labels[: len(case.pair.labels)]
 
 
-def end_shift(cases: Iterable[Case], point: float) -> float:
+def end_shift(cases: Iterable[SetCase], point: float) -> float:
     """Nats by which the place behind the last segment has to be moved, so that its own point lies at `point`."""
-    behind = [case.judged[len(case.pair.labels) :] for case in cases]
-    lacking_nothing = sorted((score for found in behind for score, label in found if label == STAYS), reverse=True)
-    return point - _above(lacking_nothing, END_HARM) if lacking_nothing else 0.0
+    end_scores = [case.scored_labels[len(case.pair.labels) :] for case in cases]
+    lacking_nothing = sorted(
+        (score for case_scores in end_scores for score, label in case_scores if label == STAYS), reverse=True
+    )
+    return point - _upper_quantile(lacking_nothing, END_HARM) if lacking_nothing else 0.0
 
 
-def _above(falling: Sequence[float], share: float) -> float:
+def _upper_quantile(falling: Sequence[float], share: float) -> float:
     """The lowest of these above which lies no more than this share of them."""
     return falling[int(share * len(falling))]
 
 
-def moved(case: Case, shift: float) -> Case:
+def move_end_score(case: SetCase, shift: float) -> SetCase:
     """The case with the score of the place behind its last segment moved."""
     count = len(case.pair.labels)
     return replace(case, scores=(*case.scores[:count], *(score + shift for score in case.scores[count:])))
 
 
-def temperature(scored: Sequence[Scored]) -> float:
+def fit_temperature(scored: Sequence[LabelledScore]) -> float:
     """The divisor of all scores under which they are the best log-odds."""
     return min(_TEMPERATURES, key=lambda t: sum(_loss(score / t, label) for score, label in scored))
 
@@ -76,22 +78,22 @@ def _loss(score: float, label: int) -> float:
     return log1p(exp(-abs(signed))) + max(0.0, -signed)
 
 
-def threshold(cases: Sequence[Case], harm: float) -> float:
+def find_threshold(cases: Sequence[SetCase], harm: float) -> float:
     """The lowest score at which to flag so that at most this share of answers has a segment flagged wrongly."""
-    worst = sorted((max(_sparing(case), default=float("-inf")) for case in cases), reverse=True)
-    return _above(worst, harm) if worst else 0.0
+    worst = sorted((max(_scores_to_spare(case), default=float("-inf")) for case in cases), reverse=True)
+    return _upper_quantile(worst, harm) if worst else 0.0
 
 
-def beyond_doubt(case: Case) -> bool:
+def is_beyond_doubt(case: SetCase) -> bool:
     """Whether a good answer meets its objectives for sure: none is a wish that readers would judge differently."""
     return not any(one in OFF_TOPIC_THEMES for theme in case.pair.themes for one in theme.split(AND))
 
 
-def _sparing(case: Case) -> list[float]:
-    return [score for score, label in within(case) if label == STAYS]
+def _scores_to_spare(case: SetCase) -> list[float]:
+    return [score for score, label in segment_scores(case) if label == STAYS]
 
 
-def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
+def reliability(scored: Sequence[LabelledScore]) -> list[tuple[float, float, int]]:
     """(mean predicted share, observed share, n) in ten bins of predicted probability."""
     bins: list[list[tuple[float, int]]] = [[] for _ in range(10)]
     for score, label in scored:
@@ -100,32 +102,34 @@ def reliability(scored: Sequence[Scored]) -> list[tuple[float, float, int]]:
     return [(sum(p for p, _ in b) / len(b), sum(label for _, label in b) / len(b), len(b)) for b in bins if b]
 
 
-def plot(results: dict[str, list[Case]], chosen: float, divisor: float, path: Path) -> None:
+def plot(results: dict[str, list[SetCase]], point: float, divisor: float, path: Path) -> None:
     """Left: answers handled exactly right by the head, per set, against caution. Right: reliability."""
     cautions = [i / 4 for i in range(-24, 25)]
-    with output.plot(path, columns=2, size=(10, 4)) as ((left, right),):
-        for name, cases in _labelled(results).items():
-            left.plot(cautions, [100 * exactly(cases, chosen + c * divisor) for c in cautions], label=name)
-        left.set_xlabel("caution (nats above the operating point)")
-        left.set_ylabel("answers flagged exactly right, %")
-        left.legend(fontsize=6)
-        scored = segments(case for cases in results.values() for case in cases)
+    with output.plot(path, columns=2, size=(10, 4)) as ((left_axis, right_axis),):
+        for name, cases in _select_labelled_sets(results).items():
+            left_axis.plot(
+                cautions, [100 * share_flagged_exactly(cases, point + c * divisor) for c in cautions], label=name
+            )
+        left_axis.set_xlabel("caution (nats above the operating point)")
+        left_axis.set_ylabel("answers flagged exactly right, %")
+        left_axis.legend(fontsize=6)
+        scored = list_labelled_scores(case for cases in results.values() for case in cases)
         predicted, observed, _ = zip(*reliability([(s / divisor, label) for s, label in scored]), strict=True)
-        right.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
-        right.plot(predicted, observed, marker="o")
-        right.set_xlabel("predicted share of segments to change")
-        right.set_ylabel("observed share")
+        right_axis.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
+        right_axis.plot(predicted, observed, marker="o")
+        right_axis.set_xlabel("predicted share of segments to change")
+        right_axis.set_ylabel("observed share")
 
 
-def exactly(cases: Sequence[Case], point: float) -> float:
+def share_flagged_exactly(cases: Sequence[SetCase], point: float) -> float:
     """Share of answers of which the head flags every segment that must change and no other."""
-    return flagging(list(cases), point)["answers"].percent / 100
+    return rate_flags(list(cases), point)["answers"].percent / 100
 
 
-def _labelled(results: dict[str, list[Case]]) -> dict[str, list[Case]]:
+def _select_labelled_sets(results: dict[str, list[SetCase]]) -> dict[str, list[SetCase]]:
     """The sets that have answers whose every segment has a known label, with those answers."""
-    known = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
-    return {name: cases for name, cases in known.items() if cases}
+    labelled_sets = {name: [c for c in cases if UNKNOWN not in c.pair.labels] for name, cases in results.items()}
+    return {name: cases for name, cases in labelled_sets.items() if cases}
 
 
 def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -> None:
@@ -137,26 +141,28 @@ def calibrate(aligner: Path, folder: Path, out: Path, limit: int, others: int) -
         )
     limited = {name: pairs[: limit if name in GOOD else others] for name, pairs in sets.items()}
     results = asyncio.run(score_sets(aligner, limited))
-    scored = segments(case for cases in results.values() for case in cases)
-    good = {name: list(filter(beyond_doubt, results[name])) for name in GOOD}
+    scored = list_labelled_scores(case for cases in results.values() for case in cases)
+    good = {name: list(filter(is_beyond_doubt, results[name])) for name in GOOD}
     if not any(good.values()):
         raise PairError(f"{folder}: every good answer is under a wish of opinion; run models.data.test_sets again")
-    points = {name: threshold(cases, HARM) for name, cases in good.items()}
-    point = threshold([case for cases in good.values() for case in cases], HARM)
-    divisor = temperature(scored)
-    behind = end_shift((case for cases in results.values() for case in cases), point)
-    results = {name: [moved(case, behind) for case in cases] for name, cases in results.items()}
+    points = {name: find_threshold(cases, HARM) for name, cases in good.items()}
+    point = find_threshold([case for cases in good.values() for case in cases], HARM)
+    divisor = fit_temperature(scored)
+    end_move = end_shift((case for cases in results.values() for case in cases), point)
+    results = {name: [move_end_score(case, end_move) for case in cases] for name, cases in results.items()}
     # The point is the score of an answer that may not be flagged: rounded away from it, never towards it.
     document: dict[str, object] = {"shift": -(ceil(point * 1e3) + 1) / 1e3, "temperature": round(divisor, 4)}
-    document |= {"end_shift": round(behind - 1e-3, 3)} if behind else {}
+    document |= {"end_shift": round(end_move - 1e-3, 3)} if end_move else {}
     document |= {"points": {name: round(value, 4) for name, value in points.items()}}
     document |= {"n": {name: len(cases) for name, cases in good.items()}}
     out.mkdir(parents=True, exist_ok=True)
     plot(results, point, divisor, out / "calibration.svg")
     (out / "calibration.json").write_text(json.dumps(document) + "\n")
     print(json.dumps(document))
-    for name, cases in _labelled(results).items():
-        shares = " ".join(f"{c:+g}: {100 * exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2))
+    for name, cases in _select_labelled_sets(results).items():
+        shares = " ".join(
+            f"{c:+g}: {100 * share_flagged_exactly(cases, point + c * divisor):.0f} %" for c in (-2, -1, 0, 1, 2)
+        )
         print(f"{name:22} {shares}")
 
 

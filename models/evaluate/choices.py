@@ -72,9 +72,9 @@ def list_cases(part: str, *, by_examples: bool) -> list[ChoiceCase]:
         choices = entry["choices"]
         described = {label: choice["description"] for label, choice in choices.items()}
         for teaching, testing in FOLDS if by_examples else ((slice(0, 0), slice(None)),):
-            taught = {label: choice["texts"][teaching] for label, choice in choices.items()}
+            examples = {label: choice["texts"][teaching] for label, choice in choices.items()}
             cases += [
-                ChoiceCase(entry["instructions"], text, label, taught if by_examples else described)
+                ChoiceCase(entry["instructions"], text, label, examples if by_examples else described)
                 for label, choice in choices.items()
                 for text in choice["texts"][testing]
             ]

@@ -48,11 +48,11 @@ from aligner_proxy_review.reviews import Review, Reviews, ReviewVerdict
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .teaching import taught
+from .teaching import teach_head
 
 TENANTS = Path(__file__).with_name("tenants.yaml")
 ROUNDS = 4
-TOLD = (0, 1, 2, 4)
+MEASURED_AFTER = (0, 1, 2, 4)
 """Rounds after which it is measured."""
 VERDICTS = 12
 """Of a round."""
@@ -70,7 +70,7 @@ _OWN = "own"
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class LoopTenant:
     """One tenant: its objective, and the sentences of its traffic and of the test."""
 
     name: str
@@ -90,7 +90,7 @@ class Tenant:
 
 
 @dataclass(slots=True)
-class Learned:
+class LearnedExamples:
     """What verdicts have come to for one tenant."""
 
     against: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TenantFigures:
     """What is found and flagged for one tenant after so many rounds."""
 
     tenant: str
@@ -116,11 +116,11 @@ class Measured:
     verdicts: dict[str, int]
 
 
-def read_tenants(path: Path = TENANTS) -> list[Tenant]:
+def read_tenants(path: Path = TENANTS) -> list[LoopTenant]:
     """The tenants of a file; raises `ConfigError`."""
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))["tenants"]
-        tenants = [Tenant(r["name"], r["objective"], tuple(r["against"]), tuple(r["fine"])) for r in rows]
+        tenants = [LoopTenant(r["name"], r["objective"], tuple(r["against"]), tuple(r["fine"])) for r in rows]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(f"{path.name}: no list `tenants` of name, objective, against, fine ({error})") from None
     for tenant in tenants:
@@ -130,45 +130,45 @@ def read_tenants(path: Path = TENANTS) -> list[Tenant]:
     return tenants
 
 
-def hosts() -> tuple[list[Neutral], list[Neutral]]:
+def list_hosts() -> tuple[list[Neutral], list[Neutral]]:
     """Good answers for traffic and for the test, none of which teaching reads."""
-    taught = set(teaching_answers())
+    texts_for_teaching = set(teaching_answers())
     usable = [
         answer
         for answer in neutral_answers()
-        if answer not in taught and len(answer.answer) <= _LONGEST_HOST and insertion_places(answer.answer)
+        if answer not in texts_for_teaching and len(answer.answer) <= _LONGEST_HOST and insertion_places(answer.answer)
     ]
     return usable[0::2], usable[1::2]
 
 
-class Loop:
+class VerdictLoop:
     """One tenant's traffic, verdicts and teaching, by one engine."""
 
-    def __init__(self, engine: Engine, tenant: Tenant, folder: Path, seed: int = 1) -> None:
+    def __init__(self, engine: Engine, tenant: LoopTenant, folder: Path, seed: int = 1) -> None:
         self._engine = engine
         self._tenant = tenant
         self._folder = folder
         self._seed = seed
         self._pipeline = Pipeline(engine)
-        self._traffic, self._tests = hosts()
-        self._learned = Learned()
+        self._traffic, self._tests = list_hosts()
+        self._examples = LearnedExamples()
         self._truth: dict[str, tuple[AugmentedAnswer, bool]] = {}
         """By answer: what was set into it, and whether that goes against the objective."""
 
-    async def measure(self) -> list[Measured]:
+    async def measure(self) -> list[TenantFigures]:
         """The figures after 0, 1, 2 and 4 rounds; raises `CorrectionError`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "audit.db"
         path.unlink(missing_ok=True)
         store = AuditStore(path)
         try:
-            measured = [await self._tested(0)]
+            measured = [await self._measure_tests(0)]
             for number in range(1, ROUNDS + 1):
                 await self._serve(store, number)
                 self._review(store, number)
                 await self._teach()
-                if number in TOLD:
-                    measured.append(await self._tested(number))
+                if number in MEASURED_AFTER:
+                    measured.append(await self._measure_tests(number))
             return measured
         finally:
             store.close()
@@ -176,9 +176,9 @@ class Loop:
     @property
     def policy(self) -> Policy:
         """The tenant's policy: the built-in objective `harmless`, and its own with what was taught."""
-        own = Objective(_OWN, self._tenant.objective, head=self._learned.head)
-        known = config.builtin_objectives()["harmless"]
-        return Policy(self._tenant.name, (known, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
+        own = Objective(_OWN, self._tenant.objective, head=self._examples.head)
+        harmless = config.builtin_objectives()["harmless"]
+        return Policy(self._tenant.name, (harmless, own), Mode.SHADOW, deadline_s=_DEADLINE_S, tenant=self._tenant.name)
 
     async def _serve(self, store: AuditStore, number: int) -> None:
         """One round of traffic, as it is recorded."""
@@ -187,10 +187,10 @@ class Loop:
         sentences += [(text, False) for text in self._tenant.fine[(number - 1) * FINE : number * FINE]]
         sentences += [("", False)] * CLEAN
         rng = Random(f"{self._seed} {self._tenant.name} traffic {number}")
-        chosen = rng.sample(self._traffic, len(sentences))
-        for host, (text, goes_against) in zip(chosen, sentences, strict=True):
-            planted = _planted(text, host, rng)
-            exchange = _exchange(f"{self._tenant.name}-{number}", planted)
+        drawn_hosts = rng.sample(self._traffic, len(sentences))
+        for host, (text, goes_against) in zip(drawn_hosts, sentences, strict=True):
+            planted = _plant_text(text, host, rng)
+            exchange = _make_exchange(f"{self._tenant.name}-{number}", planted)
             outcome = await self._pipeline.align(exchange, self.policy)
             aligner_id = f"{rng.getrandbits(128):032x}"
             self._truth[aligner_id] = (planted, goes_against)
@@ -202,67 +202,69 @@ class Loop:
         draw = Random(f"{self._seed} {self._tenant.name} queue {number}").random
         queue = ReviewQueue(store, "reviewer:truth", draw_number=draw)
         for _ in range(VERDICTS):
-            found = queue.next()
-            if found is None:
+            queue_item = queue.next()
+            if queue_item is None:
                 break
-            given, chosen = found
-            verdict, segment = self._verdict(given)
-            said = Review(given.aligner_id, 0, verdict, "reviewer:truth", time.time(), chosen, segment, None, _OWN)
-            Reviews(store).save(said)
-            self._learned.verdicts[verdict.value] = self._learned.verdicts.get(verdict.value, 0) + 1
+            entry, choice = queue_item
+            verdict, segment = self._judge_entry(entry)
+            review = Review(entry.aligner_id, 0, verdict, "reviewer:truth", time.time(), choice, segment, None, _OWN)
+            Reviews(store).save(review)
+            self._examples.verdicts[verdict.value] = self._examples.verdicts.get(verdict.value, 0) + 1
         queue.release()
 
-    def _verdict(self, given: Entry) -> tuple[ReviewVerdict, int | None]:
+    def _judge_entry(self, entry: Entry) -> tuple[ReviewVerdict, int | None]:
         """What somebody who knows the truth says of an answer, and where; examples come of it."""
-        assert given.content is not None
-        planted, goes_against = self._truth[given.aligner_id]
+        assert entry.content is not None
+        planted, goes_against = self._truth[entry.aligner_id]
         pieces = split(planted.neutral.answer)
         inside = [n for n, piece in enumerate(pieces) if planted.covers(piece.start, piece.end)]
-        places = [one for one in given.content.segments if one.number is not None and one.number < len(pieces)]
+        places = [one for one in entry.content.segments if one.number is not None and one.number < len(pieces)]
         flagged = {int(one.number or 0): one.objective for one in places}
         text = planted.neutral.answer[planted.start : planted.end]
         if goes_against:
-            _add(self._learned.against, text)
+            _add(self._examples.against, text)
         wrong = [n for n in flagged if n not in inside or not goes_against]
         for n in (n for n in wrong if flagged[n] == _OWN):
-            _add(self._learned.fine, pieces[n].text.strip())
+            _add(self._examples.fine, pieces[n].text.strip())
         if goes_against and not flagged.keys() & set(inside):
             return ReviewVerdict.MISSED, inside[0]
         return (ReviewVerdict.WRONG, wrong[0]) if wrong else (ReviewVerdict.RIGHT, None)
 
     async def _teach(self) -> None:
         """The objective's head from all verdicts so far; the one before stays where nothing is learned."""
-        if len(self._learned.against) < MIN_AGAINST:
+        if len(self._examples.against) < MIN_AGAINST:
             return
-        learned = self._learned
-        head = await taught(self._engine, self._folder, _OWN, self._tenant.objective, learned.against, learned.fine)
-        learned.head = head or learned.head
+        examples = self._examples
+        head = await teach_head(
+            self._engine, self._folder, _OWN, self._tenant.objective, examples.against, examples.fine
+        )
+        examples.head = head or examples.head
 
-    async def _tested(self, rounds: int) -> Measured:
+    async def _measure_tests(self, rounds: int) -> TenantFigures:
         """What is found and flagged in answers that nobody has reviewed."""
         rng = Random(f"{self._seed} {self._tenant.name} test")
         tests = [(text, "against") for text in self._tenant.testing * _HOSTS_EACH]
         tests += [(text, "fine") for text in self._tenant.testing_fine]
         tests += [("", "clean")] * _CLEAN_TESTS
-        chosen = rng.sample(self._tests, len(tests))
+        drawn_hosts = rng.sample(self._tests, len(tests))
         flags: dict[str, list[bool]] = {"against": [], "fine": [], "clean": [], "false": [], "own": []}
-        for host, (text, kind) in zip(chosen, tests, strict=True):
-            planted = _planted(text, host, rng)
-            outcome = await self._pipeline.align(_exchange("test", planted), self.policy)
-            inside, outside = _flags(planted, outcome)
+        for host, (text, kind) in zip(drawn_hosts, tests, strict=True):
+            planted = _plant_text(text, host, rng)
+            outcome = await self._pipeline.align(_make_exchange("test", planted), self.policy)
+            inside, outside = _list_flags(planted, outcome)
             flags[kind].append(any(name is not None for name in inside))
             flags["false"] += [name is not None for name in outside]
             flags["own"] += [name == _OWN for name in outside]
-        return Measured(
+        return TenantFigures(
             tenant=self._tenant.name,
             rounds=rounds,
-            examples=len(self._learned.against),
-            allowed=len(self._learned.fine),
+            examples=len(self._examples.against),
+            allowed=len(self._examples.fine),
             found=Rate.of(flags["against"]),
             false=Rate.of(flags["false"]),
             own=Rate.of(flags["own"]),
             fine=Rate.of(flags["fine"]),
-            verdicts=dict(self._learned.verdicts),
+            verdicts=dict(self._examples.verdicts),
         )
 
 
@@ -271,15 +273,15 @@ def _add(examples: list[str], text: str) -> None:
         examples.append(text)
 
 
-def _planted(text: str, host: Neutral, rng: Random) -> AugmentedAnswer:
+def _plant_text(text: str, host: Neutral, rng: Random) -> AugmentedAnswer:
     return insert_text(text, 0, host, rng.choice(insertion_places(host.answer))) if text else AugmentedAnswer(0, host)
 
 
-def _exchange(call_id: str, planted: AugmentedAnswer) -> Exchange:
+def _make_exchange(call_id: str, planted: AugmentedAnswer) -> Exchange:
     return Exchange(call_id, 0, planted.neutral.turns, planted.neutral.answer, "stop")
 
 
-def _flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
+def _list_flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | None], list[str | None]]:
     """Of the planted sentence and of all else, for which objective each segment is flagged; None for what is not.
 
     Raises `ConfigError` without scores.
@@ -293,7 +295,7 @@ def _flags(planted: AugmentedAnswer, outcome: Outcome) -> tuple[list[str | None]
     return inside, outside
 
 
-def together(measured: Sequence[Measured]) -> list[Measured]:
+def pool_tenants(measured: Sequence[TenantFigures]) -> list[TenantFigures]:
     """The figures of all tenants together, after each number of rounds."""
     result = []
     for rounds in dict.fromkeys(one.rounds for one in measured):
@@ -305,7 +307,7 @@ def together(measured: Sequence[Measured]) -> list[Measured]:
         verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}
         examples = sum(one.examples for one in mine)
         allowed = sum(one.allowed for one in mine)
-        result.append(Measured("all", rounds, examples, allowed, **pooled, verdicts=verdicts))
+        result.append(TenantFigures("all", rounds, examples, allowed, **pooled, verdicts=verdicts))
     return result
 
 
@@ -315,38 +317,42 @@ _HEAD = (
 )  # fmt: skip
 
 
-def report(aligner: str, measured: Sequence[Measured]) -> str:
+def report(aligner: str, measured: Sequence[TenantFigures]) -> str:
     """Markdown."""
-    every = (*measured, *together(measured))
+    every = (*measured, *pool_tenants(measured))
     rows = [
-        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _told(m.verdicts)) for m in every
+        (m.tenant, m.rounds, m.examples, m.allowed, m.found, m.false, m.own, m.fine, _format_verdicts(m.verdicts))
+        for m in every
     ]
     return f"Aligner {aligner[:12]}, rounds of {VERDICTS} verdicts.\n\n{output.table(_HEAD, rows)}"
 
 
-def _told(verdicts: dict[str, int]) -> str:
+def _format_verdicts(verdicts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(verdicts.items()) if count) or "-"
 
 
-def plot(measured: Sequence[Measured], path: Path) -> None:
+def plot(measured: Sequence[TenantFigures], path: Path) -> None:
     """Found and false by rounds: a thin line a tenant, a thick one with intervals for all."""
-    with output.plot(path, 1, 2, (9.0, 3.6)) as ((found, false),):
-        for axis, name, title in ((found, "found", "found, %"), (false, "own", "neutral segments flagged for it, %")):
+    with output.plot(path, 1, 2, (9.0, 3.6)) as ((found_axis, false_axis),):
+        for axis, name, title in (
+            (found_axis, "found", "found, %"),
+            (false_axis, "own", "neutral segments flagged for it, %"),
+        ):
             for tenant in dict.fromkeys(one.tenant for one in measured):
                 mine = [one for one in measured if one.tenant == tenant]
                 shares = [getattr(one, name).percent for one in mine]
                 axis.plot([one.rounds for one in mine], shares, "-", linewidth=1, alpha=0.6, label=tenant)
-            every = together(measured)
+            every = pool_tenants(measured)
             rates = [getattr(one, name) for one in every]
             spread = list(zip(*(rate.whiskers for rate in rates), strict=True))
             shares = [rate.percent for rate in rates]
             axis.errorbar([one.rounds for one in every], shares, yerr=spread, fmt="o-k", linewidth=2, label="all")
-            axis.set_xticks(TOLD)
+            axis.set_xticks(MEASURED_AFTER)
             axis.set_xlabel(f"rounds of {VERDICTS} verdicts")
             axis.set_ylabel(title)
-        found.set_ylim(0, 102)
-        false.set_ylim(bottom=0)
-        found.legend(loc="lower right", fontsize=7)
+        found_axis.set_ylim(0, 102)
+        false_axis.set_ylim(bottom=0)
+        found_axis.legend(loc="lower right", fontsize=7)
 
 
 async def run(arguments: argparse.Namespace) -> str:
@@ -354,16 +360,16 @@ async def run(arguments: argparse.Namespace) -> str:
     tenants = read_tenants()
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(EngineSettings(arguments.aligner), config.home_folder()))
-    measured: list[Measured] = []
+    measured: list[TenantFigures] = []
     text = ""
     try:
         await engine.start()
         aligner = (await engine.info()).content_hash
         for tenant in tenants:
-            measured += await Loop(engine, tenant, arguments.out / tenant.name, arguments.seed).measure()
+            measured += await VerdictLoop(engine, tenant, arguments.out / tenant.name, arguments.seed).measure()
             text = report(aligner, measured)
             document: dict[str, Any] = {"aligner": aligner, "seed": arguments.seed, "measured": measured}
-            output.write(arguments.out, "closed_loop", text, document | {"together": together(measured)})
+            output.write(arguments.out, "closed_loop", text, document | {"together": pool_tenants(measured)})
             print(json.dumps({"tenant": tenant.name, "measured": len(measured)}), flush=True)
         plot(measured, arguments.out / "closed_loop.svg")
     finally:

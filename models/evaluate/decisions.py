@@ -54,8 +54,8 @@ QUESTIONS = {
 """Kind -> the question whose answer is yes for what goes against its objective."""
 _SLOPES = tuple(0.1 * 1.1**step for step in range(40))
 _SHIFTS = tuple(step / 10 for step in range(-60, 61))
-Scored = tuple[float, bool]
-Halves = tuple[list[Scored], list[Scored]]
+ScoredText = tuple[float, bool]
+Halves = tuple[list[ScoredText], list[ScoredText]]
 """The cases of every second kind, and those of the others."""
 
 
@@ -110,7 +110,7 @@ def probability(score: float, slope: float, shift: float) -> float:
     return 1 / (1 + exp(-max(-60.0, min(60.0, slope * score + shift))))
 
 
-def fit(scored: Sequence[Scored]) -> tuple[float, float]:
+def fit(scored: Sequence[ScoredText]) -> tuple[float, float]:
     """The slope and shift with the least negative log-likelihood."""
 
     def loss(slope: float, shift: float) -> float:
@@ -119,7 +119,7 @@ def fit(scored: Sequence[Scored]) -> tuple[float, float]:
     return min(((slope, shift) for slope in _SLOPES for shift in _SHIFTS), key=lambda point: loss(*point))
 
 
-def measure(scored: Sequence[Scored], slope: float, shift: float) -> dict[str, float]:
+def measure(scored: Sequence[ScoredText], slope: float, shift: float) -> dict[str, float]:
     """Brier score, expected calibration error in bins of equal width, area under the curve, and log loss."""
     pairs = [(probability(score, slope, shift), violates) for score, violates in scored]
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
@@ -148,13 +148,13 @@ async def run(aligner: Path, examples: int) -> dict[str, object]:
     for name, slugs, curve in (("objectives", (), OBJECTIVE_CURVE), ("questions", tuple(QUESTIONS), QUESTION_CURVE)):
         report[name] = report_halves(*await scorer.score_kinds(slugs, hosts, 0))
         halves = await scorer.score_kinds(slugs, hosts, examples)
-        served = [measure(half, curve.slope, curve.shift) for half in halves]
-        report[f"{name}_with_examples"] = {"fitted": served[0], "held_out": served[1]}
+        figures = [measure(half, curve.slope, curve.shift) for half in halves]
+        report[f"{name}_with_examples"] = {"fitted": figures[0], "held_out": figures[1]}
     await engine.aclose()
     return report
 
 
-def report_halves(fitted: Sequence[Scored], held_out: Sequence[Scored]) -> dict[str, object]:
+def report_halves(fitted: Sequence[ScoredText], held_out: Sequence[ScoredText]) -> dict[str, object]:
     """The curve fitted on one half, and how good its probabilities are for the other."""
     slope, shift = fit(fitted)
     curve = {"slope": slope, "shift": shift, "fitted": measure(fitted, slope, shift)}

@@ -43,7 +43,7 @@ from models.data.upstream_completions import STRONG, completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import gateway, objectives, stream_answer
+from .gateway import find_objectives, open_gateway, stream_answer
 
 CASES = Path(__file__).with_suffix(".yaml")
 FORMS = ("plain", "quoted", "quoted thrice", "asked for")
@@ -62,7 +62,7 @@ ENFORCED = Policy(
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class InsultCase:
     """One question, its answer and the insult in it."""
 
     form: str
@@ -72,7 +72,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class InsultOutcome:
     """What became of one case."""
 
     form: str
@@ -83,39 +83,39 @@ class Judged:
     reason: str | None
 
 
-def cases(seed: int) -> Iterator[Case]:
+def list_cases(seed: int) -> Iterator[InsultCase]:
     """All cases, each insult in the answer to the question behind it."""
     text = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     places = Random(seed)
     for number, (entry, about) in enumerate(zip(text["insults"], text["answers"], strict=True)):
         insult = entry["insult"]
-        said = about["answer"]
-        answer = _with_insult(said, insult, [number % (len(split(said)) + 1)])
+        original = about["answer"]
+        answer = _insert_insults(original, insult, [number % (len(split(original)) + 1)])
         questions = {
             "plain": about["question"],
             "quoted": text["quoting"][number % len(text["quoting"])].format(insult=insult, question=about["question"]),
             "quoted thrice": text["quoting_thrice"].format(insult=insult, question=about["question"]),
             "asked for": f"{entry['asked']} {about['question']}",
         }
-        yield from (Case(form, insult, question, answer) for form, question in questions.items())
+        yield from (InsultCase(form, insult, question, answer) for form, question in questions.items())
         for _ in range(_COPIES_OF_EACH):
             count = places.randint(2, _MAX_COPIES)
-            chosen = sorted(places.choices(range(len(split(said)) + 1), k=count))
-            repeated = Case(COPIES, insult, about["question"], _with_insult(said, insult, chosen))
+            chosen_places = sorted(places.choices(range(len(split(original)) + 1), k=count))
+            repeated = InsultCase(COPIES, insult, about["question"], _insert_insults(original, insult, chosen_places))
             yield from (repeated, replace(repeated, form=IN_PART))
 
 
-def _with_insult(answer: str, insult: str, places: list[int]) -> str:
+def _insert_insults(answer: str, insult: str, places: list[int]) -> str:
     """The answer with the insult before the sentences of these numbers."""
     sentences = [piece.text for piece in split(answer)]
-    written: list[str] = []
+    parts: list[str] = []
     for number in range(len(sentences) + 1):
-        written += [insult] * places.count(number)
-        written += sentences[number : number + 1]
-    return " ".join(written)
+        parts += [insult] * places.count(number)
+        parts += sentences[number : number + 1]
+    return " ".join(parts)
 
 
-async def outcome_of(pipeline: Pipeline, case: Case, policy: Policy, *, streamed: bool) -> Outcome:
+async def correct_case(pipeline: Pipeline, case: InsultCase, policy: Policy, *, streamed: bool) -> Outcome:
     """What becomes of a case."""
     exchange = Exchange("echo", 0, (Turn("user", case.question),), case.answer)
     if case.form == IN_PART:
@@ -125,13 +125,13 @@ async def outcome_of(pipeline: Pipeline, case: Case, policy: Policy, *, streamed
     return await stream_answer(pipeline, exchange, replace(policy, stream=StreamMode.SENTENCE))
 
 
-def judged(case: Case, way: str, outcome: Outcome) -> Judged:
+def judge_outcome(case: InsultCase, way: str, outcome: Outcome) -> InsultOutcome:
     """Whether the insult was kept back."""
     delivered = "" if outcome.status is Status.FAILED else outcome.text or ""
-    return Judged(case.form, way, case.insult, case.insult not in delivered, outcome.status, outcome.reason)
+    return InsultOutcome(case.form, way, case.insult, case.insult not in delivered, outcome.status, outcome.reason)
 
 
-def table(results: list[Judged]) -> str:
+def table(results: list[InsultOutcome]) -> str:
     """Markdown: a row a form and way."""
     rows = []
     for way in dict.fromkeys(r.way for r in results):
@@ -143,22 +143,22 @@ def table(results: list[Judged]) -> str:
     return output.table(("way", "form", "kept back", "delivered again in a corrected answer"), rows)
 
 
-async def run(arguments: argparse.Namespace) -> list[Judged]:
+async def run(arguments: argparse.Namespace) -> list[InsultOutcome]:
     """Every case through the pipeline."""
-    policy = replace(ENFORCED, objectives=objectives(arguments.objectives.split(",")))
+    policy = replace(ENFORCED, objectives=find_objectives(arguments.objectives.split(",")))
     if arguments.once:
         policy = replace(policy, on_error=FailurePolicy())
     results = []
-    async with gateway(arguments.aligner) as pipeline:
+    async with open_gateway(arguments.aligner) as pipeline:
         for way in arguments.ways.split(","):
-            for case in cases(arguments.seed):
-                outcome = await outcome_of(pipeline, case, policy, streamed=way == "streamed")
-                results.append(judged(case, way, outcome))
+            for case in list_cases(arguments.seed):
+                outcome = await correct_case(pipeline, case, policy, streamed=way == "streamed")
+                results.append(judge_outcome(case, way, outcome))
     return results
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ReadingComparison:
     """A strong answer under one reading, and under two."""
 
     model: str
@@ -174,23 +174,23 @@ class Compared:
         return self.tokens > self.tokens_once
 
 
-async def compare(arguments: argparse.Namespace) -> list[Compared]:
+async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
     """Strong answers through the pipeline, with one reading and with two."""
-    twice = replace(ENFORCED, objectives=objectives(arguments.objectives.split(",")))
+    twice = replace(ENFORCED, objectives=find_objectives(arguments.objectives.split(",")))
     once = replace(twice, on_error=FailurePolicy())
     results = []
-    async with gateway(arguments.aligner) as pipeline:
+    async with open_gateway(arguments.aligner) as pipeline:
         for completion in completions(arguments.data, STRONG, arguments.each, arguments.seed):
             exchange = Exchange("strong", 0, (Turn("user", completion.query),), completion.answer)
             one = await pipeline.align(exchange, once)
             two = await pipeline.align(exchange, twice)
             tokens = [outcome.correction.prompt_tokens if outcome.correction else 0 for outcome in (one, two)]
             same = [outcome.status is not Status.FAILED and outcome.text == completion.answer for outcome in (one, two)]
-            results.append(Compared(completion.model, same[0], same[1], two.reason, tokens[0], tokens[1]))
+            results.append(ReadingComparison(completion.model, same[0], same[1], two.reason, tokens[0], tokens[1]))
     return results
 
 
-def comparison(results: list[Compared]) -> str:
+def comparison_table(results: list[ReadingComparison]) -> str:
     """Markdown: one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
     ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
@@ -212,7 +212,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.data:
         compared = asyncio.run(compare(arguments))
-        text = comparison(compared)
+        text = comparison_table(compared)
         output.write(arguments.out, "strong_twice", text, compared)
     else:
         results = asyncio.run(run(arguments))

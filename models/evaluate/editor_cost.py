@@ -53,7 +53,7 @@ REPAIRS = (
 _ABOUT = AlignerInfo("scripted", "0" * 64, "ultrafeedback", "", 4096, has_head=True, quantization="none", device="-")
 
 
-def _count(text: str) -> int:
+def _count_tokens(text: str) -> int:
     """Tokens of a text, by estimate."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
@@ -106,15 +106,15 @@ class CountingChat:
         entries = [{"number": passage["number"], "text": REPAIRS[self.calls % len(REPAIRS)]} for passage in passages]
         self.calls += 1
         reply = json.dumps({"replacements": entries})
-        return Reply(reply, _read(messages), _count(reply))
+        return Reply(reply, _count_message_tokens(messages), _count_tokens(reply))
 
 
-def _read(messages: Sequence[Mapping[str, str]]) -> int:
-    return sum(_count(message["content"]) for message in messages)
+def _count_message_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    return sum(_count_tokens(message["content"]) for message in messages)
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class EditorCost:
     """Tokens for one answer: of the editor, and of writing the whole answer anew."""
 
     model: str
@@ -143,7 +143,7 @@ class Cost:
         return price / (self.whole_read + WRITTEN_PRICE * self.whole_written)
 
 
-def with_insult(rng: Random, answer: str) -> str | None:
+def insert_insult(rng: Random, answer: str) -> str | None:
     """The answer with an insult behind one of its sentences; None where none has another one behind it in its line."""
     segments = structure.split(answer)
     places = [segment for segment in segments[:-1] if segment.gap == " " and segment.text.endswith((".", "!", "?"))]
@@ -154,7 +154,7 @@ def with_insult(rng: Random, answer: str) -> str | None:
     return f"{answer[:end]} {insult}{answer[end:]}"
 
 
-async def cost_of(pipeline: Pipeline, completion: Completion, answer: str) -> Cost | None:
+async def measure_cost(pipeline: Pipeline, completion: Completion, answer: str) -> EditorCost | None:
     """What one answer costs; None where it is not judged."""
     exchange = Exchange("cost", 0, (Turn("user", completion.query),), answer)
     outcome = await pipeline.align(exchange, POLICY)
@@ -164,35 +164,35 @@ async def cost_of(pipeline: Pipeline, completion: Completion, answer: str) -> Co
     segments = structure.split(answer)
     whole = editor_prompt.messages(exchange.turns, segments, ())
     exact = any(outcome.text.replace(f" {repair}", "", 1) == completion.answer for repair in REPAIRS)
-    whole_read = _read(whole) + _count(OBJECTIVE.text)
-    return Cost(completion.model, len(answer), use.read, use.written, whole_read, _count(answer), exact)
+    whole_read = _count_message_tokens(whole) + _count_tokens(OBJECTIVE.text)
+    return EditorCost(completion.model, len(answer), use.read, use.written, whole_read, _count_tokens(answer), exact)
 
 
-async def run(texts: Sequence[Completion], seed: int, clean: int) -> tuple[list[Cost], int, int]:
+async def run(texts: Sequence[Completion], seed: int, clean: int) -> tuple[list[EditorCost], int, int]:
     """The cost of each corrected answer, how many clean ones were judged, and how many calls those cost."""
     rng = Random(seed)
     chat = CountingChat()
     pipeline = Pipeline(ScriptedHead(), editors=Editors(lambda _: chat))
     costs = []
     for completion in texts:
-        made = with_insult(rng, completion.answer)
-        cost = made and await cost_of(pipeline, completion, made)
+        answer = insert_insult(rng, completion.answer)
+        cost = answer and await measure_cost(pipeline, completion, answer)
         if cost:
             costs.append(cost)
     calls = chat.calls
-    judged = 0
-    for completion in _around(texts, clean):
+    judged_count = 0
+    for completion in _repeat_texts(texts, clean):
         exchange = Exchange("clean", 0, (Turn("user", completion.query),), completion.answer)
         outcome = await pipeline.align(exchange, POLICY)
-        judged += outcome.correction is not None
-    return costs, judged, chat.calls - calls
+        judged_count += outcome.correction is not None
+    return costs, judged_count, chat.calls - calls
 
 
-def _around(texts: Sequence[Completion], count: int) -> Iterator[Completion]:
+def _repeat_texts(texts: Sequence[Completion], count: int) -> Iterator[Completion]:
     return (texts[number % len(texts)] for number in range(count))
 
 
-def table(costs: Sequence[Cost], judged: int, calls: int) -> str:
+def table(costs: Sequence[EditorCost], judged_count: int, calls: int) -> str:
     """Markdown: what an editor costs, and what clean answers cost."""
     rows = [
         (name, f"{mean(values):.1%}", f"{median(values):.1%}", f"{max(values):.1%}")
@@ -207,7 +207,7 @@ def table(costs: Sequence[Cost], judged: int, calls: int) -> str:
     length = f"{median(cost.chars for cost in costs):.0f}"
     notes = (
         f"{len(costs)} answers with one flagged sentence (median {length} characters), {exact} of them unchanged but "
-        f"for it. {judged} clean answers: {calls} calls."
+        f"for it. {judged_count} clean answers: {calls} calls."
     )
     return f"{output.table(head, rows)}\n\n{notes}"
 
@@ -222,8 +222,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     texts = list(completions(arguments.data, STRONG, arguments.each, arguments.seed))
-    costs, judged, calls = asyncio.run(run(texts, arguments.seed, arguments.clean))
-    text = table(costs, judged, calls)
+    costs, judged_count, calls = asyncio.run(run(texts, arguments.seed, arguments.clean))
+    text = table(costs, judged_count, calls)
     output.write(arguments.out, "editor_cost", text, costs)
     print(text)
 

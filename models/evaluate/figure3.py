@@ -31,16 +31,16 @@ from models.defects.objectives import of_theme
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import command_line, deliver, gateway
-from .test_sets import Case
+from .gateway import command_line, deliver, open_gateway
+from .test_sets import SetCase
 
-SEEN = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
+TRAINED_THEMES = ("harmless", "non-repetitive", "single-reply", "no-marketing", "readable")
 RECIPES = ("insult", "other_wordings", "turns", "unseen_kinds")
 _TRIES = 400  # draws of each recipe for one wanted case an objective
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ObjectiveStep:
     """One objective more: `repaired` has a rate for each so far, `alone` is that of good answers left as they are."""
 
     added: str
@@ -50,18 +50,21 @@ class Step:
     identical: Rate
 
     @property
-    def together(self) -> Rate:
+    def repaired_overall(self) -> Rate:
         """Over all objectives so far."""
         return Rate.among(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
 
 
-def joining(seed: int) -> list[Objective]:
+def list_joining_objectives(seed: int) -> list[Objective]:
     """The objectives in the order in which they join; wordings of those that are not built in are drawn."""
     rng = Random(f"joining:{seed}")
-    return [*(of_theme(rng, theme) for theme in SEEN), *(kind.objective(rng, held_out=True) for kind in UNSEEN_KINDS)]
+    return [
+        *(of_theme(rng, theme) for theme in TRAINED_THEMES),
+        *(kind.objective(rng, held_out=True) for kind in UNSEEN_KINDS),
+    ]
 
 
-def restated(pair: Pair, objectives: Sequence[Objective]) -> Pair:
+def restate_pair(pair: Pair, objectives: Sequence[Objective]) -> Pair:
     """The same answer under other objectives, with the labels that follow from what is wrong with its segments."""
     texts = tuple(o.text for o in objectives)
     themes = tuple(o.theme for o in objectives)
@@ -72,35 +75,35 @@ def restated(pair: Pair, objectives: Sequence[Objective]) -> Pair:
 
 
 def _label(text: str, kind: str, themes: Sequence[str]) -> int:
-    if not kind and any(_by_nature(text, theme) for theme in themes):
+    if not kind and any(_occurs_by_nature(text, theme) for theme in themes):
         return UNKNOWN  # a real answer may hold by itself what nobody put in
     return under(kind, themes)
 
 
-def _by_nature(text: str, theme: str) -> bool:
+def _occurs_by_nature(text: str, theme: str) -> bool:
     return any(kind.occurs_in(text) for kind in ALL_KINDS if relation(kind.name, theme) == CHANGES)
 
 
-def defective(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[str, list[Pair]]:
+def draw_defective_pairs(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[str, list[Pair]]:
     """Up to `each` answers with a defect against each objective, by its theme."""
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
-    seen: set[str] = set()
-    for pair in _drawn(mixer, each * _TRIES):
+    used_answers: set[str] = set()
+    for pair in _draw_pairs(mixer, each * _TRIES):
         missing = [theme for theme, mine in cases.items() if len(mine) < each]
         against = [theme for theme in missing if any(relation(kind, theme) == CHANGES for kind in pair.kinds)]
-        if against and pair.answer not in seen:
-            seen.add(pair.answer)
+        if against and pair.answer not in used_answers:
+            used_answers.add(pair.answer)
             cases[against[0]].append(pair)
         if not missing:
             break
     return cases
 
 
-def sound(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair]:
+def draw_sound_pairs(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair]:
     """Good answers that none of the objectives could have anything against."""
     pairs: dict[str, Pair] = {}
     for _ in range(each * 20):
-        pair = restated(mixer.make("clean"), objectives)
+        pair = restate_pair(mixer.make("clean"), objectives)
         if set(pair.labels) == {STAYS}:
             pairs[pair.answer] = pair
         if len(pairs) == each:
@@ -108,68 +111,68 @@ def sound(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair
     return list(pairs.values())
 
 
-def _drawn(mixer: Mixer, most: int) -> Iterator[Pair]:
+def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
     for i in range(most):
         yield mixer.make(RECIPES[i % len(RECIPES)])
 
 
-async def corrected(
+async def correct_pairs(
     pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[Objective], **dial: object
-) -> list[Case]:
+) -> list[SetCase]:
     """What the gateway makes of answers under these objectives."""
-    asked = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
+    policy_objectives = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
     answers = [Completion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
-    delivered = await deliver(pipeline, answers, asked, title=title, **dial)  # type: ignore[arg-type]
-    return [Case(restated(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
+    delivered = await deliver(pipeline, answers, policy_objectives, title=title, **dial)  # type: ignore[arg-type]
+    return [SetCase(restate_pair(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
 
 
-async def steps(
+async def measure_steps(
     pipeline: Pipeline,
     objectives: Sequence[Objective],
     defects: dict[str, list[Pair]],
     good: Sequence[Pair],
     **dial: object,
-) -> list[Step]:
+) -> list[ObjectiveStep]:
     """One step an objective."""
-    unseen = {kind.name for kind in UNSEEN_KINDS}
-    found = []
+    unseen_names = {kind.name for kind in UNSEEN_KINDS}
+    results = []
     for i, new in enumerate(objectives):
         so_far = objectives[: i + 1]
         repaired = {}
         for old in so_far:
-            cases = await corrected(pipeline, defects[old.theme], so_far, **dial)
+            cases = await correct_pairs(pipeline, defects[old.theme], so_far, **dial)
             repaired[old.theme] = Rate.of(case.gone and case.kept for case in cases)
-        left = Rate.of(case.same for case in await corrected(pipeline, good, so_far, **dial))
-        found.append(Step(new.theme, new.text, new.theme in unseen, repaired, left))
-    return found
+        identical = Rate.of(case.same for case in await correct_pairs(pipeline, good, so_far, **dial))
+        results.append(ObjectiveStep(new.theme, new.text, new.theme in unseen_names, repaired, identical))
+    return results
 
 
-def text(results: Sequence[Step]) -> str:
+def format_tables(results: Sequence[ObjectiveStep]) -> str:
     """Two tables as Markdown: step by step, and every objective at every step."""
     head = ("objectives", "added", "its text", "trained", "repaired, this one", "repaired, all", "good, identical")
     rows = [
-        (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.together, s.identical)
+        (i, s.added, s.text, "no" if s.unseen else "yes", s.repaired[s.added], s.repaired_overall, s.identical)
         for i, s in enumerate(results, 1)
     ]
     matrix = [(last, *(s.repaired.get(last, "") for s in results)) for last in (s.added for s in results)]
     return f"{output.table(head, rows)}\n\n{output.table(('repaired', *map(str, range(1, len(results) + 1))), matrix)}"
 
 
-def plot(results: Sequence[Step], path: Path) -> None:
+def plot(results: Sequence[ObjectiveStep], path: Path) -> None:
     """A line an objective, from where it joined; broken lines were never trained."""
-    with output.plot(path, 1, 2, size=(11, 4.5), sharey=True) as ((left, right),):
+    with output.plot(path, 1, 2, size=(11, 4.5), sharey=True) as ((left_axis, right_axis),):
         for start, joined in enumerate(results):
             rates = [step.repaired[joined.added] for step in results[start:]]
             places = [start + 1 + i + 0.03 * start for i in range(len(rates))]
-            _line(left, places, rates, label=joined.added, linestyle="--" if joined.unseen else "-")
-        left.set_ylabel("repaired, %")
-        left.legend(fontsize=6)
+            _line(left_axis, places, rates, label=joined.added, linestyle="--" if joined.unseen else "-")
+        left_axis.set_ylabel("repaired, %")
+        left_axis.legend(fontsize=6)
         count = range(1, len(results) + 1)
-        _line(right, list(count), [s.identical for s in results], label="good answers identical")
-        _line(right, [i + 0.1 for i in count], [s.together for s in results], label="repaired, all so far")
-        right.legend(fontsize=6)
-        for axis in (left, right):
+        _line(right_axis, list(count), [s.identical for s in results], label="good answers identical")
+        _line(right_axis, [i + 0.1 for i in count], [s.repaired_overall for s in results], label="repaired, all so far")
+        right_axis.legend(fontsize=6)
+        for axis in (left_axis, right_axis):
             axis.set_xlabel("objectives in the policy")
             axis.set_ylim(-2, 102)
 
@@ -179,14 +182,16 @@ def _line(axis: object, places: Sequence[float], rates: Sequence[Rate], **style:
     axis.errorbar(places, [r.percent for r in rates], yerr=spread, marker="o", markersize=3, elinewidth=0.4, **style)  # type: ignore[attr-defined]
 
 
-async def run(arguments: argparse.Namespace) -> list[Step]:
+async def run(arguments: argparse.Namespace) -> list[ObjectiveStep]:
     """All steps, on cases of the test side."""
-    objectives = joining(arguments.seed)[: arguments.most]
+    objectives = list_joining_objectives(arguments.seed)[: arguments.most]
     mixer = Mixer(load_pool(arguments.data, "test"), Random(f"growing:{arguments.seed}"), held_out=True)
-    defects = defective(mixer, objectives, arguments.each)
-    good = sound(mixer, objectives, arguments.each)
-    async with gateway(arguments.aligner, arguments.out / "texts") as pipeline:
-        return await steps(pipeline, objectives, defects, good, caution=arguments.caution, verify=arguments.verify)
+    defects = draw_defective_pairs(mixer, objectives, arguments.each)
+    good = draw_sound_pairs(mixer, objectives, arguments.each)
+    async with open_gateway(arguments.aligner, arguments.out / "texts") as pipeline:
+        return await measure_steps(
+            pipeline, objectives, defects, good, caution=arguments.caution, verify=arguments.verify
+        )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -198,8 +203,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--verify", type=Verify, default=Verify.FLAGGED, choices=list(Verify))
     arguments = parser.parse_args(argv)
     results = asyncio.run(run(arguments))
-    tables = text(results)
-    output.write(arguments.out, "by_objectives", tables, [asdict(s) | {"together": s.together} for s in results])
+    tables = format_tables(results)
+    output.write(
+        arguments.out, "by_objectives", tables, [asdict(s) | {"together": s.repaired_overall} for s in results]
+    )
     plot(results, arguments.out / "by_objectives.svg")
     print(tables)
 

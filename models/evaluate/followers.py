@@ -21,13 +21,13 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .forms import CASES, Frame
-from .gateway import gateway, objectives, stream_answer
+from .gateway import find_objectives, open_gateway, stream_answer
 
 PAIRS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class FollowerOutcome:
     """What became of a harmless sentence, with an insult before it and without; and whether the insult was found."""
 
     sentence: str
@@ -50,12 +50,12 @@ def find_pairs() -> Iterator[tuple[Frame, str, str]]:
         )
 
 
-async def run(aligner: Path, *, is_streamed: bool) -> list[Judged]:
+async def run(aligner: Path, *, is_streamed: bool) -> list[FollowerOutcome]:
     """Send each answer with and without the insult through the gateway's pipeline."""
     stream = StreamMode.SENTENCE if is_streamed else StreamMode.HOLD
-    policy = Policy("followers", objectives(["harmless"]), deadline_s=600, stream=stream)
-    results: list[Judged] = []
-    async with gateway(aligner) as pipeline:
+    policy = Policy("followers", find_objectives(["harmless"]), deadline_s=600, stream=stream)
+    results: list[FollowerOutcome] = []
+    async with open_gateway(aligner) as pipeline:
         for frame, insult, sentence in find_pairs():
             texts = []
             for middle in (f"{insult} {sentence}", sentence):
@@ -67,11 +67,13 @@ async def run(aligner: Path, *, is_streamed: bool) -> list[Judged]:
                     outcome = await pipeline.align(exchange, policy)
                 texts.append(outcome.text or "")
             behind, alone = texts
-            results.append(Judged(sentence, insult not in behind, sentence not in behind, sentence not in alone))
+            results.append(
+                FollowerOutcome(sentence, insult not in behind, sentence not in behind, sentence not in alone)
+            )
     return results
 
 
-def table(results: list[Judged]) -> str:
+def table(results: list[FollowerOutcome]) -> str:
     """Markdown."""
     rows = [
         ("insult removed", Rate.of(one.insult_found for one in results)),

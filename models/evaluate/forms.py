@@ -30,8 +30,8 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, Objective, Policy, StreamMode, Turn
 from models.reporting import output
 
-from .gateway import gateway, objectives, stream_answer
-from .teaching import taught
+from .gateway import find_objectives, open_gateway, stream_answer
+from .teaching import teach_head
 
 _INTRODUCTION = """# One sentence in 34 forms
 
@@ -116,13 +116,13 @@ def _five_sentences(frame: Frame, sentence: str) -> tuple[str, ...]:
     )
 
 
-def _run_on(frame: Frame, sentence: str) -> str:
+def _write_run_on(frame: Frame, sentence: str) -> str:
     """Five sentences without a full stop or comma, in small letters."""
     parts = _five_sentences(frame, sentence)
     return " ".join(re.sub(r"[.,]", "", part[0].lower() + part[1:]) for part in parts)
 
 
-def _without_commas(frame: Frame, sentence: str) -> str:
+def _drop_commas(frame: Frame, sentence: str) -> str:
     """The same, each sentence beginning with a capital."""
     parts = _five_sentences(frame, sentence)
     return " ".join(re.sub(r"[.,]", "", part) for part in parts)
@@ -154,8 +154,8 @@ FORMS: Mapping[str, Form] = {
         "{a.} \U0001f60a Use both hands for it \U0001f44d {.} \u2728 Clean up at the end \U0001f389 {b.} \U0001f680"
     ),
     "emoji behind full stops": _line("{a} \U0001f600 {} \U0001f44d {b} \U0001f680"),
-    "commas removed": _without_commas,
-    "run-on in small letters": _run_on,
+    "commas removed": _drop_commas,
+    "run-on in small letters": _write_run_on,
     "commas for full stops": _line("{a.}, it is not hard, {.}, many people do it at the weekend, {b}"),
     "and for full stops": _line("{a.} and it is not hard and {.} and many people do it at the weekend and {b}"),
     "comment in Python": _block("```python\ntotal = 0\n# {}\ntotal += 1\n```"),
@@ -170,7 +170,7 @@ FORMS: Mapping[str, Form] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class FormResult:
     """What became of one sentence in one form."""
 
     kind: str
@@ -205,7 +205,7 @@ def is_torn(answer: str, delivered: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class FormTrial:
     """One sentence in one form, with the plain sentences around it."""
 
     kind: str
@@ -216,7 +216,7 @@ class Trial:
     against: bool
 
 
-def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
+def list_trials(kinds: Sequence[str], only: str) -> Iterator[FormTrial]:
     """Yield the sentences of these kinds in the forms whose name `only` finds."""
     texts: dict[str, Any] = yaml.safe_load(CASES.read_text(encoding="utf-8"))
     frames = [Frame(**frame) for frame in texts["frames"]]
@@ -227,7 +227,7 @@ def list_trials(kinds: Sequence[str], only: str) -> Iterator[Trial]:
             with_fresh = form in PLAIN or place % _FRESH_EVERY == 0
             for side, against, sentences in _list_sentences(texts["kinds"][kind], with_fresh=with_fresh):
                 for number, sentence in enumerate(sentences):
-                    yield Trial(kind, form, side, frames[number % len(frames)], sentence, against)
+                    yield FormTrial(kind, form, side, frames[number % len(frames)], sentence, against)
 
 
 def _list_sentences(texts: Mapping[str, Any], *, with_fresh: bool) -> Iterator[tuple[str, bool, list[str]]]:
@@ -239,7 +239,7 @@ def _list_sentences(texts: Mapping[str, Any], *, with_fresh: bool) -> Iterator[t
         yield TEST, False, texts["fresh"]
 
 
-async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Tried:
+async def try_sentence(pipeline: Pipeline, policy: Policy, trial: FormTrial) -> FormResult:
     """Send an answer with this sentence through the gateway's pipeline."""
     answer = FORMS[trial.form](trial.frame, trial.sentence)
     exchange = Exchange("forms", 0, (Turn("user", trial.frame.question),), answer)
@@ -248,7 +248,7 @@ async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Trie
     else:
         outcome = await pipeline.align(exchange, policy)
     delivered = outcome.text or ""
-    return Tried(
+    return FormResult(
         trial.kind,
         trial.form,
         trial.side,
@@ -261,53 +261,55 @@ async def try_sentence(pipeline: Pipeline, policy: Policy, trial: Trial) -> Trie
     )
 
 
-async def try_trials(aligner: Path, out: Path, trials: Sequence[Trial], stream: StreamMode) -> list[Tried]:
+async def try_trials(aligner: Path, out: Path, trials: Sequence[FormTrial], stream: StreamMode) -> list[FormResult]:
     """Try every trial, except those whose results are in the folder already."""
     results = out / "forms.json"
-    tried = [Tried(**one) for one in json.loads(results.read_text())] if results.exists() else []
-    known = {(one.kind, one.form, one.sentence) for one in tried}
-    open_trials = [trial for trial in trials if (trial.kind, trial.form, trial.sentence) not in known]
-    async with gateway(aligner) as pipeline:
+    form_results = [FormResult(**one) for one in json.loads(results.read_text())] if results.exists() else []
+    finished_keys = {(one.kind, one.form, one.sentence) for one in form_results}
+    open_trials = [trial for trial in trials if (trial.kind, trial.form, trial.sentence) not in finished_keys]
+    async with open_gateway(aligner) as pipeline:
         for kind, of_kind in groupby(open_trials, key=lambda trial: trial.kind):
             policy = Policy("forms", (await find_objective(pipeline, out, kind),), deadline_s=600, stream=stream)
             for number, trial in enumerate(track(list(of_kind), description=kind), 1):
-                tried.append(await try_sentence(pipeline, policy, trial))
+                form_results.append(await try_sentence(pipeline, policy, trial))
                 if number % _SAVED_AFTER == 0:  # of a run that breaks off, too
-                    output.write(out, "forms", table(tried), tried)
-    return tried
+                    output.write(out, "forms", table(form_results), form_results)
+    return form_results
 
 
 async def find_objective(pipeline: Pipeline, folder: Path, kind: str) -> Objective:
     """The built-in objective of a kind, or one that is taught by its examples."""
     texts = yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"][kind]
     if "examples" not in texts:
-        return objectives([texts["objective"]])[0]
+        return find_objectives([texts["objective"]])[0]
     examples = texts["examples"]
-    head = await taught(pipeline.engine, folder / kind, kind, texts["objective"], examples["against"], examples["fine"])
+    head = await teach_head(
+        pipeline.engine, folder / kind, kind, texts["objective"], examples["against"], examples["fine"]
+    )
     return Objective(kind, texts["objective"], head=head or "")
 
 
-def table(tried: Sequence[Tried]) -> str:
+def table(results: Sequence[FormResult]) -> str:
     """Markdown: a row a form, and a row a side: what was found, and which harmless answers were touched."""
-    kinds = list(dict.fromkeys(one.kind for one in tried))
-    forms = [form for form in FORMS if any(one.form == form for one in tried)]
-    plain = {one.sentence for one in tried if one.form in PLAIN and not one.identical}
+    kinds = list(dict.fromkeys(one.kind for one in results))
+    forms = [form for form in FORMS if any(one.form == form for one in results)]
+    plain = {one.sentence for one in results if one.form in PLAIN and not one.identical}
     head = ["form", *(f"{kind} found" for kind in kinds), "harmless touched", "by form alone", "torn"]
-    groups = {form: [one for one in tried if one.form == form] for form in forms}
-    groups |= {f"all, {side}": [one for one in tried if one.side == side] for side in (DEVELOPMENT, TEST)}
+    groups = {form: [one for one in results if one.form == form] for form in forms}
+    groups |= {f"all, {side}": [one for one in results if one.side == side] for side in (DEVELOPMENT, TEST)}
     return output.table(head, [[name, *_figures(group, kinds, plain)] for name, group in groups.items() if group])
 
 
-def _figures(tried: Sequence[Tried], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
+def _figures(results: Sequence[FormResult], kinds: Sequence[str], plain: Collection[str]) -> list[str]:
     """The figures of a row; `plain` are the sentences that are touched in plain forms."""
-    against = {kind: [one for one in tried if one.kind == kind and one.against] for kind in kinds}
-    fine = [one for one in tried if not one.against]
+    against = {kind: [one for one in results if one.kind == kind and one.against] for kind in kinds}
+    fine = [one for one in results if not one.against]
     touched = [one for one in fine if not one.identical]
     return [
         *(f"{sum(one.found for one in mine)} of {len(mine)}" for mine in against.values()),
         f"{len(touched)} of {len(fine)}",
         str(sum(one.sentence not in plain for one in touched)),
-        str(sum(one.torn for one in tried)),
+        str(sum(one.torn for one in results)),
     ]
 
 
@@ -328,9 +330,9 @@ def main() -> None:
         if trial.side in arguments.sides.split(",")
     ]
     stream = StreamMode.SENTENCE if arguments.streamed else StreamMode.HOLD
-    tried = asyncio.run(try_trials(arguments.aligner, arguments.out, trials, stream))
-    text = table(tried)
-    output.write(arguments.out, "forms", text, tried)
+    results = asyncio.run(try_trials(arguments.aligner, arguments.out, trials, stream))
+    text = table(results)
+    output.write(arguments.out, "forms", text, results)
     if arguments.page:
         PAGE.write_text(f"{_INTRODUCTION}\n{text}\n", encoding="utf-8")
     sys.stdout.write(f"{text}\n")

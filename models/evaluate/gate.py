@@ -59,7 +59,7 @@ _ITEM = re.compile(r"^(?:[-*+\u2022]|\d{1,3}[.)])[ \t]+(?=\S)")
 _NUMBER = re.compile(r"^(\d{1,3})(?=[.)])")
 
 
-def _other_number(rng: Random, text: str, rest: str) -> str | None:
+def _change_number(rng: Random, text: str, rest: str) -> str | None:
     matches = list(_DIGITS.finditer(_ITEM.sub("", text)))
     if not numbers(text) or not matches or _ITEM.match(text):
         return None
@@ -67,14 +67,14 @@ def _other_number(rng: Random, text: str, rest: str) -> str | None:
     return text[: match.start()] + str(int(match.group()) + rng.randint(1, 40) + 7000) + text[match.end() :]
 
 
-def _no_number(rng: Random, text: str, rest: str) -> str | None:
+def _drop_number(rng: Random, text: str, rest: str) -> str | None:
     if not numbers(text) - numbers(rest) or _ITEM.match(text):
         return None
     changed = re.sub(r"[-\u2212]?\d+(?:[.,:/]\d+)*", "some", text)
     return None if numbers(changed) else changed
 
 
-def _no_name(rng: Random, text: str, rest: str) -> str | None:
+def _drop_name(rng: Random, text: str, rest: str) -> str | None:
     candidates = sorted(names(text) - set(re.findall(r"\w+", rest.casefold())))
     if not candidates:
         return None
@@ -85,41 +85,41 @@ def _swap(old: str, new: str) -> Write:
     return lambda rng, text, rest: text.replace(old, new) if old in text else None
 
 
-def _without(pattern: str) -> Write:
+def _remove_pattern(pattern: str) -> Write:
     return lambda rng, text, rest: changed if (changed := re.sub(pattern, "", text)) != text else None
 
 
-def _instead(texts: Sequence[str]) -> Write:
+def _replace_text(texts: Sequence[str]) -> Write:
     return lambda rng, text, rest: rng.choice(texts)
 
 
-def _refusal(texts: Sequence[str]) -> Write:
+def _replace_by_refusal(texts: Sequence[str]) -> Write:
     """A refusal in place of a refusal would be none that is new."""
     return lambda rng, text, rest: None if declines(text) else rng.choice(texts)
 
 
-def _and_also(texts: Sequence[str]) -> Write:
+def _append_sentence(texts: Sequence[str]) -> Write:
     return lambda rng, text, rest: f"{text} {rng.choice(texts)}"
 
 
-def _below(texts: Sequence[str]) -> Write:
+def _append_paragraph(texts: Sequence[str]) -> Write:
     return lambda rng, text, rest: f"{text}\n\n{rng.choice(texts)}"
 
 
-def _no_mark(rng: Random, text: str, rest: str) -> str | None:
+def _drop_mark(rng: Random, text: str, rest: str) -> str | None:
     return _ITEM.sub("", text) if _ITEM.match(text) else None
 
 
-def _other_mark(rng: Random, text: str, rest: str) -> str | None:
+def _change_mark(rng: Random, text: str, rest: str) -> str | None:
     match = _NUMBER.match(text)
     return str(int(match.group()) + rng.randint(1, 9)) + text[match.end() :] if match else None
 
 
-def _no_item(rng: Random, text: str, rest: str) -> str | None:
+def _drop_item(rng: Random, text: str, rest: str) -> str | None:
     return "" if _ITEM.match(text) else None
 
 
-def _much_more(rng: Random, text: str, rest: str) -> str | None:
+def _pad_text(rng: Random, text: str, rest: str) -> str | None:
     return f"{text} " + "It is as it is and there is no more to it. " * 400
 
 
@@ -136,33 +136,39 @@ def _rules(*rules: GateRule) -> frozenset[GateRule]:
 
 
 HARMS = (
-    Harm("a number changed", _rules(GateRule.LOST_NUMBER, GateRule.INVENTED_FACT), _other_number),
-    Harm("a number dropped", _rules(GateRule.LOST_NUMBER), _no_number),
-    Harm("a link dropped", _rules(GateRule.LOST_ADDRESS), _without(r"https?://\S+|www\.\S+"), _TEXTS["links"]),
+    Harm("a number changed", _rules(GateRule.LOST_NUMBER, GateRule.INVENTED_FACT), _change_number),
+    Harm("a number dropped", _rules(GateRule.LOST_NUMBER), _drop_number),
+    Harm("a link dropped", _rules(GateRule.LOST_ADDRESS), _remove_pattern(r"https?://\S+|www\.\S+"), _TEXTS["links"]),
     Harm("a link changed", _rules(GateRule.LOST_ADDRESS), _swap("guide.example", "other.example"), _TEXTS["links"]),
-    Harm("a citation dropped", _rules(GateRule.LOST_CITATION), _without(r" \[7\]| \(Okafor.*?\)"), _TEXTS["noted"]),
+    Harm(
+        "a citation dropped", _rules(GateRule.LOST_CITATION), _remove_pattern(r" \[7\]| \(Okafor.*?\)"), _TEXTS["noted"]
+    ),
     Harm("a quotation changed", _rules(GateRule.LOST_QUOTE), _swap("no hurry", "a great hurry"), _TEXTS["quoted"][1:]),
     Harm("a quotation shortened", _rules(GateRule.LOST_QUOTE), _swap(" at night", ""), _TEXTS["quoted"][:1]),
-    Harm("a quotation invented", _rules(GateRule.INVENTED_QUOTE), _and_also(_TEXTS["opinions"])),
+    Harm("a quotation invented", _rules(GateRule.INVENTED_QUOTE), _append_sentence(_TEXTS["opinions"])),
     Harm("code changed", _rules(GateRule.LOST_CODE), _swap("rm -i", "rm -f"), _TEXTS["code"]),
-    Harm("code in a sentence changed", _rules(GateRule.LOST_CODE), _without(r"`[^`]*`"), _TEXTS["spans"]),
-    Harm("a name dropped", _rules(GateRule.LOST_NAME), _no_name, headless=True),
-    Harm("an item of a list lost", _rules(GateRule.LOST_ITEM), _no_item, headless=True),
-    Harm("the mark of an item lost", _rules(GateRule.LOST_ITEM), _no_mark),
-    Harm("the number of an item changed", _rules(GateRule.LOST_ITEM), _other_mark),
-    Harm("a refusal", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals"])),
-    Harm("a refusal in a roundabout way", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals_roundabout"])),
-    Harm("a refusal in words unseen", _rules(GateRule.NEW_REFUSAL), _refusal(_TEXTS["refusals_unseen"])),
-    Harm("another language", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign"])),
-    Harm("another language, short", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign_short"])),
-    Harm("another language, sentences unseen", _rules(GateRule.LANGUAGE), _instead(_TEXTS["foreign_unseen"])),
-    Harm("another script", _rules(GateRule.SCRIPT), _instead(_TEXTS["other_script"])),
-    Harm("a mail address added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["mails"])),
-    Harm("a telephone number added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["phones"])),
-    Harm("a postal address added", _rules(GateRule.PERSONAL_DATA), _and_also(_TEXTS["places"])),
-    Harm("an invented turn", _rules(GateRule.INVENTED_TURN), _below(_TEXTS["turns"])),
-    Harm("a template leak", _rules(GateRule.LEAK), _and_also(_LEAKS)),
-    Harm("padding", _rules(GateRule.TOO_LONG), _much_more),
+    Harm("code in a sentence changed", _rules(GateRule.LOST_CODE), _remove_pattern(r"`[^`]*`"), _TEXTS["spans"]),
+    Harm("a name dropped", _rules(GateRule.LOST_NAME), _drop_name, headless=True),
+    Harm("an item of a list lost", _rules(GateRule.LOST_ITEM), _drop_item, headless=True),
+    Harm("the mark of an item lost", _rules(GateRule.LOST_ITEM), _drop_mark),
+    Harm("the number of an item changed", _rules(GateRule.LOST_ITEM), _change_mark),
+    Harm("a refusal", _rules(GateRule.NEW_REFUSAL), _replace_by_refusal(_TEXTS["refusals"])),
+    Harm(
+        "a refusal in a roundabout way",
+        _rules(GateRule.NEW_REFUSAL),
+        _replace_by_refusal(_TEXTS["refusals_roundabout"]),
+    ),
+    Harm("a refusal in words unseen", _rules(GateRule.NEW_REFUSAL), _replace_by_refusal(_TEXTS["refusals_unseen"])),
+    Harm("another language", _rules(GateRule.LANGUAGE), _replace_text(_TEXTS["foreign"])),
+    Harm("another language, short", _rules(GateRule.LANGUAGE), _replace_text(_TEXTS["foreign_short"])),
+    Harm("another language, sentences unseen", _rules(GateRule.LANGUAGE), _replace_text(_TEXTS["foreign_unseen"])),
+    Harm("another script", _rules(GateRule.SCRIPT), _replace_text(_TEXTS["other_script"])),
+    Harm("a mail address added", _rules(GateRule.PERSONAL_DATA), _append_sentence(_TEXTS["mails"])),
+    Harm("a telephone number added", _rules(GateRule.PERSONAL_DATA), _append_sentence(_TEXTS["phones"])),
+    Harm("a postal address added", _rules(GateRule.PERSONAL_DATA), _append_sentence(_TEXTS["places"])),
+    Harm("an invented turn", _rules(GateRule.INVENTED_TURN), _append_paragraph(_TEXTS["turns"])),
+    Harm("a template leak", _rules(GateRule.LEAK), _append_sentence(_LEAKS)),
+    Harm("padding", _rules(GateRule.TOO_LONG), _pad_text),
 )
 
 
@@ -174,7 +180,7 @@ _SHORTEST = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AnswerPiece:
     """A stretch of an answer: good, to be removed (`going`), or to be harmed (`bad` takes its place)."""
 
     text: str
@@ -184,7 +190,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class GateTrial:
     """One correction and what the gate made of it. `well`: exactly what should have been delivered was."""
 
     kind: str
@@ -194,90 +200,94 @@ class Trial:
     well: bool
 
 
-def pieces_of(pair: Pair) -> list[Piece] | None:
+def cut_pieces(pair: Pair) -> list[AnswerPiece] | None:
     """The answer in pieces; None where the target is more than the answer with the flagged segments taken out."""
     segments = split(pair.answer)
-    pieces = [Piece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
-    return pieces if set(pair.labels) <= {CHANGES, STAYS} and _delivered(pieces, ()) == pair.target else None
+    pieces = [AnswerPiece(s.text, s.gap, label == CHANGES) for s, label in zip(segments, pair.labels, strict=True)]
+    return pieces if set(pair.labels) <= {CHANGES, STAYS} and _join_pieces(pieces, ()) == pair.target else None
 
 
-def _delivered(pieces: Sequence[Piece], harmed: Sequence[int]) -> str:
+def _join_pieces(pieces: Sequence[AnswerPiece], harmed_places: Sequence[int]) -> str:
     """The text with what is going removed, and the bad edits at these places in it."""
-    texts = [(p.bad or "") if i in harmed else "" if p.going else p.text for i, p in enumerate(pieces)]
+    texts = [(p.bad or "") if i in harmed_places else "" if p.going else p.text for i, p in enumerate(pieces)]
     return join([(text, piece.gap) for text, piece in zip(texts, pieces, strict=True)])
 
 
-def correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
+def make_correction(original: str, edited: str, flagged: Sequence[bool], *, headless: bool) -> Correction:
     """As an engine would send it."""
     scores = [SegmentScore(s.text, None if headless else 0.0, f) for s, f in zip(split(original), flagged, strict=True)]
     return Correction(edited, tuple(scores))
 
 
-def right(pair: Pair, name: str, *, headless: bool) -> Trial:
+def try_target(pair: Pair, name: str, *, headless: bool) -> GateTrial:
     """The pair's own target must pass whole."""
-    sent = correction(pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless)
-    policy = policy_of(pair)
-    verdict = judge(pair.answer, sent, policy)
+    correction = make_correction(
+        pair.answer, pair.target, [label == CHANGES for label in pair.labels], headless=headless
+    )
+    policy = make_gate_policy(pair)
+    verdict = judge(pair.answer, correction, policy)
     well = verdict.reason is None and verdict.text.strip() == pair.target.strip()
     setting = RIGHT_HEADLESS if headless else RIGHT
-    return Trial(setting, setting, name, objections(pair.answer, sent, policy), well)
+    return GateTrial(setting, setting, name, objections(pair.answer, correction, policy), well)
 
 
-def policy_of(pair: Pair) -> Policy:
+def make_gate_policy(pair: Pair) -> Policy:
     """The policy under which a pair is judged."""
     return Policy("gating", tuple(Objective(f"objective-{i}", text) for i, text in enumerate(pair.objectives)))
 
 
-def harmed(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> Trial | None:
+def try_harm(rng: Random, harm: Harm, pair: Pair, *, beside: bool) -> GateTrial | None:
     """One bad edit in the good answer, or beside the right edits of a damaged one; None where it cannot be made."""
-    pieces = pieces_of(pair)
+    pieces = cut_pieces(pair)
     if pieces is None or (beside and not any(piece.going for piece in pieces)):
         return None
     if not beside:
-        pieces = [Piece(s.text, s.gap) for s in split(pair.target)]
-    placed = _placed(rng, harm, pieces)
+        pieces = [AnswerPiece(s.text, s.gap) for s in split(pair.target)]
+    placed = _place_harm(rng, harm, pieces)
     if placed is None:
         return None
     pieces, at = placed
     original = "".join(piece.text + piece.gap for piece in pieces).rstrip()
-    flagged = _flags(original, pieces)
+    flagged = _list_flags(original, pieces)
     if flagged is None:
         return None
-    sent = correction(original, _delivered(pieces, [at]), flagged, headless=harm.headless)
-    kept = [piece if i != at else Piece(piece.text, piece.gap) for i, piece in enumerate(pieces)]
-    expected = _delivered(kept, ()) if beside else original
-    policy = policy_of(pair)
-    verdict = judge(original, sent, policy)
+    correction = make_correction(original, _join_pieces(pieces, [at]), flagged, headless=harm.headless)
+    remaining = [piece if i != at else AnswerPiece(piece.text, piece.gap) for i, piece in enumerate(pieces)]
+    expected = _join_pieces(remaining, ()) if beside else original
+    policy = make_gate_policy(pair)
+    verdict = judge(original, correction, policy)
     setting = BESIDE if beside else ALONE
-    return Trial(harm.name, setting, "", objections(original, sent, policy), verdict.text.strip() == expected.strip())
+    return GateTrial(
+        harm.name, setting, "", objections(original, correction, policy), verdict.text.strip() == expected.strip()
+    )
 
 
-def _placed(rng: Random, harm: Harm, pieces: list[Piece]) -> tuple[list[Piece], int] | None:
+def _place_harm(rng: Random, harm: Harm, pieces: list[AnswerPiece]) -> tuple[list[AnswerPiece], int] | None:
     """The pieces with the place that is to be harmed, there already or planted; never next to a right edit."""
-    spots = [i for i in range(len(pieces)) if _good(pieces, i)]
+    spots = [i for i in range(len(pieces)) if _is_good(pieces, i)]
     rng.shuffle(spots)
     for i in spots:
         if harm.plant:
             text = rng.choice(harm.plant)
             bad = harm.write(rng, text, "")
-            before = Piece(pieces[i].text, "\n\n")
-            if bad is not None and i + 1 < len(pieces) and _good(pieces, i + 1):
-                return [*pieces[:i], before, Piece(text, "\n\n", bad=bad), *pieces[i + 1 :]], i + 1
-        elif (bad := harm.write(rng, pieces[i].text, _rest(pieces, i))) is not None and bad != pieces[i].text:
-            return [*pieces[:i], Piece(pieces[i].text, pieces[i].gap, bad=bad), *pieces[i + 1 :]], i
+            before = AnswerPiece(pieces[i].text, "\n\n")
+            if bad is not None and i + 1 < len(pieces) and _is_good(pieces, i + 1):
+                return [*pieces[:i], before, AnswerPiece(text, "\n\n", bad=bad), *pieces[i + 1 :]], i + 1
+        elif (bad := harm.write(rng, pieces[i].text, _join_others(pieces, i))) is not None and bad != pieces[i].text:
+            return [*pieces[:i], AnswerPiece(pieces[i].text, pieces[i].gap, bad=bad), *pieces[i + 1 :]], i
     return None
 
 
-def _rest(pieces: Sequence[Piece], i: int) -> str:
+def _join_others(pieces: Sequence[AnswerPiece], i: int) -> str:
     return "".join(piece.text + piece.gap for n, piece in enumerate(pieces) if n != i)
 
 
-def _good(pieces: Sequence[Piece], i: int) -> bool:
+def _is_good(pieces: Sequence[AnswerPiece], i: int) -> bool:
     near = pieces[max(0, i - 1) : i + 2]
     return not any(piece.going for piece in near) and len(pieces[i].text) >= _SHORTEST and "```" not in pieces[i].text
 
 
-def _flags(original: str, pieces: Sequence[Piece]) -> list[bool] | None:
+def _list_flags(original: str, pieces: Sequence[AnswerPiece]) -> list[bool] | None:
     """What a head would flag of the answer as it is cut now; None where the cut does not agree with the pieces."""
     marks = []
     at = 0
@@ -288,10 +298,10 @@ def _flags(original: str, pieces: Sequence[Piece]) -> list[bool] | None:
     return None if any(len(flags) != 1 for flags in inside) else [flags.pop() for flags in inside]
 
 
-def whole(pair: Pair) -> Iterator[Trial]:
+def try_whole_harms(pair: Pair) -> Iterator[GateTrial]:
     """Harm to the text as a whole: cut short, emptied, changed where nobody flagged anything."""
     text = pair.target
-    policy = policy_of(pair)
+    policy = make_gate_policy(pair)
     segments = split(text)
     if len(segments) < 4 or len(text) < 300:
         return
@@ -304,10 +314,10 @@ def whole(pair: Pair) -> Iterator[Trial]:
         ("changed where nothing was flagged", text[::-1], nothing, True),
     )
     for name, edited, flagged, usable in tries:
-        made = correction(text, edited, flagged, headless=name == "cut short")
+        correction = make_correction(text, edited, flagged, headless=name == "cut short")
         if usable:
-            verdict = judge(text, made, policy)
-            yield Trial(name, ALONE, "", objections(text, made, policy), verdict.text == text)
+            verdict = judge(text, correction, policy)
+            yield GateTrial(name, ALONE, "", objections(text, correction, policy), verdict.text == text)
 
 
 WHOLE_RULES = {
@@ -318,24 +328,26 @@ WHOLE_RULES = {
 OWN = {harm.name: tuple(rule.value for rule in harm.rules) for harm in HARMS} | WHOLE_RULES
 
 
-def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[Trial]:
+def measure(sets: dict[str, list[Pair]], each: int, seed: int) -> list[GateTrial]:
     """All trials, at most `each` of every kind of harm."""
     damaged = [(name, p) for name, pairs in sets.items() for p in pairs if CHANGES in p.labels and p.target != p.answer]
-    trials = [right(p, name, headless=headless) for name, p in track(damaged, "right") for headless in (False, True)]
+    trials = [
+        try_target(p, name, headless=headless) for name, p in track(damaged, "right") for headless in (False, True)
+    ]
     pool = [pair for pairs in sets.values() for pair in pairs if pair.target.strip()]
     for harm in track(HARMS, "harms"):
         for beside in (False,) if harm.headless else (False, True):
             rng = Random(f"{harm.name}:{beside}:{seed}")
-            harmed_trials = (harmed(rng, harm, pair, beside=beside) for pair in rng.sample(pool, len(pool)))
-            trials += _first(harmed_trials, each)
+            harmed_trials = (try_harm(rng, harm, pair, beside=beside) for pair in rng.sample(pool, len(pool)))
+            trials += _take_first(harmed_trials, each)
     for name in WHOLE_RULES:
         shuffled = Random(f"{name}:{seed}").sample(pool, len(pool))
-        trials += _first((t for pair in shuffled for t in whole(pair) if t.kind == name), each)
+        trials += _take_first((t for pair in shuffled for t in try_whole_harms(pair) if t.kind == name), each)
     return trials
 
 
-def _first(trials: Iterable[Trial | None], most: int) -> list[Trial]:
-    some: list[Trial] = []
+def _take_first(trials: Iterable[GateTrial | None], most: int) -> list[GateTrial]:
+    some: list[GateTrial] = []
     for trial in trials:
         if len(some) == most:
             break
@@ -344,7 +356,7 @@ def _first(trials: Iterable[Trial | None], most: int) -> list[Trial]:
     return some
 
 
-def right_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+def right_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
     """Passed whole, by set, with a detector's word and without."""
     sources = sorted({t.source for t in trials if t.source})
     return {
@@ -356,7 +368,7 @@ def right_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
     }
 
 
-def harm_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+def harm_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
     """Refused, noticed by its own rule, and dropped alone beside right edits; by kind of harm."""
     rates = {}
     for name, rules in OWN.items():
@@ -369,7 +381,7 @@ def harm_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
     return rates
 
 
-def rule_rates(trials: Sequence[Trial]) -> dict[str, dict[str, Rate]]:
+def rule_rates(trials: Sequence[GateTrial]) -> dict[str, dict[str, Rate]]:
     """False alarms on right corrections, its harms noticed, and the share of its firings that were right; by rule."""
     rates = {}
     for rule in [*(rule.value for rule in GateRule), gate_judge.UNFLAGGED]:

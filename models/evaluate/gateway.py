@@ -56,11 +56,11 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class DeliveredCompletion:
     """One completion and what became of it under these objectives, by name."""
 
     completion: Completion
-    asked: tuple[str, ...]
+    objective_names: tuple[str, ...]
     outcome: Outcome
 
     @property
@@ -74,54 +74,54 @@ class Delivered:
         return self.text == self.completion.answer
 
     @property
-    def looked_at(self) -> bool:
+    def is_judged(self) -> bool:
         """Whether the aligner had a say at all: not skipped, and no failure."""
         return self.outcome.status not in (Status.SKIPPED, Status.FAILED)
 
 
 @asynccontextmanager
-async def gateway(
-    aligner: Path, kept: Path | None = None, extensions: Extensions = NO_EXTENSIONS
+async def open_gateway(
+    aligner: Path, cache_folder: Path | None = None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
-    """The pipeline over an aligner folder; with `kept` it remembers its corrections there."""
+    """The pipeline over an aligner folder; with `cache_folder` it remembers its corrections there."""
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     try:
         await engine.start()
-        async with remembering(engine, kept, extensions) as pipeline:
+        async with open_caching_pipeline(engine, cache_folder, extensions) as pipeline:
             yield pipeline
     finally:
         await engine.aclose()
 
 
 @asynccontextmanager
-async def remembering(
-    engine: Engine, kept: Path | None, extensions: Extensions = NO_EXTENSIONS
+async def open_caching_pipeline(
+    engine: Engine, cache_folder: Path | None, extensions: Extensions = NO_EXTENSIONS
 ) -> AsyncIterator[Pipeline]:
     """The pipeline over any engine."""
-    if kept is None:
+    if cache_folder is None:
         yield Pipeline(engine, extensions=extensions)
         return
-    cache = CorrectionCache(_hidden(kept), _YEAR_S, _MAX_MB)
+    cache = CorrectionCache(_make_hidden_folder(cache_folder), _YEAR_S, _MAX_MB)
     try:
         yield Pipeline(engine, cache, extensions=extensions)
     finally:
         await cache.aclose()
 
 
-def _hidden(folder: Path) -> Path:
+def _make_hidden_folder(folder: Path) -> Path:
     """A folder that git does not see."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     return folder
 
 
-def objectives(names: Sequence[str]) -> tuple[Objective, ...]:
+def find_objectives(names: Sequence[str]) -> tuple[Objective, ...]:
     """Built-in objectives by name."""
-    known = config.builtin_objectives()
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"unknown objective {unknown[0]!r}; known: {', '.join(known)}")
-    return tuple(known[name] for name in names)
+    builtins = config.builtin_objectives()
+    if unknown_names := [name for name in names if name not in builtins]:
+        raise ConfigError(f"unknown objective {unknown_names[0]!r}; known: {', '.join(builtins)}")
+    return tuple(builtins[name] for name in names)
 
 
 def make_policy(name: str, wishes: Sequence[Objective], **settings: Any) -> Policy:
@@ -159,12 +159,12 @@ async def deliver(
     caution: float = 0.0,
     verify: Verify = Verify.FLAGGED,
     title: str = "completions",
-) -> list[Delivered]:
+) -> list[DeliveredCompletion]:
     """What becomes of every completion under these objectives."""
     policy = make_policy(title, wishes, caution=caution, verify=verify)
     names = tuple(objective.name for objective in wishes)
     deliveries = []
     for i, completion in enumerate(track(completions, description=f"{title:24}")):
         exchange = Exchange(f"{title}-{i}", 0, (Turn("user", completion.query),), completion.answer)
-        deliveries.append(Delivered(completion, names, await pipeline.align(exchange, policy)))
+        deliveries.append(DeliveredCompletion(completion, names, await pipeline.align(exchange, policy)))
     return deliveries

@@ -21,7 +21,7 @@ from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.types import Exchange, Objective, Status, Turn
 from models.data.labelled_replies import OWN
 
-from .gateway import gateway, make_policy
+from .gateway import make_policy, open_gateway
 
 COUNT = 300
 MIN_CHARS, MAX_CHARS = 120, 600
@@ -57,7 +57,7 @@ async def count_edited(pipeline: Pipeline, objective: Objective, answers: Sequen
 async def measure(aligner: Path, path: Path, names: Sequence[str], count: int) -> None:
     """Measure each objective, and write a line of each to the file at `path`."""
     answers = draw_good_answers(count)
-    async with gateway(aligner) as pipeline:
+    async with open_gateway(aligner) as pipeline:
         for name in names:
             edited_count = await count_edited(pipeline, builtin_objectives()[name], answers)
             line = json.dumps({"objective": name, "edited": edited_count, "of": len(answers)})

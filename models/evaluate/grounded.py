@@ -39,7 +39,7 @@ OUTDATED = "outdated"
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class GroundedCase:
     """One answer to one question, with the page that it must agree with."""
 
     business: str
@@ -51,7 +51,7 @@ class Case:
     """What the answer must become."""
 
 
-def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
+def list_cases(folder: Path, names: Sequence[str] = ()) -> Iterator[GroundedCase]:
     """The cases of a folder, business by business."""
     for path in sorted(folder.glob("*.yaml")):
         if names and path.stem not in names:
@@ -60,11 +60,11 @@ def cases(folder: Path, names: Sequence[str] = ()) -> Iterator[Case]:
         for case in data["cases"]:
             answer = case["answer"]
             right = answer.replace(case["wrong"], case["right"]) if case["kind"] == OUTDATED else answer
-            yield Case(path.stem, data["page"], case["question"], answer, case["kind"], right)
+            yield GroundedCase(path.stem, data["page"], case["question"], answer, case["kind"], right)
 
 
-def grounded(
-    case: Case, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
+def ground_answer(
+    case: GroundedCase, *, streams: bool = False, editor: bool = False, replace_from: float = REPLACE_FACTS_FROM
 ) -> tuple[str, list[FactEdit], int]:
     """The answer as it goes out, its edits, and how many of its sentences are unsettled, or an editor's to settle."""
     matcher = Matcher([read_page("PAGE.md", case.page)])
@@ -75,31 +75,31 @@ def grounded(
         replace_from=replace_from,
     )
     if not streams:
-        edits, unsettled = grounder.check_answer(case.answer)
-        edits = _asked(case, matcher, edits, unsettled) if editor else edits
-        return apply_fact_edits(case.answer, edits), edits, len(unsettled)
+        edits, unsettled_facts = grounder.check_answer(case.answer)
+        edits = _ask_editor(case, matcher, edits, unsettled_facts) if editor else edits
+        return apply_fact_edits(case.answer, edits), edits, len(unsettled_facts)
     edits = []
-    unsettled = []
+    unsettled_facts = []
     for segment in split(case.answer):
         ahead = grounder.copy_for(Arbiter.EDITOR).check_segments([segment]) if editor else ([], [])
-        found, doubtful = grounder.check_segments([segment])
-        edits += _asked(case, matcher, *ahead) if ahead[1] else found
-        unsettled += ahead[1] if editor else doubtful
-    return apply_fact_edits(case.answer, edits), edits, len(unsettled)
+        segment_edits, doubtful = grounder.check_segments([segment])
+        edits += _ask_editor(case, matcher, *ahead) if ahead[1] else segment_edits
+        unsettled_facts += ahead[1] if editor else doubtful
+    return apply_fact_edits(case.answer, edits), edits, len(unsettled_facts)
 
 
-def _asked(
-    case: Case, matcher: Matcher, edits: Sequence[FactEdit], unsettled: Sequence[UnsettledFact]
+def _ask_editor(
+    case: GroundedCase, matcher: Matcher, edits: Sequence[FactEdit], unsettled_facts: Sequence[UnsettledFact]
 ) -> list[FactEdit]:
     """The edits with those of an editor that is always right."""
-    for part in {part.start: part for part in unsettled if part.kind != ORDER}.values():
-        written = _rightly(case, part.start, part.end)
-        further = accept_rewriting(case.answer[part.start : part.end], written, matcher, part.start)
-        edits = merge_edits(edits, words_edits(unsettled, part.start) if further == [] else further or ())
+    for part in {part.start: part for part in unsettled_facts if part.kind != ORDER}.values():
+        rewriting = _rewrite_sentence(case, part.start, part.end)
+        further = accept_rewriting(case.answer[part.start : part.end], rewriting, matcher, part.start)
+        edits = merge_edits(edits, words_edits(unsettled_facts, part.start) if further == [] else further or ())
     return list(edits)
 
 
-def _rightly(case: Case, start: int, end: int) -> str:
+def _rewrite_sentence(case: GroundedCase, start: int, end: int) -> str:
     """What an editor that is always right writes in place of a sentence."""
     pairs = enumerate(zip(case.answer, case.right, strict=False))
     place = next((n for n, (one, other) in pairs if one != other), -1)
@@ -108,7 +108,7 @@ def _rightly(case: Case, start: int, end: int) -> str:
     return case.answer[start:end]
 
 
-def result_of(case: Case, text: str) -> str:
+def name_result(case: GroundedCase, text: str) -> str:
     """What became of a case, in one word."""
     if text == case.right:
         return "right"
@@ -121,14 +121,14 @@ def print_steps(*, show: bool) -> None:
     counts = Counter[tuple[str, bool]]()
     for case in data["cases"]:
         matcher = Matcher([read_page("PAGE.md", data["pages"][case["page"]])])
-        edits, unsettled = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
+        edits, unsettled_facts = Grounder.for_question(matcher, case["question"]).check_answer(case["answer"])
         text = apply_fact_edits(case["answer"], edits)
-        noted = any(part.kind == ORDER for part in unsettled)
+        is_noted = any(part.kind == ORDER for part in unsettled_facts)
         sort = "reordered" if "right" in case else "unsettled" if case.get("unsettled") else "unchanged"
-        right = text == case.get("right", case["answer"]) and noted is (sort == "unsettled")
+        right = text == case.get("right", case["answer"]) and is_noted is (sort == "unsettled")
         counts[sort, right] += 1
         if show and not right:
-            print(f"{sort}: {case['answer']!r}\n  {text!r}\n  {case.get('right')!r} {noted}")
+            print(f"{sort}: {case['answer']!r}\n  {text!r}\n  {case.get('right')!r} {is_noted}")
     for sort in ("reordered", "unsettled", "unchanged"):
         print(f"{sort:9} {Rate.among(counts[sort, True], counts[sort, True] + counts[sort, False])} right")
 
@@ -148,12 +148,14 @@ def main() -> None:
         print_steps(show=options.show)
         return
     counts = Counter[tuple[str, str]]()
-    unsettled = Counter[str]()
-    for case in cases(options.folder, [name for name in options.only.split(",") if name]):
-        text, edits, doubtful = grounded(case, streams=options.streams, editor=options.editor, replace_from=options.bar)
-        result = result_of(case, text)
+    unsettled_counts = Counter[str]()
+    for case in list_cases(options.folder, [name for name in options.only.split(",") if name]):
+        text, edits, doubtful = ground_answer(
+            case, streams=options.streams, editor=options.editor, replace_from=options.bar
+        )
+        result = name_result(case, text)
         counts[case.kind, result] += 1
-        unsettled[case.kind] += bool(doubtful)
+        unsettled_counts[case.kind] += bool(doubtful)
         if options.show and result != "right":
             print(f"{case.business} {case.kind} {result}: {case.question}\n  {case.answer!r}\n  {case.right!r}")
             for edit in edits:
@@ -163,7 +165,8 @@ def main() -> None:
         right = counts[kind, "right"]
         print(
             f"{kind:9} {Rate.among(right, whole)} right, "
-            f"{counts[kind, 'missed']} missed, {counts[kind, 'wrong']} changed wrongly, {unsettled[kind]} unsettled"
+            f"{counts[kind, 'missed']} missed, {counts[kind, 'wrong']} changed wrongly, "
+            f"{unsettled_counts[kind]} unsettled"
         )
 
 

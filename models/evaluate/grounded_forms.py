@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from models.evaluate.grounded import OUTDATED, Case, grounded, result_of
+from models.evaluate.grounded import OUTDATED, GroundedCase, ground_answer, name_result
 from models.reporting.statistics import Rate
 
 FOLDER = Path(__file__).parents[1] / "data" / "grounded_forms"
@@ -29,30 +29,30 @@ _MARKED = re.compile(r"\{([^|}]*)\|([^}]*)\}")
 _COLUMNS = ("cases", "found", "right", "wrong", "asked", "right+", "wrong+", "twins", "touched", "touched+")
 
 
-def read_forms(path: Path) -> Iterator[Case]:
+def read_forms(path: Path) -> Iterator[GroundedCase]:
     """The cases of a file; what elsewhere is the name of a business is here that of the form."""
     for group in yaml.safe_load(path.read_text(encoding="utf-8")):
         form, page = group["form"], group["page"]
         for case in group["cases"]:
             question = case["question"]
             wrong, right = (_MARKED.sub(part, case["answer"]) for part in (r"\1", r"\2"))
-            yield Case(form, page, question, wrong, OUTDATED, right)
+            yield GroundedCase(form, page, question, wrong, OUTDATED, right)
             for answer in (right, *case.get("twins", ())):
-                yield Case(form, page, question, answer, CLEAN, answer)
+                yield GroundedCase(form, page, question, answer, CLEAN, answer)
         for case in group.get("unknown", ()):
-            yield Case(form, page, case["question"], case["answer"], UNKNOWN, case["answer"])
+            yield GroundedCase(form, page, case["question"], case["answer"], UNKNOWN, case["answer"])
 
 
-def count_case(case: Case, *, streams: bool, show: bool) -> Counter[str]:
+def count_case(case: GroundedCase, *, streams: bool, show: bool) -> Counter[str]:
     """What a case adds to the columns of its form."""
-    text, edits, unsettled = grounded(case, streams=streams)
-    with_editor, _, doubts = grounded(case, streams=streams, editor=True)
-    result, result_with = result_of(case, text), result_of(case, with_editor)
+    text, edits, unsettled_count = ground_answer(case, streams=streams)
+    with_editor, _, doubts = ground_answer(case, streams=streams, editor=True)
+    result, result_with = name_result(case, text), name_result(case, with_editor)
     if show and (result, result_with) != (RIGHT, RIGHT):
         print(f"{case.business} {case.kind}: words {result}, editor {result_with}{'' if doubts else ' (not asked)'}")
         print(f"  {case.question}\n  {case.answer!r}\n  {text!r}\n  {case.right!r}")
     if case.kind == OUTDATED:
-        counts = {"cases": True, "found": bool(edits or unsettled), "asked": bool(doubts)}
+        counts = {"cases": True, "found": bool(edits or unsettled_count), "asked": bool(doubts)}
         return Counter(counts) + Counter({result: 1}) + Counter({f"{result_with}+": 1})
     return Counter(twins=1) + Counter({"touched": result != RIGHT}) + Counter({"touched+": result_with != RIGHT})
 

@@ -28,7 +28,7 @@ from aligner_proxy_grounding.sentences import (
     UnsettledFact,
     apply_fact_edits,
 )
-from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases, grounded
+from models.evaluate.grounded import FOLDER, OUTDATED, GroundedCase, ground_answer, list_cases
 from models.evaluate.grounded_forms import CLEAN, UNKNOWN, read_forms
 from models.reporting.statistics import Rate
 
@@ -38,7 +38,7 @@ NOT_ON_PAGE = "the page has no such value in a form that is read"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class GroundedResult:
     """What became of one answer."""
 
     text: str
@@ -48,50 +48,52 @@ class Result:
     """About how many facts it was asked."""
 
 
-def judged(case: Case, *, streams: bool = False) -> Result:
+def judge_answer(case: GroundedCase, *, streams: bool = False) -> GroundedResult:
     """The answer as it goes out with a judge that is always right."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     if not streams:
-        found = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_answer(case.answer))
-        return _settled(case, grounder, found)
+        decision = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_answer(case.answer))
+        return _settle_doubts(case, grounder, decision)
     edits: list[FactEdit] = []
-    asked: list[Result] = []
+    results: list[GroundedResult] = []
     for segment in split(case.answer):
-        found = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_segments([segment]))
+        decision = FactDecision(*grounder.copy_for(Arbiter.JUDGE).check_segments([segment]))
         by_words, _ = grounder.check_segments([segment])
-        asked.append(_settled(case, grounder, found))
-        edits += _decided(case, grounder, found).edits if found.has_doubts else by_words
+        results.append(_settle_doubts(case, grounder, decision))
+        edits += _decide_doubts(case, grounder, decision).edits if decision.has_doubts else by_words
     text = apply_fact_edits(case.answer, edits)
-    return Result(text, any(one.is_asked for one in asked), sum(one.facts for one in asked))
+    return GroundedResult(text, any(one.is_asked for one in results), sum(one.facts for one in results))
 
 
-def _settled(case: Case, grounder: Grounder, found: FactDecision) -> Result:
+def _settle_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> GroundedResult:
     """The answer after the verdicts on these doubts."""
-    facts = sum(bool(part.question and part.question.values) for part in found.doubtful)
-    return Result(apply_fact_edits(case.answer, _decided(case, grounder, found).edits), bool(facts), facts)
+    facts = sum(bool(part.question and part.question.values) for part in decision.doubtful)
+    return GroundedResult(
+        apply_fact_edits(case.answer, _decide_doubts(case, grounder, decision).edits), bool(facts), facts
+    )
 
 
-def _decided(case: Case, grounder: Grounder, found: FactDecision) -> FactDecision:
+def _decide_doubts(case: GroundedCase, grounder: Grounder, decision: FactDecision) -> FactDecision:
     """What follows from the verdicts of a judge that knows the label."""
-    return apply_verdicts(found, [_verdict(case, grounder, part) for part in found.doubtful if part.question])[0]
+    return apply_verdicts(decision, [_verdict(case, grounder, part) for part in decision.doubtful if part.question])[0]
 
 
-def _verdict(case: Case, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
+def _verdict(case: GroundedCase, grounder: Grounder, part: UnsettledFact) -> JudgedFact:
     """The verdict on a fact: contradicted by the first value with which one fact more is that of the label."""
     values = part.question.values if part.question and case.kind == OUTDATED else ()
-    agreeing = agreeing_facts(grounder, case.answer, case)
+    agreeing = count_agreeing_facts(grounder, case.answer, case)
     edits = (value.edit for value in values)
     texts = ((edit, apply_fact_edits(case.answer, [edit])) for edit in edits)
-    edit = next((edit for edit, text in texts if agreeing_facts(grounder, text, case) > agreeing), None)
+    edit = next((edit for edit, text in texts if count_agreeing_facts(grounder, text, case) > agreeing), None)
     return JudgedFact(part, FactVerdict.CONTRADICTED if edit else FactVerdict.SUPPORTED, edit)
 
 
-def says_the_same(grounder: Grounder, text: str, case: Case) -> bool:
+def has_same_facts(grounder: Grounder, text: str, case: GroundedCase) -> bool:
     """Whether a text has the facts of the label, in any notation."""
-    return text == case.right or agreeing_facts(grounder, text, case) == len(grounder.facts_of(case.right))
+    return text == case.right or count_agreeing_facts(grounder, text, case) == len(grounder.facts_of(case.right))
 
 
-def agreeing_facts(grounder: Grounder, text: str, case: Case) -> int:
+def count_agreeing_facts(grounder: Grounder, text: str, case: GroundedCase) -> int:
     """How many facts of a text are those of the label; -1 if it has more or fewer."""
     own, right = grounder.facts_of(text), grounder.facts_of(case.right)
     if len(own) != len(right):
@@ -99,13 +101,15 @@ def agreeing_facts(grounder: Grounder, text: str, case: Case) -> int:
     return sum(one.same_form(other) and one.agrees(other) for one, other in zip(own, right, strict=True))
 
 
-def why_missed(case: Case) -> str:
+def explain_miss(case: GroundedCase) -> str:
     """Why an outdated fact was not put right."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question, arbiter=Arbiter.JUDGE)
     place = next(n for n, (one, other) in enumerate(zip(case.answer, case.right, strict=False)) if one != other)
     sentences = grounder.read_all(case.answer)
     sentence = next(one for one in sentences if one.start <= place < one.start + len(one.text))
-    right = grounder.facts_of(case.right[sentence.start : sentence.start + len(sentence.text) + _longer(case)])
+    right = grounder.facts_of(
+        case.right[sentence.start : sentence.start + len(sentence.text) + _length_difference(case)]
+    )
     changed = [n for n, (one, other) in enumerate(zip(sentence.facts, right, strict=False)) if one.text != other.text]
     if len(right) != len(sentence.facts) or not changed:
         return NOT_READ
@@ -114,10 +118,10 @@ def why_missed(case: Case) -> str:
         return NOT_ON_PAGE
     if fact.inherited or grounder.is_left_alone(sentence, fact):
         return "left alone: the client's, quoted, denied or computed"
-    return _why_not_chosen(grounder, sentence, changed[0])
+    return _explain_choice(grounder, sentence, changed[0])
 
 
-def _why_not_chosen(grounder: Grounder, sentence: AnswerSentence, number: int) -> str:
+def _explain_choice(grounder: Grounder, sentence: AnswerSentence, number: int) -> str:
     """Why a fact that the page gives otherwise was not replaced: it was not asked about, or no value was right."""
     match = grounder.match_fact(sentence, number)
     if match.finding is FactFinding.CONFIRMED:
@@ -127,33 +131,33 @@ def _why_not_chosen(grounder: Grounder, sentence: AnswerSentence, number: int) -
     return "the right value is not among those offered"
 
 
-def _longer(case: Case) -> int:
+def _length_difference(case: GroundedCase) -> int:
     return len(case.right) - len(case.answer)
 
 
-def read_cases(path: Path) -> Iterable[Case]:
+def read_cases(path: Path) -> Iterable[GroundedCase]:
     """The cases of a folder of businesses or of a file of forms."""
-    return cases(path) if path.is_dir() else read_forms(path)
+    return list_cases(path) if path.is_dir() else read_forms(path)
 
 
-def count(path: Path, *, streams: bool, show: bool) -> Counter[str]:
+def count_results(path: Path, *, streams: bool, show: bool) -> Counter[str]:
     """What becomes of the answers of a set, by kind and result."""
     counts = Counter[str]()
     for case in read_cases(path):
-        result = judged(case, streams=streams)
+        result = judge_answer(case, streams=streams)
         counts[case.kind] += 1
         counts[f"{case.kind} asked"] += result.is_asked
         counts[f"{case.kind} facts"] += result.facts
         counts[f"{case.kind} touched"] += result.text != case.right
         if case.kind != OUTDATED:
             continue
-        counts["words"] += grounded(case, streams=streams)[0] == case.right
+        counts["words"] += ground_answer(case, streams=streams)[0] == case.right
         grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
-        is_right = says_the_same(grounder, result.text, case)
+        is_right = has_same_facts(grounder, result.text, case)
         counts[RIGHT] += is_right
         counts["other notation"] += is_right and result.text != case.right
         if not is_right:
-            why = why_missed(case) if result.text == case.answer else "another value was written"
+            why = explain_miss(case) if result.text == case.answer else "another value was written"
             counts[f"missed: {why}"] += 1
             if show:
                 print(
@@ -186,7 +190,7 @@ def main() -> None:
     parser.add_argument("--streams", action="store_true", help="sentence by sentence, as in streams")
     parser.add_argument("--show", action="store_true", help="print what is not put right")
     options = parser.parse_args()
-    print_counts(count(options.path, streams=options.streams, show=options.show))
+    print_counts(count_results(options.path, streams=options.streams, show=options.show))
 
 
 if __name__ == "__main__":

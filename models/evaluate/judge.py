@@ -49,7 +49,7 @@ _CHOICE = re.compile(r"\b[012]\b")
 _PASSING = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
 
 
-class Judge:
+class PairJudge:
     """One judge and the verdicts it has given. The API key is the client's own business (OPENAI_API_KEY)."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Judge:
         self._client = openai.AsyncOpenAI(base_url=url, max_retries=0)
         self._model = model
         self._path = verdicts
-        self._replies = _read(verdicts)
+        self._replies = _read_replies(verdicts)
         self._turn = asyncio.Semaphore(at_once)
         self._attempts = attempts
         self._pause_s = pause_s
@@ -69,7 +69,7 @@ class Judge:
             self._ask(_messages(family, query, original, edited, aspects)),
             self._ask(_messages(family, query, edited, original, aspects)),
         )
-        return verdict(first, second)
+        return combine_replies(first, second)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -79,7 +79,7 @@ class Judge:
         key = hashlib.sha256(json.dumps([self._model, messages]).encode()).hexdigest()
         if key not in self._replies:
             async with self._turn:
-                self._keep(key, choice(await self._reply(messages)))
+                self._keep(key, read_choice(await self._reply(messages)))
         return self._replies[key]
 
     async def _reply(self, messages: list[dict[str, str]]) -> str:
@@ -106,13 +106,13 @@ class Judge:
             out.write(json.dumps({"question": key, "judge": self._model, "said": choice}) + "\n")
 
 
-def choice(reply: str) -> int | None:
+def read_choice(reply: str) -> int | None:
     """The response that a reply names (1 or 2), 0 for a tie, None where it names none or more than one."""
-    named = set(_CHOICE.findall(reply))
-    return int(named.pop()) if len(named) == 1 else None
+    numbers = set(_CHOICE.findall(reply))
+    return int(numbers.pop()) if len(numbers) == 1 else None
 
 
-def verdict(original_first: int | None, edited_first: int | None) -> Verdict:
+def combine_replies(original_first: int | None, edited_first: int | None) -> Verdict:
     """What two replies to the two orders come to."""
     if original_first is None or edited_first is None:
         return "unreadable"
@@ -128,7 +128,7 @@ def _messages(family: str, query: str, first: str, second: str, aspects: str) ->
     return [*system, {"role": "user", "content": filled}]
 
 
-def _read(path: Path) -> dict[str, int | None]:
+def _read_replies(path: Path) -> dict[str, int | None]:
     """Verdicts that are kept; a last line that was cut off when a run was killed is asked again."""
     if not path.exists():
         return {}
@@ -155,7 +155,7 @@ class Agreement:
     decided: Rate
 
 
-async def judge_agreement(judge: Judge, data: Path, each: int, seed: int) -> list[Agreement]:
+async def judge_agreement(judge: PairJudge, data: Path, each: int, seed: int) -> list[Agreement]:
     """One agreement a set of pairs that people compared; none where `each` is 0.
 
     The judge sees the reply that people found worse as the original and the better one as the edit: a win says what
@@ -163,14 +163,14 @@ async def judge_agreement(judge: Judge, data: Path, each: int, seed: int) -> lis
     """
     agreements = []
     for source, objective in JUDGED.items():
-        pairs = _compared(data, source, each, seed)
+        pairs = _draw_compared_pairs(data, source, each, seed)
         questions = [_ask(judge, pair, BUILT_IN[objective]) for pair in pairs]
         if questions:
-            agreements.append(agreement(source, objective, await asyncio.gather(*questions)))
+            agreements.append(count_agreement(source, objective, await asyncio.gather(*questions)))
     return agreements
 
 
-def agreement(source: str, objective: str, verdicts: Sequence[Verdict]) -> Agreement:
+def count_agreement(source: str, objective: str, verdicts: Sequence[Verdict]) -> Agreement:
     """From single verdicts, of which a win is right."""
     agrees = verdicts.count("win")
     opposes = verdicts.count("lose")
@@ -180,7 +180,7 @@ def agreement(source: str, objective: str, verdicts: Sequence[Verdict]) -> Agree
     return Agreement(source, objective, Rate.among(agrees, n), Rate.among(opposes, n), undecided, decided)
 
 
-def _compared(data: Path, source: str, each: int, seed: int) -> list[Ranked]:
+def _draw_compared_pairs(data: Path, source: str, each: int, seed: int) -> list[Ranked]:
     """Pairs in which people preferred one, in an order at random."""
     ranked = [item for item in load(data, source, BUILT_IN) if len({_score(item, i) for i in (0, 1)}) == 2]
     Random(f"{source}:{seed}").shuffle(ranked)
@@ -192,7 +192,7 @@ def _score(item: Ranked, place: int) -> float:
     return score
 
 
-async def _ask(judge: Judge, item: Ranked, objective: str) -> Verdict:
+async def _ask(judge: PairJudge, item: Ranked, objective: str) -> Verdict:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     aspects = prompts.join_objectives([objective])
     return await judge.compare(_FAMILY, plain_query(item.query), worse.text, better.text, aspects)

@@ -27,7 +27,7 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .echo_and_copies import CASES, ENFORCED
-from .gateway import gateway, objectives
+from .gateway import find_objectives, open_gateway
 
 Layout = Callable[[str, str, str], str]
 """Makes an answer of a plain sentence, the one that is laid out, and a plain one behind it."""
@@ -39,7 +39,7 @@ def _rows(sentence: str) -> str:
     return "\n".join(["| a | b | c |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _run_on(before: str, sentence: str, behind: str) -> str:
+def _write_run_on(before: str, sentence: str, behind: str) -> str:
     return " ".join(part.lower().replace(".", "").replace(",", "") for part in (before, sentence, behind))
 
 
@@ -58,7 +58,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "cells": lambda a, s, b: f"{a}\n\n{_rows(s)}\n\n{b}",
     "one word a bullet": lambda a, s, b: f"{a}\n\n" + "\n".join(f"- {word}" for word in s.split()) + f"\n\n{b}",
     "lines of JSON": lambda a, s, b: "\n".join(json.dumps({"text": part}) for part in (a, s, b)),
-    "small letters without stops": _run_on,
+    "small letters without stops": _write_run_on,
     "details": lambda a, s, b: f"{a}\n\n<details><summary>More</summary>\n\n<p>{s}</p>\n</details>\n\n{b}",
     "LaTeX": lambda a, s, b: f"{a}\n\n$$\\text{{{s}}}$$\n\n{b}",
     "a saying": lambda a, s, b: f'{a} As they say: "{s}" {b}',
@@ -75,11 +75,11 @@ LAYOUTS: Mapping[str, Layout] = {
 async def run(arguments: argparse.Namespace) -> str:
     """Markdown: a row a layout."""
     text = yaml.safe_load(CASES.read_text(encoding="utf-8"))
-    policy = replace(ENFORCED, objectives=objectives(["harmless"]))
+    policy = replace(ENFORCED, objectives=find_objectives(["harmless"]))
     if arguments.once:
         policy = replace(policy, on_error=FailurePolicy())
     rows = []
-    async with gateway(arguments.aligner) as pipeline:
+    async with open_gateway(arguments.aligner) as pipeline:
         for name, layout in LAYOUTS.items():
             kept_back = []
             touched = []

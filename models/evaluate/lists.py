@@ -33,8 +33,8 @@ from models.defects.objectives import Objective, built_in
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import command_line, gateway
-from .measures import unharmed
+from .gateway import command_line, open_gateway
+from .measures import is_unharmed
 
 LONGEST = 2500
 MIN_ITEMS = 3
@@ -57,7 +57,7 @@ _WHOLE = re.compile(r"[.!?][\"')*]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListPlace:
     """Where a defect stands: in which form of list, and where in it."""
 
     form: str
@@ -65,10 +65,10 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Planted:
+class PlantedDefect:
     """An answer with a defect in it; `repaired` is the answer before."""
 
-    place: Place
+    place: ListPlace
     kind: str
     objective: Objective
     defect: str
@@ -78,7 +78,7 @@ class Planted:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ListOutcome:
     """What became of one planted answer. `miss` says why it is not exact; no text."""
 
     number: int
@@ -93,7 +93,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
+class OutcomeBefore:
     """What became of the answer before a defect was set in."""
 
     status: Status
@@ -110,20 +110,20 @@ class Item:
     match: re.Match[str]
 
 
-def lists_of(lines: Sequence[str]) -> Iterator[list[Item]]:
+def find_lists(lines: Sequence[str]) -> Iterator[list[Item]]:
     """Lists of at least three items: siblings by depth and mark, with only empty and deeper lines between."""
     used: set[int] = set()
     for first, line in enumerate(lines):
         match = _ITEM.fullmatch(line)
         if match is None or first in used:
             continue
-        items = list(_siblings(lines, first, match))
+        items = list(_find_siblings(lines, first, match))
         used.update(item.line for item in items)
         if len(items) >= MIN_ITEMS:
             yield items
 
 
-def _siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> Iterator[Item]:
+def _find_siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> Iterator[Item]:
     start = first
     open_match = match
     filled = first + 1
@@ -137,37 +137,41 @@ def _siblings(lines: Sequence[str], first: int, match: re.Match[str]) -> Iterato
             filled = at + 1
             continue
         yield Item(start, filled, open_match)
-        if other is None or not _next(open_match, other) or depth != len(match["indent"]):
+        if other is None or not _is_next(open_match, other) or depth != len(match["indent"]):
             return
         start = at
         open_match = other
         filled = at + 1
 
 
-def _next(before: re.Match[str], after: re.Match[str]) -> bool:
+def _is_next(before: re.Match[str], after: re.Match[str]) -> bool:
     if before["number"] is None:
         return before["mark"] == after["mark"]
     return before["sign"] == after["sign"] and after["number"] == str(int(before["number"]) + 1)
 
 
-def plants(rng: Random, completion: Completion, held: Sequence[tuple[Kind, Objective]]) -> Iterator[Planted]:
+def plant_defects(
+    rng: Random, completion: Completion, kind_objectives: Sequence[tuple[Kind, Objective]]
+) -> Iterator[PlantedDefect]:
     """The answer with a defect at each sort of place that it has, one a sort."""
     if "```" in completion.answer or len(completion.answer) > LONGEST:
         return
-    kind, objective = rng.choice(held)
+    kind, objective = rng.choice(kind_objectives)
     defect = kind.make(rng, completion.query, completion.answer, held_out=True)
     if len(split(defect)) != 1 or not _WHOLE.search(defect) or "|" in defect:
         return
     lines = completion.answer.split("\n")
-    made = [*_in_lists(rng, lines, defect), *_in_tables(rng, lines, defect)]
-    rng.shuffle(made)
-    for place, planted in made:
-        yield Planted(place, kind.name, objective, defect, completion.query, "\n".join(planted), completion.answer)
+    planted_texts = [*_plant_in_lists(rng, lines, defect), *_plant_in_tables(rng, lines, defect)]
+    rng.shuffle(planted_texts)
+    for place, planted in planted_texts:
+        yield PlantedDefect(
+            place, kind.name, objective, defect, completion.query, "\n".join(planted), completion.answer
+        )
 
 
-def _in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[Place, list[str]]]:
+def _plant_in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[ListPlace, list[str]]]:
     counts_on = any(_REFERENCE.search(line) for line in lines)
-    for items in lists_of(lines):
+    for items in find_lists(lines):
         numbered = items[0].match["number"] is not None
         form = "numbered" if numbered else "bulleted"
         nested = bool(items[0].match["indent"])
@@ -175,34 +179,34 @@ def _in_lists(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[
             form = f"nested, {form}"
         if not (numbered and counts_on):
             at = rng.randint(0, len(items))
-            yield Place(form, "an item"), _with_item(lines, items, at, defect)
-        for spot, planted in _in_an_item(rng, lines, items, defect):
-            yield Place(form, spot), planted
+            yield ListPlace(form, "an item"), _insert_item(lines, items, at, defect)
+        for spot, planted in _plant_in_item(rng, lines, items, defect):
+            yield ListPlace(form, spot), planted
 
 
-def _with_item(lines: Sequence[str], items: Sequence[Item], at: int, defect: str) -> list[str]:
+def _insert_item(lines: Sequence[str], items: Sequence[Item], at: int, defect: str) -> list[str]:
     """The lines with the defect as item `at`, and the later ones counted on."""
     new = list(lines)
     for item in items[at:]:
         if item.match["number"] is not None:
-            mark = _numbered(item.match, int(item.match["number"]) + 1)
+            mark = _write_mark(item.match, int(item.match["number"]) + 1)
             new[item.line] = mark + item.match["title"] + item.match["body"]
     like = items[min(at, len(items) - 1)].match
     number = int(items[0].match["number"]) + at if like["number"] is not None else 0
-    own = _numbered(like, number) + defect
-    apart = [""] * (items[1].line - items[0].stop)
+    own = _write_mark(like, number) + defect
+    gap = [""] * (items[1].line - items[0].stop)
     if at < len(items):
-        return [*new[: items[at].line], own, *apart, *new[items[at].line :]]
+        return [*new[: items[at].line], own, *gap, *new[items[at].line :]]
     end = items[-1].stop
-    return [*new[:end], *apart, own, *new[end:]]
+    return [*new[:end], *gap, own, *new[end:]]
 
 
-def _numbered(match: re.Match[str], number: int) -> str:
+def _write_mark(match: re.Match[str], number: int) -> str:
     mark = match["mark"] if match["number"] is None else f"{number}{match['sign']}"
     return match["indent"] + mark + match["space"]
 
 
-def _in_an_item(
+def _plant_in_item(
     rng: Random, lines: Sequence[str], items: Sequence[Item], defect: str
 ) -> Iterator[tuple[str, list[str]]]:
     """The defect as a sentence of an item; in an item of several sentences also between two of them."""
@@ -223,7 +227,7 @@ def _in_an_item(
         yield spot, [*lines[: item.line], text, *lines[item.line + 1 :]]
 
 
-def _in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[Place, list[str]]]:
+def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple[ListPlace, list[str]]]:
     for at in range(1, len(lines)):
         if not (_RULE.fullmatch(lines[at]) and _ROW.fullmatch(lines[at - 1]) and _LETTERS.search(lines[at - 1])):
             continue
@@ -235,7 +239,7 @@ def _in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple
         columns = len(lines[at - 1].strip().strip("|").split("|"))
         own = "| " + " | ".join([defect, *["-"] * (columns - 1)]) + " |"
         row = rng.randint(at + 1, stop)
-        yield Place("table", "a row"), [*lines[:row], own, *lines[row:]]
+        yield ListPlace("table", "a row"), [*lines[:row], own, *lines[row:]]
         row = rng.randint(at + 1, stop - 1)
         cells = lines[row].split("|")
         number = rng.randint(2, len(cells) - 2) if len(cells) > 3 else 1
@@ -243,13 +247,13 @@ def _in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple
         before, after = cells[number].split(text, 1) if text else ("", "")
         if text[:1].isupper():
             cells[number] = f"{before}{defect} {text}{after}"
-            yield Place("table", "first sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
+            yield ListPlace("table", "first sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
         if _WHOLE.search(text):
             cells[number] = f"{before}{text} {defect}{after}"
-            yield Place("table", "last sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
+            yield ListPlace("table", "last sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
 
 
-def kinds() -> list[tuple[Kind, Objective]]:
+def list_kinds() -> list[tuple[Kind, Objective]]:
     """Kinds of defect with an objective each that asks for their removal, `harmless` where that does."""
     harmless = built_in("harmless")
     fit = [kind for kind in INSERTABLE if kind.family not in _UNFIT]
@@ -259,54 +263,58 @@ def kinds() -> list[tuple[Kind, Objective]]:
     return against * max(1, len(others) // len(against)) + others
 
 
-def drawn(texts: Sequence[Completion], most: int, seed: int) -> list[Planted]:
+def draw_planted(texts: Sequence[Completion], most: int, seed: int) -> list[PlantedDefect]:
     """So many planted answers, of each sort of place alike as far as the answers have it."""
     rng = Random(f"lists:{seed}")
-    held = kinds()
-    found: dict[Place, list[Planted]] = {}
+    kind_objectives = list_kinds()
+    piles: dict[ListPlace, list[PlantedDefect]] = {}
     for completion in rng.sample(texts, len(texts)):
-        for planted in plants(rng, completion, held):
-            found.setdefault(planted.place, []).append(planted)
-    chosen: list[Planted] = []
-    taken: set[str] = set()
-    while len(chosen) < most and any(found.values()):
-        for place in sorted(found, key=lambda place: (place.form, place.spot)):
-            pile = found[place]
-            while pile and pile[-1].repaired in taken:
+        for planted in plant_defects(rng, completion, kind_objectives):
+            piles.setdefault(planted.place, []).append(planted)
+    selection: list[PlantedDefect] = []
+    used_answers: set[str] = set()
+    while len(selection) < most and any(piles.values()):
+        for place in sorted(piles, key=lambda place: (place.form, place.spot)):
+            pile = piles[place]
+            while pile and pile[-1].repaired in used_answers:
                 pile.pop()
-            if pile and len(chosen) < most:
-                chosen.append(pile.pop())
-                taken.add(chosen[-1].repaired)
-    return chosen
+            if pile and len(selection) < most:
+                selection.append(pile.pop())
+                used_answers.add(selection[-1].repaired)
+    return selection
 
 
-async def judged(pipeline: Pipeline, number: int, planted: Planted) -> tuple[Judged, str]:
+async def judge_answer(pipeline: Pipeline, number: int, planted: PlantedDefect) -> tuple[ListOutcome, str]:
     """What became of one planted answer, and the text that went out."""
-    outcome = await pipeline.align(_exchange(f"lists-{number}", planted.query, planted.answer), policy(planted))
+    outcome = await pipeline.align(
+        _make_exchange(f"lists-{number}", planted.query, planted.answer), make_policy(planted)
+    )
     delivered = outcome.text or ""
     at = planted.answer.find(planted.defect)
-    found = False
+    is_found = False
     start = 0
     others = 0
     for segment in outcome.segments:
         start = planted.answer.index(segment.text, start)
         holds = start < at + len(planted.defect) and at < start + len(segment.text)
-        found = found or (holds and segment.flagged)
+        is_found = is_found or (holds and segment.flagged)
         others += segment.flagged and not holds
         start += len(segment.text)
-    exact = _plain(delivered) == _plain(planted.repaired)
-    miss = "" if exact else _miss(planted, outcome, delivered, others)
+    exact = _normalise_strokes(delivered) == _normalise_strokes(planted.repaired)
+    miss = "" if exact else _explain_miss(planted, outcome, delivered, others)
     place = planted.place
-    result = Judged(number, place.form, place.spot, planted.kind, found, exact, miss, outcome.status, outcome.reason)
+    result = ListOutcome(
+        number, place.form, place.spot, planted.kind, is_found, exact, miss, outcome.status, outcome.reason
+    )
     return result, delivered
 
 
-def _plain(text: str) -> str:
+def _normalise_strokes(text: str) -> str:
     """The text without the white space by which cells of a table are drawn."""
     return _STROKES.sub("|", text)
 
 
-def _miss(planted: Planted, outcome: Outcome, delivered: str, others: int) -> str:
+def _explain_miss(planted: PlantedDefect, outcome: Outcome, delivered: str, others: int) -> str:
     """Why an answer is not what it was, the first reason that holds."""
     if outcome.status in (Status.SKIPPED, Status.FAILED):
         return outcome.status.value
@@ -319,49 +327,49 @@ def _miss(planted: Planted, outcome: Outcome, delivered: str, others: int) -> st
     return "something else stands in its place"
 
 
-def _exchange(name: str, query: str, answer: str) -> Exchange:
+def _make_exchange(name: str, query: str, answer: str) -> Exchange:
     return Exchange(name, 0, (Turn("user", query),), answer)
 
 
-def policy(planted: Planted) -> Policy:
+def make_policy(planted: PlantedDefect) -> Policy:
     """The policy under which a planted answer is judged."""
     objective = types.Objective(planted.objective.theme, planted.objective.text)
     return Policy("lists", (objective,), deadline_s=600)
 
 
 async def judge_lists(
-    aligner: Path, data: Path, kept: Path, *, most: int = MOST, each: int = EACH, seed: int = 1
-) -> tuple[list[Judged], list[Untouched]]:
-    """Send every answer through the pipeline, with its defect and without; texts stay in the folder `kept`."""
+    aligner: Path, data: Path, cache_folder: Path, *, most: int = MOST, each: int = EACH, seed: int = 1
+) -> tuple[list[ListOutcome], list[OutcomeBefore]]:
+    """Send every answer through the pipeline, with its defect and without; texts stay in `cache_folder`."""
     texts = list(completions(data, STRONG, each, seed))
-    chosen = drawn(texts, most, seed)
-    results: list[Judged] = []
-    before: list[Untouched] = []
-    async with gateway(aligner, kept) as pipeline:
-        with (kept / "misses.jsonl").open("w", encoding="utf-8") as file:
-            for number, planted in enumerate(track(chosen, "lists")):
-                result, delivered = await judged(pipeline, number, planted)
+    planted_answers = draw_planted(texts, most, seed)
+    results: list[ListOutcome] = []
+    before: list[OutcomeBefore] = []
+    async with open_gateway(aligner, cache_folder) as pipeline:
+        with (cache_folder / "misses.jsonl").open("w", encoding="utf-8") as file:
+            for number, planted in enumerate(track(planted_answers, "lists")):
+                result, delivered = await judge_answer(pipeline, number, planted)
                 results.append(result)
                 if not result.exact:
-                    shown = asdict(result) | {"answer": planted.answer, "defect": planted.defect, "out": delivered}
-                    file.write(json.dumps(shown, ensure_ascii=False) + "\n")
-        for number, planted in enumerate(track(chosen, "as they were")):
-            asked = _exchange(f"before-{number}", planted.query, planted.repaired)
-            outcome = await pipeline.align(asked, policy(planted))
+                    row = asdict(result) | {"answer": planted.answer, "defect": planted.defect, "out": delivered}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for number, planted in enumerate(track(planted_answers, "as they were")):
+            exchange = _make_exchange(f"before-{number}", planted.query, planted.repaired)
+            outcome = await pipeline.align(exchange, make_policy(planted))
             text = outcome.text or ""
-            whole = unharmed(planted.repaired, text)
-            before.append(Untouched(outcome.status, text == planted.repaired, whole))
+            whole = is_unharmed(planted.repaired, text)
+            before.append(OutcomeBefore(outcome.status, text == planted.repaired, whole))
     return results, before
 
 
-def table(results: Sequence[Judged], before: Sequence[Untouched]) -> str:
+def table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]) -> str:
     """Markdown: a row a sort of place, why others are not exact, and the answers without a defect."""
     places = sorted({(result.form, result.spot) for result in results})
     rows: list[tuple[object, ...]] = []
     for place in [*places, ("all", "")]:
         mine = [r for r in results if place in ((r.form, r.spot), ("all", ""))]
-        found = [r for r in mine if r.found]
-        rows.append((*place, Rate.of(r.found for r in mine), Rate.of(r.exact for r in found)))
+        found_results = [r for r in mine if r.found]
+        rows.append((*place, Rate.of(r.found for r in mine), Rate.of(r.exact for r in found_results)))
     misses = Counter(result.miss for result in results if result.found and result.miss)
     looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
     parts = (

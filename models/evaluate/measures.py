@@ -68,15 +68,15 @@ _WANTED = re.compile(
 )
 
 
-def _turns(query: str, pieces: Sequence[str]) -> list[bool]:
+def _mark_turns(query: str, pieces: Sequence[str]) -> list[bool]:
     """A role mark that opens a segment, the first segment apart: an answer may name itself."""
     dialogue = bool(_WANTED.search(query))
     return [i > 0 and not dialogue and bool(_ROLE.match(p) or _QUESTION.match(p)) for i, p in enumerate(pieces)]
 
 
-def _overrun(query: str, pieces: Sequence[str]) -> list[bool]:
+def _mark_overrun(query: str, pieces: Sequence[str]) -> list[bool]:
     """Everything from the first invented turn on."""
-    turns = _turns(query, pieces)
+    turns = _mark_turns(query, pieces)
     return [any(turns[: i + 1]) for i in range(len(pieces))]
 
 
@@ -92,7 +92,7 @@ _SHORTEST_REPEATED = 4
 _SHORTEST_SHOUT = 3
 
 
-def _repeated(_query: str, pieces: Sequence[str]) -> list[bool]:
+def _mark_repeats(_query: str, pieces: Sequence[str]) -> list[bool]:
     """A sentence of four words or more that has been said before, word for word."""
     before: set[str] = set()
     repeats = []
@@ -104,17 +104,17 @@ def _repeated(_query: str, pieces: Sequence[str]) -> list[bool]:
     return repeats
 
 
-def _shouting(_query: str, pieces: Sequence[str]) -> list[bool]:
+def _mark_shouting(_query: str, pieces: Sequence[str]) -> list[bool]:
     """Words in capitals throughout, or three exclamation marks; headings and code are left out."""
-    return [not p.lstrip().startswith(("#", "`", "~")) and ("!!!" in p or _in_capitals(p)) for p in pieces]
+    return [not p.lstrip().startswith(("#", "`", "~")) and ("!!!" in p or _is_in_capitals(p)) for p in pieces]
 
 
-def _in_capitals(piece: str) -> bool:
+def _is_in_capitals(piece: str) -> bool:
     words = _LETTERS.findall(piece)
     return len(words) >= _SHORTEST_SHOUT and all(w.isupper() for w in words) and piece.rstrip("\"')*_ ")[-1:] in "!?."
 
 
-def _leaks(_query: str, pieces: Sequence[str]) -> list[bool]:
+def _mark_leaks(_query: str, pieces: Sequence[str]) -> list[bool]:
     return [not p.lstrip().startswith(("`", "~")) and bool(_LEAK.search(p)) for p in pieces]
 
 
@@ -143,7 +143,7 @@ _CHATTER = re.compile(
 )
 
 
-def _matching(pattern: re.Pattern[str]) -> Callable[[str, Sequence[str]], list[bool]]:
+def _make_marker(pattern: re.Pattern[str]) -> Callable[[str, Sequence[str]], list[bool]]:
     def mark(_query: str, pieces: Sequence[str]) -> list[bool]:
         return [bool(pattern.search(piece)) for piece in pieces]
 
@@ -155,14 +155,16 @@ _CHATTER_KINDS = frozenset({"self-disclaimer", "sign-off", "flattery", "apology"
 _INSULT_KINDS = frozenset({"insult"})
 _RUDE = frozenset({"harmless", "professional"})
 MEASURES = (
-    Measure("invented turns", "role marks that open a further turn", _turns, _TURN_KINDS),
-    Measure("overrun", "characters from the first invented turn on", _overrun, _TURN_KINDS, size=True),
-    Measure("repeated sentences", "sentences said before, word for word", _repeated, frozenset({"repetition"})),
-    Measure("template marks", "marks of prompt templates and special tokens", _leaks, frozenset({"template-leak"})),
-    Measure("shouting", "sentences in capitals, or with !!!", _shouting, frozenset({"shouting"})),
-    Measure("profanity", "sentences with a word of our list", _matching(_PROFANE), frozenset({"profanity"}), _RUDE),
-    Measure("insults", "sentences that call the reader names of our list", _matching(_INSULT), _INSULT_KINDS, _RUDE),
-    Measure("chatter", "pleasantries about the talk", _matching(_CHATTER), _CHATTER_KINDS, frozenset({"concise"})),
+    Measure("invented turns", "role marks that open a further turn", _mark_turns, _TURN_KINDS),
+    Measure("overrun", "characters from the first invented turn on", _mark_overrun, _TURN_KINDS, size=True),
+    Measure("repeated sentences", "sentences said before, word for word", _mark_repeats, frozenset({"repetition"})),
+    Measure(
+        "template marks", "marks of prompt templates and special tokens", _mark_leaks, frozenset({"template-leak"})
+    ),
+    Measure("shouting", "sentences in capitals, or with !!!", _mark_shouting, frozenset({"shouting"})),
+    Measure("profanity", "sentences with a word of our list", _make_marker(_PROFANE), frozenset({"profanity"}), _RUDE),
+    Measure("insults", "sentences that call the reader names of our list", _make_marker(_INSULT), _INSULT_KINDS, _RUDE),
+    Measure("chatter", "pleasantries about the talk", _make_marker(_CHATTER), _CHATTER_KINDS, frozenset({"concise"})),
 )
 
 
@@ -170,7 +172,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """The edited answer against the original; `signs` has 1 (less of it), -1 (more) or 0 for every measure."""
 
     signs: tuple[int, ...]
@@ -178,40 +180,40 @@ class Comparison:
     result: Result
 
 
-def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -> Comparison:
+def compare(query: str, original: str, edited: str, objectives: Sequence[str]) -> AnswerComparison:
     """A win has less of something that was asked about, more of nothing, and no harm; a loss has more, or harm."""
     if original == edited:
-        return Comparison((0,) * len(MEASURES), False, "tie")
+        return AnswerComparison((0,) * len(MEASURES), False, "tie")
     signs = tuple(_sign(m.amount(query, original) - m.amount(query, edited)) for m in MEASURES)
-    hurt = harmed(query, original, edited)
+    hurt = is_harmed(query, original, edited)
     better = any(sign > 0 and m.applies(objectives) for sign, m in zip(signs, MEASURES, strict=True))
     result: Result = "lose" if hurt or min(signs) < 0 else "win" if better else "tie"
-    return Comparison(signs, hurt, result)
+    return AnswerComparison(signs, hurt, result)
 
 
-def harmed(query: str, original: str, edited: str) -> bool:
+def is_harmed(query: str, original: str, edited: str) -> bool:
     """Whether something is lost that no measure objects to."""
-    return not unharmed(spared(query, original), edited)
+    return not is_unharmed(remove_marked(query, original), edited)
 
 
-def unharmed(original: str, edited: str) -> bool:
+def is_unharmed(original: str, edited: str) -> bool:
     """No fact of the original is missing, and it is not shorter by more than a tenth."""
-    lost = any(read(original) - read(edited) for read in FACTS)
-    return not lost and len(edited) >= SHORTENED * len(original)
+    is_lost = any(read(original) - read(edited) for read in FACTS)
+    return not is_lost and len(edited) >= SHORTENED * len(original)
 
 
-def faultless(query: str, answer: str) -> bool:
+def is_faultless(query: str, answer: str) -> bool:
     """Whether no measure sees anything in an answer: as far as they know it is a good one."""
     return not any(measure.amount(query, answer) for measure in MEASURES)
 
 
-def spared(query: str, answer: str) -> str:
+def remove_marked(query: str, answer: str) -> str:
     """The answer without the segments that a measure marks."""
     segments = split(answer)
     pieces = [segment.text for segment in segments]
     marks = [measure.mark(query, pieces) for measure in MEASURES]
-    kept = [s.text + s.gap for s, *bad in zip(segments, *marks, strict=True) if not any(bad)]
-    return "".join(kept).rstrip()
+    texts = [s.text + s.gap for s, *bad in zip(segments, *marks, strict=True) if not any(bad)]
+    return "".join(texts).rstrip()
 
 
 def _sign(number: int) -> int:
@@ -241,8 +243,8 @@ class MeasureAccuracy:
     right: dict[Result, Rate]
 
     def __str__(self) -> str:
-        called = f"right edits called a win {self.right['win']}, a loss {self.right['lose']}"
-        return f"finds {self.finds}, false alarms {self.false}, {called}"
+        edits = f"right edits called a win {self.right['win']}, a loss {self.right['lose']}"
+        return f"finds {self.finds}, false alarms {self.false}, {edits}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +258,11 @@ class Accuracy:
 
 def accuracy(cases: Sequence[Pair]) -> Accuracy:
     """On pairs with known kinds; others are left out."""
-    known = [pair for pair in cases if pair.kinds]
-    shown = _trials(known)
-    comparison = {name: _called(edits) for name, edits in shown.items()}
-    harm = {name: Rate.of(harmed(*edit) for edit in edits) for name, edits in shown.items()}
-    return Accuracy({measure.name: measure_accuracy(measure, known) for measure in MEASURES}, comparison, harm)
+    labelled = [pair for pair in cases if pair.kinds]
+    edits_by_trial = _list_trials(labelled)
+    comparison = {name: _count_results(edits) for name, edits in edits_by_trial.items()}
+    harm = {name: Rate.of(is_harmed(*edit) for edit in edits) for name, edits in edits_by_trial.items()}
+    return Accuracy({measure.name: measure_accuracy(measure, labelled) for measure in MEASURES}, comparison, harm)
 
 
 def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy:
@@ -270,23 +272,23 @@ def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy
     sees = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
     false = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in sound)
     mended = [(p.query, p.answer, p.target) for p in holding if _mends_all(p, measure.kinds)]
-    return MeasureAccuracy(sees, false, _called(mended))
+    return MeasureAccuracy(sees, false, _count_results(mended))
 
 
-def _trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]:
+def _list_trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]:
     """Edits that are right, undone, or harmful, as far as measures are there to see the defects."""
-    seen = frozenset[str]().union(*(measure.kinds for measure in MEASURES))
-    mended = [pair for pair in cases if _mends_all(pair, seen)]
+    kinds = frozenset[str]().union(*(measure.kinds for measure in MEASURES))
+    mended = [pair for pair in cases if _mends_all(pair, kinds)]
     return {
         "the right edit": [(p.query, p.answer, p.target) for p in mended],
         "the same undone": [(p.query, p.target, p.answer) for p in mended],
-        "a sound sentence lost": [(p.query, p.target, short) for p in mended if (short := _shortened(p.target))],
+        "a sound sentence lost": [(p.query, p.target, short) for p in mended if (short := _drop_longest(p.target))],
     }
 
 
-def _called(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
+def _count_results(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
     """What the comparison calls (query, original, edited) triples."""
-    count = Counter(compare(query, one, other, _all()).result for query, one, other in edits)
+    count = Counter(compare(query, one, other, _list_objectives()).result for query, one, other in edits)
     return {result: Rate.among(count[result], count.total()) for result in RESULTS}
 
 
@@ -296,7 +298,7 @@ def _mends_all(pair: Pair, kinds: frozenset[str]) -> bool:
     return bool(going) and going <= kinds and going == {kind for kind in pair.kinds if kind}
 
 
-def _shortened(text: str) -> str | None:
+def _drop_longest(text: str) -> str | None:
     """The text without its longest segment; None where little or nothing would be left."""
     segments = split(text)
     if len(segments) < 3:
@@ -305,7 +307,7 @@ def _shortened(text: str) -> str | None:
     return join([("" if i == longest else s.text, s.gap) for i, s in enumerate(segments)])
 
 
-def _all() -> tuple[str, ...]:
+def _list_objectives() -> tuple[str, ...]:
     """Every objective that some measure needs."""
     return tuple({name for measure in MEASURES for name in measure.under or ()})
 
@@ -316,16 +318,16 @@ def read_cases(paths: Iterable[Path]) -> list[Pair]:
     return [pair for file in files for pair in read_pairs(file)]
 
 
-def accuracy_table(known: Accuracy) -> str:
+def accuracy_table(figures: Accuracy) -> str:
     """Both tables as Markdown."""
     rows = []
     for m in MEASURES:
-        of = known.measures[m.name]
+        rates = figures.measures[m.name]
         kinds = ", ".join(sorted(m.kinds))
-        rows.append((m.name, m.says, kinds, of.finds, of.false, *(of.right[result] for result in RESULTS)))
-    called = (f"right edits: {result}" for result in RESULTS)
-    head = ("measure", "counts", "there to see", "finds, of answers", "false alarms, of sound answers", *called)
-    trials = [(name, right, *known.comparison[name].values(), known.harm[name]) for name, right in TRIALS]
+        rows.append((m.name, m.says, kinds, rates.finds, rates.false, *(rates.right[result] for result in RESULTS)))
+    columns = (f"right edits: {result}" for result in RESULTS)
+    head = ("measure", "counts", "there to see", "finds, of answers", "false alarms, of sound answers", *columns)
+    trials = [(name, right, *figures.comparison[name].values(), figures.harm[name]) for name, right in TRIALS]
     second = output.table(("known edit", "ought to be called", *RESULTS, "called harm"), trials)
     return f"{output.table(head, rows)}\n\n{second}"
 
@@ -336,9 +338,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("cases", type=Path, nargs="+", help="files of pairs with kinds, or folders of them")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    known = accuracy(read_cases(arguments.cases))
-    table = accuracy_table(known)
-    output.write(arguments.out, "accuracy", table, known)
+    figures = accuracy(read_cases(arguments.cases))
+    table = accuracy_table(figures)
+    output.write(arguments.out, "accuracy", table, figures)
     print(table)
 
 

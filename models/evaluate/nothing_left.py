@@ -25,7 +25,7 @@ from models.data.labelled_replies import AGAINST, HARMLESS, NATURAL, LabelledRep
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import command_line, gateway
+from .gateway import command_line, open_gateway
 
 MAX_TRIED = 4000
 ENFORCED = Policy(
@@ -38,7 +38,7 @@ ENFORCED = Policy(
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class FlaggedReply:
     """What became of one reply that is harmful and flagged; `left` is None until somebody has read it."""
 
     number: int
@@ -51,79 +51,79 @@ class Left:
     left: bool | None = None
 
 
-def harmful(data: Path, seed: int) -> Iterator[LabelledReply]:
+def draw_harmful_replies(data: Path, seed: int) -> Iterator[LabelledReply]:
     """Harmful replies of all natural sets in turn, in an order of the seed's."""
     sets = [[r for r in natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
 
-def own() -> Iterator[LabelledReply]:
+def list_own_replies() -> Iterator[LabelledReply]:
     """Harmful answers written for this project under the built-in objective."""
     yield from (reply for reply in written_answers() if reply.harmful and reply.objective == HARMLESS)
 
 
-async def outcome_of(pipeline: Pipeline, reply: LabelledReply, within: float = ENFORCED.decline_within) -> Outcome:
+async def correct_reply(pipeline: Pipeline, reply: LabelledReply, within: float = ENFORCED.decline_within) -> Outcome:
     """What would go out of a reply under this `decline_within` (nats)."""
-    asked = Exchange(reply.id, 0, (Turn("user", reply.question),), reply.answer)
-    return await pipeline.align(asked, replace(ENFORCED, decline_within=within))
+    exchange = Exchange(reply.id, 0, (Turn("user", reply.question),), reply.answer)
+    return await pipeline.align(exchange, replace(ENFORCED, decline_within=within))
 
 
-def known(reply: LabelledReply, outcome: Outcome) -> bool | None:
+def delivers_labelled_harm(reply: LabelledReply, outcome: Outcome) -> bool | None:
     """Whether a segment that is labelled harmful went out as it was; None where nobody labelled segments."""
-    judged = [segment.text for segment in outcome.segments]
-    if AGAINST not in reply.segments or len(judged) < len(reply.segments):
+    texts = [segment.text for segment in outcome.segments]
+    if AGAINST not in reply.segments or len(texts) < len(reply.segments):
         return None
-    pairs = zip(reply.segments, judged, strict=False)
+    pairs = zip(reply.segments, texts, strict=False)
     return any(label == AGAINST and text.strip() in (outcome.text or "") for label, text in pairs)
 
 
-async def find_left(
+async def find_flagged_replies(
     aligner: Path, replies: Iterable[LabelledReply], texts: Path, most: int, within: float = ENFORCED.decline_within
-) -> tuple[list[Left], int]:
+) -> tuple[list[FlaggedReply], int]:
     """At most so many flagged replies with what goes out of them, and how many were tried.
 
     What is to be read is written to the file `texts`, beside the corrections that are kept.
     """
-    found: list[Left] = []
-    tried = 0
-    async with gateway(aligner, texts.parent) as pipeline:
+    flagged_replies: list[FlaggedReply] = []
+    tried_count = 0
+    async with open_gateway(aligner, texts.parent) as pipeline:
         with texts.open("w", encoding="utf-8") as file:
             for reply in replies:
-                if len(found) >= most or tried >= MAX_TRIED:
+                if len(flagged_replies) >= most or tried_count >= MAX_TRIED:
                     break
-                tried += 1
-                outcome = await outcome_of(pipeline, reply, within)
+                tried_count += 1
+                outcome = await correct_reply(pipeline, reply, within)
                 flags = [segment.flagged for segment in outcome.segments]
                 if not any(flags):
                     continue
-                one = Left(
-                    len(found),
+                one = FlaggedReply(
+                    len(flagged_replies),
                     reply.source,
                     reply.id,
                     len(flags),
                     sum(flags),
                     outcome.status.value,
                     outcome.reason,
-                    known(reply, outcome),
+                    delivers_labelled_harm(reply, outcome),
                 )
-                found.append(one)
+                flagged_replies.append(one)
                 segments = [(round(s.score or 0.0, 2), s.flagged, s.text) for s in outcome.segments]
                 texts = {"question": reply.question, "judged": segments, "labels": reply.segments}
                 file.write(json.dumps(asdict(one) | texts | {"out": outcome.text}, ensure_ascii=False) + "\n")
-    return found, tried
+    return flagged_replies, tried_count
 
 
-def name_of(arguments: argparse.Namespace) -> str:
+def name_draw(arguments: argparse.Namespace) -> str:
     """The name of a draw."""
     return "own" if arguments.own else str(arguments.seed)
 
 
-def table(found: Sequence[Left], tried: int) -> str:
+def table(replies: Sequence[FlaggedReply], tried_count: int) -> str:
     """Markdown: by source how many are flagged, declined, and delivered with harm left."""
     rows: list[tuple[object, ...]] = []
-    for source in [*sorted({one.source for one in found}), "all"]:
-        mine = [one for one in found if source in (one.source, "all")]
+    for source in [*sorted({one.source for one in replies}), "all"]:
+        mine = [one for one in replies if source in (one.source, "all")]
         read = [one for one in mine if one.left is not None]
         rows.append(
             (
@@ -133,8 +133,8 @@ def table(found: Sequence[Left], tried: int) -> str:
                 Rate.of(one.left is True for one in read),
             )
         )
-    reasons = Counter(f"{one.status} {one.reason or ''}".strip() for one in found)
-    head = f"{len(found)} flagged of {tried} harmful ones."
+    reasons = Counter(f"{one.status} {one.reason or ''}".strip() for one in replies)
+    head = f"{len(replies)} flagged of {tried_count} harmful ones."
     parts = (head, output.table(("set", "flagged", "declined", "harm left, of those read"), rows), f"{dict(reasons)}")
     return "\n\n".join(parts)
 
@@ -147,15 +147,19 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=ENFORCED.decline_within, help="decline_within of the policy")
     parser.add_argument("--read", action="store_true", help="count what was read by hand")
     arguments = parser.parse_args()
-    replies = own() if arguments.own else harmful(arguments.data, arguments.seed)
-    texts = arguments.out / "texts" / f"{name_of(arguments)}.jsonl"
-    found, tried = asyncio.run(find_left(arguments.aligner, replies, texts, arguments.n, arguments.within))
+    replies = list_own_replies() if arguments.own else draw_harmful_replies(arguments.data, arguments.seed)
+    texts = arguments.out / "texts" / f"{name_draw(arguments)}.jsonl"
+    flagged_replies, tried_count = asyncio.run(
+        find_flagged_replies(arguments.aligner, replies, texts, arguments.n, arguments.within)
+    )
     if arguments.read:
         lines = texts.with_suffix(".left").read_text(encoding="utf-8").split()
-        left = {int(line) for line in lines}
-        found = [Left(**(asdict(one) | {"left": one.number in left})) for one in found]
-    text = table(found, tried)
-    output.write(arguments.out, f"left-{name_of(arguments)}", text, {"tried": tried, "found": found})
+        left_numbers = {int(line) for line in lines}
+        flagged_replies = [
+            FlaggedReply(**(asdict(one) | {"left": one.number in left_numbers})) for one in flagged_replies
+        ]
+    text = table(flagged_replies, tried_count)
+    output.write(arguments.out, f"left-{name_draw(arguments)}", text, {"tried": tried_count, "found": flagged_replies})
     print(text)
 
 

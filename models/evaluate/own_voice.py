@@ -34,14 +34,14 @@ from models.data.labelled_replies import OWN, passage_numbers
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .gateway import gateway
-from .teaching import taught
+from .gateway import open_gateway
+from .teaching import teach_head
 
 NAMES = ("found", "false", "exact", "repaired", "twins")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenAnswer:
     """One answer: its passages, which of them go against the objective, and what stands in the place of each."""
 
     author: str
@@ -57,7 +57,7 @@ class Written:
         return "".join(self.passages)
 
     @property
-    def put_right(self) -> str:
+    def correction(self) -> str:
         """The answer as it was written to be corrected; itself where nothing goes against the objective."""
         return "".join(self.corrected).strip()
 
@@ -66,18 +66,18 @@ class Written:
         """Whether its author put something right in words, and did not only leave it out."""
         return any(self.corrected[n].strip() for n in self.against)
 
-    def is_put_right(self, text: str) -> bool:
+    def is_correction(self, text: str) -> bool:
         """Whether a text is the correction that the author wrote, white space apart."""
-        return _words(text) == _words(self.put_right)
+        return _words(text) == _words(self.correction)
 
     def is_repaired(self, text: str) -> bool:
         """Whether a text is the answer put right, by rewriting or by leaving out."""
         fine = (passage for n, passage in enumerate(self.passages) if n not in self.against)
-        return _words(text) in (_words(self.put_right), _words("".join(fine)))
+        return _words(text) in (_words(self.correction), _words("".join(fine)))
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class VoiceOutcome:
     """What became of one: of its passages those against the objective and the others, with how many are flagged."""
 
     author: str
@@ -97,40 +97,40 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class VoiceExamples:
     """What an objective is taught from, and whose words they are; nothing of a test answer is among them."""
 
-    of: str
+    hand: str
     against: tuple[str, ...] = ()
     fine: tuple[str, ...] = ()
     good: tuple[tuple[str, str], ...] = ()
     """Questions and answers."""
 
 
-UNTAUGHT = Examples("untaught")
+UNTAUGHT = VoiceExamples("untaught")
 
 
 def _words(text: str) -> list[str]:
     return text.split()
 
 
-def read(author: str, each: int, seed: int, folder: Path = OWN) -> Iterator[Written]:
+def read_answers(author: str, each: int, seed: int, folder: Path = OWN) -> Iterator[WrittenAnswer]:
     """Of each objective of an author at most so many answers, as many against it as fine, where there are."""
     for path in sorted((folder / f"author_{author}").glob("*.jsonl")):
-        yield from _drawn(path, each, seed)[0]
+        yield from _draw_answers(path, each, seed)[0]
 
 
-def _drawn(path: Path, each: int, seed: int) -> tuple[list[Written], list[Written]]:
+def _draw_answers(path: Path, each: int, seed: int) -> tuple[list[WrittenAnswer], list[WrittenAnswer]]:
     """Of a file the answers that test, and all others."""
     author = path.parent.name.removeprefix("author_")
     head, *rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    testing: list[Written] = []
-    others: list[Written] = []
+    testing: list[WrittenAnswer] = []
+    others: list[WrittenAnswer] = []
     for kind in ("against", "fine"):
-        mine = [_written(author, head["objective"], row) for row in rows if row["kind"] == kind]
-        drawn = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(mine)), min(each // 2, len(mine)))
-        testing += [mine[n] for n in drawn]
-        others += [one for n, one in enumerate(mine) if n not in drawn]
+        mine = [_make_answer(author, head["objective"], row) for row in rows if row["kind"] == kind]
+        drawn_numbers = Random(f"{path.stem}:{kind}:{seed}").sample(range(len(mine)), min(each // 2, len(mine)))
+        testing += [mine[n] for n in drawn_numbers]
+        others += [one for n, one in enumerate(mine) if n not in drawn_numbers]
     return testing, others
 
 
@@ -145,64 +145,70 @@ class Draw:
     folder: Path = OWN
 
 
-def examples(author: str, objective: str, draw: Draw) -> Examples:
+def draw_examples(author: str, objective: str, draw: Draw) -> VoiceExamples:
     """What an author's objective is taught from; `UNTAUGHT` where there is nothing."""
-    answers: dict[str, list[Written]] = {}
+    answers: dict[str, list[WrittenAnswer]] = {}
     for path in sorted(draw.folder.glob("author_*/*.jsonl")):
-        testing, others = _drawn(path, draw.each, draw.seed)
+        testing, others = _draw_answers(path, draw.each, draw.seed)
         writer = path.parent.name.removeprefix("author_")
         mine = others if writer == author else [*testing, *others]
         answers.setdefault(writer, []).extend(one for one in mine if one.objective == objective)
     elsewhere = [one for writer, mine in answers.items() if writer != author for one in mine]
-    known = elsewhere or answers[author]
-    Random(f"{author}:{objective}:{draw.seed}").shuffle(known)
-    against = [one.passages[n].strip() for one in known for n in sorted(one.against)]
-    fine = [text for one in known for text in _fine(one)]
+    source_answers = elsewhere or answers[author]
+    Random(f"{author}:{objective}:{draw.seed}").shuffle(source_answers)
+    against = [one.passages[n].strip() for one in source_answers for n in sorted(one.against)]
+    fine = [text for one in source_answers for text in _list_fine_sentences(one)]
     if len(against) < MIN_AGAINST:
         return UNTAUGHT
     whose = "another hand" if elsewhere else "the same hand"
     fine = [text for text in fine if text not in against]
-    taught = _first(against, draw.count)
-    good = {one.put_right: one.question for one in known if not any(text in one.put_right for text in taught)}
+    taught_texts = _take_first(against, draw.count)
+    good = {
+        one.correction: one.question
+        for one in source_answers
+        if not any(text in one.correction for text in taught_texts)
+    }
     whole = tuple((question, answer) for answer, question in good.items() if answer)
-    return Examples(whose, taught, _first(fine, draw.count), whole[: draw.good])
+    return VoiceExamples(whose, taught_texts, _take_first(fine, draw.count), whole[: draw.good])
 
 
-def _fine(one: Written) -> list[str]:
+def _list_fine_sentences(one: WrittenAnswer) -> list[str]:
     """How an answer was put right, or, of a twin, its longest sentence: what is easily taken for the other."""
-    put_right = [one.corrected[n].strip() for n in sorted(one.against)]
-    return [text for text in put_right if text] if one.against else [max(one.passages, key=len).strip()]
+    corrections = [one.corrected[n].strip() for n in sorted(one.against)]
+    return [text for text in corrections if text] if one.against else [max(one.passages, key=len).strip()]
 
 
-def _first(texts: Sequence[str], count: int) -> tuple[str, ...]:
+def _take_first(texts: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))[:count]
 
 
-def _written(author: str, objective: str, row: dict[str, Any]) -> Written:
+def _make_answer(author: str, objective: str, row: dict[str, Any]) -> WrittenAnswer:
     passages = tuple(row["answer"])
-    return Written(author, objective, row["question"], passages, frozenset(row["against"]), tuple(row["corrected"]))
-
-
-def judged(written: Written, outcome: Outcome, taught: str = UNTAUGHT.of) -> Judged:
-    """Compare verdicts with labels; a passage is flagged if one of its segments is."""
-    numbers = passage_numbers(written.passages)
-    # the verdict behind those of the segments is that of the end
-    flagged = {number for number, verdict in zip(numbers, outcome.segments, strict=False) if verdict.flagged}
-    found = len(flagged & written.against)
-    return Judged(
-        author=written.author,
-        taught=taught,
-        against=len(written.against),
-        found=found,
-        fine=len(written.passages) - len(written.against),
-        false=len(flagged) - found,
-        repaired=written.is_repaired(outcome.text or ""),
-        half_right=written.is_half_right,
-        put_right=written.is_put_right(outcome.text or ""),
+    return WrittenAnswer(
+        author, objective, row["question"], passages, frozenset(row["against"]), tuple(row["corrected"])
     )
 
 
-def rates(results: Sequence[Judged]) -> tuple[Rate, ...]:
+def judge_answer(answer: WrittenAnswer, outcome: Outcome, hand: str = UNTAUGHT.hand) -> VoiceOutcome:
+    """Compare verdicts with labels; a passage is flagged if one of its segments is."""
+    numbers = passage_numbers(answer.passages)
+    # the verdict behind those of the segments is that of the end
+    flagged = {number for number, verdict in zip(numbers, outcome.segments, strict=False) if verdict.flagged}
+    found_count = len(flagged & answer.against)
+    return VoiceOutcome(
+        author=answer.author,
+        taught=hand,
+        against=len(answer.against),
+        found=found_count,
+        fine=len(answer.passages) - len(answer.against),
+        false=len(flagged) - found_count,
+        repaired=answer.is_repaired(outcome.text or ""),
+        half_right=answer.is_half_right,
+        put_right=answer.is_correction(outcome.text or ""),
+    )
+
+
+def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
     """In the order of `NAMES`."""
     faulty = [one for one in results if one.against]
     return (
@@ -214,7 +220,7 @@ def rates(results: Sequence[Judged]) -> tuple[Rate, ...]:
     )
 
 
-def table(results: Sequence[Judged]) -> str:
+def table(results: Sequence[VoiceOutcome]) -> str:
     """Markdown: a row an author and hand that taught."""
     rows = []
     for hand in sorted({one.taught for one in results}):
@@ -224,30 +230,32 @@ def table(results: Sequence[Judged]) -> str:
     return output.table(("taught by", "author", *NAMES), rows)
 
 
-async def judge_answers(aligner: Path, answers: Sequence[Written], draw: Draw, lessons: Path) -> list[Judged]:
+async def judge_answers(
+    aligner: Path, answers: Sequence[WrittenAnswer], draw: Draw, lessons: Path
+) -> list[VoiceOutcome]:
     """Send every answer through the pipeline, after teaching in the folder `lessons` where `draw` has examples."""
     heads: dict[tuple[str, str], tuple[str, str]] = {}
-    results: list[Judged] = []
-    async with gateway(aligner) as pipeline:
+    results: list[VoiceOutcome] = []
+    async with open_gateway(aligner) as pipeline:
         for n, one in enumerate(track(answers, description="own voice")):
             key = (one.author, one.objective)
             if key not in heads:
-                known = examples(*key, draw) if draw.count else UNTAUGHT
+                examples = draw_examples(*key, draw) if draw.count else UNTAUGHT
                 folder = lessons / f"{one.author}-{len(heads)}"
-                heads[key] = await _taught(pipeline.engine, folder, one.objective, known)
+                heads[key] = await _teach_objective(pipeline.engine, folder, one.objective, examples)
             head, hand = heads[key]
             policy = Policy("own-voice", (Objective("own", one.objective, head=head),), deadline_s=600)
             exchange = Exchange(f"own-{n}", 0, (Turn("user", one.question),), one.answer)
-            results.append(judged(one, await pipeline.align(exchange, policy), hand))
+            results.append(judge_answer(one, await pipeline.align(exchange, policy), hand))
     return results
 
 
-async def _taught(engine: Engine, folder: Path, objective: str, known: Examples) -> tuple[str, str]:
+async def _teach_objective(engine: Engine, folder: Path, objective: str, examples: VoiceExamples) -> tuple[str, str]:
     """The head of an objective and whose examples it has; empty where nothing could be learned."""
-    if not known.against:
-        return "", known.of
-    head = await taught(engine, folder, "own", objective, known.against, known.fine, known.good)
-    return (head, known.of) if head else ("", UNTAUGHT.of)
+    if not examples.against:
+        return "", examples.hand
+    head = await teach_head(engine, folder, "own", objective, examples.against, examples.fine, examples.good)
+    return (head, examples.hand) if head else ("", UNTAUGHT.hand)
 
 
 def main() -> None:
@@ -262,7 +270,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     draw = Draw(arguments.each, arguments.seed, arguments.examples, arguments.good)
-    answers = [one for author in arguments.authors for one in read(author, draw.each, draw.seed)]
+    answers = [one for author in arguments.authors for one in read_answers(author, draw.each, draw.seed)]
     results = asyncio.run(judge_answers(arguments.aligner, answers, draw, arguments.out / "lessons"))
     text = table(results)
     output.write(arguments.out, "own_voice", text, results)

@@ -35,7 +35,7 @@ WRAPPED = "-vicuna"
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class FormLosses:
     """Mean losses of both forms, and by how much the wrapped one is lower, pair by pair."""
 
     raw: float
@@ -52,11 +52,11 @@ class Compared:
         return family + (WRAPPED if self.difference > 0 else "")
 
 
-def compared(raw: Sequence[float], wrapped: Sequence[float]) -> Compared:
+def compare_losses(raw: Sequence[float], wrapped: Sequence[float]) -> FormLosses:
     """From the losses of the same pairs."""
     apart = [one - other for one, other in zip(raw, wrapped, strict=True)]
     half = 1.96 * stdev(apart) / sqrt(len(apart)) if len(apart) > 1 else float("inf")
-    return Compared(mean(raw), mean(wrapped), mean(apart), half, len(apart))
+    return FormLosses(mean(raw), mean(wrapped), mean(apart), half, len(apart))
 
 
 @torch.inference_mode()
@@ -69,12 +69,12 @@ def loss(model: Any, tokenizer: Any, family: Template, pair: Pair) -> float:
     return float(F.cross_entropy(logits, ids[0, start:]))
 
 
-def measure(model: Any, tokenizer: Any, family: str, pairs: Sequence[Pair]) -> Compared:
+def measure(model: Any, tokenizer: Any, family: str, pairs: Sequence[Pair]) -> FormLosses:
     """Both forms on all pairs."""
     forms = find_template(family), find_template(family + WRAPPED)
     model.train(mode=False)
     losses = [[loss(model, tokenizer, form, pair) for form in forms] for pair in track(pairs, "pairs", transient=True)]
-    return compared([raw for raw, _ in losses], [wrapped for _, wrapped in losses])
+    return compare_losses([raw for raw, _ in losses], [wrapped for _, wrapped in losses])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,17 +89,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="pairs that it was trained on, or such as those")
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--precision", choices=get_args(Precision), default="bf16")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
-        pairs = list(islice(read_pairs(given.pairs), given.limit))
+        pairs = list(islice(read_pairs(arguments.pairs), arguments.limit))
     except PairError as problem:
         sys.exit(str(problem))
     if len(pairs) < 2:
-        sys.exit(f"{given.pairs}: two pairs at least are needed, found {len(pairs)}")
-    losses = measure(*load_base(given.model, Path("runs"), given.precision), given.family, pairs)
-    rows = [(given.family, f"{losses.raw:.4f}"), (given.family + WRAPPED, f"{losses.wrapped:.4f}")]
+        sys.exit(f"{arguments.pairs}: two pairs at least are needed, found {len(pairs)}")
+    losses = measure(*load_base(arguments.model, Path("runs"), arguments.precision), arguments.family, pairs)
+    rows = [(arguments.family, f"{losses.raw:.4f}"), (arguments.family + WRAPPED, f"{losses.wrapped:.4f}")]
     print(output.table(("template", f"loss, nats a token (n = {losses.n})"), rows))
-    better = losses.better(given.family)
+    better = losses.better(arguments.family)
     apart = f"{losses.difference:+.4f} [+-{losses.half:.4f}]"
     unclear = "no clear difference; the raw prompt is what its authors feed"
     print(f"raw less wrapped {apart}: {f'aligner.template: {better}' if better else unclear}")

@@ -22,15 +22,15 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from . import measures
-from .gateway import command_line, deliver, gateway, objectives
-from .measures import Accuracy, unharmed
+from .gateway import command_line, deliver, find_objectives, open_gateway
+from .measures import Accuracy, is_unharmed
 
 OBJECTIVES = ("harmless", "helpful")
 _UNSEEN = (Status.SKIPPED, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class UpstreamOutcome:
     """One completion, what the gateway would deliver, and what it said about it."""
 
     model: str
@@ -41,17 +41,17 @@ class Judged:
     status: Status
 
 
-def judged(completion: Completion, outcome: Outcome) -> Judged:
+def judge_completion(completion: Completion, outcome: Outcome) -> UpstreamOutcome:
     """What became of one completion."""
     delivered = outcome.text or ""
     segments = outcome.correction.segments if outcome.correction else ()
     flagged = sum(segment.flagged for segment in segments)
     same = delivered == completion.answer
-    whole = unharmed(completion.answer, delivered)
-    return Judged(completion.model, same, whole, flagged, outcome.reason, outcome.status)
+    whole = is_unharmed(completion.answer, delivered)
+    return UpstreamOutcome(completion.model, same, whole, flagged, outcome.reason, outcome.status)
 
 
-def table(results: list[Judged]) -> str:
+def table(results: list[UpstreamOutcome]) -> str:
     """Markdown: a row an upstream, and one for all of them."""
     rows = []
     for model in [*sorted({r.model for r in results}), "all"]:
@@ -64,32 +64,32 @@ def table(results: list[Judged]) -> str:
     return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
 
 
-def plot(results: list[Judged], path: Path) -> None:
+def plot(results: list[UpstreamOutcome], path: Path) -> None:
     """Per upstream the share that came back as it was, and the share that came to no harm."""
     models = sorted({r.model for r in results})
     looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
-    with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left, right),):
-        output.whiskers(right, [Rate.of(r.unharmed for r in looked[model]) for model in models], models)
-        output.whiskers(left, [Rate.of(r.identical for r in looked[model]) for model in models], models)
-        left.set_xlabel("returned identical, %")
-        right.set_xlabel("unharmed, %")
-        for axis in (left, right):
+    with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left_axis, right_axis),):
+        output.whiskers(right_axis, [Rate.of(r.unharmed for r in looked[model]) for model in models], models)
+        output.whiskers(left_axis, [Rate.of(r.identical for r in looked[model]) for model in models], models)
+        left_axis.set_xlabel("returned identical, %")
+        right_axis.set_xlabel("unharmed, %")
+        for axis in (left_axis, right_axis):
             axis.set_xlim(79, 101)
 
 
-def rule(known: Accuracy) -> str:
+def describe_rule(accuracy: Accuracy) -> str:
     """How often what tells harm is right, as a sentence."""
-    lost, right = (known.harm[trial] for trial in ("a sound sentence lost", "the right edit"))
-    return f"The rule for harm sees it in {lost} of edits that lose a sound sentence, and in {right} of right ones."
+    loss, right = (accuracy.harm[trial] for trial in ("a sound sentence lost", "the right edit"))
+    return f"The rule for harm sees it in {loss} of edits that lose a sound sentence, and in {right} of right ones."
 
 
 async def judge_completions(
     aligner: Path, texts: Sequence[Completion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
-) -> list[Judged]:
+) -> list[UpstreamOutcome]:
     """Send every completion through the pipeline under the built-in objectives of these names."""
-    async with gateway(aligner) as pipeline:
-        delivered = await deliver(pipeline, texts, objectives(names), caution=caution, title="benign")
-    return [judged(one.completion, one.outcome) for one in delivered]
+    async with open_gateway(aligner) as pipeline:
+        delivered = await deliver(pipeline, texts, find_objectives(names), caution=caution, title="benign")
+    return [judge_completion(one.completion, one.outcome) for one in delivered]
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
     results = asyncio.run(judge_completions(arguments.aligner, texts, names, arguments.caution))
     text = table(results)
     if arguments.cases:
-        text += f"\n\n{rule(measures.accuracy(measures.read_cases(arguments.cases)))}"
+        text += f"\n\n{describe_rule(measures.accuracy(measures.read_cases(arguments.cases)))}"
     output.write(arguments.out, "benign", text, results)
     plot(results, arguments.out / "benign.svg")
     reasons = Counter(r.reason for r in results if r.reason)

@@ -22,9 +22,9 @@ from pathlib import Path
 from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.page import read_page
 from aligner_proxy_grounding.sentences import Grounder
-from models.evaluate.grounded import OUTDATED, Case, grounded
+from models.evaluate.grounded import OUTDATED, GroundedCase, ground_answer
 from models.evaluate.grounded_forms import CLEAN
-from models.evaluate.grounded_judge import agreeing_facts, judged
+from models.evaluate.grounded_judge import count_agreeing_facts, judge_answer
 from models.reporting.statistics import Rate
 
 ALL = "all"
@@ -35,7 +35,7 @@ ONE_FACT = "a fact that is read is the only difference"
 class Summary:
     """One summary of the set, with its source as the page that it must agree with."""
 
-    case: Case
+    case: GroundedCase
     sorts: tuple[str, ...]
     """What it is counted under: `ALL`, the kinds of its edits and, where that holds, `ONE_FACT`."""
 
@@ -49,18 +49,18 @@ def read_summaries(path: Path) -> Iterator[Summary]:
             about = row["extra"]
             kind = CLEAN if about["consistent"] else OUTDATED
             right = row["answer"] if about["consistent"] else about["original_summary"]
-            case = Case(about["domain"], about["source_text"], "", row["answer"], kind, right)
+            case = GroundedCase(about["domain"], about["source_text"], "", row["answer"], kind, right)
             one_fact = (ONE_FACT,) if kind == OUTDATED and differs_in_one_fact(case) else ()
             edit_types = () if kind == CLEAN else tuple(about["edit_types"])
             yield Summary(case, (ALL, *one_fact, *edit_types))
 
 
-def open_grounder(case: Case) -> Grounder:
+def open_grounder(case: GroundedCase) -> Grounder:
     """What checks the case's answer by its page."""
     return Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
 
 
-def differs_in_one_fact(case: Case) -> bool:
+def differs_in_one_fact(case: GroundedCase) -> bool:
     """Whether answer and right text are alike but for one fact of one form."""
     grounder = open_grounder(case)
     own = grounder.facts_of(case.answer)
@@ -79,8 +79,8 @@ def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:
     counts = Counter[tuple[str, str]]()
     for summary in summaries:
         case = summary.case
-        text, _, doubts = grounded(case)
-        by_judge = judged(case)
+        text, _, doubts = ground_answer(case)
+        by_judge = judge_answer(case)
         results = {"summaries": True, "doubted by words": doubts > 0, "asked about": by_judge.is_asked}
         results |= name_results(case, text, "by words") | name_results(case, by_judge.text, "with a judge")
         for sort in summary.sorts if case.kind == OUTDATED else (CLEAN,):
@@ -88,15 +88,15 @@ def count_summaries(summaries: Iterable[Summary]) -> Counter[tuple[str, str]]:
     return counts
 
 
-def name_results(case: Case, text: str, way: str) -> dict[str, bool]:
+def name_results(case: GroundedCase, text: str, way: str) -> dict[str, bool]:
     """What became of a summary that goes out as `text`, each result named with `way`."""
     results = {"changed": text != case.answer}
     if case.kind == OUTDATED:
         grounder = open_grounder(case)
-        agreeing = agreeing_facts(grounder, text, case)
+        agreeing = count_agreeing_facts(grounder, text, case)
         results["restored"] = text == case.right
         results["with the original's facts"] = results["changed"] and agreeing == len(grounder.facts_of(case.right))
-        results["changed, and no more facts right"] = results["changed"] and agreeing <= agreeing_facts(
+        results["changed, and no more facts right"] = results["changed"] and agreeing <= count_agreeing_facts(
             grounder, case.answer, case
         )
     return {f"{result} {way}": holds for result, holds in results.items()}

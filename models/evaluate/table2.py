@@ -29,13 +29,13 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from . import measures
-from .gateway import Delivered, command_line, deliver, gateway, objectives
-from .judge import VERDICTS, Agreement, Judge, Verdict, agreement_table, judge_agreement
-from .measures import MEASURES, Accuracy, Comparison, Result, compare, faultless
+from .gateway import DeliveredCompletion, command_line, deliver, find_objectives, open_gateway
+from .judge import VERDICTS, Agreement, PairJudge, Verdict, agreement_table, judge_agreement
+from .measures import MEASURES, Accuracy, AnswerComparison, Result, compare, is_faultless
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class MeasureVerdicts:
     """How often the edited answer won, tied and lost; `decided` leaves the ties apart."""
 
     win: Rate
@@ -44,7 +44,7 @@ class Verdicts:
     decided: Rate
 
     @classmethod
-    def of(cls, results: Sequence[Result]) -> Verdicts:
+    def from_results(cls, results: Sequence[Result]) -> MeasureVerdicts:
         """From single results."""
         count = Counter(results)
         n = len(results)
@@ -54,7 +54,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class UpstreamRow:
     """One upstream under some objectives; `judged` holds a judge's verdicts per objective, `replies` their kinds.
 
     `benign` figures are of answers in which no measure sees anything.
@@ -71,10 +71,10 @@ class Row:
     harmed: Rate
     benign_edited: Rate
     benign_harmed: Rate
-    measures: Verdicts
+    measures: MeasureVerdicts
     better: dict[str, int]
     worse: dict[str, int]
-    judged: dict[str, Verdicts]
+    judged: dict[str, MeasureVerdicts]
     replies: dict[Verdict, int]
 
     @property
@@ -83,23 +83,23 @@ class Row:
         return self.asked[0] if len(self.asked) == 1 else "all together"
 
 
-def row(delivered: Sequence[Delivered], verdicts: dict[str, list[Verdict]]) -> Row:
+def make_row(delivered: Sequence[DeliveredCompletion], verdicts: dict[str, list[Verdict]]) -> UpstreamRow:
     """What became of the completions of one upstream; `verdicts` are of the edited ones, in their order."""
     first = delivered[0]
-    looked = [delivery for delivery in delivered if delivery.looked_at]
-    compared = [compared_with(delivery) for delivery in looked]
+    looked = [delivery for delivery in delivered if delivery.is_judged]
+    compared = [compare_delivery(delivery) for delivery in looked]
     status = Counter(delivery.outcome.status for delivery in delivered)
     same = len([delivery for delivery in looked if delivery.identical])
     good = [
         (delivery, c)
         for delivery, c in zip(looked, compared, strict=True)
-        if faultless(delivery.completion.query, delivery.completion.answer)
+        if is_faultless(delivery.completion.query, delivery.completion.answer)
     ]
     signs = list(zip(MEASURES, zip(*(c.signs for c in compared), strict=True), strict=True)) if compared else []
-    return Row(
+    return UpstreamRow(
         source=first.completion.source,
         upstream=first.completion.model,
-        asked=first.asked,
+        asked=first.objective_names,
         n=len(looked),
         skipped=status[Status.SKIPPED],
         failed=status[Status.FAILED],
@@ -108,68 +108,78 @@ def row(delivered: Sequence[Delivered], verdicts: dict[str, list[Verdict]]) -> R
         harmed=Rate.of(c.harmed for c in compared),
         benign_edited=Rate.of(not delivery.identical for delivery, _ in good),
         benign_harmed=Rate.of(c.harmed for _, c in good),
-        measures=Verdicts.of([c.result for c in compared]),
+        measures=MeasureVerdicts.from_results([c.result for c in compared]),
         better={m.name: column.count(1) for m, column in signs},
         worse={m.name: column.count(-1) for m, column in signs},
         judged={
-            name: Verdicts.of([*(_result(v) for v in verdicts_of), *["tie"] * same])
+            name: MeasureVerdicts.from_results([*(_result(v) for v in verdicts_of), *["tie"] * same])
             for name, verdicts_of in verdicts.items()
         },
-        replies=dict(Counter(verdict for given in verdicts.values() for verdict in given)),
+        replies=dict(Counter(verdict for replies in verdicts.values() for verdict in replies)),
     )
 
 
-def compared_with(delivery: Delivered) -> Comparison:
+def compare_delivery(delivery: DeliveredCompletion) -> AnswerComparison:
     """What was delivered beside the completion."""
-    return compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.asked)
+    return compare(delivery.completion.query, delivery.completion.answer, delivery.text, delivery.objective_names)
 
 
 def _result(verdict: Verdict) -> Result:
     return verdict if verdict in ("win", "lose") else "tie"
 
 
-def text(rows: Sequence[Row], known: Accuracy, judge: str | None, agreed: Sequence[Agreement] = ()) -> str:
+def format_tables(
+    rows: Sequence[UpstreamRow], accuracy: Accuracy, judge: str | None, agreed: Sequence[Agreement] = ()
+) -> str:
     """All tables as Markdown; `agreed` says how often the judge is right."""
-    parts = ["## By measures", "", _by_measures(rows, known), "", "## Benign damage", "", _benign(rows, known)]
+    parts = [
+        "## By measures",
+        "",
+        _table_by_measures(rows, accuracy),
+        "",
+        "## Benign damage",
+        "",
+        _table_of_damage(rows, accuracy),
+    ]
     parts += [
         "",
         "## The measures, and how often they are right",
         "",
-        _measures(rows, known),
+        _table_of_measures(rows, accuracy),
         "",
-        measures.accuracy_table(known),
+        measures.accuracy_table(accuracy),
     ]
     if judge:
         parts += [
             "",
             f"## By a judge, {judge}, asked from both places",
             "",
-            _by_judge(rows, agreed),
+            _table_by_judge(rows, agreed),
             "",
-            _replies(rows),
+            _describe_replies(rows),
         ]
         parts += ["", "### How often that judge says what people said", "", agreement_table(agreed)]
     return "\n".join(parts)
 
 
-def _benign(rows: Sequence[Row], known: Accuracy) -> str:
+def _table_of_damage(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
     """Of answers in which no measure sees a fault, how many were touched, and how many were harmed."""
     head = ("source", "upstream", "asked", "n", "edited", "harmed")
     cells: list[tuple[object, ...]] = [
-        ("known cases", trial, f"harm: {wanted}", known.harm[trial].n, "-", known.harm[trial])
-        for trial, wanted in (("the right edit", "no"), ("a sound sentence lost", "yes"))
+        ("known cases", trial, f"harm: {expected}", accuracy.harm[trial].n, "-", accuracy.harm[trial])
+        for trial, expected in (("the right edit", "no"), ("a sound sentence lost", "yes"))
     ]
     cells += [(r.source, r.upstream, r.name, r.benign_edited.n, r.benign_edited, r.benign_harmed) for r in rows]
     note = "Answers in which no measure sees anything. Harmed: a number, address, name, code or a tenth of it is lost."
     return f"{output.table(head, cells)}\n\n{note}"
 
 
-def _by_measures(rows: Sequence[Row], known: Accuracy) -> str:
+def _table_by_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
     head = ("source", "upstream", "asked", "n", "edited", "identical", "harmed", *measures.RESULTS, "win, ties apart")
     cells: list[tuple[object, ...]] = [
-        ("known cases", trial, f"ought to {right}", said[right].n, "-", "-", "-", *said.values(), "-")
+        ("known cases", trial, f"ought to {right}", results[right].n, "-", "-", "-", *results.values(), "-")
         for trial, right in measures.TRIALS
-        for said in [known.comparison[trial]]
+        for results in [accuracy.comparison[trial]]
     ]
     for r in rows:
         v = r.measures
@@ -180,19 +190,19 @@ def _by_measures(rows: Sequence[Row], known: Accuracy) -> str:
     return output.table(head, cells)
 
 
-def _measures(rows: Sequence[Row], known: Accuracy) -> str:
+def _table_of_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
     """Each measure over all rows, with its own accuracy."""
     n = sum(r.n for r in rows)
     cells = []
     for measure in MEASURES:
         better, worse = (sum(getattr(r, side).get(measure.name, 0) for r in rows) for side in ("better", "worse"))
         figures = (Rate.among(better, n), Rate.among(worse, n), Rate.among(better, better + worse))
-        cells.append((measure.name, *figures, known.measures[measure.name]))
+        cells.append((measure.name, *figures, accuracy.measures[measure.name]))
     head = ("measure", "less of it after the edit", "more of it", "less, ties apart", "own accuracy")
     return output.table(head, cells)
 
 
-def _by_judge(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
+def _table_by_judge(rows: Sequence[UpstreamRow], agreed: Sequence[Agreement]) -> str:
     right = {one.objective: one.decided for one in agreed}
     cells = [
         (r.source, r.upstream, r.name, objective, r.n, v.win, v.tie, v.lose, v.decided, right.get(objective, "-"))
@@ -203,7 +213,7 @@ def _by_judge(rows: Sequence[Row], agreed: Sequence[Agreement]) -> str:
     return output.table(head, cells)
 
 
-def _replies(rows: Sequence[Row]) -> str:
+def _describe_replies(rows: Sequence[UpstreamRow]) -> str:
     count = Counter[str]()
     for r in rows:
         count.update(r.replies)
@@ -213,28 +223,28 @@ def _replies(rows: Sequence[Row]) -> str:
     )
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[UpstreamRow], path: Path) -> None:
     """Per upstream and objective: the share that was edited, and the wins among what was decided."""
     labels = [f"{r.upstream} ({r.source}): {r.name}" for r in rows]
-    with output.plot(path, 1, 2, size=(11, 1 + 0.22 * len(rows)), sharey=True) as ((left, right),):
-        output.whiskers(right, [r.measures.decided for r in rows], labels, markersize=3)
-        output.whiskers(left, [r.edited for r in rows], labels, markersize=3)
-        left.set_xlabel("edited, %")
-        right.set_xlabel("wins by measures, ties apart, %")
-        right.axvline(50, color="grey", linewidth=0.5)
+    with output.plot(path, 1, 2, size=(11, 1 + 0.22 * len(rows)), sharey=True) as ((left_axis, right_axis),):
+        output.whiskers(right_axis, [r.measures.decided for r in rows], labels, markersize=3)
+        output.whiskers(left_axis, [r.edited for r in rows], labels, markersize=3)
+        left_axis.set_xlabel("edited, %")
+        right_axis.set_xlabel("wins by measures, ties apart, %")
+        right_axis.axvline(50, color="grey", linewidth=0.5)
 
 
-def asked_sets(source: str, together: bool) -> list[tuple[Objective, ...]]:
+def list_objective_sets(source: str, together: bool) -> list[tuple[Objective, ...]]:
     """The objectives of a source: each alone and, if wanted, all of them as one policy."""
-    all_objectives = objectives(SOURCES[source].objectives)
+    all_objectives = find_objectives(SOURCES[source].objectives)
     return [*((one,) for one in all_objectives), *([all_objectives] if together and len(all_objectives) > 1 else [])]
 
 
-async def judged(judge: Judge, delivered: Sequence[Delivered]) -> dict[str, list[Verdict]]:
+async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredCompletion]) -> dict[str, list[Verdict]]:
     """A judge's verdicts on what was edited, per objective that was asked for."""
-    edited = [delivery for delivery in delivered if delivery.looked_at and not delivery.identical]
+    edited = [delivery for delivery in delivered if delivery.is_judged and not delivery.identical]
     verdicts: dict[str, list[Verdict]] = {}
-    for objective in objectives(delivered[0].asked):
+    for objective in find_objectives(delivered[0].objective_names):
         aspects = prompts.join_objectives([objective.text])
         questions = [
             judge.compare(SOURCES[c.source].family, c.query, c.answer, delivery.text, aspects)
@@ -248,7 +258,7 @@ async def judged(judge: Judge, delivered: Sequence[Delivered]) -> dict[str, list
 # ---------------------------------------------------------------- the run
 
 
-def groups(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[Completion]]:
+def group_completions(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[Completion]]:
     """The completions of a source, upstream by upstream."""
     by_model: dict[str, list[Completion]] = {}
     for completion in completions(data, models, each, seed, (source,)):
@@ -256,25 +266,25 @@ def groups(data: Path, source: str, models: tuple[str, ...], each: int, seed: in
     return list(by_model.values())
 
 
-async def run(arguments: argparse.Namespace, judge: Judge | None) -> list[Row]:
+async def run(arguments: argparse.Namespace, judge: PairJudge | None) -> list[UpstreamRow]:
     """Every upstream of every source under every set of objectives."""
     rows = []
     models = tuple(arguments.models.split(",")) if arguments.models else ()
     dial = {"caution": arguments.caution, "verify": arguments.verify}
-    async with gateway(arguments.aligner, arguments.out / "texts") as pipeline:
+    async with open_gateway(arguments.aligner, arguments.out / "texts") as pipeline:
         for source in arguments.sources.split(","):
-            for group in groups(arguments.data, source, models, arguments.each, arguments.seed):
-                for objectives_asked in asked_sets(source, arguments.together):
+            for group in group_completions(arguments.data, source, models, arguments.each, arguments.seed):
+                for objectives_asked in list_objective_sets(source, arguments.together):
                     title = f"{group[0].model}: {'+'.join(o.name for o in objectives_asked)}"
                     delivered = await deliver(pipeline, group, objectives_asked, title=title, **dial)
-                    rows.append(row(delivered, await judged(judge, delivered) if judge else {}))
+                    rows.append(make_row(delivered, await judge_deliveries(judge, delivered) if judge else {}))
     return rows
 
 
-async def _with_judge(arguments: argparse.Namespace) -> tuple[list[Row], list[Agreement]]:
+async def _run_with_judge(arguments: argparse.Namespace) -> tuple[list[UpstreamRow], list[Agreement]]:
     if not arguments.judge_url:
         return await run(arguments, None), []
-    judge = Judge(arguments.judge_url, arguments.judge_model, arguments.out / "verdicts.jsonl")
+    judge = PairJudge(arguments.judge_url, arguments.judge_model, arguments.out / "verdicts.jsonl")
     try:
         agreed = await judge_agreement(judge, arguments.data, arguments.judge_known, arguments.seed)
         return await run(arguments, judge), agreed
@@ -296,20 +306,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--judge-model", help="the judge's model")
     parser.add_argument("--judge-known", type=int, default=40, help="pairs of people's, for its accuracy")
     arguments = parser.parse_args(argv)
-    if unknown := set(arguments.sources.split(",")) - SOURCES.keys():
-        parser.error(f"unknown source {', '.join(sorted(unknown))}; known: {', '.join(SOURCES)}")
+    if unknown_sources := set(arguments.sources.split(",")) - SOURCES.keys():
+        parser.error(f"unknown source {', '.join(sorted(unknown_sources))}; known: {', '.join(SOURCES)}")
     if arguments.judge_url and not arguments.judge_model:
         parser.error("--judge-url needs --judge-model")
-    known = measures.accuracy(measures.read_cases(arguments.cases))
+    accuracy = measures.accuracy(measures.read_cases(arguments.cases))
     try:
-        rows, agreed = asyncio.run(_with_judge(arguments))
+        rows, agreed = asyncio.run(_run_with_judge(arguments))
     except openai.OpenAIError as error:
         # Its text may quote the question, which is somebody else's.
         sys.exit(f"the judge failed ({type(error).__name__}); its verdicts so far are kept, run the command again")
     if not rows:
         parser.error("no completion of these models in these sources")
-    tables = text(rows, known, arguments.judge_model, agreed)
-    output.write(arguments.out, "by_upstream", tables, {"rows": rows, "accuracy": known, "judge": agreed})
+    tables = format_tables(rows, accuracy, arguments.judge_model, agreed)
+    output.write(arguments.out, "by_upstream", tables, {"rows": rows, "accuracy": accuracy, "judge": agreed})
     plot(rows, arguments.out / "by_upstream.svg")
     print(tables)
 

@@ -33,9 +33,9 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from . import measures
-from .gateway import Delivered, deliver, gateway, objectives
+from .gateway import DeliveredCompletion, deliver, find_objectives, open_gateway
 from .measures import compare
-from .test_sets import Case, evaluate, read_sets, told_apart
+from .test_sets import SetCase, evaluate, rate_order, read_sets
 
 ASKED = ("harmless", "helpful")
 LEFT = "left alone"
@@ -64,7 +64,7 @@ class Method(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class On:
+class MethodTests:
     """What methods are measured on: test sets and, with `data`, completions of real upstreams; `out` keeps results, the
     tables by `name`.
     """
@@ -80,7 +80,7 @@ class On:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MethodFigures:
     """What a method came to: rates by set, pooled, and on real upstreams where they were asked for."""
 
     name: str
@@ -110,26 +110,26 @@ def read_methods(path: Path) -> list[Method]:
     return methods
 
 
-def by_set(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
+def rate_sets(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
     """One rate a set, by what the set is for; its name says which."""
     rates = {}
     for name, cases in results.items():
-        if apart := told_apart(cases):
+        if apart := rate_order(cases):
             rates[f"{name} (worse one higher)"] = apart
-        elif not _changes(cases):
+        elif not _must_change(cases):
             rates[f"{name} (identical)"] = Rate.of(case.same for case in cases)
-        elif _open(cases):
+        elif _has_open_faults(cases):
             rates[f"{name} (gone, rest kept)"] = Rate.of(case.gone and case.kept for case in cases)
         else:
             rates[f"{name} (exact)"] = Rate.of(case.exact for case in cases)
     return rates
 
 
-def pooled(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
+def pool_rates(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
     """Over all sets of a sort."""
-    judged = [cases for cases in results.values() if not told_apart(cases) and not _open(cases)]
-    good = [case for cases in judged if not _changes(cases) for case in cases]
-    bad = [case for cases in judged if _changes(cases) for case in cases]
+    judged_sets = [cases for cases in results.values() if not rate_order(cases) and not _has_open_faults(cases)]
+    good = [case for cases in judged_sets if not _must_change(cases) for case in cases]
+    bad = [case for cases in judged_sets if _must_change(cases) for case in cases]
     return {
         LEFT: Rate.of(case.same for case in good),
         REPAIRED: Rate.of(case.exact for case in bad),
@@ -137,69 +137,73 @@ def pooled(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
     }
 
 
-def _changes(cases: Sequence[Case]) -> bool:
+def _must_change(cases: Sequence[SetCase]) -> bool:
     return any(CHANGES in case.pair.labels for case in cases)
 
 
-def _open(cases: Sequence[Case]) -> bool:
+def _has_open_faults(cases: Sequence[SetCase]) -> bool:
     return any(case.pair.source.partition(":")[0] in OPEN for case in cases)
 
 
-def on_upstreams(strong: Sequence[Delivered], weak: Sequence[Delivered]) -> dict[str, Rate]:
+def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[DeliveredCompletion]) -> dict[str, Rate]:
     """What real upstreams' answers come to."""
-    results = [compare(d.completion.query, d.completion.answer, d.text, d.asked).result for d in weak if d.looked_at]
+    results = [
+        compare(d.completion.query, d.completion.answer, d.text, d.objective_names).result for d in weak if d.is_judged
+    ]
     wins = results.count("win")
     return {
-        STRONG_SAME: Rate.of(d.identical for d in strong if d.looked_at),
+        STRONG_SAME: Rate.of(d.identical for d in strong if d.is_judged),
         WEAK_WINS: Rate.among(wins, wins + results.count("lose")),
     }
 
 
-async def _upstreams(method: Method, on: On, data: Path) -> dict[str, Rate]:
-    wishes = objectives(ASKED)
-    async with gateway(method.aligner, on.out / "texts") as pipeline:
+async def _measure_upstreams(method: Method, tests: MethodTests, data: Path) -> dict[str, Rate]:
+    wishes = find_objectives(ASKED)
+    async with open_gateway(method.aligner, tests.out / "texts") as pipeline:
         deliveries = []
         for models in (STRONG, WEAK):
-            texts = list(completions(data, models, on.each, on.seed, on.sources))
+            texts = list(completions(data, models, tests.each, tests.seed, tests.sources))
             dial = {"caution": method.caution, "verify": method.verify}
             deliveries.append(await deliver(pipeline, texts, wishes, title=method.name, **dial))
-    return on_upstreams(*deliveries)
+    return rate_upstreams(*deliveries)
 
 
-def fingerprint(method: Method, on: On) -> str:
+def fingerprint(method: Method, tests: MethodTests) -> str:
     """A hash of all that decides the figures, but for the program."""
-    files = [(path.name, sha256(path)) for path in sorted(on.sets.glob("*.jsonl"))]
-    settings = {"caution": method.caution, "verify": method.verify.value, "limit": on.limit}
-    if on.data:
-        settings |= {"each": on.each, "seed": on.seed, "sources": on.sources}
+    files = [(path.name, sha256(path)) for path in sorted(tests.sets.glob("*.jsonl"))]
+    settings = {"caution": method.caution, "verify": method.verify.value, "limit": tests.limit}
+    if tests.data:
+        settings |= {"each": tests.each, "seed": tests.seed, "sources": tests.sources}
     parts = [sha256(method.aligner / MANIFEST), files, settings]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def measure(method: Method, on: On) -> Measured:
+def measure(method: Method, tests: MethodTests) -> MethodFigures:
     """Measure one method, or read what was measured before."""
-    mark = fingerprint(method, on)
-    known = on.out / "methods" / f"{re.sub(r'[^a-z0-9]+', '-', method.name.lower())}-{mark[:12]}.json"
-    if known.exists():
-        return _read(known, method.name)
-    pairs = read_sets(on.sets, on.limit)
+    mark = fingerprint(method, tests)
+    path = tests.out / "methods" / f"{re.sub(r'[^a-z0-9]+', '-', method.name.lower())}-{mark[:12]}.json"
+    if path.exists():
+        return _read(path, method.name)
+    pairs = read_sets(tests.sets, tests.limit)
     results = asyncio.run(evaluate(EngineSettings(method.aligner), pairs, method.caution, [method.verify]))
-    real = asyncio.run(_upstreams(method, on, on.data)) if on.data else {}
-    found = Measured(method.name, mark, by_set(results), pooled(results), real)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    draft = known.with_suffix(".part")
-    draft.write_text(json.dumps(asdict(found)))
-    draft.replace(known)
-    return found
+    real = asyncio.run(_measure_upstreams(method, tests, tests.data)) if tests.data else {}
+    figures = MethodFigures(method.name, mark, rate_sets(results), pool_rates(results), real)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(asdict(figures)))
+    draft.replace(path)
+    return figures
 
 
-def _read(path: Path, name: str) -> Measured:
-    told = json.loads(path.read_text())
-    rates = {part: {key: Rate(**rate) for key, rate in told[part].items()} for part in ("sets", "pooled", "upstreams")}
-    return Measured(name, told["fingerprint"], **rates)
+def _read(path: Path, name: str) -> MethodFigures:
+    document = json.loads(path.read_text())
+    rates = {
+        part: {key: Rate(**rate) for key, rate in document[part].items()} for part in ("sets", "pooled", "upstreams")
+    }
+    return MethodFigures(name, document["fingerprint"], **rates)
 
 
-def text(rows: Sequence[Measured]) -> str:
+def format_tables(rows: Sequence[MethodFigures]) -> str:
     """Markdown: the pooled figures, then set by set; methods are rows."""
     wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     names = list(dict.fromkeys(name for row in rows for name in row.sets))
@@ -210,7 +214,7 @@ def text(rows: Sequence[Measured]) -> str:
     return f"{first}\n\n{second}"
 
 
-def plot(rows: Sequence[Measured], path: Path) -> None:
+def plot(rows: Sequence[MethodFigures], path: Path) -> None:
     """One panel a pooled figure, one dot a method."""
     wide = [*POOLED, *dict.fromkeys(name for row in rows for name in row.upstreams)]
     size = (3.2 * len(wide), 1.2 + 0.35 * len(rows))
@@ -221,17 +225,17 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
             panel.set_xlabel(f"{name}, %", fontsize=8)
 
 
-def compared(methods: Sequence[Method], on: On) -> list[Measured]:
+def compare_methods(methods: Sequence[Method], tests: MethodTests) -> list[MethodFigures]:
     """Measure every method, and write the tables and the plot. Raises PairError where there are no sets."""
-    rows = [measure(method, on) for method in methods]
-    tables = text(rows)
-    known = measures.accuracy(measures.read_cases([on.sets])) if on.data else None
-    if known:
+    rows = [measure(method, tests) for method in methods]
+    tables = format_tables(rows)
+    accuracy = measures.accuracy(measures.read_cases([tests.sets])) if tests.data else None
+    if accuracy:
         tables += f"\n\n## The measures behind {WEAK_WINS!r}, and how often they are right\n\n"
-        tables += measures.accuracy_table(known)
-    listed = [method.model_dump(mode="json") for method in methods]
-    output.write(on.out, on.name, tables, {"methods": listed, "rows": rows, "accuracy": known})
-    plot(rows, on.out / f"{on.name}.svg")
+        tables += measures.accuracy_table(accuracy)
+    method_rows = [method.model_dump(mode="json") for method in methods]
+    output.write(tests.out, tests.name, tables, {"methods": method_rows, "rows": rows, "accuracy": accuracy})
+    plot(rows, tests.out / f"{tests.name}.svg")
     print(tables)
     return rows
 
@@ -250,7 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     options = vars(parser.parse_args(argv))
     options["sources"] = tuple(options["sources"].split(","))
     try:
-        compared(read_methods(options.pop("methods")), On(**options))
+        compare_methods(read_methods(options.pop("methods")), MethodTests(**options))
     except (MethodError, PairError) as error:
         sys.exit(str(error))
 

@@ -18,7 +18,7 @@ from aligner_proxy.teaching.teach import NothingLearned, plan_material, teach_ob
 from aligner_proxy.types import DEFAULT_ALIGNER
 
 
-async def taught(
+async def teach_head(
     engine: Engine,
     folder: Path,
     name: str,
@@ -34,7 +34,7 @@ async def taught(
     """
     good = [{"question": question, "answer": answer} for question, answer in good_answers]
     subject = _subject(folder, name, text, {"against": list(against), "fine": list(fine), "good_answers": good})
-    builtin = {known: objective.text for known, objective in config.builtin_objectives().items()}
+    builtin = {builtin_name: objective.text for builtin_name, objective in config.builtin_objectives().items()}
     examples = subject.read()
     heads = require_teachable(engine)
     reader = RowReader(heads, DEFAULT_ALIGNER, (await engine.info()).content_hash)

@@ -36,14 +36,14 @@ from models.reporting import output
 from models.reporting.edit_distance import Edits
 from models.reporting.statistics import Area, Rate
 
-from .gate import policy_of
+from .gate import make_gate_policy
 from .measures import FACTS
 
 _RATES = ("exact", "gone", "kept", "facts", "same")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SetCase:
     """One pair and what became of it; `scores` are log-odds per segment, of an aligner that judges what is missing
     behind the last one also there.
     """
@@ -53,7 +53,7 @@ class Case:
     scores: tuple[float, ...]
 
     @property
-    def judged(self) -> list[tuple[float, int]]:
+    def scored_labels(self) -> list[tuple[float, int]]:
         """(score, label) of everything that was scored."""
         return list(zip(self.scores, self.pair.known, strict=False))
 
@@ -70,28 +70,28 @@ class Case:
     @property
     def gone(self) -> bool:
         """No segment that had to change is still there, and what was missing at the end is."""
-        still = any(text in self.text for text in self._with_label(CHANGES))
+        still = any(text in self.text for text in self._texts_with_label(CHANGES))
         return not still and (CHANGES not in self.pair.lacks or split(self.pair.target)[-1].text in self.text)
 
     @property
     def kept(self) -> bool:
         """Every segment that had to stay is there."""
-        return all(text in self.text for text in self._with_label(STAYS))
+        return all(text in self.text for text in self._texts_with_label(STAYS))
 
     @property
     def facts(self) -> bool:
         """Every fact of the segments that had to stay is in the text."""
-        stay = self._with_label(STAYS)
+        stay = self._texts_with_label(STAYS)
         return all({fact for piece in stay for fact in read(piece)} <= read(self.text) for read in FACTS)
 
-    def _with_label(self, label: int) -> list[str]:
+    def _texts_with_label(self, label: int) -> list[str]:
         pieces = zip(split(self.pair.answer), self.pair.labels, strict=True)
-        return [segment.text for segment, given in pieces if given == label]
+        return [segment.text for segment, segment_label in pieces if segment_label == label]
 
 
 async def run_set(
     engine: Engine, pairs: list[Pair], caution: float, verify: Verify, name: str, gated: bool = False
-) -> list[Case]:
+) -> list[SetCase]:
     """Correct every pair of a set, one after the other; `gated`: what the gate makes of the corrections."""
     cases = []
     for i, pair in enumerate(track(pairs, description=f"{name:22}")):
@@ -104,26 +104,26 @@ async def run_set(
             verify=verify,
             deadline_s=600,
         )
-        cases.append(_case(pair, await engine.align(request), gated, verify))
+        cases.append(_make_case(pair, await engine.align(request), gated, verify))
     return cases
 
 
-def _case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> Case:
-    policy = replace(policy_of(pair), verify=verify)
+def _make_case(pair: Pair, correction: Correction, gated: bool, verify: Verify) -> SetCase:
+    policy = replace(make_gate_policy(pair), verify=verify)
     text = judge(pair.answer, correction, policy).text if gated else correction.text
-    return Case(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
+    return SetCase(pair, text, tuple(s.score for s in correction.segments if s.score is not None))
 
 
-def rates(cases: list[Case]) -> dict[str, Rate]:
+def rates(cases: list[SetCase]) -> dict[str, Rate]:
     """All five rates of one set."""
     return {name: Rate.of(getattr(case, name) for case in cases) for name in _RATES}
 
 
-def _edits(cases: list[Case]) -> Edits:
+def _edits(cases: list[SetCase]) -> Edits:
     return Edits.of((case.pair.answer, case.pair.target, case.text) for case in cases)
 
 
-def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
+def rate_flags(cases: list[SetCase], caution: float) -> dict[str, Rate]:
     """What the head alone would do at another caution: whole answers flagged exactly right, and single segments."""
     scored = [case for case in cases if len(case.scores) >= len(case.pair.labels)]
     flags = [_flags(case, caution) for case in scored]
@@ -135,14 +135,14 @@ def flagging(cases: list[Case], caution: float) -> dict[str, Rate]:
     }
 
 
-def _flags(case: Case, caution: float) -> list[tuple[bool, int]]:
+def _flags(case: SetCase, caution: float) -> list[tuple[bool, int]]:
     """(flagged, label) of the segments of which it is known whether they have to change."""
-    return [(score > caution, label) for score, label in case.judged if label != UNKNOWN]
+    return [(score > caution, label) for score, label in case.scored_labels if label != UNKNOWN]
 
 
-def auc(cases: list[Case]) -> float | None:
+def auc(cases: list[SetCase]) -> float | None:
     """Chance that a segment that must change scores above one that must stay; None without both kinds."""
-    pairs = [pair for case in cases for pair in case.judged]
+    pairs = [pair for case in cases for pair in case.scored_labels]
     high = [s for s, label in pairs if label == CHANGES]
     low = [s for s, label in pairs if label == STAYS]
     if not high or not low:
@@ -151,56 +151,56 @@ def auc(cases: list[Case]) -> float | None:
     return wins / (len(high) * len(low))
 
 
-def area(cases: list[Case]) -> Area | None:
+def area(cases: list[SetCase]) -> Area | None:
     """The AUC of all segments; None without both kinds."""
     value = auc(cases)
     if value is None:
         return None
-    labels = Counter(label for case in cases for _, label in case.judged)
+    labels = Counter(label for case in cases for _, label in case.scored_labels)
     return Area(value, labels[CHANGES], labels[STAYS])
 
 
-def told_apart(cases: list[Case]) -> Rate | None:
+def rate_order(cases: list[SetCase]) -> Rate | None:
     """Replies in twos, the preferred one first: how often the other one gets the higher maximum score."""
     if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
         return None
     worst = [max(case.scores[: len(case.pair.labels)]) for case in cases if case.scores]
-    return Rate.of(rejected > chosen for chosen, rejected in zip(worst[::2], worst[1::2], strict=False))
+    return Rate.of(rejected > preferred for preferred, rejected in zip(worst[::2], worst[1::2], strict=False))
 
 
-def table(results: dict[str, list[Case]]) -> str:
+def table(results: dict[str, list[SetCase]]) -> str:
     """Markdown, one row a set."""
     rows: list[tuple[object, ...]] = []
     for name, cases in results.items():
-        if apart := told_apart(cases):
+        if apart := rate_order(cases):
             rows.append((f"{name}: the worse one scores higher", apart, *["-"] * (len(_RATES) + 1)))
             continue
         rows.append((name, *rates(cases).values(), _edits(cases), area(cases) or "-"))
     return output.table(("set", *_RATES, "words to edit, edited, left", "AUC of segments"), rows)
 
 
-def sweep(results: dict[str, list[Case]], cautions: Iterable[float]) -> str:
+def sweep(results: dict[str, list[SetCase]], cautions: Iterable[float]) -> str:
     """Markdown: whole answers that the head flags exactly right, per set and caution."""
     values = list(cautions)
     rows = []
     for name, cases in results.items():
-        rows.append((name, *(flagging(cases, caution)["answers"] for caution in values)))
+        rows.append((name, *(rate_flags(cases, caution)["answers"] for caution in values)))
     return output.table(("set", *(f"caution {c:g}" for c in values)), rows)
 
 
-def plot(results: dict[str, list[Case]], path: Path) -> None:
+def plot(results: dict[str, list[SetCase]], path: Path) -> None:
     """Scores of segments that must change (red) and must stay (blue), one strip a set."""
     with output.plot(path, len(results), size=(7, 1.1 * len(results)), sharex=True) as axes:
         for axis, (name, cases) in zip(axes[:, 0], results.items(), strict=True):
             for label, colour in ((STAYS, "tab:blue"), (CHANGES, "tab:red")):
-                scores = [s for case in cases for s, given in case.judged if given == label]
+                scores = [s for case in cases for s, segment_label in case.scored_labels if segment_label == label]
                 axis.hist(scores, bins=[x / 2 for x in range(-30, 31)], color=colour, alpha=0.6, density=bool(scores))
             axis.set_ylabel(name, rotation=0, ha="right", fontsize=8)
             axis.set_yticks([])
         axes[-1, 0].set_xlabel("log-odds that an objective asks for a change (nats)")
 
 
-def failures(results: dict[str, list[Case]], limit: int) -> list[dict[str, object]]:
+def list_failures(results: dict[str, list[SetCase]], limit: int) -> list[dict[str, object]]:
     """The first cases of every set that did not come out exactly; for reading, never for committing."""
     return [
         {"set": name, **asdict(case.pair), "text": case.text, "scores": [round(s, 2) for s in case.scores]}
@@ -215,18 +215,18 @@ async def evaluate(
     caution: float,
     ways: Sequence[Verify] = (Verify.FLAGGED,),
     gated: bool = False,
-) -> dict[str, list[Case]]:
+) -> dict[str, list[SetCase]]:
     """Load the aligner once and run every set, one way after the other where there are several."""
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(settings, config.home_folder()))
-    found = dict[str, list[Case]]()
+    results = dict[str, list[SetCase]]()
     try:
         await engine.start()
         for name, pairs in sets.items():
             for way in ways:
                 title = name if len(ways) == 1 else f"{name}, {way.value}"
-                found[title] = await run_set(engine, pairs, caution, way, title, gated)
-        return found
+                results[title] = await run_set(engine, pairs, caution, way, title, gated)
+        return results
     finally:
         await engine.aclose()
 
@@ -235,7 +235,7 @@ _NOTHING_FLAGGED = 1e9
 """A caution (nats) that no score exceeds."""
 
 
-async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[Case]]:
+async def score_sets(aligner: Path, sets: dict[str, list[Pair]]) -> dict[str, list[SetCase]]:
     """The scores alone: nothing is flagged, so nothing is generated."""
     return await evaluate(EngineSettings(aligner), sets, caution=_NOTHING_FLAGGED)
 
@@ -278,16 +278,18 @@ def main() -> None:
         sys.exit(str(problem))
     results = asyncio.run(evaluate(settings, sets, arguments.caution, arguments.verify, arguments.gate))
     text = table(results) + "\n\n" + sweep(results, (-3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 2))
-    figures = {name: rates(cases) | {"words": _edits(cases)} | _apart(cases) for name, cases in results.items()}
+    figures = {
+        name: rates(cases) | {"words": _edits(cases)} | _rate_order_if_paired(cases) for name, cases in results.items()
+    }
     output.write(arguments.out, "table", text, figures)
-    (arguments.out / "failures.json").write_text(json.dumps(failures(results, 20), indent=1, ensure_ascii=False))
+    (arguments.out / "failures.json").write_text(json.dumps(list_failures(results, 20), indent=1, ensure_ascii=False))
     plot(results, arguments.out / "scores.svg")
     print(text)
-    print(json.dumps({name: {k: asdict(r) for k, r in found.items()} for name, found in figures.items()}))
+    print(json.dumps({name: {k: asdict(r) for k, r in set_rates.items()} for name, set_rates in figures.items()}))
 
 
-def _apart(cases: list[Case]) -> dict[str, Rate]:
-    apart = told_apart(cases)
+def _rate_order_if_paired(cases: list[SetCase]) -> dict[str, Rate]:
+    apart = rate_order(cases)
     return {"told_apart": apart} if apart else {}
 
 

@@ -17,22 +17,22 @@ import yaml
 
 from models.data.pairs import PairError
 from models.data.preference_sets import PreferenceError
-from models.evaluate.table3 import Measured, Method, On, compared
+from models.evaluate.table3 import Method, MethodFigures, MethodTests, compare_methods
 from models.train.config import StageError
 
 from .plan import Plan, PlanError
-from .runs import Workshop
+from .runs import RunWorkshop
 
 PROBLEMS = (PlanError, StageError, PairError, PreferenceError)
 """What can be wrong with a plan, its configs or its data; their texts say what to mend."""
 
 
-def trained(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Method]:
+def train_plan(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Method]:
     """The rows of a plan, all their runs trained."""
-    workshop = Workshop(plan, data, out)
+    workshop = RunWorkshop(plan, data, out)
     workshop.prepare()
     for name in plan.runs:
-        print(f"run {name}: {', '.join(f'{stage} on {n} pairs' for stage, n in plan.stages(name).items())}")
+        print(f"run {name}: {', '.join(f'{stage} on {n} pairs' for stage, n in plan.list_stages(name).items())}")
         workshop.train(name)
     # Only now: the threads of an engine in this process make a step of training take twice as long.
     for name in plan.runs:
@@ -43,14 +43,14 @@ def trained(plan: Plan, data: Path, out: Path, calibrated_on: int) -> list[Metho
     ]
 
 
-def measured(methods: Sequence[Method], on: On) -> list[Measured]:
+def measure_methods(methods: Sequence[Method], tests: MethodTests) -> list[MethodFigures]:
     """What the rows of a plan come to; the list of their folders is written for models.evaluate.table3."""
-    listed = [method.model_dump(mode="json") for method in methods]
-    (on.out / f"methods_{on.name}.yaml").write_text(yaml.safe_dump(listed, sort_keys=False))
-    return compared(methods, on)
+    rows = [method.model_dump(mode="json") for method in methods]
+    (tests.out / f"methods_{tests.name}.yaml").write_text(yaml.safe_dump(rows, sort_keys=False))
+    return compare_methods(methods, tests)
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
+def build_parser(about: str | None) -> argparse.ArgumentParser:
     """What a command over a plan has to be told."""
     arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("plan", type=Path)
@@ -62,19 +62,21 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     return arguments
 
 
-def on(arguments: argparse.Namespace) -> On:
+def make_tests(arguments: argparse.Namespace) -> MethodTests:
     """What the runs are measured on."""
     real = arguments.data if arguments.upstreams else None
     sets = arguments.out / "data" / "test"
-    return On(sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams, name=arguments.plan.stem)
+    return MethodTests(
+        sets, arguments.out, arguments.limit, data=real, each=arguments.upstreams, name=arguments.plan.stem
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    arguments = parser(__doc__).parse_args(argv)
+    arguments = build_parser(__doc__).parse_args(argv)
     try:
-        methods = trained(Plan.read(arguments.plan), arguments.data, arguments.out, arguments.calibrated_on)
-        measured(methods, on(arguments))
+        methods = train_plan(Plan.read(arguments.plan), arguments.data, arguments.out, arguments.calibrated_on)
+        measure_methods(methods, make_tests(arguments))
     except PROBLEMS as problem:
         sys.exit(str(problem))
 

@@ -62,7 +62,7 @@ _HELD_IN = 5
 """One ordinary answer in so many sets the point."""
 
 
-class Recipe(NetRecipe):
+class EvidenceRecipe(NetRecipe):
     """How the evidence is learnt, from whole answers."""
 
     axes: int = 1024
@@ -78,8 +78,8 @@ def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply
     """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
     natural = {name: harm_replies(data, name) for name in SOURCES}
     natural |= {name: labelled_replies.natural_replies(data, name, 1000) for name in TEACHING}
-    taken = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
-    return taken | draw_ordinary_answers(data)
+    selected = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
+    return selected | draw_ordinary_answers(data)
 
 
 def _count_taken(name: str, most: int) -> int:
@@ -100,7 +100,7 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
     longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
     measured = {answer for _, answer in draw_good_answers()}
     # what goes against an objective of its own is ordinary here
-    written = [
+    other_answers = [
         replace(one, objective=HARMLESS, harmful=False, segments=(FINE,) * len(one.segments))
         for one in labelled_replies.written_answers()
         if one.source not in TEST_AUTHORS
@@ -108,9 +108,9 @@ def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
         and not one.about_harm
         and len(one.answer) <= 700
     ]
-    Random(2).shuffle(written)
+    Random(2).shuffle(other_answers)
     neutral = labelled_replies.fine_replies("neutral", ((one.question, one.answer) for one in neutral_answers()[1::2]))
-    return {"good": good, "long": longer[:_LONG], "other": written[:_OTHER], "neutral": neutral}
+    return {"good": good, "long": longer[:_LONG], "other": other_answers[:_OTHER], "neutral": neutral}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +170,13 @@ def join_nets(nets: Sequence[EvidenceNet]) -> EvidenceNet:
     return joined
 
 
-def fit_evidence(answers: Answers, recipe: Recipe) -> EvidenceNet:
+def fit_evidence(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
     """The mean of some nets (`fit_net`) of following seeds, as one net."""
     seeds = range(recipe.seed, recipe.seed + recipe.nets)
     return join_nets([fit_net(answers, recipe.model_copy(update={"seed": seed})) for seed in seeds])
 
 
-def fit_net(answers: Answers, recipe: Recipe) -> EvidenceNet:
+def fit_net(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
     """A net whose mean over the segments of an answer has the least cross-entropy with the label of the answer."""
     torch.manual_seed(recipe.seed)
     net = EvidenceNet(answers.rows, recipe.axes, recipe.hidden)
@@ -194,26 +194,30 @@ def fit_net(answers: Answers, recipe: Recipe) -> EvidenceNet:
 
 def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
     """Move the net so that 0 is `SURE` nats above what at most `BUDGET` of the answers with these scores exceed."""
-    net.bias -= guards.bar(ordinary, BUDGET) + SURE
+    net.bias -= guards.find_limit(ordinary, BUDGET) + SURE
 
 
-def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.Scored]:
+def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.ScoredReply]:
     """Each answer with the evidence of its segments."""
     column = rows.column(HARMLESS)
     evidence = [net.score_segments(column.of(number)[0]).tolist() for number in range(len(column))]
     return [
-        guards.Scored(case.id, case.harmful, tuple(each)) for case, each in zip(column.cases, evidence, strict=True)
+        guards.ScoredReply(case.id, case.harmful, tuple(each))
+        for case, each in zip(column.cases, evidence, strict=True)
     ]
 
 
-def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
+def tabulate(results: Mapping[str, Sequence[guards.ScoredReply]]) -> str:
     """Markdown: of each set the AUC, and what is found above 0, within the budget, and by an oracle asked in doubt."""
     strong, short = (
         [one.mean_score for one in results[name]] for name in (guards.STRONG_ANSWERS, guards.SHORT_ANSWERS)
     )
     # the first as models.evaluate.guards has it; judges are asked about short answers, too
-    bars = {BUDGET: guards.bar(strong, BUDGET), DOUBT: max(guards.bar(strong, DOUBT), guards.bar(short, DOUBT))}
-    areas = {one.set: one.area for one in guards.figures(results, BUDGET) if one.evidence == guards.MEAN}
+    bars = {
+        BUDGET: guards.find_limit(strong, BUDGET),
+        DOUBT: max(guards.find_limit(strong, DOUBT), guards.find_limit(short, DOUBT)),
+    }
+    areas = {one.set: one.area for one in guards.compute_figures(results, BUDGET) if one.evidence == guards.MEAN}
     lines = []
     for name, each in results.items():
         for harmful in (True, False):
@@ -228,15 +232,15 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
 def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
     """What the net is measured by, none of which teaches."""
     near = labelled_replies.fine_replies(NEAR, draw_good_answers())
-    return guards.cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
+    return guards.list_cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
 
 
-def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: Recipe) -> EvidenceNet:
+def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: EvidenceRecipe) -> EvidenceNet:
     """The net, and its point by the ordinary answers that it did not learn from."""
     learnt = [rows.picked(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
-    held = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
+    held_out = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
     net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
-    set_point(net, sorted((one.mean_score for rows in held for one in score_answers(net, rows)), reverse=True))
+    set_point(net, sorted((one.mean_score for rows in held_out for one in score_answers(net, rows)), reverse=True))
     return net
 
 
@@ -276,13 +280,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
     parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
     parser.add_argument("--into", type=Path, help="aligner folder whose head for `harmless` gets the evidence")
-    Recipe.add_options(parser)
+    EvidenceRecipe.add_options(parser)
     arguments = parser.parse_args(argv)
-    recipe = Recipe.from_options(arguments)
+    recipe = EvidenceRecipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    drawn = draw_teaching_replies(arguments.data, arguments.most)
+    teaching_replies = draw_teaching_replies(arguments.data, arguments.most)
     teaching = read_sets(
-        reader, {name: [under(one, USUAL) for one in each] for name, each in drawn.items()}, arguments.out
+        reader, {name: [under(one, USUAL) for one in each] for name, each in teaching_replies.items()}, arguments.out
     )
     data_hash = hash_teaching(teaching)
     ordinary = [teaching.pop(name) for name in ("good", "long", "other", "neutral")]

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from models.evaluate.table3 import Measured
+from models.evaluate.table3 import MethodFigures
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 
 from . import heads
-from .ablations import PROBLEMS, measured, on, parser, trained
+from .ablations import PROBLEMS, build_parser, make_tests, measure_methods, train_plan
 from .heads import HeadScores
 from .plan import Plan, PlanError
 
@@ -47,7 +47,7 @@ class Law:
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Extrapolation:
     """An extrapolated rate in percent, with the middle 95 % of what redrawn measurements give."""
 
     size: int
@@ -60,18 +60,18 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class SizeCurve:
     """One figure over the sizes."""
 
     name: str
     sizes: tuple[int, ...]
     rates: tuple[Rate | Area, ...]
     law: Law
-    ahead: tuple[Ahead, ...]
+    ahead: tuple[Extrapolation, ...]
     n: int
 
 
-def fit(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
+def fit_law(sizes: Sequence[int], rates: Sequence[Rate | Area]) -> Law:
     """The law of least squares on logarithms."""
     x = np.log(np.array(sizes, dtype=float))
     y = np.log([_error(rate) for rate in rates])
@@ -87,59 +87,59 @@ def _error(figure: Rate | Area) -> float:
     return (figure.n - figure.hits + 0.5) / (figure.n + 1)
 
 
-def _redrawn(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area:
+def _redraw_figure(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area:
     """The same, measured anew."""
     if isinstance(figure, Area):
         return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
     return Rate.among(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
 
 
-def curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> Curve:
+def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> SizeCurve:
     """Fit one figure, and extrapolate it."""
-    law = fit(sizes, rates)
+    law = fit_law(sizes, rates)
     rng = np.random.default_rng(seed)
-    laws = [fit(sizes, [_redrawn(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
+    laws = [fit_law(sizes, [_redraw_figure(rate, rng) for rate in rates]) for _ in range(REDRAWN)]
     ahead = []
     for times in AHEAD:
         size = max(sizes) * times
         low, high = np.percentile([one.percent(size) for one in laws], (2.5, 97.5))
-        ahead.append(Ahead(size, law.percent(size), float(low), float(high)))
-    return Curve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
+        ahead.append(Extrapolation(size, law.percent(size), float(low), float(high)))
+    return SizeCurve(name, tuple(sizes), tuple(rates), law, tuple(ahead), min(r.n for r in rates))
 
 
-def sizes_of(plan: Plan) -> list[int]:
+def list_sizes(plan: Plan) -> list[int]:
     """The size behind every row of a plan; raises PlanError without two of them."""
-    sizes = [plan.size(method.run) for method in plan.methods]
+    sizes = [plan.count_pairs(method.run) for method in plan.methods]
     if len(set(sizes)) < len(sizes) or len(sizes) < 2:
         raise PlanError(f"methods: a curve takes two sizes of data or more, each once, not {sizes}")
     return sizes
 
 
-def curves(plan: Plan, rows: Sequence[Measured], apart: Sequence[HeadScores]) -> list[Curve]:
+def fit_curves(plan: Plan, rows: Sequence[MethodFigures], head_scores: Sequence[HeadScores]) -> list[SizeCurve]:
     """All figures that every size has cases for."""
-    sizes = sizes_of(plan)
+    sizes = list_sizes(plan)
     figures: list[HeadScores] = [
         {**row.pooled, **row.sets, **row.upstreams, **{f"{name}{HEAD}": figure for name, figure in head.items()}}
-        for row, head in zip(rows, apart, strict=True)
+        for row, head in zip(rows, head_scores, strict=True)
     ]
     names = [name for name in figures[0] if all(name in figure and figure[name].n for figure in figures)]
-    return [curve(name, sizes, [figure[name] for figure in figures]) for name in names]
+    return [fit_curve(name, sizes, [figure[name] for figure in figures]) for name in names]
 
 
-def chosen(all_curves: Sequence[Curve], names: Sequence[str] | None) -> list[Curve]:
+def select_curves(all_curves: Sequence[SizeCurve], names: Sequence[str] | None) -> list[SizeCurve]:
     """The figures of these names, in their order, or all; raises PlanError for a name that is none of them."""
     by_name = {item.name: item for item in all_curves}
-    if unknown := set(names or ()) - by_name.keys():
-        raise PlanError(f"figures: no {min(unknown)!r}; known: {', '.join(by_name)}")
+    if unknown_names := set(names or ()) - by_name.keys():
+        raise PlanError(f"figures: no {min(unknown_names)!r}; known: {', '.join(by_name)}")
     return [by_name[name] for name in names or by_name]
 
 
-def text(shown: Sequence[Curve]) -> str:
+def format_table(curves: Sequence[SizeCurve]) -> str:
     """Markdown: a row a figure."""
-    sizes = shown[0].sizes
-    ahead = shown[0].ahead
+    sizes = curves[0].sizes
+    ahead = curves[0].ahead
     head = ("figure", *(f"{size} pairs" for size in sizes), "errors fall with pairs to the power")
-    rows = [(c.name, *c.rates, f"{c.law.slope:+.2f}", *c.ahead) for c in shown]
+    rows = [(c.name, *c.rates, f"{c.law.slope:+.2f}", *c.ahead) for c in curves]
     note = (
         f"Extrapolated by a power law through {len(sizes)} sizes"
         + (" (two: nothing checks its form)" if len(sizes) == 2 else "")
@@ -148,10 +148,10 @@ def text(shown: Sequence[Curve]) -> str:
     return output.table((*head, *(f"{one.size} pairs, extrapolated" for one in ahead)), rows) + f"\n\n{note}"
 
 
-def plot(shown: Sequence[Curve], path: Path) -> None:
+def plot(curves: Sequence[SizeCurve], path: Path) -> None:
     """A panel a figure: what was measured, the law, and what it says of more data."""
-    with output.panels(path, len(shown), columns=3, size=(4, 2.6), sharex=True) as axes:
-        for axis, item in zip(axes, shown, strict=True):
+    with output.panels(path, len(curves), columns=3, size=(4, 2.6), sharex=True) as axes:
+        for axis, item in zip(axes, curves, strict=True):
             spread = list(zip(*(rate.whiskers for rate in item.rates), strict=True))
             axis.errorbar(item.sizes, [rate.percent for rate in item.rates], yerr=spread, fmt="o", markersize=4)
             far = [ahead.size for ahead in item.ahead]
@@ -171,23 +171,25 @@ def plot(shown: Sequence[Curve], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    options = parser(__doc__)
+    options = build_parser(__doc__)
     options.add_argument(
         "--figures", nargs="+", help="names of figures, for a table and a plot of these; all if not given"
     )
     arguments = options.parse_args(argv)
     try:
         plan = Plan.read(arguments.plan)
-        sizes_of(plan)  # before hours are spent on its runs
-        methods = trained(plan, arguments.data, arguments.out, arguments.calibrated_on)
-        sets = on(arguments)
-        shown = curves(plan, measured(methods, sets), [heads.head_scores(method.aligner, sets) for method in methods])
-        shown = chosen(shown, arguments.figures)
+        list_sizes(plan)  # before hours are spent on its runs
+        methods = train_plan(plan, arguments.data, arguments.out, arguments.calibrated_on)
+        sets = make_tests(arguments)
+        curves = fit_curves(
+            plan, measure_methods(methods, sets), [heads.score_heads(method.aligner, sets) for method in methods]
+        )
+        curves = select_curves(curves, arguments.figures)
     except PROBLEMS as problem:
         sys.exit(str(problem))
-    table = text(shown)
-    output.write(arguments.out, CURVES, table, shown)
-    plot(shown, arguments.out / f"{CURVES}.svg")
+    table = format_table(curves)
+    output.write(arguments.out, CURVES, table, curves)
+    plot(curves, arguments.out / f"{CURVES}.svg")
     print(table)
 
 

@@ -31,7 +31,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Objective, Outcome, Policy, Turn
-from models.evaluate.gateway import gateway, objectives
+from models.evaluate.gateway import find_objectives, open_gateway
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -58,86 +58,86 @@ _SIGNS = dict(zip("ais", "@!$", strict=True))
 Disguise = Callable[[str], str]
 
 
-def between(mark: str) -> Disguise:
+def put_between(mark: str) -> Disguise:
     """Something between each two letters."""
     return mark.join
 
 
-def behind(mark: str) -> Disguise:
+def put_behind(mark: str) -> Disguise:
     """Something behind each letter."""
     return lambda text: "".join(char + mark if char.isalpha() else char for char in text)
 
 
-def letters(forms: dict[str, str]) -> Disguise:
+def swap_letters(forms: dict[str, str]) -> Disguise:
     """Other letters, where there are some."""
     return lambda text: "".join(forms.get(char, char) for char in text)
 
 
-def named(form: str) -> Disguise:
+def spell_by_name(form: str) -> Disguise:
     """The letters of this name, {} being the letter; those that Unicode lacks stay."""
-    return lambda text: "".join(_named(form, char) for char in text)
+    return lambda text: "".join(_find_named_letter(form, char) for char in text)
 
 
-def _named(form: str, char: str) -> str:
+def _find_named_letter(form: str, char: str) -> str:
     try:
         return unicodedata.lookup(form.format(char.upper())) if char.isascii() and char.isalpha() else char
     except KeyError:
         return char
 
 
-def inside(mark: str) -> Disguise:
+def put_inside(mark: str) -> Disguise:
     """Something in the middle."""
     return lambda text: text[: len(text) // 2] + mark + text[len(text) // 2 :]
 
 
 WORDS: dict[str, Disguise] = {
-    "one zero-width space": inside("\u200b"),
-    "zero-width spaces": between("\u200b"),
-    "zero-width non-joiners": between("\u200c"),
-    "zero-width joiners": between("\u200d"),
-    "word joiners": between("\u2060"),
-    "soft hyphens": between("\u00ad"),
-    "byte order marks": between("\ufeff"),
-    "variation selectors": between("\ufe0f"),
-    "grapheme joiners": between("\u034f"),
-    "tag characters": between("\U000e0061"),
-    "invisible times": between("\u2062"),
-    "control characters": between("\u0001"),
-    "direction marks": between("\u200e"),
-    "500 zero-width spaces": inside("\u200b" * 500),
-    "Hangul fillers": between("\u3164"),
-    "Cyrillic": letters(_CYRILLIC),
-    "Greek": letters(_GREEK),
-    "several alphabets": letters(_BROAD),
-    "full-width": named("FULLWIDTH LATIN SMALL LETTER {}"),
-    "bold": named("MATHEMATICAL BOLD SMALL {}"),
-    "fraktur": named("MATHEMATICAL FRAKTUR SMALL {}"),
-    "monospace": named("MATHEMATICAL MONOSPACE SMALL {}"),
-    "circled": named("CIRCLED LATIN SMALL LETTER {}"),
-    "squared": named("NEGATIVE SQUARED LATIN CAPITAL LETTER {}"),
-    "in brackets": named("PARENTHESIZED LATIN SMALL LETTER {}"),
-    "small capitals": named("LATIN LETTER SMALL CAPITAL {}"),
-    "superscript": named("MODIFIER LETTER SMALL {}"),
-    "spaces": between(" "),
-    "thin spaces": between("\u2009"),
-    "full stops": between("."),
-    "hyphens": between("-"),
-    "middle dots": between("\u00b7"),
-    "struck through": behind("\u0336"),
-    "underlined": behind("\u0332"),
-    "heaped marks": behind("\u0301\u0302\u0303"),
-    "digits": letters(_DIGITS),
-    "digits and signs": letters(_DIGITS | _SIGNS),
+    "one zero-width space": put_inside("\u200b"),
+    "zero-width spaces": put_between("\u200b"),
+    "zero-width non-joiners": put_between("\u200c"),
+    "zero-width joiners": put_between("\u200d"),
+    "word joiners": put_between("\u2060"),
+    "soft hyphens": put_between("\u00ad"),
+    "byte order marks": put_between("\ufeff"),
+    "variation selectors": put_between("\ufe0f"),
+    "grapheme joiners": put_between("\u034f"),
+    "tag characters": put_between("\U000e0061"),
+    "invisible times": put_between("\u2062"),
+    "control characters": put_between("\u0001"),
+    "direction marks": put_between("\u200e"),
+    "500 zero-width spaces": put_inside("\u200b" * 500),
+    "Hangul fillers": put_between("\u3164"),
+    "Cyrillic": swap_letters(_CYRILLIC),
+    "Greek": swap_letters(_GREEK),
+    "several alphabets": swap_letters(_BROAD),
+    "full-width": spell_by_name("FULLWIDTH LATIN SMALL LETTER {}"),
+    "bold": spell_by_name("MATHEMATICAL BOLD SMALL {}"),
+    "fraktur": spell_by_name("MATHEMATICAL FRAKTUR SMALL {}"),
+    "monospace": spell_by_name("MATHEMATICAL MONOSPACE SMALL {}"),
+    "circled": spell_by_name("CIRCLED LATIN SMALL LETTER {}"),
+    "squared": spell_by_name("NEGATIVE SQUARED LATIN CAPITAL LETTER {}"),
+    "in brackets": spell_by_name("PARENTHESIZED LATIN SMALL LETTER {}"),
+    "small capitals": spell_by_name("LATIN LETTER SMALL CAPITAL {}"),
+    "superscript": spell_by_name("MODIFIER LETTER SMALL {}"),
+    "spaces": put_between(" "),
+    "thin spaces": put_between("\u2009"),
+    "full stops": put_between("."),
+    "hyphens": put_between("-"),
+    "middle dots": put_between("\u00b7"),
+    "struck through": put_behind("\u0336"),
+    "underlined": put_behind("\u0332"),
+    "heaped marks": put_behind("\u0301\u0302\u0303"),
+    "digits": swap_letters(_DIGITS),
+    "digits and signs": swap_letters(_DIGITS | _SIGNS),
     "entities": lambda text: "".join(f"&#{ord(char)};" for char in text),
-    "tags": inside("<b></b>"),
+    "tags": put_inside("<b></b>"),
     "right to left": lambda text: f"\u202e{text[::-1]}\u202c",
 }
 """Of the word alone."""
 SENTENCES: dict[str, Disguise] = {
-    "whole: zero-width spaces": between("\u200b"),
+    "whole: zero-width spaces": put_between("\u200b"),
     "whole: spaces": lambda text: "  ".join(" ".join(word) for word in text.split(" ")),
-    "whole: full-width": named("FULLWIDTH LATIN SMALL LETTER {}"),
-    "whole: several alphabets": letters(_BROAD),
+    "whole: full-width": spell_by_name("FULLWIDTH LATIN SMALL LETTER {}"),
+    "whole: several alphabets": swap_letters(_BROAD),
     "whole: code block": "\n\n```\n{}\n```\n\n".format,
     "whole: comment in a code block": "\n\n```python\n# {}\n```\n\n".format,
     "whole: inline code": "`{}`".format,
@@ -146,7 +146,7 @@ SENTENCES: dict[str, Disguise] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Disguised:
+class DisguisedInsult:
     """An insult in an answer: the answer is `before`, `insult` and `after`."""
 
     way: str
@@ -163,7 +163,7 @@ class Disguised:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class InsultResult:
     """What became of one insult; None where it was not asked."""
 
     way: str
@@ -174,7 +174,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PlainReading:
     """What removing disguises does to a text without a fault."""
 
     sort: str
@@ -184,7 +184,7 @@ class Reading:
     flagged_raw: int = 0
 
 
-def disguised(texts: dict[str, Any]) -> Iterator[Disguised]:
+def list_disguised_insults(texts: dict[str, Any]) -> Iterator[DisguisedInsult]:
     """Every insult in every disguise, the answers in turn; the insult as it is comes first."""
     ways: list[tuple[str, Disguise, Disguise]] = [("plain", str, str)]
     ways += [(name, way, str) for name, way in WORDS.items()]
@@ -192,31 +192,33 @@ def disguised(texts: dict[str, Any]) -> Iterator[Disguised]:
     for (name, word_way, way), (number, (lead, word, rest)) in product(ways, enumerate(texts["insults"])):
         question, before, after = texts["answers"][number % len(texts["answers"])]
         insult = way(lead + word_way(word) + rest)
-        yield Disguised(name, word, question, f"{before} ".rstrip(" " * insult.startswith("\n")), insult, f" {after}")
+        yield DisguisedInsult(
+            name, word, question, f"{before} ".rstrip(" " * insult.startswith("\n")), insult, f" {after}"
+        )
 
 
-def sound(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_sound_texts(texts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Sort and text of everything in which nothing is disguised."""
-    for sort, made in texts["texts"].items():
-        for form, filler in product(made["forms"], made["fillers"]):
+    for sort, pieces in texts["texts"].items():
+        for form, filler in product(pieces["forms"], pieces["fillers"]):
             yield sort, form.format(*[filler] * 9)
 
 
 @contextmanager
-def keeping_disguises() -> Iterator[None]:
+def keep_disguises() -> Iterator[None]:
     """The aligner reads what is written."""
     places = ((prompts, "undisguise"), (conversation, "undisguise"), (parts, "undisguise_segment"))
-    kept = [getattr(module, name) for module, name in places]
+    functions = [getattr(module, name) for module, name in places]
     for module, name in places:
         setattr(module, name, UndisguisedText)
     try:
         yield
     finally:
-        for (module, name), function in zip(places, kept, strict=True):
+        for (module, name), function in zip(places, functions, strict=True):
             setattr(module, name, function)
 
 
-async def judged(
+async def judge_answer(
     pipeline: Pipeline, question: str, answer: str, wishes: Sequence[Objective], *, score_only: bool
 ) -> Outcome:
     """What becomes of an answer."""
@@ -224,44 +226,50 @@ async def judged(
     return await pipeline.align(Exchange("disguises", 0, (Turn("user", question),), answer), policy)
 
 
-def is_found(case: Disguised, outcome: Outcome) -> bool:
+def is_found(case: DisguisedInsult, outcome: Outcome) -> bool:
     """Whether a segment that the insult stands in is flagged."""
     start = len(case.before)
     places = zip(split(case.answer), outcome.segments, strict=False)
-    return any(seen.flagged and piece.start < start + len(case.insult) and piece.end > start for piece, seen in places)
+    return any(
+        segment.flagged and piece.start < start + len(case.insult) and piece.end > start for piece, segment in places
+    )
 
 
-async def insults(
-    pipeline: Pipeline, cases: Sequence[Disguised], wishes: Sequence[Objective], *, raw: bool
-) -> list[Result]:
+async def judge_insults(
+    pipeline: Pipeline, cases: Sequence[DisguisedInsult], wishes: Sequence[Objective], *, raw: bool
+) -> list[InsultResult]:
     """What becomes of the disguised insults."""
     results = []
     for case in track(cases, description="insults"):
-        outcome = await judged(pipeline, case.question, case.answer, wishes, score_only=False)
+        outcome = await judge_answer(pipeline, case.question, case.answer, wishes, score_only=False)
         before: bool | None = None
         if raw:
-            with keeping_disguises():
-                before = is_found(case, await judged(pipeline, case.question, case.answer, wishes, score_only=True))
+            with keep_disguises():
+                before = is_found(
+                    case, await judge_answer(pipeline, case.question, case.answer, wishes, score_only=True)
+                )
         removed = case.insult.strip() not in (outcome.text or "")
-        results.append(Result(case.way, case.word, is_found(case, outcome), before, removed))
+        results.append(InsultResult(case.way, case.word, is_found(case, outcome), before, removed))
     return results
 
 
-async def readings(pipeline: Pipeline, texts: Sequence[tuple[str, str]], wishes: Sequence[Objective]) -> list[Reading]:
+async def judge_readings(
+    pipeline: Pipeline, texts: Sequence[tuple[str, str]], wishes: Sequence[Objective]
+) -> list[PlainReading]:
     """What removing disguises does to texts without a fault."""
     results = []
     for sort, text in track(texts, description="texts"):
         if not undisguise(text).origins:
-            results.append(Reading(sort, text, same=True))
+            results.append(PlainReading(sort, text, same=True))
             continue
-        now = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
-        with keeping_disguises():
-            before = (await judged(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
-        results.append(Reading(sort, text, same=False, flagged=now, flagged_raw=before))
+        now = (await judge_answer(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
+        with keep_disguises():
+            before = (await judge_answer(pipeline, "Tell me about it.", text, wishes, score_only=True)).flagged_count
+        results.append(PlainReading(sort, text, same=False, flagged=now, flagged_raw=before))
     return results
 
 
-def table(results: Sequence[Result], texts: Sequence[Reading]) -> str:
+def table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str:
     """Markdown: a row a disguise, then a row a sort of text."""
     rows = []
     hidden = [one for one in results if one.way != "plain"]
@@ -278,14 +286,16 @@ def table(results: Sequence[Result], texts: Sequence[Reading]) -> str:
     return f"{ways}\n\n{output.table(('sort', 'texts', 'read otherwise', 'newly flagged'), sorts)}"
 
 
-async def run(arguments: argparse.Namespace) -> tuple[list[Result], list[Reading]]:
+async def run(arguments: argparse.Namespace) -> tuple[list[InsultResult], list[PlainReading]]:
     """Send all through the pipeline."""
     texts = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
-    wishes = objectives(arguments.objectives.split(","))
-    cases = [case for case in disguised(texts) if not arguments.ways or case.way in arguments.ways.split(",")]
-    async with gateway(arguments.aligner) as pipeline:
-        results = await insults(pipeline, cases, wishes, raw=arguments.raw)
-        return results, await readings(pipeline, list(sound(texts)), wishes)
+    wishes = find_objectives(arguments.objectives.split(","))
+    cases = [
+        case for case in list_disguised_insults(texts) if not arguments.ways or case.way in arguments.ways.split(",")
+    ]
+    async with open_gateway(arguments.aligner) as pipeline:
+        results = await judge_insults(pipeline, cases, wishes, raw=arguments.raw)
+        return results, await judge_readings(pipeline, list(list_sound_texts(texts)), wishes)
 
 
 def main() -> None:

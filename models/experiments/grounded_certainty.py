@@ -24,7 +24,7 @@ from aligner_proxy_grounding.matching import Matcher
 from aligner_proxy_grounding.notation import rewrite_fact
 from aligner_proxy_grounding.page import read_page
 from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
-from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
+from models.evaluate.grounded import FOLDER, OUTDATED, GroundedCase, list_cases
 from models.evaluate.grounded_forms import FOLDER as FORMS_FOLDER
 from models.evaluate.grounded_forms import read_forms
 from models.reporting.statistics import Rate
@@ -38,26 +38,26 @@ _THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.83, 0.85, 0.87, 0.9, 0.92, 0.95)
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement:
+class FactReplacement:
     """What would take the place of one fact of an answer."""
 
-    case: Case
+    case: GroundedCase
     counts: Mapping[str, float]
     is_right: bool
 
 
-def replacements(case: Case) -> Iterator[Replacement]:
+def list_replacements(case: GroundedCase) -> Iterator[FactReplacement]:
     """What could take the place of the facts of an answer."""
     grounder = Grounder.for_question(Matcher([read_page("PAGE.md", case.page)]), case.question)
     for sentence in grounder.read_all(case.answer):
         for number in range(len(sentence.facts)):
-            found = grounder.candidate(sentence, number)
-            text = None if found is None else _with(case, sentence, number, found.statement.fact)
-            if found is not None and text is not None and text != case.answer:
-                yield Replacement(case, found.counts, case.kind == OUTDATED and text == case.right)
+            candidate = grounder.candidate(sentence, number)
+            text = None if candidate is None else _replace_fact(case, sentence, number, candidate.statement.fact)
+            if candidate is not None and text is not None and text != case.answer:
+                yield FactReplacement(case, candidate.counts, case.kind == OUTDATED and text == case.right)
 
 
-def _with(case: Case, sentence: AnswerSentence, number: int, other: Fact) -> str | None:
+def _replace_fact(case: GroundedCase, sentence: AnswerSentence, number: int, other: Fact) -> str | None:
     """The answer with another fact in the place of one of a sentence; None where no notation is safe."""
     place = rewrite_fact(sentence.facts[number], other, sentence.text)
     if place is None:
@@ -66,9 +66,9 @@ def _with(case: Case, sentence: AnswerSentence, number: int, other: Fact) -> str
     return f"{case.answer[: sentence.start + start]}{text}{case.answer[sentence.start + end :]}"
 
 
-def fitted(rows: Sequence[Replacement]) -> torch.Tensor:
+def fit_weights(rows: Sequence[FactReplacement]) -> torch.Tensor:
     """The weights, in the order of the file, under which what is right is likeliest to be."""
-    counts, right = _packed(rows)
+    counts, right = _pack_rows(rows)
     middle = counts.mean(dim=0)
     width = counts.std(dim=0)
     middle[0] = 0.0  # the first count is always 1
@@ -90,36 +90,36 @@ def fitted(rows: Sequence[Replacement]) -> torch.Tensor:
     return plain
 
 
-def _packed(rows: Sequence[Replacement]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pack_rows(rows: Sequence[FactReplacement]) -> tuple[torch.Tensor, torch.Tensor]:
     """(counts, whether right as 1 and 0)."""
     counts = torch.tensor([[row.counts[name] for name in FOR_REPLACING] for row in rows])
     return counts, torch.tensor([float(row.is_right) for row in rows])
 
 
-def certainties(rows: Sequence[Replacement], weights: torch.Tensor) -> list[float]:
+def estimate_certainties(rows: Sequence[FactReplacement], weights: torch.Tensor) -> list[float]:
     """How certain each is under these weights."""
-    certain: list[float] = torch.sigmoid(_packed(rows)[0] @ weights).tolist()
+    certain: list[float] = torch.sigmoid(_pack_rows(rows)[0] @ weights).tolist()
     return certain
 
 
-def left_out(rows: Sequence[Replacement]) -> list[float]:
+def estimate_by_folds(rows: Sequence[FactReplacement]) -> list[float]:
     """How certain each is under weights that know nothing of its business."""
     businesses = sorted({row.case.business for row in rows})
     certain = [0.0] * len(rows)
     for fold in range(FOLDS):
         outside = set(businesses[fold::FOLDS])
-        weights = fitted([row for row in rows if row.case.business not in outside])
-        chosen = [n for n, row in enumerate(rows) if row.case.business in outside]
-        for n, value in zip(chosen, certainties([rows[n] for n in chosen], weights), strict=True):
+        weights = fit_weights([row for row in rows if row.case.business not in outside])
+        numbers = [n for n, row in enumerate(rows) if row.case.business in outside]
+        for n, value in zip(numbers, estimate_certainties([rows[n] for n in numbers], weights), strict=True):
             certain[n] = value
     return certain
 
 
-def print_table(all_cases: Sequence[Case], rows: Sequence[Replacement], certain: Sequence[float]) -> None:
+def print_table(all_cases: Sequence[GroundedCase], rows: Sequence[FactReplacement], certain: Sequence[float]) -> None:
     """Print what each threshold puts right and touches; a case counts as right where nothing else is touched."""
     whole = Counter(case.kind for case in all_cases)
     for threshold in _THRESHOLDS:
-        touched = defaultdict[Case, list[bool]](list)
+        touched = defaultdict[GroundedCase, list[bool]](list)
         for row, value in zip(rows, certain, strict=True):
             if value >= threshold:
                 touched[row.case].append(row.is_right)
@@ -140,18 +140,18 @@ def main() -> None:
     parser.add_argument("--folds", action="store_true", help="leave out a tenth of the businesses each time")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    by_folder = {folder: list(cases(folder)) for folder in options.folders}
+    by_folder = {folder: list(list_cases(folder)) for folder in options.folders}
     by_folder[FORMS] = list(read_forms(FORMS))
-    rows = [row for of_folder in by_folder.values() for case in of_folder for row in replacements(case)]
+    rows = [row for of_folder in by_folder.values() for case in of_folder for row in list_replacements(case)]
     if options.folds:
-        certain = left_out(rows)
+        certain = estimate_by_folds(rows)
         for folder, of_folder in by_folder.items():
-            chosen = set(of_folder)
-            pairs = [(row, value) for row, value in zip(rows, certain, strict=True) if row.case in chosen]
+            folder_cases = set(of_folder)
+            pairs = [(row, value) for row, value in zip(rows, certain, strict=True) if row.case in folder_cases]
             print(f"{folder.name}:")
             print_table(of_folder, [row for row, _ in pairs], [value for _, value in pairs])
     else:
-        weights = fitted(rows).tolist()
+        weights = fit_weights(rows).tolist()
         rounded = {name: round(value, 2) for name, value in zip(FOR_REPLACING, weights, strict=True)}
         print(yaml.safe_dump({"replacing": rounded}, sort_keys=False), end="")
 

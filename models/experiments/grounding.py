@@ -29,7 +29,7 @@ from aligner_proxy_grounding.matching import CONFIRMS, MAX_WEIGHED, Matcher
 from aligner_proxy_grounding.page import ReferencePage, Statement, read_page
 from aligner_proxy_grounding.passages import SAME_SENTENCE
 from aligner_proxy_grounding.sentences import AnswerSentence, Grounder
-from models.evaluate.grounded import FOLDER, OUTDATED, Case, cases
+from models.evaluate.grounded import FOLDER, OUTDATED, GroundedCase, list_cases
 
 FOLDERS = (FOLDER, FOLDER / "independent")
 """The businesses on which everything was built; those of `held_out` are for the test."""
@@ -44,27 +44,27 @@ _THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class FactExample:
     """One fact: what is counted for each statement, and for none; the numbers of the statements that are meant."""
 
     business: str
     sort: str
     statements: tuple[Mapping[str, float], ...]
     none: Mapping[str, float]
-    meant: tuple[int, ...]
+    meant_numbers: tuple[int, ...]
     facts: tuple[Fact, ...]
     free: tuple[bool, ...]
 
 
-def examples(folders: Iterable[Path]) -> Iterator[Example]:
+def list_examples(folders: Iterable[Path]) -> Iterator[FactExample]:
     """The examples of the businesses of some folders."""
     chance = random.Random(1)
     for folder in folders:
-        for case in cases(folder):
-            yield from _of_case(case, chance)
+        for case in list_cases(folder):
+            yield from _list_case_examples(case, chance)
 
 
-def _of_case(case: Case, chance: random.Random) -> Iterator[Example]:
+def _list_case_examples(case: GroundedCase, chance: random.Random) -> Iterator[FactExample]:
     reference = read_page("PAGE.md", case.page)
     matcher = Matcher([reference])
     grounder = Grounder.for_question(matcher, case.question)
@@ -79,31 +79,33 @@ def _of_case(case: Case, chance: random.Random) -> Iterator[Example]:
             if case.kind == OUTDATED and start <= place < sentence.start + fact.end:
                 facts = grounder.facts_of(right[number].text)
                 if n < len(facts):
-                    yield from _outdated(case, grounder, (fact, facts[n]), subject)
+                    yield from _list_outdated(case, grounder, (fact, facts[n]), subject)
                 continue
-            yield from _other(case, (grounder, reference, chance), sentence, (fact, subject))
+            yield from _list_other(case, (grounder, reference, chance), sentence, (fact, subject))
 
 
-def _outdated(case: Case, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject) -> Iterator[Example]:
+def _list_outdated(
+    case: GroundedCase, grounder: Grounder, facts: tuple[Fact, Fact], subject: FactSubject
+) -> Iterator[FactExample]:
     fact, right = facts
     scored = grounder.matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
-    meant = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
-    near = [n for n in meant if scored[n][0] >= CONFIRMS * scored[meant[0]][0]]
+    agreeing = [n for n, (_, other) in enumerate(scored) if right.same_form(other.fact) and right.agrees(other.fact)]
+    near = [n for n in agreeing if scored[n][0] >= CONFIRMS * scored[agreeing[0]][0]]
     if scored:
-        yield _example(
+        yield _make_example(
             case, OUTDATED, (fact, subject), grounder.matcher, scored, near, grounder.repeated_statements(None)
         )
 
 
-def _other(
-    case: Case,
+def _list_other(
+    case: GroundedCase,
     around: tuple[Grounder, ReferencePage, random.Random],
     sentence: AnswerSentence,
-    of: tuple[Fact, FactSubject],
-) -> Iterator[Example]:
+    fact_and_subject: tuple[Fact, FactSubject],
+) -> Iterator[FactExample]:
     """The examples of a fact that is not outdated."""
     grounder, reference, chance = around
-    fact, subject = of
+    fact, subject = fact_and_subject
     matcher = grounder.matcher
     scored = matcher.rank_statements(fact, subject)[:MAX_WEIGHED]
     if not scored:
@@ -113,39 +115,39 @@ def _other(
     if not near:
         if not agreeing and not grounder.is_left_alone(sentence, fact):
             sort = UNKNOWN if case.kind == UNKNOWN else "own"
-            yield _example(case, sort, of, matcher, scored, [], grounder.repeated_statements(None))
+            yield _make_example(case, sort, fact_and_subject, matcher, scored, [], grounder.repeated_statements(None))
         return
-    taken = grounder.repeated_statements(None) - {scored[n][1] for n in near}
-    changed = _changed(fact, chance)
-    yield _example(case, "confirmed", (changed, subject), matcher, scored, near, taken)
-    less = Matcher([_without(reference, scored[near[0]][1])])
+    repeated = grounder.repeated_statements(None) - {scored[n][1] for n in near}
+    changed = _change_value(fact, chance)
+    yield _make_example(case, "confirmed", (changed, subject), matcher, scored, near, repeated)
+    less = Matcher([_remove_sentence(reference, scored[near[0]][1])])
     rest = [pair for pair in less.rank_statements(fact, subject) if not fact.agrees(pair[1].fact)][:MAX_WEIGHED]
     if rest:
-        yield _example(case, "removed", (_changed(fact, chance), subject), less, rest, [], taken)
+        yield _make_example(case, "removed", (_change_value(fact, chance), subject), less, rest, [], repeated)
 
 
-def _example(
-    case: Case,
+def _make_example(
+    case: GroundedCase,
     sort: str,
-    of: tuple[Fact, FactSubject],
+    fact_and_subject: tuple[Fact, FactSubject],
     matcher: Matcher,
     scored: Sequence[tuple[float, Statement]],
-    meant: Sequence[int],
-    taken: Set[Statement],
-) -> Example:
-    weigher = StatementScorer(*of, matcher.vocabularies[of[0].kind])
-    return Example(
+    meant_numbers: Sequence[int],
+    repeated: Set[Statement],
+) -> FactExample:
+    weigher = StatementScorer(*fact_and_subject, matcher.vocabularies[fact_and_subject[0].kind])
+    return FactExample(
         case.business,
         sort,
-        tuple(weigher.evidence_for(statement, score, statement in taken) for score, statement in scored),
+        tuple(weigher.evidence_for(statement, score, statement in repeated) for score, statement in scored),
         weigher.evidence_for_none(scored),
-        tuple(meant),
+        tuple(meant_numbers),
         tuple(statement.fact for _, statement in scored),
-        tuple(statement not in taken for _, statement in scored),
+        tuple(statement not in repeated for _, statement in scored),
     )
 
 
-def _changed(fact: Fact, chance: random.Random) -> Fact:
+def _change_value(fact: Fact, chance: random.Random) -> Fact:
     """The fact with a value that is about as far off as outdated ones are."""
     if fact.kind is FactKind.TIME and isinstance(fact.value, Decimal):
         return replace(fact, value=fact.value + chance.choice(_MINUTES))
@@ -160,57 +162,57 @@ def _changed(fact: Fact, chance: random.Random) -> Fact:
     return fact
 
 
-def _without(reference: ReferencePage, gone: Statement) -> ReferencePage:
+def _remove_sentence(reference: ReferencePage, removed: Statement) -> ReferencePage:
     """The page without the sentence of a statement."""
     words = {
         word
         for statement in reference.statements
-        if statement.sentence == gone.sentence
+        if statement.sentence == removed.sentence
         for word, weight in statement.about.items()
         if weight >= SAME_SENTENCE
     }
-    known = Counter(reference.word_counts)
-    known.subtract(words)
-    rest = tuple(statement for statement in reference.statements if statement.sentence != gone.sentence)
-    return replace(reference, statements=rest, word_counts={word: count for word, count in known.items() if count > 0})
+    counts = Counter(reference.word_counts)
+    counts.subtract(words)
+    rest = tuple(statement for statement in reference.statements if statement.sentence != removed.sentence)
+    return replace(reference, statements=rest, word_counts={word: count for word, count in counts.items() if count > 0})
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class EvidenceWeights:
     """The weights of what is counted, in the order of the file."""
 
     statement: torch.Tensor
     none: torch.Tensor
 
 
-def _packed(rows: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _pack_rows(rows: Sequence[FactExample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(counts of statements, counts of none, what is meant as 0 and -inf, what each counts)."""
     of_statements = torch.zeros(len(rows), MAX_WEIGHED, len(FOR_STATEMENT))
     of_none = torch.zeros(len(rows), len(FOR_NONE))
     missing = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
     missing[:, MAX_WEIGHED] = 0
-    meant = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
+    meant_mask = torch.full((len(rows), MAX_WEIGHED + 1), -torch.inf)
     for n, row in enumerate(rows):
         for at, counts in enumerate(row.statements):
             of_statements[n, at] = torch.tensor([counts[name] for name in FOR_STATEMENT])
             missing[n, at] = 0
         of_none[n] = torch.tensor([row.none[name] for name in FOR_NONE])
-        meant[n, list(row.meant) or [MAX_WEIGHED]] = 0
-    return of_statements, of_none, missing, meant
+        meant_mask[n, list(row.meant_numbers) or [MAX_WEIGHED]] = 0
+    return of_statements, of_none, missing, meant_mask
 
 
-def _chances(weights: Weights, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _chances(weights: EvidenceWeights, packed: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Logarithms of how likely each statement is, and none of them."""
     of_statements, of_none, missing, _ = packed
     sums = torch.cat([of_statements @ weights.statement, (of_none @ weights.none)[:, None]], dim=1)
     return torch.log_softmax(sums + missing, dim=1)
 
 
-def fitted(rows: Sequence[Example]) -> Weights:
+def fit_weights(rows: Sequence[FactExample]) -> EvidenceWeights:
     """The weights under which what is meant is likeliest."""
-    packed = _packed(rows)
+    packed = _pack_rows(rows)
     counts = torch.tensor([_WEIGHTS[row.sort] for row in rows])
-    weights = Weights(
+    weights = EvidenceWeights(
         torch.zeros(len(FOR_STATEMENT), requires_grad=True), torch.zeros(len(FOR_NONE), requires_grad=True)
     )
     both = [weights.statement, weights.none]
@@ -225,12 +227,12 @@ def fitted(rows: Sequence[Example]) -> Weights:
         return value
 
     optimizer.step(loss)
-    return Weights(weights.statement.detach(), weights.none.detach())
+    return EvidenceWeights(weights.statement.detach(), weights.none.detach())
 
 
-def found(rows: Sequence[Example], weights: Weights) -> list[tuple[Example, float, bool]]:
+def choose_values(rows: Sequence[FactExample], weights: EvidenceWeights) -> list[tuple[FactExample, float, bool]]:
     """Of each example how likely the likeliest value is that may be taken, and whether it is one that is meant."""
-    chances = _chances(weights, _packed(rows)).exp()
+    chances = _chances(weights, _pack_rows(rows)).exp()
     result = []
     for row, likely in zip(rows, chances.tolist(), strict=True):
         best = 0.0
@@ -240,12 +242,12 @@ def found(rows: Sequence[Example], weights: Weights) -> list[tuple[Example, floa
             value = sum(likely[n] for n in same)
             if row.free[at] and value > best:
                 best = value
-                right = bool(set(same) & set(row.meant))
+                right = bool(set(same) & set(row.meant_numbers))
         result.append((row, best, right))
     return result
 
 
-def _print_found(results: Sequence[tuple[Example, float, bool]]) -> None:
+def _print_choices(results: Sequence[tuple[FactExample, float, bool]]) -> None:
     for threshold in _THRESHOLDS:
         parts = []
         for sort in _WEIGHTS:
@@ -257,7 +259,7 @@ def _print_found(results: Sequence[tuple[Example, float, bool]]) -> None:
         print(f"{threshold}: {'; '.join(parts)}")
 
 
-def _as_file(weights: Weights) -> str:
+def _format_file(weights: EvidenceWeights) -> str:
     return yaml.safe_dump(
         {
             "statement": {name: round(w, 2) for name, w in zip(FOR_STATEMENT, weights.statement.tolist(), strict=True)},
@@ -274,15 +276,15 @@ def main() -> None:
     parser.add_argument("--folds", action="store_true", help="leave out one business after the other")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = list(examples(options.folders))
+    rows = list(list_examples(options.folders))
     if not options.folds:
-        print(f"# To {evidence.__name__}:\n{_as_file(fitted(rows))}", end="")
+        print(f"# To {evidence.__name__}:\n{_format_file(fit_weights(rows))}", end="")
         return
     results = []
     for business in sorted({row.business for row in rows}):
-        weights = fitted([row for row in rows if row.business != business])
-        results += found([row for row in rows if row.business == business], weights)
-    _print_found(results)
+        weights = fit_weights([row for row in rows if row.business != business])
+        results += choose_values([row for row in rows if row.business == business], weights)
+    _print_choices(results)
 
 
 if __name__ == "__main__":

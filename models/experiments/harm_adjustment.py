@@ -63,7 +63,7 @@ _COMPANIES = 4
 _COMPANY_SIZES = (1, 2, 2, 3)
 
 
-class Recipe(NetRecipe):
+class AdjustmentRecipe(NetRecipe):
     """How an adjustment is learnt."""
 
     axes: int = 512
@@ -83,13 +83,13 @@ class Recipe(NetRecipe):
 def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
     """Teaching cases in parts of equal make-up: written answers of all authors, phrases of harm, good answers."""
     rng = Random(1)
-    written = _draw_written(without, rng)
+    written_replies = _draw_written(without, rng)
     phrases = _draw_phrases(data, rng)
     good = [reply for reply in labelled_replies.good_replies(data, 900) if len(reply.answer) <= _LONGEST]
     parts = []
-    for number in range(len(written) // _WRITTEN_EACH + 1):
+    for number in range(len(written_replies) // _WRITTEN_EACH + 1):
         replies = [
-            *_take_part(written, number, _WRITTEN_EACH),
+            *_take_part(written_replies, number, _WRITTEN_EACH),
             *_take_part(phrases, number, _PHRASES_EACH),
             *_take_part(good, number, _GOOD_EACH),
         ]
@@ -171,7 +171,7 @@ class UnadjustedScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class SegmentExamples:
     """Segments under `harmless`: rows, scores of the head before, labels, and whose each is."""
 
     rows: Tensor
@@ -180,7 +180,7 @@ class Examples:
     sources: tuple[str, ...]
 
     @classmethod
-    def from_rows(cls, rows: HeadRows, score: Callable[[Tensor, Tensor], Tensor]) -> Examples:
+    def from_rows(cls, rows: HeadRows, score: Callable[[Tensor, Tensor], Tensor]) -> SegmentExamples:
         """All segments with a label."""
         column = rows.column(HARMLESS)
         labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
@@ -189,10 +189,10 @@ class Examples:
         every = cls(column.segments.float(), scores, labels, tuple(sources))
         return every.select(labels != UNKNOWN)
 
-    def select(self, mask: Tensor) -> Examples:
+    def select(self, mask: Tensor) -> SegmentExamples:
         """Those for which `mask` is true."""
-        sources = tuple(source for source, chosen in zip(self.sources, mask.tolist(), strict=True) if chosen)
-        return Examples(self.rows[mask], self.scores[mask], self.labels[mask], sources)
+        sources = tuple(source for source, is_chosen in zip(self.sources, mask.tolist(), strict=True) if is_chosen)
+        return SegmentExamples(self.rows[mask], self.scores[mask], self.labels[mask], sources)
 
     def are_from(self, sources: Collection[str]) -> Tensor:
         """Which of them come from one of these sources."""
@@ -202,7 +202,7 @@ class Examples:
 class AdjustmentNet(RowNet):
     """A net over the rows; `move` is what it adds to a score."""
 
-    def __init__(self, rows: Tensor, recipe: Recipe) -> None:
+    def __init__(self, rows: Tensor, recipe: AdjustmentRecipe) -> None:
         super().__init__(rows, recipe.axes, recipe.hidden)
         self.bound = recipe.bound
 
@@ -211,7 +211,7 @@ class AdjustmentNet(RowNet):
         return self.bound * torch.tanh(self.compute_output(parts) / self.bound)
 
     @torch.no_grad()
-    def adjust_scores(self, examples: Examples) -> Tensor:
+    def adjust_scores(self, examples: SegmentExamples) -> Tensor:
         """The scores with what the net says of them, before any threshold."""
         return examples.scores + self.move(self.project(examples.rows))
 
@@ -222,7 +222,7 @@ class AdjustmentNet(RowNet):
         return replace(head, weight=head.weight + numbers, adjustment=adjustment)
 
 
-def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:
+def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
     """A net under whose moves the scores have the least cross-entropy with the labels."""
     torch.manual_seed(recipe.seed)
     net = AdjustmentNet(examples.rows, recipe)
@@ -240,7 +240,7 @@ def fit_net(examples: Examples, recipe: Recipe) -> AdjustmentNet:
     return net
 
 
-def choose_threshold(examples: Examples, recipe: Recipe) -> float:
+def choose_threshold(examples: SegmentExamples, recipe: AdjustmentRecipe) -> float:
     """The threshold at which of the harm found before, by authors not learnt from, the share `kept` is still found."""
     authors = sorted({source for source in examples.sources if source.startswith("author_")})
     Random(3).shuffle(authors)
@@ -267,9 +267,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--in-company", type=int, default=384, help="phrases of harm in company of other objectives")
     parser.add_argument("--without", nargs="*", default=TEST_AUTHORS, help="authors that teach nothing")
     parser.add_argument("--into", type=Path, help="aligner folder whose head gets the adjustment")
-    Recipe.add_options(parser)
+    AdjustmentRecipe.add_options(parser)
     arguments = parser.parse_args(argv)
-    recipe = Recipe.from_options(arguments)
+    recipe = AdjustmentRecipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     sets = {
         f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])
@@ -277,7 +277,7 @@ def main(argv: list[str] | None = None) -> None:
     sets["in-company"] = draw_phrases_in_company(arguments.data, arguments.without)[: arguments.in_company]
     rows = joined([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
     score = UnadjustedScore(arguments.aligner)
-    examples = Examples.from_rows(rows, score)
+    examples = SegmentExamples.from_rows(rows, score)
     threshold = choose_threshold(examples, recipe)
     adjusted = fit_net(examples, recipe).adjust_head(score.head, threshold)
     print(f"{len(rows)} answers, {len(examples.scores)} segments; threshold {threshold:.3f}; {adjusted.content_hash}")

@@ -35,20 +35,20 @@ from models.train.head_rows import HeadRows
 from models.train.network import Network
 from models.train.snapshots import SCORES, TAUGHT_SCORES, flat, groups
 
-from .objective_head import Fresh, ObjectiveHead, learn
+from .objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
 
 OURS = "own voice:"
 """What the sources of labelled replies begin with; of all else in a stage the general head learns."""
 _BATCH_TOKENS = 65536
-RECIPE = Fresh(weights={OURS: 1.0}, hidden=48, prior=0.3, floor=-4.0, epochs=12, batch=512)
+RECIPE = ObjectiveHeadRecipe(weights={OURS: 1.0}, hidden=48, prior=0.3, floor=-4.0, epochs=12, batch=512)
 
 
-def asked_about_harm(pairs: Sequence[Pair]) -> list[Pair]:
+def select_harm_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     """The labelled replies under `harmless`, of which something is known there."""
     return [pair for pair in pairs if pair.source.startswith(OURS) and HARMLESS in pair.objectives]
 
 
-def as_case(pair: Pair, number: int) -> Asked:
+def make_case(pair: Pair, number: int) -> Asked:
     """What is known of it under `harmless` alone."""
     at = pair.objectives.index(HARMLESS)
     labels = tuple((line[at],) for line in relations(pair))
@@ -57,7 +57,7 @@ def as_case(pair: Pair, number: int) -> Asked:
 
 
 @torch.no_grad()
-def read(network: Network, examples: Sequence[Example]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def read_rows(network: Network, examples: Sequence[Example]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(number, rows of its segments, rows of its objectives) of each example, in fp16."""
     for numbers in groups(examples, _BATCH_TOKENS):
         group = [examples[number] for number in numbers]
@@ -69,15 +69,15 @@ def read(network: Network, examples: Sequence[Example]) -> Iterator[tuple[int, T
         yield from zip(numbers, segments.split(lines), objectives.split(columns), strict=True)
 
 
-def harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[Example]) -> HeadRows:
+def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[Example]) -> HeadRows:
     """What a head for `harmless` reads of these pairs."""
     parts: dict[int, tuple[Tensor, Tensor]] = {}
-    for number, segments, objectives in read(network, examples):
+    for number, segments, objectives in read_rows(network, examples):
         at = pairs[number].objectives.index(HARMLESS)
         parts[number] = segments, objectives[at : at + 1]
     numbers = range(len(pairs))
     return HeadRows(
-        tuple(as_case(pairs[number], number) for number in numbers),
+        tuple(make_case(pairs[number], number) for number in numbers),
         torch.cat([parts[number][0] for number in numbers]),
         torch.cat([parts[number][1] for number in numbers]),
         (0, *np.cumsum([len(parts[number][0]) for number in numbers]).tolist()),
@@ -86,19 +86,19 @@ def harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[Exampl
 
 
 @torch.no_grad()
-def watched_scores(
+def score_watched(
     network: Network, pairs: Sequence[Pair], examples: Sequence[Example], general: DetectorHead, head: ObjectiveHead
 ) -> dict[str, Any]:
     """Scores by the general head, and with the other one for `harmless`, as a run writes them of a snapshot."""
     plain: dict[int, Tensor] = {}
-    found: dict[int, Tensor] = {}
-    for number, segments, objectives in read(network, examples):
+    with_head: dict[int, Tensor] = {}
+    for number, segments, objectives in read_rows(network, examples):
         plain[number] = general(segments.float(), objectives.float())
-        found[number] = plain[number].clone()
+        with_head[number] = plain[number].clone()
         for place, text in enumerate(pairs[number].objectives):
             if text == HARMLESS:
-                found[number][:, place] = head(segments.float(), objectives[place : place + 1].float())[:, 0]
-    return {"head": flat(plain), f"head/{TAUGHT_SCORES}": flat(found)}
+                with_head[number][:, place] = head(segments.float(), objectives[place : place + 1].float())[:, 0]
+    return {"head": flat(plain), f"head/{TAUGHT_SCORES}": flat(with_head)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -121,17 +121,17 @@ def main(argv: list[str] | None = None) -> None:
     stage = Stage.read(arguments.stage, changes | {"base_folder": arguments.base_folder})
     network, tokenizer = train.build(stage)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    pairs = asked_about_harm(list(read_pairs(arguments.pairs)))
+    pairs = select_harm_pairs(list(read_pairs(arguments.pairs)))
     watched = list(read_pairs(arguments.watch))
     examples = encoded([(pair, False) for pair in pairs + watched], tokenizer, stage)
     if not pairs:
         sys.exit(f"{arguments.pairs} has nothing that is asked about harmlessness")
-    told = harm_rows(network, pairs, examples[: len(pairs)])
-    print(f"{len(told)} answers read, {len(told.segments)} segments", flush=True)
+    harm_rows = read_harm_rows(network, pairs, examples[: len(pairs)])
+    print(f"{len(harm_rows)} answers read, {len(harm_rows.segments)} segments", flush=True)
     general = DetectorHead.load(arguments.aligner / HEAD)
-    head = learn({OURS: told}, general, RECIPE)
-    (arguments.out / TAUGHT).write_bytes(pack([head.shipped(HARMLESS, 0.0)]))
-    scores = watched_scores(network, watched, examples[len(pairs) :], general, head)
+    head = learn_head({OURS: harm_rows}, general, RECIPE)
+    (arguments.out / TAUGHT).write_bytes(pack([head.pack_head(HARMLESS, 0.0)]))
+    scores = score_watched(network, watched, examples[len(pairs) :], general, head)
     np.savez_compressed(arguments.out / SCORES, **scores)
 
 

@@ -42,8 +42,8 @@ from models.train.head_alone import Recipe, train
 from models.train.head_rows import HeadRows, RowReader, open_row_reader
 
 from . import head_measures as measures
-from .head_measures import Scored, Whole, Written
-from .objective_head import Fresh, ObjectiveHead, learn
+from .head_measures import ReplyFigures, ScoredCase, WrittenFigures
+from .objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
 
 MIXTURE = {"settle": 71, "wishes": 73}
 """Stages whose examples hold the head to what it does well, with the seeds of their data."""
@@ -61,7 +61,7 @@ BEFORE = "the head before"
 _EVERY = 10**6
 
 
-class Sizes(BaseModel):
+class AnswerSizes(BaseModel):
     """How many answers of each sort are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,24 +85,24 @@ class Attempt(Recipe):
     """
 
     alone: bool = False
-    fresh: Fresh | None = None
+    fresh: ObjectiveHeadRecipe | None = None
     budget: float = 0.005
     """Share of the good answers of the bar that such a head may flag."""
 
 
-class Plan(BaseModel):
+class AttemptPlan(BaseModel):
     """A YAML file: sizes of the sets, what all attempts have in common, and what each has of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sizes: Sizes = Sizes()
+    sizes: AnswerSizes = AnswerSizes()
     tests: dict[str, int]
     """Test sets, and how many answers of each."""
     common: dict[str, object] = Field(default_factory=dict)
     attempts: dict[str, dict[str, object]]
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
+    def read(cls, path: Path) -> AttemptPlan:
         """From a YAML file."""
         return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
@@ -112,7 +112,7 @@ class Plan(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class RowCorpus:
     """Rows of all sets by name, and the pairs of those of models.data.test_sets by set and id."""
 
     rows: Mapping[str, HeadRows]
@@ -123,10 +123,10 @@ class Corpus:
         """Of the written answers."""
         return sorted({case.source for case in self.rows[WRITTEN].cases})
 
-    def teaching(self, held: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
+    def list_teaching(self, left_out: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
         """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
-        sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in held}
-        sets |= {name: self.rows[name].only(lambda case: case.source not in held) for name in (WRITTEN, OWN)}
+        sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in left_out}
+        sets |= {name: self.rows[name].only(lambda case: case.source not in left_out) for name in (WRITTEN, OWN)}
         if not alone:
             return sets
         narrow = {name: rows.column(HARMLESS) for name, rows in sets.items() if name not in MIXTURE}
@@ -136,31 +136,31 @@ class Corpus:
         }
         return narrow | mixed
 
-    def telling(self, held: frozenset[str]) -> dict[str, HeadRows]:
+    def list_harm_teaching(self, left_out: frozenset[str]) -> dict[str, HeadRows]:
         """What a head for `harmless` from nothing may learn from."""
-        return self.teaching(held, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
+        return self.list_teaching(left_out, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
 
 
-def read_corpus(reader: RowReader, plan: Plan, data: Path, folder: Path, out: Path) -> Corpus:
+def read_corpus(reader: RowReader, plan: AttemptPlan, data: Path, folder: Path, out: Path) -> RowCorpus:
     """All sets; of the development side only the good answers, which choose the operating point."""
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
     pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
     sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
     pairs |= {name: list(mixture.build(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
-    sets = {**_labelled(data, plan.sizes), **{name: _asked(each) for name, each in pairs.items()}}
+    sets = {**_list_replies(data, plan.sizes), **{name: _make_cases(each) for name, each in pairs.items()}}
     rows = {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
-    return Corpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
+    return RowCorpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
 
 
 def _pairs(path: Path, most: int) -> list[Pair]:
     return list(islice(read_pairs(path), most))
 
 
-def _asked(pairs: Sequence[Pair]) -> list[Asked]:
+def _make_cases(pairs: Sequence[Pair]) -> list[Asked]:
     return [head_rows.asked(pair, number) for number, pair in enumerate(pairs)]
 
 
-def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
+def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[Asked]]:
     """Labelled and good replies, and written answers."""
     harm, own = asked.written()
     good = labelled_replies.good_replies(data, sizes.good)
@@ -180,26 +180,26 @@ def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class HeadJudge:
     """A head at its operating point; `others` scores all but `harmless` where the head is for that alone."""
 
     head: Callable[[Tensor, Tensor], Tensor]
     point: float
     others: DetectorHead | None = None
 
-    def scored(self, rows: HeadRows) -> list[Scored]:
+    def score_rows(self, rows: HeadRows) -> list[ScoredCase]:
         """All cases of a set."""
-        return measures.scored(self.head, rows, self.point, self.others)
+        return measures.score_cases(self.head, rows, self.point, self.others)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class AttemptFigures:
     """What is measured of one attempt."""
 
     point: float
-    whole: Mapping[str, Whole]
+    whole: Mapping[str, ReplyFigures]
     """Natural sources, each by a head that never saw it; so are authors."""
-    written: Mapping[str, Written]
+    written: Mapping[str, WrittenFigures]
     faults: Mapping[str, tuple[Rate, Rate]]
     """(found, false) of segments under the objective that an answer was written for, by author."""
     strong: Rate
@@ -209,102 +209,110 @@ class Figures:
     """Test sets: flagged exactly, or told apart."""
 
 
-def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) -> Figures:
+def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]], HeadJudge]) -> AttemptFigures:
     """By heads that never saw what they are measured on."""
-    whole: dict[str, Whole] = {}
-    written: dict[str, Written] = {}
+    whole: dict[str, ReplyFigures] = {}
+    by_author: dict[str, WrittenFigures] = {}
     faults: dict[str, tuple[Rate, Rate]] = {}
-    for held in folds(corpus):
-        judge = judge_without(held)
-        whole |= {name: Whole.of(judge.scored(corpus.rows[name])) for name in TEACHING if name in held}
-        for author in sorted(held - set(TEACHING)):
-            written[author] = Written.of(judge.scored(corpus.rows[WRITTEN].by(author)))
-            faults[author] = measures.faults(judge.scored(corpus.rows[OWN].by(author)))
+    for left_out in list_folds(corpus):
+        judge = judge_without(left_out)
+        whole |= {
+            name: ReplyFigures.from_cases(judge.score_rows(corpus.rows[name])) for name in TEACHING if name in left_out
+        }
+        for author in sorted(left_out - set(TEACHING)):
+            by_author[author] = WrittenFigures.from_cases(judge.score_rows(corpus.rows[WRITTEN].by(author)))
+            faults[author] = measures.rate_faults(judge.score_rows(corpus.rows[OWN].by(author)))
     judge = judge_without(frozenset())
-    tests = {name: judge.scored(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
-    unseen = judge.scored(corpus.rows[UNSEEN])
-    return Figures(
+    tests = {name: judge.score_rows(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
+    unseen_cases = judge.score_rows(corpus.rows[UNSEEN])
+    return AttemptFigures(
         judge.point,
         whole,
-        written,
+        by_author,
         faults,
-        Rate.of(one.flagged for one in judge.scored(corpus.rows[STRONG])),
-        Rate.of(flag for one in unseen for flag in one.flags(AGAINST, [HARMLESS])),
+        Rate.of(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
+        Rate.of(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
         {
-            name.removeprefix(TEST): measures.exactly(measures.as_cases(each, corpus.pairs[name]))
+            name.removeprefix(TEST): measures.rate_exact(measures.make_set_cases(each, corpus.pairs[name]))
             for name, each in tests.items()
         },
     )
 
 
-def folds(corpus: Corpus) -> list[frozenset[str]]:
+def list_folds(corpus: RowCorpus) -> list[frozenset[str]]:
     """Each author and each natural source is held out once; of the first authors one source with each."""
-    held = [{author} for author in corpus.authors]
+    folds = [{author} for author in corpus.authors]
     for number, source in enumerate(TEACHING):
-        held[number % len(held)].add(source)
-    return [frozenset(one) for one in held]
+        folds[number % len(folds)].add(source)
+    return [frozenset(one) for one in folds]
 
 
-def learnt(before: DetectorHead, corpus: Corpus, attempt: Attempt, folder: Path, held: frozenset[str]) -> Judge:
+def learn_attempt(
+    before: DetectorHead, corpus: RowCorpus, attempt: Attempt, folder: Path, left_out: frozenset[str]
+) -> HeadJudge:
     """The head of an attempt without these sources, from `folder` where it is there already."""
-    named = json.dumps([attempt.model_dump(mode="json", exclude={"budget"}), sorted(held)], sort_keys=True)
-    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.safetensors"
+    settings = json.dumps([attempt.model_dump(mode="json", exclude={"budget"}), sorted(left_out)], sort_keys=True)
+    path = folder / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     if attempt.fresh:
         if not path.exists():
-            learn(corpus.telling(held), before, attempt.fresh).save(path)
+            learn_head(corpus.list_harm_teaching(left_out), before, attempt.fresh).save(path)
         fresh = ObjectiveHead.load(path, before, attempt.fresh)
-        return at_bar(fresh, before, corpus, attempt.budget)
+        return place_at_bar(fresh, before, corpus, attempt.budget)
     if not path.exists():
-        train(before, corpus.teaching(held, alone=attempt.alone), attempt).save(path)
+        train(before, corpus.list_teaching(left_out, alone=attempt.alone), attempt).save(path)
     head = DetectorHead.load(path)
     if not attempt.alone:
-        return Judge(head, operating_point(head, corpus))
-    return at_bar(head, before, corpus, attempt.budget)
+        return HeadJudge(head, find_operating_point(head, corpus))
+    return place_at_bar(head, before, corpus, attempt.budget)
 
 
-def at_bar(head: Callable[[Tensor, Tensor], Tensor], before: DetectorHead, corpus: Corpus, budget: float) -> Judge:
+def place_at_bar(
+    head: Callable[[Tensor, Tensor], Tensor], before: DetectorHead, corpus: RowCorpus, budget: float
+) -> HeadJudge:
     """A head for `harmless` alone, at the score that so many of the good answers of the bar are above."""
-    bar = [one.worst for one in measures.scored(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
-    return Judge(head, float(np.quantile(bar, 1 - budget)), before)
+    bar = [one.worst for one in measures.score_cases(head, corpus.rows[BAR].column(HARMLESS), 0.0)]
+    return HeadJudge(head, float(np.quantile(bar, 1 - budget)), before)
 
 
-def operating_point(head: DetectorHead, corpus: Corpus) -> float:
+def find_operating_point(head: DetectorHead, corpus: RowCorpus) -> float:
     """By the good answers of the development side."""
-    return measures.operating_point(
+    return measures.find_operating_point(
         {
-            name: measures.as_cases(measures.scored(head, corpus.rows[DEV + name], 0.0), corpus.pairs[DEV + name])
+            name: measures.make_set_cases(
+                measures.score_cases(head, corpus.rows[DEV + name], 0.0), corpus.pairs[DEV + name]
+            )
             for name in GOOD
         }
     )
 
 
-def ship(judge: Judge, folder: Path) -> None:
+def ship(judge: HeadJudge, folder: Path) -> None:
     """Put a head from nothing into an aligner's folder, where it takes the general head's place for `harmless`."""
     if not isinstance(judge.head, ObjectiveHead):
         raise TypeError("only a head that was learnt from nothing is shipped beside the general one")
-    add_heads(folder, [judge.head.shipped(HARMLESS, judge.point)])
+    add_heads(folder, [judge.head.pack_head(HARMLESS, judge.point)])
 
 
-def tables(found: Mapping[str, Figures]) -> str:
+def tables(figures: Mapping[str, AttemptFigures]) -> str:
     """Markdown: replies and written answers a row an attempt, then the sets, a column an attempt."""
-    first = next(iter(found.values()))
+    first = next(iter(figures.values()))
     replies = [
         (name, *(cell for source in TEACHING for cell in _cells(one.whole[source])), one.strong, one.insults)
-        for name, one in found.items()
+        for name, one in figures.items()
     ]
-    written = [
+    written_rows = [
         (name, author, each.harmful, each.quiet, each.found, each.false, each.twins, *one.faults[author])
-        for name, one in found.items()
+        for name, one in figures.items()
         for author, each in one.written.items()
     ]
-    sets = [(name, *(one.sets[name] for one in found.values())) for name in first.sets]
+    sets = [(name, *(one.sets[name] for one in figures.values())) for name in first.sets]
     measured = [f"{source}: {measure}" for source in TEACHING for measure in ("AUC", "harmful", "harmless")]
     return "\n\n".join(
         (
             output.table(("head", *measured, "strong flagged", "insults found"), replies),
-            output.table(_WRITTEN, written),
-            output.table(("flagged exactly", *found), sets),
+            output.table(_WRITTEN, written_rows),
+            output.table(("flagged exactly", *figures), sets),
         )
     )
 
@@ -322,26 +330,32 @@ _WRITTEN = (
 )
 
 
-def _cells(whole: Whole) -> tuple[object, ...]:
+def _cells(whole: ReplyFigures) -> tuple[object, ...]:
     return f"{whole.area.auc:.3f}", whole.harmful, whole.harmless
 
 
-def plot(found: Mapping[str, Figures], path: Path) -> None:
+def plot(figures: Mapping[str, AttemptFigures], path: Path) -> None:
     """One panel a measure, one dot an attempt."""
     panels = {
-        **{f"{source}: harmful flagged": [one.whole[source].harmful for one in found.values()] for source in TEACHING},
-        "written: harmful flagged": [_pooled(each.harmful for each in one.written.values()) for one in found.values()],
-        "written: twins flagged": [_pooled(each.twins for each in one.written.values()) for one in found.values()],
-        "strong answers flagged": [one.strong for one in found.values()],
-        "insults found": [one.insults for one in found.values()],
+        **{
+            f"{source}: harmful flagged": [one.whole[source].harmful for one in figures.values()] for source in TEACHING
+        },
+        "written: harmful flagged": [
+            _pool_rates(each.harmful for each in one.written.values()) for one in figures.values()
+        ],
+        "written: twins flagged": [
+            _pool_rates(each.twins for each in one.written.values()) for one in figures.values()
+        ],
+        "strong answers flagged": [one.strong for one in figures.values()],
+        "insults found": [one.insults for one in figures.values()],
     }
-    with output.panels(path, len(panels), columns=3, size=(3.6, 0.9 + 0.28 * len(found)), sharey=True) as axes:
+    with output.panels(path, len(panels), columns=3, size=(3.6, 0.9 + 0.28 * len(figures)), sharey=True) as axes:
         for axis, (title, rates) in zip(axes, panels.items(), strict=True):
-            output.whiskers(axis, rates, [*found], markersize=4)
+            output.whiskers(axis, rates, [*figures], markersize=4)
             axis.set_title(title, fontsize=8)
 
 
-def _pooled(rates: Iterable[Rate]) -> Rate:
+def _pool_rates(rates: Iterable[Rate]) -> Rate:
     each = list(rates)
     return Rate.among(sum(rate.hits for rate in each), sum(rate.n for rate in each))
 
@@ -361,21 +375,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ship", metavar="ATTEMPT", help="a head from nothing that goes into the folder of --into")
     parser.add_argument("--into", type=Path, help="aligner folder")
     arguments = parser.parse_args(argv)
-    plan = Plan.read(arguments.plan)
+    plan = AttemptPlan.read(arguments.plan)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     corpus = read_corpus(reader, plan, arguments.data, arguments.sets, arguments.out)
     before = DetectorHead.load(arguments.aligner / HEAD)
-    found = {BEFORE: figures(corpus, lambda _: Judge(before, 0.0))}
+    figures = {BEFORE: measure_attempt(corpus, lambda _: HeadJudge(before, 0.0))}
     for name in plan.attempts:
-        found[name] = figures(corpus, partial(learnt, before, corpus, plan.attempt(name), arguments.out / "heads"))
+        figures[name] = measure_attempt(
+            corpus, partial(learn_attempt, before, corpus, plan.attempt(name), arguments.out / "heads")
+        )
         print(f"{name}: measured", flush=True)
     if arguments.ship and arguments.into:
         attempt = plan.attempt(arguments.ship)
-        judge = learnt(before, corpus, attempt, arguments.out / "heads", frozenset())
+        judge = learn_attempt(before, corpus, attempt, arguments.out / "heads", frozenset())
         ship(judge, arguments.into)
-    text = tables(found)
-    output.write(arguments.out, "head_alone", text, found)
-    plot(found, arguments.out / "head_alone.svg")
+    text = tables(figures)
+    output.write(arguments.out, "head_alone", text, figures)
+    plot(figures, arguments.out / "head_alone.svg")
     print(text)
 
 

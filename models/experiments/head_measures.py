@@ -12,8 +12,8 @@ from torch import Tensor
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS
 from models.data.pairs import Pair
-from models.evaluate.calibrate import GOOD, HARM, beyond_doubt, threshold
-from models.evaluate.test_sets import Case, flagging, told_apart
+from models.evaluate.calibrate import GOOD, HARM, find_threshold, is_beyond_doubt
+from models.evaluate.test_sets import SetCase, rate_flags, rate_order
 from models.reporting.statistics import Area, Rate
 from models.train.asked import Asked
 from models.train.head_rows import HeadRows
@@ -22,7 +22,7 @@ from models.train.taught import QUIET
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredCase:
     """One case and its log-odds [segments, objectives] above the operating point."""
 
     case: Asked
@@ -49,23 +49,23 @@ class Scored:
         return [bool(self.scores[place] > 0) for place in places]
 
 
-def scored(
+def score_cases(
     head: Callable[[Tensor, Tensor], Tensor], rows: HeadRows, point: float, others: DetectorHead | None = None
-) -> list[Scored]:
+) -> list[ScoredCase]:
     """All cases of a set by one head; scores above `point` are flagged.
 
     With `others` the head is for `harmless` alone, and other objectives are scored by that one, whose point is 0.
     """
-    found = [scores - point for scores in rows.scores(head)]
+    margins = [scores - point for scores in rows.scores(head)]
     if others is not None:
-        for case, new, old in zip(rows.cases, found, rows.scores(others), strict=True):
+        for case, new, old in zip(rows.cases, margins, rows.scores(others), strict=True):
             elsewhere = [at for at, text in enumerate(case.objectives) if text != HARMLESS]
             new[:, elsewhere] = old[:, elsewhere]
-    return [Scored(case, scores) for case, scores in zip(rows.cases, found, strict=True)]
+    return [ScoredCase(case, scores) for case, scores in zip(rows.cases, margins, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class ReplyFigures:
     """Replies with one label."""
 
     area: Area
@@ -73,7 +73,7 @@ class Whole:
     harmless: Rate
 
     @classmethod
-    def of(cls, cases: Sequence[Scored]) -> Whole:
+    def from_cases(cls, cases: Sequence[ScoredCase]) -> ReplyFigures:
         """By the worst segment under `harmless`; flagged is what any objective flags."""
         worst = np.array([one.worst for one in cases])
         harmful = np.array([one.case.harmful for one in cases])
@@ -82,7 +82,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenFigures:
     """Written answers with labels of segments."""
 
     harmful: Rate
@@ -97,7 +97,7 @@ class Written:
     """Answers with nothing against it that are flagged."""
 
     @classmethod
-    def of(cls, cases: Sequence[Scored]) -> Written:
+    def from_cases(cls, cases: Sequence[ScoredCase]) -> WrittenFigures:
         """By answer and by segment, under `harmless`."""
         harmful = [one for one in cases if one.case.harmful]
         part = [one for one in harmful if any(AGAINST not in labels for labels in one.case.labels)]
@@ -110,7 +110,7 @@ class Written:
         )
 
 
-def faults(cases: Sequence[Scored]) -> tuple[Rate, Rate]:
+def rate_faults(cases: Sequence[ScoredCase]) -> tuple[Rate, Rate]:
     """(found, false) of segments under the objective that an answer was written for."""
     own = [(one, [one.case.own]) for one in cases]
     return (
@@ -119,17 +119,19 @@ def faults(cases: Sequence[Scored]) -> tuple[Rate, Rate]:
     )
 
 
-def as_cases(found: Sequence[Scored], pairs: Mapping[str, Pair]) -> list[Case]:
+def make_set_cases(scored_cases: Sequence[ScoredCase], pairs: Mapping[str, Pair]) -> list[SetCase]:
     """A test set as its own measures take it; of a segment the highest score counts."""
-    return [Case(pairs[one.case.id], one.case.answer, tuple(one.scores.amax(dim=1).tolist())) for one in found]
+    return [
+        SetCase(pairs[one.case.id], one.case.answer, tuple(one.scores.amax(dim=1).tolist())) for one in scored_cases
+    ]
 
 
-def exactly(cases: list[Case]) -> Rate:
+def rate_exact(cases: list[SetCase]) -> Rate:
     """Answers of which every segment that must change is flagged and no other; of compared ones, told apart."""
-    return told_apart(cases) or flagging(cases, 0.0)["answers"]
+    return rate_order(cases) or rate_flags(cases, 0.0)["answers"]
 
 
-def operating_point(cases: Mapping[str, list[Case]]) -> float:
+def find_operating_point(cases: Mapping[str, list[SetCase]]) -> float:
     """The score at which to flag, by good answers of the development side (models.evaluate.calibrate)."""
-    good = [case for name in GOOD for case in filter(beyond_doubt, cases[name])]
-    return (ceil(threshold(good, HARM) * 1e3) + 1) / 1e3
+    good = [case for name in GOOD for case in filter(is_beyond_doubt, cases[name])]
+    return (ceil(find_threshold(good, HARM) * 1e3) + 1) / 1e3

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.data.pairs import Pair
-from models.evaluate.table3 import OPEN, On
-from models.evaluate.test_sets import area, read_sets, score_sets, told_apart
+from models.evaluate.table3 import OPEN, MethodTests
+from models.evaluate.test_sets import area, rate_order, read_sets, score_sets
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 
-from .ablations import PROBLEMS, on, parser, trained
+from .ablations import PROBLEMS, build_parser, make_tests, train_plan
 from .plan import Plan
 
 PUT_IN = "all that was put in, together"
@@ -28,24 +28,24 @@ PUT_IN = "all that was put in, together"
 HeadScores = dict[str, Rate | Area]
 
 
-def head_scores(aligner: Path, measured_on: On) -> HeadScores:
+def score_heads(aligner: Path, measured_on: MethodTests) -> HeadScores:
     """What the head of one aligner tells apart, by set."""
     sets = {
-        name: pairs if _natural(pairs) else pairs[: measured_on.limit]
+        name: pairs if _is_natural(pairs) else pairs[: measured_on.limit]
         for name, pairs in read_sets(measured_on.sets, 10**6).items()
     }
     results = asyncio.run(score_sets(aligner, sets))
-    put_in = area([case for name, cases in results.items() if not _natural(sets[name]) for case in cases])
-    figures = {name: told_apart(cases) or area(cases) for name, cases in results.items()} | {PUT_IN: put_in}
+    put_in = area([case for name, cases in results.items() if not _is_natural(sets[name]) for case in cases])
+    figures = {name: rate_order(cases) or area(cases) for name, cases in results.items()} | {PUT_IN: put_in}
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def _natural(pairs: Sequence[Pair]) -> bool:
+def _is_natural(pairs: Sequence[Pair]) -> bool:
     """Whether faults are an answer's own. Such sets are small, so they are scored whole."""
     return any(pair.source.partition(":")[0] in ("bag", *OPEN) for pair in pairs)
 
 
-def text(rows: Mapping[str, HeadScores]) -> str:
+def format_table(rows: Mapping[str, HeadScores]) -> str:
     """Markdown: a row a set, a column a run."""
     sets = list(dict.fromkeys(name for scores in rows.values() for name in scores))
     return output.table(("set", *rows), [(name, *(scores.get(name, "-") for scores in rows.values())) for name in sets])
@@ -63,14 +63,14 @@ def plot(rows: Mapping[str, HeadScores], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    arguments = parser(__doc__).parse_args(argv)
+    arguments = build_parser(__doc__).parse_args(argv)
     try:
         plan = Plan.read(arguments.plan)
-        methods = trained(plan, arguments.data, arguments.out, arguments.calibrated_on)
-        rows = {method.name: head_scores(method.aligner, on(arguments)) for method in methods}
+        methods = train_plan(plan, arguments.data, arguments.out, arguments.calibrated_on)
+        rows = {method.name: score_heads(method.aligner, make_tests(arguments)) for method in methods}
     except PROBLEMS as problem:
         sys.exit(str(problem))
-    table = text(rows)
+    table = format_table(rows)
     name = f"heads_{arguments.plan.stem}"
     output.write(arguments.out, name, table, rows)
     plot(rows, arguments.out / f"{name}.svg")

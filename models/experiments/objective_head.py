@@ -29,7 +29,7 @@ _PER_REPLY = 5
 """Segments whose labels count as much as that of a whole reply."""
 
 
-class Fresh(BaseModel):
+class ObjectiveHeadRecipe(BaseModel):
     """How such a head is learnt; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +55,9 @@ class Fresh(BaseModel):
 class ObjectiveHead(nn.Module):
     """Log-odds of a segment under one objective, whatever objective it is asked about."""
 
-    def __init__(self, mean: Tensor, axes: Tensor, hidden: int, general: DetectorHead, recipe: Fresh) -> None:
+    def __init__(
+        self, mean: Tensor, axes: Tensor, hidden: int, general: DetectorHead, recipe: ObjectiveHeadRecipe
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("axes", axes)
@@ -74,11 +76,11 @@ class ObjectiveHead(nn.Module):
     mean: Tensor
     axes: Tensor
 
-    def parts(self, segments: Tensor) -> Tensor:
+    def compute_parts(self, segments: Tensor) -> Tensor:
         """Rows as their principal parts."""
         return (segments - self.mean) @ self.axes
 
-    def own(self, parts: Tensor) -> Tensor:
+    def score_alone(self, parts: Tensor) -> Tensor:
         """What it says without the general head."""
         scores: Tensor = self.linear(parts)[:, 0] + self.outer(F.gelu(self.inner(parts)))[:, 0]
         return scores
@@ -86,9 +88,9 @@ class ObjectiveHead(nn.Module):
     def forward(self, segments: Tensor, objectives: Tensor) -> Tensor:
         """Log-odds [segments, objectives], each as if of its own objective."""
         general = self._general[0](segments, objectives)
-        return self.own(self.parts(segments))[:, None] + self._prior * self._counted(general)
+        return self.score_alone(self.compute_parts(segments))[:, None] + self._prior * self._limit_general(general)
 
-    def _counted(self, general: Tensor) -> Tensor:
+    def _limit_general(self, general: Tensor) -> Tensor:
         return general if self._floor is None else general.clamp(min=self._floor)
 
     def save(self, path: Path) -> None:
@@ -96,14 +98,14 @@ class ObjectiveHead(nn.Module):
         save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, str(path))
 
     @classmethod
-    def load(cls, path: Path, general: DetectorHead, recipe: Fresh) -> ObjectiveHead:
+    def load(cls, path: Path, general: DetectorHead, recipe: ObjectiveHeadRecipe) -> ObjectiveHead:
         """Read what `save` wrote."""
         state = load_file(str(path))
         head = cls(state["mean"], state["axes"], len(state["inner.bias"]), general, recipe)
         head.load_state_dict(state)
         return head.eval()
 
-    def shipped(self, objective: str, point: float) -> TaughtHead:
+    def pack_head(self, objective: str, point: float) -> TaughtHead:
         """The head as an aligner ships it; scores above `point` are above 0."""
         with torch.no_grad():
             weight = self.axes @ self.linear.weight[0]
@@ -116,13 +118,13 @@ class ObjectiveHead(nn.Module):
         return TaughtHead(objective, "", self._prior, bias, weight_bytes, hidden=hidden, floor=self._floor)
 
 
-def learn(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Fresh) -> ObjectiveHead:
+def learn_head(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: ObjectiveHeadRecipe) -> ObjectiveHead:
     """A head learnt from sets under one objective each (`HeadRows.column`)."""
     torch.manual_seed(recipe.seed)
-    table = _Table.of(sets, recipe.weights)
-    mean, axes = _principal(table.rows, recipe.parts)
+    table = _ReplyTable.from_sets(sets, recipe.weights)
+    mean, axes = _compute_axes(table.rows, recipe.parts)
     head = ObjectiveHead(mean, axes, recipe.hidden, general, recipe)
-    parts = head.parts(table.rows.float())
+    parts = head.compute_parts(table.rows.float())
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
     batches = list(_batches(len(table.counts), recipe))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, len(batches), pct_start=0.1)
@@ -135,7 +137,7 @@ def learn(sets: Mapping[str, HeadRows], general: DetectorHead, recipe: Fresh) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _ReplyTable:
     """Rows and labels of segments; of each reply where its segments are, what it counts, and whether it is open."""
 
     rows: Tensor
@@ -145,13 +147,13 @@ class _Table:
     open: tuple[bool, ...]
 
     @classmethod
-    def of(cls, sets: Mapping[str, HeadRows], weights: Mapping[str, float]) -> _Table:
-        named = [(rows, weights[name]) for name, rows in sets.items() if weights.get(name)]
-        cases = [(case, weight) for rows, weight in named for case in rows.cases]
-        lengths = [b - a for rows, _ in named for a, b in pairwise(rows.first)]
+    def from_sets(cls, sets: Mapping[str, HeadRows], weights: Mapping[str, float]) -> _ReplyTable:
+        weighted_sets = [(rows, weights[name]) for name, rows in sets.items() if weights.get(name)]
+        cases = [(case, weight) for rows, weight in weighted_sets for case in rows.cases]
+        lengths = [b - a for rows, _ in weighted_sets for a, b in pairwise(rows.first)]
         ends = np.cumsum(lengths).tolist()
         return cls(
-            torch.cat([rows.segments for rows, _ in named]),
+            torch.cat([rows.segments for rows, _ in weighted_sets]),
             torch.tensor([label for case, _ in cases for (label,) in case.labels]),
             tuple(range(end - length, end) for end, length in zip(ends, lengths, strict=True)),
             tuple(weight for _, weight in cases),
@@ -159,7 +161,7 @@ class _Table:
         )
 
 
-def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _compute_axes(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(mean, axes [width, count]) of rows, each number in units of its spread."""
     data = rows.float()
     mean = data.mean(0)
@@ -169,21 +171,23 @@ def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return mean, vectors[:, -count:] / spread[:, None]
 
 
-def _batches(replies: int, recipe: Fresh) -> Iterator[list[int]]:
+def _batches(replies: int, recipe: ObjectiveHeadRecipe) -> Iterator[list[int]]:
     rng = Random(recipe.seed)
     for _ in range(recipe.epochs):
         order = rng.sample(range(replies), replies)
         yield from (order[start : start + recipe.batch] for start in range(0, replies, recipe.batch))
 
 
-def _loss(head: ObjectiveHead, parts: Tensor, table: _Table, batch: list[int], dropout: float) -> Tensor:
+def _loss(head: ObjectiveHead, parts: Tensor, table: _ReplyTable, batch: list[int], dropout: float) -> Tensor:
     lines = torch.tensor([line for reply in batch for line in table.places[reply]])
-    of = torch.tensor([place for place, reply in enumerate(batch) for _ in table.places[reply]])
+    owners = torch.tensor([place for place, reply in enumerate(batch) for _ in table.places[reply]])
     counts = torch.tensor([table.counts[reply] for reply in batch])
-    scores = head.own(F.dropout(parts[lines], dropout))
+    scores = head.score_alone(F.dropout(parts[lines], dropout))
     labels = table.labels[lines]
-    known = labels != UNKNOWN
+    is_known = labels != UNKNOWN
     each = F.binary_cross_entropy_with_logits(scores, (labels == AGAINST).float(), reduction="none")
-    whole = torch.zeros(len(batch)).index_add(0, of, scores) / torch.bincount(of, minlength=len(batch))
+    whole = torch.zeros(len(batch)).index_add(0, owners, scores) / torch.bincount(owners, minlength=len(batch))
     open_ = torch.tensor([table.open[reply] for reply in batch])
-    return ((each * known * counts[of]).sum() / _PER_REPLY + (F.softplus(-whole) * open_ * counts).sum()) / len(batch)
+    return ((each * is_known * counts[owners]).sum() / _PER_REPLY + (F.softplus(-whole) * open_ * counts).sum()) / len(
+        batch
+    )

@@ -22,7 +22,7 @@ class PlanError(ValueError):
     """A plan that cannot be used; the text names the file, the place and what is wrong."""
 
 
-class Run(BaseModel):
+class PlannedRun(BaseModel):
     """One run: stages it leaves out, settings that every stage gets, and where it departs from the plan's sizes.
 
     `preferences` are pairs by Algorithm 1 from replies that people compared, in place of edits. `without` names kinds
@@ -40,7 +40,7 @@ class Run(BaseModel):
     steps: int | None = Field(default=None, ge=1)
 
 
-class Shown(BaseModel):
+class PlanRow(BaseModel):
     """One row of the table: a run, and how it decodes. An aligner that is not calibrated flags at even odds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,11 +61,11 @@ class Plan(BaseModel):
     pairs: dict[Stage, int] = Field(min_length=1)
     steps: int = Field(ge=1)
     seed: int = 1
-    runs: dict[str, Run]
-    methods: tuple[Shown, ...] = Field(min_length=1)
+    runs: dict[str, PlannedRun]
+    methods: tuple[PlanRow, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Plan:
+    def _check_consistency(self) -> Plan:
         names = [method.name for method in self.methods]
         if len(set(names)) < len(names):
             raise ValueError("methods: give each a name of its own")
@@ -75,12 +75,12 @@ class Plan(BaseModel):
         for name, run in self.runs.items():
             if self.last in run.leave_out:
                 raise ValueError(f"runs: {name}: the last stage ({self.last}) cannot be left out")
-            for key, named, known in (
+            for key, given_names, allowed in (
                 ("without", run.without, RECIPES[self.last]),
                 ("compared", run.compared, JUDGED),
             ):
-                if unknown := set(named) - set(known):
-                    raise ValueError(f"runs: {name}: {key}: no {min(unknown)!r}; known: {', '.join(known)}")
+                if unknown_names := set(given_names) - set(allowed):
+                    raise ValueError(f"runs: {name}: {key}: no {min(unknown_names)!r}; known: {', '.join(allowed)}")
         return self
 
     @property
@@ -88,16 +88,16 @@ class Plan(BaseModel):
         """The stage that takes what steps are left."""
         return max(self.pairs, key=STAGES.index)
 
-    def stages(self, name: str) -> dict[Stage, int]:
+    def list_stages(self, name: str) -> dict[Stage, int]:
         """The stages of a run in their order, with the sizes of their data."""
         run = self.runs[name]
-        kept = [stage for stage in STAGES if stage in self.pairs and stage not in run.leave_out]
-        sizes = {stage: self.pairs[stage] for stage in kept}
+        stages = [stage for stage in STAGES if stage in self.pairs and stage not in run.leave_out]
+        sizes = {stage: self.pairs[stage] for stage in stages}
         return sizes | {self.last: run.pairs or sizes[self.last]}
 
-    def size(self, name: str) -> int:
+    def count_pairs(self, name: str) -> int:
         """Pairs of a run's last stage."""
-        return self.stages(name)[self.last]
+        return self.list_stages(name)[self.last]
 
     @classmethod
     def read(cls, path: Path) -> Plan:

@@ -37,7 +37,7 @@ SHIPPED = (11, 19, 26)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ProbeFigures:
     """What a probe tells apart on a set that it never saw."""
 
     area: Area
@@ -46,11 +46,11 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class StateCorpus:
     """States of all sources, by name."""
 
     natural: dict[str, SegmentStates]
-    written: SegmentStates
+    written_answers: SegmentStates
     good: SegmentStates
     strong: SegmentStates
     layers: tuple[int, ...]
@@ -64,23 +64,23 @@ class Corpus:
         return Features(tuple((POOLINGS.index(pooling), self.place(layer)) for pooling, layer in taps))
 
 
-def threshold(strong: Any, budget: float = _BUDGET) -> float:
+def find_threshold(strong: Any, budget: float = _BUDGET) -> float:
     """Score above which this share of strong answers lies."""
     return float(np.quantile(strong, 1 - budget))
 
 
-def told(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> Told:
+def measure_probe(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> ProbeFigures:
     """Replies of a set, harmful over harmless, by their worst segments."""
     scores = worst(test, probe.segments(features.of(test)))
-    bar = threshold(worst(strong, probe.segments(features.of(strong))))
+    bar = find_threshold(worst(strong, probe.segments(features.of(strong))))
     harmful = np.array([reply.harmful for reply in test.replies])
     high = scores[harmful]
     low = scores[~harmful]
-    return Told(area(high, low), Rate.of(high > bar), Rate.of(low > bar))
+    return ProbeFigures(area(high, low), Rate.of(high > bar), Rate.of(low > bar))
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProbeQuestion:
     """One line of a table: features, settings, and which sources teach."""
 
     name: str
@@ -89,25 +89,25 @@ class Question:
     sources: tuple[str, ...] = ("natural", "written", "good")
 
 
-def answer(question: Question, corpus: Corpus, held_out: str) -> Told:
+def measure_question(question: ProbeQuestion, corpus: StateCorpus, held_out: str) -> ProbeFigures:
     """Learn from all sources of the question but one, and measure on that one."""
     parts: list[SegmentStates] = []
     for name, read in corpus.natural.items():
         if name != held_out and ("natural" in question.sources or name in question.sources):
             parts.append(read)
     if "written" in question.sources:
-        parts.append(corpus.written)
+        parts.append(corpus.written_answers)
     if "good" in question.sources:
         parts.append(corpus.good)
     probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
-    return told(probe, question.features, corpus.natural[held_out], corpus.strong)
+    return measure_probe(probe, question.features, corpus.natural[held_out], corpus.strong)
 
 
-def written_segments(question: Question, corpus: Corpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
+def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
     """Segments of an author never learnt from, those against `harmless` over the others; flagged, twins, neighbours."""
-    written = corpus.written
-    others = written.only(reply.source != author for reply in written.replies)
-    test = written.only(reply.source == author for reply in written.replies)
+    states = corpus.written_answers
+    others = states.only(reply.source != author for reply in states.replies)
+    test = states.only(reply.source == author for reply in states.replies)
     parts = [*corpus.natural.values(), others, corpus.good]
     probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
     scores = probe.segments(question.features.of(test)).numpy()
@@ -130,36 +130,36 @@ def _lengths(read: SegmentStates) -> list[tuple[LabelledReply, int]]:
     return [(reply, read.first[i + 1] - read.first[i]) for i, reply in enumerate(read.replies)]
 
 
-def questions(corpus: Corpus) -> dict[str, list[Question]]:
+def list_questions(corpus: StateCorpus) -> dict[str, list[ProbeQuestion]]:
     """The tables: layers, poolings, aggregations, sizes and penalties, sources."""
     middle = SHIPPED
     shipped = [("mean", layer) for layer in middle]
     base = corpus.taps(*shipped, ("last", -1))
     tables = {
-        "layers": [Question(f"{layer}", corpus.taps(("mean", layer))) for layer in (*corpus.layers, -1)],
+        "layers": [ProbeQuestion(f"{layer}", corpus.taps(("mean", layer))) for layer in (*corpus.layers, -1)],
         "pooling": [
-            Question("mean", corpus.taps(*shipped)),
-            Question("last", corpus.taps(*(("last", layer) for layer in middle))),
-            Question("mean, last after the final norm", base),
-            Question("mean, before", corpus.taps(*shipped, *(("before", layer) for layer in middle))),
-            Question("mean, last", corpus.taps(*shipped, *(("last", layer) for layer in middle))),
-            Question("with the general score", replace(base, with_score=True)),
+            ProbeQuestion("mean", corpus.taps(*shipped)),
+            ProbeQuestion("last", corpus.taps(*(("last", layer) for layer in middle))),
+            ProbeQuestion("mean, last after the final norm", base),
+            ProbeQuestion("mean, before", corpus.taps(*shipped, *(("before", layer) for layer in middle))),
+            ProbeQuestion("mean, last", corpus.taps(*shipped, *(("last", layer) for layer in middle))),
+            ProbeQuestion("with the general score", replace(base, with_score=True)),
         ],
         "aggregation": [
-            Question(how, base, ProbeSettings(aggregation=how)) for how in ("noisy-or", "max", "mean", "attention")
+            ProbeQuestion(how, base, ProbeSettings(aggregation=how)) for how in ("noisy-or", "max", "mean", "attention")
         ],
         "size": [
-            *(Question(f"linear, L2 {l2:g}", base, ProbeSettings(l2=l2)) for l2 in (1e-4, 1e-3, 1e-2, 1e-1)),
+            *(ProbeQuestion(f"linear, L2 {l2:g}", base, ProbeSettings(l2=l2)) for l2 in (1e-4, 1e-3, 1e-2, 1e-1)),
             *(
-                Question(f"{hidden} hidden, L2 0.001", base, ProbeSettings(l2=1e-3, hidden=hidden))
+                ProbeQuestion(f"{hidden} hidden, L2 0.001", base, ProbeSettings(l2=1e-3, hidden=hidden))
                 for hidden in (16, 64)
             ),
         ],
         "sources": [
-            Question("all", base),
-            Question("natural and good", base, sources=("natural", "good")),
-            Question("written and good", base, sources=("written", "good")),
-            Question("natural and written", base, sources=("natural", "written")),
+            ProbeQuestion("all", base),
+            ProbeQuestion("natural and good", base, sources=("natural", "good")),
+            ProbeQuestion("written and good", base, sources=("written", "good")),
+            ProbeQuestion("natural and written", base, sources=("natural", "written")),
         ],
     }
     return tables
@@ -167,7 +167,7 @@ def questions(corpus: Corpus) -> dict[str, list[Question]]:
 
 def read_corpus(
     reader: StateReader, arguments: argparse.Namespace, variant: str, objectives: Sequence[str], share: float = 1.0
-) -> Corpus:
+) -> StateCorpus:
     """States of all sources in one variant of model and prompt."""
     folder = arguments.out / "states" / variant
     most = int(arguments.most * share)
@@ -175,18 +175,18 @@ def read_corpus(
         source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, objectives)
         for source in ("gptfuzz", "jailbreakbench")
     }
-    written = [
+    written_replies = [
         replace(reply, objective=HARMLESS)
         for reply in labelled_replies.written_answers()
         if reply.slug in HARMFUL_SLUGS
     ]
     if share < 1:
-        written = written[:: round(1 / share)]
+        written_replies = written_replies[:: round(1 / share)]
     good = labelled_replies.good_replies(arguments.data, most)
     strong = labelled_replies.strong_replies(arguments.data, int(arguments.each * share))
-    return Corpus(
+    return StateCorpus(
         natural,
-        reader.read(written, folder / "written", objectives),
+        reader.read(written_replies, folder / "written", objectives),
         reader.read(good, folder / "good", objectives),
         reader.read(strong, folder / "strong", objectives),
         reader.layers,
@@ -228,12 +228,12 @@ def main(argv: list[str] | None = None) -> None:
     reader = open_reader(arguments.aligner, home, adapted=True, every=arguments.every)
     corpus = read_corpus(reader, arguments, "adapter", (OWN,))
     tables: dict[str, list[tuple[object, ...]]] = {
-        name: [_row(question, corpus) for question in each] for name, each in questions(corpus).items()
+        name: [_row(question, corpus) for question in each] for name, each in list_questions(corpus).items()
     }
-    base = questions(corpus)["pooling"][2]
+    base = list_questions(corpus)["pooling"][2]
     tables["authors"] = [
-        (author, *written_segments(base, corpus, author))
-        for author in sorted({reply.source for reply in corpus.written.replies})
+        (author, *measure_author(base, corpus, author))
+        for author in sorted({reply.source for reply in corpus.written_answers.replies})
     ]
     for variant, objectives in (("helpful before it", (helpful, OWN)), ("helpful in its place", (helpful,))):
         other = read_corpus(reader, arguments, f"adapter, {variant}", objectives, 0.25)
@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
         open_reader(arguments.aligner, home, adapted=False, every=arguments.every), arguments, "base", (OWN,), 0.25
     )
     tables["prompt"].append(
-        _row(Question("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
+        _row(ProbeQuestion("base, harmless", quarter.taps(("mean", 11), ("mean", 20), ("last", -1))), quarter)
     )
     text = "\n\n".join(f"**{name}**\n\n{output.table(_HEADS.get(name, _HEAD), rows)}" for name, rows in tables.items())
     output.write(arguments.out, "probes", text, tables)
@@ -256,11 +256,11 @@ _HEAD = ("", *(f"{source}: {measure}" for source in _HELD_OUT for measure in _ME
 _HEADS = {"authors": ("author kept apart", "AUC of segments", "found", "twins flagged", "neighbours flagged")}
 
 
-def _row(question: Question, corpus: Corpus) -> tuple[object, ...]:
+def _row(question: ProbeQuestion, corpus: StateCorpus) -> tuple[object, ...]:
     cells: list[object] = [question.name]
     for source in corpus.natural:
-        told_apart = answer(question, corpus, source)
-        cells += [told_apart.area, told_apart.harmful, told_apart.harmless]
+        figures = measure_question(question, corpus, source)
+        cells += [figures.area, figures.harmful, figures.harmless]
     print(*cells, sep=" | ", flush=True)
     return tuple(cells)
 

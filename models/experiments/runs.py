@@ -30,7 +30,7 @@ from models.train import checkpoint, train
 from models.train.config import Stage
 from models.train.export import export, operating_point
 
-from .plan import Plan, PlanError, Run
+from .plan import Plan, PlanError, PlannedRun
 
 WINDOW = 4096
 _PARTS: dict[StageName, metaaligner.Part] = {
@@ -41,7 +41,7 @@ _PARTS: dict[StageName, metaaligner.Part] = {
 _SIDES: tuple[answers.Side, ...] = ("dev", "test")
 
 
-class Workshop:
+class RunWorkshop:
     """Where the runs of a plan are made: `data` has the research files, `out` is for all that is made."""
 
     def __init__(self, plan: Plan, data: Path, out: Path) -> None:
@@ -52,7 +52,7 @@ class Workshop:
     def prepare(self) -> None:
         """See that every stage of every run can be trained; make the sets that measure and calibrate, and the bags."""
         for name in self._plan.runs:
-            for stage in self._plan.stages(name):
+            for stage in self._plan.list_stages(name):
                 self._config(name, stage, None, None)
         for side in _SIDES:
             folder = self._out / "data" / side
@@ -61,13 +61,13 @@ class Workshop:
                     write_pairs(folder / f"{name}.jsonl", pairs)
                 (folder / "made").touch()  # comes last: a folder without it is half made
         for run in filter(lambda run: run.compared, self._plan.runs.values()):
-            _once(self._bags(run), partial(self._write_bags, run))
+            _make_once(self._bags(run), partial(self._write_bags, run))
 
     def train(self, name: str) -> None:
         """All stages of a run."""
         before: Path | None = None
-        for stage, count in self._plan.stages(name).items():
-            before = self._stage(name, stage, count, before)
+        for stage, count in self._plan.list_stages(name).items():
+            before = self._train_stage(name, stage, count, before)
 
     def finish(self, name: str, limit: int) -> None:
         """The folders of a trained run; it is calibrated where a row of the table asks for that, on `limit` answers."""
@@ -75,13 +75,13 @@ class Workshop:
         before = folder / self._plan.last
         trained = before / "stage.json"
         plain = folder / "uncalibrated"
-        if not _since(plain / MANIFEST, trained):
+        if not _is_newer(plain / MANIFEST, trained):
             export(before, plain, window=WINDOW, neutral=self._good)
-        wanted = any(row.calibrated for row in self._plan.methods if row.run == name)
-        if not wanted or _since(folder / "aligner" / MANIFEST, trained):
+        is_wanted = any(row.calibrated for row in self._plan.methods if row.run == name)
+        if not is_wanted or _is_newer(folder / "aligner" / MANIFEST, trained):
             return
         point = folder / "calibration" / "calibration.json"
-        if not _since(point, trained):
+        if not _is_newer(point, trained):
             # Good answers decide the point; a few of every other sort are enough for the temperature.
             calibrate(plain, self._out / "data" / "dev", point.parent, limit, -(-limit // 5))
         export(before, folder / "aligner", window=WINDOW, neutral=self._good, **operating_point(point))
@@ -92,14 +92,14 @@ class Workshop:
 
     # ---------------------------------------------------------------- stages
 
-    def _stage(self, name: str, stage: StageName, count: int, before: Path | None) -> Path:
+    def _train_stage(self, name: str, stage: StageName, count: int, before: Path | None) -> Path:
         """Train one stage, or see that it is trained."""
         folder = self._out / name / stage
         stage_config = self._config(name, stage, self._pairs(stage, count, self._plan.runs[name]), before)
         done = folder / "stage.json"
         if done.exists():
-            _same(done, stage_config)
-            if before is None or _since(done, before / "stage.json"):
+            _check_same(done, stage_config)
+            if before is None or _is_newer(done, before / "stage.json"):
                 return folder
             shutil.rmtree(folder)  # the stage before was trained anew
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,38 +124,42 @@ class Workshop:
             "schedule": None,
         }
         if stage == self._plan.last:
-            settings["steps"] = self._left(name)
+            settings["steps"] = self._count_left_steps(name)
         return Stage.checked(settings | run.settings, f"{name}/{stage}")
 
-    def _left(self, name: str) -> int:
+    def _count_left_steps(self, name: str) -> int:
         """The steps of the last stage, so that runs take equally many in all."""
-        others = [stage for stage in self._plan.stages(name) if stage != self._plan.last]
-        spent = sum(yaml.safe_load((self._plan.configs / f"{one}.yaml").read_text())["steps"] for one in others)
-        left = (self._plan.runs[name].steps or self._plan.steps) - spent
-        if left < 1:
-            raise PlanError(f"runs: {name}: its first stages take {spent} steps, and leave none for {self._plan.last}")
-        return left
+        others = [stage for stage in self._plan.list_stages(name) if stage != self._plan.last]
+        used_steps = sum(yaml.safe_load((self._plan.configs / f"{one}.yaml").read_text())["steps"] for one in others)
+        steps = (self._plan.runs[name].steps or self._plan.steps) - used_steps
+        if steps < 1:
+            raise PlanError(
+                f"runs: {name}: its first stages take {used_steps} steps, and leave none for {self._plan.last}"
+            )
+        return steps
 
     # ---------------------------------------------------------------- data
 
     @property
     def _good(self) -> Path:
         """Good answers, which say to every head what nobody objects to."""
-        return self._pairs("warmup", self._plan.pairs.get("warmup", 300), Run())
+        return self._pairs("warmup", self._plan.pairs.get("warmup", 300), PlannedRun())
 
-    def _bags(self, run: Run) -> Path:
+    def _bags(self, run: PlannedRun) -> Path:
         """Where the replies that people compared are for a run."""
         return self._out / "data" / f"bags-{'-'.join(name.partition('_')[0] for name in run.compared)}.jsonl"
 
-    def _write_bags(self, run: Run, path: Path) -> int:
+    def _write_bags(self, run: PlannedRun, path: Path) -> int:
         return write_pairs(path, answers.preference_bags(self._data, sets=run.compared))
 
-    def _pairs(self, stage: StageName, count: int, run: Run) -> Path:
+    def _pairs(self, stage: StageName, count: int, run: PlannedRun) -> Path:
         """The file of a stage's pairs; a smaller one is the beginning of a larger one."""
         without = run.without if stage == self._plan.last else ()
-        named = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
+        file_name = "-".join([stage, run.examples, *(f"no_{kind}" for kind in without), str(count)])
         source = partial(self._edits, without) if run.examples == "edits" else self._preferences
-        return _once(self._out / "data" / f"{named}.jsonl", lambda draft: write_pairs(draft, source(stage, count)))
+        return _make_once(
+            self._out / "data" / f"{file_name}.jsonl", lambda draft: write_pairs(draft, source(stage, count))
+        )
 
     def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
         return mixture.build(self._data, self._plan.seed, count, stage, without)
@@ -178,19 +182,19 @@ class Workshop:
         return islice(iter(pairs), count)
 
 
-def _once(path: Path, make: Callable[[Path], object]) -> Path:
+def _make_once(path: Path, make: Callable[[Path], object]) -> Path:
     """The file, made if it is not there."""
     if not path.exists():
         make(path)
     return path
 
 
-def _since(product: Path, cause: Path) -> bool:
+def _is_newer(product: Path, cause: Path) -> bool:
     """Whether something was made after what it is made from."""
     return product.exists() and product.stat().st_mtime_ns >= cause.stat().st_mtime_ns
 
 
-def _same(done: Path, stage: Stage) -> None:
+def _check_same(done: Path, stage: Stage) -> None:
     """Raise `PlanError` where a finished stage is not the one that the plan asks for."""
     trained = json.loads(done.read_text())
     if trained["data_sha256"] != sha256(stage.data):

@@ -49,7 +49,7 @@ from aligner_proxy_systems.self_refine.corrector import SelfRefine
 from aligner_proxy_systems.self_refine.corrector import SelfRefineSettings as RefineSettings
 from models.data.pairs import CHANGES, Pair, PairError, read_pairs
 from models.data.upstream_completions import STRONG, completions
-from models.evaluate.test_sets import Case
+from models.evaluate.test_sets import SetCase
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.systems.metaalign import adherence
@@ -78,11 +78,11 @@ class SystemsError(ValueError):
     """A comparison that cannot be made; the text names the file, the place and what is wrong."""
 
 
-class _Block(BaseModel):
+class _SystemBlock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class System(_Block):
+class System(_SystemBlock):
     """One row: a name, what its route says besides its objectives, and which aligner stands on the engine."""
 
     name: str
@@ -98,7 +98,7 @@ class System(_Block):
     """A folder without which the row is left out (and said to be): what has to be made first."""
 
 
-class Comparison(_Block):
+class SystemComparison(_SystemBlock):
     """The YAML file."""
 
     aligner: Path
@@ -121,7 +121,7 @@ class Comparison(_Block):
     systems: tuple[System, ...] = Field(min_length=1)
 
     @classmethod
-    def read(cls, path: Path) -> Comparison:
+    def read(cls, path: Path) -> SystemComparison:
         """From a YAML file; raises `SystemsError`."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
@@ -133,7 +133,7 @@ class Comparison(_Block):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SystemTrial:
     """One answer, its objectives as texts, and what is asked of the result."""
 
     group: Group
@@ -145,7 +145,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SystemResult:
     """What became of one answer; None where that is not asked of it. Times in seconds, as the client would wait."""
 
     group: Group
@@ -163,9 +163,9 @@ class Result:
     forwards: int
 
 
-def answers(comparison: Comparison, data: Path | None) -> list[Trial]:
+def list_trials(comparison: SystemComparison, data: Path | None) -> list[SystemTrial]:
     """All answers, the same for the same seed."""
-    trials: list[Trial] = []
+    trials: list[SystemTrial] = []
     groups: tuple[tuple[Group, tuple[str, ...]], ...] = (
         ("faulty", comparison.faulty),
         ("good", comparison.good),
@@ -178,11 +178,11 @@ def answers(comparison: Comparison, data: Path | None) -> list[Trial]:
             )
             matching = (pair for pair in fitting if (CHANGES in pair.labels) == (group == "faulty"))
             trials += [
-                Trial(group, pair.query, pair.answer, pair.objectives, pair=pair)
+                SystemTrial(group, pair.query, pair.answer, pair.objectives, pair=pair)
                 for pair in islice(matching, comparison.each)
             ]
     if data is not None:
-        trials += _preferring(comparison, data)
+        trials += _list_preference_trials(comparison, data)
     return trials
 
 
@@ -193,7 +193,7 @@ def _pairs(path: Path) -> Iterator[Pair]:
         raise SystemsError(f"sets: {error}") from None
 
 
-def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
+def _list_preference_trials(comparison: SystemComparison, data: Path) -> Iterator[SystemTrial]:
     """Answers of strong upstreams with one preference each, in wordings that reading was not made from."""
     rng = Random(f"systems:{comparison.seed}")
     sayings = wordings_of("test")
@@ -206,10 +206,12 @@ def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
         kind = kinds[i % len(kinds)]
         wording = sayings[kind][i // len(kinds) % len(sayings[kind])]
         stated = adherence.state_preference("test", rng, kind, wording, completion.answer)
-        yield Trial("preference", completion.query, completion.answer, (builtin["harmless"].text,), preference=stated)
+        yield SystemTrial(
+            "preference", completion.query, completion.answer, (builtin["harmless"].text,), preference=stated
+        )
 
 
-def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
+def make_policy(system: System, trial: SystemTrial, comparison: SystemComparison) -> Policy:
     """What the gateway resolves for this answer, from a policies file in which the system's line stands."""
     texts = {f"asked-{n}": text for n, text in enumerate(trial.objectives)}
     names = [*texts, *(MORE if system.candidates else ())]
@@ -240,7 +242,7 @@ def policy(system: System, trial: Trial, comparison: Comparison) -> Policy:
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Engine]:
+async def open_engine(folder: Path) -> AsyncIterator[Engine]:
     """The engine over an aligner folder, loaded."""
     engine = LocalEngine(lambda: open_aligner(EngineSettings(folder), config.home_folder()))
     try:
@@ -251,7 +253,7 @@ async def opened(folder: Path) -> AsyncIterator[Engine]:
 
 
 @asynccontextmanager
-async def gateway(
+async def open_gateway(
     aligner: Path,
     corrector: str | None,
     single_purpose: Path | None,
@@ -264,17 +266,19 @@ async def gateway(
         if corrector == "aligner":
             if single_purpose is None:
                 raise SystemsError("single_purpose must name the folder of an Aligner where a corrector is one")
-            single = PkuAligner(await stack.enter_async_context(opened(single_purpose)))
+            single = PkuAligner(await stack.enter_async_context(open_engine(single_purpose)))
             correctors[corrector] = PluginCorrector(corrector, corrector, single, InlineRunner())
         if corrector == "self_refine":
             refine = SelfRefine(RefineSettings(model=REFINER, **refining), chat())
             correctors[corrector] = PluginCorrector(corrector, corrector, refine, InlineRunner())
         extensions = registry.load_extensions(PolicyFile())
-        yield Pipeline(await stack.enter_async_context(opened(aligner)), correctors=correctors, extensions=extensions)
+        yield Pipeline(
+            await stack.enter_async_context(open_engine(aligner)), correctors=correctors, extensions=extensions
+        )
 
 
 @contextmanager
-def served(address: str | None, out: Path) -> Iterator[str]:
+def serve_model(address: str | None, out: Path) -> Iterator[str]:
     """The address of a server: the one that is named, or one that is started here and gone afterwards."""
     if address is not None:
         yield address
@@ -289,7 +293,7 @@ def served(address: str | None, out: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
 
 
-def chat(address: str, model: str) -> ChatModel:
+def make_chat(address: str, model: str) -> ChatModel:
     """Asks the model there, as the gateway asks a model of its model_list."""
     from litellm.router import Router
 
@@ -303,26 +307,28 @@ def chat(address: str, model: str) -> ChatModel:
 # ---------------------------------------------------------------- measuring
 
 
-async def measure(pipeline: Pipeline, system: System, trials: Sequence[Trial], comparison: Comparison) -> list[Result]:
+async def measure(
+    pipeline: Pipeline, system: System, trials: Sequence[SystemTrial], comparison: SystemComparison
+) -> list[SystemResult]:
     """What becomes of every answer under this system."""
     results = []
     for i, trial in enumerate(track(trials[:: system.every], description=f"{system.name:32}")):
         if system.candidates and trial.group == "not asked":
             continue
         exchange = Exchange(f"systems-{i}", 0, (Turn("user", trial.query),), trial.answer)
-        results.append(judged(trial, await pipeline.align(exchange, policy(system, trial, comparison))))
+        results.append(judge_outcome(trial, await pipeline.align(exchange, make_policy(system, trial, comparison))))
     return results
 
 
-def judged(trial: Trial, outcome: Outcome) -> Result:
+def judge_outcome(trial: SystemTrial, outcome: Outcome) -> SystemResult:
     """One outcome in figures."""
     text = outcome.text or ""
     correction = outcome.correction
-    case = Case(trial.pair, text, ()) if trial.pair else None
+    case = SetCase(trial.pair, text, ()) if trial.pair else None
     faulty = trial.group == "faulty"
     wish = trial.preference.wish if trial.preference else None
     counts = correction.counts if correction else None
-    return Result(
+    return SystemResult(
         trial.group,
         case.exact if case and faulty else None,
         case.gone if case and faulty else None,
@@ -338,39 +344,43 @@ def judged(trial: Trial, outcome: Outcome) -> Result:
     )
 
 
-def compared(
-    comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]
-) -> dict[str, list[Result] | None]:
+def compare_systems(
+    comparison: SystemComparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]
+) -> dict[str, list[SystemResult] | None]:
     """What was found, by system; None for one whose folder is not there."""
-    trials = answers(comparison, data)
-    rows = dict[str, list[Result] | None]()
+    trials = list_trials(comparison, data)
+    rows = dict[str, list[SystemResult] | None]()
     for system in comparison.systems:
         needed = [folder for folder in (system.needs, system.aligner, system.single_purpose) if folder]
         missing = any(not (folder / MANIFEST).exists() for folder in needed)
-        rows[system.name] = None if missing else _measured(system, trials, comparison, out, chat)
+        rows[system.name] = None if missing else _measure_once(system, trials, comparison, out, chat)
     return rows
 
 
-def _measured(
-    system: System, trials: Sequence[Trial], comparison: Comparison, out: Path, chat: Callable[[], ChatModel]
-) -> list[Result]:
-    known = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
-    if known.exists():
-        return [Result(**result) for result in json.loads(known.read_text())]
+def _measure_once(
+    system: System,
+    trials: Sequence[SystemTrial],
+    comparison: SystemComparison,
+    out: Path,
+    chat: Callable[[], ChatModel],
+) -> list[SystemResult]:
+    path = out / "systems" / f"{_slug(system.name)}-{_fingerprint(system, trials, comparison)[:12]}.json"
+    if path.exists():
+        return [SystemResult(**result) for result in json.loads(path.read_text())]
 
-    async def run() -> list[Result]:
+    async def run() -> list[SystemResult]:
         single = system.single_purpose or comparison.single_purpose
         corrector = system.route.get("corrector")
-        async with gateway(
+        async with open_gateway(
             system.aligner or comparison.aligner, corrector, single, chat, comparison.refining
         ) as pipeline:
             return await measure(pipeline, system, trials, comparison)
 
     results = asyncio.run(run())
-    known.parent.mkdir(parents=True, exist_ok=True)
-    draft = known.with_suffix(".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
     draft.write_text(json.dumps([asdict(result) for result in results]))
-    draft.replace(known)
+    draft.replace(path)
     return results
 
 
@@ -378,7 +388,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _fingerprint(system: System, trials: Sequence[Trial], comparison: Comparison) -> str:
+def _fingerprint(system: System, trials: Sequence[SystemTrial], comparison: SystemComparison) -> str:
     """A hash of all that decides the figures, but for the program, the machine and whoever refines."""
     single = (system.single_purpose or comparison.single_purpose) if "aligner" in system.route.values() else None
     folders = [system.aligner or comparison.aligner, single]
@@ -395,18 +405,18 @@ def _fingerprint(system: System, trials: Sequence[Trial], comparison: Comparison
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def run(comparison: Comparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]) -> str:
+def run(comparison: SystemComparison, out: Path, data: Path | None, chat: Callable[[], ChatModel]) -> str:
     """Measure what is not measured yet; write tables and plot."""
     silence_libraries()
     out.mkdir(parents=True, exist_ok=True)
-    rows: Mapping[str, list[Result] | None] = compared(comparison, out, data, chat)
+    rows: Mapping[str, list[SystemResult] | None] = compare_systems(comparison, out, data, chat)
     return report(rows, out, comparison.model_dump(mode="json"))
 
 
 # ---------------------------------------------------------------- tables and plot
 
 
-def rates(results: Sequence[Result]) -> dict[str, Rate]:
+def rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
     """One rate a column; `harmed` counts every answer in which something that had to stay is not there any more."""
     by = {
         group: [result for result in results if result.group == group]
@@ -422,7 +432,7 @@ def rates(results: Sequence[Result]) -> dict[str, Rate]:
     }
 
 
-def costs(results: Sequence[Result], base: float | None) -> tuple[object, ...]:
+def format_costs(results: Sequence[SystemResult], base: float | None) -> tuple[object, ...]:
     """What it took: seconds in the middle, 95th percentile, ratio to `base` seconds; tokens and forwards an answer."""
     seconds = sorted(result.seconds for result in results)
     middle = statistics.median(seconds)
@@ -439,20 +449,20 @@ def costs(results: Sequence[Result], base: float | None) -> tuple[object, ...]:
     )
 
 
-def changes(results: Sequence[Result]) -> tuple[object, ...]:
+def compare_preferences(results: Sequence[SystemResult]) -> tuple[object, ...]:
     """Of preferences: met before, gained, lost, and McNemar's exact p."""
     judged_before = [result for result in results if result.before is not None]
     gained = sum(bool(result.after and not result.before) for result in judged_before)
-    lost = sum(bool(result.before and not result.after) for result in judged_before)
+    lost_count = sum(bool(result.before and not result.after) for result in judged_before)
     return (
         Rate.of(bool(result.before) for result in judged_before),
         gained,
-        lost,
-        f"{adherence.mcnemar(gained, lost):.2g}",
+        lost_count,
+        f"{adherence.mcnemar(gained, lost_count):.2g}",
     )
 
 
-def losing(rows: Mapping[str, Sequence[Result]]) -> list[str]:
+def list_losses(rows: Mapping[str, Sequence[SystemResult]]) -> list[str]:
     """Which columns each system is last in, ties included; a column in which all are alike says nothing.
 
     Systems that were measured on fewer answers than others are left out: theirs are other answers.
@@ -473,7 +483,7 @@ def losing(rows: Mapping[str, Sequence[Result]]) -> list[str]:
     return lines
 
 
-def text(rows: Mapping[str, Sequence[Result] | None]) -> str:
+def format_tables(rows: Mapping[str, Sequence[SystemResult] | None]) -> str:
     """The tables as Markdown."""
     measured = {name: results for name, results in rows.items() if results}
     reference = measured.get("MetaAligner")
@@ -481,9 +491,9 @@ def text(rows: Mapping[str, Sequence[Result] | None]) -> str:
     quality = [
         (name, *(rates(results).values() if results else (MISSING,) * len(QUALITY))) for name, results in rows.items()
     ]
-    cost = [(name, *costs(results, base)) for name, results in measured.items()]
+    cost = [(name, *format_costs(results, base)) for name, results in measured.items()]
     wishes = [
-        (name, *changes(results))
+        (name, *compare_preferences(results))
         for name, results in measured.items()
         if any(result.before is not None for result in results)
     ]
@@ -494,12 +504,12 @@ def text(rows: Mapping[str, Sequence[Result] | None]) -> str:
             cost,
         ),
         *([output.table(("system", "met before", "gained", "lost", "p"), wishes)] if wishes else []),
-        "Last in:\n\n" + "\n".join(losing(measured)),
+        "Last in:\n\n" + "\n".join(list_losses(measured)),
     ]
     return "\n\n".join(parts)
 
 
-def draw(rows: Mapping[str, Sequence[Result]], path: Path) -> None:
+def draw(rows: Mapping[str, Sequence[SystemResult]], path: Path) -> None:
     """One panel a column, one dot a system."""
     figures = {name: rates(row) for name, row in rows.items()}
     columns = [column for column in QUALITY if any(row[column].n for row in figures.values())]
@@ -510,10 +520,10 @@ def draw(rows: Mapping[str, Sequence[Result]], path: Path) -> None:
             panel.set_xlabel(f"{column}, %", fontsize=8)
 
 
-def report(rows: Mapping[str, Sequence[Result] | None], out: Path, comparison: object) -> str:
+def report(rows: Mapping[str, Sequence[SystemResult] | None], out: Path, comparison: object) -> str:
     """Write systems.md, .json and .svg; no text of anybody is in them."""
     measured = {name: results for name, results in rows.items() if results}
-    tables = text(rows)
+    tables = format_tables(rows)
     figures = {name: rates(results) for name, results in measured.items()}
     output.write(out, "systems", tables, {"comparison": comparison, "rates": figures})
     draw(measured, out / "systems.svg")
@@ -532,11 +542,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder with the research data, for preferences on real answers")
     parser.add_argument("--refiner", help="http://host:port/v1 of who refines; without it the demo's small model")
     parser.add_argument("--refiner-model", default="smollm2", help="its name there")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
-        comparison = Comparison.read(given.comparison)
-        with served(given.refiner, given.out) as address:
-            print(run(comparison, given.out, given.data, lambda: chat(address, given.refiner_model)))
+        comparison = SystemComparison.read(arguments.comparison)
+        with serve_model(arguments.refiner, arguments.out) as address:
+            print(run(comparison, arguments.out, arguments.data, lambda: make_chat(address, arguments.refiner_model)))
     except (SystemsError, PairError) as error:
         sys.exit(str(error))
 

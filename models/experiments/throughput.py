@@ -39,7 +39,7 @@ MISSING = "TRL is not installed; it is needed for this comparison only: pip inst
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class TimedRound:
     """What one trainer did in its timed steps."""
 
     tokens: int
@@ -57,7 +57,7 @@ class Speed:
     """One trainer over its rounds; `faster` is by how much its median is ahead of TRL's."""
 
     trainer: str
-    rounds: tuple[Round, ...]
+    rounds: tuple[TimedRound, ...]
     median: float
     faster: float
 
@@ -67,10 +67,10 @@ class Speed:
         return sum(one.steps for one in self.rounds)
 
 
-Trainer = Callable[[], Round]
+Trainer = Callable[[], TimedRound]
 
 
-def stage_of(config: Path, pairs: int, out: Path) -> Stage:
+def make_stage(config: Path, pairs: int, out: Path) -> Stage:
     """The stage for this comparison: its first pairs, all with their targets, one batch a step, no replies in twos."""
     stage = Stage.read(config)
     count = write_pairs(out / "pairs.jsonl", islice(read_pairs(stage.data), pairs))
@@ -83,8 +83,8 @@ def stage_of(config: Path, pairs: int, out: Path) -> Stage:
 # ---------------------------------------------------------------- ours
 
 
-def ours(stage: Stage, fused: bool, unseen: int, steps: int) -> Round:
-    """Steps of this repository's trainer; the first `unseen` are not timed."""
+def train_ours(stage: Stage, fused: bool, untimed: int, steps: int) -> TimedRound:
+    """Steps of this repository's trainer; the first `untimed` are not timed."""
     torch.manual_seed(stage.seed)
     accelerator = launched()
     built, tokenizer = train.build(stage)
@@ -93,21 +93,21 @@ def ours(stage: Stage, fused: bool, unseen: int, steps: int) -> Round:
         torch.compiler.reset()
         built.fuse()
     stream = batches.steps(stage, tokenizer)
-    for step in range(unseen):
+    for step in range(untimed):
         train.advance(network, stage, optimizer, next(stream), step, accelerator)
     began = time.perf_counter()
     tokens = 0
-    for step in range(unseen, unseen + steps):
+    for step in range(untimed, untimed + steps):
         gathered = next(stream)
         tokens += sum(len(e.ids) for batch in gathered for e in batch.examples)
         train.advance(network, stage, optimizer, gathered, step, accelerator)
-    return Round(tokens, time.perf_counter() - began, steps)
+    return TimedRound(tokens, time.perf_counter() - began, steps)
 
 
 # ---------------------------------------------------------------- TRL
 
 
-def peer(stage: Stage, unseen: int, steps: int) -> Round:
+def train_by_trl(stage: Stage, untimed: int, steps: int) -> TimedRound:
     """The same with TRL's trainer."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -120,30 +120,30 @@ def peer(stage: Stage, unseen: int, steps: int) -> Round:
     examples = load_examples(stage, tokenizer)
     rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class StepClock(TrainerCallback):  # type: ignore[misc]
         """When the timed steps began and ended, and how many tokens had been seen by then."""
 
         def __init__(self) -> None:
-            self.began = self.ended = 0.0
+            self.began = self.end = 0.0
             self.tokens: list[int] = []
 
         def on_step_begin(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
-            if state.global_step == unseen:
+            if state.global_step == untimed:
                 self.began = time.perf_counter()
 
         def on_step_end(self, arguments: Any, state: Any, control: Any, **more: Any) -> None:
-            self.ended = time.perf_counter()
+            self.end = time.perf_counter()
 
         def on_log(self, arguments: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
             if "num_tokens" in (logs or {}):
                 self.tokens.append(int(logs["num_tokens"]))
 
-    clock = Clock()
+    clock = StepClock()
     settings = SFTConfig(
         output_dir=str(stage.out),
         per_device_train_batch_size=rows_a_batch(stage, examples),
         train_sampling_strategy="group_by_length",
-        max_steps=unseen + steps,
+        max_steps=untimed + steps,
         max_length=None,
         learning_rate=stage.lr,
         bf16=True,
@@ -157,8 +157,8 @@ def peer(stage: Stage, unseen: int, steps: int) -> Round:
     )
     dataset = Dataset.from_list(rows)
     SFTTrainer(model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock]).train()
-    before = clock.tokens[unseen - 1] if unseen else 0
-    return Round(clock.tokens[unseen + steps - 1] - before, clock.ended - clock.began, steps)
+    before = clock.tokens[untimed - 1] if untimed else 0
+    return TimedRound(clock.tokens[untimed + steps - 1] - before, clock.end - clock.began, steps)
 
 
 def _labels(example: Example) -> list[int]:
@@ -177,7 +177,7 @@ def rows_a_batch(stage: Stage, examples: Sequence[Example]) -> int:
 
 def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
     """All trainers in turns, so many rounds."""
-    by_trainer: dict[str, list[Round]] = {name: [] for name in trainers}
+    by_trainer: dict[str, list[TimedRound]] = {name: [] for name in trainers}
     for _ in range(rounds):
         for name, trainer in trainers.items():
             by_trainer[name].append(trainer())
@@ -185,7 +185,7 @@ def measure(trainers: dict[str, Trainer], rounds: int) -> list[Speed]:
     return [Speed(name, tuple(done), middle[name], middle[name] / middle[TRL]) for name, done in by_trainer.items()]
 
 
-def text(speeds: Sequence[Speed]) -> str:
+def format_table(speeds: Sequence[Speed]) -> str:
     """Markdown: a row a trainer."""
     rows = []
     for one in speeds:
@@ -223,15 +223,15 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(MISSING)
     arguments.out.mkdir(parents=True, exist_ok=True)
     try:
-        stage = stage_of(arguments.stage, arguments.pairs, arguments.out)
-        count = {"unseen": arguments.unseen, "steps": arguments.steps}
-        trainers: dict[str, Trainer] = {"ours": partial(ours, stage, fused=False, **count)}
+        stage = make_stage(arguments.stage, arguments.pairs, arguments.out)
+        count = {"untimed": arguments.unseen, "steps": arguments.steps}
+        trainers: dict[str, Trainer] = {"ours": partial(train_ours, stage, fused=False, **count)}
         if stage.compile:
-            trainers["ours, layers fused"] = partial(ours, stage, fused=True, **count)
-        speeds = measure(trainers | {TRL: partial(peer, stage, **count)}, arguments.rounds)
+            trainers["ours, layers fused"] = partial(train_ours, stage, fused=True, **count)
+        speeds = measure(trainers | {TRL: partial(train_by_trl, stage, **count)}, arguments.rounds)
     except (StageError, PairError) as problem:
         sys.exit(str(problem))
-    table = text(speeds)
+    table = format_table(speeds)
     output.write(arguments.out, "throughput", table, speeds)
     plot(speeds, arguments.out / "throughput.svg")
     print(table)

@@ -32,7 +32,7 @@ from models.data.preference_sets import GUARD_SETS
 from models.evaluate import guards
 from models.evaluate.calibrate import GOOD
 from models.evaluate.guards import STRONG_ANSWERS
-from models.evaluate.test_sets import Case
+from models.evaluate.test_sets import SetCase
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.asked import Asked, under
@@ -41,7 +41,7 @@ from models.train.probe import area
 from models.train.snapshots import TAUGHT_SCORES, parted
 
 from . import head_measures as measures
-from .head_measures import Scored
+from .head_measures import ScoredCase
 
 FURTHER = "further"
 DEV = "dev/"
@@ -68,7 +68,7 @@ _BUDGET = 0.003
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedSets:
     """All sets by name, and the pairs of the test sets and development sets by set and id."""
 
     cases: Mapping[str, Sequence[Asked]]
@@ -79,106 +79,106 @@ class Watched:
         """Segments and objectives of every case in turn."""
         return [(len(split(one.answer)), len(one.objectives)) for each in self.cases.values() for one in each]
 
-    def scored(self, flat: object, point: float = 0.0) -> dict[str, list[Scored]]:
+    def score_snapshot(self, flat: object, point: float = 0.0) -> dict[str, list[ScoredCase]]:
         """Scores of a snapshot above a point, by set."""
-        found = iter(parted(flat, self.shapes))
-        return {name: [Scored(one, next(found) - point) for one in each] for name, each in self.cases.items()}
+        parts = iter(parted(flat, self.shapes))
+        return {name: [ScoredCase(one, next(parts) - point) for one in each] for name, each in self.cases.items()}
 
 
-def watched(data: Path, sets: Path) -> Watched:
+def list_watched(data: Path, sets: Path) -> WatchedSets:
     """What there is to watch; the same data give the same cases in the same order."""
-    cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
-    written = [one for one in labelled_replies.written_answers() if one.source in TEST_AUTHORS]
+    cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.list_cases(data, _EACH_GUARD).items()}
+    test_answers = [one for one in labelled_replies.written_answers() if one.source in TEST_AUTHORS]
     for author in TEST_AUTHORS:
-        cases[author] = [_alone(one) for one in written if one.source == author]
+        cases[author] = [_ask_alone(one) for one in test_answers if one.source == author]
     further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
     cases[FURTHER] = [under(one, USUAL) for one in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
     cases |= {name: [asked(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
-    return Watched(cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
+    return WatchedSets(
+        cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()}
+    )
 
 
 def _step(data: Path, name: str) -> int:
     return max(1, len(harm_replies(data, name, "dev")) // _EACH_SOURCE)
 
 
-def _alone(reply: LabelledReply) -> Asked:
+def _ask_alone(reply: LabelledReply) -> Asked:
     """Under its own objective, as models.evaluate.own_voice asks."""
     return under(reply, (reply.objective,))
 
 
-def as_pair(case: Asked) -> Pair:
+def make_pair(case: Asked) -> Pair:
     """What the trainer scores."""
     labels = tuple(FINE for _ in split(case.answer))
     return Pair(case.query, case.objectives, case.answer, case.answer, labels, case.source)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SnapshotFigures:
     """What one snapshot is worth."""
 
     point: float
     bar: float
-    guards: Sequence[guards.Figures]
+    guards: Sequence[guards.GuardFigures]
     authors: Mapping[str, Mapping[str, object]]
     strong: Rate
     further: str
     tests: Mapping[str, Rate]
 
 
-def judged(watched: Watched, flat: object, taught: object | None = None) -> Line:
+def judge_snapshot(watched: WatchedSets, flat: object, head_scores: object | None = None) -> SnapshotFigures:
     """By the scores of the general head, or for `harmless` by those of another one."""
-    raw = watched.scored(flat)
-    own = raw if taught is None else watched.scored(taught)
-    point = measures.operating_point({name: _as_cases(watched, raw, DEV + name) for name in GOOD})
-    bar = guards.bar([one.worst for one in own[STRONG_ANSWERS]], _BUDGET)
-    found = {
-        name: [_moved(one, other, point, bar) for one, other in zip(raw[name], own[name], strict=True)] for name in raw
+    raw = watched.score_snapshot(flat)
+    own = raw if head_scores is None else watched.score_snapshot(head_scores)
+    point = measures.find_operating_point({name: _make_set_cases(watched, raw, DEV + name) for name in GOOD})
+    bar = guards.find_limit([one.worst for one in own[STRONG_ANSWERS]], _BUDGET)
+    moved = {
+        name: [_move_scores(one, other, point, bar) for one, other in zip(raw[name], own[name], strict=True)]
+        for name in raw
     }
     by_guards = {
         name: [
-            guards.Scored(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist())) for one in found[name]
+            guards.ScoredReply(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist()))
+            for one in moved[name]
         ]
         for name in (*GUARD_SETS, STRONG_ANSWERS)
     }
-    further = found[FURTHER]
+    further = moved[FURTHER]
     worst = {label: np.array([one.worst for one in further if one.case.harmful is label]) for label in (True, False)}
-    tests = {name: measures.exactly(_as_cases(watched, found, TEST + name)) for name in TESTS}
-    return Line(
+    tests = {name: measures.rate_exact(_make_set_cases(watched, moved, TEST + name)) for name in TESTS}
+    return SnapshotFigures(
         point,
         bar,
-        guards.figures(by_guards),
-        {author: _author(found[author]) for author in TEST_AUTHORS if found[author]},
-        Rate.of(one.flagged for one in found[STRONG_ANSWERS]),
+        guards.compute_figures(by_guards),
+        {author: _rate_author(moved[author]) for author in TEST_AUTHORS if moved[author]},
+        Rate.of(one.flagged for one in moved[STRONG_ANSWERS]),
         str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
         tests,
     )
 
 
-def _under_harmless(one: Scored) -> guards.Scored:
-    return guards.Scored(one.case.id, one.case.harmful, tuple(one.column(HARMLESS).tolist()))
+def _make_set_cases(watched: WatchedSets, cases: Mapping[str, list[ScoredCase]], name: str) -> list[SetCase]:
+    return measures.make_set_cases(cases[name], watched.pairs[name])
 
 
-def _as_cases(watched: Watched, found: Mapping[str, list[Scored]], name: str) -> list[Case]:
-    return measures.as_cases(found[name], watched.pairs[name])
-
-
-def _moved(one: Scored, other: Scored, point: float, bar: float) -> Scored:
+def _move_scores(one: ScoredCase, other: ScoredCase, point: float, bar: float) -> ScoredCase:
     """Scores above the operating point, under `harmless` those of the other head above the bar."""
     scores: Tensor = one.scores - point
     for place, text in enumerate(one.case.objectives):
         if text == HARMLESS:
             scores[:, place] = other.scores[:, place] - bar
-    return Scored(one.case, scores)
+    return ScoredCase(one.case, scores)
 
 
-def _author(found: Sequence[Scored]) -> dict[str, object]:
+def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
     """Of an author what is found and touched, under `harmless` and under other objectives."""
     figures: dict[str, object] = {}
     for name, mine in (
-        ("harm", [one for one in found if one.case.own == HARMLESS]),
-        ("own", [one for one in found if one.case.own != HARMLESS]),
+        ("harm", [one for one in cases if one.case.own == HARMLESS]),
+        ("own", [one for one in cases if one.case.own != HARMLESS]),
     ):
         if not mine:
             continue
@@ -198,13 +198,7 @@ def _author(found: Sequence[Scored]) -> dict[str, object]:
     return figures
 
 
-def _scores_of(one: Scored, wanted: int) -> list[float]:
-    """Of the segments with this label under the only objective."""
-    labels = zip(one.scores[:, 0].tolist(), one.case.labels, strict=True)
-    return [score for score, (label,) in labels if label == wanted]
-
-
-def table(lines: Mapping[str, Line]) -> str:
+def table(lines: Mapping[str, SnapshotFigures]) -> str:
     """Markdown: a row a figure, a column a snapshot."""
     rows: list[tuple[object, ...]] = [("operating point", *(f"{one.point:.2f}" for one in lines.values()))]
     rows.append(("bar of harmless", *(f"{one.bar:.2f}" for one in lines.values())))
@@ -221,14 +215,14 @@ def table(lines: Mapping[str, Line]) -> str:
     return output.table(("", *lines), rows)
 
 
-def judge(watched: Watched, scores: Mapping[str, object]) -> dict[str, Line]:
+def judge_snapshots(watched: WatchedSets, scores: Mapping[str, object]) -> dict[str, SnapshotFigures]:
     """Every snapshot, by its general head and by the head for `harmless` that it began with."""
-    lines: dict[str, Line] = {}
+    lines: dict[str, SnapshotFigures] = {}
     for name, flat in scores.items():
         if name.endswith(f"/{TAUGHT_SCORES}"):
-            lines[name] = judged(watched, scores[name.removesuffix(f"/{TAUGHT_SCORES}")], flat)
+            lines[name] = judge_snapshot(watched, scores[name.removesuffix(f"/{TAUGHT_SCORES}")], flat)
         else:
-            lines[name] = judged(watched, flat)
+            lines[name] = judge_snapshot(watched, flat)
     return lines
 
 
@@ -245,18 +239,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sets", type=Path, required=True, help="folder with dev and test of models.data.test_sets")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    found = watched(arguments.data, arguments.sets)
+    watched_sets = list_watched(arguments.data, arguments.sets)
     if arguments.step == "write":
         plain = arguments.out.with_suffix("")
-        count = write_pairs(plain, (as_pair(case) for each in found.cases.values() for case in each))
+        count = write_pairs(plain, (make_pair(case) for each in watched_sets.cases.values() for case in each))
         arguments.out.write_bytes(lzma.compress(plain.read_bytes(), preset=9))
         plain.unlink()
-        print(f"{arguments.out}: {count} answers in {len(found.cases)} sets")
+        print(f"{arguments.out}: {count} answers in {len(watched_sets.cases)} sets")
         return
     if arguments.scores is None:
         parser.error("judge needs the scores of a run")
     with np.load(arguments.scores) as stored:
-        lines = judge(found, {name: stored[name] for name in stored.files})
+        lines = judge_snapshots(watched_sets, {name: stored[name] for name in stored.files})
     text = table(lines)
     output.write(arguments.out, "watched", text, lines)
     print(text)

@@ -10,7 +10,7 @@ from models.reporting import output
 from models.reporting.statistics import Rate
 
 from .results import HASH_CHARS, RowResult, compare_figures
-from .rows import Row
+from .rows import QualityRow
 
 COMMAND = "python -m models.evaluate.all aligner_proxy/embedded --data DATA --out runs/quality --page"
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "quality.md"
@@ -45,7 +45,7 @@ class Sheet:
         return f"`{self.folder}` ({self.aligner[:HASH_CHARS]})"
 
 
-def format_table(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> str:
+def format_table(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> str:
     """Markdown: a line a figure; with a second aligner its figure and the difference."""
     head = ["row", "figure", str(sheet), "must", "holds"]
     if old is not None:
@@ -53,7 +53,7 @@ def format_table(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) ->
     return output.table(head, [line for row in rows for line in _format_row(row, sheet, old)])
 
 
-def _format_row(row: Row, sheet: Sheet, old: Sheet | None) -> Iterator[list[object]]:
+def _format_row(row: QualityRow, sheet: Sheet, old: Sheet | None) -> Iterator[list[object]]:
     result = sheet.results.get(row.name)
     if result is None:
         return
@@ -67,7 +67,7 @@ def _format_row(row: Row, sheet: Sheet, old: Sheet | None) -> Iterator[list[obje
         yield line
 
 
-def format_rows(rows: Sequence[Row], sheet: Sheet) -> str:
+def format_rows(rows: Sequence[QualityRow], sheet: Sheet) -> str:
     """Markdown: what each row measures, by whom it is scored, and the command that measures it alone."""
     lines = []
     for row in rows:
@@ -79,7 +79,7 @@ def format_rows(rows: Sequence[Row], sheet: Sheet) -> str:
     return output.table(("row", "what is measured", "scored by", "sample", "command, behind `python -m`"), lines)
 
 
-def format_misses(rows: Sequence[Row], sheet: Sheet) -> str:
+def format_misses(rows: Sequence[QualityRow], sheet: Sheet) -> str:
     """Sentences: what does not hold, and which rows were not measured."""
     misses = [
         f"- `{row.name}`: {name}: {figure}, must be {bound}"
@@ -95,7 +95,7 @@ def format_misses(rows: Sequence[Row], sheet: Sheet) -> str:
     return "\n\n".join(parts)
 
 
-def format_page(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> str:
+def format_page(rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> str:
     """The whole page."""
     return "\n".join(
         (
@@ -111,7 +111,7 @@ def format_page(rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> 
     )
 
 
-def plot(path: Path, rows: Sequence[Row], sheet: Sheet, old: Sheet | None = None) -> None:
+def plot(path: Path, rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None = None) -> None:
     """A line a figure: its interval, what it must reach as a bar, and the second aligner's in another colour."""
     measured = [
         (f"{row.name}: {name}", figure, row.bounds.get(name), old_result.figures.get(name) if old_result else None)

@@ -71,7 +71,7 @@ class ResultFolder:
     def write(self, result: RowResult) -> None:
         """Keep a result, whole or not at all."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        figures = {name: _as_counts(figure) for name, figure in result.figures.items()}
+        figures = {name: _to_counts(figure) for name, figure in result.figures.items()}
         document = {name: getattr(result, name) for name in ("row", "aligner", "data", "sample", "scorer", "seconds")}
         path = self._folder / f"{self._stem(result.row, result.aligner, result.data)}-{result.sample}.json"
         draft = path.with_suffix(".part")
@@ -89,7 +89,7 @@ class ResultFolder:
         return f"{re.sub('[^a-z0-9]+', '_', row)}-{aligner[:HASH_CHARS]}-{data[:HASH_CHARS]}"
 
 
-def _as_counts(figure: Rate | Area) -> dict[str, float]:
+def _to_counts(figure: Rate | Area) -> dict[str, float]:
     if isinstance(figure, Rate):
         return {"hits": figure.hits, "n": figure.n}
     return {"auc": figure.auc, "high": figure.high, "low": figure.low}

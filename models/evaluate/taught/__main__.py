@@ -50,8 +50,18 @@ from aligner_proxy.types import DEFAULT_ALIGNER, Correction, replace_surrogates
 from models.data.answers import Answer, load_pool
 from models.reporting import output
 
-from .figures import GENERAL, Judged, Results, Taught, Verdict, document, outcome, plot, report
-from .kinds import Case, TaughtKind, cases, read_kinds, size, usable_hosts
+from .figures import (
+    GENERAL,
+    Results,
+    SegmentVerdict,
+    TaughtOutcome,
+    TeachingResult,
+    document,
+    make_outcome,
+    plot,
+    report,
+)
+from .kinds import TaughtCase, TaughtKind, count_cases, make_cases, read_kinds, select_hosts
 
 ANSWERS_A_SECOND = 3.0
 """Of a neutral or test answer on two CPU cores; only for the estimate at the start."""
@@ -64,28 +74,28 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: dict[str, list[Verdict]] = {}
+        self._verdicts_by_key: dict[str, list[SegmentVerdict]] = {}
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         for line in text.splitlines():
             try:
                 key, verdicts = json.loads(line)
             except ValueError:
                 continue  # where a run was stopped within a line
-            self._known[key] = [Verdict(*verdict) for verdict in verdicts]
+            self._verdicts_by_key[key] = [SegmentVerdict(*verdict) for verdict in verdicts]
         if text and not text.endswith("\n"):
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._verdicts_by_key)
 
-    def get(self, key: str) -> list[Verdict] | None:
+    def get(self, key: str) -> list[SegmentVerdict] | None:
         """What was said, None where nothing was."""
-        return self._known.get(key)
+        return self._verdicts_by_key.get(key)
 
-    def add(self, key: str, verdicts: list[Verdict]) -> None:
+    def add(self, key: str, verdicts: list[SegmentVerdict]) -> None:
         """Keep it, so that it is there even when the run is stopped now."""
-        self._known[key] = verdicts
+        self._verdicts_by_key[key] = verdicts
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([key, verdicts]) + "\n")
 
@@ -93,17 +103,17 @@ class Journal:
 class Teacher:
     """Teaches kinds as the command does, and keeps the rows of neutral answers and the heads that came of them."""
 
-    def __init__(self, engine: Engine, aligner: str, kept: Path, kinds: Sequence[TaughtKind], count: int) -> None:
+    def __init__(self, engine: Engine, aligner: str, folder: Path, kinds: Sequence[TaughtKind], count: int) -> None:
         self.count = count
         self._engine = engine
         self._aligner = aligner
-        self._kept = kept
+        self._folder = folder
         self._builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
-        self._subjects = self._written(kinds)
+        self._subjects = self._write_policies(kinds)
 
-    def _written(self, kinds: Sequence[TaughtKind]) -> dict[str, Subject]:
+    def _write_policies(self, kinds: Sequence[TaughtKind]) -> dict[str, Subject]:
         """A policies file and the files of examples, written and read again; raises `ConfigError`."""
-        folder = self._kept / f"from_{self.count}"
+        folder = self._folder / f"from_{self.count}"
         folder.mkdir(parents=True, exist_ok=True)
         objectives: dict[str, Any] = {}
         for kind in kinds:
@@ -129,30 +139,30 @@ class Teacher:
         """Whether the head of a kind is kept."""
         return self._path(self._subjects[kind.slug]).exists()
 
-    async def teach(self, kind: TaughtKind, advanced: Callable[[int], None]) -> Taught:
+    async def teach(self, kind: TaughtKind, advanced: Callable[[int], None]) -> TeachingResult:
         """The head of a kind, kept or new; raises `CorrectionError`."""
         subject = self._subjects[kind.slug]
         path = self._path(subject)
         if path.exists():
             advanced(self.prompts + len(teaching_answers()))
-            return _unpacked(json.loads(path.read_text(encoding="utf-8")))
-        taught = await self._teach(subject, advanced)
+            return _unpack_result(json.loads(path.read_text(encoding="utf-8")))
+        result = await self._teach(subject, advanced)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(_packed(taught)).encode())
-        return taught
+        write_atomically(path, json.dumps(_pack_result(result)).encode())
+        return result
 
-    async def _teach(self, subject: Subject, advanced: Callable[[int], None]) -> Taught:
+    async def _teach(self, subject: Subject, advanced: Callable[[int], None]) -> TeachingResult:
         examples = subject.read()
         planned = plan_material(subject, examples, self._builtin)
         reader = RowReader(require_teachable(self._engine), DEFAULT_ALIGNER, self._aligner, advanced)
         # A folder for each kind: one for all would let go of the rows that were not used for longest.
-        cache = RowsCache(self._kept / "rows" / subject.name)
+        cache = RowsCache(self._folder / "rows" / subject.name)
         try:
             learned = await teach_objective(subject, examples, planned, reader, cache, DEFAULT_ALIGNER)
         except NothingLearned as error:
-            return Taught(subject.name, self.count, None, why=str(error))
+            return TeachingResult(subject.name, self.count, None, why=str(error))
         version = learned.version
-        return Taught(
+        return TeachingResult(
             kind=subject.name,
             examples=self.count,
             head=learned.head,
@@ -164,7 +174,7 @@ class Teacher:
 
     def _path(self, subject: Subject) -> Path:
         key = _digest([self._aligner, subject.text, subject.read().digest, _recipe()])
-        return self._kept / "heads" / f"{subject.name}-{self.count}-{key[:16]}.json"
+        return self._folder / "heads" / f"{subject.name}-{self.count}-{key[:16]}.json"
 
 
 def _yaml(document: object) -> str:
@@ -183,21 +193,21 @@ def _recipe() -> str:
     return _digest([[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files])
 
 
-def _packed(taught: Taught) -> dict[str, Any]:
-    return asdict(taught) | {"head": None if taught.head is None else base64.b64encode(taught.head).decode("ascii")}
+def _pack_result(result: TeachingResult) -> dict[str, Any]:
+    return asdict(result) | {"head": None if result.head is None else base64.b64encode(result.head).decode("ascii")}
 
 
-def _unpacked(row: dict[str, Any]) -> Taught:
+def _unpack_result(row: dict[str, Any]) -> TeachingResult:
     head = None if row["head"] is None else base64.b64decode(row["head"])
-    return Taught(**row | {"head": head, "found": tuple(row["found"]), "false": tuple(row["false"])})
+    return TeachingResult(**row | {"head": head, "found": tuple(row["found"]), "false": tuple(row["false"])})
 
 
 @dataclass
 class Study:
-    """What is measured: kinds, by one engine. `kept` is the folder of what was read."""
+    """What is measured: kinds, by one engine. `folder` holds what was read."""
 
     engine: Engine
-    kept: Path
+    folder: Path
     kinds: Sequence[TaughtKind]
     hosts: Sequence[Answer]
     """Good answers that teaching never saw."""
@@ -213,10 +223,10 @@ class Study:
 
     async def start(self) -> None:
         """Look at what is kept; raises `ConfigError` and `CorrectionError`."""
-        self.kept.mkdir(parents=True, exist_ok=True)
-        self._journal = Journal(self.kept / "verdicts.jsonl")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(self.folder / "verdicts.jsonl")
         self._aligner = (await self.engine.info()).content_hash
-        self._teachers = [Teacher(self.engine, self._aligner, self.kept, self.kinds, count) for count in self.counts]
+        self._teachers = [Teacher(self.engine, self._aligner, self.folder, self.kinds, count) for count in self.counts]
 
     @property
     def prompts(self) -> int:
@@ -225,47 +235,48 @@ class Study:
         return teaching + self._cases()
 
     @property
-    def left(self) -> int:
+    def unread_count(self) -> int:
         """About so many of them are not known yet."""
         teaching = 0
         for kind in self.kinds:
-            unknown = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
-            teaching += sum(unknown) + (len(teaching_answers()) if unknown else 0)
+            unread = [teacher.prompts for teacher in self._teachers if not teacher.knows(kind)]
+            teaching += sum(unread) + (len(teaching_answers()) if unread else 0)
         return teaching + max(0, self._cases() - len(self._journal))
 
     def _cases(self) -> int:
-        return sum(size(kind, self.limit) for kind in self.kinds) * (1 + len(self._teachers))
+        return sum(count_cases(kind, self.limit) for kind in self.kinds) * (1 + len(self._teachers))
 
     async def measure(self) -> AsyncIterator[Results]:
         """All results so far, after each kind; raises `CorrectionError`."""
-        taught: list[Taught] = []
-        judged: list[Judged] = []
+        teachings: list[TeachingResult] = []
+        outcomes: list[TaughtOutcome] = []
         for n, kind in enumerate(self.kinds, start=1):
             heads_by_teacher = [await teacher.teach(kind, self.advanced) for teacher in self._teachers]
-            taught += heads_by_teacher
-            judged += await self._judge(kind, [Taught(kind.slug, GENERAL, None), *heads_by_teacher])
-            yield Results(self._aligner, tuple(self.kinds[:n]), tuple(taught), tuple(judged))
+            teachings += heads_by_teacher
+            outcomes += await self._judge(kind, [TeachingResult(kind.slug, GENERAL, None), *heads_by_teacher])
+            yield Results(self._aligner, tuple(self.kinds[:n]), tuple(teachings), tuple(outcomes))
 
-    async def _judge(self, kind: TaughtKind, heads_by_teacher: Sequence[Taught]) -> list[Judged]:
+    async def _judge(self, kind: TaughtKind, heads_by_teacher: Sequence[TeachingResult]) -> list[TaughtOutcome]:
         heads = require_teachable(self.engine)
-        names = [await heads.put_head(taught.head) if taught.head else "" for taught in heads_by_teacher]
+        names = [await heads.put_head(teaching.head) if teaching.head else "" for teaching in heads_by_teacher]
         builtin = {name: objective.text for name, objective in config.builtin_objectives().items()}
-        asked = cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)
-        result: list[Judged] = []
-        for first in range(0, len(asked), _AT_ONCE):
-            batch = asked[first : first + _AT_ONCE]
-            for taught, name in zip(heads_by_teacher, names, strict=True):
+        test_cases = make_cases(kind, self.others, builtin, self.hosts, self.seed, self.limit)
+        result: list[TaughtOutcome] = []
+        for first in range(0, len(test_cases), _AT_ONCE):
+            batch = test_cases[first : first + _AT_ONCE]
+            for teaching, name in zip(heads_by_teacher, names, strict=True):
                 verdicts = await asyncio.gather(*(self._verdicts(case, name) for case in batch))
                 result += [
-                    outcome(kind.slug, taught.examples, case, said) for case, said in zip(batch, verdicts, strict=True)
+                    make_outcome(kind.slug, teaching.examples, case, segment_verdicts)
+                    for case, segment_verdicts in zip(batch, verdicts, strict=True)
                 ]
                 self.advanced(len(batch))
         return result
 
-    async def _verdicts(self, case: Case, head: str) -> list[Verdict]:
+    async def _verdicts(self, case: TaughtCase, head: str) -> list[SegmentVerdict]:
         """What the engine says of an answer, at caution 0."""
         texts = case.company.texts
-        named = tuple(head if n == case.company.index else "" for n in range(len(texts)))
+        head_hashes = tuple(head if n == case.company.index else "" for n in range(len(texts)))
         request = AlignRequest(
             request_id="taught",
             turns=case.planted.neutral.turns,
@@ -274,20 +285,20 @@ class Study:
             common=len(texts),
             deadline_s=_DEADLINE_S,
             score_only=True,
-            heads=named if head else (),
+            heads=head_hashes if head else (),
         )
         what = request.model_dump(mode="json", include={"turns", "answer", "objectives", "caution", "heads"})
         key = _digest([self._aligner, what])
-        known = self._journal.get(key)
-        if known is None:
-            known = verdicts_of(request.answer, await self.engine.align(request))
-            self._journal.add(key, known)
-        return known
+        verdicts = self._journal.get(key)
+        if verdicts is None:
+            verdicts = list_verdicts(request.answer, await self.engine.align(request))
+            self._journal.add(key, verdicts)
+        return verdicts
 
 
-def verdicts_of(answer: str, correction: Correction) -> list[Verdict]:
+def list_verdicts(answer: str, correction: Correction) -> list[SegmentVerdict]:
     """The verdicts with their places in the answer; the place behind the last segment has none."""
-    result: list[Verdict] = []
+    result: list[SegmentVerdict] = []
     end = 0
     for segment in correction.segments:
         if segment.text:
@@ -295,7 +306,7 @@ def verdicts_of(answer: str, correction: Correction) -> list[Verdict]:
             end = start + len(segment.text)
             objective = -1 if segment.objective is None else segment.objective
             score = round(segment.score or 0.0, 4)
-            result.append(Verdict(start, end, segment.flagged, objective, score))
+            result.append(SegmentVerdict(start, end, segment.flagged, objective, score))
     return result
 
 
@@ -316,7 +327,7 @@ async def measure_kinds(
     """Load the aligner, teach and judge these kinds (all if none is named), and write the results after each kind."""
     every = read_kinds()
     kinds = read_kinds(slugs=slugs)
-    hosts = usable_hosts(load_pool(data, "dev").answers)
+    hosts = select_hosts(load_pool(data, "dev").answers)
     silence_libraries()
     engine = LocalEngine(lambda: open_aligner(EngineSettings(aligner), config.home_folder()))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -324,10 +335,10 @@ async def measure_kinds(
         await engine.start()
         study = Study(engine, out / "kept", kinds, hosts, every, tuple(dict.fromkeys(counts)), seed, limit)
         await study.start()
-        minutes = study.left / ANSWERS_A_SECOND / 60
+        minutes = study.unread_count / ANSWERS_A_SECOND / 60
         print(
-            f"{len(kinds)} kinds, {len(hosts)} good answers, about {study.left:,} answers to read: {minutes:.0f} "
-            f"minutes at {ANSWERS_A_SECOND:g} a second, less where short ones are read faster",
+            f"{len(kinds)} kinds, {len(hosts)} good answers, about {study.unread_count:,} answers to read: "
+            f"{minutes:.0f} minutes at {ANSWERS_A_SECOND:g} a second, less where short ones are read faster",
             flush=True,
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:

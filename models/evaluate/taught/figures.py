@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from models.reporting import output
 from models.reporting.statistics import Rate
 
-from .kinds import Case, TaughtKind, Trial
+from .kinds import TaughtCase, TaughtKind, TaughtTrial
 
 GENERAL = 0
 """Taught from so many examples: the general head alone."""
 
 
-class Verdict(NamedTuple):
+class SegmentVerdict(NamedTuple):
     """What an engine says of one segment; `objective` is -1 where it names none."""
 
     start: int
@@ -28,12 +28,12 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class TaughtOutcome:
     """What became of one test answer under the head taught from so many examples."""
 
     kind: str
     examples: int
-    trial: Trial
+    trial: TaughtTrial
     found: bool
     """The planted sentence is flagged."""
     named: bool
@@ -52,7 +52,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TeachingResult:
     """What was taught of one kind from so many examples; without a head the general one judges, as in a gateway."""
 
     kind: str
@@ -73,17 +73,17 @@ class Results:
 
     aligner: str
     kinds: tuple[TaughtKind, ...]
-    taught: tuple[Taught, ...]
-    judged: tuple[Judged, ...]
+    teachings: tuple[TeachingResult, ...]
+    outcomes: tuple[TaughtOutcome, ...]
 
 
-def outcome(kind: str, examples: int, case: Case, verdicts: Sequence[Verdict]) -> Judged:
+def make_outcome(kind: str, examples: int, case: TaughtCase, verdicts: Sequence[SegmentVerdict]) -> TaughtOutcome:
     """What the verdicts on an answer come to."""
     inside = [one for one in verdicts if case.planted.covers(one.start, one.end)]
     outside = [one for one in verdicts if not case.planted.covers(one.start, one.end)]
     flagged = [one for one in inside if one.flagged]
     false = [one for one in outside if one.flagged]
-    return Judged(
+    return TaughtOutcome(
         kind=kind,
         examples=examples,
         trial=case.trial,
@@ -96,7 +96,7 @@ def outcome(kind: str, examples: int, case: Case, verdicts: Sequence[Verdict]) -
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class TaughtFigures:
     """Rates of some kinds under the heads taught from so many examples (0: the general head)."""
 
     kinds: str
@@ -120,19 +120,19 @@ class Figures:
     """Sentences flagged that are allowed."""
 
     @classmethod
-    def of(cls, kinds: str, examples: int, judged: Iterable[Judged]) -> Figures:
+    def from_outcomes(cls, kinds: str, examples: int, outcomes: Iterable[TaughtOutcome]) -> TaughtFigures:
         """From what was judged of these kinds, whatever the head."""
-        mine = [one for one in judged if one.examples == examples]
-        by_trial = {trial: [one for one in mine if one.trial is trial] for trial in Trial}
-        against = by_trial[Trial.ALONE] + by_trial[Trial.COMPANY]
-        clean = by_trial[Trial.CLEAN]
+        mine = [one for one in outcomes if one.examples == examples]
+        by_trial = {trial: [one for one in mine if one.trial is trial] for trial in TaughtTrial}
+        against = by_trial[TaughtTrial.ALONE] + by_trial[TaughtTrial.COMPANY]
+        clean = by_trial[TaughtTrial.CLEAN]
         neutral = sum(one.neutral for one in against)
         neutral_clean = sum(one.neutral for one in clean)
         return cls(
             kinds=kinds,
             examples=examples,
-            alone=Rate.of(one.exact for one in by_trial[Trial.ALONE]),
-            company=Rate.of(one.exact for one in by_trial[Trial.COMPANY]),
+            alone=Rate.of(one.exact for one in by_trial[TaughtTrial.ALONE]),
+            company=Rate.of(one.exact for one in by_trial[TaughtTrial.COMPANY]),
             exact=Rate.of(one.exact for one in against),
             found=Rate.of(one.found for one in against),
             named=Rate.of(one.named for one in against),
@@ -140,25 +140,30 @@ class Figures:
             own=Rate.among(sum(one.own for one in against), neutral),
             clean=Rate.among(sum(one.false for one in clean), neutral_clean),
             clean_own=Rate.among(sum(one.own for one in clean), neutral_clean),
-            fine=Rate.of(one.found for one in by_trial[Trial.FINE]),
+            fine=Rate.of(one.found for one in by_trial[TaughtTrial.FINE]),
         )
 
 
-def summary(results: Results, counts: Sequence[int]) -> list[Figures]:
+def summarise_groups(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
     """Figures of the kinds far from training, of those near it, and of all, for each head."""
     near = {kind.slug for kind in results.kinds if kind.near}
     groups = {
-        "far from training": [one for one in results.judged if one.kind not in near],
-        "near": [one for one in results.judged if one.kind in near],
-        "all": list(results.judged),
+        "far from training": [one for one in results.outcomes if one.kind not in near],
+        "near": [one for one in results.outcomes if one.kind in near],
+        "all": list(results.outcomes),
     }
-    return [Figures.of(name, n, judged) for name, judged in groups.items() if judged for n in (GENERAL, *counts)]
+    return [
+        TaughtFigures.from_outcomes(name, n, outcomes)
+        for name, outcomes in groups.items()
+        if outcomes
+        for n in (GENERAL, *counts)
+    ]
 
 
-def by_kind(results: Results, counts: Sequence[int]) -> list[Figures]:
+def list_kind_figures(results: Results, counts: Sequence[int]) -> list[TaughtFigures]:
     """Figures of each kind for each head."""
     return [
-        Figures.of(kind.slug, n, [one for one in results.judged if one.kind == kind.slug])
+        TaughtFigures.from_outcomes(kind.slug, n, [one for one in results.outcomes if one.kind == kind.slug])
         for kind in results.kinds
         for n in (GENERAL, *counts)
     ]
@@ -174,15 +179,15 @@ _BY_KIND = ("kind", "head", "exact", "found", "false beside", "false in clean an
 def report(results: Results, counts: Sequence[int]) -> str:
     """Markdown: the summary, what was not taught, and a table of the kinds."""
     far = sum(not kind.near for kind in results.kinds)
-    failed = [one for one in results.taught if one.head is None]
+    failed = [one for one in results.teachings if one.head is None]
     lines = [
         f"Aligner {results.aligner[:12]}, {len(results.kinds)} kinds, {far} of them far from training.",
         "",
-        output.table(_SUMMARY, map(_summary_row, summary(results, counts))),
+        output.table(_SUMMARY, map(_summary_row, summarise_groups(results, counts))),
         "",
         *(f"Not taught from {one.examples} examples, judged by the general head: {one.kind}." for one in failed),
         *([""] if failed else []),
-        output.table(_BY_KIND, map(_kind_row, by_kind(results, counts))),
+        output.table(_BY_KIND, map(_kind_row, list_kind_figures(results, counts))),
     ]
     return "\n".join(lines)
 
@@ -191,13 +196,13 @@ def _head(examples: int) -> str:
     return f"{examples} examples" if examples else "general"
 
 
-def _summary_row(row: Figures) -> tuple[object, ...]:
+def _summary_row(row: TaughtFigures) -> tuple[object, ...]:
     planted = (row.exact, row.alone, row.company, row.found, row.named)
     neutral = (row.false, row.own, row.clean, row.clean_own)
     return row.kinds, _head(row.examples), *planted, *neutral, row.fine
 
 
-def _kind_row(row: Figures) -> tuple[object, ...]:
+def _kind_row(row: TaughtFigures) -> tuple[object, ...]:
     return row.kinds, _head(row.examples), row.exact, row.found, row.false, row.clean, row.fine
 
 
@@ -205,20 +210,20 @@ def document(results: Results, counts: Sequence[int]) -> dict[str, Any]:
     """Everything as plain data, without a text of a test answer."""
     return {
         "aligner": results.aligner,
-        "summary": summary(results, counts),
-        "kinds": by_kind(results, counts),
+        "summary": summarise_groups(results, counts),
+        "kinds": list_kind_figures(results, counts),
         "near": [kind.slug for kind in results.kinds if kind.near],
         "taught": [
             {name: value for name, value in asdict(one).items() if name != "head"}
             | {"head": hashlib.sha256(one.head).hexdigest() if one.head else None}
-            for one in results.taught
+            for one in results.teachings
         ],
     }
 
 
 def plot(results: Results, counts: Sequence[int], path: Path) -> None:
     """A dot a kind and head: the share flagged exactly; kinds that the general head does best on top."""
-    rows = by_kind(results, counts)
+    rows = list_kind_figures(results, counts)
     general = sorted((row for row in rows if row.examples == GENERAL), key=lambda row: -row.exact.percent)
     places = {row.kinds: len(general) - n for n, row in enumerate(general)}
     near = {kind.slug for kind in results.kinds if kind.near}

@@ -80,7 +80,7 @@ class TaughtKind:
         return self.against[1::2]
 
 
-class Trial(StrEnum):
+class TaughtTrial(StrEnum):
     """What is in a test answer, and which objectives are asked for."""
 
     ALONE = "alone"
@@ -94,10 +94,10 @@ class Trial(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TaughtCase:
     """One test answer, and the objectives of its prompt."""
 
-    trial: Trial
+    trial: TaughtTrial
     planted: AugmentedAnswer
     company: PromptObjectives
 
@@ -127,13 +127,13 @@ def _read_kind(path: Path) -> TaughtKind:
         objective = check_objective_text(str(data.get("objective", "")))
     except ValueError as error:
         raise ConfigError(f"{source.place_of('objective')}: objective: {error}") from None
-    known: dict[str, str] = {}
-    against = tuple(_sentences(data, "against", source, known))
-    fine = tuple(_sentences(data, "fine", source, known))
+    places: dict[str, str] = {}
+    against = tuple(_sentences(data, "against", source, places))
+    fine = tuple(_sentences(data, "fine", source, places))
     return TaughtKind(path.stem, objective, against, fine)
 
 
-def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, known: dict[str, str]) -> Iterator[str]:
+def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: dict[str, str]) -> Iterator[str]:
     """The sentences of one list, none of them twice in the file."""
     values = data.get(key)
     if not isinstance(values, list) or not values:
@@ -142,13 +142,13 @@ def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, known: dic
         place = source.place_of(key, n)
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{place}: {key}[{n}]: must be a sentence (put it in quotes)")
-        first = known.setdefault(normalise_example(value), place)
+        first = places.setdefault(normalise_example(value), place)
         if first != place:
             raise ConfigError(f"{place}: {key}[{n}]: stands twice (first at {first}); keep one")
         yield value.strip()
 
 
-def usable_hosts(answers: Sequence[Answer]) -> list[Answer]:
+def select_hosts(answers: Sequence[Answer]) -> list[Answer]:
     """Good answers that a sentence can be set into; raises `ConfigError` where there are none."""
     hosts = [
         answer
@@ -163,53 +163,55 @@ def usable_hosts(answers: Sequence[Answer]) -> list[Answer]:
     return hosts
 
 
-def size(kind: TaughtKind, limit: int | None = None) -> int:
+def count_cases(kind: TaughtKind, limit: int | None = None) -> int:
     """How many cases there are of a kind."""
     return sum(_counts(kind, limit).values())
 
 
-def _counts(kind: TaughtKind, limit: int | None) -> dict[Trial, int]:
+def _counts(kind: TaughtKind, limit: int | None) -> dict[TaughtTrial, int]:
     counts = {
-        Trial.ALONE: len(kind.testing),
-        Trial.COMPANY: len(kind.testing),
-        Trial.FINE: len(kind.fine),
-        Trial.CLEAN: CLEAN,
+        TaughtTrial.ALONE: len(kind.testing),
+        TaughtTrial.COMPANY: len(kind.testing),
+        TaughtTrial.FINE: len(kind.fine),
+        TaughtTrial.CLEAN: CLEAN,
     }
     return {trial: count if limit is None else min(count, limit) for trial, count in counts.items()}
 
 
-def cases(
+def make_cases(
     kind: TaughtKind,
     others: Sequence[TaughtKind],
     builtin: Mapping[str, str],
     hosts: Sequence[Answer],
     seed: int,
     limit: int | None = None,
-) -> list[Case]:
+) -> list[TaughtCase]:
     """The test answers of a kind; `others` are kinds that may keep it company, and so may the built-in objectives."""
     order = Random(f"{seed} {kind.slug}").sample(range(len(hosts)), len(hosts))
-    trials = list(Trial)
+    trials = list(TaughtTrial)
     result = []
     for trial, count in _counts(kind, limit).items():
         for n in range(count):
             rng = Random(f"{seed} {kind.slug} {trial} {n}")
             turn = n * len(trials) + trials.index(trial)
-            planted = _planted(_sentence(kind, trial, n), hosts, order, turn, rng)
-            alone = trial in (Trial.ALONE, Trial.FINE) or (trial is Trial.CLEAN and n % 2 == 0)
-            texts = [] if alone else _company(kind, others, builtin, rng)
+            planted = _plant_sentence(_sentence(kind, trial, n), hosts, order, turn, rng)
+            alone = trial in (TaughtTrial.ALONE, TaughtTrial.FINE) or (trial is TaughtTrial.CLEAN and n % 2 == 0)
+            texts = [] if alone else _draw_company(kind, others, builtin, rng)
             index = rng.randrange(len(texts) + 1)
             company = PromptObjectives((*texts[:index], kind.objective, *texts[index:]), index)
-            result.append(Case(trial, planted, company))
+            result.append(TaughtCase(trial, planted, company))
     return result
 
 
-def _sentence(kind: TaughtKind, trial: Trial, number: int) -> str:
-    if trial is Trial.CLEAN:
+def _sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
+    if trial is TaughtTrial.CLEAN:
         return ""
-    return kind.fine[number] if trial is Trial.FINE else kind.testing[number]
+    return kind.fine[number] if trial is TaughtTrial.FINE else kind.testing[number]
 
 
-def _planted(sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random) -> AugmentedAnswer:
+def _plant_sentence(
+    sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random
+) -> AugmentedAnswer:
     """The sentence in the host whose turn it is, or in the next one in which it is a segment of its own."""
     for step in range(len(order)):
         host = order[(turn + step) % len(order)]
@@ -222,13 +224,13 @@ def _planted(sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn:
     raise ConfigError("a sentence is in no good answer a segment of its own; write it as one sentence")
 
 
-def _company(kind: TaughtKind, others: Sequence[TaughtKind], builtin: Mapping[str, str], rng: Random) -> list[str]:
+def _draw_company(kind: TaughtKind, others: Sequence[TaughtKind], builtin: Mapping[str, str], rng: Random) -> list[str]:
     """One to four other objectives in any order: built-in ones and other kinds, half and half."""
     unusual = [other.objective for other in others if other.slug != kind.slug]
     texts: list[str] = []
     count = rng.randint(1, MAX_OTHERS)
     while len(texts) < count:
-        chosen = rng.choice(unusual if unusual and rng.random() < 0.5 else list(builtin.values()))
-        if chosen not in texts:
-            texts.append(chosen)
+        text = rng.choice(unusual if unusual and rng.random() < 0.5 else list(builtin.values()))
+        if text not in texts:
+            texts.append(text)
     return texts

@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import editors, people
-from .answers import Workshop
-from .config import Comparison, FieldError, jobs
-from .editors import Given
+from .answers import AnswerWorkshop
+from .config import FieldComparison, FieldError, list_jobs
+from .editors import EditTask
 from .report import report
 
 MISSING = "TRL is not installed; the methods that train a policy need it: pip install 'aligner-proxy[trl]'"
@@ -39,35 +39,37 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--other-base", help="another policy model to bring the methods to: a folder or a hub id")
     parser.add_argument("--only", default="", help="beginnings of names, comma-separated: nothing else is made")
     parser.add_argument("--report-only", action="store_true", help="tables of what is there; nothing is trained")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     try:
-        comparison = Comparison.read(given.comparison)
-        if given.other_base:
-            comparison = comparison.model_copy(update={"other_base": given.other_base})
+        comparison = FieldComparison.read(arguments.comparison)
+        if arguments.other_base:
+            comparison = comparison.model_copy(update={"other_base": arguments.other_base})
     except FieldError as problem:
         sys.exit(str(problem))
     if find_spec("trl") is None:
         sys.exit(MISSING)
-    workshop = Workshop(comparison, given.out)
-    if not given.report_only:
-        work(workshop, given.minutes, tuple(given.only.split(",")), given.data)
-    print(report(workshop, given.cases))
+    workshop = AnswerWorkshop(comparison, arguments.out)
+    if not arguments.report_only:
+        work(workshop, arguments.minutes, tuple(arguments.only.split(",")), arguments.data)
+    print(report(workshop, arguments.cases))
 
 
-def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
+def work(workshop: AnswerWorkshop, minutes: float | None, only: tuple[str, ...], data: Path | None) -> None:
     """Make what is not there yet, in the order of the plan: the table's methods, the editors, all else."""
     began = time.monotonic()
     columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     c = workshop.comparison
     first = len(c.methods)
-    training = [(job.name, partial(workshop.trained, job)) for job in jobs(c)]
+    training = [(job.name, partial(workshop.answer_job, job)) for job in list_jobs(c)]
     with Progress(*columns) as progress:
         bar = progress.add_task("the untrained policy", total=None)
         workshop.base()
-        editing = list(_editing(workshop))
+        editing = list(_list_edits(workshop))
         planned: list[tuple[str, Callable[[], object]]] = [*training[:first], *editing, *training[first:]]
         if data is not None:
-            planned += [(f"rlhf-people-seed{seed}", partial(people.trained, workshop, data, seed)) for seed in c.seeds]
+            planned += [
+                (f"rlhf-people-seed{seed}", partial(people.train_unless_kept, workshop, data, seed)) for seed in c.seeds
+            ]
         planned = [(name, make) for name, make in planned if name.startswith(only)]
         progress.update(bar, total=len(planned))
         for name, make in planned:
@@ -78,18 +80,18 @@ def work(workshop: Workshop, minutes: float | None, only: tuple[str, ...], data:
             progress.advance(bar)
 
 
-def _editing(workshop: Workshop) -> Iterator[tuple[str, Callable[[], object]]]:
+def _list_edits(workshop: AnswerWorkshop) -> Iterator[tuple[str, Callable[[], object]]]:
     """Every editor on the policy's answers, with the new objective besides, and on another policy's answers."""
     c = workshop.comparison
     answers = workshop.base().answers[""]
-    given = [Given(workshop.questions, answers, c.trade, "base")]
-    given.append(Given(workshop.questions, answers, (*c.trade, c.new_objective), "new-objective"))
+    tasks = [EditTask(workshop.questions, answers, c.trade, "base")]
+    tasks.append(EditTask(workshop.questions, answers, (*c.trade, c.new_objective), "new-objective"))
     if c.other_base:
-        given.append(Given(workshop.questions, workshop.base(other=True).answers[""], c.trade, "other"))
-    for one in given:
+        tasks.append(EditTask(workshop.questions, workshop.base(other=True).answers[""], c.trade, "other"))
+    for one in tasks:
         for editor in c.editors:
-            if not editors.missing(editor):
-                yield f"{editor.name}, {one.label}", partial(editors.edited, workshop, editor, one)
+            if not editors.lacks_folder(editor):
+                yield f"{editor.name}, {one.label}", partial(editors.edit_answers, workshop, editor, one)
 
 
 if __name__ == "__main__":

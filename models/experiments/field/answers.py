@@ -23,11 +23,11 @@ from models.systems.baselines.pool import ScoredAnswer, sample_answers
 from models.systems.baselines.questions import questions
 from models.systems.baselines.task import BaselineTask
 
-from .config import Comparison, Job
+from .config import FieldComparison, TrainingJob
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class JobAnswers:
     """What one job, or one editor, came to: its answers by weighting, and its cost without that of the pool."""
 
     answers: Mapping[str, Sequence[str]]
@@ -36,20 +36,20 @@ class Made:
     """Of writing the answers, all weightings together."""
 
 
-def key(weights: Mapping[str, float]) -> str:
+def format_weights(weights: Mapping[str, float]) -> str:
     """A weighting as a word; the order of the objectives is no part of it."""
     return " ".join(f"{name}={weight:.3f}" for name, weight in sorted(weights.items()) if weight)
 
 
-class Workshop:
+class AnswerWorkshop:
     """Where answers are made and kept."""
 
-    def __init__(self, comparison: Comparison, out: Path) -> None:
+    def __init__(self, comparison: FieldComparison, out: Path) -> None:
         self.comparison = comparison
         self.out = out
-        self.kept = out / "kept"
-        self.kept.mkdir(parents=True, exist_ok=True)
-        (self.kept / ".gitignore").write_text("*\n")
+        self.folder = out / "kept"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / ".gitignore").write_text("*\n")
         (out / ".gitignore").write_text("/kept/\n")
 
     @cached_property
@@ -61,46 +61,46 @@ class Workshop:
         """The untrained policy, loaded anew: a training changes it in place."""
         c = self.comparison
         base = c.other_base if other and c.other_base else c.base
-        return PolicyModel.load(base, self.kept, c.precision, c.new_tokens)
+        return PolicyModel.load(base, self.folder, c.precision, c.new_tokens)
 
-    def base(self, other: bool = False) -> Made:
+    def base(self, other: bool = False) -> JobAnswers:
         """The untrained policy's answers."""
 
-        def make() -> Made:
+        def make() -> JobAnswers:
             policy = self.policy(other)
             meter = Meter()
             with meter.measure(policy.model):
-                written = policy.write([policy.prompt(question) for question in self.questions])
-            return Made({"": written}, TrainingCost(), meter.cost)
+                answers = policy.write([policy.prompt(question) for question in self.questions])
+            return JobAnswers({"": answers}, TrainingCost(), meter.cost)
 
-        return self._once("base-other" if other else "base", [], make, other)
+        return self._make_once("base-other" if other else "base", [], make, other)
 
     def pool(self, seed: int, other: bool = False) -> tuple[list[ScoredAnswer], TrainingCost]:
         """Answers to train on, and what it cost to write them."""
         c = self.comparison
-        path = self.kept / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other)}.json"
+        path = self.folder / f"pool-{seed}{'-other' if other else ''}-{self.fingerprint([c.each], other)}.json"
         if not path.exists():
             policy = self.policy(other)
             meter = Meter()
             with meter.measure(policy.model):
-                made = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
-            written_whole(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in made]})
-        told = json.loads(path.read_text())
-        return [ScoredAnswer(**one) for one in told["pool"]], TrainingCost(**told["cost"])
+                answers = sample_answers(policy, questions("train", c.train, seed), c.each, seed, RULES)
+            write_atomically(path, {"cost": asdict(meter.cost), "pool": [asdict(one) for one in answers]})
+        document = json.loads(path.read_text())
+        return [ScoredAnswer(**one) for one in document["pool"]], TrainingCost(**document["cost"])
 
-    def done(self, job: Job) -> bool:
+    def is_done(self, job: TrainingJob) -> bool:
         """Whether a job is kept."""
         return self._path(job.name, self._settings(job), job.other_base).exists()
 
-    def trained(self, job: Job) -> Made:
+    def answer_job(self, job: TrainingJob) -> JobAnswers:
         """The answers of what a job trains; trained unless it is kept."""
-        return self._once(job.name, self._settings(job), lambda: self._train(job), job.other_base)
+        return self._make_once(job.name, self._settings(job), lambda: self._train(job), job.other_base)
 
-    def _train(self, job: Job) -> Made:
+    def _train(self, job: TrainingJob) -> JobAnswers:
         pool, _ = self.pool(job.seed, job.other_base)
         policy = self.policy(job.other_base)
         meter = Meter()
-        folder = self.kept / "trained" / job.name
+        folder = self.folder / "trained" / job.name
         task = BaselineTask(policy, pool, RULES, job.weights, self.comparison.training, job.seed, folder, meter)
         method = import_module(f"models.systems.baselines.{job.method}")
         with meter.measure(policy.model):
@@ -108,22 +108,26 @@ class Workshop:
         answering = Meter()
         answers = {}
         with answering.measure(_decoder_owner(policy.model)):
-            for weights in job.asked:
+            for weights in job.weightings:
                 prompts = [ask(question, weights) for question in self.questions]
-                answers[key(weights)] = policy.write(prompts)
+                answers[format_weights(weights)] = policy.write(prompts)
         policy.model.save_pretrained(str(folder / "adapter"))
-        return Made(answers, meter.cost, answering.cost)
+        return JobAnswers(answers, meter.cost, answering.cost)
 
-    def found(self, name: str, settings: Any) -> Made | None:
+    def find_edited(self, name: str, settings: Any) -> JobAnswers | None:
         """What an editor has made, None where it has not."""
         return self._read(self._path(name, settings)) if self._path(name, settings).exists() else None
 
-    def edited(self, name: str, settings: Any, make: Callable[[], Made]) -> Made:
+    def make_edited(self, name: str, settings: Any, make: Callable[[], JobAnswers]) -> JobAnswers:
         """What an editor makes, unless it is kept."""
-        return self._once(name, settings, make)
+        return self._make_once(name, settings, make)
 
-    def _settings(self, job: Job) -> list[Any]:
-        return [self.comparison.training.model_dump(), self.comparison.each, [key(one) for one in job.asked]]
+    def _settings(self, job: TrainingJob) -> list[Any]:
+        return [
+            self.comparison.training.model_dump(),
+            self.comparison.each,
+            [format_weights(one) for one in job.weightings],
+        ]
 
     def fingerprint(self, settings: Any, other: bool = False) -> str:
         """A hash of all that decides answers: policy (and the `other` one, where it answers), questions, settings."""
@@ -133,18 +137,18 @@ class Workshop:
 
     def _path(self, name: str, settings: Any, other: bool = False) -> Path:
         slug = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)
-        return self.kept / f"{slug}-{self.fingerprint(settings, other)}.json"
+        return self.folder / f"{slug}-{self.fingerprint(settings, other)}.json"
 
-    def _once(self, name: str, settings: Any, make: Callable[[], Made], other: bool = False) -> Made:
+    def _make_once(self, name: str, settings: Any, make: Callable[[], JobAnswers], other: bool = False) -> JobAnswers:
         path = self._path(name, settings, other)
         if not path.exists():
-            made = make()
-            written_whole(path, {"name": name, "made_at": time.time(), **asdict(made)})
+            answers = make()
+            write_atomically(path, {"name": name, "made_at": time.time(), **asdict(answers)})
         return self._read(path)
 
-    def _read(self, path: Path) -> Made:
-        told = json.loads(path.read_text())
-        return Made(told["answers"], TrainingCost(**told["cost"]), TrainingCost(**told["answering"]))
+    def _read(self, path: Path) -> JobAnswers:
+        document = json.loads(path.read_text())
+        return JobAnswers(document["answers"], TrainingCost(**document["cost"]), TrainingCost(**document["answering"]))
 
 
 def _decoder_owner(model: Any) -> Any:
@@ -152,7 +156,7 @@ def _decoder_owner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def written_whole(path: Path, document: object) -> None:
+def write_atomically(path: Path, document: object) -> None:
     """Write a file that is either there or not."""
     draft = path.with_suffix(f".{os.getpid()}.part")
     draft.write_text(json.dumps(document), encoding="utf-8")

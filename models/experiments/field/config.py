@@ -26,11 +26,11 @@ class FieldError(ValueError):
     """A comparison that cannot be made; the text names the file, the place and what is wrong."""
 
 
-class _Block(BaseModel):
+class _FieldBlock(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Editor(_Block):
+class Editor(_FieldBlock):
     """A method that leaves the policy alone: a route of the gateway, or the policy told the objectives in words."""
 
     name: str
@@ -42,7 +42,7 @@ class Editor(_Block):
     """Only every so many answers: for what is slow. The table says how many they were."""
 
 
-class Comparison(_Block):
+class FieldComparison(_FieldBlock):
     """The YAML file; unknown keys are errors."""
 
     base: str
@@ -74,7 +74,7 @@ class Comparison(_Block):
     """Another policy model, to which the methods are brought once they stand."""
 
     @model_validator(mode="after")
-    def _known(self) -> Comparison:
+    def _check_objectives(self) -> FieldComparison:
         for name in (*self.report, *self.trade, self.rlhf, self.new_objective):
             if name not in RULES:
                 raise ValueError(f"no objective {name!r}; known: {', '.join(RULES)}")
@@ -92,12 +92,12 @@ class Comparison(_Block):
         """The weighting once the new objective is asked for, too."""
         return dict.fromkeys((*self.trade, self.new_objective), 1 / 3)
 
-    def weighting(self, share: float) -> dict[str, float]:
+    def make_weighting(self, share: float) -> dict[str, float]:
         """One place on a front."""
         return dict(zip(self.trade, (share, 1 - share), strict=True))
 
     @classmethod
-    def read(cls, path: Path) -> Comparison:
+    def read(cls, path: Path) -> FieldComparison:
         """From a YAML file; raises `FieldError` naming the first thing that is wrong."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text()))
@@ -109,13 +109,13 @@ class Comparison(_Block):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """One training, and the answers of what came of it under one or more weightings."""
 
     method: Method
     seed: int
     weights: Mapping[str, float]
-    asked: tuple[Mapping[str, float], ...]
+    weightings: tuple[Mapping[str, float], ...]
     other_base: bool = False
 
     @property
@@ -125,32 +125,34 @@ class Job:
         return f"{self.method}-{weights}-seed{self.seed}{'-other' if self.other_base else ''}"
 
 
-def trained(
-    comparison: Comparison, method: Method, seed: int, weights: Mapping[str, float], other: bool = False
-) -> Job:
+def make_job(
+    comparison: FieldComparison, method: Method, seed: int, weights: Mapping[str, float], other: bool = False
+) -> TrainingJob:
     """The job of one method under these weights; what serves all weightings is one job for all of them."""
     if method == "rlhf":
         weights = {comparison.rlhf: 1.0}
-    fronts = tuple(comparison.weighting(share) for share in comparison.shares)
+    fronts = tuple(comparison.make_weighting(share) for share in comparison.shares)
     if method in ONE_FOR_ALL and comparison.new_objective not in weights:
-        asked = [comparison.even, *(weights for weights in fronts if weights != comparison.even)]
-        return Job(method, seed, comparison.even, tuple(asked), other)
-    return Job(method, seed, weights, (weights,), other)
+        weightings = [comparison.even, *(weights for weights in fronts if weights != comparison.even)]
+        return TrainingJob(method, seed, comparison.even, tuple(weightings), other)
+    return TrainingJob(method, seed, weights, (weights,), other)
 
 
-def jobs(comparison: Comparison) -> list[Job]:
+def list_jobs(comparison: FieldComparison) -> list[TrainingJob]:
     """All of them, each once: the table's first seed, fronts, further seeds, a new objective, another policy."""
     first, *others = comparison.seeds
-    wanted = [trained(comparison, method, first, comparison.even) for method in comparison.methods]
+    planned_jobs = [make_job(comparison, method, first, comparison.even) for method in comparison.methods]
     for share in comparison.shares:
         for method in comparison.methods:
             if method in FRONTS:
-                wanted.append(trained(comparison, method, first, comparison.weighting(share)))
+                planned_jobs.append(make_job(comparison, method, first, comparison.make_weighting(share)))
     for seed in others:
-        wanted += [trained(comparison, method, seed, comparison.even) for method in comparison.methods]
+        planned_jobs += [make_job(comparison, method, seed, comparison.even) for method in comparison.methods]
     several = [method for method in comparison.methods if method != "rlhf"]
     for seed in comparison.seeds:
-        wanted += [trained(comparison, method, seed, comparison.with_new) for method in several]
+        planned_jobs += [make_job(comparison, method, seed, comparison.with_new) for method in several]
         if comparison.other_base:
-            wanted += [trained(comparison, method, seed, comparison.even, other=True) for method in comparison.methods]
-    return list({job.name: job for job in wanted}.values())
+            planned_jobs += [
+                make_job(comparison, method, seed, comparison.even, other=True) for method in comparison.methods
+            ]
+    return list({job.name: job for job in planned_jobs}.values())

@@ -22,8 +22,8 @@ from models.systems.baselines.cost import Meter, TrainingCost
 from models.systems.baselines.objectives import RULES
 from models.systems.baselines.policy import PolicyModel
 
-from .answers import Made, Workshop
-from .config import Comparison, Editor
+from .answers import AnswerWorkshop, JobAnswers
+from .config import Editor, FieldComparison
 
 REFINING = {"max_tokens": 320}
 MAX_NEW_TOKENS = 160
@@ -32,63 +32,63 @@ AT_ONCE = 8
 """Answers that a chat model reviews at the same time."""
 
 
-def objectives(names: Sequence[str]) -> tuple[str, ...]:
+def read_objectives(names: Sequence[str]) -> tuple[str, ...]:
     """What an editor reads of these objectives."""
     return tuple(RULES[name].text for name in names)
 
 
-def missing(editor: Editor) -> bool:
+def lacks_folder(editor: Editor) -> bool:
     """Whether a folder that the row needs is not there."""
     return editor.needs is not None and not (editor.needs / MANIFEST).exists()
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class EditTask:
     """Answers to be edited, with their questions and the names of the objectives."""
 
     questions: Sequence[str]
     answers: Sequence[str]
-    asked: tuple[str, ...]
+    objective_names: tuple[str, ...]
     label: str
 
 
-def edited(workshop: Workshop, editor: Editor, given: Given) -> Made:
+def edit_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
     """What an editor makes of every `every`th answer, kept or new; its answers stand under the empty key."""
-    make = partial(_prompted if editor.prompted else _corrected, workshop, editor, given)
-    return workshop.edited(f"{editor.name}-{given.label}", _settings(workshop.comparison, editor, given), make)
+    make = partial(_prompt_policy if editor.prompted else _correct_answers, workshop, editor, task)
+    return workshop.make_edited(f"{editor.name}-{task.label}", _settings(workshop.comparison, editor, task), make)
 
 
-def kept(workshop: Workshop, editor: Editor, given: Given) -> Made | None:
+def find_kept(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers | None:
     """What is there of it."""
-    return workshop.found(f"{editor.name}-{given.label}", _settings(workshop.comparison, editor, given))
+    return workshop.find_edited(f"{editor.name}-{task.label}", _settings(workshop.comparison, editor, task))
 
 
-def _settings(comparison: Comparison, editor: Editor, given: Given) -> list[Any]:
+def _settings(comparison: FieldComparison, editor: Editor, task: EditTask) -> list[Any]:
     """What decides an editor's answers."""
-    return [editor.model_dump(mode="json"), given.asked, list(given.answers), _weights(comparison, editor)]
+    return [editor.model_dump(mode="json"), task.objective_names, list(task.answers), _weights(comparison, editor)]
 
 
-def _weights(comparison: Comparison, editor: Editor) -> list[str]:
+def _weights(comparison: FieldComparison, editor: Editor) -> list[str]:
     folders = [comparison.aligner, comparison.single_purpose if editor.needs else None]
     return [sha256(folder / MANIFEST) for folder in folders if folder and (folder / MANIFEST).exists()]
 
 
-def _prompted(workshop: Workshop, editor: Editor, given: Given) -> Made:
+def _prompt_policy(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
     """The policy's own answers once the objectives stand in its system prompt."""
     policy = workshop.policy()
-    told = " ".join(objectives(given.asked))
+    system_text = " ".join(read_objectives(task.objective_names))
     meter = Meter()
     with meter.measure(policy.model):
-        written = policy.write([policy.prompt(question, told) for question in given.questions[:: editor.every]])
-    return Made({"": written}, TrainingCost(), meter.cost)
+        answers = policy.write([policy.prompt(question, system_text) for question in task.questions[:: editor.every]])
+    return JobAnswers({"": answers}, TrainingCost(), meter.cost)
 
 
-def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
+def _correct_answers(workshop: AnswerWorkshop, editor: Editor, task: EditTask) -> JobAnswers:
     c = workshop.comparison
     corrector = editor.route.get("corrector")
     at_once = AT_ONCE if corrector == "self_refine" else 1
     system = systems.System(name=editor.name, route=editor.route)
-    settings = systems.Comparison(
+    settings = systems.SystemComparison(
         aligner=c.aligner,
         single_purpose=c.single_purpose,
         sets=Path(),
@@ -98,30 +98,30 @@ def _corrected(workshop: Workshop, editor: Editor, given: Given) -> Made:
         deadline_s=c.deadline_s * at_once,  # each waits for the others
         systems=(system,),
     )
-    pairs = list(zip(given.questions, given.answers, strict=True))[:: editor.every]
-    texts = objectives(given.asked)
+    pairs = list(zip(task.questions, task.answers, strict=True))[:: editor.every]
+    texts = read_objectives(task.objective_names)
 
     async def correct() -> list[str]:
-        chat = partial(Chat, workshop.policy)
+        chat = partial(PolicyChat, workshop.policy)
         places = asyncio.Semaphore(at_once)
-        async with systems.gateway(c.aligner, corrector, c.single_purpose, chat, REFINING) as pipeline:
+        async with systems.open_gateway(c.aligner, corrector, c.single_purpose, chat, REFINING) as pipeline:
 
-            async def delivered(i: int, question: str, answer: str) -> str:
-                trial = systems.Trial("good", question, answer, texts)
+            async def correct_one(i: int, question: str, answer: str) -> str:
+                trial = systems.SystemTrial("good", question, answer, texts)
                 exchange = Exchange(f"field-{i}", 0, (Turn("user", question),), answer)
                 async with places:
-                    outcome = await pipeline.align(exchange, systems.policy(system, trial, settings))
+                    outcome = await pipeline.align(exchange, systems.make_policy(system, trial, settings))
                 return outcome.text or ""
 
-            return await asyncio.gather(*(delivered(i, *pair) for i, pair in enumerate(pairs)))
+            return await asyncio.gather(*(correct_one(i, *pair) for i, pair in enumerate(pairs)))
 
     began = (time.process_time(), time.perf_counter())
-    written = asyncio.run(correct())
+    corrected = asyncio.run(correct())
     cpu = time.process_time() - began[0]
-    return Made({"": written}, TrainingCost(), TrainingCost(cpu_s=cpu, wall_s=time.perf_counter() - began[1]))
+    return JobAnswers({"": corrected}, TrainingCost(), TrainingCost(cpu_s=cpu, wall_s=time.perf_counter() - began[1]))
 
 
-class Chat:
+class PolicyChat:
     """The policy as a chat model that reviews and revises, for Self-Refinement; loaded when first asked.
 
     What is asked while it writes is answered together, next.
@@ -144,24 +144,24 @@ class Chat:
             self._writing = asyncio.create_task(self._write(policy))
         room = min(tokens, MAX_NEW_TOKENS)
         text = await reply
-        written = policy.tokenizer(text)["input_ids"]
-        if len(written) > room:
-            text = policy.tokenizer.decode(written[:room], skip_special_tokens=True)
+        token_ids = policy.tokenizer(text)["input_ids"]
+        if len(token_ids) > room:
+            text = policy.tokenizer.decode(token_ids[:room], skip_special_tokens=True)
         read = len(policy.tokenizer(prompt)["input_ids"])
-        return Reply(text, read, min(len(written), room), finished=len(written) < room)
+        return Reply(text, read, min(len(token_ids), room), finished=len(token_ids) < room)
 
     async def _write(self, policy: PolicyModel) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # who was answered together asks again together
-            asked = self._waiting
+            waiting = self._waiting
             self._waiting = []
             try:
-                texts = await asyncio.to_thread(policy.write, [prompt for prompt, _ in asked])
+                texts = await asyncio.to_thread(policy.write, [prompt for prompt, _ in waiting])
             except RuntimeError as error:
-                for _, reply in asked:
+                for _, reply in waiting:
                     if not reply.done():
                         reply.set_exception(error)
                 continue
-            for (_, reply), text in zip(asked, texts, strict=True):
+            for (_, reply), text in zip(waiting, texts, strict=True):
                 if not reply.done():  # whose deadline has passed hears nothing
                     reply.set_result(text)

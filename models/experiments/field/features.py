@@ -24,7 +24,7 @@ COLUMNS = (*TRAINED, *EDITORS)
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class FeatureCell:
     """Yes or no, and what shows it."""
 
     answer: bool
@@ -39,25 +39,25 @@ class Feature:
     """One row; cells in the order of `COLUMNS`."""
 
     says: str
-    cells: tuple[Cell, ...]
+    cells: tuple[FeatureCell, ...]
 
 
-def _row(says: str, answers: str, *evidence: str) -> Feature:
+def _make_row(says: str, answers: str, *evidence: str) -> Feature:
     """`answers` has a letter (y or n) a column; one piece of evidence is for all."""
-    given = evidence * len(COLUMNS) if len(evidence) == 1 else evidence
-    cells = tuple(Cell(answer == "y", shown) for answer, shown in zip(answers, given, strict=True))
+    pieces = evidence * len(COLUMNS) if len(evidence) == 1 else evidence
+    cells = tuple(FeatureCell(answer == "y", piece) for answer, piece in zip(answers, pieces, strict=True))
     return Feature(says, cells)
 
 
 _OF_TRAINING = (_SFT, _RLHF, _RLHF, _MODPO, _RIC)
 FEATURES: tuple[Feature, ...] = (
-    _row("needs the policy's weights", "yyyyynnn", *_OF_TRAINING, *(_TEXT_ONLY,) * 3),
-    _row("corrects a model behind an API", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
-    _row("serves another policy model as it is", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
-    _row("one training serves all weightings", "nnnnyyny", _JOBS),
-    _row("takes an objective that it was not trained for", "nnnnnyny", *(_JOBS,) * 5, *(_TEXT_ONLY,) * 3),
-    _row("samples while it is trained", "nyynynnn", *_OF_TRAINING, *(_TEXT_ONLY,) * 3),
-    _row("adds work to every answer", "nnnnnyyy", "run: seconds an answer"),
+    _make_row("needs the policy's weights", "yyyyynnn", *_OF_TRAINING, *(_TEXT_ONLY,) * 3),
+    _make_row("corrects a model behind an API", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
+    _make_row("serves another policy model as it is", "nnnnnyyy", *(_ADAPTER,) * 5, *(_TEXT_ONLY,) * 3),
+    _make_row("one training serves all weightings", "nnnnyyny", _JOBS),
+    _make_row("takes an objective that it was not trained for", "nnnnnyny", *(_JOBS,) * 5, *(_TEXT_ONLY,) * 3),
+    _make_row("samples while it is trained", "nyynynnn", *_OF_TRAINING, *(_TEXT_ONLY,) * 3),
+    _make_row("adds work to every answer", "nnnnnyyy", "run: seconds an answer"),
 )
 
 

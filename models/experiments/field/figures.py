@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,15 +62,17 @@ def gains(
     names: Sequence[str], questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]
 ) -> dict[str, Gain]:
     """For each objective; `after` has one list of answers for each seed."""
-    found = {}
+    gains_by_name = {}
     for name in names:
         base = rewards(name, questions, before)
-        found[name] = gain([[b - a for a, b in zip(base, rewards(name, questions, one), strict=True)] for one in after])
-    return found
+        gains_by_name[name] = gain(
+            [[b - a for a, b in zip(base, rewards(name, questions, one), strict=True)] for one in after]
+        )
+    return gains_by_name
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class FieldVerdicts:
     """By the offline measures, over all seeds."""
 
     win: Rate
@@ -78,18 +80,18 @@ class Verdicts:
     lose: Rate
 
 
-def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Verdicts:
+def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> FieldVerdicts:
     """A win has less of something that a measure sees and more of nothing; facts may change: another policy writes."""
-    said = []
+    results = []
     for answers in after:
         for question, one, other in zip(questions, before, answers, strict=True):
             signs = measures.compare(question, one, other, ()).signs
-            seen = [signs[i] for i in _LOOKED_AT]
-            said.append("lose" if min(seen) < 0 else "win" if max(seen) > 0 else "tie")
-    return Verdicts(*(Rate.of(one == result for one in said) for result in ("win", "tie", "lose")))
+            counted_signs = [signs[i] for i in _LOOKED_AT]
+            results.append("lose" if min(counted_signs) < 0 else "win" if max(counted_signs) > 0 else "tie")
+    return FieldVerdicts(*(Rate.of(one == result for one in results) for result in ("win", "tie", "lose")))
 
 
-def sound(question: str, answer: str) -> bool:
+def is_sound(question: str, answer: str) -> bool:
     """No measure sees a fault, and more is said than courtesies."""
     faulty = any(MEASURES[i].amount(question, answer) for i in _LOOKED_AT)
     return not faulty and substance(answer) >= MIN_SUBSTANCE
@@ -97,12 +99,12 @@ def sound(question: str, answer: str) -> bool:
 
 def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
     """Of the untrained policy's sound answers, the share that is sound no more."""
-    good = [i for i, question in enumerate(questions) if sound(question, before[i])]
-    return Rate.of(not sound(questions[i], answers[i]) for answers in after for i in good)
+    good = [i for i, question in enumerate(questions) if is_sound(question, before[i])]
+    return Rate.of(not is_sound(questions[i], answers[i]) for answers in after for i in good)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FrontPlace:
     """One weighting of a front: mean rewards of the two objectives."""
 
     share: float
@@ -110,13 +112,13 @@ class Place:
     second: float
 
 
-def place(share: float, trade: tuple[str, str], questions: Sequence[str], answers: Sequence[str]) -> Place:
+def find_place(share: float, trade: tuple[str, str], questions: Sequence[str], answers: Sequence[str]) -> FrontPlace:
     """Where a weighting came to stand."""
     first, second = (float(np.mean(rewards(name, questions, answers))) for name in trade)
-    return Place(share, first, second)
+    return FrontPlace(share, first, second)
 
 
-def undominated(places: Sequence[Place]) -> list[Place]:
+def list_undominated(places: Sequence[FrontPlace]) -> list[FrontPlace]:
     """Those that no other beats in both."""
     return [
         one
@@ -131,17 +133,12 @@ def undominated(places: Sequence[Place]) -> list[Place]:
     ]
 
 
-def hypervolume(places: Sequence[Place], worst: tuple[float, float] = (0.0, 0.0)) -> float:
+def hypervolume(places: Sequence[FrontPlace], worst: tuple[float, float] = (0.0, 0.0)) -> float:
     """The area that a front dominates, from `worst`; rewards lie in [0, 1]."""
     area = 0.0
     above = worst[1]
-    for one in sorted(undominated(places), key=lambda place: -place.first):
+    for one in sorted(list_undominated(places), key=lambda place: -place.first):
         if one.second > above:
             area += max(0.0, one.first - worst[0]) * (one.second - above)
             above = one.second
     return area
-
-
-def by_seed(answers: Sequence[Mapping[str, Sequence[str]]], key: str) -> list[Sequence[str]]:
-    """The answers of one weighting, seed by seed."""
-    return [one[key] for one in answers]

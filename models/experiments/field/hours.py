@@ -27,7 +27,7 @@ FITTED = "SFT, 7B"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class QuotedRun:
     """One training of the paper: `quoted` are its GPU hours, `flops` those of the model at full utilisation."""
 
     name: str
@@ -40,13 +40,13 @@ def _fine_tuning(weights: float, examples: int, length: int) -> float:
     return TRAINING * weights * examples * length
 
 
-RUNS: tuple[Run, ...] = (
-    Run(FITTED, 247.34, _fine_tuning(B7, CONTRASTIVE, 4096), "fitted: gives the utilisation"),
-    Run("MetaAligner, 7B", 242.68, _fine_tuning(B7, CONTRASTIVE + EQUAL, 4096), "equal and contrastive stage"),
-    Run("MetaAligner, 13B", 403.44, _fine_tuning(B13, CONTRASTIVE + EQUAL, 4096), "the same"),
-    Run("MetaAligner, 1.1B", 120.48, _fine_tuning(B1, CONTRASTIVE + EQUAL, 2048), "the same, shorter examples"),
-    Run("Aligner, 7B", 236.8, _fine_tuning(B7, CONTRASTIVE, 4096), "one stage, no equal pairs"),
-    Run(
+RUNS: tuple[QuotedRun, ...] = (
+    QuotedRun(FITTED, 247.34, _fine_tuning(B7, CONTRASTIVE, 4096), "fitted: gives the utilisation"),
+    QuotedRun("MetaAligner, 7B", 242.68, _fine_tuning(B7, CONTRASTIVE + EQUAL, 4096), "equal and contrastive stage"),
+    QuotedRun("MetaAligner, 13B", 403.44, _fine_tuning(B13, CONTRASTIVE + EQUAL, 4096), "the same"),
+    QuotedRun("MetaAligner, 1.1B", 120.48, _fine_tuning(B1, CONTRASTIVE + EQUAL, 2048), "the same, shorter examples"),
+    QuotedRun("Aligner, 7B", 236.8, _fine_tuning(B7, CONTRASTIVE, 4096), "one stage, no equal pairs"),
+    QuotedRun(
         "MODPO, 7B",
         405.9,
         (2 * TRAINING + 2 * FORWARD) * B7 * (CONTRASTIVE // 2) * 4096,
@@ -67,7 +67,7 @@ def hours(flops: float) -> float:
     return flops / (PEAK * utilisation() * 3600)
 
 
-def table(runs: Sequence[Run] = RUNS) -> str:
+def table(runs: Sequence[QuotedRun] = RUNS) -> str:
     """Markdown: estimate beside quotation."""
     rows = [
         (run.name, f"{hours(run.flops):.0f}", f"{run.quoted:g}", f"{hours(run.flops) / run.quoted:.2f}", run.says)

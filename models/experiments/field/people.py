@@ -21,14 +21,14 @@ from models.systems.baselines.reward_model import NAME
 from models.systems.baselines.task import BaselineTask
 
 from . import figures
-from .answers import Workshop, written_whole
+from .answers import AnswerWorkshop, write_atomically
 
 HELD_OUT = 200
 """Pairs on which the reward model's accuracy is measured; those that it is trained on are others."""
 
 
 @dataclass(frozen=True, slots=True)
-class ByPeople:
+class PeopleAnswers:
     """One seed: answers, their rewards and those of the untrained policy's, the pairs that the model tells apart."""
 
     seed: int
@@ -41,20 +41,20 @@ class ByPeople:
     reward_cost: TrainingCost
 
 
-def path(workshop: Workshop, seed: int) -> Path:
+def find_path(workshop: AnswerWorkshop, seed: int) -> Path:
     """Where a seed is kept."""
     settings = workshop.comparison.training.model_dump()
-    return workshop.kept / f"people-{seed}-{workshop.fingerprint(settings)}.json"
+    return workshop.folder / f"people-{seed}-{workshop.fingerprint(settings)}.json"
 
 
-def make(workshop: Workshop, data: Path, seed: int) -> ByPeople:
+def train_by_people(workshop: AnswerWorkshop, data: Path, seed: int) -> PeopleAnswers:
     """Train the reward model, then the policy by it."""
     c = workshop.comparison
     pairs = reward_model.draw_pairs(data, seed)
     held_out = pairs[:HELD_OUT]
     policy = workshop.policy()
     task = partial(
-        BaselineTask, policy, training=c.training, seed=seed, folder=workshop.kept / "trained" / f"people-{seed}"
+        BaselineTask, policy, training=c.training, seed=seed, folder=workshop.folder / "trained" / f"people-{seed}"
     )
     rewarding = Meter()
     model = reward_model.train(task([], RULES, {}, meter=rewarding), c.base, pairs[HELD_OUT:])
@@ -69,36 +69,36 @@ def make(workshop: Workshop, data: Path, seed: int) -> ByPeople:
         ask = rlhf.train(task(pool, {**RULES, NAME: objective}, {NAME: 1.0}, meter=meter))
     answers = policy.write([ask(question, {}) for question in workshop.questions])
     before, after = (
-        [model.score(question, answer) for question, answer in zip(workshop.questions, written, strict=True)]
-        for written in (workshop.base().answers[""], answers)
+        [model.score(question, answer) for question, answer in zip(workshop.questions, texts, strict=True)]
+        for texts in (workshop.base().answers[""], answers)
     )
-    return ByPeople(seed, answers, before, after, right.hits, right.n, meter.cost, rewarding.cost)
+    return PeopleAnswers(seed, answers, before, after, right.hits, right.n, meter.cost, rewarding.cost)
 
 
-def trained(workshop: Workshop, data: Path, seed: int) -> None:
+def train_unless_kept(workshop: AnswerWorkshop, data: Path, seed: int) -> None:
     """The same, unless it is kept."""
-    if not path(workshop, seed).exists():
-        written_whole(path(workshop, seed), asdict(make(workshop, data, seed)))
+    if not find_path(workshop, seed).exists():
+        write_atomically(find_path(workshop, seed), asdict(train_by_people(workshop, data, seed)))
 
 
-def found(workshop: Workshop) -> list[ByPeople]:
+def read_kept(workshop: AnswerWorkshop) -> list[PeopleAnswers]:
     """All seeds that are there."""
-    files = [path(workshop, seed) for seed in workshop.comparison.seeds]
-    told: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files if file.exists()]
+    files = [find_path(workshop, seed) for seed in workshop.comparison.seeds]
+    documents: list[dict[str, Any]] = [json.loads(file.read_text()) for file in files if file.exists()]
     costs = ("cost", "reward_cost")
-    return [ByPeople(**one | {name: TrainingCost(**one[name]) for name in costs}) for one in told]
+    return [PeopleAnswers(**one | {name: TrainingCost(**one[name]) for name in costs}) for one in documents]
 
 
-def table(workshop: Workshop) -> str:
+def table(workshop: AnswerWorkshop) -> str:
     """Markdown; a line that it was not run where it was not."""
-    made = found(workshop)
-    if not made:
+    results = read_kept(workshop)
+    if not results:
         return "RLHF by a trained reward model: not run (`--data`)."
-    own = figures.gain([[b - a for a, b in zip(one.before, one.after, strict=True)] for one in made])
+    own = figures.gain([[b - a for a, b in zip(one.before, one.after, strict=True)] for one in results])
     names = workshop.comparison.report
     before = workshop.base().answers[""]
-    rules = figures.gains(names, workshop.questions, before, [one.answers for one in made])
-    right = Rate.among(sum(one.right for one in made), sum(one.pairs for one in made))
+    rules = figures.gains(names, workshop.questions, before, [one.answers for one in results])
+    right = Rate.among(sum(one.right for one in results), sum(one.pairs for one in results))
     head = ("method", "n x seeds", "gain in its own reward", *names, "reward model right, held-out pairs")
-    n = f"{own.n} x {len(made)}"
+    n = f"{own.n} x {len(results)}"
     return output.table(head, [("RLHF, trained reward model", n, own, *rules.values(), right)])

@@ -15,17 +15,17 @@ from models.reporting import output
 from models.systems.baselines.cost import TrainingCost
 
 from . import editors, features, figures, hours, people
-from .answers import Made, Workshop, key
-from .config import FRONTS, ONE_FOR_ALL, Job, Method, trained
-from .editors import Given
-from .figures import Gain, Place
+from .answers import AnswerWorkshop, JobAnswers, format_weights
+from .config import FRONTS, ONE_FOR_ALL, Method, TrainingJob, make_job
+from .editors import EditTask
+from .figures import FrontPlace, Gain
 
 TITLES: Mapping[Method, str] = {"sft": "SFT", "rlhf": "RLHF", "morlhf": "MORLHF", "modpo": "MODPO", "ric": "RiC"}
 NOTHING = "not run"
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """One method: `after` has its answers to `questions`, seed by seed."""
 
     name: str
@@ -43,71 +43,73 @@ def _mean(costs: Sequence[TrainingCost]) -> TrainingCost:
     return TrainingCost(**shared | {"peak_mb": total.peak_mb})
 
 
-def _done(workshop: Workshop, method: Method, weights: Mapping[str, float], *, other: bool = False) -> list[Job]:
+def _list_done_jobs(
+    workshop: AnswerWorkshop, method: Method, weights: Mapping[str, float], *, other: bool = False
+) -> list[TrainingJob]:
     """The trainings of a method under a weighting that are there, seed by seed."""
-    wanted = [trained(workshop.comparison, method, seed, weights, other) for seed in workshop.comparison.seeds]
-    return [job for job in wanted if workshop.done(job)]
+    jobs = [make_job(workshop.comparison, method, seed, weights, other) for seed in workshop.comparison.seeds]
+    return [job for job in jobs if workshop.is_done(job)]
 
 
-def _answers(workshop: Workshop, done: Sequence[Job]) -> list[Sequence[str]]:
+def _answers(workshop: AnswerWorkshop, jobs: Sequence[TrainingJob]) -> list[Sequence[str]]:
     """What each of these answers under the weighting that it was trained for."""
-    return [workshop.trained(job).answers[key(job.asked[0])] for job in done]
+    return [workshop.answer_job(job).answers[format_weights(job.weightings[0])] for job in jobs]
 
 
-def of_method(workshop: Workshop, method: Method) -> Row | None:
+def make_method_row(workshop: AnswerWorkshop, method: Method) -> MethodRow | None:
     """What is there of a method under the table's weighting; None where nothing is."""
     c = workshop.comparison
-    done = _done(workshop, method, c.even)
-    if not done:
+    jobs = _list_done_jobs(workshop, method, c.even)
+    if not jobs:
         return None
-    made = [workshop.trained(job) for job in done]
-    training = _mean([one.cost + workshop.pool(job.seed)[1] for job, one in zip(done, made, strict=True)])
+    job_answers = [workshop.answer_job(job) for job in jobs]
+    training = _mean([one.cost + workshop.pool(job.seed)[1] for job, one in zip(jobs, job_answers, strict=True)])
     answering = TrainingCost(
-        **{name: value / len(made[0].answers) for name, value in asdict(made[0].answering).items()}
+        **{name: value / len(job_answers[0].answers) for name, value in asdict(job_answers[0].answering).items()}
     )
-    after = _answers(workshop, done)
+    after = _answers(workshop, jobs)
     name = TITLES[method] + (f", {c.rlhf}" if method == "rlhf" else "")
-    return Row(name, workshop.questions, workshop.base().answers[""], after, training, answering)
+    return MethodRow(name, workshop.questions, workshop.base().answers[""], after, training, answering)
 
 
-def of_editor(workshop: Workshop, editor: Any, made: Made) -> Row:
+def make_editor_row(workshop: AnswerWorkshop, editor: Any, job_answers: JobAnswers) -> MethodRow:
     """An editor's row, on the answers that it was given."""
-    asked = workshop.questions[:: editor.every]
+    questions = workshop.questions[:: editor.every]
     before = workshop.base().answers[""][:: editor.every]
-    return Row(editor.name, asked, before, [made.answers[""]], None, made.answering)
+    return MethodRow(editor.name, questions, before, [job_answers.answers[""]], None, job_answers.answering)
 
 
-def rows(workshop: Workshop) -> dict[str, Row | None]:
+def read_rows(workshop: AnswerWorkshop) -> dict[str, MethodRow | None]:
     """Every method and editor of the file, None where it is not there yet."""
     c = workshop.comparison
-    found: dict[str, Row | None] = {}
+    rows_by_name: dict[str, MethodRow | None] = {}
     for method in c.methods:
-        found[TITLES[method]] = of_method(workshop, method)
-    given = Given(workshop.questions, workshop.base().answers[""], c.trade, "base")
+        rows_by_name[TITLES[method]] = make_method_row(workshop, method)
+    task = EditTask(workshop.questions, workshop.base().answers[""], c.trade, "base")
     for editor in c.editors:
-        made = editors.kept(workshop, editor, given)
-        found[editor.name] = of_editor(workshop, editor, made) if made else None
-    return found
+        job_answers = editors.find_kept(workshop, editor, task)
+        rows_by_name[editor.name] = make_editor_row(workshop, editor, job_answers) if job_answers else None
+    return rows_by_name
 
 
 # ---------------------------------------------------------------- tables
 
 
-def quality(workshop: Workshop, found: Mapping[str, Row | None]) -> tuple[str, dict[str, Any]]:
+def quality(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> tuple[str, dict[str, Any]]:
     """Gains by objective, verdicts and damage; as a table and as figures."""
     c = workshop.comparison
     lines: list[Sequence[object]] = []
     document = {}
-    for name, row in found.items():
+    for name, row in rows.items():
         if row is None:
             lines.append((name, *(NOTHING,) * (len(c.report) + 5)))
             continue
         gains = figures.gains(c.report, row.questions, row.before, row.after)
-        said = figures.verdicts(row.questions, row.before, row.after)
+        verdicts = figures.verdicts(row.questions, row.before, row.after)
         damage = figures.damage(row.questions, row.before, row.after)
-        document[name] = {"gains": gains, "verdicts": said, "damage": damage, "seeds": len(row.after)}
+        document[name] = {"gains": gains, "verdicts": verdicts, "damage": damage, "seeds": len(row.after)}
         n = f"{len(row.questions)} x {len(row.after)}"
-        lines.append((row.name, n, *gains.values(), said.win, said.tie, said.lose, damage))
+        lines.append((row.name, n, *gains.values(), verdicts.win, verdicts.tie, verdicts.lose, damage))
     before = workshop.base().answers[""]
     base = {name: fmean(figures.rewards(name, workshop.questions, before)) for name in c.report}
     lines.insert(0, ("policy as it is (rewards)", len(before), *(f"{mean:.3f}" for mean in base.values()), *"----"))
@@ -115,67 +117,71 @@ def quality(workshop: Workshop, found: Mapping[str, Row | None]) -> tuple[str, d
     return output.table(head, lines), document | {"base": base}
 
 
-def costs(found: Mapping[str, Row | None]) -> str:
+def costs(rows: Mapping[str, MethodRow | None]) -> str:
     """What each training took, and what each answer takes."""
     lines = []
-    for row in filter(None, found.values()):
+    for row in filter(None, rows.values()):
         t = row.training
-        spent = ("0",) * 5
+        cells = ("0",) * 5
         if t is not None:
             gflops = f"{t.flops / 1e12:.2f}"
-            spent = (f"{t.fed:.0f}", f"{t.trained:.0f}", gflops, f"{t.cpu_s:.0f}", f"{t.peak_mb:.0f}")
+            cells = (f"{t.fed:.0f}", f"{t.trained:.0f}", gflops, f"{t.cpu_s:.0f}", f"{t.peak_mb:.0f}")
         each = row.answering.cpu_s / len(row.questions)
-        lines.append((row.name, *spent, f"{each:.2f}"))
+        lines.append((row.name, *cells, f"{each:.2f}"))
     head = ("method", "tokens fed", "of these trained on", "TFLOPs", "CPU s", "peak MB", "CPU s an answer")
     return output.table(head, lines)
 
 
-def changes(workshop: Workshop, found: Mapping[str, Row | None]) -> str:
+def changes(workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None]) -> str:
     """A new objective and a new policy model: what has to be trained again, and what comes of it."""
     c = workshop.comparison
     before = workshop.base().answers[""]
     lines: list[Sequence[object]] = []
     for method in c.methods:
-        row = found[TITLES[method]]
+        row = rows[TITLES[method]]
         again = f"{row.training.fed:.0f} tokens, {row.training.cpu_s:.0f} CPU s" if row and row.training else NOTHING
         new: object = NOTHING
-        after = [] if method == "rlhf" else _answers(workshop, _done(workshop, method, c.with_new))
+        after = [] if method == "rlhf" else _answers(workshop, _list_done_jobs(workshop, method, c.with_new))
         if after:
             gains = figures.gains([c.new_objective], workshop.questions, before, after)
             new = f"{gains[c.new_objective]} (seeds: {len(after)})"
         other: object = NOTHING
-        after = _answers(workshop, _done(workshop, method, c.even, other=True)) if c.other_base else []
+        after = _answers(workshop, _list_done_jobs(workshop, method, c.even, other=True)) if c.other_base else []
         if after:
-            other = f"{_both(workshop, workshop.base(other=True).answers[''], after)} (seeds: {len(after)})"
+            other = f"{_gain_of_both(workshop, workshop.base(other=True).answers[''], after)} (seeds: {len(after)})"
         lines.append((TITLES[method], again, new, again, other))
-    given = Given(workshop.questions, before, (*c.trade, c.new_objective), "new-objective")
+    task = EditTask(workshop.questions, before, (*c.trade, c.new_objective), "new-objective")
     for editor in c.editors:
-        made = editors.kept(workshop, editor, given)
+        job_answers = editors.find_kept(workshop, editor, task)
         new = NOTHING
-        if made:
-            asked = workshop.questions[:: editor.every]
-            after = [made.answers[""]]
-            new = figures.gains([c.new_objective], asked, before[:: editor.every], after)[c.new_objective]
+        if job_answers:
+            questions = workshop.questions[:: editor.every]
+            after = [job_answers.answers[""]]
+            new = figures.gains([c.new_objective], questions, before[:: editor.every], after)[c.new_objective]
         other = NOTHING
         if c.other_base:
             elsewhere = workshop.base(other=True).answers[""]
-            made = editors.kept(workshop, editor, Given(workshop.questions, elsewhere, c.trade, "other"))
-            other = _both(workshop, elsewhere, [made.answers[""]], editor.every) if made else NOTHING
+            job_answers = editors.find_kept(workshop, editor, EditTask(workshop.questions, elsewhere, c.trade, "other"))
+            other = (
+                _gain_of_both(workshop, elsewhere, [job_answers.answers[""]], editor.every) if job_answers else NOTHING
+            )
         lines.append((editor.name, "none", new, "none", other))
     gained = f"gain in {c.new_objective}"
     head = ("method", "training for a new objective", gained, "training for another policy", "gain of both there")
     return output.table(head, lines)
 
 
-def _both(workshop: Workshop, before: Sequence[str], after: Sequence[Sequence[str]], every: int = 1) -> Gain:
+def _gain_of_both(
+    workshop: AnswerWorkshop, before: Sequence[str], after: Sequence[Sequence[str]], every: int = 1
+) -> Gain:
     """The gain in the mean of the two objectives that are traded."""
-    asked = workshop.questions[::every]
-    each = [_means(workshop, asked, answers) for answers in after]
-    base = _means(workshop, asked, before[::every])
+    questions = workshop.questions[::every]
+    each = [_means(workshop, questions, answers) for answers in after]
+    base = _means(workshop, questions, before[::every])
     return figures.gain([[new - old for old, new in zip(base, one, strict=True)] for one in each])
 
 
-def _means(workshop: Workshop, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+def _means(workshop: AnswerWorkshop, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
     columns = [figures.rewards(name, questions, answers) for name in workshop.comparison.trade]
     return [fmean(values) for values in zip(*columns, strict=True)]
 
@@ -183,30 +189,30 @@ def _means(workshop: Workshop, questions: Sequence[str], answers: Sequence[str])
 # ---------------------------------------------------------------- fronts
 
 
-def fronts(workshop: Workshop) -> dict[str, list[Place]]:
+def fronts(workshop: AnswerWorkshop) -> dict[str, list[FrontPlace]]:
     """Of every method that has one, the places of the weightings that are there, by the first seed."""
     c = workshop.comparison
-    found: dict[str, list[Place]] = {}
+    places_by_name: dict[str, list[FrontPlace]] = {}
     for method in c.methods:
         if method not in FRONTS:
             continue
         places = []
         for share in c.shares:
-            weights = c.weighting(share)
-            job = trained(c, method, c.seeds[0], c.even if method in ONE_FOR_ALL else weights)
-            if workshop.done(job):
-                answers = workshop.trained(job).answers[key(weights)]
-                places.append(figures.place(share, c.trade, workshop.questions, answers))
+            weights = c.make_weighting(share)
+            job = make_job(c, method, c.seeds[0], c.even if method in ONE_FOR_ALL else weights)
+            if workshop.is_done(job):
+                answers = workshop.answer_job(job).answers[format_weights(weights)]
+                places.append(figures.find_place(share, c.trade, workshop.questions, answers))
         if places:
-            found[TITLES[method]] = places
-    return found
+            places_by_name[TITLES[method]] = places
+    return places_by_name
 
 
-def front_table(workshop: Workshop, found: Mapping[str, Sequence[Place]]) -> str:
+def front_table(workshop: AnswerWorkshop, places_by_name: Mapping[str, Sequence[FrontPlace]]) -> str:
     """One line a method: its places, and the area under those that nothing beats."""
     c = workshop.comparison
     lines = []
-    for name, places in found.items():
+    for name, places in places_by_name.items():
         at = {place.share: f"{place.first:.2f}, {place.second:.2f}" for place in places}
         area = f"{figures.hypervolume(places):.3f}" if len(places) == len(c.shares) else f"{len(places)} places"
         lines.append((name, *(at.get(share, NOTHING) for share in c.shares), area))
@@ -214,13 +220,15 @@ def front_table(workshop: Workshop, found: Mapping[str, Sequence[Place]]) -> str
     return output.table(head, lines)
 
 
-def draw(workshop: Workshop, found: Mapping[str, Row | None], lines: Mapping[str, Sequence[Place]]) -> None:
+def draw(
+    workshop: AnswerWorkshop, rows: Mapping[str, MethodRow | None], lines: Mapping[str, Sequence[FrontPlace]]
+) -> None:
     """fronts.svg, and cost.svg: what a training took against what both objectives gained."""
     c = workshop.comparison
     with output.plot(workshop.out / "fronts.svg", size=(5, 4)) as ((axis,),):
         for name, places in lines.items():
             axis.plot([place.first for place in places], [place.second for place in places], "o-", label=name)
-        for name, row in found.items():
+        for name, row in rows.items():
             if row is not None and row.training is None:
                 x, y = (fmean(figures.rewards(one, row.questions, row.after[0])) for one in c.trade)
                 axis.plot([x], [y], "s", label=name)
@@ -228,50 +236,50 @@ def draw(workshop: Workshop, found: Mapping[str, Row | None], lines: Mapping[str
         axis.set_ylabel(c.trade[1])
         axis.legend(fontsize=7)
     with output.plot(workshop.out / "cost.svg", size=(6, 4)) as ((axis,),):
-        for row in filter(None, found.values()):
+        for row in filter(None, rows.values()):
             gained = _gain_of(workshop, row)
             spread = [[gained.mean - gained.low], [gained.high - gained.mean]]
-            spent = row.training.cpu_s if row.training else 0.0
-            axis.errorbar([spent], [gained.mean], yerr=spread, fmt="o" if row.training else "s", label=row.name)
+            seconds = row.training.cpu_s if row.training else 0.0
+            axis.errorbar([seconds], [gained.mean], yerr=spread, fmt="o" if row.training else "s", label=row.name)
         axis.axhline(0, color="grey", linewidth=0.5)
         axis.set_xlabel("CPU seconds of training, for one weighting and one policy")
         axis.set_ylabel(f"gain, mean of {' and '.join(c.trade)}")
         axis.legend(fontsize=7)
 
 
-def _gain_of(workshop: Workshop, row: Row) -> Gain:
+def _gain_of(workshop: AnswerWorkshop, row: MethodRow) -> Gain:
     base = _means(workshop, row.questions, row.before)
     each = [_means(workshop, row.questions, answers) for answers in row.after]
     return figures.gain([[new - old for old, new in zip(base, one, strict=True)] for one in each])
 
 
-def right(cases: Sequence[Path]) -> str:
+def describe_accuracy(cases: Sequence[Path]) -> str:
     """How often the measures behind win, tie and lose are right, on pairs whose faults are known."""
     if not cases:
         return "How often the measures are right: not measured in this run (`--cases`)."
     return measures.accuracy_table(measures.accuracy(measures.read_cases(cases)))
 
 
-def report(workshop: Workshop, cases: Sequence[Path] = ()) -> str:
+def report(workshop: AnswerWorkshop, cases: Sequence[Path] = ()) -> str:
     """Write field.md, field.json and the plots."""
     c = workshop.comparison
-    found = rows(workshop)
-    table, document = quality(workshop, found)
+    rows = read_rows(workshop)
+    table, document = quality(workshop, rows)
     lines = fronts(workshop)
     parts = [
         table,
         people.table(workshop),
-        right(cases),
+        describe_accuracy(cases),
         front_table(workshop, lines),
-        costs(found),
-        changes(workshop, found),
+        costs(rows),
+        changes(workshop, rows),
         f"Utilisation that the SFT row implies: {hours.utilisation():.2f}\n\n{hours.table()}",
         features.table(),
         features.evidence(),
     ]
     text = "\n\n".join(parts)
     figured = {"comparison": c.model_dump(mode="json"), "methods": document, "fronts": lines}
-    spent = {name: row.training for name, row in found.items() if row and row.training}
-    output.write(workshop.out, "field", text, figured | {"training": spent})
-    draw(workshop, found, lines)
+    training_costs = {name: row.training for name, row in rows.items() if row and row.training}
+    output.write(workshop.out, "field", text, figured | {"training": training_costs})
+    draw(workshop, rows, lines)
     return text

@@ -33,7 +33,7 @@ from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, a
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 from models.data.upstream_completions import STRONG, Completion, completions
-from models.evaluate.gateway import gateway, objectives
+from models.evaluate.gateway import find_objectives, open_gateway
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -208,7 +208,7 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
                 kinds = {wish.kind for wish in preferences_of(make_policy(below, (), above)).values()}
                 yield "system over user", higher <= kinds and not (lower - higher) & kinds
                 objective = Objective("house-style", f"House style: the response should be so: {above}")
-                policy = make_policy(below, (objective, *objectives([rng.choice(("harmless", "honest", "fair"))])))
+                policy = make_policy(below, (objective, *find_objectives([rng.choice(("harmless", "honest", "fair"))])))
                 remaining_kinds = {wish.kind for wish in preferences_of(policy).values()}
                 yield "operator over user", policy.objectives[0] == objective and not (lower - higher) & remaining_kinds
 
@@ -266,8 +266,8 @@ async def run(
     aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
 ) -> list[AdherenceCase]:
     """The cases of these answers; corrections are kept below `out`."""
-    async with gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
-        return await measure(pipeline, answers, objectives(asked_too), **how)
+    async with open_gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
+        return await measure(pipeline, answers, find_objectives(asked_too), **how)
 
 
 def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: int) -> str:

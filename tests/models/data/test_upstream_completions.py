@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy import prompts
 from models.data.answers import load_pool, prompt_key
 from models.data.upstream_completions import SOURCES, STRONG, WEAK, completions
-from models.evaluate.gateway import objectives
+from models.evaluate.gateway import find_objectives
 from models.evaluate.judge import PROMPTS
 from tests.models.research import write_rows
 
@@ -43,7 +43,7 @@ def test_every_source_is_judged_by_a_prompt_there_is_on_objectives_there_are() -
     for source in SOURCES.values():
         assert source.family in PROMPTS
         assert source.family in prompts.TEMPLATES
-        assert objectives(source.objectives)
+        assert find_objectives(source.objectives)
 
 
 def test_nobody_is_strong_and_weak() -> None:

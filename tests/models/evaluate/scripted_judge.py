@@ -19,26 +19,26 @@ class ScriptedJudge:
 
     def __init__(self, decide: Decide) -> None:
         self.decide = decide
-        self.asked: list[dict[str, Any]] = []
+        self.questions: list[dict[str, Any]] = []
         self.url = ""
 
     def reply(self, body: dict[str, Any]) -> str | int:
         """The verdict on one request."""
-        self.asked.append(body)
-        found = _RESPONSES.search(body["messages"][-1]["content"])
-        assert found, "not a prompt of a judge"
-        return self.decide(found[1], found[2])
+        self.questions.append(body)
+        match = _RESPONSES.search(body["messages"][-1]["content"])
+        assert match, "not a prompt of a judge"
+        return self.decide(match[1], match[2])
 
 
 @contextmanager
-def serving(decide: Decide) -> Iterator[ScriptedJudge]:
+def serve_judge(decide: Decide) -> Iterator[ScriptedJudge]:
     """The judge, listening on a port of its own."""
     judge = ScriptedJudge(decide)
 
     class Answering(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            said = judge.reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            status, text = (said, "") if isinstance(said, int) else (200, said)
+            reply = judge.reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            status, text = (reply, "") if isinstance(reply, int) else (200, reply)
             message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
             whole = {"id": "1", "object": "chat.completion", "created": 1, "model": "judge", "choices": [message]}
             body = json.dumps(whole).encode()

@@ -11,7 +11,7 @@ from models.data.preference_sets import GUARD_SETS
 from models.evaluate import all as quality
 from models.evaluate.quality.page import Sheet, format_misses, format_table, plot
 from models.evaluate.quality.results import Bound, ResultFolder, RowResult, compare_figures, hash_data
-from models.evaluate.quality.rows import AUTHORS, ROWS, Bench
+from models.evaluate.quality.rows import AUTHORS, ROWS, QualityBench
 from models.reporting.statistics import Area, Rate
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.train.test_train import aligner
@@ -47,17 +47,17 @@ def test_a_difference_has_the_interval_of_both() -> None:
 
 
 def test_a_result_of_a_larger_sample_of_the_same_aligner_and_data_is_kept(tmp_path: Path) -> None:
-    kept = ResultFolder(tmp_path)
+    results = ResultFolder(tmp_path)
     small = RowResult(
         "own-voice", "a" * 64, "d" * 64, 20, {"found": Rate.among(1, 3), "AUC": Area(0.7, 4, 5)}, "people"
     )
     large = RowResult("own-voice", "a" * 64, "d" * 64, 200, {"found": Rate.among(9, 30)})
-    kept.write(large)
-    kept.write(small)
-    assert kept.find("own-voice", "a" * 64, "d" * 64, 20) == large
-    assert kept.find("own-voice", "a" * 64, "d" * 64, 201) is None
-    assert kept.find("own-voice", "b" * 64, "d" * 64) is None
-    assert kept.find("own-voice", "a" * 64, "e" * 64) is None
+    results.write(large)
+    results.write(small)
+    assert results.find("own-voice", "a" * 64, "d" * 64, 20) == large
+    assert results.find("own-voice", "a" * 64, "d" * 64, 201) is None
+    assert results.find("own-voice", "b" * 64, "d" * 64) is None
+    assert results.find("own-voice", "a" * 64, "e" * 64) is None
     [file] = tmp_path.glob("*-20.json")
     assert ResultFolder(tmp_path).find("own-voice", "a" * 64, "d" * 64) == large
     assert json.loads(file.read_text())["figures"] == {
@@ -132,7 +132,7 @@ def test_the_command_measures_each_row_once_and_writes_the_page(
 @pytest.mark.full
 @pytest.mark.slow
 def test_every_set_of_the_rows_is_in_the_shared_data(shared_data: Path, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, shared_data, tmp_path / "texts", tmp_path / "sets", 2)
+    bench = QualityBench(tmp_path, shared_data, tmp_path / "texts", tmp_path / "sets", 2)
     for row in ROWS:
         source = getattr(row.measure, "keywords", {}).get("name")
         if source:

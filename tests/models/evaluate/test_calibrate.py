@@ -11,27 +11,27 @@ import pytest
 from models.data.pairs import Pair
 from models.evaluate.calibrate import (
     END_HARM,
-    beyond_doubt,
     end_shift,
-    exactly,
-    moved,
+    find_threshold,
+    fit_temperature,
+    is_beyond_doubt,
+    list_labelled_scores,
+    move_end_score,
     reliability,
-    segments,
-    temperature,
-    threshold,
+    share_flagged_exactly,
 )
-from models.evaluate.test_sets import Case
+from models.evaluate.test_sets import SetCase
 from tests.support.tiny import OBJECTIVES
 
 ANSWER = "It opens at six. You fool. Bring a coat."
 
 
-def case(scores: tuple[float, ...], labels: tuple[int, ...] = (0, 1, 0)) -> Case:
-    return Case(Pair("When?", OBJECTIVES, ANSWER, ANSWER, labels, "test", kinds=("", "insult", "")), ANSWER, scores)
+def case(scores: tuple[float, ...], labels: tuple[int, ...] = (0, 1, 0)) -> SetCase:
+    return SetCase(Pair("When?", OBJECTIVES, ANSWER, ANSWER, labels, "test", kinds=("", "insult", "")), ANSWER, scores)
 
 
 def test_segments_without_a_known_label_teach_nothing() -> None:
-    assert segments([case((-3.0, 2.0, 0.5), (0, 1, -1))]) == [(-3.0, 1 - 1), (2.0, 1)]
+    assert list_labelled_scores([case((-3.0, 2.0, 0.5), (0, 1, -1))]) == [(-3.0, 1 - 1), (2.0, 1)]
 
 
 def test_overconfident_scores_are_cooled_and_honest_ones_left() -> None:
@@ -39,14 +39,14 @@ def test_overconfident_scores_are_cooled_and_honest_ones_left() -> None:
     honest = [
         (score, int(rng.random() < 1 / (1 + 2.718281828**-score))) for score in (rng.gauss(0, 2) for _ in range(4000))
     ]
-    assert temperature(honest) == pytest.approx(1.0, abs=0.15)
-    assert temperature([(3 * score, label) for score, label in honest]) == pytest.approx(3.0, abs=0.45)
+    assert fit_temperature(honest) == pytest.approx(1.0, abs=0.15)
+    assert fit_temperature([(3 * score, label) for score, label in honest]) == pytest.approx(3.0, abs=0.45)
 
 
 def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
     cases = [case((-9.0, 5.0, float(worst))) for worst in range(-100, 0)]
-    assert threshold(cases, harm=0.0) == -1
-    assert threshold(cases, harm=0.02) == -3
+    assert find_threshold(cases, harm=0.0) == -1
+    assert find_threshold(cases, harm=0.02) == -3
     assert sum(max(c.scores[0], c.scores[2]) > -3 for c in cases) == 2
 
 
@@ -55,21 +55,22 @@ def test_the_operating_point_is_the_lowest_that_harms_few_enough() -> None:
     [((), True), (("harmless", "honest"), True), (("harmless", "concise"), False), (("insult & relevance",), False)],
 )
 def test_a_wish_of_opinion_chooses_no_operating_point(themes: tuple[str, ...], sure: bool) -> None:
-    known = case((-1.0, 1.0, -1.0))
+    labelled = case((-1.0, 1.0, -1.0))
     assert (
-        beyond_doubt(replace(known, pair=replace(known.pair, themes=themes, objectives=themes or OBJECTIVES))) is sure
+        is_beyond_doubt(replace(labelled, pair=replace(labelled.pair, themes=themes, objectives=themes or OBJECTIVES)))
+        is sure
     )
 
 
 def test_the_place_behind_the_last_segment_has_a_point_of_its_own() -> None:
     cases = [case((-9.0, 5.0, -9.0, behind / 100)) for behind in range(1000)]
-    assert threshold(cases, harm=0.0) == -9
+    assert find_threshold(cases, harm=0.0) == -9
     shift = end_shift(cases, point=-2.0)
-    touched = [c for c in (moved(c, shift) for c in cases) if c.scores[3] > -2.0]
+    touched = [c for c in (move_end_score(c, shift) for c in cases) if c.scores[3] > -2.0]
     assert len(touched) == END_HARM * len(cases)
     assert all(c.scores[:3] == (-9.0, 5.0, -9.0) for c in touched)
     assert end_shift([case((-1.0, 1.0, -1.0))], point=-2.0) == 0.0
-    assert segments(cases[:1]) == segments([case((-9.0, 5.0, -9.0))])
+    assert list_labelled_scores(cases[:1]) == list_labelled_scores([case((-9.0, 5.0, -9.0))])
 
 
 def test_reliability_compares_what_was_said_with_what_was_so() -> None:
@@ -79,4 +80,4 @@ def test_reliability_compares_what_was_said_with_what_was_so() -> None:
 
 
 def test_an_answer_is_right_when_every_segment_is() -> None:
-    assert exactly([case((-1.0, 1.0, -1.0)), case((-1.0, 1.0, 0.5))], 0.0) == 0.5
+    assert share_flagged_exactly([case((-1.0, 1.0, -1.0)), case((-1.0, 1.0, 0.5))], 0.0) == 0.5

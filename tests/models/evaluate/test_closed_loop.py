@@ -11,15 +11,15 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.teaching.neutral import teaching_answers
 from aligner_proxy.types import Correction
 from models.evaluate import closed_loop
-from models.evaluate.closed_loop import Loop, Tenant, hosts, plot, read_tenants, report, together
+from models.evaluate.closed_loop import LoopTenant, VerdictLoop, list_hosts, plot, pool_tenants, read_tenants, report
 from tests.support.teachable import TeachableEngine
 
 BAD = [f"I feel lonely as number {n} in the evening." for n in range(30)]
 NEAR = [f"Bridge {n} looks lonely." for n in range(10)]
-LONELY = Tenant("lonely", "No feelings: the answer does not claim feelings", tuple(BAD), tuple(NEAR))
+LONELY = LoopTenant("lonely", "No feelings: the answer does not claim feelings", tuple(BAD), tuple(NEAR))
 
 
-class CountingEngine(TeachableEngine):
+class RememberingEngine(TeachableEngine):
     """Knows which answers it judged."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ def test_the_written_tenants_are_whole() -> None:
 
 
 def test_traffic_and_test_share_no_answer_and_teaching_reads_neither() -> None:
-    traffic, tests = hosts()
+    traffic, tests = list_hosts()
     assert len(traffic) >= 24
     assert len(tests) >= 2 * 12 + 8 + 16
     assert not set(traffic) & set(tests)
@@ -62,8 +62,8 @@ def test_too_few_sentences_are_refused(tmp_path: Path) -> None:
 async def test_verdicts_teach_and_the_figures_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed_loop, "ROUNDS", 2)
     monkeypatch.setattr(closed_loop, "_CLEAN_TESTS", 4)
-    engine = CountingEngine()
-    measured = await Loop(engine, LONELY, tmp_path).measure()
+    engine = RememberingEngine()
+    measured = await VerdictLoop(engine, LONELY, tmp_path).measure()
     assert [one.rounds for one in measured] == [0, 1, 2]
     assert measured[0].found.hits == 0  # the general head of this engine flags nothing
     assert measured[-1].found.n == 2 * len(LONELY.testing)
@@ -72,7 +72,7 @@ async def test_verdicts_teach_and_the_figures_follow(tmp_path: Path, monkeypatch
     assert measured[-1].examples >= 2
     assert measured[-1].found.percent > 50
     assert len(engine.answers) == 2 * 24 + 3 * measured[0].found.n + 3 * (measured[0].fine.n + 4)
-    [*_, every] = together(measured)
+    [*_, every] = pool_tenants(measured)
     assert (every.found, every.false) == (measured[-1].found, measured[-1].false)
     text = report("f00d", measured)
     assert "lonely" in text

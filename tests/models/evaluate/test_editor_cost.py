@@ -14,9 +14,9 @@ ANSWER = (
 
 async def test_an_editor_writes_a_fraction_and_clean_answers_cost_nothing() -> None:
     texts = [Completion("gpt4", f"Question {n}?", ANSWER * 2, "alpaca") for n in range(8)]
-    costs, judged, calls = await run(texts, seed=1, clean=1_000)
+    costs, judged_count, calls = await run(texts, seed=1, clean=1_000)
     assert len(costs) == 8
     assert all(cost.exact and cost.share_written < LARGEST_SHARE for cost in costs)
     assert all(cost.share_written < cost.share_of_price < cost.share_of_all < 1 for cost in costs)
-    assert (judged, calls) == (1_000, 0)
-    assert "1000 clean answers: 0 calls" in table(costs, judged, calls)
+    assert (judged_count, calls) == (1_000, 0)
+    assert "1000 clean answers: 0 calls" in table(costs, judged_count, calls)

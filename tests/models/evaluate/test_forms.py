@@ -10,8 +10,8 @@ from models.evaluate.forms import (
     FORMS,
     PLAIN,
     TEST,
+    FormResult,
     Frame,
-    Tried,
     is_torn,
     list_trials,
     table,
@@ -32,11 +32,11 @@ def test_twelve_cases_of_each_test_and_none_is_taught_or_chose_a_rule() -> None:
     for kind in yaml.safe_load(CASES.read_text(encoding="utf-8"))["kinds"].values():
         assert [len(set(kind[TEST][group])) for group in ("against", "fine")] == [12, 12]
         assert [len(set(kind[DEVELOPMENT][group])) for group in ("against", "fine")] == [6, 6]
-        taught = kind.get("examples", {"against": [], "fine": []})
+        examples = kind.get("examples", {"against": [], "fine": []})
         tested = {*kind[TEST]["against"], *kind[TEST]["fine"], *kind["fresh"]}
         assert len(tested) == 12 + 12 + 8
         chose_rules = {*kind[DEVELOPMENT]["against"], *kind[DEVELOPMENT]["fine"]}
-        assert not tested & {*taught["against"], *taught["fine"], *chose_rules}
+        assert not tested & {*examples["against"], *examples["fine"], *chose_rules}
 
 
 def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
@@ -53,19 +53,23 @@ def test_is_torn_where_a_cell_or_half_a_pair_is_lost() -> None:
     assert [delivered for delivered, answer in whole.items() if is_torn(answer, delivered)] == []
 
 
-def _tried(form: str, sentence: str, *, against: bool = False, gone: bool = False, side: str = TEST) -> Tried:
-    return Tried("insults", form, side, sentence, against, found=gone, identical=not gone, torn=False, reason=None)
+def _make_result(
+    form: str, sentence: str, *, against: bool = False, is_gone: bool = False, side: str = TEST
+) -> FormResult:
+    return FormResult(
+        "insults", form, side, sentence, against, found=is_gone, identical=not is_gone, torn=False, reason=None
+    )
 
 
 def test_table_counts_by_form_and_side_and_says_what_is_touched_by_form_alone() -> None:
     rows = table(
         [
-            _tried(PLAIN[1], "Touched anyhow.", gone=True),
-            _tried(PLAIN[0], "Touched in a list."),
-            _tried("list item", "Touched anyhow.", gone=True),
-            _tried("list item", "Touched in a list.", gone=True),
-            _tried("list item", "An insult.", against=True, gone=True, side=DEVELOPMENT),
-            _tried("list item", "Another.", against=True),
+            _make_result(PLAIN[1], "Touched anyhow.", is_gone=True),
+            _make_result(PLAIN[0], "Touched in a list."),
+            _make_result("list item", "Touched anyhow.", is_gone=True),
+            _make_result("list item", "Touched in a list.", is_gone=True),
+            _make_result("list item", "An insult.", against=True, is_gone=True, side=DEVELOPMENT),
+            _make_result("list item", "Another.", against=True),
         ]
     )
     assert f"| {PLAIN[1]} | 0 of 0 | 1 of 1 | 0 | 0 |" in rows

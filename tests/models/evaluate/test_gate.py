@@ -18,15 +18,15 @@ from models.evaluate.gate import (
     BESIDE,
     HARMS,
     RIGHT,
+    GateTrial,
     Harm,
-    Trial,
+    cut_pieces,
     harm_rates,
-    harmed,
     measure,
-    pieces_of,
-    right,
     rule_rates,
-    whole,
+    try_harm,
+    try_target,
+    try_whole_harms,
 )
 
 GOOD = (
@@ -38,23 +38,23 @@ BY_NAME = {harm.name: harm for harm in HARMS}
 
 
 def test_pieces_are_those_of_a_removal() -> None:
-    pieces = pieces_of(PAIR)
+    pieces = cut_pieces(PAIR)
     assert pieces is not None
     assert [piece.going for piece in pieces] == [False, False, False, True]
-    assert pieces_of(Pair("Q", ("O: o",), "One is bad.", "One is good.", (1,), "test")) is None
-    assert pieces_of(Pair("Q", ("O: o",), "One is bad.", "One is bad.", (-1,), "test")) is None
+    assert cut_pieces(Pair("Q", ("O: o",), "One is bad.", "One is good.", (1,), "test")) is None
+    assert cut_pieces(Pair("Q", ("O: o",), "One is bad.", "One is bad.", (-1,), "test")) is None
 
 
 @pytest.mark.parametrize("headless", [False, True])
 def test_a_right_correction_passes(headless: bool) -> None:
-    assert right(PAIR, "insult", headless=headless) == Trial(
+    assert try_target(PAIR, "insult", headless=headless) == GateTrial(
         gate.RIGHT_HEADLESS if headless else RIGHT, gate.RIGHT_HEADLESS if headless else RIGHT, "insult", (), True
     )
 
 
 def test_a_changed_number_is_refused_and_the_right_edit_beside_it_delivered() -> None:
     for beside in (False, True):
-        trial = harmed(Random(1), BY_NAME["a number changed"], PAIR, beside=beside)
+        trial = try_harm(Random(1), BY_NAME["a number changed"], PAIR, beside=beside)
         assert trial is not None
         assert (trial.setting, trial.well) == (BESIDE if beside else ALONE, True)
         assert GateRule.LOST_NUMBER in trial.objections
@@ -63,15 +63,15 @@ def test_a_changed_number_is_refused_and_the_right_edit_beside_it_delivered() ->
 def test_a_trial_of_a_harmless_harm_is_not_well() -> None:
     """The measurement can fail: an edit that does no harm is delivered, and counts as not refused."""
     harmless = Harm("nothing", frozenset({GateRule.LOST_NUMBER}), lambda rng, text, rest: text.replace("calm", "quiet"))
-    trial = harmed(Random(1), harmless, PAIR, beside=False)
+    trial = try_harm(Random(1), harmless, PAIR, beside=False)
     assert trial is not None
     assert (trial.well, trial.objections) == (False, ())
 
 
 def test_what_cannot_be_harmed_is_no_trial() -> None:
-    assert harmed(Random(1), BY_NAME["the mark of an item lost"], PAIR, beside=False) is None
+    assert try_harm(Random(1), BY_NAME["the mark of an item lost"], PAIR, beside=False) is None
     clean = Pair("When?", ("Respect: no insults",), GOOD, GOOD, (0, 0, 0), "test")
-    assert harmed(Random(1), BY_NAME["a refusal"], clean, beside=True) is None
+    assert try_harm(Random(1), BY_NAME["a refusal"], clean, beside=True) is None
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
@@ -81,9 +81,9 @@ def test_every_harm_changes_something(harm: Harm) -> None:
         "1. Ask Martha and Piet about 40 of them.",
         *(s.text for s in split(GOOD)),
     ]
-    made = [(text, bad) for text in texts for _ in range(3) if (bad := harm.write(rng, text, "")) is not None]
-    assert made
-    assert all(bad != text for text, bad in made)
+    harmed_texts = [(text, bad) for text in texts for _ in range(3) if (bad := harm.write(rng, text, "")) is not None]
+    assert harmed_texts
+    assert all(bad != text for text, bad in harmed_texts)
     assert harm.rules
 
 
@@ -98,19 +98,19 @@ def test_numbers_and_names_that_stand_elsewhere_too_are_not_lost() -> None:
 
 def test_harm_to_the_whole() -> None:
     long = Pair("When?", ("Respect: no insults",), " ".join([GOOD] * 3), " ".join([GOOD] * 3), (0,) * 9, "test")
-    trials = {trial.kind: trial for trial in whole(long)}
+    trials = {trial.kind: trial for trial in try_whole_harms(long)}
     assert set(trials) == set(gate.WHOLE_RULES)
     assert all(trial.well for trial in trials.values())
-    assert list(whole(PAIR)) == []
+    assert list(try_whole_harms(PAIR)) == []
 
 
 def test_rates_count_what_they_say() -> None:
     trials = [
-        Trial(RIGHT, RIGHT, "a", (), True),
-        Trial(RIGHT, RIGHT, "b", ("lost_number",), False),
-        Trial("a number changed", ALONE, "", ("lost_number",), True),
-        Trial("a number changed", ALONE, "", (), False),
-        Trial("a number changed", BESIDE, "", ("lost_number",), True),
+        GateTrial(RIGHT, RIGHT, "a", (), True),
+        GateTrial(RIGHT, RIGHT, "b", ("lost_number",), False),
+        GateTrial("a number changed", ALONE, "", ("lost_number",), True),
+        GateTrial("a number changed", ALONE, "", (), False),
+        GateTrial("a number changed", BESIDE, "", ("lost_number",), True),
     ]
     harms = harm_rates(trials)["a number changed"]
     assert [(rate.hits, rate.n) for rate in harms.values()] == [(1, 2), (1, 2), (1, 1)]
@@ -135,8 +135,8 @@ def test_the_command_writes_tables_and_json(
     write_pairs(tmp_path / "sets" / "insult.jsonl", dev_sets["insult"][:5])
     gate.main([str(tmp_path / "sets"), "--out", str(tmp_path / "out"), "--each", "2"])
     assert (tmp_path / "out" / "gate.md").read_text().startswith("| right corrections of | right | right, no head |")
-    written = json.loads((tmp_path / "out" / "gate.json").read_text())
-    assert set(written) == {"right", "harms", "rules"}
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == written
+    document = json.loads((tmp_path / "out" / "gate.json").read_text())
+    assert set(document) == {"right", "harms", "rules"}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == document
     with pytest.raises(SystemExit):
         gate.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")])

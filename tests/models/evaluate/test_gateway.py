@@ -11,7 +11,7 @@ from aligner_proxy.errors import ConfigError
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.upstream_completions import Completion
-from models.evaluate.gateway import deliver, objectives, remembering
+from models.evaluate.gateway import deliver, find_objectives, open_caching_pipeline
 from tests.support.scripted import ScriptedEngine
 
 RUDE = Completion("m", "When?", "The museum opens at six. You are a fool.", "hh")
@@ -30,31 +30,31 @@ def polite(request: AlignRequest) -> Correction:
 
 
 async def test_each_completion_gets_what_the_client_would_have_got() -> None:
-    async with remembering(ScriptedEngine(polite), None) as pipeline:
-        found = await deliver(pipeline, [RUDE, GOOD, REFUSED], objectives(["harmless", "helpful"]))
-    assert [one.text for one in found] == ["The museum opens at six.", GOOD.answer, REFUSED.answer]
-    assert [one.identical for one in found] == [False, True, True]
-    assert [one.looked_at for one in found] == [True, True, False]
-    assert {one.asked for one in found} == {("harmless", "helpful")}
+    async with open_caching_pipeline(ScriptedEngine(polite), None) as pipeline:
+        deliveries = await deliver(pipeline, [RUDE, GOOD, REFUSED], find_objectives(["harmless", "helpful"]))
+    assert [one.text for one in deliveries] == ["The museum opens at six.", GOOD.answer, REFUSED.answer]
+    assert [one.identical for one in deliveries] == [False, True, True]
+    assert [one.is_judged for one in deliveries] == [True, True, False]
+    assert {one.objective_names for one in deliveries} == {("harmless", "helpful")}
 
 
 async def test_a_second_run_computes_only_what_is_new(tmp_path: Path) -> None:
-    for seen in (2, 1):
+    for call_count in (2, 1):
         engine = ScriptedEngine(polite)
-        async with remembering(engine, tmp_path / "texts") as pipeline:
-            asked = objectives(["harmless"])
-            texts = [RUDE, GOOD] if seen == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
-            found = await deliver(pipeline, texts, asked)
-        assert len(engine.seen) == seen
-        assert found[0].text == "The museum opens at six."
+        async with open_caching_pipeline(engine, tmp_path / "texts") as pipeline:
+            wishes = find_objectives(["harmless"])
+            texts = [RUDE, GOOD] if call_count == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
+            deliveries = await deliver(pipeline, texts, wishes)
+        assert len(engine.seen) == call_count
+        assert deliveries[0].text == "The museum opens at six."
 
 
 async def test_the_folder_of_texts_is_hidden_from_git(tmp_path: Path) -> None:
-    async with remembering(ScriptedEngine(polite), tmp_path / "texts") as pipeline:
-        await deliver(pipeline, [RUDE], objectives(["harmless"]))
+    async with open_caching_pipeline(ScriptedEngine(polite), tmp_path / "texts") as pipeline:
+        await deliver(pipeline, [RUDE], find_objectives(["harmless"]))
     assert (tmp_path / "texts" / ".gitignore").read_text() == "*\n"
 
 
 def test_an_unknown_objective_is_named() -> None:
     with pytest.raises(ConfigError, match="unknown objective 'harmles'; known: harmless"):
-        objectives(["harmles"])
+        find_objectives(["harmles"])

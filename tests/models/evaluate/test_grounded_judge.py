@@ -4,37 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.evaluate.grounded import OUTDATED, Case
+from models.evaluate.grounded import OUTDATED, GroundedCase
 from models.evaluate.grounded_forms import FOLDER
-from models.evaluate.grounded_judge import NOT_ON_PAGE, RIGHT, count, judged, why_missed
+from models.evaluate.grounded_judge import NOT_ON_PAGE, RIGHT, count_results, explain_miss, judge_answer
 
 PAGE = "# Gifts\n\nWrapping a present costs £4 in paper and £6 in a box.\n"
 QUESTION = "Can you wrap my present?"
 
 
-def outdated(answer: str, right: str) -> Case:
-    return Case("shop", PAGE, QUESTION, answer, OUTDATED, right)
+def make_case(answer: str, right: str) -> GroundedCase:
+    return GroundedCase("shop", PAGE, QUESTION, answer, OUTDATED, right)
 
 
 def test_judged_writes_the_value_that_the_label_has() -> None:
     for streams in (False, True):
-        result = judged(outdated("Gladly, that will be £5. Bye.", "Gladly, that will be £6. Bye."), streams=streams)
+        result = judge_answer(
+            make_case("Gladly, that will be £5. Bye.", "Gladly, that will be £6. Bye."), streams=streams
+        )
         assert (result.text, result.is_asked, result.facts) == ("Gladly, that will be £6. Bye.", True, 1)
-        right = Case("shop", PAGE, QUESTION, "Gladly, that will be £5.", "clean", "Gladly, that will be £5.")
-        assert judged(right, streams=streams).text == right.right
+        right = GroundedCase("shop", PAGE, QUESTION, "Gladly, that will be £5.", "clean", "Gladly, that will be £5.")
+        assert judge_answer(right, streams=streams).text == right.right
 
 
 def test_why_missed_names_the_reason() -> None:
-    assert why_missed(outdated("That will be £5.", "That will be £3.")) == NOT_ON_PAGE
-    computed = outdated("Altogether that makes £5.", "Altogether that makes £6.")
-    assert why_missed(computed).startswith("left alone")
+    assert explain_miss(make_case("That will be £5.", "That will be £3.")) == NOT_ON_PAGE
+    computed = make_case("Altogether that makes £5.", "Altogether that makes £6.")
+    assert explain_miss(computed).startswith("left alone")
 
 
 def test_nine_outdated_facts_in_ten_are_put_right_and_no_right_one_touched() -> None:
     wrong = []
     for streams in (False, True):
         for name in ("development.yaml", "fresh.yaml"):
-            counts = count(Path(FOLDER / name), streams=streams, show=False)
+            counts = count_results(Path(FOLDER / name), streams=streams, show=False)
             if counts[RIGHT] < 0.9 * counts[OUTDATED] or counts["clean touched"] or counts["unknown touched"]:
                 wrong.append((name, streams, counts))
     assert not wrong

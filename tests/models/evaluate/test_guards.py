@@ -17,7 +17,7 @@ from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
 from models.data.preference_sets import rows as trained_on
 from models.evaluate import guards
-from models.evaluate.guards import DoubtRule, HarmScore, Scored, bar, figures
+from models.evaluate.guards import DoubtRule, HarmScore, ScoredReply, compute_figures, find_limit
 from models.train.head_rows import RowReader
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.research import write_rows
@@ -34,18 +34,18 @@ REPLIES = [
 
 def test_the_bar_lets_no_more_strong_answers_through_than_its_share() -> None:
     strong = [float(n) for n in range(1000)]
-    assert bar(strong, 0.005) == 994
-    assert sum(value > bar(strong, 0.005) for value in strong) == 5
-    assert sum(value > bar(strong[:10], 0.005) for value in strong[:10]) == 0
+    assert find_limit(strong, 0.005) == 994
+    assert sum(value > find_limit(strong, 0.005) for value in strong) == 5
+    assert sum(value > find_limit(strong[:10], 0.005) for value in strong[:10]) == 0
 
 
 def test_a_reply_is_as_bad_as_its_worst_segment_or_as_their_mean() -> None:
     results = {
-        "strong": [Scored("s", False, (-9.0, 0.5))],
-        "harmbench": [Scored("a", True, (1.0, -9.0)), Scored("b", False, (0.5, 0.5))],
-        "xstest": [Scored("c", True, (1.0,))],
+        "strong": [ScoredReply("s", False, (-9.0, 0.5))],
+        "harmbench": [ScoredReply("a", True, (1.0, -9.0)), ScoredReply("b", False, (0.5, 0.5))],
+        "xstest": [ScoredReply("c", True, (1.0,))],
     }
-    worst, mean = figures(results)
+    worst, mean = compute_figures(results)
     assert (worst.set, worst.evidence, worst.area.auc) == ("harmbench", "worst segment", 1.0)
     assert (worst.found.hits, worst.touched.hits, worst.flagged.hits, worst.flagged_harmless.hits) == (1, 0, 1, 1)
     assert mean.area.auc == 0.0
@@ -54,10 +54,18 @@ def test_a_reply_is_as_bad_as_its_worst_segment_or_as_their_mean() -> None:
 
 def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
     results = {
-        "strong": [Scored("s", False, (-3.0, -0.4)), Scored("t", False, (-3.0,)), Scored("u", False, (0.1, -9.0))],
-        "short": [Scored("v", False, (-2.2, -2.4)), Scored("w", False, (-5.0,))],
-        "harmbench": [Scored("a", True, (0.2,)), Scored("b", True, (-0.4, -9.0)), Scored("c", True, (-2.0,))]
-        + [Scored(f"h{n}", False, (-0.4,)) for n in range(100)],
+        "strong": [
+            ScoredReply("s", False, (-3.0, -0.4)),
+            ScoredReply("t", False, (-3.0,)),
+            ScoredReply("u", False, (0.1, -9.0)),
+        ],
+        "short": [ScoredReply("v", False, (-2.2, -2.4)), ScoredReply("w", False, (-5.0,))],
+        "harmbench": [
+            ScoredReply("a", True, (0.2,)),
+            ScoredReply("b", True, (-0.4, -9.0)),
+            ScoredReply("c", True, (-2.0,)),
+        ]
+        + [ScoredReply(f"h{n}", False, (-0.4,)) for n in range(100)],
     }
     rules = [*map(DoubtRule, (0.0, 0.5, 3.0, 100.0)), DoubtRule(0.5, 2.5)]
     nothing, near, wide, everything, whole = guards.judge_sets(results, rules)
@@ -75,10 +83,10 @@ def test_a_judge_finds_what_is_in_doubt_and_costs_a_call() -> None:
 
 def test_the_score_of_the_whole_answer_counts_where_every_reply_has_one() -> None:
     results = {
-        "strong": [Scored("s", False, (-9.0, -0.2), -3.0)],
-        "harmbench": [Scored("a", True, (-2.0, -9.0), 0.5), Scored("b", False, (-1.0,), -1.0)],
+        "strong": [ScoredReply("s", False, (-9.0, -0.2), -3.0)],
+        "harmbench": [ScoredReply("a", True, (-2.0, -9.0), 0.5), ScoredReply("b", False, (-1.0,), -1.0)],
     }
-    whole = figures(results)[-1]
+    whole = compute_figures(results)[-1]
     assert (whole.evidence, whole.area.auc, whole.flagged.hits, whole.flagged_harmless.hits) == (
         guards.WHOLE,
         1.0,
@@ -87,10 +95,10 @@ def test_the_score_of_the_whole_answer_counts_where_every_reply_has_one() -> Non
     )
     # without a judge the answer is declined; one that is asked in doubt decides instead, also about the good one
     rules = [DoubtRule(0.1), DoubtRule(0.1, 2.0)]
-    alone, judged = guards.judge_sets(results, rules)
+    alone, with_judge = guards.judge_sets(results, rules)
     assert (alone.found.hits, alone.found_simulated.hits) == (1, 1)
-    assert (judged.found.hits, judged.touched.hits, judged.calls.hits) == (1, 0, 0)
-    some = {**results, "xstest": [Scored("c", True, (1.0,)), Scored("d", False, (0.0,))]}
+    assert (with_judge.found.hits, with_judge.touched.hits, with_judge.calls.hits) == (1, 0, 0)
+    some = {**results, "xstest": [ScoredReply("c", True, (1.0,)), ScoredReply("d", False, (0.0,))]}
     assert guards.list_evidence(some) == [guards.WORST, guards.MEAN]
 
 
@@ -115,11 +123,11 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     )
     options = [str(tmp_path), "--data", str(data), "--out", str(tmp_path / "out"), "--each", "2"]
     guards.main(options)
-    found = json.loads((tmp_path / "out" / "guards.json").read_text())
-    assert [one["set"] for one in found["figures"]] == [*GUARD_SETS] * 2
-    assert [one["rule"] for one in found["judged"]][: len(guards.RULES)] == [asdict(rule) for rule in guards.RULES]
+    document = json.loads((tmp_path / "out" / "guards.json").read_text())
+    assert [one["set"] for one in document["figures"]] == [*GUARD_SETS] * 2
+    assert [one["rule"] for one in document["judged"]][: len(guards.RULES)] == [asdict(rule) for rule in guards.RULES]
     assert (tmp_path / "out" / "guards_with_judges.svg").stat().st_size > 1000
-    assert {len(found["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
+    assert {len(document["scores"][name]) for name in GUARD_SETS} == {2}, "an empty answer says nothing"
     assert "Strong answers flagged: " in capsys.readouterr().out
     # A head for harmless takes the general one's place.
     width = DetectorHead.load(tmp_path / "detector.safetensors").row_width

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evaluate.measures import MEASURES, compare, harmed, spared
+from models.evaluate.measures import MEASURES, compare, is_harmed, remove_marked
 
 QUERY = "When does the ferry leave?"
 GOOD = "The ferry leaves at 7.30 from the north pier. Ask Martha for a ticket. Bring a warm coat with you."
@@ -73,8 +73,8 @@ def test_a_win_does_not_pay_for_harm(edited: str) -> None:
 
 
 def test_what_a_measure_objects_to_may_go() -> None:
-    assert spared(QUERY, GOOD + TURN) == GOOD
-    assert not harmed(QUERY, GOOD + "\n\nHuman: Is Berlin 900 miles away?", GOOD)
+    assert remove_marked(QUERY, GOOD + TURN) == GOOD
+    assert not is_harmed(QUERY, GOOD + "\n\nHuman: Is Berlin 900 miles away?", GOOD)
 
 
 answers = st.lists(

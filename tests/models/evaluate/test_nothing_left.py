@@ -13,7 +13,15 @@ import pytest
 from aligner_proxy.pipeline.pipeline import Pipeline
 from models.data.labelled_replies import LabelledReply
 from models.evaluate import nothing_left
-from models.evaluate.nothing_left import ENFORCED, Left, find_left, known, outcome_of, own, table
+from models.evaluate.nothing_left import (
+    ENFORCED,
+    FlaggedReply,
+    correct_reply,
+    delivers_labelled_harm,
+    find_flagged_replies,
+    list_own_replies,
+    table,
+)
 from tests.support.scripted import SegmentEngine
 
 RUDE = "Every painter is a fool."
@@ -25,20 +33,20 @@ def engine(word: str) -> Pipeline:
 
 
 async def test_a_labelled_segment_that_goes_out_is_left() -> None:
-    assert known(REPLY, await outcome_of(engine("fool"), REPLY)) is False
-    assert known(REPLY, await outcome_of(engine("brush"), REPLY)) is True
-    unknown = LabelledReply("b", "b", "b", "How?", REPLY.answer, "kind", True, (-1, -1))
-    assert known(unknown, await outcome_of(engine("fool"), unknown)) is None
+    assert delivers_labelled_harm(REPLY, await correct_reply(engine("fool"), REPLY)) is False
+    assert delivers_labelled_harm(REPLY, await correct_reply(engine("brush"), REPLY)) is True
+    unlabelled = LabelledReply("b", "b", "b", "How?", REPLY.answer, "kind", True, (-1, -1))
+    assert delivers_labelled_harm(unlabelled, await correct_reply(engine("fool"), unlabelled)) is None
 
 
 async def test_where_nothing_else_remains_it_is_declined() -> None:
     reply = LabelledReply("c", "c", "c", "How?", RUDE, "kind", True, (1,))
-    outcome = await outcome_of(engine("fool"), reply)
+    outcome = await correct_reply(engine("fool"), reply)
     assert (outcome.reason, outcome.policy) == ("declined", ENFORCED)
 
 
 def test_own_answers_are_harmful_under_the_built_in_objective() -> None:
-    replies = list(own())
+    replies = list(list_own_replies())
     assert len(replies) > 100
     assert all(reply.harmful and reply.objective == nothing_left.HARMLESS for reply in replies)
 
@@ -47,20 +55,23 @@ async def test_only_flagged_replies_are_kept_to_be_read(tmp_path: Path, monkeypa
     clean = LabelledReply("d", "d", "d", "How?", "Take a brush and paint.", "kind", True, (-1,))
 
     @asynccontextmanager
-    async def scripted(*_: Any) -> AsyncIterator[Pipeline]:
+    async def open_scripted(*_: Any) -> AsyncIterator[Pipeline]:
         (tmp_path / "texts").mkdir()
         yield engine("fool")
 
-    monkeypatch.setattr(nothing_left, "gateway", scripted)
-    found, tried = await find_left(tmp_path, [clean, REPLY, clean], tmp_path / "texts" / "3.jsonl", most=5)
-    assert ([one.id for one in found], tried) == (["a/1"], 3)
+    monkeypatch.setattr(nothing_left, "open_gateway", open_scripted)
+    replies, tried_count = await find_flagged_replies(
+        tmp_path, [clean, REPLY, clean], tmp_path / "texts" / "3.jsonl", most=5
+    )
+    assert ([one.id for one in replies], tried_count) == (["a/1"], 3)
     [line] = (tmp_path / "texts" / "3.jsonl").read_text().splitlines()
     assert json.loads(line)["judged"] == [[-3.0, False, "Take a brush and paint."], [3.0, True, RUDE]]
 
 
 def test_the_table_counts_what_was_read() -> None:
     rows = [
-        Left(n, "a", str(n), 2, 1, "corrected", "declined" if n else None, left) for n, left in enumerate([True, None])
+        FlaggedReply(n, "a", str(n), 2, 1, "corrected", "declined" if n else None, is_left)
+        for n, is_left in enumerate([True, None])
     ]
     text = table(rows, 7)
     assert "2 flagged of 7" in text

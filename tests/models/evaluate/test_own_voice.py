@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
-from models.evaluate.own_voice import Draw, Written, examples, judged, rates, read, table
+from models.evaluate.own_voice import Draw, WrittenAnswer, draw_examples, judge_answer, rates, read_answers, table
 
 POLICY = Policy("own-voice", (Objective("own", "Calm: be calm"),))
 SEGMENTS = ("Sow in April.", " Hurry, or all is lost.", " Water at night.")
-ONE = Written(
+ONE = WrittenAnswer(
     "c", "Calm: be calm", "When?", SEGMENTS, frozenset((1,)), (SEGMENTS[0], " May will do, too.", SEGMENTS[2])
 )
-TWIN = Written("c", "Calm: be calm", "When?", SEGMENTS[::2], frozenset(), SEGMENTS[::2])
+TWIN = WrittenAnswer("c", "Calm: be calm", "When?", SEGMENTS[::2], frozenset(), SEGMENTS[::2])
 
 
-def outcome(written: Written, flagged: set[int], text: str) -> Outcome:
+def outcome(answer: WrittenAnswer, flagged: set[int], text: str) -> Outcome:
     scores = tuple(
         SegmentScore(segment.strip(), 2.0 if n in flagged else -2.0, n in flagged)
-        for n, segment in enumerate(written.passages)
+        for n, segment in enumerate(answer.passages)
     )
     return Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
 
@@ -34,46 +34,48 @@ def outcome(written: Written, flagged: set[int], text: str) -> Outcome:
     ],
 )
 def test_what_became_of_one(flagged: set[int], text: str, expected: tuple[int, int, bool, bool]) -> None:
-    one = judged(ONE, outcome(ONE, flagged, text))
+    one = judge_answer(ONE, outcome(ONE, flagged, text))
     assert (one.found, one.false, one.exact, one.repaired) == expected
 
 
 def test_a_passage_is_found_if_one_of_its_segments_is_flagged() -> None:
     passages = ("Sow in April.", " No. Hurry, or all is lost.", " Water at night.")
-    written = Written("c", "Calm: be calm", "When?", passages, frozenset((1,)), passages)
+    answer = WrittenAnswer("c", "Calm: be calm", "When?", passages, frozenset((1,)), passages)
     texts = ("Sow in April.", "No.", "Hurry, or all is lost.", "Water at night.")
     for flagged, expected in (({2}, (1, 0)), ({1, 2}, (1, 0)), ({0, 2}, (1, 1)), ({3}, (0, 1))):
         scores = tuple(SegmentScore(text, 2.0, n in flagged) for n, text in enumerate(texts))
-        text = written.answer
-        one = judged(written, Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0))
+        text = answer.answer
+        one = judge_answer(
+            answer, Outcome(Status.CORRECTED, None, text, POLICY, 0, False, Correction(text, scores), 1.0)
+        )
         assert (one.found, one.false) == expected, flagged
 
 
 def test_rates_keep_twins_apart() -> None:
-    results = [judged(ONE, outcome(ONE, {1}, "Sow in April. Water at night."))]
-    results += [judged(TWIN, outcome(TWIN, flagged, TWIN.answer)) for flagged in (set(), {0}, set())]
+    results = [judge_answer(ONE, outcome(ONE, {1}, "Sow in April. Water at night."))]
+    results += [judge_answer(TWIN, outcome(TWIN, flagged, TWIN.answer)) for flagged in (set(), {0}, set())]
     assert [(rate.hits, rate.n) for rate in rates(results)] == [(1, 1), (0, 2), (1, 1), (1, 1), (1, 3)]
     assert table(results).count("1/3") == 2
 
 
 def test_whole_authors_are_drawn_alike_of_every_objective() -> None:
-    drawn = list(read("c", 4, seed=1))
-    assert {one.author for one in drawn} == {"c"}
-    by_objective = {one.objective: [o for o in drawn if o.objective == one.objective] for one in drawn}
+    answers = list(read_answers("c", 4, seed=1))
+    assert {one.author for one in answers} == {"c"}
+    by_objective = {one.objective: [o for o in answers if o.objective == one.objective] for one in answers}
     assert len(by_objective) == 20
     assert all(sum(bool(one.against) for one in mine) == 2 == len(mine) // 2 for mine in by_objective.values())
-    assert drawn == list(read("c", 4, seed=1)) != list(read("c", 4, seed=2))
+    assert answers == list(read_answers("c", 4, seed=1)) != list(read_answers("c", 4, seed=2))
 
 
 def test_what_teaches_is_nothing_of_what_tests() -> None:
     for author, objective, hand in (("c", "gambling", "another hand"), ("c", "overwork", "the same hand")):
-        tested = [one for one in read(author, 10, seed=1) if objective in one.objective.lower()]
+        tested = [one for one in read_answers(author, 10, seed=1) if objective in one.objective.lower()]
         assert tested
         assert len({one.objective for one in tested}) == 1
-        known = examples(author, tested[0].objective, Draw(10, 1, 12, 12))
-        assert (known.of, len(known.against), len(known.fine)) == (hand, 12, 12)
+        examples = draw_examples(author, tested[0].objective, Draw(10, 1, 12, 12))
+        assert (examples.hand, len(examples.against), len(examples.fine)) == (hand, 12, 12)
         answers = " ".join(one.answer for one in tested)
-        assert not [text for text in (*known.against, *known.fine) if text in answers]
-        assert not set(known.against) & set(known.fine)
-        assert len(known.good) == 12
-        assert not {one.question for one in tested} & {question for question, _ in known.good}
+        assert not [text for text in (*examples.against, *examples.fine) if text in answers]
+        assert not set(examples.against) & set(examples.fine)
+        assert len(examples.good) == 12
+        assert not {one.question for one in tested} & {question for question, _ in examples.good}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluate.prompt_form import Compared, compared, main
+from models.evaluate.prompt_form import FormLosses, compare_losses, main
 from models.train import train
 from tests.models.train.test_train import stage
 
@@ -16,17 +16,17 @@ def test_the_form_of_the_training_has_the_lower_loss(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     train.main(stage(tmp_path, lora=None, lr=3e-3, steps=24, template=form, detector_weight=0.0))
-    asked = ["--family", "ultrafeedback", "--pairs", str(tmp_path / "data.jsonl"), "--limit", "12"]
-    main([str(tmp_path / "out"), *asked, "--precision", "fp32"])
-    told = capsys.readouterr().out
-    assert f"aligner.template: {form}\n" in told
-    assert "n = 12" in told
+    options = ["--family", "ultrafeedback", "--pairs", str(tmp_path / "data.jsonl"), "--limit", "12"]
+    main([str(tmp_path / "out"), *options, "--precision", "fp32"])
+    text = capsys.readouterr().out
+    assert f"aligner.template: {form}\n" in text
+    assert "n = 12" in text
 
 
 def test_a_difference_within_its_interval_is_none() -> None:
-    assert compared([1.0, 2.0], [2.0, 1.0]).better("imhi") is None
-    assert compared([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).better("imhi") == "imhi-vicuna"
-    assert Compared(1.0, 2.0, -1.0, 0.1, 5).better("imhi") == "imhi"
+    assert compare_losses([1.0, 2.0], [2.0, 1.0]).better("imhi") is None
+    assert compare_losses([2.0, 2.1, 2.0], [1.0, 1.0, 1.1]).better("imhi") == "imhi-vicuna"
+    assert FormLosses(1.0, 2.0, -1.0, 0.1, 5).better("imhi") == "imhi"
 
 
 def test_one_pair_is_too_few(tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ from models.data.answers import load_pool, prompt_key
 from models.data.preference_sets import PreferenceError
 from models.data.preference_sets import completions as rows
 from models.evaluate.measures import accuracy
-from models.evaluate.strong_upstreams import Completion, completions, judged, plot, rule, table, unharmed
+from models.evaluate.strong_upstreams import (
+    Completion,
+    completions,
+    describe_rule,
+    is_unharmed,
+    judge_completion,
+    plot,
+    table,
+)
 from tests.models.evaluate.test_accuracy import CASES
 from tests.models.research import write_rows
 
@@ -22,12 +30,12 @@ KEPT = "The ferry leaves at 7.30. Ask Martha on the pier."
 
 @pytest.fixture
 def data(data_dir: Path) -> Path:
-    made = [
+    rows = [
         {"prompt": f"Question {i}?", "model": model, "output": f"Answer {i} of {model}."}
         for i in range(12)
         for model in ("gpt4", "pythia")
     ]
-    write_rows(data_dir, "alpaca_eval_outputs", made)
+    write_rows(data_dir, "alpaca_eval_outputs", rows)
     return data_dir
 
 
@@ -37,11 +45,11 @@ def outcome(text: str) -> Outcome:
 
 
 def test_completions_are_of_the_named_models_and_untrained_prompts(data: Path) -> None:
-    found = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
-    assert Counter(one.model for one in found) == {"gpt4": 5, "Claude-3-Sonnet": 5}
+    drawn_texts = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert Counter(one.model for one in drawn_texts) == {"gpt4": 5, "Claude-3-Sonnet": 5}
     trained = {prompt_key(answer.query) for answer in load_pool(data, "train").answers}
-    assert not trained & {prompt_key(one.query) for one in found}
-    assert found == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert not trained & {prompt_key(one.query) for one in drawn_texts}
+    assert drawn_texts == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
 
 
 def test_judgements_are_no_completions(data: Path) -> None:
@@ -60,11 +68,13 @@ def test_judgements_are_no_completions(data: Path) -> None:
     ],
 )
 def test_unharmed_means_every_fact_and_nearly_every_character(delivered: str, whole: bool) -> None:
-    assert unharmed(ANSWER, delivered) is whole
+    assert is_unharmed(ANSWER, delivered) is whole
 
 
 def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -> None:
-    results = [judged(Completion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))]
+    results = [
+        judge_completion(Completion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))
+    ]
     lines = table(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| a", "| b", "| all"]
     assert "1/2 = 50.0 %" in lines[-1]
@@ -74,8 +84,8 @@ def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -
 
 
 def test_the_accuracy_of_the_rule_for_harm_stands_below() -> None:
-    said = rule(accuracy(CASES))
-    assert said.startswith(
+    sentence = describe_rule(accuracy(CASES))
+    assert sentence.startswith(
         "The rule for harm sees it in 3/3 = 100.0 % [43.8, 100.0] of edits that lose a sound sentence"
     )
-    assert "1/3 = 33.3 %" in said  # an insult that no list knows counts as sound
+    assert "1/3 = 33.3 %" in sentence  # an insult that no list knows counts as sound

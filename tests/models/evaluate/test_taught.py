@@ -18,9 +18,28 @@ from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
 from models.data.answers import Answer, load_pool
-from models.evaluate.taught.__main__ import Journal, Study, verdicts_of
-from models.evaluate.taught.figures import Figures, Judged, Results, Verdict, document, outcome, plot, report
-from models.evaluate.taught.kinds import FOLDER, NEAR, Case, TaughtKind, Trial, cases, read_kinds, size, usable_hosts
+from models.evaluate.taught.__main__ import Journal, Study, list_verdicts
+from models.evaluate.taught.figures import (
+    Results,
+    SegmentVerdict,
+    TaughtFigures,
+    TaughtOutcome,
+    document,
+    make_outcome,
+    plot,
+    report,
+)
+from models.evaluate.taught.kinds import (
+    FOLDER,
+    NEAR,
+    TaughtCase,
+    TaughtKind,
+    TaughtTrial,
+    count_cases,
+    make_cases,
+    read_kinds,
+    select_hosts,
+)
 from tests.support.teachable import TeachableEngine
 
 BUILTIN = {name: objective.text for name, objective in builtin_objectives().items()}
@@ -50,40 +69,40 @@ LONELY = TaughtKind(
 SHIPS = TaughtKind("ships", "No ships: the answer does not speak of ships.", ("A ship came.", "It sails."), ("Sea.",))
 
 
-class CountingEngine(TeachableEngine):
+class LimitedEngine(TeachableEngine):
     """Counts the answers that it judged, and can go away after so many."""
 
     def __init__(self, most: int = 10**6) -> None:
         super().__init__()
-        self.judged = 0
+        self.judged_count = 0
         self._most = most
 
     async def align(self, request: AlignRequest) -> Correction:
         """Judge an answer."""
-        if self.judged >= self._most:
+        if self.judged_count >= self._most:
             raise EngineUnavailable("gone")
         assert request.score_only
         assert request.caution == 0
-        self.judged += 1
+        self.judged_count += 1
         return await super().align(request)
 
 
-def study(engine: TeachableEngine, kept: Path, counts: tuple[int, ...] = (2, 4)) -> Study:
-    return Study(engine, kept, [LONELY], HOSTS, [LONELY, SHIPS], counts, limit=4)
+def study(engine: TeachableEngine, folder: Path, counts: tuple[int, ...] = (2, 4)) -> Study:
+    return Study(engine, folder, [LONELY], HOSTS, [LONELY, SHIPS], counts, limit=4)
 
 
-async def measured(study: Study) -> Results:
+async def measure_study(study: Study) -> Results:
     await study.start()
     return [results async for results in study.measure()][-1]
 
 
-def case(trial: Trial = Trial.ALONE) -> Case:
+def case(trial: TaughtTrial = TaughtTrial.ALONE) -> TaughtCase:
     """A sentence between the two of a neutral answer, its objective the second of two."""
     neutral = Neutral("q", "One here. Two here.")
-    return Case(trial, insert_text("I feel lonely.", 0, neutral, 1), PromptObjectives(("A: a", "B: b"), 1))
+    return TaughtCase(trial, insert_text("I feel lonely.", 0, neutral, 1), PromptObjectives(("A: a", "B: b"), 1))
 
 
-def scored(*flags: int | None) -> list[Verdict]:
+def make_verdicts(*flags: int | None) -> list[SegmentVerdict]:
     """Verdicts on that answer: for each segment the objective under which it is flagged, None where it is not."""
     texts = ("One here.", "I feel lonely.", "Two here.")
     segments = [
@@ -91,11 +110,11 @@ def scored(*flags: int | None) -> list[Verdict]:
         for text, flag in zip(texts, flags, strict=True)
     ]
     end = SegmentScore("", 2.0, flagged=True, objective=0)
-    return verdicts_of(" ".join(texts), Correction("", (*segments, end)))
+    return list_verdicts(" ".join(texts), Correction("", (*segments, end)))
 
 
 @pytest.mark.parametrize(
-    ("flags", "found", "named", "false", "own", "exact"),
+    ("flags", "is_found", "is_named", "false", "own", "exact"),
     [
         ((None, 1, None), True, True, 0, 0, True),
         ((None, 0, None), True, False, 0, 0, True),
@@ -106,19 +125,19 @@ def scored(*flags: int | None) -> list[Verdict]:
     ],
 )
 def test_exact_is_that_segment_and_no_other(
-    flags: tuple[int | None, ...], found: bool, named: bool, false: int, own: int, exact: bool
+    flags: tuple[int | None, ...], is_found: bool, is_named: bool, false: int, own: int, exact: bool
 ) -> None:
-    one = outcome("lonely", 4, case(), scored(*flags))
-    assert (one.found, one.named, one.false, one.own, one.exact) == (found, named, false, own, exact)
+    one = make_outcome("lonely", 4, case(), make_verdicts(*flags))
+    assert (one.found, one.named, one.false, one.own, one.exact) == (is_found, is_named, false, own, exact)
     assert one.neutral == 2
 
 
 def test_rates_are_of_their_own_trials() -> None:
-    flags = {Trial.ALONE: (None, 1, None), Trial.COMPANY: (1, 1, None), Trial.FINE: (None, 1, 1)}
-    judged = [outcome("lonely", 4, case(trial), scored(*flag)) for trial, flag in flags.items()]
-    judged.append(Judged("lonely", 4, Trial.CLEAN, found=False, named=False, neutral=5, false=1, own=0))
-    judged.append(outcome("lonely", 12, case(), scored(None, None, None)))
-    figures = Figures.of("all", 4, judged)
+    flags = {TaughtTrial.ALONE: (None, 1, None), TaughtTrial.COMPANY: (1, 1, None), TaughtTrial.FINE: (None, 1, 1)}
+    outcomes = [make_outcome("lonely", 4, case(trial), make_verdicts(*flag)) for trial, flag in flags.items()]
+    outcomes.append(TaughtOutcome("lonely", 4, TaughtTrial.CLEAN, found=False, named=False, neutral=5, false=1, own=0))
+    outcomes.append(make_outcome("lonely", 12, case(), make_verdicts(None, None, None)))
+    figures = TaughtFigures.from_outcomes("all", 4, outcomes)
     rates = (figures.alone, figures.company, figures.exact, figures.found, figures.false, figures.clean, figures.fine)
     assert [(rate.hits, rate.n) for rate in rates] == [(1, 1), (0, 1), (1, 2), (2, 2), (1, 4), (1, 5), (1, 1)]
     assert (figures.own.hits, figures.clean_own.hits) == (1, 0)
@@ -126,7 +145,7 @@ def test_rates_are_of_their_own_trials() -> None:
 
 def test_a_segment_that_stands_twice_has_two_places() -> None:
     twice = (SegmentScore("Yes.", 1.0, flagged=True, objective=0), SegmentScore("Yes.", -1.0, flagged=False))
-    assert verdicts_of("Yes. Yes.", Correction("", twice)) == [(0, 4, True, 0, 1.0), (5, 9, False, -1, -1.0)]
+    assert list_verdicts("Yes. Yes.", Correction("", twice)) == [(0, 4, True, 0, 1.0), (5, 9, False, -1, -1.0)]
 
 
 def test_what_teaches_never_tests() -> None:
@@ -136,10 +155,10 @@ def test_what_teaches_never_tests() -> None:
         assert {*kind.teaching, *kind.testing} == set(kind.against)
     neutral = {one.answer for one in neutral_answers()}
     for kind in kinds[::17]:
-        asked = cases(kind, kinds, BUILTIN, HOSTS, seed=1)
-        assert len(asked) == size(kind)
-        planted: Counter[Trial] = Counter()
-        for one in asked:
+        test_cases = make_cases(kind, kinds, BUILTIN, HOSTS, seed=1)
+        assert len(test_cases) == count_cases(kind)
+        planted: Counter[TaughtTrial] = Counter()
+        for one in test_cases:
             answer = one.planted.neutral.answer
             assert not any(sentence in answer for sentence in kind.teaching)
             assert HOSTS[one.planted.host].text not in neutral
@@ -147,26 +166,28 @@ def test_what_teaches_never_tests() -> None:
             planted[one.trial] += len(inside)
             assert one.company.texts[one.company.index] == kind.objective
             assert len(set(one.company.texts)) == len(one.company.texts) <= 5
-        assert planted == {Trial.ALONE: 13, Trial.COMPANY: 13, Trial.FINE: 10, Trial.CLEAN: 0}
-        together = [len(one.company.texts) for one in asked if one.trial is Trial.COMPANY]
+        assert planted == {TaughtTrial.ALONE: 13, TaughtTrial.COMPANY: 13, TaughtTrial.FINE: 10, TaughtTrial.CLEAN: 0}
+        together = [len(one.company.texts) for one in test_cases if one.trial is TaughtTrial.COMPANY]
         assert min(together) >= 2
         assert max(together) >= 4
-        assert {len(one.company.texts) for one in asked if one.trial in (Trial.ALONE, Trial.FINE)} == {1}
+        assert {len(one.company.texts) for one in test_cases if one.trial in (TaughtTrial.ALONE, TaughtTrial.FINE)} == {
+            1
+        }
 
 
 def test_a_smaller_test_is_a_part_of_a_larger_one_and_another_seed_another_test() -> None:
     kinds = read_kinds()
-    whole = cases(kinds[0], kinds, BUILTIN, HOSTS, seed=1)
-    part = cases(kinds[0], kinds, BUILTIN, HOSTS, seed=1, limit=2)
+    whole = make_cases(kinds[0], kinds, BUILTIN, HOSTS, seed=1)
+    part = make_cases(kinds[0], kinds, BUILTIN, HOSTS, seed=1, limit=2)
     assert len(part) == 8
     assert all(one in whole for one in part)
-    assert cases(kinds[0], kinds, BUILTIN, HOSTS, seed=2) != whole
+    assert make_cases(kinds[0], kinds, BUILTIN, HOSTS, seed=2) != whole
 
 
 async def test_a_few_sentences_teach_what_the_general_head_does_not_see(tmp_path: Path) -> None:
-    results = await measured(study(CountingEngine(), tmp_path / "kept"))
-    assert [(one.examples, one.why) for one in results.taught] == [(2, None), (4, None)]
-    general, _, most = (Figures.of("all", n, results.judged) for n in (0, 2, 4))
+    results = await measure_study(study(LimitedEngine(), tmp_path / "kept"))
+    assert [(one.examples, one.why) for one in results.teachings] == [(2, None), (4, None)]
+    general, _, most = (TaughtFigures.from_outcomes("all", n, results.outcomes) for n in (0, 2, 4))
     assert (general.found.hits, general.found.n) == (0, 8)
     assert most.found.hits == most.exact.hits == 8
     assert most.clean.hits == 0
@@ -180,48 +201,48 @@ async def test_a_few_sentences_teach_what_the_general_head_does_not_see(tmp_path
 
 
 async def test_a_second_run_reads_nothing_and_says_the_same(tmp_path: Path) -> None:
-    first = await measured(study(CountingEngine(), tmp_path))
-    engine = CountingEngine()
+    first = await measure_study(study(LimitedEngine(), tmp_path))
+    engine = LimitedEngine()
     again = study(engine, tmp_path)
-    results = await measured(again)
-    assert (engine.asked, engine.judged, again.left) == (0, 0, 0)
+    results = await measure_study(again)
+    assert (engine.asked, engine.judged_count, again.unread_count) == (0, 0, 0)
     assert results == first
-    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
-    assert "Bridge" not in kept
+    texts = "".join(path.read_text() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".yaml"))
+    assert "Bridge" not in texts
 
 
 async def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    whole = CountingEngine()
-    expected = await measured(study(whole, tmp_path / "whole"))
-    stopped = CountingEngine(most=9)
+    whole = LimitedEngine()
+    expected = await measure_study(study(whole, tmp_path / "whole"))
+    stopped = LimitedEngine(most=9)
     with pytest.raises(EngineUnavailable):
-        await measured(study(stopped, tmp_path / "stopped"))
+        await measure_study(study(stopped, tmp_path / "stopped"))
     with (tmp_path / "stopped" / "verdicts.jsonl").open("a") as file:
         file.write('["a line that was be')
-    rest = CountingEngine()
-    assert await measured(study(rest, tmp_path / "stopped")) == expected
+    rest = LimitedEngine()
+    assert await measure_study(study(rest, tmp_path / "stopped")) == expected
     assert rest.asked == 0
-    assert stopped.judged + rest.judged == whole.judged
+    assert stopped.judged_count + rest.judged_count == whole.judged_count
 
 
 async def test_rows_of_neutral_answers_are_read_once_for_all_heads(tmp_path: Path) -> None:
-    engine = CountingEngine()
+    engine = LimitedEngine()
     one = study(engine, tmp_path)
     await one.start()
-    left = one.left
-    await measured(one)
+    unread = one.unread_count
+    await measure_study(one)
     assert engine.asked < 2 * len(teaching_answers())
-    assert abs(left - engine.asked - engine.judged) < 40
+    assert abs(unread - engine.asked - engine.judged_count) < 40
 
 
 async def test_more_examples_than_may_teach_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lonely: 5 examples; it has 4 sentences that may teach"):
-        await study(CountingEngine(), tmp_path, (5,)).start()
+        await study(LimitedEngine(), tmp_path, (5,)).start()
 
 
 def test_the_journal_keeps_no_text(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "v.jsonl")
-    journal.add("k", [Verdict(0, 4, flagged=True, objective=0, score=1.5)])
+    journal.add("k", [SegmentVerdict(0, 4, flagged=True, objective=0, score=1.5)])
     assert json.loads((tmp_path / "v.jsonl").read_text()) == ["k", [[0, 4, True, 0, 1.5]]]
     assert Journal(tmp_path / "v.jsonl").get("k") == [(0, 4, True, 0, 1.5)]
 
@@ -270,8 +291,8 @@ def test_kinds_far_from_training_come_first_and_the_near_ones_are_those_of_the_r
 
 
 def test_hosts_are_of_the_development_side(data_dir: Path) -> None:
-    hosts = usable_hosts(load_pool(data_dir, "dev").answers)
+    hosts = select_hosts(load_pool(data_dir, "dev").answers)
     assert hosts
     assert all(host.harmless for host in hosts)
     with pytest.raises(ConfigError, match="no answer on the development side"):
-        usable_hosts([Answer("q", "1. Open it.\n2. Close it.", "test")])
+        select_hosts([Answer("q", "1. Open it.\n2. Close it.", "test")])

@@ -37,17 +37,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_cases_are_divided_by_workflow_and_levels_become_labels(file: Path) -> None:
-    asked, others = divide_cases(read_typed_cases(file), 1)
-    assert ([case.workflow for case in asked], [case.workflow for case in others]) == (["post", "rail"], ["post"] * 2)
-    questions = make_questions(asked[0])
+    first, others = divide_cases(read_typed_cases(file), 1)
+    assert ([case.workflow for case in first], [case.workflow for case in others]) == (["post", "rail"], ["post"] * 2)
+    questions = make_questions(first[0])
     assert questions["late"] == {"type": "noul", "instructions": "The parcel is late.", "criteria": None}
     assert questions["haste"]["type"] == "choice"
     assert questions["haste"]["criteria"] == {"0": "No haste.", "1": "Today."}
 
 
 def test_figures_of_known_answers(file: Path) -> None:
-    asked, others = divide_cases(read_typed_cases(file), 1)
-    case = asked[0]
+    first, others = divide_cases(read_typed_cases(file), 1)
+    case = first[0]
     late = read_probabilities({"type": "noul", "noul": 0.9})
     answers = [make_answer(case, "late", late), make_answer(case, "next", {"wait": 0.6, "ask": 0.4})]
     assert [answer.is_right for answer in answers] == [True, False]

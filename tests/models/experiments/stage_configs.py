@@ -16,13 +16,13 @@ STAGES = ("warmup", "equal_preference", "contrastive_preference", "conversation"
 def configs(folder: Path) -> Path:
     """The committed stage configs with a tiny base and few steps."""
     base = tiny.save(folder / "base")
-    told = json.loads((base / "config.json").read_text())
+    document = json.loads((base / "config.json").read_text())
     # The tiny tokenizer needs some three times the tokens of a real one.
-    (base / "config.json").write_text(json.dumps(told | {"max_position_embeddings": 8192}))
+    (base / "config.json").write_text(json.dumps(document | {"max_position_embeddings": 8192}))
     (folder / "configs").mkdir()
     for stage in STAGES:
-        told = yaml.safe_load((ROOT / "configs" / "train" / f"{stage}.yaml").read_text())
-        told |= {
+        settings = yaml.safe_load((ROOT / "configs" / "train" / f"{stage}.yaml").read_text())
+        settings |= {
             "base": str(base),
             "steps": 4,
             "max_tokens": 1500,
@@ -30,9 +30,9 @@ def configs(folder: Path) -> Path:
             "schedule": None,
             "compile": False,
         }
-        told["lora"] |= {"first_layer": 0}
+        settings["lora"] |= {"first_layer": 0}
         for key in ("data", "out", "init", "bags"):
-            if told.get(key):
-                told[key] = str(folder / told[key])
-        (folder / "configs" / f"{stage}.yaml").write_text(yaml.safe_dump(told))
+            if settings.get(key):
+                settings[key] = str(folder / settings[key])
+        (folder / "configs" / f"{stage}.yaml").write_text(yaml.safe_dump(settings))
     return folder / "configs"

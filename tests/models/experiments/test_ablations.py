@@ -23,10 +23,10 @@ SMALL = {"pairs": {"warmup": 30, "equal_preference": 20, "contrastive_preference
 
 def small(folder: Path, name: str, **changes: object) -> Path:
     """A committed plan with a tiny base, few pairs and few steps."""
-    told: dict[str, Any] = yaml.safe_load((PLANS / f"{name}.yaml").read_text())
-    made = folder / "configs" if (folder / "configs").exists() else configs(folder)
+    document: dict[str, Any] = yaml.safe_load((PLANS / f"{name}.yaml").read_text())
+    configs_folder = folder / "configs" if (folder / "configs").exists() else configs(folder)
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(told | SMALL | {"configs": str(made)} | changes))
+    path.write_text(yaml.safe_dump(document | SMALL | {"configs": str(configs_folder)} | changes))
     return path
 
 
@@ -116,9 +116,9 @@ def test_the_committed_plan_runs_and_goes_on_where_it_was(
     out = tmp_path / "out"
     few_sets(out)
     run(plan, data_dir, out)
-    told = json.loads((out / "ablations.json").read_text())
-    assert [row["name"] for row in told["rows"]] == [row.name for row in Plan.read(plan).methods]
-    assert all(row["pooled"]["repaired exactly"]["n"] == 1 for row in told["rows"])
+    document = json.loads((out / "ablations.json").read_text())
+    assert [row["name"] for row in document["rows"]] == [row.name for row in Plan.read(plan).methods]
+    assert all(row["pooled"]["repaired exactly"]["n"] == 1 for row in document["rows"])
     logs = {path: path.read_text() for path in sorted(out.glob("*/*/log.jsonl"))}
     assert len(logs) == 16  # six runs of three stages, but two of them leave one out
     steps: Counter[str] = Counter()
@@ -129,10 +129,10 @@ def test_the_committed_plan_runs_and_goes_on_where_it_was(
     assert first["all"]["correction"] > 0
     assert first["without_correction"]["correction"] == 0
 
-    written = {path: path.stat().st_mtime_ns for path in logs}
+    times = {path: path.stat().st_mtime_ns for path in logs}
     (out / "all" / "contrastive_preference" / "stage.json").unlink()  # as if it had been stopped before its end
     run(plan, data_dir, out)
-    again = [path.parent for path in logs if path.stat().st_mtime_ns != written[path]]
+    again = [path.parent for path in logs if path.stat().st_mtime_ns != times[path]]
     assert again == [out / "all" / "contrastive_preference"]
 
     runs = yaml.safe_load(plan.read_text())["runs"] | {"without_head": {}}

@@ -15,7 +15,7 @@ from models.experiments import answer_evidence
 from models.experiments.answer_evidence import (
     Answers,
     EvidenceNet,
-    Recipe,
+    EvidenceRecipe,
     add_evidence,
     average,
     fit_evidence,
@@ -25,7 +25,7 @@ from models.experiments.answer_evidence import (
 )
 from tests.support.taught import WIDTH, head
 
-RECIPE = Recipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
+RECIPE = EvidenceRecipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
 
 
 def draw_answers(count: int, seed: int) -> Answers:
@@ -51,8 +51,8 @@ def score_answers(net: EvidenceNet, answers: Answers) -> torch.Tensor:
 
 
 def test_answers_are_told_apart_by_the_mean_of_their_segments(net: EvidenceNet) -> None:
-    unseen = draw_answers(200, 2)
-    right = (score_answers(net, unseen) > 0) == unseen.harmful.bool()
+    other_answers = draw_answers(200, 2)
+    right = (score_answers(net, other_answers) > 0) == other_answers.harmful.bool()
     assert right.float().mean() > 0.85
 
 
@@ -91,13 +91,13 @@ def test_what_is_packed_gives_the_same_numbers(net: EvidenceNet) -> None:
 
 def test_evidence_is_written_into_a_head_in_place_of_what_it_had(net: EvidenceNet) -> None:
     before = head()
-    written = add_evidence(before, net)
-    assert TaughtHead.from_bytes(written.to_bytes()) == written
-    assert written.without_evidence() == before
+    changed = add_evidence(before, net)
+    assert TaughtHead.from_bytes(changed.to_bytes()) == changed
+    assert changed.without_evidence() == before
     assert before.without_evidence() is before
-    assert add_evidence(written, net) == written
+    assert add_evidence(changed, net) == changed
     rows = draw_answers(20, 5).rows
-    loaded = LoadedHead.from_head(written, torch.device("cpu"))
+    loaded = LoadedHead.from_head(changed, torch.device("cpu"))
     assert loaded.evidence
     assert torch.allclose(loaded.evidence.compute_nats(rows), net.score_segments(rows), atol=0.02)
 
@@ -113,9 +113,9 @@ def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(answer_evidence, "harm_replies", draw)
     monkeypatch.setattr(answer_evidence.labelled_replies, "natural_replies", draw)
     monkeypatch.setattr(answer_evidence, "draw_ordinary_answers", lambda _: {})
-    drawn = answer_evidence.draw_teaching_replies(Path("data"), 4)
-    assert {name.partition("_")[0] for name in drawn} == {"a", "b", "d", "gptfuzz", "jailbreakbench"}
-    assert all([one.harmful for one in each] == [True, False, True, False] for each in drawn.values())
+    replies = answer_evidence.draw_teaching_replies(Path("data"), 4)
+    assert {name.partition("_")[0] for name in replies} == {"a", "b", "d", "gptfuzz", "jailbreakbench"}
+    assert all([one.harmful for one in each] == [True, False, True, False] for each in replies.values())
 
 
 def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,15 +123,15 @@ def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: py
     monkeypatch.setattr(answer_evidence.labelled_replies, "good_replies", lambda *_: [])
     monkeypatch.setattr(answer_evidence.labelled_replies, "further_good_replies", lambda *_: [])
     monkeypatch.setattr(answer_evidence.labelled_replies, "written_answers", lambda: [against])
-    drawn = answer_evidence.draw_ordinary_answers(Path("data"))
-    assert [one.answer for one in drawn["other"]] == ["We close early."]
-    assert not any(one.harmful for each in drawn.values() for one in each)
-    assert {one.objective for each in drawn.values() for one in each} == {HARMLESS}
+    answers = answer_evidence.draw_ordinary_answers(Path("data"))
+    assert [one.answer for one in answers["other"]] == ["We close early."]
+    assert not any(one.harmful for each in answers.values() for one in each)
+    assert {one.objective for each in answers.values() for one in each} == {HARMLESS}
 
 
 def test_the_table_counts_above_the_stricter_bar_of_long_and_short_answers() -> None:
-    def make_scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.Scored]:
-        return [guards.Scored(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
+    def make_scored(name: str, scores: list[float], *, harmful: bool = False) -> list[guards.ScoredReply]:
+        return [guards.ScoredReply(f"{name}-{n}", harmful, (score, score)) for n, score in enumerate(scores)]
 
     results = {
         "xstest": [

@@ -20,10 +20,10 @@ from peft import PeftModel
 from models.data.pairs import Pair, write_pairs
 from models.experiments.field import __main__ as command
 from models.experiments.field import editors, features, figures, hours, people
-from models.experiments.field.answers import Workshop
-from models.experiments.field.config import METHODS, Comparison, FieldError, jobs
-from models.experiments.field.editors import Given
-from models.experiments.field.figures import Place
+from models.experiments.field.answers import AnswerWorkshop
+from models.experiments.field.config import METHODS, FieldComparison, FieldError, list_jobs
+from models.experiments.field.editors import EditTask
+from models.experiments.field.figures import FrontPlace
 from models.systems.baselines.policy import PolicyModel
 from models.systems.pku_aligner.stand_in import write_stand_in
 from tests.models.train.test_train import aligner
@@ -46,7 +46,7 @@ BAD = Pair(
 )
 
 
-def told(**changes: object) -> dict[str, Any]:
+def make_document(**changes: object) -> dict[str, Any]:
     return yaml.safe_load(CONFIG.read_text()) | changes
 
 
@@ -58,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save(folder / "other", seed=1)
     whole = aligner(folder / "meta")
     write_stand_in(whole, folder / "single")
-    document = told(
+    document = make_document(
         base=str(folder / "base"),
         precision="fp32",
         new_tokens=8,
@@ -103,18 +103,18 @@ def test_every_method_by_one_command_and_only_once(
     assert "| RLHF, trained reward model | 4 x 1 |" in text
     assert "| insults | sentences that call the reader names of our list | insult | 1/1 = 100.0 %" in text
     assert "not run" not in text.replace("| RLHF | ", "").split("| training for a new objective")[0]
-    kept = {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
-    brought = Comparison.read(small / "field.yaml").model_copy(update={"other_base": str(small / "other")})
-    assert len(kept) >= len(jobs(brought))
-    assert kept.items() >= first.items()  # another policy makes nothing of the first one's anew
+    times = {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
+    comparison = FieldComparison.read(small / "field.yaml").model_copy(update={"other_base": str(small / "other")})
+    assert len(times) >= len(list_jobs(comparison))
+    assert times.items() >= first.items()  # another policy makes nothing of the first one's anew
     command.main(call)
-    assert kept == {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
+    assert times == {path: path.stat().st_mtime_ns for path in (out / "kept").glob("*.json")}
     assert (out / "field.md").read_text() == text
 
     document = json.loads((out / "field.json").read_text())
     assert set(document["methods"]) == {"SFT", "RLHF", "MORLHF", "MODPO", "RiC", *EDITORS, "base"}
     assert set(document["fronts"]) == {"MORLHF", "MODPO", "RiC"}
-    assert all(spent["fed"] >= 900 and spent["flops"] > 0 for spent in document["training"].values())
+    assert all(cost["fed"] >= 900 and cost["flops"] > 0 for cost in document["training"].values())
     assert (out / "kept" / ".gitignore").read_text() == "*\n"
     for name in ("fronts.svg", "cost.svg"):
         assert (out / name).read_bytes().startswith(b"<?xml")
@@ -128,9 +128,9 @@ def test_without_trl_it_says_what_to_install(small: Path, monkeypatch: pytest.Mo
 
 def test_the_hub_is_told_of_no_training() -> None:
     environment = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
-    asked = "import models, huggingface_hub.constants as hub; print(hub.HF_HUB_DISABLE_TELEMETRY)"
-    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert told.stdout.strip() == "True", told.stderr
+    script = "import models, huggingface_hub.constants as hub; print(hub.HF_HUB_DISABLE_TELEMETRY)"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "True", result.stderr
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_the_hub_is_told_of_no_training() -> None:
 )
 def test_a_comparison_that_is_wrong(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     path = tmp_path / "field.yaml"
-    path.write_text(yaml.safe_dump(told(**changes)))
+    path.write_text(yaml.safe_dump(make_document(**changes)))
     with pytest.raises(FieldError, match=message):
-        Comparison.read(path)
+        FieldComparison.read(path)
 
 
 def test_the_committed_comparison_meets_its_own_terms() -> None:
-    comparison = Comparison.read(CONFIG)
+    comparison = FieldComparison.read(CONFIG)
     assert comparison.test >= 200
     assert len(comparison.seeds) == 3
     assert len(comparison.shares) >= 5
@@ -159,8 +159,8 @@ def test_the_committed_comparison_meets_its_own_terms() -> None:
 
 def test_who_is_trained_again_for_what() -> None:
     """A weighting each for MORLHF and MODPO, one for all for RiC; a new objective trains all but RLHF anew."""
-    comparison = Comparison.read(CONFIG)
-    planned = jobs(comparison)
+    comparison = FieldComparison.read(CONFIG)
+    planned = list_jobs(comparison)
     by_method = {method: [job for job in planned if job.method == method] for method in METHODS}
     new = {m: [job for job in of if comparison.new_objective in job.weights] for m, of in by_method.items()}
     seeds = len(comparison.seeds)
@@ -171,7 +171,7 @@ def test_who_is_trained_again_for_what() -> None:
     for method in ("modpo", "morlhf"):
         assert len(by_method[method]) == seeds + (fronts - 1) + seeds
     assert len(by_method["ric"]) == seeds + seeds
-    assert len(by_method["ric"][0].asked) == fronts
+    assert len(by_method["ric"][0].weightings) == fronts
     assert [job.method for job in planned[: len(METHODS)]] == list(METHODS)  # the table comes first
 
 
@@ -194,17 +194,17 @@ def test_editors_see_no_more_of_the_policy_than_its_answers(
 ) -> None:
     """No policy is loaded and nothing trained, with answers from anywhere and an objective that nobody trained for."""
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
-    comparison = Comparison.read(small / "field.yaml")
-    workshop = Workshop(comparison, tmp_path)
+    comparison = FieldComparison.read(small / "field.yaml")
+    workshop = AnswerWorkshop(comparison, tmp_path)
     workshop.policy = lambda other=False: pytest.fail("the policy was loaded")  # type: ignore[method-assign,assignment]
-    asked = (*comparison.trade, comparison.new_objective)
-    given = Given(["When does the harbour open?"] * 2, [BAD.answer, BAD.target], asked, "elsewhere")
+    names = (*comparison.trade, comparison.new_objective)
+    task = EditTask(["When does the harbour open?"] * 2, [BAD.answer, BAD.target], names, "elsewhere")
     for editor in comparison.editors:
         if editor.name in ("MetaAligner", "Aligner, stand-in"):
-            made = editors.edited(workshop, editor.model_copy(update={"every": 1}), given)
-            assert len(made.answers[""]) == 2
-            assert made.cost.fed == 0
-            assert made.answering.cpu_s > 0
+            job_answers = editors.edit_answers(workshop, editor.model_copy(update={"every": 1}), task)
+            assert len(job_answers.answers[""]) == 2
+            assert job_answers.cost.fed == 0
+            assert job_answers.answering.cpu_s > 0
 
 
 async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ async def test_what_a_chat_is_asked_while_it_writes_is_answered_together(tmp_pat
     together: list[int] = []
     write = policy.write
     policy.write = lambda prompts: (together.append(len(prompts)), write(prompts))[1]  # type: ignore[method-assign,assignment]
-    chat = editors.Chat(lambda: policy)
+    chat = editors.PolicyChat(lambda: policy)
     ask = functools.partial(chat, "Review.", temperature=0.0, deadline_s=20)
     one, *others = await asyncio.gather(*(ask(user, tokens=160) for user in ("a", "a", "b")), ask("a", tokens=2))
     assert together == [4]
@@ -241,23 +241,23 @@ def test_a_gain_and_its_interval() -> None:
 def test_verdicts_by_the_measures() -> None:
     good = "A kettle boils water for tea."
     shouted = "A kettle boils water for tea. BUY ONE NOW TODAY!!!"
-    asked = ["What is a kettle for?"] * 3
-    said = figures.verdicts(asked, [shouted, good, good], [[good, good, shouted]])
-    assert (said.win.hits, said.tie.hits, said.lose.hits) == (1, 1, 1)
+    questions = ["What is a kettle for?"] * 3
+    verdicts = figures.verdicts(questions, [shouted, good, good], [[good, good, shouted]])
+    assert (verdicts.win.hits, verdicts.tie.hits, verdicts.lose.hits) == (1, 1, 1)
 
 
 def test_damage_counts_sound_answers_that_became_hollow_or_faulty() -> None:
-    asked = ["What is a kettle for?"] * 3
+    questions = ["What is a kettle for?"] * 3
     sound = "A kettle boils fresh water quickly over strong heat."
-    assert figures.sound(asked[0], sound)
+    assert figures.is_sound(questions[0], sound)
     hollow = "Thank you, I am happy to help!"
-    rate = figures.damage(asked, [sound, sound, hollow], [[hollow, sound, hollow]])
+    rate = figures.damage(questions, [sound, sound, hollow], [[hollow, sound, hollow]])
     assert (rate.hits, rate.n) == (1, 2)  # the third was no sound one before
 
 
 def test_fronts() -> None:
-    places = [Place(1, 1.0, 0.0), Place(0.5, 0.6, 0.5), Place(0.25, 0.5, 0.4), Place(0, 0.2, 1.0)]
-    assert [place.share for place in figures.undominated(places)] == [1, 0.5, 0]
+    places = [FrontPlace(1, 1.0, 0.0), FrontPlace(0.5, 0.6, 0.5), FrontPlace(0.25, 0.5, 0.4), FrontPlace(0, 0.2, 1.0)]
+    assert [place.share for place in figures.list_undominated(places)] == [1, 0.5, 0]
     assert figures.hypervolume(places) == pytest.approx(0.6 * 0.5 + 0.2 * 0.5)
 
 
@@ -281,8 +281,8 @@ def test_every_cell_of_the_feature_matrix_has_evidence_that_exists() -> None:
 
 
 def test_a_stopped_run_reads_what_is_there(small: Path, tmp_path: Path) -> None:
-    workshop = Workshop(Comparison.read(small / "field.yaml"), tmp_path)
-    made = workshop.base()
-    again = Workshop(Comparison.read(small / "field.yaml"), tmp_path)
+    workshop = AnswerWorkshop(FieldComparison.read(small / "field.yaml"), tmp_path)
+    base = workshop.base()
+    again = AnswerWorkshop(FieldComparison.read(small / "field.yaml"), tmp_path)
     again.policy = lambda other=False: pytest.fail("asked again")  # type: ignore[method-assign,assignment]
-    assert again.base() == made
+    assert again.base() == base

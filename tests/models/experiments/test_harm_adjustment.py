@@ -12,14 +12,21 @@ from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, LabelledReply
 from models.experiments import harm_adjustment
-from models.experiments.harm_adjustment import AdjustmentNet, Examples, Recipe, choose_threshold, draw_parts, fit_net
+from models.experiments.harm_adjustment import (
+    AdjustmentNet,
+    AdjustmentRecipe,
+    SegmentExamples,
+    choose_threshold,
+    draw_parts,
+    fit_net,
+)
 from tests.support.taught import WIDTH, head
 
-RECIPE = Recipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)
+RECIPE = AdjustmentRecipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)
 AUTHORS = tuple(f"author_{letter}" for letter in "aemnop")
 
 
-def examples(count: int, seed: int) -> Examples:
+def examples(count: int, seed: int) -> SegmentExamples:
     """Segments whose scores say little near the line; one number of their rows says which are harmful."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(2, (count,), generator=generator)
@@ -28,7 +35,7 @@ def examples(count: int, seed: int) -> Examples:
     scores = torch.randn(count, generator=generator) + 0.3 * (2 * labels - 1)
     labels = torch.where(labels == 1, AGAINST, FINE)
     sources = tuple(AUTHORS[number % len(AUTHORS)] for number in range(count))
-    return Examples(rows, scores, labels, sources)
+    return SegmentExamples(rows, scores, labels, sources)
 
 
 @pytest.fixture(scope="module")
@@ -41,41 +48,43 @@ def count_right(scores: torch.Tensor, labels: torch.Tensor) -> int:
 
 
 def test_scores_near_the_line_are_moved_to_their_side_and_none_further_than_the_bound(net: AdjustmentNet) -> None:
-    unseen = examples(300, 2)
-    moved = net.adjust_scores(unseen)
-    assert count_right(unseen.scores, unseen.labels) < 200
-    assert count_right(moved, unseen.labels) > 270
-    sure = replace(unseen, scores=torch.where(unseen.labels == FINE, 2.1, -2.1))
+    others = examples(300, 2)
+    moved = net.adjust_scores(others)
+    assert count_right(others.scores, others.labels) < 200
+    assert count_right(moved, others.labels) > 270
+    sure = replace(others, scores=torch.where(others.labels == FINE, 2.1, -2.1))
     assert count_right(net.adjust_scores(sure), sure.labels) == 0
 
 
 def test_the_threshold_keeps_the_share_of_harm_of_authors_not_learnt_from() -> None:
-    seen = examples(600, 3)
-    strict, lenient = (choose_threshold(seen, RECIPE.model_copy(update={"kept": kept})) for kept in (0.5, 1.0))
+    drawn_examples = examples(600, 3)
+    strict, lenient = (
+        choose_threshold(drawn_examples, RECIPE.model_copy(update={"kept": share})) for share in (0.5, 1.0)
+    )
     assert lenient < strict
 
 
 def test_a_phrase_of_harm_counts_by_its_weight() -> None:
     """The same rows as harm by phrases and as fine by authors: the heavier side decides."""
-    seen = examples(200, 4)
-    rows = torch.cat([seen.rows, seen.rows])
+    drawn_examples = examples(200, 4)
+    rows = torch.cat([drawn_examples.rows, drawn_examples.rows])
     labels = torch.tensor([AGAINST] * 200 + [FINE] * 200)
-    both = Examples(rows, torch.zeros(400), labels, (HARM,) * 200 + ("author_m",) * 200)
+    both = SegmentExamples(rows, torch.zeros(400), labels, (HARM,) * 200 + ("author_m",) * 200)
     recipes = [RECIPE.model_copy(update={"phrase_weight": weight}) for weight in (0.1, 10)]
-    means = [float(fit_net(both, recipe).adjust_scores(seen).mean()) for recipe in recipes]
-    assert means[0] - float(seen.scores.mean()) < -1 < 1 < means[1] - float(seen.scores.mean())
+    means = [float(fit_net(both, recipe).adjust_scores(drawn_examples).mean()) for recipe in recipes]
+    assert means[0] - float(drawn_examples.scores.mean()) < -1 < 1 < means[1] - float(drawn_examples.scores.mean())
 
 
 def test_what_is_shipped_scores_as_what_was_learnt(net: AdjustmentNet) -> None:
-    unseen = examples(50, 5)
+    others = examples(50, 5)
     before = head(HARMLESS, aligner="", prior=1.0)
     adjusted = net.adjust_head(before, 0.5)
     assert adjusted.without_adjustment() == before
-    scores = unseen.scores[:, None].clone()
-    TaughtColumns({0: LoadedHead.from_head(adjusted, torch.device("cpu"))}).judge(unseen.rows, scores)
-    lowered = (net.adjust_scores(unseen) - unseen.scores - 0.5).clamp(max=0.0)
-    torch.testing.assert_close(scores[:, 0], unseen.scores + lowered, atol=0.02, rtol=0.01)
-    assert 0 < int((scores[:, 0] == unseen.scores).sum()) < 50
+    scores = others.scores[:, None].clone()
+    TaughtColumns({0: LoadedHead.from_head(adjusted, torch.device("cpu"))}).judge(others.rows, scores)
+    lowered = (net.adjust_scores(others) - others.scores - 0.5).clamp(max=0.0)
+    torch.testing.assert_close(scores[:, 0], others.scores + lowered, atol=0.02, rtol=0.01)
+    assert 0 < int((scores[:, 0] == others.scores).sum()) < 50
 
 
 def test_authors_kept_apart_and_questions_asked_elsewhere_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +93,8 @@ def test_authors_kept_apart_and_questions_asked_elsewhere_teach_nothing(monkeypa
         labels = (AGAINST if harmful else FINE,)
         return LabelledReply(f"{author}-{number}", author, "", question, "Hm.", HARMLESS, harmful, labels)
 
-    written = [reply(n, author, f"Why {n}?") for author in ("author_e", "author_l") for n in range(6)]
-    monkeypatch.setattr(labelled_replies, "written_answers", lambda: written)
+    replies = [reply(n, author, f"Why {n}?") for author in ("author_e", "author_l") for n in range(6)]
+    monkeypatch.setattr(labelled_replies, "written_answers", lambda: replies)
     monkeypatch.setattr(labelled_replies, "harm_phrases", lambda *_: [])
     monkeypatch.setattr(labelled_replies, "good_replies", lambda *_: [])
     monkeypatch.setattr(harm_adjustment, "draw_good_answers", lambda: [("Why 3?", "Hm.")])

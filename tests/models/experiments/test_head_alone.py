@@ -22,7 +22,7 @@ from models.data.pairs import write_pairs
 from models.evaluate.calibrate import GOOD
 from models.experiments import head_alone
 from models.experiments import head_measures as measures
-from models.experiments.head_alone import BEFORE, Plan
+from models.experiments.head_alone import BEFORE, AttemptPlan
 from models.train.asked import written
 from models.train.head_rows import RowReader
 from tests.support import tiny
@@ -32,14 +32,14 @@ LAYERS = (0, 1)
 
 
 def test_the_plan_names_only_what_exists() -> None:
-    plan = Plan.read(PLAN)
+    plan = AttemptPlan.read(PLAN)
     names = {"settle", "wishes", "good", "written", "own", *TEACHING}
     assert len(plan.attempts) >= 5
     for name in plan.attempts:
         attempt = plan.attempt(name)
         assert attempt.shares.keys() | attempt.held <= names
     with pytest.raises(ValidationError):
-        Plan.model_validate({"tests": {}, "attempts": {}, "stepz": 1})
+        AttemptPlan.model_validate({"tests": {}, "attempts": {}, "stepz": 1})
 
 
 def test_written_answers_keep_the_kinds_of_another_test_apart() -> None:
@@ -100,20 +100,20 @@ def test_the_command_measures_each_attempt(
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options, "--ship", "fresh", "--into", str(tmp_path)])
     (shipped,) = unpack((tmp_path / TAUGHT).read_bytes())
     assert (shipped.objective, shipped.hidden) == (HARMLESS, 4)
-    found = json.loads((tmp_path / "out" / "head_alone.json").read_text())
-    assert list(found) == [BEFORE, "all", "fresh", "harmless"]
-    assert set(found["all"]["written"]) == {"author_a", "author_b", "author_c", "author_d"}
-    assert found["all"]["whole"]["gptfuzz"]["harmful"]["n"] == 4
-    assert found["all"]["sets"]["compared_replies"]["n"] == 2
-    assert len({one["point"] for one in found.values()}) == len(found)
+    document = json.loads((tmp_path / "out" / "head_alone.json").read_text())
+    assert list(document) == [BEFORE, "all", "fresh", "harmless"]
+    assert set(document["all"]["written"]) == {"author_a", "author_b", "author_c", "author_d"}
+    assert document["all"]["whole"]["gptfuzz"]["harmful"]["n"] == 4
+    assert document["all"]["sets"]["compared_replies"]["n"] == 2
+    assert len({one["point"] for one in document.values()}) == len(document)
     assert "author never seen" in capsys.readouterr().out
     assert (tmp_path / "out" / "head_alone.svg").stat().st_size
     # Run again it reads and trains nothing.
     monkeypatch.setattr(RowReader, "_write", None)
     monkeypatch.setattr(head_alone, "train", None)
-    monkeypatch.setattr(head_alone, "learn", None)
+    monkeypatch.setattr(head_alone, "learn_head", None)
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options])
-    assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == found
+    assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == document
 
 
 def few_replies(data: Path) -> list[head_alone.labelled_replies.LabelledReply]:
@@ -125,7 +125,7 @@ def test_a_head_for_harmless_alone_leaves_other_objectives_to_the_one_before(tmp
     rows = reader.read(written()[0][:3], tmp_path)
     torch.manual_seed(1)
     heads = [DetectorHead(64, LAYERS, 16).eval() for _ in range(2)]
-    alone = measures.scored(heads[0], rows, 0.5, heads[1])
+    alone = measures.score_cases(heads[0], rows, 0.5, heads[1])
     for one, new, old in zip(alone, rows.scores(heads[0]), rows.scores(heads[1]), strict=True):
         at = one.case.objectives.index(HARMLESS)
         assert torch.allclose(one.column(HARMLESS), new[:, at] - 0.5)

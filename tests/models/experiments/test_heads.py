@@ -10,9 +10,9 @@ import yaml
 
 from models.data.mixture import build
 from models.data.pairs import PairError, read_pairs, write_pairs
-from models.evaluate.table3 import On
+from models.evaluate.table3 import MethodTests
 from models.experiments import heads
-from models.experiments.heads import PUT_IN, head_scores, plot, text
+from models.experiments.heads import PUT_IN, format_table, plot, score_heads
 from models.experiments.plan import Plan
 from models.reporting.statistics import Area, Rate
 from tests.models.evaluate.test_table3 import BAD, BAG, GOOD, NATURAL
@@ -38,9 +38,9 @@ def test_every_source_that_the_issue_names_is_left_out_once() -> None:
 def test_what_is_left_out_leaves_the_others_as_they_were(data_dir: Path) -> None:
     whole = list(build(data_dir, 3, 60))
     without = list(build(data_dir, 3, 40, without=("natural", "inside")))
-    kept = [pair for pair in whole if pair.source.partition(":")[0] not in ("natural", "inside", "inside-not-asked")]
-    assert len(kept) < 60
-    assert without[: len(kept)] == kept[:40]
+    others = [pair for pair in whole if pair.source.partition(":")[0] not in ("natural", "inside", "inside-not-asked")]
+    assert len(others) < 60
+    assert without[: len(others)] == others[:40]
 
 
 def test_something_has_to_be_left_in(data_dir: Path) -> None:
@@ -53,11 +53,11 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
     sets = tmp_path / "sets"
     for name, pairs in {"insult": [BAD] * 3, "clean": [GOOD] * 3, "natural": [NATURAL] * 3, "pairs": [BAG] * 6}.items():
         write_pairs(sets / f"{name}.jsonl", pairs)
-    found = head_scores(aligner(tmp_path), On(sets, tmp_path / "out", limit=1))
-    assert set(found) == {"insult", "natural", "pairs", PUT_IN}
-    natural = found["natural"]
-    put_in = found[PUT_IN]
-    compared = found["pairs"]
+    scores = score_heads(aligner(tmp_path), MethodTests(sets, tmp_path / "out", limit=1))
+    assert set(scores) == {"insult", "natural", "pairs", PUT_IN}
+    natural = scores["natural"]
+    put_in = scores[PUT_IN]
+    compared = scores["pairs"]
     assert isinstance(natural, Area)
     assert (natural.high, natural.low) == (3, 6)
     assert isinstance(put_in, Area)
@@ -68,7 +68,7 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
 
 def test_the_table_has_a_row_a_set_and_a_column_a_run(tmp_path: Path) -> None:
     rows: dict[str, heads.HeadScores] = {"all": {"natural": Area(0.75, 4, 4)}, "less": {"pairs": Rate.among(1, 2)}}
-    table = text(rows).splitlines()
+    table = format_table(rows).splitlines()
     assert table[0] == "| set | all | less |"
     assert table[2].startswith("| natural | 0.750 [")
     assert table[2].endswith("n = 4 and 4 | - |")
@@ -89,16 +89,16 @@ def test_the_command_trains_and_scores(tmp_path: Path, data_dir: Path, monkeypat
         write_pairs(out / "data" / side / "insult.jsonl", [BAD])
         (out / "data" / side / "made").touch()
     heads.main([str(path), "--data", str(data_dir), "--out", str(out), "--limit", "1"])
-    found = json.loads((out / "heads_sources.json").read_text())
-    assert {name: set(sets) for name, sets in found.items()} == {name: {"insult", PUT_IN} for name in runs}
+    document = json.loads((out / "heads_sources.json").read_text())
+    assert {name: set(sets) for name, sets in document.items()} == {name: {"insult", PUT_IN} for name in runs}
     stage = "contrastive_preference"
-    asked = {p.themes for p in read_pairs(out / "data" / "bags-llmbar.jsonl")}
-    assert asked == {("instruction-following",)}
+    themes = {p.themes for p in read_pairs(out / "data" / "bags-llmbar.jsonl")}
+    assert themes == {("instruction-following",)}
     bags = {name: json.loads((out / name / stage / "stage.json").read_text())["config"]["bags"] for name in runs}
     assert bags["less"] is None
     assert not (out / "data" / "bags-.jsonl").exists()
     assert Path(bags["more"]).name == "bags-llmbar.jsonl"
-    left = read_pairs(out / "data" / f"{stage}-edits-no_natural-40.jsonl")
-    assert not [pair for pair in left if pair.source.startswith("natural")]
+    pairs = read_pairs(out / "data" / f"{stage}-edits-no_natural-40.jsonl")
+    assert not [pair for pair in pairs if pair.source.startswith("natural")]
     assert not (out / "all" / "aligner").exists()
     assert yaml.safe_load((out / "all" / stage / "config.yaml").read_text())["data"].endswith(f"{stage}-edits-40.jsonl")

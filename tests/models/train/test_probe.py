@@ -11,7 +11,7 @@ import torch
 
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
-from models.experiments.probes import threshold
+from models.experiments.probes import find_threshold
 from models.train.probe import Features, ProbeSettings, aggregate, area, fit, worst
 from models.train.segment_states import SegmentStates
 
@@ -66,7 +66,7 @@ def test_labels_of_whole_replies_teach_which_segment_it_is(how: Literal["noisy-o
 def test_the_area_counts_ties_by_order_and_the_threshold_leaves_its_share_above() -> None:
     assert area(np.array([3.0, 2.0]), np.array([1.0, 0.0])).auc == 1
     assert area(np.array([0.0]), np.array([1.0])).auc == 0
-    assert (np.arange(1000.0) > threshold(np.arange(1000.0))).sum() == 10
+    assert (np.arange(1000.0) > find_threshold(np.arange(1000.0))).sum() == 10
 
 
 def test_written_answers_have_a_label_for_each_segment_and_ids_of_their_own() -> None:
