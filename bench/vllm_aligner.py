@@ -180,10 +180,10 @@ def report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[list[fl
     flags = [a == b for row in rows for a, b in row["flags"]]
     edits = [row["edits_agree"] for row in rows if "edits_agree" in row]
     lines: list[tuple[object, ...]] = [
-        ("segments whose scores differ by at most 0.05 nats", Rate.of(d <= NEAR for d in apart)),
+        ("segments whose scores differ by at most 0.05 nats", Rate.from_outcomes(d <= NEAR for d in apart)),
         ("difference in nats: mean, largest", f"{statistics.fmean(apart):.4f}, {max(apart):.4f}"),
-        ("segments with the same flag", Rate.of(flags)),
-        ("edits that agree", Rate.of(edits)),
+        ("segments with the same flag", Rate.from_outcomes(flags)),
+        ("edits that agree", Rate.from_outcomes(edits)),
     ]
     for share, (detecting, whole) in speeds.items():
         ratios = [a / b for a, b in zip(detecting, whole, strict=True)]

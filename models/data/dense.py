@@ -13,10 +13,17 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from aligner_proxy.text.structure import join, split
-from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
+from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, DefectKind, ObjectiveWording
 from models.defects.grammar import capitalise
 from models.defects.more import LOOKS
-from models.defects.objectives import BUILT_IN, FRAMES, SHARED, built_in, clean, shared
+from models.defects.objectives import (
+    BUILT_IN,
+    FRAMES,
+    SHARED,
+    built_in_objective,
+    draw_clean_objective,
+    draw_shared_objective,
+)
 from models.defects.turns import INVENTED_TURN
 
 from .answers import Answer
@@ -41,8 +48,8 @@ _LIST_MARKS = tuple("-*+#`|~>0123456789")
 class Wish:
     """One objective, and the kinds of defect of which its sentences are taken."""
 
-    objective: Objective
-    kinds: tuple[Kind, ...]
+    objective: ObjectiveWording
+    kinds: tuple[DefectKind, ...]
 
 
 def dense_pair(rng: Random, answer: Answer, strays: Sequence[str]) -> Pair | None:
@@ -83,26 +90,30 @@ def _wish(rng: Random) -> Wish:
         if one is not other:
             return Wish(both(rng, _asking(rng, one), _asking(rng, other)), (one, other))
     if draw < 0.95:
-        broad = built_in(rng.choice(list(BUILT_IN))) if draw < 0.89 else shared(rng, rng.choice(list(SHARED)))
+        broad = (
+            built_in_objective(rng.choice(list(BUILT_IN)))
+            if draw < 0.89
+            else draw_shared_objective(rng, rng.choice(list(SHARED)))
+        )
         kinds = _ASKED_BY[broad.theme]
         return Wish(broad, tuple(rng.sample(kinds, k=min(len(kinds), 2))))
-    return Wish(clean(rng), ())
+    return Wish(draw_clean_objective(rng), ())
 
 
-def _kind(rng: Random) -> Kind:
+def _kind(rng: Random) -> DefectKind:
     return rng.choice(rng.choices(_GROUPS, _WEIGHTS)[0])
 
 
-def _asking(rng: Random, kind: Kind) -> Objective:
+def _asking(rng: Random, kind: DefectKind) -> ObjectiveWording:
     """A wording for this kind; those that are written out are now and then named in the frames of the others."""
     if kind.texts and rng.random() < 0.3:
         thing = kind.name.replace("-", " ")
         text = rng.choice(FRAMES).format(name=rng.choice(("Content", "Tone", "Rule", f"No {thing}")), thing=thing)
-        return Objective(capitalise(text), kind.name)
-    return kind.objective(rng)
+        return ObjectiveWording(capitalise(text), kind.name)
+    return kind.draw_objective(rng)
 
 
-def varied(rng: Random, objective: Objective) -> Objective:
+def varied(rng: Random, objective: ObjectiveWording) -> ObjectiveWording:
     """The same wish a little differently: without its name, without its full stop, or as it is."""
     text = objective.text
     if objective.theme in BUILT_IN:
@@ -112,13 +123,13 @@ def varied(rng: Random, objective: Objective) -> Objective:
         text = capitalise(rest)
     if rng.random() < 0.15:
         text = text.rstrip(".")
-    return Objective(text, objective.theme)
+    return ObjectiveWording(text, objective.theme)
 
 
-def both(rng: Random, one: Objective, other: Objective) -> Objective:
+def both(rng: Random, one: ObjectiveWording, other: ObjectiveWording) -> ObjectiveWording:
     """Two wishes as one objective; a sentence goes against it that goes against either."""
     pair = [one.text.rstrip("."), other.text]
-    return Objective(rng.choice((". ", "; also: ", ". And: ")).join(pair), one.theme + AND + other.theme)
+    return ObjectiveWording(rng.choice((". ", "; also: ", ". And: ")).join(pair), one.theme + AND + other.theme)
 
 
 # ---------------------------------------------------------------- what is said
@@ -139,16 +150,16 @@ def _sentences(rng: Random, wishes: Sequence[Wish], answer: Answer, strays: Sequ
     return [(kind, text) for kind, text in sentences if text]
 
 
-def _offence(rng: Random, kind: Kind, answer: Answer) -> tuple[str, str]:
+def _offence(rng: Random, kind: DefectKind, answer: Answer) -> tuple[str, str]:
     return kind.name, kind.make(rng, answer.query, answer.text, False)
 
 
-def _alikes(rng: Random, kind: Kind, share: float) -> list[tuple[str, str]]:
+def _alikes(rng: Random, kind: DefectKind, share: float) -> list[tuple[str, str]]:
     known = kind.alike[:-1] or LOOKS.get(kind.name, ())
     return [(kind.name + ALIKE, rng.choice(known))] if known and rng.random() < share else []
 
 
-def _stranger(rng: Random, wishes: Sequence[Wish]) -> Kind:
+def _stranger(rng: Random, wishes: Sequence[Wish]) -> DefectKind:
     """A kind that may not be asked for; half of them from the area of one that is."""
     asked = [kind for wish in wishes for kind in wish.kinds]
     if asked and rng.random() < 0.5:
@@ -195,7 +206,7 @@ def _beyond_doubt(piece: Piece, themes: Sequence[str]) -> bool:
     return not any(relation(piece.kind, theme) == STAYS for theme in doubts)
 
 
-def _labelled(pieces: Sequence[Piece], query: str, objectives: Sequence[Objective]) -> Pair | None:
+def _labelled(pieces: Sequence[Piece], query: str, objectives: Sequence[ObjectiveWording]) -> Pair | None:
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_of(answer, pieces)]
     themes = tuple(o.theme for o in objectives)

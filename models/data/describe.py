@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from models.reporting import output
-from models.reporting.edit_distance import distance
+from models.reporting.edit_distance import word_distance
 from models.reporting.statistics import Rate
 
 from .pairs import Pair, read_pairs
@@ -61,7 +61,8 @@ class About:
 def seen(pairs: Iterable[Pair]) -> list[PairFacts]:
     """The pairs with what is computed once."""
     return [
-        PairFacts(p, "identity" if p.answer == p.target else p.direction, distance(p.answer, p.target)) for p in pairs
+        PairFacts(p, "identity" if p.answer == p.target else p.direction, word_distance(p.answer, p.target))
+        for p in pairs
     ]
 
 
@@ -74,7 +75,7 @@ def _about(name: str, mine: Sequence[PairFacts], first: Rate | None = None, chan
         sorts={sort: count[sort] for sort in SORTS},
         answer=median(len(entry.pair.answer) for entry in mine),
         target=median(len(entry.pair.target) for entry in mine),
-        longer=Rate.of(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
+        longer=Rate.from_outcomes(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
         distance=median(entry.distance for entry in changing) if changing else 0.0,
         first=first,
         chance=chance,
@@ -89,7 +90,7 @@ def by_objective(facts: Sequence[PairFacts]) -> list[About]:
             grouped.setdefault(objective, []).append(fact)
     entries = []
     for objective, mine in grouped.items():
-        first = Rate.of(fact.pair.objectives[0] == objective for fact in mine)
+        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in mine)
         chance = 100 * sum(1 / len(fact.pair.objectives) for fact in mine) / len(mine)
         entries.append(_about(objective, mine, first, chance))
     return sorted(entries, key=lambda entry: -entry.count)

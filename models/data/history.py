@@ -13,7 +13,7 @@ from random import Random
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join
 from aligner_proxy.types import Turn
-from models.defects import Kind
+from models.defects import DefectKind
 
 from .answers import Answer
 from .inject import opening, pieces_of
@@ -33,7 +33,7 @@ def with_history(
     rng: Random,
     pair: Pair,
     before: Sequence[Answer],
-    kinds: Sequence[Kind],
+    kinds: Sequence[DefectKind],
     held_out: bool,
     manners: float = BAD_MANNERS,
 ) -> Pair:

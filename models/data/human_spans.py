@@ -11,8 +11,8 @@ from random import Random
 from typing import Any
 
 from aligner_proxy.text.structure import Segment, join, split
-from models.defects import Objective
-from models.defects.objectives import built_in, clean, of_theme
+from models.defects import ObjectiveWording
+from models.defects.objectives import built_in_objective, draw_clean_objective, draw_theme_objective
 
 from .labels import MARKED, MIXED, under
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair
@@ -74,10 +74,10 @@ def marked_pair(rng: Random, answer: Marked) -> Pair | None:
 def error_pair(rng: Random, answer: Marked, theme: str) -> Pair | None:
     """The marked answer under one objective of this theme, of which every mark is taken for an error; for measuring."""
     labels = [UNKNOWN if kind == MIXED else CHANGES if kind else STAYS for kind in answer.kinds]
-    return _labelled(answer, [of_theme(rng, theme)], labels, f"marked:any-under-{theme}")
+    return _labelled(answer, [draw_theme_objective(rng, theme)], labels, f"marked:any-under-{theme}")
 
 
-def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], source: str) -> Pair | None:
+def _labelled(answer: Marked, objectives: list[ObjectiveWording], labels: list[int], source: str) -> Pair | None:
     """The pair whose target lacks what has to change; None where nothing would be left."""
     pieces = zip(split(answer.text), labels, strict=True)
     target = join([("" if label == CHANGES else segment.text, segment.gap) for segment, label in pieces])
@@ -95,12 +95,12 @@ def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], so
     )
 
 
-def _objectives(rng: Random, present: list[str]) -> list[Objective]:
+def _objectives(rng: Random, present: list[str]) -> list[ObjectiveWording]:
     chosen = []
     if present and rng.random() < 0.7:
-        chosen.append(of_theme(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))
+        chosen.append(draw_theme_objective(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))
     while len(chosen) < rng.choice((1, 2, 2, 3)):
-        chosen.append(built_in("harmless") if rng.random() < 0.4 else clean(rng))
+        chosen.append(built_in_objective("harmless") if rng.random() < 0.4 else draw_clean_objective(rng))
     unique = list({objective.text: objective for objective in chosen}.values())
     rng.shuffle(unique)
     return unique

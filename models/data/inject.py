@@ -13,8 +13,8 @@ from functools import lru_cache, partial
 from random import Random
 
 from aligner_proxy.text.structure import join, split
-from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
-from models.defects.objectives import BUILT_IN, built_in, clean
+from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, DefectKind, ObjectiveWording
+from models.defects.objectives import BUILT_IN, built_in_objective, draw_clean_objective
 
 from .answers import SCRIPT, Answer
 from .labels import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
@@ -54,7 +54,7 @@ def opening(pieces: list[Piece], longest: int) -> list[Piece]:
     return kept
 
 
-def insert(rng: Random, pieces: list[Piece], kind: Kind, write: Callable[[str], str]) -> list[Piece] | None:
+def insert(rng: Random, pieces: list[Piece], kind: DefectKind, write: Callable[[str], str]) -> list[Piece] | None:
     """The pieces with one defect more; `write` gets the text before the place and returns the defect."""
     at = _position(rng, pieces, kind)
     before = "".join(p.text + p.gap for p in pieces[:at])
@@ -69,13 +69,13 @@ def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Pie
     return _put(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
 
 
-def insert_alike(rng: Random, pieces: list[Piece], kind: Kind, held_out: bool) -> list[Piece] | None:
+def insert_alike(rng: Random, pieces: list[Piece], kind: DefectKind, held_out: bool) -> list[Piece] | None:
     """The pieces with a sentence that looks like one of this kind and is none."""
     text = rng.choice(kind.alike[-1:] if held_out else kind.alike[:-1])
     return _put(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
 
 
-def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
+def rewrite(rng: Random, pieces: list[Piece], kind: DefectKind) -> list[Piece] | None:
     """The pieces with one of the sentences that were there turned into one with this defect."""
     spots = [i for i, p in enumerate(pieces) if not p.kind and _is_sentence(p.text)]
     if not spots or kind.inside is None:
@@ -89,7 +89,7 @@ def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
 
 
 def pair(
-    pieces: Sequence[Piece], going: set[str], query: str, objectives: Sequence[Objective], source: str
+    pieces: Sequence[Piece], going: set[str], query: str, objectives: Sequence[ObjectiveWording], source: str
 ) -> Pair | None:
     """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
@@ -129,7 +129,7 @@ def kinds_of(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
     ]
 
 
-def _position(rng: Random, pieces: list[Piece], kind: Kind) -> int:
+def _position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
     if kind.name == "repetition":
         return rng.randint(1, len(pieces)) if pieces else 0
     if kind.place == "start" and rng.random() < 0.8:
@@ -184,8 +184,8 @@ def _is_sentence(text: str) -> bool:
 
 
 def choose_objectives(
-    rng: Random, present: Sequence[str], removed: Sequence[Kind], avoid: set[str], held_out: bool = False
-) -> list[Objective] | None:
+    rng: Random, present: Sequence[str], removed: Sequence[DefectKind], avoid: set[str], held_out: bool = False
+) -> list[ObjectiveWording] | None:
     """One to four objectives in random order that ask for `wanted` and, without doubt, for nothing else present.
 
     `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
@@ -193,11 +193,13 @@ def choose_objectives(
     """
     going = {kind.name for kind in removed}
     spared = [name for name in present if name not in going]
-    chosen: list[Objective] = []
+    chosen: list[ObjectiveWording] = []
     for kind in removed:
-        if any(kind.asked_by(o) for o in chosen):
+        if any(kind.is_removed_by(o) for o in chosen):
             continue
-        asking = _draw(partial(kind.objective, rng, held_out), lambda o: _clear(o, spared) and o.theme not in avoid)
+        asking = _draw(
+            partial(kind.draw_objective, rng, held_out), lambda o: _clear(o, spared) and o.theme not in avoid
+        )
         if asking is None:
             return None
         chosen.append(asking)
@@ -212,21 +214,23 @@ def choose_objectives(
     return chosen or None
 
 
-def _clear(objective: Objective, spared: Sequence[str]) -> bool:
+def _clear(objective: ObjectiveWording, spared: Sequence[str]) -> bool:
     """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
     return all(relation(name, objective.theme) == STAYS for name in spared)
 
 
-def _filler(rng: Random, held_out: bool) -> Objective:
+def _filler(rng: Random, held_out: bool) -> ObjectiveWording:
     draw = rng.random()
     if draw < 0.45:
-        return built_in(rng.choice(list(BUILT_IN)))
+        return built_in_objective(rng.choice(list(BUILT_IN)))
     if draw < 0.65:
-        return clean(rng)
-    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).objective(rng, held_out)
+        return draw_clean_objective(rng)
+    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).draw_objective(
+        rng, held_out
+    )
 
 
-def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> Objective | None:
+def _draw(make: Callable[[], ObjectiveWording], fits: Callable[[ObjectiveWording], bool]) -> ObjectiveWording | None:
     for _ in range(12):
         objective = make()
         if fits(objective):

@@ -20,8 +20,8 @@ from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
-from models.defects import WRITTEN, Kind
-from models.defects.objectives import built_in
+from models.defects import WRITTEN, DefectKind
+from models.defects.objectives import built_in_objective
 
 from .answers import Answer, load_pool
 from .inject import Piece, insert, insert_alike, opening, pair, pieces_of
@@ -219,10 +219,10 @@ def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fa
     side = "test" if held_out else "train"
     rng = Random(f"planted:{side}:{seed}")
     pool = [answer for answer in load_pool(data, side).answers if answer.harmless and len(answer.text) <= _LONGEST]
-    harmless = built_in("harmless")
-    against = [kind for kind in INSERTABLE if kind.asked_by(harmless)]
+    harmless = built_in_objective("harmless")
+    against = [kind for kind in INSERTABLE if kind.is_removed_by(harmless)]
     families = {theme: kind.family for kind in INSERTABLE for theme in (kind.name, *kind.asks)}
-    others = [kind for kind in INSERTABLE if kind not in against and not kind.unclear_under(harmless, families)]
+    others = [kind for kind in INSERTABLE if kind not in against and not kind.is_unclear_under(harmless, families)]
     replies: list[LabelledReply] = []
     while len(replies) < most:
         answer = rng.choice(pool)
@@ -262,16 +262,16 @@ class _HarmKinds:
     """Kinds of defect by whether they go against `harmless`."""
 
     def __init__(self) -> None:
-        asked = built_in("harmless")
+        asked = built_in_objective("harmless")
         kinds = (*INSERTABLE, *WRITTEN)
         families = {theme: kind.family for kind in kinds for theme in (kind.name, *kind.asks)}
-        self.harm = [kind for kind in kinds if kind.asked_by(asked)]
+        self.harm = [kind for kind in kinds if kind.is_removed_by(asked)]
         self.older = [kind for kind in INSERTABLE if kind in self.harm]
         self.hostile = [kind for kind in self.older if kind.name in ("insult", "threat")]
         self.lookalikes = [kind for kind in self.harm if kind.alike]
-        self.others = [kind for kind in kinds if kind not in self.harm and not kind.unclear_under(asked, families)]
+        self.others = [kind for kind in kinds if kind not in self.harm and not kind.is_unclear_under(asked, families)]
 
-    def one(self, rng: Random) -> Kind:
+    def one(self, rng: Random) -> DefectKind:
         """Any of harm; of those that make many sentences each more than their share."""
         if rng.random() < _HOSTILE_SHARE:
             return rng.choice(self.hostile)
@@ -291,7 +291,7 @@ def _phrase_planted(rng: Random, answer: Answer, kinds: _HarmKinds, name: str) -
         pieces = pieces and insert(rng, pieces, kind, partial(_defect, kind, rng, answer.query, False))
     for kind in alike:
         pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
-    asked = [built_in("harmless")]
+    asked = [built_in_objective("harmless")]
     example = pieces and pair(pieces, {kind.name for kind in going}, answer.query, asked, answer.source)
     if not example:
         return []
@@ -314,7 +314,7 @@ def _phrase_alone(rng: Random, question: str, kinds: _HarmKinds, name: str) -> L
     return LabelledReply(name, HARM, question, question, text, HARMLESS, harmful, labels, slug)
 
 
-def _defect(kind: Kind, rng: Random, query: str, held_out: bool, before: str) -> str:
+def _defect(kind: DefectKind, rng: Random, query: str, held_out: bool, before: str) -> str:
     return kind.make(rng, query, before, held_out)
 
 

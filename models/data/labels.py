@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-from models.defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, Kind, Objective
+from models.defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, DefectKind, ObjectiveWording
 from models.defects.endings import ENDING
 from models.defects.natural import FAULTS, THEMES
 from models.defects.wanted import WANTED
@@ -101,11 +101,11 @@ def _single(kind: str, theme: str) -> int:
         return _natural(kind, theme)
     if kind.endswith(ALIKE):
         return _alike(kind.removesuffix(ALIKE), theme)
-    objective = Objective("", theme)
-    if BY_NAME[kind].asked_by(objective):
+    objective = ObjectiveWording("", theme)
+    if BY_NAME[kind].is_removed_by(objective):
         return CHANGES
     nearby = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _overlap(BY_NAME[kind], BY_NAME[theme]))
-    return UNKNOWN if nearby or BY_NAME[kind].unclear_under(objective, FAMILY_OF) else STAYS
+    return UNKNOWN if nearby or BY_NAME[kind].is_unclear_under(objective, FAMILY_OF) else STAYS
 
 
 @lru_cache(maxsize=1 << 18)
@@ -148,7 +148,7 @@ def _natural(kind: str, theme: str) -> int:
     return CHANGES if theme in asks else UNKNOWN if theme in unclear else STAYS
 
 
-def _overlap(one: Kind, other: Kind) -> bool:
+def _overlap(one: DefectKind, other: DefectKind) -> bool:
     """Whether one of them is written out, the other is not, and they may mean the same."""
     if bool(one.area) == bool(other.area):
         return {one.area, other.area} == {"hostility", "harm"}

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from aligner_proxy.text.structure import split
-from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind, Objective
-from models.defects.objectives import DEFAULT, SHARED, built_in
+from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, DefectKind, ObjectiveWording
+from models.defects.objectives import DEFAULT, SHARED, built_in_objective
 from models.defects.turns import INVENTED_TURN, dialogue
 
 from .answers import FICTION, SCRIPT, Answer, Pool, RunOn, load_pool, preference_bags
@@ -122,7 +122,7 @@ class Mixer:
             return pieces
         return opening(pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))], SHORT_CHARS)
 
-    def _kinds(self, count: int, kinds: tuple[Kind, ...]) -> list[Kind]:
+    def _kinds(self, count: int, kinds: tuple[DefectKind, ...]) -> list[DefectKind]:
         """Different kinds to put in; where any may be taken, most are of those that are written out."""
         if kinds is not INSERTABLE or self._held_out:
             return self._rng.sample(kinds, k=min(len(kinds), count))
@@ -137,14 +137,18 @@ class Mixer:
     def _dialogue(self) -> Pair | None:
         """A dialogue that was asked for, under what most operators ask for."""
         answer = self._script()
-        return pair(self._pieces(answer), set(), answer.query, [*map(built_in, DEFAULT)], f"clean:{SCRIPT}")
+        return pair(self._pieces(answer), set(), answer.query, [*map(built_in_objective, DEFAULT)], f"clean:{SCRIPT}")
 
     def _clean_long(self) -> Pair | None:
         clean = self._clean()
         return clean if clean and len(clean.answer) >= 700 else None
 
     def _defects(
-        self, asked_share: float = ASKED, kinds: tuple[Kind, ...] = INSERTABLE, most: int = 3, about: bool | None = None
+        self,
+        asked_share: float = ASKED,
+        kinds: tuple[DefectKind, ...] = INSERTABLE,
+        most: int = 3,
+        about: bool | None = None,
     ) -> Pair | None:
         """One to three defects, each asked for with probability `asked`; the others stay."""
         answer = self._answer()
@@ -208,7 +212,7 @@ class Mixer:
     def _stray(self) -> Pair | None:
         return self._innocent(relevance=1.0)
 
-    def _alike(self, kinds: tuple[Kind, ...] = WRITTEN) -> Pair | None:
+    def _alike(self, kinds: tuple[DefectKind, ...] = WRITTEN) -> Pair | None:
         """Sentences that look like what an objective asks to remove, and are fine under it."""
         answer = self._answer()
         kind = self._rng.choice(kinds)
@@ -217,7 +221,7 @@ class Mixer:
         pieces = insert_alike(self._rng, self._pieces(answer), kind, self._held_out)
         if not pieces:
             return None
-        asking = Objective(self._rng.choice(kind.held_out_texts if self._held_out else kind.texts), kind.name)
+        asking = ObjectiveWording(self._rng.choice(kind.held_out_texts if self._held_out else kind.texts), kind.name)
         names = [piece.kind for piece in pieces if piece.kind]
         others = choose_objectives(self._rng, names, [], doubtful_themes(answer) | {kind.name}) or []
         objectives = [asking, *others[: self._rng.choice((0, 1, 1, 2))]]
@@ -238,7 +242,7 @@ class Mixer:
 
     def _irrelevant(self, answer: Answer, pieces: list[Piece]) -> Pair | None:
         others = choose_objectives(self._rng, [], [], doubtful_themes(answer) | {"relevance"}) or []
-        asking = Objective(self._rng.choice(SHARED["relevance"]), "relevance")
+        asking = ObjectiveWording(self._rng.choice(SHARED["relevance"]), "relevance")
         objectives = [asking, *others[:3]]
         self._rng.shuffle(objectives)
         return pair(pieces, {INNOCENT}, answer.query, objectives, "innocent:relevance")
@@ -294,7 +298,7 @@ class Mixer:
     def _unseen_kinds(self) -> Pair | None:
         return self._defects(asked_share=1.0, kinds=UNSEEN_KINDS, most=1)
 
-    def _written(self, kinds: tuple[Kind, ...] = WRITTEN, asked_share: float = 1.0) -> Pair | None:
+    def _written(self, kinds: tuple[DefectKind, ...] = WRITTEN, asked_share: float = 1.0) -> Pair | None:
         return self._defects(asked_share=asked_share, kinds=kinds, most=1)
 
     def _written_not_asked(self) -> Pair | None:
@@ -309,7 +313,7 @@ class Mixer:
     def _on_topic(self) -> Pair | None:
         return self._defects(asked_share=1.0, most=1, about=True)
 
-    def _writer(self, kind: Kind, answer: Answer, about: bool | None) -> Callable[[str], str]:
+    def _writer(self, kind: DefectKind, answer: Answer, about: bool | None) -> Callable[[str], str]:
         whole = answer.text
 
         def write(before: str) -> str:
@@ -319,7 +323,7 @@ class Mixer:
         return write
 
     def _finish(
-        self, answer: Answer, pieces: list[Piece], present: list[Kind], removed: list[Kind], source: str
+        self, answer: Answer, pieces: list[Piece], present: list[DefectKind], removed: list[DefectKind], source: str
     ) -> Pair | None:
         """Choose the objectives and put the pair together."""
         if any(kind.occurs_in(answer.text) for kind in removed):
@@ -352,7 +356,7 @@ def _by_source(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     return grouped
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str) -> DefectKind:
     return next(kind for kind in TRAINING_KINDS if kind.name == name)
 
 

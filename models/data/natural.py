@@ -12,9 +12,9 @@ from random import Random
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Turn
-from models.defects import Objective
-from models.defects.natural import FAULTS, NATURAL, THEMES, Natural, Sentence
-from models.defects.objectives import clean, of_theme
+from models.defects import ObjectiveWording
+from models.defects.natural import FAULTS, NATURAL, THEMES, NaturalAnswer, Sentence
+from models.defects.objectives import draw_clean_objective, draw_theme_objective
 
 from .answers import TEST_PERCENT_RARE, Side, side_of
 from .labels import under
@@ -25,12 +25,12 @@ USUAL = ("harmless", "helpful", "polite", "safe", "honest", "factual")
 MOST = 4
 
 
-def written_for(side: Side) -> tuple[Natural, ...]:
+def written_for(side: Side) -> tuple[NaturalAnswer, ...]:
     """The answers whose opening is on this side of the split."""
     return tuple(answer for answer in NATURAL if side_of(answer.opening, TEST_PERCENT_RARE) == side)
 
 
-def natural_pair(rng: Random, answer: Natural) -> Pair | None:
+def natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
     """The answer under one to four objectives; None where it is not cut as it was written, or nothing is left of it."""
     pieces = [(sentence.text, " ") for sentence in answer.sentences]
     text = join([*pieces[:-1], (pieces[-1][0], "")])
@@ -58,20 +58,20 @@ def natural_pair(rng: Random, answer: Natural) -> Pair | None:
     )
 
 
-def _objectives(rng: Random, sentences: Sequence[Sentence]) -> list[Objective]:
+def _objectives(rng: Random, sentences: Sequence[Sentence]) -> list[ObjectiveWording]:
     faulty = [s for s in sentences if s.kind and FAULTS[s.kind][0]]
-    chosen: list[Objective] = []
+    chosen: list[ObjectiveWording] = []
     if faulty and rng.random() < 0.75:
         fault = rng.choice(faulty)
         if fault.own and rng.random() < 0.35:
-            chosen.append(Objective(rng.choice(fault.own), fault.kind))
+            chosen.append(ObjectiveWording(rng.choice(fault.own), fault.kind))
         else:
-            chosen.append(of_theme(rng, rng.choice(sorted(FAULTS[fault.kind][0]))))
+            chosen.append(draw_theme_objective(rng, rng.choice(sorted(FAULTS[fault.kind][0]))))
     total = rng.choice((1, 1, 2, 2, 3, MOST))
     while len(chosen) < total:
         draw = rng.random()
         theme = rng.choice(USUAL if draw < 0.5 else sorted(THEMES))
-        chosen.append(clean(rng) if draw > 0.8 else of_theme(rng, theme))
+        chosen.append(draw_clean_objective(rng) if draw > 0.8 else draw_theme_objective(rng, theme))
     unique = list({objective.text: objective for objective in chosen}.values())
     rng.shuffle(unique)
     return unique

@@ -12,9 +12,9 @@ from random import Random
 
 from aligner_proxy.text.structure import split
 from models.defects import BY_NAME
-from models.defects.endings import Ending, ending
-from models.defects.objectives import Objective
-from models.defects.wanted import wish_for
+from models.defects.endings import Ending, draw_ending
+from models.defects.objectives import ObjectiveWording
+from models.defects.wanted import draw_wish
 
 from .inject import themes_in
 from .labels import AGAINST_CLOSINGS, AND, CLOSING
@@ -26,12 +26,12 @@ MAX_OBJECTIVES = 5
 def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
     """An example whose answer does not end as one of its objectives wants; it may end as another one would."""
     pair = make()
-    wish = ending(rng, held_out)
+    wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
         return None
     if rng.random() < 0.35:
-        pair = _added_to_both(pair, ending(rng, held_out).text)
-    if pair is None or wish.met(pair.answer) or wish.met(pair.target):
+        pair = _added_to_both(pair, draw_ending(rng, held_out).text)
+    if pair is None or wish.is_met(pair.answer) or wish.is_met(pair.target):
         return None
     target = _added(pair.target, wish.text)
     return target and asking(rng, replace(pair, target=target), wish.objective, CHANGES)
@@ -40,7 +40,7 @@ def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False
 def ended(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
     """An example whose answer ends already as one of its objectives wants."""
     pair = make()
-    wish = ending(rng, held_out)
+    wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
         return None
     pair = _added_to_both(pair, wish.text)
@@ -59,7 +59,7 @@ def has_room(pair: Pair) -> bool:
     return len(pair.objectives) < MAX_OBJECTIVES and bool(pair.kinds)
 
 
-def asking(rng: Random, pair: Pair, wish: Objective, lacks: int) -> Pair:
+def asking(rng: Random, pair: Pair, wish: ObjectiveWording, lacks: int) -> Pair:
     """The example with one objective more among the others; `lacks` says whether what it asks for is missing."""
     at = rng.randint(0, len(pair.objectives))
     lacking = [STAYS] * len(pair.objectives)
@@ -104,4 +104,4 @@ def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = 
     opposed = {one for theme in pair.themes for one in theme.split(AND)}
     labelled = zip(pair.kinds, pair.labels, strict=True)
     present = sorted({kind for kind, label in labelled if label == STAYS and kind in BY_NAME} - opposed)
-    return asking(rng, pair, wish_for(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None
+    return asking(rng, pair, draw_wish(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.defects.objectives import built_in
+from models.defects.objectives import built_in_objective
 from models.defects.turns import INVENTED_TURN
 
 from .answers import Answer, RunOn
@@ -25,4 +25,4 @@ def reply_and_turns(run: RunOn) -> tuple[Answer, list[Piece]]:
 def mended_under(run: RunOn, names: Sequence[str]) -> Pair | None:
     """The pair in which the invented turns go, under built-in objectives of which one asks for that."""
     _, pieces = reply_and_turns(run)
-    return pair(pieces, {INVENTED_TURN.name}, run.query, [built_in(name) for name in names], "turn:real")
+    return pair(pieces, {INVENTED_TURN.name}, run.query, [built_in_objective(name) for name in names], "turn:real")

@@ -138,8 +138,8 @@ def table(results: list[Judged]) -> str:
         for form in (*FORMS, COPIES, IN_PART):
             mine = [r for r in results if (r.way, r.form) == (way, form)]
             corrected = [r for r in mine if r.status is Status.CORRECTED]
-            again = Rate.among(sum(not r.kept_back for r in corrected), len(corrected))
-            rows.append((way, form, Rate.of(r.kept_back for r in mine), again))
+            again = Rate.from_counts(sum(not r.kept_back for r in corrected), len(corrected))
+            rows.append((way, form, Rate.from_outcomes(r.kept_back for r in mine), again))
     return output.table(("way", "form", "kept back", "delivered again in a corrected answer"), rows)
 
 
@@ -194,8 +194,8 @@ def comparison(results: list[Compared]) -> str:
     """Markdown: one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
     ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
-    rates = (Rate.of(r.same_once for r in results), Rate.of(r.same for r in results))
-    return output.table(head, [(*rates, Rate.of(r.read_again for r in results), f"{ratio:.2f}")])
+    rates = (Rate.from_outcomes(r.same_once for r in results), Rate.from_outcomes(r.same for r in results))
+    return output.table(head, [(*rates, Rate.from_outcomes(r.read_again for r in results), f"{ratio:.2f}")])
 
 
 def main() -> None:

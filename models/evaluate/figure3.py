@@ -26,8 +26,8 @@ from models.data.labels import relation, under
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 from models.data.upstream_completions import Completion
-from models.defects import ALL_KINDS, UNSEEN_KINDS, Objective
-from models.defects.objectives import of_theme
+from models.defects import ALL_KINDS, UNSEEN_KINDS, ObjectiveWording
+from models.defects.objectives import draw_theme_objective
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -52,16 +52,19 @@ class Step:
     @property
     def together(self) -> Rate:
         """Over all objectives so far."""
-        return Rate.among(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
+        return Rate.from_counts(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
 
 
-def joining(seed: int) -> list[Objective]:
+def joining(seed: int) -> list[ObjectiveWording]:
     """The objectives in the order in which they join; wordings of those that are not built in are drawn."""
     rng = Random(f"joining:{seed}")
-    return [*(of_theme(rng, theme) for theme in SEEN), *(kind.objective(rng, held_out=True) for kind in UNSEEN_KINDS)]
+    return [
+        *(draw_theme_objective(rng, theme) for theme in SEEN),
+        *(kind.draw_objective(rng, held_out=True) for kind in UNSEEN_KINDS),
+    ]
 
 
-def restated(pair: Pair, objectives: Sequence[Objective]) -> Pair:
+def restated(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
     """The same answer under other objectives, with the labels that follow from what is wrong with its segments."""
     texts = tuple(o.text for o in objectives)
     themes = tuple(o.theme for o in objectives)
@@ -81,7 +84,7 @@ def _by_nature(text: str, theme: str) -> bool:
     return any(kind.occurs_in(text) for kind in ALL_KINDS if relation(kind.name, theme) == CHANGES)
 
 
-def defective(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[str, list[Pair]]:
+def defective(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> dict[str, list[Pair]]:
     """Up to `each` answers with a defect against each objective, by its theme."""
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
     seen: set[str] = set()
@@ -96,7 +99,7 @@ def defective(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[
     return cases
 
 
-def sound(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair]:
+def sound(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> list[Pair]:
     """Good answers that none of the objectives could have anything against."""
     pairs: dict[str, Pair] = {}
     for _ in range(each * 20):
@@ -114,7 +117,7 @@ def _drawn(mixer: Mixer, most: int) -> Iterator[Pair]:
 
 
 async def corrected(
-    pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[Objective], **dial: object
+    pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[ObjectiveWording], **dial: object
 ) -> list[Case]:
     """What the gateway makes of answers under these objectives."""
     asked = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
@@ -126,7 +129,7 @@ async def corrected(
 
 async def steps(
     pipeline: Pipeline,
-    objectives: Sequence[Objective],
+    objectives: Sequence[ObjectiveWording],
     defects: dict[str, list[Pair]],
     good: Sequence[Pair],
     **dial: object,
@@ -139,8 +142,8 @@ async def steps(
         repaired = {}
         for old in so_far:
             cases = await corrected(pipeline, defects[old.theme], so_far, **dial)
-            repaired[old.theme] = Rate.of(case.gone and case.kept for case in cases)
-        left = Rate.of(case.same for case in await corrected(pipeline, good, so_far, **dial))
+            repaired[old.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
+        left = Rate.from_outcomes(case.same for case in await corrected(pipeline, good, so_far, **dial))
         found.append(Step(new.theme, new.text, new.theme in unseen, repaired, left))
     return found
 

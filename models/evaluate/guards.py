@@ -208,8 +208,10 @@ def figures(results: Mapping[str, Sequence[Scored]], budget: float = BUDGET) -> 
             sides = [[one for one in results[name] if one.harmful is which] for which in (True, False)]
             if all(sides):
                 scores = [[_score(one, evidence) for one in side] for side in sides]
-                found, touched = (Rate.of(value > limit for value in side) for side in scores)
-                flagged, flagged_harmless = (Rate.of(_is_flagged(one, evidence) for one in side) for side in sides)
+                found, touched = (Rate.from_outcomes(value > limit for value in side) for side in scores)
+                flagged, flagged_harmless = (
+                    Rate.from_outcomes(_is_flagged(one, evidence) for one in side) for side in sides
+                )
                 auc = area(*map(np.array, scores))
                 lines.append(Figures(name, evidence, auc, found, touched, flagged, flagged_harmless))
     order = (*GUARD_SETS, *sorted(results))
@@ -222,8 +224,8 @@ def table(found: Sequence[Figures], results: Mapping[str, Sequence[Scored]]) -> 
     lines = [
         (one.set, one.evidence, one.area, one.found, one.touched, one.flagged, one.flagged_harmless) for one in found
     ]
-    strong = Rate.of(one.worst_score > 0 for one in results[STRONG_ANSWERS])
-    declined = Rate.of(one.is_declined for one in results[STRONG_ANSWERS])
+    strong = Rate.from_outcomes(one.worst_score > 0 for one in results[STRONG_ANSWERS])
+    declined = Rate.from_outcomes(one.is_declined for one in results[STRONG_ANSWERS])
     return f"{output.table(head, lines)}\n\nStrong answers flagged: {strong}; declined as a whole: {declined}"
 
 
@@ -280,12 +282,12 @@ def judge_sets(results: Mapping[str, Sequence[Scored]], rules: Sequence[DoubtRul
                 JudgedSet(
                     name,
                     rule,
-                    Rate.of(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
-                    Rate.of(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
-                    found=Rate.of(oracle for oracle, _ in of_harmful),
-                    found_simulated=Rate.of(simulated for _, simulated in of_harmful),
-                    touched_simulated=Rate.of(simulated for _, simulated in of_harmless),
-                    touched=Rate.of(oracle for oracle, _ in of_harmless),
+                    Rate.from_outcomes(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
+                    Rate.from_outcomes(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
+                    found=Rate.from_outcomes(oracle for oracle, _ in of_harmful),
+                    found_simulated=Rate.from_outcomes(simulated for _, simulated in of_harmful),
+                    touched_simulated=Rate.from_outcomes(simulated for _, simulated in of_harmless),
+                    touched=Rate.from_outcomes(oracle for oracle, _ in of_harmless),
                 )
             )
     order = (*GUARD_SETS, *sorted(results))

@@ -175,9 +175,9 @@ def agreement(source: str, objective: str, verdicts: Sequence[Verdict]) -> Agree
     agrees = verdicts.count("win")
     opposes = verdicts.count("lose")
     n = len(verdicts)
-    undecided = Rate.among(n - agrees - opposes, n)
-    decided = Rate.among(agrees, agrees + opposes)
-    return Agreement(source, objective, Rate.among(agrees, n), Rate.among(opposes, n), undecided, decided)
+    undecided = Rate.from_counts(n - agrees - opposes, n)
+    decided = Rate.from_counts(agrees, agrees + opposes)
+    return Agreement(source, objective, Rate.from_counts(agrees, n), Rate.from_counts(opposes, n), undecided, decided)
 
 
 def _compared(data: Path, source: str, each: int, seed: int) -> list[Ranked]:

@@ -28,8 +28,8 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
 from models.data.mixture import INSERTABLE
 from models.data.upstream_completions import STRONG, Completion, completions
-from models.defects import Kind
-from models.defects.objectives import Objective, built_in
+from models.defects import DefectKind
+from models.defects.objectives import ObjectiveWording, built_in_objective
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -70,7 +70,7 @@ class Planted:
 
     place: Place
     kind: str
-    objective: Objective
+    objective: ObjectiveWording
     defect: str
     query: str
     answer: str
@@ -150,7 +150,9 @@ def _next(before: re.Match[str], after: re.Match[str]) -> bool:
     return before["sign"] == after["sign"] and after["number"] == str(int(before["number"]) + 1)
 
 
-def plants(rng: Random, completion: Completion, held: Sequence[tuple[Kind, Objective]]) -> Iterator[Planted]:
+def plants(
+    rng: Random, completion: Completion, held: Sequence[tuple[DefectKind, ObjectiveWording]]
+) -> Iterator[Planted]:
     """The answer with a defect at each sort of place that it has, one a sort."""
     if "```" in completion.answer or len(completion.answer) > LONGEST:
         return
@@ -249,13 +251,13 @@ def _in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator[tuple
             yield Place("table", "last sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
 
 
-def kinds() -> list[tuple[Kind, Objective]]:
+def kinds() -> list[tuple[DefectKind, ObjectiveWording]]:
     """Kinds of defect with an objective each that asks for their removal, `harmless` where that does."""
-    harmless = built_in("harmless")
+    harmless = built_in_objective("harmless")
     fit = [kind for kind in INSERTABLE if kind.family not in _UNFIT]
     rng = Random("objectives of lists")
-    against = [(kind, harmless) for kind in fit if kind.asked_by(harmless)]
-    others = [(kind, kind.objective(rng, held_out=True)) for kind in fit if not kind.asked_by(harmless)]
+    against = [(kind, harmless) for kind in fit if kind.is_removed_by(harmless)]
+    others = [(kind, kind.draw_objective(rng, held_out=True)) for kind in fit if not kind.is_removed_by(harmless)]
     return against * max(1, len(others) // len(against)) + others
 
 
@@ -361,14 +363,14 @@ def table(results: Sequence[Judged], before: Sequence[Untouched]) -> str:
     for place in [*places, ("all", "")]:
         mine = [r for r in results if place in ((r.form, r.spot), ("all", ""))]
         found = [r for r in mine if r.found]
-        rows.append((*place, Rate.of(r.found for r in mine), Rate.of(r.exact for r in found)))
+        rows.append((*place, Rate.from_outcomes(r.found for r in mine), Rate.from_outcomes(r.exact for r in found)))
     misses = Counter(result.miss for result in results if result.found and result.miss)
     looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
     parts = (
         output.table(("list", "where", "found", "exact, of those found"), rows),
         output.table(("found, but not exact", "n"), misses.most_common()),
-        f"Without a defect: identical {Rate.of(one.identical for one in looked)}, "
-        f"unharmed {Rate.of(one.unharmed for one in looked)}.",
+        f"Without a defect: identical {Rate.from_outcomes(one.identical for one in looked)}, "
+        f"unharmed {Rate.from_outcomes(one.unharmed for one in looked)}.",
     )
     return "\n\n".join(parts)
 

@@ -129,8 +129,8 @@ def table(found: Sequence[Left], tried: int) -> str:
             (
                 source,
                 len(mine),
-                Rate.of(one.reason == "declined" for one in mine),
-                Rate.of(one.left is True for one in read),
+                Rate.from_outcomes(one.reason == "declined" for one in mine),
+                Rate.from_outcomes(one.left is True for one in read),
             )
         )
     reasons = Counter(f"{one.status} {one.reason or ''}".strip() for one in found)

@@ -58,8 +58,8 @@ def table(results: list[Judged]) -> str:
         mine = [r for r in results if model in (r.model, "all")]
         count = Counter(r.status for r in mine)
         looked = [r for r in mine if r.status not in _UNSEEN]
-        same = Rate.of(r.identical for r in looked)
-        whole = Rate.of(r.unharmed for r in looked)
+        same = Rate.from_outcomes(r.identical for r in looked)
+        whole = Rate.from_outcomes(r.unharmed for r in looked)
         rows.append((model, same, whole, count[Status.SKIPPED], count[Status.FAILED]))
     return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
 
@@ -69,8 +69,8 @@ def plot(results: list[Judged], path: Path) -> None:
     models = sorted({r.model for r in results})
     looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
     with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left, right),):
-        output.whiskers(right, [Rate.of(r.unharmed for r in looked[model]) for model in models], models)
-        output.whiskers(left, [Rate.of(r.identical for r in looked[model]) for model in models], models)
+        output.whiskers(right, [Rate.from_outcomes(r.unharmed for r in looked[model]) for model in models], models)
+        output.whiskers(left, [Rate.from_outcomes(r.identical for r in looked[model]) for model in models], models)
         left.set_xlabel("returned identical, %")
         right.set_xlabel("unharmed, %")
         for axis in (left, right):

@@ -48,8 +48,8 @@ class Verdicts:
         """From single results."""
         count = Counter(results)
         n = len(results)
-        decided = Rate.among(count["win"], count["win"] + count["lose"])
-        win, tie, lose = (Rate.among(count[result], n) for result in measures.RESULTS)
+        decided = Rate.from_counts(count["win"], count["win"] + count["lose"])
+        win, tie, lose = (Rate.from_counts(count[result], n) for result in measures.RESULTS)
         return cls(win, tie, lose, decided)
 
 
@@ -103,11 +103,11 @@ def row(delivered: Sequence[Delivered], verdicts: dict[str, list[Verdict]]) -> R
         n=len(looked),
         skipped=status[Status.SKIPPED],
         failed=status[Status.FAILED],
-        edited=Rate.among(len(looked) - same, len(looked)),
-        identical=Rate.among(same, len(looked)),
-        harmed=Rate.of(c.harmed for c in compared),
-        benign_edited=Rate.of(not delivery.identical for delivery, _ in good),
-        benign_harmed=Rate.of(c.harmed for _, c in good),
+        edited=Rate.from_counts(len(looked) - same, len(looked)),
+        identical=Rate.from_counts(same, len(looked)),
+        harmed=Rate.from_outcomes(c.harmed for c in compared),
+        benign_edited=Rate.from_outcomes(not delivery.identical for delivery, _ in good),
+        benign_harmed=Rate.from_outcomes(c.harmed for _, c in good),
         measures=Verdicts.of([c.result for c in compared]),
         better={m.name: column.count(1) for m, column in signs},
         worse={m.name: column.count(-1) for m, column in signs},
@@ -186,7 +186,7 @@ def _measures(rows: Sequence[Row], known: Accuracy) -> str:
     cells = []
     for measure in MEASURES:
         better, worse = (sum(getattr(r, side).get(measure.name, 0) for r in rows) for side in ("better", "worse"))
-        figures = (Rate.among(better, n), Rate.among(worse, n), Rate.among(better, better + worse))
+        figures = (Rate.from_counts(better, n), Rate.from_counts(worse, n), Rate.from_counts(better, better + worse))
         cells.append((measure.name, *figures, known.measures[measure.name]))
     head = ("measure", "less of it after the edit", "more of it", "less, ties apart", "own accuracy")
     return output.table(head, cells)

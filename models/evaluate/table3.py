@@ -117,11 +117,11 @@ def by_set(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
         if apart := told_apart(cases):
             rates[f"{name} (worse one higher)"] = apart
         elif not _changes(cases):
-            rates[f"{name} (identical)"] = Rate.of(case.same for case in cases)
+            rates[f"{name} (identical)"] = Rate.from_outcomes(case.same for case in cases)
         elif _open(cases):
-            rates[f"{name} (gone, rest kept)"] = Rate.of(case.gone and case.kept for case in cases)
+            rates[f"{name} (gone, rest kept)"] = Rate.from_outcomes(case.gone and case.kept for case in cases)
         else:
-            rates[f"{name} (exact)"] = Rate.of(case.exact for case in cases)
+            rates[f"{name} (exact)"] = Rate.from_outcomes(case.exact for case in cases)
     return rates
 
 
@@ -131,9 +131,9 @@ def pooled(results: Mapping[str, list[Case]]) -> dict[str, Rate]:
     good = [case for cases in judged if not _changes(cases) for case in cases]
     bad = [case for cases in judged if _changes(cases) for case in cases]
     return {
-        LEFT: Rate.of(case.same for case in good),
-        REPAIRED: Rate.of(case.exact for case in bad),
-        GONE: Rate.of(case.gone for case in bad),
+        LEFT: Rate.from_outcomes(case.same for case in good),
+        REPAIRED: Rate.from_outcomes(case.exact for case in bad),
+        GONE: Rate.from_outcomes(case.gone for case in bad),
     }
 
 
@@ -150,8 +150,8 @@ def on_upstreams(strong: Sequence[Delivered], weak: Sequence[Delivered]) -> dict
     results = [compare(d.completion.query, d.completion.answer, d.text, d.asked).result for d in weak if d.looked_at]
     wins = results.count("win")
     return {
-        STRONG_SAME: Rate.of(d.identical for d in strong if d.looked_at),
-        WEAK_WINS: Rate.among(wins, wins + results.count("lose")),
+        STRONG_SAME: Rate.from_outcomes(d.identical for d in strong if d.looked_at),
+        WEAK_WINS: Rate.from_counts(wins, wins + results.count("lose")),
     }
 
 
@@ -216,7 +216,7 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
     size = (3.2 * len(wide), 1.2 + 0.35 * len(rows))
     with output.plot(path, 1, len(wide), size=size, sharey=True) as (panels,):
         for panel, name in zip(panels, wide, strict=True):
-            rates = [(row.pooled | row.upstreams).get(name, Rate.among(0, 0)) for row in rows]
+            rates = [(row.pooled | row.upstreams).get(name, Rate.from_counts(0, 0)) for row in rows]
             output.whiskers(panel, rates, [row.name for row in rows])
             panel.set_xlabel(f"{name}, %", fontsize=8)
 

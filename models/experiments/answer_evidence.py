@@ -219,7 +219,9 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
         for harmful in (True, False):
             scores = [one.mean_score for one in each if one.harmful is harmful]
             if scores:
-                rates = [Rate.of(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])]
+                rates = [
+                    Rate.from_outcomes(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])
+                ]
                 lines.append((name, "harmful" if harmful else "not", areas.get(name, ""), *rates))
     head = ("set", "replies", "AUC", "above 0", f"at {BUDGET:.1%} of strong answers", f"at {DOUBT:.0%} of both")
     return output.table(head, lines) + f"\n\nbars: {bars[BUDGET]:.3f}, {bars[DOUBT]:.3f}\n"

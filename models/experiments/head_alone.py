@@ -228,8 +228,8 @@ def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) ->
         whole,
         written,
         faults,
-        Rate.of(one.flagged for one in judge.scored(corpus.rows[STRONG])),
-        Rate.of(flag for one in unseen for flag in one.flags(AGAINST, [HARMLESS])),
+        Rate.from_outcomes(one.flagged for one in judge.scored(corpus.rows[STRONG])),
+        Rate.from_outcomes(flag for one in unseen for flag in one.flags(AGAINST, [HARMLESS])),
         {
             name.removeprefix(TEST): measures.exactly(measures.as_cases(each, corpus.pairs[name]))
             for name, each in tests.items()
@@ -343,7 +343,7 @@ def plot(found: Mapping[str, Figures], path: Path) -> None:
 
 def _pooled(rates: Iterable[Rate]) -> Rate:
     each = list(rates)
-    return Rate.among(sum(rate.hits for rate in each), sum(rate.n for rate in each))
+    return Rate.from_counts(sum(rate.hits for rate in each), sum(rate.n for rate in each))
 
 
 def main(argv: list[str] | None = None) -> None:

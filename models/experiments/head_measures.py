@@ -78,7 +78,11 @@ class Whole:
         worst = np.array([one.worst for one in cases])
         harmful = np.array([one.case.harmful for one in cases])
         flagged = np.array([one.flagged for one in cases])
-        return cls(area(worst[harmful], worst[~harmful]), Rate.of(flagged[harmful]), Rate.of(flagged[~harmful]))
+        return cls(
+            area(worst[harmful], worst[~harmful]),
+            Rate.from_outcomes(flagged[harmful]),
+            Rate.from_outcomes(flagged[~harmful]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,11 @@ class Written:
         harmful = [one for one in cases if one.case.harmful]
         part = [one for one in harmful if any(AGAINST not in labels for labels in one.case.labels)]
         return cls(
-            Rate.of(one.flagged for one in harmful),
-            Rate.of(one.flagged for one in harmful if one.case.slug in QUIET),
-            Rate.of(flag for one in part for flag in one.flags(AGAINST, [HARMLESS])),
-            Rate.of(flag for one in part for flag in one.flags(FINE, [HARMLESS])),
-            Rate.of(one.flagged for one in cases if not one.case.harmful),
+            Rate.from_outcomes(one.flagged for one in harmful),
+            Rate.from_outcomes(one.flagged for one in harmful if one.case.slug in QUIET),
+            Rate.from_outcomes(flag for one in part for flag in one.flags(AGAINST, [HARMLESS])),
+            Rate.from_outcomes(flag for one in part for flag in one.flags(FINE, [HARMLESS])),
+            Rate.from_outcomes(one.flagged for one in cases if not one.case.harmful),
         )
 
 
@@ -114,8 +118,8 @@ def faults(cases: Sequence[Scored]) -> tuple[Rate, Rate]:
     """(found, false) of segments under the objective that an answer was written for."""
     own = [(one, [one.case.own]) for one in cases]
     return (
-        Rate.of(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
-        Rate.of(flag for one, objective in own for flag in one.flags(FINE, objective)),
+        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
+        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(FINE, objective)),
     )
 
 

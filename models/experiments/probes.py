@@ -76,7 +76,7 @@ def told(probe: Probe, features: Features, test: SegmentStates, strong: SegmentS
     harmful = np.array([reply.harmful for reply in test.replies])
     high = scores[harmful]
     low = scores[~harmful]
-    return Told(area(high, low), Rate.of(high > bar), Rate.of(low > bar))
+    return Told(area(high, low), Rate.from_outcomes(high > bar), Rate.from_outcomes(low > bar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,9 @@ def written_segments(question: Question, corpus: Corpus, author: str) -> tuple[A
     worst_of_twins = worst(test.only(not r.harmful for r in test.replies), torch.from_numpy(scores[twin]))
     return (
         area(scores[labels == AGAINST], scores[labels == FINE]),
-        Rate.of(flagged[labels == AGAINST]),
-        Rate.of(worst_of_twins > bar),
-        Rate.of(flagged[fine]),
+        Rate.from_outcomes(flagged[labels == AGAINST]),
+        Rate.from_outcomes(worst_of_twins > bar),
+        Rate.from_outcomes(flagged[fine]),
     )
 
 

@@ -413,12 +413,12 @@ def rates(results: Sequence[Result]) -> dict[str, Rate]:
         for group in ("faulty", "good", "not asked", "preference")
     }
     return {
-        "repaired exactly": Rate.of(bool(result.exact) for result in by["faulty"]),
-        "fault gone": Rate.of(bool(result.gone) for result in by["faulty"]),
-        "harmed": Rate.of(not result.kept for result in results),
-        "good ones identical": Rate.of(result.same for result in by["good"]),
-        "not asked, identical": Rate.of(result.same for result in by["not asked"]),
-        "preference met": Rate.of(bool(result.after) for result in by["preference"]),
+        "repaired exactly": Rate.from_outcomes(bool(result.exact) for result in by["faulty"]),
+        "fault gone": Rate.from_outcomes(bool(result.gone) for result in by["faulty"]),
+        "harmed": Rate.from_outcomes(not result.kept for result in results),
+        "good ones identical": Rate.from_outcomes(result.same for result in by["good"]),
+        "not asked, identical": Rate.from_outcomes(result.same for result in by["not asked"]),
+        "preference met": Rate.from_outcomes(bool(result.after) for result in by["preference"]),
     }
 
 
@@ -434,8 +434,8 @@ def costs(results: Sequence[Result], base: float | None) -> tuple[object, ...]:
         f"{middle / base:.2f}" if base else "-",
         f"{statistics.fmean(result.written for result in results):.1f}",
         f"{statistics.fmean(result.forwards for result in results):.1f}",
-        Rate.of(result.refused for result in results),
-        Rate.of(result.failed for result in results),
+        Rate.from_outcomes(result.refused for result in results),
+        Rate.from_outcomes(result.failed for result in results),
     )
 
 
@@ -445,7 +445,7 @@ def changes(results: Sequence[Result]) -> tuple[object, ...]:
     gained = sum(bool(result.after and not result.before) for result in judged_before)
     lost = sum(bool(result.before and not result.after) for result in judged_before)
     return (
-        Rate.of(bool(result.before) for result in judged_before),
+        Rate.from_outcomes(bool(result.before) for result in judged_before),
         gained,
         lost,
         f"{adherence.mcnemar(gained, lost):.2g}",

@@ -150,7 +150,7 @@ def judged(watched: Watched, flat: object, taught: object | None = None) -> Line
         bar,
         guards.figures(by_guards),
         {author: _author(found[author]) for author in TEST_AUTHORS if found[author]},
-        Rate.of(one.flagged for one in found[STRONG_ANSWERS]),
+        Rate.from_outcomes(one.flagged for one in found[STRONG_ANSWERS]),
         str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
         tests,
     )
@@ -191,9 +191,13 @@ def _author(found: Sequence[Scored]) -> dict[str, object]:
         faulty = [one for one in mine if one.case.harmful]
         figures |= {
             f"{name}: AUC of segments": str(area(high, low)),
-            f"{name}: found": Rate.of(flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)),
-            f"{name}: false": Rate.of(flag for one in faulty for flag in one.flags(FINE, one.case.objectives)),
-            f"{name}: twins": Rate.of(one.flagged for one in mine if not one.case.harmful),
+            f"{name}: found": Rate.from_outcomes(
+                flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)
+            ),
+            f"{name}: false": Rate.from_outcomes(
+                flag for one in faulty for flag in one.flags(FINE, one.case.objectives)
+            ),
+            f"{name}: twins": Rate.from_outcomes(one.flagged for one in mine if not one.case.harmful),
         }
     return figures
 

@@ -171,7 +171,7 @@ class Whole:
         harmful = np.array([reply.harmful for reply in test.replies])
         high = scores[harmful]
         low = scores[~harmful]
-        return cls(area(high, low), Rate.of(high > 0), Rate.of(low > 0))
+        return cls(area(high, low), Rate.from_outcomes(high > 0), Rate.from_outcomes(low > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +205,11 @@ class Written:
         pairs = list(zip(test.replies, flagged, strict=True))
         return cls(
             area(np.concatenate(rows)[against], np.concatenate(rows)[~against]),
-            Rate.of(flag for reply, flag in pairs if reply.harmful),
-            Rate.of(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
-            Rate.of(flags[part & against]),
-            Rate.of(flags[part & ~against]),
-            Rate.of(flag for reply, flag in pairs if not reply.harmful),
+            Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful),
+            Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
+            Rate.from_outcomes(flags[part & against]),
+            Rate.from_outcomes(flags[part & ~against]),
+            Rate.from_outcomes(flag for reply, flag in pairs if not reply.harmful),
         )
 
 
@@ -225,7 +225,11 @@ def by_question(sources: Mapping[str, SegmentStates], source: str, recipe: Recip
         test = read.only(inside)
         scores[inside] = worst(test, torch.from_numpy(head.scores(test)))
     harmful = np.array([reply.harmful for reply in read.replies])
-    return Whole(area(scores[harmful], scores[~harmful]), Rate.of(scores[harmful] > 0), Rate.of(scores[~harmful] > 0))
+    return Whole(
+        area(scores[harmful], scores[~harmful]),
+        Rate.from_outcomes(scores[harmful] > 0),
+        Rate.from_outcomes(scores[~harmful] > 0),
+    )
 
 
 def figures(sources: Mapping[str, SegmentStates], recipe: Recipe) -> dict[str, Any]:
@@ -243,7 +247,7 @@ def figures(sources: Mapping[str, SegmentStates], recipe: Recipe) -> dict[str, A
         "written": written,
         UNSEEN: Written.of(head, sources[UNSEEN]),
         f"{UNSEEN}, general head": _general(sources[UNSEEN]),
-        STRONG: Rate.of(strong > 0),
+        STRONG: Rate.from_outcomes(strong > 0),
     }
 
 
@@ -251,7 +255,7 @@ def _general(read: SegmentStates) -> Rate:
     """What the general head finds of the same."""
     lengths = zip(read.replies, pairwise(read.first), strict=True)
     labels = np.concatenate([np.array(reply.segments[: b - a]) for reply, (a, b) in lengths])
-    return Rate.of(read.scores[labels == AGAINST] > 0)
+    return Rate.from_outcomes(read.scores[labels == AGAINST] > 0)
 
 
 def _without(sources: Mapping[str, SegmentStates], name: str) -> dict[str, SegmentStates]:

@@ -192,7 +192,7 @@ def main(config: Path, changes: Mapping[str, object] | None = None) -> None:
         save(stage, built, tokenizer, weights)
         snapshots.finish(made)
         with contextlib.suppress(ModuleNotFoundError):  # a borrowed machine may have nothing to draw with
-            loss_curves.draw(stage.out)
+            loss_curves.draw_curves(stage.out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ async def _measure_own_voice(bench: Bench) -> tuple[Figures, str]:
         "segments against the objective: found": rates["found"],
         "fine segments beside them: flagged": rates["false"],
         "twins (fine answers on the subject): touched": rates["twins"],
-        "half-right sentences: put right as their author did": Rate.of(
+        "half-right sentences: put right as their author did": Rate.from_outcomes(
             one.put_right for one in results if one.half_right
         ),
     }, ""
@@ -130,7 +130,7 @@ async def _measure_compared(bench: Bench) -> tuple[Figures, str]:
     pairs = bench.read_test_set("compared_replies", 2 * bench.sample)
     results = await pair_sets.score_sets(bench.aligner, {"compared": pairs})
     rate = pair_sets.told_apart(results["compared"])
-    return {"the reply that people liked less scores higher": rate or Rate.of(())}, ""
+    return {"the reply that people liked less scores higher": rate or Rate.from_outcomes(())}, ""
 
 
 async def _measure_strong(bench: Bench) -> tuple[Figures, str]:
@@ -139,8 +139,8 @@ async def _measure_strong(bench: Bench) -> tuple[Figures, str]:
     looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
     known = measures.accuracy(measures.read_cases([bench.make_sets()]))
     return {
-        "delivered identical": Rate.of(one.identical for one in looked),
-        "unharmed": Rate.of(one.unharmed for one in looked),
+        "delivered identical": Rate.from_outcomes(one.identical for one in looked),
+        "unharmed": Rate.from_outcomes(one.unharmed for one in looked),
     }, strong_upstreams.rule(known)
 
 
@@ -150,9 +150,9 @@ async def _measure_lists(bench: Bench) -> tuple[Figures, str]:
     )
     looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
     return {
-        "defect found": Rate.of(one.found for one in results),
-        "repaired exactly, of those found": Rate.of(one.exact for one in results if one.found),
-        "without a defect: delivered identical": Rate.of(one.identical for one in looked),
+        "defect found": Rate.from_outcomes(one.found for one in results),
+        "repaired exactly, of those found": Rate.from_outcomes(one.exact for one in results if one.found),
+        "without a defect: delivered identical": Rate.from_outcomes(one.identical for one in looked),
     }, ""
 
 
@@ -162,9 +162,9 @@ async def _measure_forms(bench: Bench) -> tuple[Figures, str]:
     drawn = [trial for number, trial in enumerate(trials) if number in chosen]
     tried = await forms.try_trials(bench.aligner, bench.folder("forms"), drawn, StreamMode.HOLD)
     return {
-        "sentence found": Rate.of(one.found for one in tried if one.against),
-        "harmless sentence touched": Rate.of(not one.identical for one in tried if not one.against),
-        "torn": Rate.of(one.torn for one in tried),
+        "sentence found": Rate.from_outcomes(one.found for one in tried if one.against),
+        "harmless sentence touched": Rate.from_outcomes(not one.identical for one in tried if not one.against),
+        "torn": Rate.from_outcomes(one.torn for one in tried),
     }, ""
 
 
@@ -187,8 +187,8 @@ async def _measure_left(bench: Bench) -> tuple[Figures, str]:
     texts = bench.folder("left") / "own.jsonl"
     found, tried = await nothing_left.find_left(bench.aligner, replies, texts, bench.sample)
     return {
-        "flagged at all": Rate.among(len(found), tried),
-        "flagged, and harm still delivered": Rate.of(one.left for one in found if one.left is not None),
+        "flagged at all": Rate.from_counts(len(found), tried),
+        "flagged, and harm still delivered": Rate.from_outcomes(one.left for one in found if one.left is not None),
     }, ""
 
 
@@ -198,7 +198,7 @@ async def _measure_good(bench: Bench) -> tuple[Figures, str]:
     async with gateway(bench.aligner) as pipeline:
         for name in ("harmless", "helpful"):
             count = await good_answers.count_edited(pipeline, builtin_objectives()[name], answers)
-            figures[f"edited under {name}"] = Rate.among(count, len(answers))
+            figures[f"edited under {name}"] = Rate.from_counts(count, len(answers))
     return figures, ""
 
 

@@ -86,7 +86,7 @@ def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Se
             signs = measures.compare(question, one, other, ()).signs
             seen = [signs[i] for i in _LOOKED_AT]
             said.append("lose" if min(seen) < 0 else "win" if max(seen) > 0 else "tie")
-    return Verdicts(*(Rate.of(one == result for one in said) for result in ("win", "tie", "lose")))
+    return Verdicts(*(Rate.from_outcomes(one == result for one in said) for result in ("win", "tie", "lose")))
 
 
 def sound(question: str, answer: str) -> bool:
@@ -98,7 +98,7 @@ def sound(question: str, answer: str) -> bool:
 def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
     """Of the untrained policy's sound answers, the share that is sound no more."""
     good = [i for i, question in enumerate(questions) if sound(question, before[i])]
-    return Rate.of(not sound(questions[i], answers[i]) for answers in after for i in good)
+    return Rate.from_outcomes(not sound(questions[i], answers[i]) for answers in after for i in good)
 
 
 @dataclass(frozen=True, slots=True)

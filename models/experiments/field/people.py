@@ -96,7 +96,7 @@ def table(workshop: Workshop) -> str:
     names = workshop.comparison.report
     before = workshop.base().answers[""]
     rules = figures.gains(names, workshop.questions, before, [one.answers for one in made])
-    right = Rate.among(sum(one.right for one in made), sum(one.pairs for one in made))
+    right = Rate.from_counts(sum(one.right for one in made), sum(one.pairs for one in made))
     head = ("method", "n x seeds", "gain in its own reward", *names, "reward model right, held-out pairs")
     n = f"{own.n} x {len(made)}"
     return output.table(head, [("RLHF, trained reward model", n, own, *rules.values(), right)])

@@ -73,7 +73,7 @@ class RewardModel:
 
     def accuracy(self, pairs: Sequence[Pair]) -> Rate:
         """How often it scores what people preferred above the other."""
-        return Rate.of(self.score(p.question, p.chosen) > self.score(p.question, p.rejected) for p in pairs)
+        return Rate.from_outcomes(self.score(p.question, p.chosen) > self.score(p.question, p.rejected) for p in pairs)
 
 
 def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:

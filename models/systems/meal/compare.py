@@ -68,7 +68,12 @@ def moved(meal: Meal, learner: Learner, weightings: dict[str, bilevel.Weigh]) ->
             lost = float(torch.nn.functional.softplus(-meal.beta * after).mean())
             losses[name].setdefault(task.kind, []).append(lost)
     return [
-        Moved(name, Mean.of(lost), tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE), Rate.of(nearer[name]))
+        Moved(
+            name,
+            Mean.of(lost),
+            tuple(Mean.of(_less(losses[one], lost)) for one in BESIDE),
+            Rate.from_outcomes(nearer[name]),
+        )
         for name, lost in losses.items()
     ]
 

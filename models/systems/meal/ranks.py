@@ -120,7 +120,7 @@ def ranked(which: Probes, wording: str, weigh: bilevel.Weigh) -> list[Ranked]:
 def row(name: str, which: Probes, wording: str, rows: Sequence[Ranked]) -> Row:
     """The figures of one weighting."""
     first, second = (_grouped(rows, [getattr(item, key) for item in rows]) for key in ("reciprocal", "spearman"))
-    return Row(name, which, wording, Mean.of(first), Mean.of(second), Rate.of(item.kept for item in rows))
+    return Row(name, which, wording, Mean.of(first), Mean.of(second), Rate.from_outcomes(item.kept for item in rows))
 
 
 def better(one: Sequence[Ranked], other: Sequence[Ranked]) -> tuple[Mean, Mean]:

@@ -165,14 +165,14 @@ def row(name: str, cases: Sequence[Case]) -> Row:
     return Row(
         name,
         len(cases),
-        Rate.of(case.read for case in cases),
-        Rate.of(case.before for case in cases),
-        Rate.of(case.after for case in cases),
+        Rate.from_outcomes(case.read for case in cases),
+        Rate.from_outcomes(case.before for case in cases),
+        Rate.from_outcomes(case.after for case in cases),
         gained,
         lost,
         mcnemar(gained, lost),
-        Rate.of(case.damaged for case in cases),
-        Rate.of(case.edited for case in cases if case.before),
+        Rate.from_outcomes(case.damaged for case in cases),
+        Rate.from_outcomes(case.edited for case in cases if case.before),
     )
 
 
@@ -210,13 +210,13 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
 def reading(side: Side) -> tuple[Rate, Rate]:
     """How many wordings are read as what they say, and how many without a checkable wish are read as one."""
     sayings = [(kind, wording) for kind, all_of in of(side).items() for wording in all_of]
-    right = Rate.of(
+    right = Rate.from_outcomes(
         any(
             wish.kind is kind for wish in parse(wording.format(n=7, word="delve"), PreferenceSource.REQUEST).preferences
         )
         for kind, wording in sayings
     )
-    return right, Rate.of(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
+    return right, Rate.from_outcomes(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
 
 
 def text(rows: Sequence[Row], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
@@ -269,7 +269,7 @@ def report(cases: Sequence[Case], out: Path, side: Side, seed: int) -> str:
     conflicts: dict[str, list[bool]] = {}
     for name, held in contradictions(side, seed):
         conflicts.setdefault(name, []).append(held)
-    rates = {name: Rate.of(held) for name, held in conflicts.items()}
+    rates = {name: Rate.from_outcomes(held) for name, held in conflicts.items()}
     tables = text(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
     draw(out / "adherence.svg", figures)

@@ -17,7 +17,7 @@ from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 from models.defects import UNSEEN_KINDS, UNSEEN_WRITTEN
 from models.defects.more import LOOKS
-from models.defects.objectives import Objective
+from models.defects.objectives import ObjectiveWording
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_sentence_that_was_rewritten_comes_back_in_the_target(made: list[Pair]
 
 
 def test_two_wishes_as_one_are_offended_by_what_offends_either() -> None:
-    wish = both(Random(1), Objective("No insults.", "insult"), Objective("No emoji.", "slang-emoji"))
+    wish = both(Random(1), ObjectiveWording("No insults.", "insult"), ObjectiveWording("No emoji.", "slang-emoji"))
     assert "No insults" in wish.text
     assert "No emoji." in wish.text
     assert [relation(kind, wish.theme) for kind in ("insult", "slang-emoji", "sign-off", "mockery")] == [
@@ -92,9 +92,9 @@ def test_two_wishes_as_one_are_offended_by_what_offends_either() -> None:
 
 
 def test_a_built_in_objective_stays_to_the_letter() -> None:
-    wish = Objective("Harmlessness: nothing harmful.", "harmless")
+    wish = ObjectiveWording("Harmlessness: nothing harmful.", "harmless")
     assert all(varied(Random(seed), wish) == wish for seed in range(20))
-    texts = {varied(Random(seed), Objective("Tone: no shouting.", "shouting")).text for seed in range(60)}
+    texts = {varied(Random(seed), ObjectiveWording("Tone: no shouting.", "shouting")).text for seed in range(60)}
     assert texts == {"Tone: no shouting.", "Tone: no shouting", "No shouting.", "No shouting"}
 
 

@@ -21,14 +21,14 @@ from models.data.inject import (
     pieces_of,
     rewrite,
 )
-from models.defects import FAMILY_OF, TRAINING_KINDS, Objective
+from models.defects import FAMILY_OF, TRAINING_KINDS, ObjectiveWording
 from models.defects.objectives import BUILT_IN
 
 ANSWER = (
     "# Sharpening\n\nSet the blade on the stone at a low angle. Push it away from you in one slow move.\n\n"
     "- Rinse the stone first.\n- Dry the blade at the end.\n\n```sh\nsharpen --angle 15\n```\n\nThe edge lasts a month."
 )
-OBJECTIVE = [Objective("Kindness: be kind", "polite")]
+OBJECTIVE = [ObjectiveWording("Kindness: be kind", "polite")]
 BY_NAME = {kind.name: kind for kind in TRAINING_KINDS}
 INSERTED = [kind.name for kind in TRAINING_KINDS if kind.name != "invented-turn"]
 REWRITING = [kind.name for kind in TRAINING_KINDS if kind.inside is not None]
@@ -110,15 +110,15 @@ def test_objectives_ask_for_what_is_wanted_and_for_nothing_else(seed: int, drawn
     if chosen is None:
         return
     assert 1 <= len(chosen) <= 4
-    assert all(any(kind.asked_by(o) for o in chosen) for kind in wanted)
+    assert all(any(kind.is_removed_by(o) for o in chosen) for kind in wanted)
     for kind in present:
         if kind not in wanted:
-            assert not any(kind.asked_by(o) or kind.unclear_under(o, FAMILY_OF) for o in chosen)
+            assert not any(kind.is_removed_by(o) or kind.is_unclear_under(o, FAMILY_OF) for o in chosen)
 
 
 def test_half_of_the_texts_are_built_in_where_there_is_one() -> None:
     kind = BY_NAME["threat"]
-    texts = [kind.objective(Random(i)).text for i in range(400)]
+    texts = [kind.draw_objective(Random(i)).text for i in range(400)]
     assert 0.4 < sum(text in BUILT_IN.values() for text in texts) / 400 < 0.6
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from aligner_proxy.text.structure import split
 from models.data.labelled_replies import AGAINST, FINE, HARM, harm_phrases
 from models.defects import BY_NAME, WRITTEN
-from models.defects.objectives import built_in
+from models.defects.objectives import built_in_objective
 
-WRITTEN_HARM = [kind for kind in WRITTEN if kind.asked_by(built_in("harmless"))]
+WRITTEN_HARM = [kind for kind in WRITTEN if kind.is_removed_by(built_in_objective("harmless"))]
 
 
 def test_phrases_of_harm_are_labelled_segment_by_segment(data_dir: Path) -> None:
@@ -22,7 +22,7 @@ def test_phrases_of_harm_are_labelled_segment_by_segment(data_dir: Path) -> None
         assert reply.harmful == (AGAINST in reply.segments)
         assert set(reply.segments) <= {AGAINST, FINE}
         if reply.harmful:
-            assert BY_NAME[reply.slug].asked_by(built_in("harmless"))
+            assert BY_NAME[reply.slug].is_removed_by(built_in_objective("harmless"))
     # Some stand in good answers, some are all there is; some only look like harm.
     assert any(FINE in reply.segments for reply in replies if reply.harmful)
     assert any(FINE not in reply.segments for reply in replies if reply.harmful)

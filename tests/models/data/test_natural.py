@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from aligner_proxy.text.structure import split
 from models.data.natural import natural_pair, written_for
 from models.data.pairs import CHANGES, STAYS
-from models.defects.natural import FAULTS, NATURAL, Natural, Sentence
+from models.defects.natural import FAULTS, NATURAL, NaturalAnswer, Sentence
 
 numbers = st.integers(0, 10**6)
 
 
 @given(numbers, st.sampled_from(NATURAL))
-def test_what_stays_is_in_the_target_and_what_goes_is_not(seed: int, answer: Natural) -> None:
+def test_what_stays_is_in_the_target_and_what_goes_is_not(seed: int, answer: NaturalAnswer) -> None:
     made = natural_pair(Random(seed), answer)
     if made is None:
         return
@@ -28,7 +28,7 @@ def test_what_stays_is_in_the_target_and_what_goes_is_not(seed: int, answer: Nat
 
 
 @given(numbers, st.sampled_from(NATURAL))
-def test_nothing_changes_that_no_objective_asks_for(seed: int, answer: Natural) -> None:
+def test_nothing_changes_that_no_objective_asks_for(seed: int, answer: NaturalAnswer) -> None:
     made = natural_pair(Random(seed), answer)
     if made is None:
         return
@@ -50,7 +50,7 @@ def test_every_answer_is_on_one_side() -> None:
 
 def test_an_answer_that_is_cut_otherwise_gives_none() -> None:
     one = Sentence("First this. Then that.", "", (), "")
-    assert natural_pair(Random(1), Natural("q", (), (one,))) is None
+    assert natural_pair(Random(1), NaturalAnswer("q", (), (one,))) is None
 
 
 def test_earlier_turns_stand_before_the_question() -> None:

@@ -10,7 +10,7 @@ from aligner_proxy.text.structure import split
 from models.data.labels import CLOSING, END, relation
 from models.data.pairs import CHANGES, STAYS, Pair
 from models.data.required import ended, lacking
-from models.defects.endings import ENDING, ending, last_words
+from models.defects.endings import ENDING, draw_ending, last_words
 
 ANSWER = "The ferry leaves at seven. Bring a warm coat with you."
 
@@ -33,17 +33,17 @@ def made(make: object, seed: int, pair: Pair) -> Pair:
 def test_every_wish_is_met_by_its_own_text_and_not_by_an_answer_without_one(held_out: bool) -> None:
     rng = Random(1)
     for _ in range(300):
-        wish = ending(rng, held_out)
+        wish = draw_ending(rng, held_out)
         assert wish.objective.theme.startswith(ENDING)
-        assert not wish.met(ANSWER)
-        assert wish.met(f"{ANSWER} {wish.text}")
+        assert not wish.is_met(ANSWER)
+        assert wish.is_met(f"{ANSWER} {wish.text}")
 
 
 def test_wordings_of_the_test_are_never_trained_on() -> None:
     rng = Random(1)
     other = Random(2)
-    trained = {ending(rng).objective.text for _ in range(3000)}
-    assert not trained & {ending(other, held_out=True).objective.text for _ in range(500)}
+    trained = {draw_ending(rng).objective.text for _ in range(3000)}
+    assert not trained & {draw_ending(other, held_out=True).objective.text for _ in range(500)}
 
 
 @pytest.mark.parametrize("seed", range(30))

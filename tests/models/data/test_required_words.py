@@ -11,7 +11,7 @@ from models.data.labels import END, by_text, relation
 from models.data.pairs import STAYS, UNKNOWN, Pair
 from models.data.required import wanted_there
 from models.defects import ALL_KINDS
-from models.defects.wanted import WANTED, wish_for
+from models.defects.wanted import WANTED, draw_wish
 
 ANSWER = "The ferry leaves at seven. What a fool must ask such a thing! Why did the ferry cross the sea?"
 
@@ -26,8 +26,8 @@ def base(themes: tuple[str, ...] = ("padding",), labels: tuple[int, ...] = (0, 0
 def test_wordings_of_the_test_are_never_trained_on() -> None:
     rng = Random(1)
     other = Random(2)
-    trained = {wish_for(rng, kind).text for kind in ALL_KINDS for _ in range(60)}
-    assert not trained & {wish_for(other, kind, held_out=True).text for kind in ALL_KINDS for _ in range(4)}
+    trained = {draw_wish(rng, kind).text for kind in ALL_KINDS for _ in range(60)}
+    assert not trained & {draw_wish(other, kind, held_out=True).text for kind in ALL_KINDS for _ in range(4)}
 
 
 @pytest.mark.parametrize("seed", range(20))

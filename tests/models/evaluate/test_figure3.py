@@ -10,14 +10,14 @@ from models.data.answers import load_pool
 from models.data.labels import relation
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
-from models.defects import UNSEEN_KINDS, Objective
+from models.defects import UNSEEN_KINDS, ObjectiveWording
 from models.evaluate.figure3 import SEEN, Step, defective, joining, plot, restated, sound, steps, text
 from models.evaluate.gateway import remembering
 from tests.support.scripted import ScriptedEngine
 
-HARMLESS = Objective("Harmless: no insults", "harmless")
-CONCISE = Objective("Length: be concise", "concise")
-SPARE = Objective("Spelling: correct", "")
+HARMLESS = ObjectiveWording("Harmless: no insults", "harmless")
+CONCISE = ObjectiveWording("Length: be concise", "concise")
+SPARE = ObjectiveWording("Spelling: correct", "")
 PAIR = Pair(
     "When?",
     (SPARE.text,),
@@ -52,7 +52,7 @@ def test_trained_objectives_join_before_those_that_never_were() -> None:
 
 
 def test_cases_offend_against_the_objective_they_stand_for(data_dir: Path) -> None:
-    objectives = [HARMLESS, Objective("No horoscopes", "astrology")]
+    objectives = [HARMLESS, ObjectiveWording("No horoscopes", "astrology")]
     mixer = Mixer(load_pool(data_dir, "test"), Random(1), held_out=True)
     defects = defective(mixer, objectives, 3)
     good = sound(mixer, objectives, 3)

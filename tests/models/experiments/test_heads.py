@@ -67,7 +67,10 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
 
 
 def test_the_table_has_a_row_a_set_and_a_column_a_run(tmp_path: Path) -> None:
-    rows: dict[str, heads.HeadScores] = {"all": {"natural": Area(0.75, 4, 4)}, "less": {"pairs": Rate.among(1, 2)}}
+    rows: dict[str, heads.HeadScores] = {
+        "all": {"natural": Area(0.75, 4, 4)},
+        "less": {"pairs": Rate.from_counts(1, 2)},
+    }
     table = text(rows).splitlines()
     assert table[0] == "| set | all | less |"
     assert table[2].startswith("| natural | 0.750 [")
