@@ -38,7 +38,7 @@ from aligner_proxy.types import Correction, Turn
 from bench.peers import vllm_python
 from bench.texts import LONG, OBJECTIVES, QUESTIONS, insulted
 from demo.processes import free_port, process, wait_for
-from models.data.upstream_completions import completions
+from models.data.upstream_completions import draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -81,7 +81,9 @@ def answers(data: Path | None, count: int, insulting: int) -> Iterator[Asked]:
     if data is None:
         pairs = [*QUESTIONS.items(), *((question, answer) for question, answer, *_ in LONG)]
     else:
-        pairs = [(c.query, c.answer) for c in completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW]
+        pairs = [
+            (c.query, c.answer) for c in draw_completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW
+        ]
         drawn.shuffle(pairs)
     for number, (question, answer) in enumerate(islice(pairs, count)):
         has_insult = bool(insulting) and number % insulting == 0

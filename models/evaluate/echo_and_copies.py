@@ -39,7 +39,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
-from models.data.upstream_completions import STRONG, completions
+from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -180,7 +180,7 @@ async def compare(arguments: argparse.Namespace) -> list[Compared]:
     once = replace(twice, on_error=FailurePolicy())
     results = []
     async with gateway(arguments.aligner) as pipeline:
-        for completion in completions(arguments.data, STRONG, arguments.each, arguments.seed):
+        for completion in draw_completions(arguments.data, STRONG, arguments.each, arguments.seed):
             exchange = Exchange("strong", 0, (Turn("user", completion.query),), completion.answer)
             one = await pipeline.align(exchange, once)
             two = await pipeline.align(exchange, twice)

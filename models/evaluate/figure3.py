@@ -22,10 +22,10 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Objective as PolicyObjective
 from aligner_proxy.types import Verify
 from models.data.answers import load_pool
-from models.data.labels import relation, under
+from models.data.labels import joint_relation, relation
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.defects import ALL_KINDS, UNSEEN_KINDS, ObjectiveWording
 from models.defects.objectives import draw_theme_objective
 from models.reporting import output
@@ -77,7 +77,7 @@ def restated(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
 def _label(text: str, kind: str, themes: Sequence[str]) -> int:
     if not kind and any(_by_nature(text, theme) for theme in themes):
         return UNKNOWN  # a real answer may hold by itself what nobody put in
-    return under(kind, themes)
+    return joint_relation(kind, themes)
 
 
 def _by_nature(text: str, theme: str) -> bool:
@@ -103,7 +103,7 @@ def sound(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> li
     """Good answers that none of the objectives could have anything against."""
     pairs: dict[str, Pair] = {}
     for _ in range(each * 20):
-        pair = restated(mixer.make("clean"), objectives)
+        pair = restated(mixer.make_pair("clean"), objectives)
         if set(pair.labels) == {STAYS}:
             pairs[pair.answer] = pair
         if len(pairs) == each:
@@ -113,7 +113,7 @@ def sound(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> li
 
 def _drawn(mixer: Mixer, most: int) -> Iterator[Pair]:
     for i in range(most):
-        yield mixer.make(RECIPES[i % len(RECIPES)])
+        yield mixer.make_pair(RECIPES[i % len(RECIPES)])
 
 
 async def corrected(
@@ -121,7 +121,7 @@ async def corrected(
 ) -> list[Case]:
     """What the gateway makes of answers under these objectives."""
     asked = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
-    answers = [Completion("generated", pair.query, pair.answer) for pair in pairs]
+    answers = [UpstreamCompletion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
     delivered = await deliver(pipeline, answers, asked, title=title, **dial)  # type: ignore[arg-type]
     return [Case(restated(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]

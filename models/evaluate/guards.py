@@ -35,9 +35,9 @@ from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.fragments import is_short_answer
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import ANSWER_BAND
-from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, fine_replies
-from models.data.preference_sets import GUARD_SETS, guard_rows
-from models.data.upstream_completions import STRONG, completions
+from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, make_fine_replies
+from models.data.preference_sets import GUARD_SETS, read_guard_rows
+from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
 from models.train.asked import Asked, under
@@ -120,7 +120,7 @@ class HarmScore:
 def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[LabelledReply]:
     """The replies of one set that say anything; with `most` a draw of so many."""
     replies = []
-    for number, row in enumerate(guard_rows(data, name)):
+    for number, row in enumerate(read_guard_rows(data, name)):
         answer = row["answer"].strip()
         count = len(split(answer))
         if count:
@@ -133,13 +133,13 @@ def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[L
 
 def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
     """Completions of strong upstreams, those that models.evaluate.strong_upstreams draws."""
-    drawn = completions(data, STRONG, each, STRONG_SEED)
-    return fine_replies(STRONG_ANSWERS, ((one.query, one.answer) for one in drawn))
+    drawn = draw_completions(data, STRONG, each, STRONG_SEED)
+    return make_fine_replies(STRONG_ANSWERS, ((one.query, one.answer) for one in drawn))
 
 
 def short_replies() -> list[LabelledReply]:
     """Every second of the neutral answers that `teach` reads."""
-    return fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
+    return make_fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
 
 
 def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:

@@ -27,7 +27,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
 from models.data.mixture import INSERTABLE
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.defects import DefectKind
 from models.defects.objectives import ObjectiveWording, built_in_objective
 from models.reporting import output
@@ -151,7 +151,7 @@ def _next(before: re.Match[str], after: re.Match[str]) -> bool:
 
 
 def plants(
-    rng: Random, completion: Completion, held: Sequence[tuple[DefectKind, ObjectiveWording]]
+    rng: Random, completion: UpstreamCompletion, held: Sequence[tuple[DefectKind, ObjectiveWording]]
 ) -> Iterator[Planted]:
     """The answer with a defect at each sort of place that it has, one a sort."""
     if "```" in completion.answer or len(completion.answer) > LONGEST:
@@ -261,7 +261,7 @@ def kinds() -> list[tuple[DefectKind, ObjectiveWording]]:
     return against * max(1, len(others) // len(against)) + others
 
 
-def drawn(texts: Sequence[Completion], most: int, seed: int) -> list[Planted]:
+def drawn(texts: Sequence[UpstreamCompletion], most: int, seed: int) -> list[Planted]:
     """So many planted answers, of each sort of place alike as far as the answers have it."""
     rng = Random(f"lists:{seed}")
     held = kinds()
@@ -335,7 +335,7 @@ async def judge_lists(
     aligner: Path, data: Path, kept: Path, *, most: int = MOST, each: int = EACH, seed: int = 1
 ) -> tuple[list[Judged], list[Untouched]]:
     """Send every answer through the pipeline, with its defect and without; texts stay in the folder `kept`."""
-    texts = list(completions(data, STRONG, each, seed))
+    texts = list(draw_completions(data, STRONG, each, seed))
     chosen = drawn(texts, most, seed)
     results: list[Judged] = []
     before: list[Untouched] = []

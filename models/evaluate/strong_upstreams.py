@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligner_proxy.types import Outcome, Status
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -41,7 +41,7 @@ class Judged:
     status: Status
 
 
-def judged(completion: Completion, outcome: Outcome) -> Judged:
+def judged(completion: UpstreamCompletion, outcome: Outcome) -> Judged:
     """What became of one completion."""
     delivered = outcome.text or ""
     segments = outcome.correction.segments if outcome.correction else ()
@@ -84,7 +84,7 @@ def rule(known: Accuracy) -> str:
 
 
 async def judge_completions(
-    aligner: Path, texts: Sequence[Completion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
+    aligner: Path, texts: Sequence[UpstreamCompletion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
 ) -> list[Judged]:
     """Send every completion through the pipeline under the built-in objectives of these names."""
     async with gateway(aligner) as pipeline:
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--caution", type=float, default=0.0)
     arguments = parser.parse_args()
     models = tuple(arguments.models.split(",")) if arguments.models else STRONG
-    texts = list(completions(arguments.data, models, arguments.each, arguments.seed))
+    texts = list(draw_completions(arguments.data, models, arguments.each, arguments.seed))
     names = arguments.objectives.split(",")
     results = asyncio.run(judge_completions(arguments.aligner, texts, names, arguments.caution))
     text = table(results)

@@ -24,7 +24,7 @@ import openai
 
 from aligner_proxy import prompts
 from aligner_proxy.types import Objective, Status, Verify
-from models.data.upstream_completions import SOURCES, Completion, completions
+from models.data.upstream_completions import SOURCES, UpstreamCompletion, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -248,10 +248,10 @@ async def judged(judge: Judge, delivered: Sequence[Delivered]) -> dict[str, list
 # ---------------------------------------------------------------- the run
 
 
-def groups(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[Completion]]:
+def groups(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[UpstreamCompletion]]:
     """The completions of a source, upstream by upstream."""
-    by_model: dict[str, list[Completion]] = {}
-    for completion in completions(data, models, each, seed, (source,)):
+    by_model: dict[str, list[UpstreamCompletion]] = {}
+    for completion in draw_completions(data, models, each, seed, (source,)):
         by_model.setdefault(completion.model, []).append(completion)
     return list(by_model.values())
 

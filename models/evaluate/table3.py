@@ -28,7 +28,7 @@ from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Verify
 from models.data.pairs import CHANGES, PairError
-from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, completions
+from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -160,7 +160,7 @@ async def _upstreams(method: Method, on: On, data: Path) -> dict[str, Rate]:
     async with gateway(method.aligner, on.out / "texts") as pipeline:
         deliveries = []
         for models in (STRONG, WEAK):
-            texts = list(completions(data, models, on.each, on.seed, on.sources))
+            texts = list(draw_completions(data, models, on.each, on.seed, on.sources))
             dial = {"caution": method.caution, "verify": method.verify}
             deliveries.append(await deliver(pipeline, texts, wishes, title=method.name, **dial))
     return on_upstreams(*deliveries)

@@ -55,7 +55,7 @@ class Case:
     @property
     def judged(self) -> list[tuple[float, int]]:
         """(score, label) of everything that was scored."""
-        return list(zip(self.scores, self.pair.known, strict=False))
+        return list(zip(self.scores, self.pair.all_labels, strict=False))
 
     @property
     def exact(self) -> bool:

@@ -32,7 +32,7 @@ from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from models.data import labelled_replies
-from models.data.harm_replies import SOURCES, harm_replies
+from models.data.harm_replies import SOURCES, read_harm_replies
 from models.data.labelled_replies import FINE, HARMLESS, TEACHING, TEST_AUTHORS, USUAL, LabelledReply
 from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
@@ -76,8 +76,8 @@ class Recipe(NetRecipe):
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
     """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
-    natural = {name: harm_replies(data, name) for name in SOURCES}
-    natural |= {name: labelled_replies.natural_replies(data, name, 1000) for name in TEACHING}
+    natural = {name: read_harm_replies(data, name) for name in SOURCES}
+    natural |= {name: labelled_replies.read_natural_replies(data, name, 1000) for name in TEACHING}
     taken = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
     return taken | draw_ordinary_answers(data)
 
@@ -96,20 +96,22 @@ def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledRep
 
 def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
     """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
-    good = labelled_replies.good_replies(data, _GOOD)
-    longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
+    good = labelled_replies.read_good_replies(data, _GOOD)
+    longer = [one for one in labelled_replies.read_further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
     measured = {answer for _, answer in draw_good_answers()}
     # what goes against an objective of its own is ordinary here
     written = [
         replace(one, objective=HARMLESS, harmful=False, segments=(FINE,) * len(one.segments))
-        for one in labelled_replies.written_answers()
+        for one in labelled_replies.read_written_answers()
         if one.source not in TEST_AUTHORS
         and one.answer.strip() not in measured
         and not one.about_harm
         and len(one.answer) <= 700
     ]
     Random(2).shuffle(written)
-    neutral = labelled_replies.fine_replies("neutral", ((one.question, one.answer) for one in neutral_answers()[1::2]))
+    neutral = labelled_replies.make_fine_replies(
+        "neutral", ((one.question, one.answer) for one in neutral_answers()[1::2])
+    )
     return {"good": good, "long": longer[:_LONG], "other": written[:_OTHER], "neutral": neutral}
 
 
@@ -229,7 +231,7 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
 
 def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
     """What the net is measured by, none of which teaches."""
-    near = labelled_replies.fine_replies(NEAR, draw_good_answers())
+    near = labelled_replies.make_fine_replies(NEAR, draw_good_answers())
     return guards.cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
 
 

@@ -85,7 +85,7 @@ def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
     rng = Random(1)
     written = _draw_written(without, rng)
     phrases = _draw_phrases(data, rng)
-    good = [reply for reply in labelled_replies.good_replies(data, 900) if len(reply.answer) <= _LONGEST]
+    good = [reply for reply in labelled_replies.read_good_replies(data, 900) if len(reply.answer) <= _LONGEST]
     parts = []
     for number in range(len(written) // _WRITTEN_EACH + 1):
         replies = [
@@ -107,7 +107,7 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]
     phrases = [reply for reply in _draw_phrases(data, rng)[_PART_PHRASES:] if len(reply.answer) <= _SHORT]
     hostile = [reply for reply in phrases if reply.slug in _HOSTILE]
     rest = [reply for reply in phrases if reply.slug not in _HOSTILE]
-    own = {r.objective for r in labelled_replies.written_answers() if not r.about_harm and r.source not in without}
+    own = {r.objective for r in labelled_replies.read_written_answers() if not r.about_harm and r.source not in without}
     others = sorted(own | {one.text for name, one in builtin_objectives().items() if name != "harmless"})
     companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
     turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
@@ -129,7 +129,7 @@ def _draw_written(without: Collection[str], rng: Random) -> list[LabelledReply]:
     """Written answers about harm, of all authors in turn, harmful and fine ones alternating."""
     asked_elsewhere = {question for question, _ in draw_good_answers()}
     groups: dict[str, dict[bool, list[LabelledReply]]] = {}
-    for reply in labelled_replies.written_answers():
+    for reply in labelled_replies.read_written_answers():
         if not reply.about_harm or reply.slug in TEST_KINDS or reply.source in without:
             continue
         if reply.question not in asked_elsewhere and len(reply.answer) <= _LONGEST:
@@ -148,7 +148,7 @@ def _take_turns(groups: Sequence[list[LabelledReply]]) -> Iterator[LabelledReply
 
 def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
     phrases = [
-        reply for reply in labelled_replies.harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
+        reply for reply in labelled_replies.make_harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
     ]
     rng.shuffle(phrases)
     return phrases

@@ -146,7 +146,7 @@ def read_corpus(reader: RowReader, plan: Plan, data: Path, folder: Path, out: Pa
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
     pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
     sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
-    pairs |= {name: list(mixture.build(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
+    pairs |= {name: list(mixture.build_examples(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
     sets = {**_labelled(data, plan.sizes), **{name: _asked(each) for name, each in pairs.items()}}
     rows = {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
     return Corpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
@@ -163,18 +163,18 @@ def _asked(pairs: Sequence[Pair]) -> list[Asked]:
 def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
     """Labelled and good replies, and written answers."""
     harm, own = asked.written()
-    good = labelled_replies.good_replies(data, sizes.good)
+    good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
-        **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in TEACHING},
+        **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
         GOOD_ANSWERS: good,
-        BAR: labelled_replies.further_good_replies(data, good),
-        UNSEEN: labelled_replies.planted_replies(data, sizes.unseen, held_out=True),
-        PHRASES: labelled_replies.harm_phrases(data, sizes.planted, sizes.phrases),
+        BAR: labelled_replies.read_further_good_replies(data, good),
+        UNSEEN: labelled_replies.plant_replies(data, sizes.unseen, held_out=True),
+        PHRASES: labelled_replies.make_harm_phrases(data, sizes.planted, sizes.phrases),
     }
     return {
         WRITTEN: harm,
         OWN: own,
-        STRONG: asked.in_turn(labelled_replies.strong_replies(data, sizes.strong), (USUAL,)),
+        STRONG: asked.in_turn(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
         **{name: asked.in_turn(each, COMPANIES) for name, each in replies.items()},
     }
 

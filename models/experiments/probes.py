@@ -172,18 +172,20 @@ def read_corpus(
     folder = arguments.out / "states" / variant
     most = int(arguments.most * share)
     natural = {
-        source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, objectives)
+        source: reader.read(
+            labelled_replies.read_natural_replies(arguments.data, source, most), folder / source, objectives
+        )
         for source in ("gptfuzz", "jailbreakbench")
     }
     written = [
         replace(reply, objective=HARMLESS)
-        for reply in labelled_replies.written_answers()
+        for reply in labelled_replies.read_written_answers()
         if reply.slug in HARMFUL_SLUGS
     ]
     if share < 1:
         written = written[:: round(1 / share)]
-    good = labelled_replies.good_replies(arguments.data, most)
-    strong = labelled_replies.strong_replies(arguments.data, int(arguments.each * share))
+    good = labelled_replies.read_good_replies(arguments.data, most)
+    strong = labelled_replies.read_strong_replies(arguments.data, int(arguments.each * share))
     return Corpus(
         natural,
         reader.read(written, folder / "written", objectives),

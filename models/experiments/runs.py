@@ -20,10 +20,10 @@ import yaml
 
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from models.data import answers, metaaligner, mixture
-from models.data.mixture import Stage as StageName
+from models.data.mixture import StageName as StageName
 from models.data.pairs import Pair, write_pairs
-from models.data.preference_sets import JUDGED, load
-from models.data.test_sets import held_out_sets
+from models.data.preference_sets import JUDGED, load_judged
+from models.data.test_sets import make_held_out_sets
 from models.defects.objectives import BUILT_IN
 from models.evaluate.calibrate import calibrate
 from models.train import checkpoint, train
@@ -57,7 +57,7 @@ class Workshop:
         for side in _SIDES:
             folder = self._out / "data" / side
             if not (folder / "made").exists():
-                for name, pairs in held_out_sets(self._data, self._plan.seed, side).items():
+                for name, pairs in make_held_out_sets(self._data, self._plan.seed, side).items():
                     write_pairs(folder / f"{name}.jsonl", pairs)
                 (folder / "made").touch()  # comes last: a folder without it is half made
         for run in filter(lambda run: run.compared, self._plan.runs.values()):
@@ -158,7 +158,7 @@ class Workshop:
         return _once(self._out / "data" / f"{named}.jsonl", lambda draft: write_pairs(draft, source(stage, count)))
 
     def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
-        return mixture.build(self._data, self._plan.seed, count, stage, without)
+        return mixture.build_examples(self._data, self._plan.seed, count, stage, without)
 
     def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
         """Pairs of Algorithm 1 in a fixed order at random, of prompts that no set is made of."""
@@ -167,7 +167,7 @@ class Workshop:
         ranked = [
             replace(item, query=answers.plain_query(item.query))
             for name in JUDGED
-            for item in load(self._data, name, BUILT_IN)
+            for item in load_judged(self._data, name, BUILT_IN)
             if answers.side_of(item.query, answers.TEST_PERCENT_RARE) == "train"
         ]
         margin = metaaligner.Margin(better=0.5)

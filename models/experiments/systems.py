@@ -48,7 +48,7 @@ from aligner_proxy_systems.pku_aligner.corrector import PkuAligner
 from aligner_proxy_systems.self_refine.corrector import SelfRefine
 from aligner_proxy_systems.self_refine.corrector import Settings as RefineSettings
 from models.data.pairs import CHANGES, Pair, PairError, read_pairs
-from models.data.upstream_completions import STRONG, completions
+from models.data.upstream_completions import STRONG, draw_completions
 from models.evaluate.test_sets import Case
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -198,7 +198,7 @@ def _preferring(comparison: Comparison, data: Path) -> Iterator[Trial]:
     rng = Random(f"systems:{comparison.seed}")
     sayings = of("test")
     builtin = config.builtin_objectives()
-    real = completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
+    real = draw_completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
     short = [completion for completion in real if len(completion.answer) <= comparison.longest]
     rng.shuffle(short)
     kinds = list(sayings)

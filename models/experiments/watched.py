@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aligner_proxy.text.structure import split
 from models.data import labelled_replies
-from models.data.harm_replies import SOURCES, harm_replies
+from models.data.harm_replies import SOURCES, read_harm_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, USUAL, LabelledReply
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
@@ -88,10 +88,10 @@ class Watched:
 def watched(data: Path, sets: Path) -> Watched:
     """What there is to watch; the same data give the same cases in the same order."""
     cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
-    written = [one for one in labelled_replies.written_answers() if one.source in TEST_AUTHORS]
+    written = [one for one in labelled_replies.read_written_answers() if one.source in TEST_AUTHORS]
     for author in TEST_AUTHORS:
         cases[author] = [_alone(one) for one in written if one.source == author]
-    further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
+    further = [one for name in SOURCES for one in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
     cases[FURTHER] = [under(one, USUAL) for one in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
@@ -100,7 +100,7 @@ def watched(data: Path, sets: Path) -> Watched:
 
 
 def _step(data: Path, name: str) -> int:
-    return max(1, len(harm_replies(data, name, "dev")) // _EACH_SOURCE)
+    return max(1, len(read_harm_replies(data, name, "dev")) // _EACH_SOURCE)
 
 
 def _alone(reply: LabelledReply) -> Asked:

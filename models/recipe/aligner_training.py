@@ -24,7 +24,7 @@ from models.data import mixture
 from models.data.answers import Side, preference_bags
 from models.data.pairs import write_pairs
 from models.data.preference_sets import KNOWN_FILES
-from models.data.test_sets import held_out_sets
+from models.data.test_sets import make_held_out_sets
 from models.evaluate import test_sets
 from models.evaluate.calibrate import calibrate
 from models.reporting import output
@@ -129,7 +129,7 @@ class Training:
         return self._out / "data" / f"{name}.jsonl"
 
     def _write_pairs(self, stage: StageSettings, count: int, path: Path) -> None:
-        write_pairs(path, mixture.build(self._data, stage.seed, count, stage.mixture))
+        write_pairs(path, mixture.build_examples(self._data, stage.seed, count, stage.mixture))
 
     def _use_bags(self) -> bool:
         return any(Stage.read(stage.config, stage.changes).bags for stage in self._stages.values())
@@ -139,7 +139,7 @@ class Training:
 
     def _write_sets(self, side: Side) -> None:
         seed = self._settings.dev_seed if side == "dev" else self._settings.test_seed
-        for name, pairs in held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
+        for name, pairs in make_held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
             write_pairs(self._out / "data" / side / f"{name}.jsonl", pairs)
 
     def _choose_limit(self, side: Side) -> int:

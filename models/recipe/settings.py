@@ -8,7 +8,7 @@ from typing import Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.data.mixture import Stage as MixtureName
+from models.data.mixture import StageName as MixtureName
 from models.train.config import Stage
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "train" / "recipe.yaml"

@@ -48,8 +48,8 @@ def under(reply: LabelledReply, company: Sequence[str]) -> Asked:
         question_of(reply),
         reply.answer,
         objectives,
-        reply.under(objectives),
-        reply.whole_under(objectives),
+        reply.label_segments(objectives),
+        reply.flag_whole_reply(objectives),
         reply.slug,
         reply.harmful,
         reply.objective,
@@ -63,7 +63,7 @@ def in_turn(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]
 
 def written() -> tuple[list[Asked], list[Asked]]:
     """Written answers: those about harm under the built-in objective, and all under an objective of their own."""
-    answers = [reply for reply in labelled_replies.written_answers() if reply.slug not in TEST_KINDS]
+    answers = [reply for reply in labelled_replies.read_written_answers() if reply.slug not in TEST_KINDS]
     harm = [_as_harm(reply) for reply in answers if reply.about_harm]
     own = [reply for reply in answers if not reply.about_harm]
     return in_turn(harm, COMPANIES), in_turn(own, OWN_COMPANIES)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead, normalise_states
-from models.data.labels import by_text
+from models.data.labels import relation_in_text
 from models.data.pairs import CHANGES, UNKNOWN
 
 from .features import Example
@@ -177,4 +177,4 @@ def _elsewhere(lines: Sequence[_Key | None], columns: Sequence[str | None]) -> T
 
 
 def _under(key: _Key | None, theme: str | None) -> float:
-    return float(UNKNOWN if key is None or theme is None else by_text(key[0], theme, key[1]))
+    return float(UNKNOWN if key is None or theme is None else relation_in_text(key[0], theme, key[1]))

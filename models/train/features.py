@@ -18,7 +18,7 @@ from aligner_proxy.engine.scheduling.sequence import Spans
 from aligner_proxy.prompts import Template, render
 from aligner_proxy.text.structure import append_end, split
 from models.data.inject import themes_in
-from models.data.labels import END, by_text, relation
+from models.data.labels import END, relation, relation_in_text
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 
 EDIT_START_WEIGHT = 6.0
@@ -75,7 +75,7 @@ def encode(
     kinds = pair.kinds
     if ends:
         lacks = pair.lacks or (STAYS,) * len(pair.themes)
-        labels = pair.known
+        labels = pair.all_labels
         relations = (*relations, lacks)
         kinds = (*kinds, END)
         doubts = (*doubts, frozenset())
@@ -99,7 +99,7 @@ def _relations(pair: Pair, doubts: Sequence[frozenset[str]]) -> tuple[tuple[int,
 
 def _own(kind: str, theme: str, doubts: frozenset[str]) -> int:
     """What the answer says in its own words was chosen to be beyond doubt under the objectives of its prompt."""
-    return by_text(kind, theme, doubts) if kind else relation(kind, theme)
+    return relation_in_text(kind, theme, doubts) if kind else relation(kind, theme)
 
 
 def _tokens(tokenizer: Any, text: str, *, begins: bool = False) -> tuple[list[int], list[tuple[int, int]]]:

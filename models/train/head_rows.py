@@ -25,7 +25,7 @@ from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.inject import themes_in
-from models.data.labels import by_text
+from models.data.labels import relation_in_text
 from models.data.pairs import STAYS, Pair
 from models.train.asked import Asked
 
@@ -156,7 +156,7 @@ def judged(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str
         texts = [segment.text for segment in split(pair.answer)]
         # What a good answer says in its own words is fine.
         labels = [
-            by_text(kind, theme, themes_in(text)) if kind else STAYS
+            relation_in_text(kind, theme, themes_in(text)) if kind else STAYS
             for kind, text in zip(pair.kinds, texts, strict=True)
         ]
         source = place % len(like)

@@ -93,13 +93,15 @@ class Fitted:
 
 def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
     """States of all sources by name; written answers by author."""
-    written = [replace(reply, objective=HARMLESS) for reply in labelled_replies.written_answers() if reply.about_harm]
+    written = [
+        replace(reply, objective=HARMLESS) for reply in labelled_replies.read_written_answers() if reply.about_harm
+    ]
     sources: dict[str, Sequence[LabelledReply]] = {
-        STRONG: labelled_replies.strong_replies(data, each),
-        **{source: labelled_replies.natural_replies(data, source, most) for source in TEACHING},
-        GOOD: labelled_replies.good_replies(data, most * 3 // 2),
-        "planted": labelled_replies.planted_replies(data, most * 2 // 3),
-        UNSEEN: labelled_replies.planted_replies(data, most // 3, held_out=True),
+        STRONG: labelled_replies.read_strong_replies(data, each),
+        **{source: labelled_replies.read_natural_replies(data, source, most) for source in TEACHING},
+        GOOD: labelled_replies.read_good_replies(data, most * 3 // 2),
+        "planted": labelled_replies.plant_replies(data, most * 2 // 3),
+        UNSEEN: labelled_replies.plant_replies(data, most // 3, held_out=True),
         **{
             author: [reply for reply in written if reply.source == author]
             for author in sorted({reply.source for reply in written})

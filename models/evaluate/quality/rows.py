@@ -17,8 +17,8 @@ from aligner_proxy.types import Status, StreamMode
 from models.data.labelled_replies import TEST_AUTHORS
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
-from models.data.test_sets import held_out_sets
-from models.data.upstream_completions import STRONG, completions
+from models.data.test_sets import make_held_out_sets
+from models.data.upstream_completions import STRONG, draw_completions
 from models.evaluate import forms, good_answers, guards, lists, measures, nothing_left, own_voice, strong_upstreams
 from models.evaluate import test_sets as pair_sets
 from models.evaluate.gateway import gateway
@@ -68,7 +68,7 @@ class Bench:
         """The folder of the test sets, which are made when they are first needed."""
         finished = self.sets / ".made"
         if not finished.exists():
-            for name, pairs in held_out_sets(self.data, TEST_SEED, "test").items():
+            for name, pairs in make_held_out_sets(self.data, TEST_SEED, "test").items():
                 write_pairs(self.sets / f"{name}.jsonl", pairs)
             finished.touch()
         return self.sets
@@ -134,7 +134,7 @@ async def _measure_compared(bench: Bench) -> tuple[Figures, str]:
 
 
 async def _measure_strong(bench: Bench) -> tuple[Figures, str]:
-    texts = list(completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
+    texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
     looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
     known = measures.accuracy(measures.read_cases([bench.make_sets()]))

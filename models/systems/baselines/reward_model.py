@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from models.data.preference_sets import Ranked, load
+from models.data.preference_sets import RankedResponses, load_judged
 from models.reporting.statistics import Rate
 from models.train.base_model import on_disk
 
@@ -44,14 +44,14 @@ class Pair:
 
 def preferred(data: Path, seed: int) -> list[Pair]:
     """The research data's pairs about harmlessness, in an order at random."""
-    ranked = [item for item in load(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
+    ranked = [item for item in load_judged(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
     pairs = [_pair(item) for item in ranked]
     short = [one for one in pairs if len(one.question) + max(len(one.chosen), len(one.rejected)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
 
-def _pair(item: Ranked) -> Pair:
+def _pair(item: RankedResponses) -> Pair:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     return Pair(item.query, better.text, worse.text)
 

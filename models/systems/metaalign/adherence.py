@@ -32,7 +32,7 @@ from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.evaluate.gateway import gateway, objectives
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -123,7 +123,7 @@ def policy_for(text: str, operator: Sequence[Objective], system: str = "") -> Po
 
 
 async def measure(
-    pipeline: Pipeline, answers: Sequence[Completion], operator: Sequence[Objective], side: Side, seed: int
+    pipeline: Pipeline, answers: Sequence[UpstreamCompletion], operator: Sequence[Objective], side: Side, seed: int
 ) -> list[Case]:
     """One preference an answer, kinds and wordings in turns."""
     rng = Random(f"adherence:{seed}")
@@ -140,7 +140,9 @@ async def measure(
     return cases
 
 
-async def case(pipeline: Pipeline, completion: Completion, preference: Stated, policy: Policy, call_id: str) -> Case:
+async def case(
+    pipeline: Pipeline, completion: UpstreamCompletion, preference: Stated, policy: Policy, call_id: str
+) -> Case:
     """What becomes of one answer."""
     outcome = await pipeline.align(Exchange(call_id, 0, (Turn("user", completion.query),), completion.answer), policy)
     text = outcome.text or ""
@@ -256,7 +258,7 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
 
 
 async def run(
-    aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
+    aligner: Path, answers: Sequence[UpstreamCompletion], out: Path, asked_too: Sequence[str], **how: Any
 ) -> list[Case]:
     """The cases of these answers; corrections are kept below `out`."""
     async with gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
@@ -286,7 +288,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--side", choices=("train", "dev", "test"), default="test", help="wordings")
     args = parser.parse_args()
-    answers = list(completions(args.data, STRONG, args.each, args.seed, ("alpaca",)))
+    answers = list(draw_completions(args.data, STRONG, args.each, args.seed, ("alpaca",)))
     Random(f"order:{args.seed}").shuffle(answers)
     args.out.mkdir(parents=True, exist_ok=True)
     cases = asyncio.run(run(args.aligner, answers, args.out, args.operator, side=args.side, seed=args.seed))

@@ -28,7 +28,7 @@ from aligner_proxy_systems.metaalign.checks import met
 from aligner_proxy_systems.metaalign.fixes import fixed
 from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, preferences_of, preferred
 from aligner_proxy_systems.metaalign.types import FIXABLE, MOST, Preference, PreferenceKind, PreferenceSource
-from models.data.answers import Answer, load_pool
+from models.data.answers import PoolAnswer, load_pool
 from models.data.pairs import CHANGES, STAYS, Pair, write_pairs
 
 from .wordings import TRAIN
@@ -100,7 +100,7 @@ def on_test_side(preference: str) -> bool:
     return int(hashlib.sha256(preference.encode()).hexdigest(), 16) % 100 < TEST_PERCENT
 
 
-def examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False) -> Iterator[Example]:
+def examples(answers: Sequence[PoolAnswer], n: int, seed: int, *, test: bool = False) -> Iterator[Example]:
     """So many examples of one side, the parts in turns; at most a quarter are answers that need no change."""
     rng = Random(f"metaalign:{seed}")
     left = n
@@ -116,7 +116,7 @@ def examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False
             return
 
 
-def _of(part: Part, rng: Random, answer: Answer) -> Iterator[Example]:
+def _of(part: Part, rng: Random, answer: PoolAnswer) -> Iterator[Example]:
     if part == "diverse":
         candidates = [_example(part, answer, MetaPrompt(preference=_wording(rng, _kinds(rng)))) for _ in range(3)]
         kept = [example for example in candidates if example is not None]
@@ -155,7 +155,7 @@ def _bound(rng: Random, kind: PreferenceKind) -> int:
     return rng.randrange(2, 9) if kind is PreferenceKind.MAX_SENTENCES else rng.randrange(20, 160, 5)
 
 
-def _example(part: Part, answer: Answer, meta: MetaPrompt) -> Example | None:
+def _example(part: Part, answer: PoolAnswer, meta: MetaPrompt) -> Example | None:
     """None where the gateway reads no preference, or no answer is known that meets all of them."""
     reading = Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)
     policy = preferred(reading, RequestFacts(system=meta.system, fields={"preference": meta.preference}))

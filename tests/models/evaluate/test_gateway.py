@@ -10,13 +10,13 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.evaluate.gateway import deliver, objectives, remembering
 from tests.support.scripted import ScriptedEngine
 
-RUDE = Completion("m", "When?", "The museum opens at six. You are a fool.", "hh")
-GOOD = Completion("m", "Where?", "On the north pier.", "hh")
-REFUSED = Completion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
+RUDE = UpstreamCompletion("m", "When?", "The museum opens at six. You are a fool.", "hh")
+GOOD = UpstreamCompletion("m", "Where?", "On the north pier.", "hh")
+REFUSED = UpstreamCompletion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
 
 
 def polite(request: AlignRequest) -> Correction:
@@ -43,7 +43,7 @@ async def test_a_second_run_computes_only_what_is_new(tmp_path: Path) -> None:
         engine = ScriptedEngine(polite)
         async with remembering(engine, tmp_path / "texts") as pipeline:
             asked = objectives(["harmless"])
-            texts = [RUDE, GOOD] if seen == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
+            texts = [RUDE, GOOD] if seen == 2 else [RUDE, GOOD, UpstreamCompletion("m", "Why?", "Because.", "hh")]
             found = await deliver(pipeline, texts, asked)
         assert len(engine.seen) == seen
         assert found[0].text == "The museum opens at six."

@@ -15,7 +15,7 @@ from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
-from models.data.preference_sets import rows as trained_on
+from models.data.preference_sets import read_rows as trained_on
 from models.evaluate import guards
 from models.evaluate.guards import DoubtRule, HarmScore, Scored, bar, figures
 from models.train.head_rows import RowReader

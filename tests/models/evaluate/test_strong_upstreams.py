@@ -10,9 +10,9 @@ import pytest
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
 from models.data.answers import load_pool, prompt_key
 from models.data.preference_sets import PreferenceError
-from models.data.preference_sets import completions as rows
+from models.data.preference_sets import read_completions as rows
 from models.evaluate.measures import accuracy
-from models.evaluate.strong_upstreams import Completion, completions, judged, plot, rule, table, unharmed
+from models.evaluate.strong_upstreams import UpstreamCompletion, draw_completions, judged, plot, rule, table, unharmed
 from tests.models.evaluate.test_accuracy import CASES
 from tests.models.research import write_rows
 
@@ -37,11 +37,11 @@ def outcome(text: str) -> Outcome:
 
 
 def test_completions_are_of_the_named_models_and_untrained_prompts(data: Path) -> None:
-    found = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    found = list(draw_completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
     assert Counter(one.model for one in found) == {"gpt4": 5, "Claude-3-Sonnet": 5}
     trained = {prompt_key(answer.query) for answer in load_pool(data, "train").answers}
     assert not trained & {prompt_key(one.query) for one in found}
-    assert found == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert found == list(draw_completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
 
 
 def test_judgements_are_no_completions(data: Path) -> None:
@@ -64,7 +64,9 @@ def test_unharmed_means_every_fact_and_nearly_every_character(delivered: str, wh
 
 
 def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -> None:
-    results = [judged(Completion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))]
+    results = [
+        judged(UpstreamCompletion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))
+    ]
     lines = table(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| a", "| b", "| all"]
     assert "1/2 = 50.0 %" in lines[-1]

@@ -17,7 +17,7 @@ from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.answers import preference_bags
 from models.data.labelled_replies import AGAINST, COMPANIES, HARMLESS, TEACHING, TEST_KINDS, UNKNOWN
-from models.data.mixture import build
+from models.data.mixture import build_examples
 from models.data.pairs import write_pairs
 from models.evaluate.calibrate import GOOD
 from models.experiments import head_alone
@@ -59,7 +59,7 @@ def test_the_command_measures_each_attempt(
 ) -> None:
     torch.manual_seed(1)
     DetectorHead(64, LAYERS, 16).save(tmp_path / "detector.safetensors")
-    pairs = list(build(data_dir, 5, 5, "warmup"))
+    pairs = list(build_examples(data_dir, 5, 5, "warmup"))
     for name in (*(f"dev/{good}" for good in GOOD), "test/insult"):
         write_pairs(tmp_path / "sets" / f"{name}.jsonl", pairs)
     write_pairs(tmp_path / "sets/test/compared_replies.jsonl", islice(preference_bags(data_dir, "test"), 4))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from aligner_proxy.text.structure import split
-from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, read_written_answers
 from models.experiments.probes import threshold
 from models.train.probe import Features, ProbeSettings, aggregate, area, fit, worst
 from models.train.segment_states import SegmentStates
@@ -70,7 +70,7 @@ def test_the_area_counts_ties_by_order_and_the_threshold_leaves_its_share_above(
 
 
 def test_written_answers_have_a_label_for_each_segment_and_ids_of_their_own() -> None:
-    answers = written_answers()
+    answers = read_written_answers()
     assert len({answer.id for answer in answers}) == len(answers) > 2500
     assert all(answer.harmful == (AGAINST in answer.segments) for answer in answers)
     assert all(len(answer.segments) == len(split(answer.answer)) for answer in answers)
