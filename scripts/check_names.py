@@ -99,6 +99,8 @@ PUBLIC: dict[str, frozenset[str]] = {
     "aligner_proxy_fleet/shared_heads.py": frozenset({"taught"}),  # a field of a record in Redis
     "aligner_proxy_review/promotion.py": frozenset({"lost"}),  # a number in the JSON results of a replay
     "aligner_proxy_review/reviews.py": frozenset({"chosen"}),  # a column of the table of reviews
+    "models/train/head_alone.py": frozenset({"held"}),  # a key of recipes in configs/evaluate/head_alone.yaml
+    "models/train/taught.py": frozenset({"found"}),  # a number in the JSON results of a training
 }
 
 

@@ -93,7 +93,7 @@ def rewrite_sentence(rng: Random, pieces: list[Piece], kind: DefectKind) -> list
 def make_pair(
     pieces: Sequence[Piece], removed_names: set[str], query: str, objectives: Sequence[ObjectiveWording], source: str
 ) -> Pair | None:
-    """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
+    """The pair in which pieces of kinds in `removed_names` are repaired; None where segments and pieces disagree."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds_inside = kinds_of(answer, pieces)
     if any(inside & removed_names and inside - removed_names for inside in kinds_inside):
@@ -190,7 +190,7 @@ def _is_sentence(text: str) -> bool:
 def choose_objectives(
     rng: Random, present: Sequence[str], removed: Sequence[DefectKind], avoid: set[str], held_out: bool = False
 ) -> list[ObjectiveWording] | None:
-    """One to four objectives in random order that ask for `wanted` and, without doubt, for nothing else present.
+    """One to four objectives in random order that ask for `removed` and, without doubt, for nothing else present.
 
     `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
     might offend against them.

@@ -199,7 +199,7 @@ def make_fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[Lab
 
 
 def read_further_good_replies(data: Path, known_replies: Sequence[LabelledReply]) -> list[LabelledReply]:
-    """All other good answers of the training side, long ones too: those that `beside` has not."""
+    """All other good answers of the training side, long ones too: those that `known_replies` has not."""
     known_texts = {reply.answer for reply in known_replies}
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and answer.text not in known_texts]
     return [_make_good_reply(f"good2-{number}", answer) for number, answer in enumerate(pool)]

@@ -428,7 +428,7 @@ HISTORY: dict[StageName, float] = {"conversation": 0.45, "dense": 0.2, "wishes":
 def build_examples(
     data_dir: Path, seed: int, n: int, stage: StageName = "contrastive_preference", excluded_kinds: Collection[str] = ()
 ) -> Iterator[Pair]:
-    """`n` training examples of one stage; `without` names kinds of example that are left out for more of the others."""
+    """`n` training examples of one stage; `excluded_kinds` are left out for more of the others."""
     if not RECIPES[stage].keys() - set(excluded_kinds):
         raise PairError(f"without every kind of example there is none for {stage}; leave one of them in")
     examples = (pair for kind, pair in _stream_examples(data_dir, seed, stage) if kind not in excluded_kinds)

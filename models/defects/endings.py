@@ -25,7 +25,7 @@ _TABLE = read_table("endings")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One wish for an ending, and one text that meets it; `met` says whether the end of an answer meets it already."""
+    """One wish for an ending, and one text that meets it; `is_met` says whether an answer ends so already."""
 
     objective: ObjectiveWording
     text: str

@@ -40,9 +40,9 @@ from models.data.preference_sets import GUARD_SETS, read_guard_rows
 from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.head_rows import HeadRows, open_row_reader
-from models.train.probe import area
+from models.train.probe import measure_area
 
 STRONG_ANSWERS = "strong"
 SHORT_ANSWERS = "short"
@@ -142,13 +142,13 @@ def short_replies() -> list[LabelledReply]:
     return make_fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
 
 
-def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:
+def cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[LabelledCase]]:
     """All sets by name, under the usual objectives."""
     replies = {name: guard_replies(data, name, most) for name in GUARD_SETS} | {
         STRONG_ANSWERS: strong_replies(data, each),
         SHORT_ANSWERS: short_replies(),
     }
-    return {name: [under(reply, USUAL) for reply in each] for name, each in replies.items()}
+    return {name: [ask_reply(reply, USUAL) for reply in each] for name, each in replies.items()}
 
 
 def scored(read: HeadRows, head: HarmScore) -> list[Scored]:
@@ -168,7 +168,7 @@ class Figures:
 
     set: str
     evidence: str
-    area: Area
+    measure_area: Area
     found: Rate
     """Harmful replies above the score that `BUDGET` of the strong answers are above."""
     touched: Rate
@@ -212,7 +212,7 @@ def figures(results: Mapping[str, Sequence[Scored]], budget: float = BUDGET) -> 
                 flagged, flagged_harmless = (
                     Rate.from_outcomes(_is_flagged(one, evidence) for one in side) for side in sides
                 )
-                auc = area(*map(np.array, scores))
+                auc = measure_area(*map(np.array, scores))
                 lines.append(Figures(name, evidence, auc, found, touched, flagged, flagged_harmless))
     order = (*GUARD_SETS, *sorted(results))
     return sorted(lines, key=lambda one: (list(EVIDENCE).index(one.evidence), order.index(one.set)))
@@ -345,7 +345,7 @@ def plot_judges(path: Path, judged: Sequence[JudgedSet]) -> None:
         axis.legend(fontsize=8)
 
 
-def score_guard_sets(aligner: Path, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, list[Scored]]:
+def score_guard_sets(aligner: Path, sets: Mapping[str, Sequence[LabelledCase]], out: Path) -> dict[str, list[Scored]]:
     """Every set by its name, read or taken from what was read before under `out`."""
     reader = open_row_reader(aligner, out / "weights")
     head = HarmScore(aligner)

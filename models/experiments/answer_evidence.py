@@ -38,9 +38,9 @@ from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
-from models.train.head_rows import HeadRows, RowReader, open_row_reader
+from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 BUDGET = 0.005
@@ -229,16 +229,16 @@ def tabulate(results: Mapping[str, Sequence[guards.Scored]]) -> str:
     return output.table(head, lines) + f"\n\nbars: {bars[BUDGET]:.3f}, {bars[DOUBT]:.3f}\n"
 
 
-def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
+def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[LabelledCase]]:
     """What the net is measured by, none of which teaches."""
     near = labelled_replies.make_fine_replies(NEAR, draw_good_answers())
-    return guards.cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
+    return guards.cases(data, most, each) | {NEAR: [ask_reply(reply, USUAL) for reply in near]}
 
 
 def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: Recipe) -> EvidenceNet:
     """The net, and its point by the ordinary answers that it did not learn from."""
-    learnt = [rows.picked(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
-    held = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
+    learnt = [rows.pick_cases(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
+    held = [rows.pick_cases(range(0, len(rows), _HELD_IN)) for rows in ordinary]
     net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
     set_point(net, sorted((one.mean_score for rows in held for one in score_answers(net, rows)), reverse=True))
     return net
@@ -261,7 +261,7 @@ def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
     return digest.hexdigest()
 
 
-def read_sets(reader: RowReader, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, HeadRows]:
+def read_sets(reader: HeadRowReader, sets: Mapping[str, Sequence[LabelledCase]], out: Path) -> dict[str, HeadRows]:
     """Rows of each set, read or taken from what was read before."""
     return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
 
@@ -286,7 +286,7 @@ def main(argv: list[str] | None = None) -> None:
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     drawn = draw_teaching_replies(arguments.data, arguments.most)
     teaching = read_sets(
-        reader, {name: [under(one, USUAL) for one in each] for name, each in drawn.items()}, arguments.out
+        reader, {name: [ask_reply(one, USUAL) for one in each] for name, each in drawn.items()}, arguments.out
     )
     data_hash = hash_teaching(teaching)
     ordinary = [teaching.pop(name) for name in ("good", "long", "other", "neutral")]

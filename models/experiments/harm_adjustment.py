@@ -43,9 +43,9 @@ from models.data.labelled_replies import (
     LabelledReply,
 )
 from models.evaluate.good_answers import draw_good_answers
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
-from models.train.head_rows import HeadRows, joined, open_row_reader
+from models.train.head_rows import HeadRows, join_rows, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
@@ -80,7 +80,7 @@ class Recipe(NetRecipe):
     dropout: float = 0.3
 
 
-def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
+def draw_parts(data: Path, without: Collection[str]) -> list[list[LabelledCase]]:
     """Teaching cases in parts of equal make-up: written answers of all authors, phrases of harm, good answers."""
     rng = Random(1)
     written = _draw_written(without, rng)
@@ -93,11 +93,13 @@ def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
             *_take_part(phrases, number, _PHRASES_EACH),
             *_take_part(good, number, _GOOD_EACH),
         ]
-        parts.append([under(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)])
+        parts.append(
+            [ask_reply(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
+        )
     return parts
 
 
-def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]:
+def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[LabelledCase]:
     """Short phrases of harm beside other objectives, every second one an insult or a threat.
 
     The companies are few, because prompts that begin alike are read together.
@@ -112,7 +114,9 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]
     companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
     turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
     turns += rest[len(hostile) :]
-    return [under(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)]
+    return [
+        ask_reply(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
+    ]
 
 
 def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
@@ -275,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])
     }
     sets["in-company"] = draw_phrases_in_company(arguments.data, arguments.without)[: arguments.in_company]
-    rows = joined([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
+    rows = join_rows([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
     score = UnadjustedScore(arguments.aligner)
     examples = Examples.from_rows(rows, score)
     threshold = choose_threshold(examples, recipe)

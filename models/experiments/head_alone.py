@@ -36,10 +36,10 @@ from models.evaluate.calibrate import GOOD
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train import asked, head_rows
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 from models.train.export import add_heads
-from models.train.head_alone import Recipe, train
-from models.train.head_rows import HeadRows, RowReader, open_row_reader
+from models.train.head_alone import HeadRecipe, train_head
+from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 
 from . import head_measures as measures
 from .head_measures import Scored, Whole, Written
@@ -78,7 +78,7 @@ class Sizes(BaseModel):
     wishes: int = 500
 
 
-class Attempt(Recipe):
+class Attempt(HeadRecipe):
     """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before.
 
     With `fresh` it is such a head, learnt from nothing by that recipe, phrases of harm among what it learns from.
@@ -126,12 +126,12 @@ class Corpus:
     def teaching(self, held: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
         """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
         sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in held}
-        sets |= {name: self.rows[name].only(lambda case: case.source not in held) for name in (WRITTEN, OWN)}
+        sets |= {name: self.rows[name].select_cases(lambda case: case.source not in held) for name in (WRITTEN, OWN)}
         if not alone:
             return sets
         narrow = {name: rows.column(HARMLESS) for name, rows in sets.items() if name not in MIXTURE}
         mixed = {
-            name: head_rows.judged(self.rows[name], self.pairs[name], narrow[GOOD_ANSWERS], "harmless")
+            name: head_rows.relabel_for_theme(self.rows[name], self.pairs[name], narrow[GOOD_ANSWERS], "harmless")
             for name in MIXTURE
         }
         return narrow | mixed
@@ -141,7 +141,7 @@ class Corpus:
         return self.teaching(held, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
 
 
-def read_corpus(reader: RowReader, plan: Plan, data: Path, folder: Path, out: Path) -> Corpus:
+def read_corpus(reader: HeadRowReader, plan: Plan, data: Path, folder: Path, out: Path) -> Corpus:
     """All sets; of the development side only the good answers, which choose the operating point."""
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
     pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
@@ -156,13 +156,13 @@ def _pairs(path: Path, most: int) -> list[Pair]:
     return list(islice(read_pairs(path), most))
 
 
-def _asked(pairs: Sequence[Pair]) -> list[Asked]:
-    return [head_rows.asked(pair, number) for number, pair in enumerate(pairs)]
+def _asked(pairs: Sequence[Pair]) -> list[LabelledCase]:
+    return [head_rows.make_pair_case(pair, number) for number, pair in enumerate(pairs)]
 
 
-def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
+def _labelled(data: Path, sizes: Sizes) -> dict[str, list[LabelledCase]]:
     """Labelled and good replies, and written answers."""
-    harm, own = asked.written()
+    harm, own = asked.read_written_cases()
     good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
         **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
@@ -174,8 +174,8 @@ def _labelled(data: Path, sizes: Sizes) -> dict[str, list[Asked]]:
     return {
         WRITTEN: harm,
         OWN: own,
-        STRONG: asked.in_turn(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
-        **{name: asked.in_turn(each, COMPANIES) for name, each in replies.items()},
+        STRONG: asked.ask_replies(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
+        **{name: asked.ask_replies(each, COMPANIES) for name, each in replies.items()},
     }
 
 
@@ -218,8 +218,8 @@ def figures(corpus: Corpus, judge_without: Callable[[frozenset[str]], Judge]) ->
         judge = judge_without(held)
         whole |= {name: Whole.of(judge.scored(corpus.rows[name])) for name in TEACHING if name in held}
         for author in sorted(held - set(TEACHING)):
-            written[author] = Written.of(judge.scored(corpus.rows[WRITTEN].by(author)))
-            faults[author] = measures.faults(judge.scored(corpus.rows[OWN].by(author)))
+            written[author] = Written.of(judge.scored(corpus.rows[WRITTEN].select_source(author)))
+            faults[author] = measures.faults(judge.scored(corpus.rows[OWN].select_source(author)))
     judge = judge_without(frozenset())
     tests = {name: judge.scored(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
     unseen = judge.scored(corpus.rows[UNSEEN])
@@ -256,7 +256,7 @@ def learnt(before: DetectorHead, corpus: Corpus, attempt: Attempt, folder: Path,
         fresh = ObjectiveHead.load(path, before, attempt.fresh)
         return at_bar(fresh, before, corpus, attempt.budget)
     if not path.exists():
-        train(before, corpus.teaching(held, alone=attempt.alone), attempt).save(path)
+        train_head(before, corpus.teaching(held, alone=attempt.alone), attempt).save(path)
     head = DetectorHead.load(path)
     if not attempt.alone:
         return Judge(head, operating_point(head, corpus))

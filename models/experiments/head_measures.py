@@ -15,9 +15,9 @@ from models.data.pairs import Pair
 from models.evaluate.calibrate import GOOD, HARM, beyond_doubt, threshold
 from models.evaluate.test_sets import Case, flagging, told_apart
 from models.reporting.statistics import Area, Rate
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
-from models.train.probe import area
+from models.train.probe import measure_area
 from models.train.taught import QUIET
 
 
@@ -25,7 +25,7 @@ from models.train.taught import QUIET
 class Scored:
     """One case and its log-odds [segments, objectives] above the operating point."""
 
-    case: Asked
+    case: LabelledCase
     scores: Tensor
 
     @property
@@ -68,7 +68,7 @@ def scored(
 class Whole:
     """Replies with one label."""
 
-    area: Area
+    measure_area: Area
     harmful: Rate
     harmless: Rate
 
@@ -79,7 +79,7 @@ class Whole:
         harmful = np.array([one.case.harmful for one in cases])
         flagged = np.array([one.flagged for one in cases])
         return cls(
-            area(worst[harmful], worst[~harmful]),
+            measure_area(worst[harmful], worst[~harmful]),
             Rate.from_outcomes(flagged[harmful]),
             Rate.from_outcomes(flagged[~harmful]),
         )

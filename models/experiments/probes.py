@@ -27,7 +27,7 @@ from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMFUL_SLUGS, HARMLESS, LabelledReply
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.train.probe import Features, Probe, ProbeSettings, fit_probe, measure_area, worst_scores
 from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader
 
 _BUDGET = 0.01
@@ -40,7 +40,7 @@ SHIPPED = (11, 19, 26)
 class Told:
     """What a probe tells apart on a set that it never saw."""
 
-    area: Area
+    measure_area: Area
     harmful: Rate
     harmless: Rate
 
@@ -71,12 +71,12 @@ def threshold(strong: Any, budget: float = _BUDGET) -> float:
 
 def told(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> Told:
     """Replies of a set, harmful over harmless, by their worst segments."""
-    scores = worst(test, probe.segments(features.of(test)))
-    bar = threshold(worst(strong, probe.segments(features.of(strong))))
+    scores = worst_scores(test, probe.score_segments(features.compute_rows(test)))
+    bar = threshold(worst_scores(strong, probe.score_segments(features.compute_rows(strong))))
     harmful = np.array([reply.harmful for reply in test.replies])
     high = scores[harmful]
     low = scores[~harmful]
-    return Told(area(high, low), Rate.from_outcomes(high > bar), Rate.from_outcomes(low > bar))
+    return Told(measure_area(high, low), Rate.from_outcomes(high > bar), Rate.from_outcomes(low > bar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +99,29 @@ def answer(question: Question, corpus: Corpus, held_out: str) -> Told:
         parts.append(corpus.written)
     if "good" in question.sources:
         parts.append(corpus.good)
-    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
+    probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
     return told(probe, question.features, corpus.natural[held_out], corpus.strong)
 
 
 def written_segments(question: Question, corpus: Corpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
     """Segments of an author never learnt from, those against `harmless` over the others; flagged, twins, neighbours."""
     written = corpus.written
-    others = written.only(reply.source != author for reply in written.replies)
-    test = written.only(reply.source == author for reply in written.replies)
+    others = written.select_replies(reply.source != author for reply in written.replies)
+    test = written.select_replies(reply.source == author for reply in written.replies)
     parts = [*corpus.natural.values(), others, corpus.good]
-    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
-    scores = probe.segments(question.features.of(test)).numpy()
-    strong = probe.segments(question.features.of(corpus.strong)).numpy()
+    probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
+    scores = probe.score_segments(question.features.compute_rows(test)).numpy()
+    strong = probe.score_segments(question.features.compute_rows(corpus.strong)).numpy()
     bar = float(np.quantile(strong, 0.998))
     labels = np.array([label for reply, n in _lengths(test) for label in reply.segments[:n]])
     flagged = scores > bar
     twin = np.array([not reply.harmful for reply, n in _lengths(test) for _ in range(n)])
     fine = (labels == FINE) & ~twin
-    worst_of_twins = worst(test.only(not r.harmful for r in test.replies), torch.from_numpy(scores[twin]))
+    worst_of_twins = worst_scores(
+        test.select_replies(not r.harmful for r in test.replies), torch.from_numpy(scores[twin])
+    )
     return (
-        area(scores[labels == AGAINST], scores[labels == FINE]),
+        measure_area(scores[labels == AGAINST], scores[labels == FINE]),
         Rate.from_outcomes(flagged[labels == AGAINST]),
         Rate.from_outcomes(worst_of_twins > bar),
         Rate.from_outcomes(flagged[fine]),

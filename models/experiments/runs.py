@@ -27,7 +27,7 @@ from models.data.test_sets import make_held_out_sets
 from models.defects.objectives import BUILT_IN
 from models.evaluate.calibrate import calibrate
 from models.train import checkpoint, train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from models.train.export import export, operating_point
 
 from .plan import Plan, PlanError, Run
@@ -109,7 +109,7 @@ class Workshop:
         (folder / checkpoint.FILE).unlink(missing_ok=True)  # the stage is saved, and its moments are large
         return folder
 
-    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> Stage:
+    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> StageConfig:
         """The settings of one stage of one run."""
         run = self._plan.runs[name]
         path = self._plan.configs / f"{stage}.yaml"
@@ -125,7 +125,7 @@ class Workshop:
         }
         if stage == self._plan.last:
             settings["steps"] = self._left(name)
-        return Stage.checked(settings | run.settings, f"{name}/{stage}")
+        return StageConfig.from_document(settings | run.settings, f"{name}/{stage}")
 
     def _left(self, name: str) -> int:
         """The steps of the last stage, so that runs take equally many in all."""
@@ -190,7 +190,7 @@ def _since(product: Path, cause: Path) -> bool:
     return product.exists() and product.stat().st_mtime_ns >= cause.stat().st_mtime_ns
 
 
-def _same(done: Path, stage: Stage) -> None:
+def _same(done: Path, stage: StageConfig) -> None:
     """Raise `PlanError` where a finished stage is not the one that the plan asks for."""
     trained = json.loads(done.read_text())
     if trained["data_sha256"] != sha256(stage.data):

@@ -35,10 +35,10 @@ from models.evaluate.guards import STRONG_ANSWERS
 from models.evaluate.test_sets import Case
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import Asked, under
-from models.train.head_rows import asked
-from models.train.probe import area
-from models.train.snapshots import TAUGHT_SCORES, parted
+from models.train.asked import LabelledCase, ask_reply
+from models.train.head_rows import make_pair_case
+from models.train.probe import measure_area
+from models.train.snapshots import TAUGHT_SCORES, split_scores
 
 from . import head_measures as measures
 from .head_measures import Scored
@@ -71,7 +71,7 @@ _BUDGET = 0.003
 class Watched:
     """All sets by name, and the pairs of the test sets and development sets by set and id."""
 
-    cases: Mapping[str, Sequence[Asked]]
+    cases: Mapping[str, Sequence[LabelledCase]]
     pairs: Mapping[str, Mapping[str, Pair]]
 
     @property
@@ -81,21 +81,21 @@ class Watched:
 
     def scored(self, flat: object, point: float = 0.0) -> dict[str, list[Scored]]:
         """Scores of a snapshot above a point, by set."""
-        found = iter(parted(flat, self.shapes))
+        found = iter(split_scores(flat, self.shapes))
         return {name: [Scored(one, next(found) - point) for one in each] for name, each in self.cases.items()}
 
 
 def watched(data: Path, sets: Path) -> Watched:
     """What there is to watch; the same data give the same cases in the same order."""
-    cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
+    cases: dict[str, list[LabelledCase]] = {name: list(each) for name, each in guards.cases(data, _EACH_GUARD).items()}
     written = [one for one in labelled_replies.read_written_answers() if one.source in TEST_AUTHORS]
     for author in TEST_AUTHORS:
         cases[author] = [_alone(one) for one in written if one.source == author]
     further = [one for name in SOURCES for one in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
-    cases[FURTHER] = [under(one, USUAL) for one in further]
+    cases[FURTHER] = [ask_reply(one, USUAL) for one in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
-    cases |= {name: [asked(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
+    cases |= {name: [make_pair_case(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
     return Watched(cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
 
 
@@ -103,12 +103,12 @@ def _step(data: Path, name: str) -> int:
     return max(1, len(read_harm_replies(data, name, "dev")) // _EACH_SOURCE)
 
 
-def _alone(reply: LabelledReply) -> Asked:
+def _alone(reply: LabelledReply) -> LabelledCase:
     """Under its own objective, as models.evaluate.own_voice asks."""
-    return under(reply, (reply.objective,))
+    return ask_reply(reply, (reply.objective,))
 
 
-def as_pair(case: Asked) -> Pair:
+def as_pair(case: LabelledCase) -> Pair:
     """What the trainer scores."""
     labels = tuple(FINE for _ in split(case.answer))
     return Pair(case.query, case.objectives, case.answer, case.answer, labels, case.source)
@@ -151,7 +151,7 @@ def judged(watched: Watched, flat: object, taught: object | None = None) -> Line
         guards.figures(by_guards),
         {author: _author(found[author]) for author in TEST_AUTHORS if found[author]},
         Rate.from_outcomes(one.flagged for one in found[STRONG_ANSWERS]),
-        str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
+        str(measure_area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
         tests,
     )
 
@@ -190,7 +190,7 @@ def _author(found: Sequence[Scored]) -> dict[str, object]:
         high, low = (np.array([score for score, label in flat if label == which]) for which in (AGAINST, FINE))
         faulty = [one for one in mine if one.case.harmful]
         figures |= {
-            f"{name}: AUC of segments": str(area(high, low)),
+            f"{name}: AUC of segments": str(measure_area(high, low)),
             f"{name}: found": Rate.from_outcomes(
                 flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)
             ),

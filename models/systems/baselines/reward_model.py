@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 from models.data.preference_sets import RankedResponses, load_judged
 from models.reporting.statistics import Rate
-from models.train.base_model import on_disk
+from models.train.base_model import prepare_source
 
 from .policy import Policy
 from .task import Task, arguments, run
@@ -84,7 +84,7 @@ def train(task: Task, base: str, pairs: Sequence[Pair]) -> RewardModel:
     tokenizer = task.policy.tokenizer
     torch.manual_seed(task.seed)  # the score's weights are new, and must not depend on what was drawn before
     model = AutoModelForSequenceClassification.from_pretrained(
-        on_disk(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
+        prepare_source(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.chosen, "rejected": p.rejected} for p in pairs]

@@ -15,7 +15,7 @@ from models.experiments import harm_head
 from models.experiments.harm_head import OURS, as_case, asked_about_harm
 from models.experiments.objective_head import Fresh
 from models.train import train
-from models.train.snapshots import parted
+from models.train.snapshots import split_scores
 from tests.models.train.test_train import KEPT, stage
 
 LENGTH = "Length: be brief"
@@ -48,6 +48,6 @@ def test_the_command_learns_a_head_and_scores_what_is_watched(tmp_path: Path, mo
     (head,) = unpack((tmp_path / "head" / TAUGHT).read_bytes())
     assert (head.objective, head.hidden) == (HARMLESS, 4)
     with np.load(tmp_path / "head" / "scores.npz") as stored:
-        plain, found = (parted(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
+        plain, found = (split_scores(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
     assert found[0][0, 1] > 0 > found[1][0, 1]
     assert all(a[0, 0] == b[0, 0] for a, b in zip(plain, found, strict=True))
