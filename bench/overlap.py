@@ -56,9 +56,9 @@ async def _run(model: str, answers: list[tuple[str, str]]) -> dict[str, Any]:
 def _load_real_answers(data: Path) -> list[tuple[str, str]]:
     """Answers of strong upstreams, equally many of each, to prompts that no training used."""
     # Imported here, because the loaders read all of the data, which our own answers do not need.
-    from models.data.upstream_completions import STRONG, completions
+    from models.data.upstream_completions import STRONG, draw_completions
 
-    real_answers = list(completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
+    real_answers = list(draw_completions(data, STRONG, 1, seed=1, sources=("alpaca",)))
     return [(one.query, one.answer) for one in real_answers[:_REAL]]
 
 

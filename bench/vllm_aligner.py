@@ -38,7 +38,7 @@ from aligner_proxy.types import Correction, Turn
 from bench.peers import vllm_python
 from bench.texts import LONG, OBJECTIVES, QUESTIONS, add_insult
 from demo.processes import free_port, run_process, wait_for
-from models.data.upstream_completions import completions
+from models.data.upstream_completions import draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -81,7 +81,9 @@ def draw_answers(data: Path | None, count: int, insulting: int) -> Iterator[Comp
     if data is None:
         pairs = [*QUESTIONS.items(), *((question, answer) for question, answer, *_ in LONG)]
     else:
-        pairs = [(c.query, c.answer) for c in completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW]
+        pairs = [
+            (c.query, c.answer) for c in draw_completions(data, (), count, 7, ("alpaca",)) if len(c.answer) < WINDOW
+        ]
         rng.shuffle(pairs)
     for number, (question, answer) in enumerate(islice(pairs, count)):
         has_insult = bool(insulting) and number % insulting == 0
@@ -187,10 +189,10 @@ def format_report(rows: Sequence[Mapping[str, Any]], speeds: Mapping[int, tuple[
     flags = [a == b for row in rows for a, b in row["flags"]]
     edits = [row["edits_agree"] for row in rows if "edits_agree" in row]
     lines: list[tuple[object, ...]] = [
-        ("segments whose scores differ by at most 0.05 nats", Rate.of(d <= NEAR for d in apart)),
+        ("segments whose scores differ by at most 0.05 nats", Rate.from_outcomes(d <= NEAR for d in apart)),
         ("difference in nats: mean, largest", f"{statistics.fmean(apart):.4f}, {max(apart):.4f}"),
-        ("segments with the same flag", Rate.of(flags)),
-        ("edits that agree", Rate.of(edits)),
+        ("segments with the same flag", Rate.from_outcomes(flags)),
+        ("edits that agree", Rate.from_outcomes(edits)),
     ]
     for share, (detecting, whole) in speeds.items():
         ratios = [a / b for a, b in zip(detecting, whole, strict=True)]

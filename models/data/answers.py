@@ -19,9 +19,9 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
 from models.defects.objectives import BUILT_IN
 
-from .human_spans import Marked, marked_answers
+from .human_spans import MarkedAnswer, read_marked_answers
 from .pairs import UNKNOWN, Pair
-from .preference_sets import JUDGED, rows
+from .preference_sets import JUDGED, read_rows
 
 Side = Literal["train", "dev", "test"]
 SHORTEST = 60
@@ -45,7 +45,7 @@ _ROLE = re.compile(r"\s*Human:\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PoolAnswer:
     """One good answer; `harmless` says whether harmlessness can be taken for granted."""
 
     query: str
@@ -55,7 +55,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class RunOn:
+class RunOnAnswer:
     """An answer of a real model that goes on into invented turns; `cut` is where the reply ends."""
 
     query: str
@@ -64,12 +64,12 @@ class RunOn:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class AnswerPool:
     """What one side of the split has to offer."""
 
-    answers: tuple[Answer, ...]
-    run_ons: tuple[RunOn, ...]
-    marked: tuple[Marked, ...] = ()
+    answers: tuple[PoolAnswer, ...]
+    run_ons: tuple[RunOnAnswer, ...]
+    marked: tuple[MarkedAnswer, ...] = ()
 
 
 def prompt_key(prompt: str) -> str:
@@ -87,25 +87,25 @@ def side_of(prompt: str, percent: int = TEST_PERCENT) -> Side:
     return "dev" if draw // 100 % 4 == 0 else "test"
 
 
-def load_pool(data_dir: Path, side: Side) -> Pool:
+def load_pool(data_dir: Path, side: Side) -> AnswerPool:
     """All usable answers of one side, in a fixed order and without duplicates."""
-    answers: dict[tuple[str, str], Answer] = {}
-    for answer, percent in _good(data_dir):
-        if side_of(answer.query, percent) == side and _usable(answer):
-            shown = Answer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
-            answers.setdefault((shown.query, shown.text), shown)
+    answers: dict[tuple[str, str], PoolAnswer] = {}
+    for answer, percent in _read_good_answers(data_dir):
+        if side_of(answer.query, percent) == side and _is_usable(answer):
+            plain_answer = PoolAnswer(plain_query(answer.query), answer.text.strip(), answer.source, answer.harmless)
+            answers.setdefault((plain_answer.query, plain_answer.text), plain_answer)
     if side == "train" and answers:
-        answers |= {(answer.query, answer.text): answer for answer in fiction()}
-    runs = tuple(run for run in _run_ons(data_dir) if side_of(run.query, TEST_PERCENT_RARE) == side)
-    rated = marked_answers(rows(data_dir, "finegrained_rlhf_dev"))
+        answers |= {(answer.query, answer.text): answer for answer in read_fiction()}
+    runs = tuple(run for run in _read_run_ons(data_dir) if side_of(run.query, TEST_PERCENT_RARE) == side)
+    rated = read_marked_answers(read_rows(data_dir, "finegrained_rlhf_dev"))
     marked = tuple(answer for answer in rated if side_of(answer.query, TEST_PERCENT_RARE) == side)
-    return Pool(tuple(answers.values()), runs, marked)
+    return AnswerPool(tuple(answers.values()), runs, marked)
 
 
-def fiction() -> list[Answer]:
+def read_fiction() -> list[PoolAnswer]:
     """Songs, speeches, stories and roles of ours that sound dark or blunt and offend nobody; for training only."""
-    rows = yaml.safe_load((Path(__file__).parent / "fiction.yaml").read_text(encoding="utf-8"))
-    return [Answer(row["query"], row["answer"], FICTION) for row in rows]
+    entries = yaml.safe_load((Path(__file__).parent / "fiction.yaml").read_text(encoding="utf-8"))
+    return [PoolAnswer(row["query"], row["answer"], FICTION) for row in entries]
 
 
 def plain_query(prompt: str) -> str:
@@ -115,12 +115,12 @@ def plain_query(prompt: str) -> str:
         return text
     marks = list(_MARK.finditer(text))
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    said = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, said, strict=True) if words]
+    speeches = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    turns = [Turn(_ROLES[mark.group(1)], words) for mark, words in zip(marks, speeches, strict=True) if words]
     return query_field(find_template("ultrafeedback"), turns)
 
 
-def _usable(answer: Answer) -> bool:
+def _is_usable(answer: PoolAnswer) -> bool:
     size = len(answer.text.strip())
     longest = VERY_LONG if len(answer.query) % 5 == 0 else LONGEST
     if answer.text.lstrip().startswith(("Human:", "Assistant:")) or _repeats_itself(answer.text):
@@ -130,47 +130,47 @@ def _usable(answer: Answer) -> bool:
 
 def _repeats_itself(text: str) -> bool:
     """Whether two segments are the same but for digits: small models get into loops that people still preferred."""
-    said = [re.sub(r"[\W\d_]+", " ", segment.text).strip().lower() for segment in split(text)]
-    longer = [words for words in said if len(words) >= 20]
+    wordings = [re.sub(r"[\W\d_]+", " ", segment.text).strip().lower() for segment in split(text)]
+    longer = [words for words in wordings if len(words) >= 20]
     return len(set(longer)) < len(longer)
 
 
-def _good(data_dir: Path) -> Iterator[tuple[Answer, int]]:
+def _read_good_answers(data_dir: Path) -> Iterator[tuple[PoolAnswer, int]]:
     """Good answers with the share of their prompts that is kept for the test."""
-    for answer in _of_models(data_dir):
+    for answer in _read_model_answers(data_dir):
         yield answer, TEST_PERCENT if answer.source == "ultrafeedback" else TEST_PERCENT_RARE
-    for row in rows(data_dir, "hh_rlhf_harmless_pairs"):
+    for row in read_rows(data_dir, "hh_rlhf_harmless_pairs"):
         if len(row["chosen"]) <= 600:
-            yield Answer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_RARE
-    for row in rows(data_dir, "finegrained_rlhf_dev"):
-        yield Answer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT_RARE
+            yield PoolAnswer(row["prompt"], row["chosen"], "hh-chosen", harmless=False), TEST_PERCENT_RARE
+    for row in read_rows(data_dir, "finegrained_rlhf_dev"):
+        yield PoolAnswer(row["prompt"], row["gold"], "finegrained"), TEST_PERCENT_RARE
     for name in ("pandalm_pairs", "llmbar_pairs"):
-        for answer in _preferred(data_dir, name):
+        for answer in _read_preferred_answers(data_dir, name):
             yield answer, TEST_PERCENT
 
 
-def _of_models(data_dir: Path) -> Iterator[Answer]:
+def _read_model_answers(data_dir: Path) -> Iterator[PoolAnswer]:
     """What strong models answered, and the golden answers beside them."""
-    for row in rows(data_dir, "metaaligner_ultrafeedback_outputs"):
+    for row in read_rows(data_dir, "metaaligner_ultrafeedback_outputs"):
         if row["model"] == "gpt-3.5-turbo":
-            yield Answer(row["prompt"], row["golden"], "ultrafeedback")
-            yield Answer(row["prompt"], row["output"], "ultrafeedback")
-    for row in rows(data_dir, "metaaligner_hh_outputs"):
+            yield PoolAnswer(row["prompt"], row["golden"], "ultrafeedback")
+            yield PoolAnswer(row["prompt"], row["output"], "ultrafeedback")
+    for row in read_rows(data_dir, "metaaligner_hh_outputs"):
         if row["model"] == "gpt-3.5-turbo":
-            yield Answer(row["prompt"], row["golden"], "hh-golden", harmless=False)
+            yield PoolAnswer(row["prompt"], row["golden"], "hh-golden", harmless=False)
         if row["model"] != _RUNS_ON:
-            yield Answer(row["prompt"], row["output"], "hh-model")
+            yield PoolAnswer(row["prompt"], row["output"], "hh-model")
 
 
-def _preferred(data_dir: Path, name: str) -> Iterator[Answer]:
+def _read_preferred_answers(data_dir: Path, name: str) -> Iterator[PoolAnswer]:
     """The response that people preferred."""
-    for prompt, better, _ in _compared(data_dir, name):
-        yield Answer(prompt, better, name.removesuffix("_pairs"))
+    for prompt, better, _ in _read_compared_replies(data_dir, name):
+        yield PoolAnswer(prompt, better, name.removesuffix("_pairs"))
 
 
-def _compared(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
+def _read_compared_replies(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
     """A prompt, the reply that people preferred and the other one; adversarial subsets and ties are left out."""
-    for row in rows(data_dir, name):
+    for row in read_rows(data_dir, name):
         if "chosen" in row:
             yield row["prompt"], row["chosen"], row["rejected"]
         # Of LLMBar only its own natural part: the adversarial one deceives, and what it took over from others stands
@@ -180,16 +180,16 @@ def _compared(data_dir: Path, name: str) -> Iterator[tuple[str, str, str]]:
             yield row["prompt"], *(replies if row["preference"] < TIE else replies[::-1])
 
 
-def _run_ons(data_dir: Path) -> Iterator[RunOn]:
-    for row in rows(data_dir, "metaaligner_hh_outputs"):
+def _read_run_ons(data_dir: Path) -> Iterator[RunOnAnswer]:
+    for row in read_rows(data_dir, "metaaligner_hh_outputs"):
         text = row["output"].strip()
         match = _TURN.search(text)
         if match and match.start() >= 20 and len(row["prompt"]) <= LONGEST_QUERY:
-            shown = _shortened(text, match.start())
-            yield RunOn(plain_query(row["prompt"]), shown, match.start())
+            beginning = _shorten_turns(text, match.start())
+            yield RunOnAnswer(plain_query(row["prompt"]), beginning, match.start())
 
 
-def _shortened(text: str, cut: int) -> str:
+def _shorten_turns(text: str, cut: int) -> str:
     """The text with at most the first three invented turns, so that it fits the length of training examples."""
     turns = [m.start() for m in re.finditer(r"\n\n(?:Human|Assistant):", text) if m.start() > cut]
     end = turns[2] if len(turns) > 2 else len(text)
@@ -201,14 +201,14 @@ def preference_bags(data_dir: Path, side: Side = "train", sets: Sequence[str] = 
     bags of segments learns from them.
     """
     for name in sets:
-        for prompt, *compared in _compared(data_dir, name):
+        for prompt, *compared in _read_compared_replies(data_dir, name):
             replies = [reply.strip() for reply in compared]
             if side_of(prompt, TEST_PERCENT_RARE) == side and all(replies) and replies[0] != replies[1]:
                 for place, text in zip(("chosen", "rejected"), replies, strict=True):
-                    yield _bag(prompt, text, JUDGED[name], place)
+                    yield _make_bag(prompt, text, JUDGED[name], place)
 
 
-def _bag(prompt: str, text: str, theme: str, place: str) -> Pair:
+def _make_bag(prompt: str, text: str, theme: str, place: str) -> Pair:
     """A reply of which nobody said what in it is wrong."""
     labels = tuple(UNKNOWN for _ in split(text))
     return Pair(plain_query(prompt), (BUILT_IN[theme],), text, text, labels, f"bag:{place}", themes=(theme,))

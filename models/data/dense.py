@@ -13,15 +13,22 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from aligner_proxy.text.structure import join, split
-from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
+from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, DefectKind, ObjectiveWording
 from models.defects.grammar import capitalise
 from models.defects.more import LOOKS
-from models.defects.objectives import BUILT_IN, FRAMES, SHARED, built_in, clean, shared
+from models.defects.objectives import (
+    BUILT_IN,
+    FRAMES,
+    SHARED,
+    built_in_objective,
+    draw_clean_objective,
+    draw_shared_objective,
+)
 from models.defects.turns import INVENTED_TURN
 
-from .answers import Answer
-from .inject import Piece, doubtful_themes, kinds_of, pieces_of, rewrite, themes_in
-from .labels import ALIKE, AND, INNOCENT, MIXED, relation, under
+from .answers import PoolAnswer
+from .inject import Piece, doubtful_themes, kinds_of, pieces_of, rewrite_sentence, themes_in
+from .labels import ALIKE, AND, INNOCENT, MIXED, joint_relation, relation
 from .pairs import CHANGES, STAYS, Pair
 
 # Those that are understood by themselves: a repetition needs what it repeats, an invented turn its place at the end.
@@ -41,68 +48,72 @@ _LIST_MARKS = tuple("-*+#`|~>0123456789")
 class Wish:
     """One objective, and the kinds of defect of which its sentences are taken."""
 
-    objective: Objective
-    kinds: tuple[Kind, ...]
+    objective: ObjectiveWording
+    kinds: tuple[DefectKind, ...]
 
 
-def dense_pair(rng: Random, answer: Answer, strays: Sequence[str]) -> Pair | None:
+def make_dense_pair(rng: Random, answer: PoolAnswer, strays: Sequence[str]) -> Pair | None:
     """One such answer, with its segments labelled for every objective; None where the cut does not agree."""
-    wishes = _wishes(rng, doubtful_themes(answer))
+    wishes = _draw_wishes(rng, doubtful_themes(answer))
     if not wishes:
         return None
     objectives = [wish.objective for wish in wishes]
     themes = tuple(objective.theme for objective in objectives)
     own = [p for p in pieces_of(answer.text) if len(p.text) <= LONGEST_PIECE][: rng.choice(OWN_PIECES)]
-    own = [_perhaps_rewritten(rng, piece) for piece in own]
-    added = [Piece(text, " ", kind) for kind, text in _sentences(rng, wishes, answer, strays)]
-    pieces = [p for p in _shuffled_in(rng, own, added) if _beyond_doubt(p, themes)]
-    return _labelled(pieces, answer.query, objectives) if pieces else None
+    own = [_maybe_rewrite(rng, piece) for piece in own]
+    added = [Piece(text, " ", kind) for kind, text in _draw_sentences(rng, wishes, answer, strays)]
+    pieces = [p for p in _scatter_pieces(rng, own, added) if _is_beyond_doubt(p, themes)]
+    return _label_pieces(pieces, answer.query, objectives) if pieces else None
 
 
 # ---------------------------------------------------------------- what is asked
 
 
-def _wishes(rng: Random, avoid: set[str]) -> list[Wish]:
+def _draw_wishes(rng: Random, avoid: set[str]) -> list[Wish]:
     """Different objectives, none of which the answer itself might offend against."""
     wishes: dict[str, Wish] = {}
     for _ in range(rng.choice(OBJECTIVES)):
-        wish = _wish(rng)
+        wish = _draw_wish(rng)
         if not avoid & set(wish.objective.theme.split(AND)):
             wishes.setdefault(wish.objective.text, wish)
     return list(wishes.values())
 
 
-def _wish(rng: Random) -> Wish:
+def _draw_wish(rng: Random) -> Wish:
     draw = rng.random()
     if draw < 0.7:
-        kind = _kind(rng)
-        return Wish(varied(rng, _asking(rng, kind)), (kind,))
+        kind = _draw_kind(rng)
+        return Wish(vary_objective(rng, _word_objective(rng, kind)), (kind,))
     if draw < 0.78:
-        one = _kind(rng)
-        other = _kind(rng)
+        one = _draw_kind(rng)
+        other = _draw_kind(rng)
         if one is not other:
-            return Wish(both(rng, _asking(rng, one), _asking(rng, other)), (one, other))
+            return Wish(join_objectives(rng, _word_objective(rng, one), _word_objective(rng, other)), (one, other))
     if draw < 0.95:
-        broad = built_in(rng.choice(list(BUILT_IN))) if draw < 0.89 else shared(rng, rng.choice(list(SHARED)))
+        broad = (
+            built_in_objective(rng.choice(list(BUILT_IN)))
+            if draw < 0.89
+            else draw_shared_objective(rng, rng.choice(list(SHARED)))
+        )
         kinds = _ASKED_BY[broad.theme]
         return Wish(broad, tuple(rng.sample(kinds, k=min(len(kinds), 2))))
-    return Wish(clean(rng), ())
+    return Wish(draw_clean_objective(rng), ())
 
 
-def _kind(rng: Random) -> Kind:
+def _draw_kind(rng: Random) -> DefectKind:
     return rng.choice(rng.choices(_GROUPS, _WEIGHTS)[0])
 
 
-def _asking(rng: Random, kind: Kind) -> Objective:
+def _word_objective(rng: Random, kind: DefectKind) -> ObjectiveWording:
     """A wording for this kind; those that are written out are now and then named in the frames of the others."""
     if kind.texts and rng.random() < 0.3:
         thing = kind.name.replace("-", " ")
         text = rng.choice(FRAMES).format(name=rng.choice(("Content", "Tone", "Rule", f"No {thing}")), thing=thing)
-        return Objective(capitalise(text), kind.name)
-    return kind.objective(rng)
+        return ObjectiveWording(capitalise(text), kind.name)
+    return kind.draw_objective(rng)
 
 
-def varied(rng: Random, objective: Objective) -> Objective:
+def vary_objective(rng: Random, objective: ObjectiveWording) -> ObjectiveWording:
     """The same wish a little differently: without its name, without its full stop, or as it is."""
     text = objective.text
     if objective.theme in BUILT_IN:
@@ -112,61 +123,63 @@ def varied(rng: Random, objective: Objective) -> Objective:
         text = capitalise(rest)
     if rng.random() < 0.15:
         text = text.rstrip(".")
-    return Objective(text, objective.theme)
+    return ObjectiveWording(text, objective.theme)
 
 
-def both(rng: Random, one: Objective, other: Objective) -> Objective:
+def join_objectives(rng: Random, one: ObjectiveWording, other: ObjectiveWording) -> ObjectiveWording:
     """Two wishes as one objective; a sentence goes against it that goes against either."""
     pair = [one.text.rstrip("."), other.text]
-    return Objective(rng.choice((". ", "; also: ", ". And: ")).join(pair), one.theme + AND + other.theme)
+    return ObjectiveWording(rng.choice((". ", "; also: ", ". And: ")).join(pair), one.theme + AND + other.theme)
 
 
 # ---------------------------------------------------------------- what is said
 
 
-def _sentences(rng: Random, wishes: Sequence[Wish], answer: Answer, strays: Sequence[str]) -> list[tuple[str, str]]:
+def _draw_sentences(
+    rng: Random, wishes: Sequence[Wish], answer: PoolAnswer, strays: Sequence[str]
+) -> list[tuple[str, str]]:
     """(kind, text) of everything that is put in."""
     sentences: list[tuple[str, str]] = []
     for wish in wishes:
         for kind in wish.kinds:
-            sentences += [_offence(rng, kind, answer) for _ in range(rng.choice((1, 1, 1, 2)))]
-            sentences += _alikes(rng, kind, 0.6)
+            sentences += [_make_offence(rng, kind, answer) for _ in range(rng.choice((1, 1, 1, 2)))]
+            sentences += _draw_lookalikes(rng, kind, 0.6)
     for _ in range(rng.choice(STRANGERS)):
-        kind = _stranger(rng, wishes)
-        sentences.append(_offence(rng, kind, answer))
-        sentences += _alikes(rng, kind, 0.25)
+        kind = _draw_stranger(rng, wishes)
+        sentences.append(_make_offence(rng, kind, answer))
+        sentences += _draw_lookalikes(rng, kind, 0.25)
     sentences += [(INNOCENT, rng.choice(strays)) for _ in range(rng.choice((0, 1, 1, 2)))]
     return [(kind, text) for kind, text in sentences if text]
 
 
-def _offence(rng: Random, kind: Kind, answer: Answer) -> tuple[str, str]:
+def _make_offence(rng: Random, kind: DefectKind, answer: PoolAnswer) -> tuple[str, str]:
     return kind.name, kind.make(rng, answer.query, answer.text, False)
 
 
-def _alikes(rng: Random, kind: Kind, share: float) -> list[tuple[str, str]]:
-    known = kind.alike[:-1] or LOOKS.get(kind.name, ())
-    return [(kind.name + ALIKE, rng.choice(known))] if known and rng.random() < share else []
+def _draw_lookalikes(rng: Random, kind: DefectKind, share: float) -> list[tuple[str, str]]:
+    lookalikes = kind.alike[:-1] or LOOKS.get(kind.name, ())
+    return [(kind.name + ALIKE, rng.choice(lookalikes))] if lookalikes and rng.random() < share else []
 
 
-def _stranger(rng: Random, wishes: Sequence[Wish]) -> Kind:
+def _draw_stranger(rng: Random, wishes: Sequence[Wish]) -> DefectKind:
     """A kind that may not be asked for; half of them from the area of one that is."""
-    asked = [kind for wish in wishes for kind in wish.kinds]
-    if asked and rng.random() < 0.5:
-        near = rng.choice(asked)
+    wished_kinds = [kind for wish in wishes for kind in wish.kinds]
+    if wished_kinds and rng.random() < 0.5:
+        near = rng.choice(wished_kinds)
         group = [k for k in (WRITTEN if near.area else OLDER) if (k.area == near.area if near.area else True)]
         return rng.choice(group)
-    return _kind(rng)
+    return _draw_kind(rng)
 
 
-def _perhaps_rewritten(rng: Random, piece: Piece) -> Piece:
+def _maybe_rewrite(rng: Random, piece: Piece) -> Piece:
     """A sentence of the answer itself, sometimes with a defect worked into it."""
     if rng.random() > 0.12:
         return piece
-    done = rewrite(rng, [piece], rng.choice(_INSIDE))
-    return done[0] if done else piece
+    new_pieces = rewrite_sentence(rng, [piece], rng.choice(_INSIDE))
+    return new_pieces[0] if new_pieces else piece
 
 
-def _shuffled_in(rng: Random, own: Sequence[Piece], added: list[Piece]) -> list[Piece]:
+def _scatter_pieces(rng: Random, own: Sequence[Piece], added: list[Piece]) -> list[Piece]:
     """The answer's own sentences in their order, the others anywhere between."""
     rng.shuffle(added)
     places = sorted(rng.randint(0, len(own)) for _ in added)
@@ -174,13 +187,13 @@ def _shuffled_in(rng: Random, own: Sequence[Piece], added: list[Piece]) -> list[
     for i in range(len(own) + 1):
         pieces += [piece for at, piece in zip(places, added, strict=True) if at == i]
         pieces += own[i : i + 1]
-    return [replace(p, gap=_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
+    return [replace(p, gap=_choose_gap(rng, p, after)) for p, after in zip(pieces, [*pieces[1:], None], strict=True)]
 
 
-def _gap(rng: Random, piece: Piece, after: Piece | None) -> str:
-    if after is None:
+def _choose_gap(rng: Random, piece: Piece, next_piece: Piece | None) -> str:
+    if next_piece is None:
         return ""
-    marked = any(p.text.lstrip()[:1] in _LIST_MARKS for p in (piece, after))
+    marked = any(p.text.lstrip()[:1] in _LIST_MARKS for p in (piece, next_piece))
     block = marked or "\n" in piece.text or piece.text[-1:] not in ".!?\"')"
     return "\n\n" if block or rng.random() < 0.08 else " "
 
@@ -188,18 +201,18 @@ def _gap(rng: Random, piece: Piece, after: Piece | None) -> str:
 # ---------------------------------------------------------------- what is known
 
 
-def _beyond_doubt(piece: Piece, themes: Sequence[str]) -> bool:
+def _is_beyond_doubt(piece: Piece, themes: Sequence[str]) -> bool:
     """Whether nothing in the sentence speaks of an objective that is said not to mind it."""
     single = {one for theme in themes for one in theme.split(AND)}
     doubts = themes_in(piece.text) & single - {piece.kind, piece.kind.removesuffix(ALIKE)}
     return not any(relation(piece.kind, theme) == STAYS for theme in doubts)
 
 
-def _labelled(pieces: Sequence[Piece], query: str, objectives: Sequence[Objective]) -> Pair | None:
+def _label_pieces(pieces: Sequence[Piece], query: str, objectives: Sequence[ObjectiveWording]) -> Pair | None:
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_of(answer, pieces)]
     themes = tuple(o.theme for o in objectives)
-    labels = tuple(under(kind, themes) for kind in kinds)
+    labels = tuple(joint_relation(kind, themes) for kind in kinds)
     if CHANGES not in labels:
         return None
     before = {p.text: p.original for p in pieces if p.original is not None}

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from models.reporting import output
-from models.reporting.edit_distance import distance
+from models.reporting.edit_distance import word_distance
 from models.reporting.statistics import Rate
 
 from .pairs import Pair, read_pairs
@@ -40,7 +40,7 @@ class PairFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class PairStatistics:
     """What the pairs under one name come to. Lengths are characters, all figures but counts medians.
 
     `first` is how often an objective stands first, `chance` how often it would if order were drawn evenly (in percent);
@@ -58,30 +58,33 @@ class About:
     chance: float = 0.0
 
 
-def seen(pairs: Iterable[Pair]) -> list[PairFacts]:
+def compute_facts(pairs: Iterable[Pair]) -> list[PairFacts]:
     """The pairs with what is computed once."""
     return [
-        PairFacts(p, "identity" if p.answer == p.target else p.direction, distance(p.answer, p.target)) for p in pairs
+        PairFacts(p, "identity" if p.answer == p.target else p.direction, word_distance(p.answer, p.target))
+        for p in pairs
     ]
 
 
-def _about(name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0) -> About:
+def _summarise_pairs(
+    name: str, mine: Sequence[PairFacts], first: Rate | None = None, chance: float = 0.0
+) -> PairStatistics:
     changing = [entry for entry in mine if entry.sort != "identity"]
     count = Counter(entry.sort for entry in mine)
-    return About(
+    return PairStatistics(
         name=name,
         count=len(mine),
         sorts={sort: count[sort] for sort in SORTS},
         answer=median(len(entry.pair.answer) for entry in mine),
         target=median(len(entry.pair.target) for entry in mine),
-        longer=Rate.of(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
+        longer=Rate.from_outcomes(len(entry.pair.target) > len(entry.pair.answer) for entry in changing),
         distance=median(entry.distance for entry in changing) if changing else 0.0,
         first=first,
         chance=chance,
     )
 
 
-def by_objective(facts: Sequence[PairFacts]) -> list[About]:
+def summarise_objectives(facts: Sequence[PairFacts]) -> list[PairStatistics]:
     """One entry an objective text, the most frequent first."""
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
@@ -89,25 +92,25 @@ def by_objective(facts: Sequence[PairFacts]) -> list[About]:
             grouped.setdefault(objective, []).append(fact)
     entries = []
     for objective, mine in grouped.items():
-        first = Rate.of(fact.pair.objectives[0] == objective for fact in mine)
+        first = Rate.from_outcomes(fact.pair.objectives[0] == objective for fact in mine)
         chance = 100 * sum(1 / len(fact.pair.objectives) for fact in mine) / len(mine)
-        entries.append(_about(objective, mine, first, chance))
+        entries.append(_summarise_pairs(objective, mine, first, chance))
     return sorted(entries, key=lambda entry: -entry.count)
 
 
-def by_source(facts: Sequence[PairFacts]) -> list[About]:
+def summarise_sources(facts: Sequence[PairFacts]) -> list[PairStatistics]:
     """One entry a kind of source, the most frequent first."""
     grouped: dict[str, list[PairFacts]] = {}
     for fact in facts:
         grouped.setdefault(fact.pair.source.split(":")[0], []).append(fact)
-    return sorted((_about(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
+    return sorted((_summarise_pairs(name, mine) for name, mine in grouped.items()), key=lambda entry: -entry.count)
 
 
-def text(facts: Sequence[PairFacts], top: int = 20) -> str:
+def format_tables(facts: Sequence[PairFacts], top: int = 20) -> str:
     """The tables as Markdown."""
     common = ("pairs", *SORTS, "answer", "target", "target longer", "edit distance")
-    sources = [(entry.name, *_cells(entry)) for entry in by_source(facts)]
-    objectives = by_objective(facts)
+    sources = [(entry.name, *_cells(entry)) for entry in summarise_sources(facts)]
+    objectives = summarise_objectives(facts)
     rows = [(o.name[:70], *_cells(o), o.first, f"{o.chance:.1f} %") for o in objectives[:top]]
     tables = output.table(("source", *common), sources)
     tables += "\n\n" + output.table(("objective", *common, "stands first", "by chance"), rows)
@@ -121,17 +124,17 @@ def text(facts: Sequence[PairFacts], top: int = 20) -> str:
     )
 
 
-def _cells(entry: About) -> tuple[object, ...]:
+def _cells(entry: PairStatistics) -> tuple[object, ...]:
     sizes = (f"{entry.answer:.0f}", f"{entry.target:.0f}")
     return (entry.count, *entry.sorts.values(), *sizes, entry.longer, f"{entry.distance:.0%}")
 
 
 def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
     """Pairs and order balance per objective, objectives a prompt, lengths, edit distance, and which is longer."""
-    objectives = by_objective(facts)
+    objectives = summarise_objectives(facts)
     with output.plot(path, 2, 3, size=(14, 8)) as ((pairs, order, counts), (lengths, edits, longer)):
-        _bars(pairs, objectives[:top])
-        _order(order, [o for o in objectives if o.count >= _COMMON])
+        _draw_bars(pairs, objectives[:top])
+        _draw_order(order, [o for o in objectives if o.count >= _COMMON])
         counts.hist([len(fact.pair.objectives) for fact in facts], bins=[i + 0.5 for i in range(6)])
         counts.set_xlabel("objectives a prompt")
         sizes = {"answers": [len(s.pair.answer) for s in facts], "targets": [len(s.pair.target) for s in facts]}
@@ -141,25 +144,25 @@ def plot(facts: Sequence[PairFacts], path: Path, top: int = 15) -> None:
         changing = [fact for fact in facts if fact.sort != "identity"]
         edits.hist([fact.distance for fact in changing], bins=[i / 25 for i in range(26)])
         edits.set_xlabel("edit distance, share of the words, where something changes")
-        shown = objectives[:top]
-        output.whiskers(longer, [o.longer for o in shown], [o.name[:24] for o in shown], markersize=3)
+        top_objectives = objectives[:top]
+        output.whiskers(longer, [o.longer for o in top_objectives], [o.name[:24] for o in top_objectives], markersize=3)
         longer.set_xlabel("target longer than the answer, %")
 
 
-def _bars(axis: Any, objectives: Sequence[About]) -> None:
+def _draw_bars(axis: Any, objectives: Sequence[PairStatistics]) -> None:
     names = [objective.name[:24] for objective in objectives]
     places = list(range(len(names), 0, -1))
-    left = [0] * len(names)
+    starts = [0] * len(names)
     for sort in SORTS:
         widths = [objective.sorts[sort] for objective in objectives]
-        axis.barh(places, widths, left=left, label=sort)
-        left = [start + width for start, width in zip(left, widths, strict=True)]
+        axis.barh(places, widths, left=starts, label=sort)
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
     axis.set_yticks(places, names, fontsize=8)
     axis.set_xlabel("pairs")
     axis.legend()
 
 
-def _order(axis: Any, objectives: Sequence[About]) -> None:
+def _draw_order(axis: Any, objectives: Sequence[PairStatistics]) -> None:
     rates = [(o.chance, o.first) for o in objectives if o.first]
     spread = list(zip(*(rate.whiskers for _, rate in rates), strict=True)) or None
     axis.plot([0, 100], [0, 100], color="grey", linewidth=0.5)
@@ -176,11 +179,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("pairs", type=Path, nargs="+", help="files of pairs, by models.data.mixture or .metaaligner")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    facts = seen(pair for path in arguments.pairs for pair in read_pairs(path))
+    facts = compute_facts(pair for path in arguments.pairs for pair in read_pairs(path))
     if not facts:
         parser.error(f"{', '.join(map(str, arguments.pairs))}: no pairs")
-    table = text(facts)
-    output.write(arguments.out, "report", table, {"sources": by_source(facts), "objectives": by_objective(facts)})
+    table = format_tables(facts)
+    output.write(
+        arguments.out, "report", table, {"sources": summarise_sources(facts), "objectives": summarise_objectives(facts)}
+    )
     plot(facts, arguments.out / "report.svg")
     print(table)
 

@@ -14,15 +14,15 @@ from random import Random
 from models.defects.grammar import Grammar, capitalise, expand
 from models.defects.turns import ASK, REPLY
 
-from .answers import SCRIPT, Answer
+from .answers import SCRIPT, PoolAnswer
 
 
-def _each(text: str) -> tuple[str, ...]:
+def _split_list(text: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in text.split(","))
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class DialogueForm:
     """Requests with {one}, {two} and {topic}; `names` are marks of the two speakers where the form brings its own."""
 
     requests: tuple[str, ...]
@@ -30,7 +30,7 @@ class Form:
     titles: tuple[str, ...] = ()
 
 
-_TALK = Form(
+_TALK = DialogueForm(
     (
         "[Write|Make up|Give me] a [short|funny|calm|realistic] dialogue between {one} and {two} [about|on] {topic}.",
         "[How would|What would it sound like if] {one} and {two} [talk|argue] about {topic}? Write it out.",
@@ -38,7 +38,7 @@ _TALK = Form(
         "Let {one} and {two} discuss {topic}, with their names before what they say",
     )
 )
-_SCENE = Form(
+_SCENE = DialogueForm(
     (
         "Write a [scene|short play|one-act play|sketch|film scene] in which {one} and {two} quarrel over {topic}.",
         "[Screenplay|Script], please: {one} meets {two} because of {topic}.",
@@ -46,7 +46,7 @@ _SCENE = Form(
     ),
     titles=("[A kitchen, early morning.]\n\n", "SCENE ONE\n\n", "*A bench in the park. Rain.*\n\n"),
 )
-_INTERVIEW = Form(
+_INTERVIEW = DialogueForm(
     (
         "[Write|Draft|Invent] an interview with {one} about {topic}.",
         "Interview {one} on {topic} for our [paper|blog|newsletter]. Questions and answers, please.",
@@ -55,7 +55,7 @@ _INTERVIEW = Form(
     (("Interviewer", ""), ("Q", "A"), ("Reporter", ""), ("Editor", "")),
     ("**Interview: {topic}**\n\n", "Here is the interview:\n\n"),
 )
-_CHAT = Form(
+_CHAT = DialogueForm(
     (
         "Write [a sample chat|an example conversation|a demo dialogue] between a user and a chatbot about {topic}.",
         "Show how a support agent should answer a customer who writes about {topic}. Write the whole chat.",
@@ -65,7 +65,7 @@ _CHAT = Form(
     (("User", "Bot"), ("Human", "Assistant"), ("Customer", "Agent"), ("User", "Assistant"), ("Human", "AI")),
     ("Sure, here is an example:\n\n", "**Sample chat**\n\n"),
 )
-_QUESTIONS = Form(
+_QUESTIONS = DialogueForm(
     (
         "Write [an FAQ|a list of frequent questions with answers] about {topic}.",
         "Make a [quiz|set of flash cards] about {topic}, with the answers.",
@@ -76,29 +76,29 @@ _QUESTIONS = Form(
 )
 _FORMS = (_TALK, _TALK, _SCENE, _INTERVIEW, _CHAT, _CHAT, _QUESTIONS)
 _HELD_OUT_FORMS = (
-    Form(
+    DialogueForm(
         ("Write the transcript of a podcast in which {one} and {two} speak about {topic}.",),
         titles=("*Episode 12: {topic}*\n\n",),
     ),
-    Form(("What might be said in court when {one} and {two} fight over {topic}? Write it as a transcript.",)),
-    Form(("Role-play a phone call: {one} rings up {two} because of {topic}. Write both parts.",)),
-    Form(
+    DialogueForm(("What might be said in court when {one} and {two} fight over {topic}? Write it as a transcript.",)),
+    DialogueForm(("Role-play a phone call: {one} rings up {two} because of {topic}. Write both parts.",)),
+    DialogueForm(
         ("Help me practise my English with a conversation at the counter, about {topic}.",),
         (("Clerk", "Visitor"), ("You", "Me"), ("Person 1", "Person 2")),
     ),
-    Form(("Turn what is known about {topic} into a talk of {one} with {two}.",)),
+    DialogueForm(("Turn what is known about {topic} into a talk of {one} with {two}.",)),
 )
-_PEOPLE = _each("""
+_PEOPLE = _split_list("""
     a baker, a pilot, a dragon, a lighthouse keeper, a tired nurse, Captain Orla, Dr. Lindqvist, a taxi driver, a robot,
     a farmer, a young judge, Aunt Petra, a ghost, Mayor Dunn, a violinist, a wizard, a goalkeeper, a bus driver, Nadia,
     Professor Achebe, a sailor, a plumber, a stubborn mule, Tomasz, a gardener, a detective, a princess, a sculptor,
     a weather forecaster, a librarian
 """)
-_HELD_OUT_PEOPLE = _each("""
+_HELD_OUT_PEOPLE = _split_list("""
     an astronaut, a beekeeper, Ms. Okonkwo, Benedikt, a vampire, a chess champion, a midwife, Uncle Ravi, a clockmaker,
     a penguin, a surgeon, Sergeant Mills
 """)
-_TOPICS = _each("""
+_TOPICS = _split_list("""
     sourdough bread, a lost suitcase, the moon landing, tax forms, an old bicycle, bees, a broken printer, first love,
     the city library, learning Spanish, vaccines, a bridge that fell, jazz, recycling, the price of milk, night trains,
     a stolen painting, football, electric cars, the weather, gravity, a family recipe, moving to Canada, chess, sleep,
@@ -128,36 +128,36 @@ _LINES = Grammar(
 _ENDS = ("", "", "", "\n\n(They laugh.)", "\n\n*The door closes.*", "\n\nEND", "\n\n[Lights out.]")
 
 
-def script(rng: Random, sentences: Sequence[str], held_out: bool = False) -> Answer:
+def write_script(rng: Random, sentences: Sequence[str], held_out: bool = False) -> PoolAnswer:
     """A request for a dialogue, and the dialogue; `sentences` are ready-made ones that speakers may say."""
     form = rng.choice(_HELD_OUT_FORMS if held_out else _FORMS)
     one, two = rng.sample(_HELD_OUT_PEOPLE if held_out else _PEOPLE, k=2)
     topic = rng.choice(_TOPICS)
     words = {"one": [one], "two": [two], "topic": [topic]}
-    own = rng.choice(form.names) if form.names else (_mark(one), _mark(two))
-    marks = (own[0], own[1] or _mark(one))
+    own = rng.choice(form.names) if form.names else (_make_mark(one), _make_mark(two))
+    marks = (own[0], own[1] or _make_mark(one))
     shape = rng.choice(_FORMATS if rng.random() < 0.75 else _RARE_FORMATS)
     lines = []
     for turn in range(rng.choice((3, 4, 4, 5, 6, 7, 8))):
         name = marks[turn % 2]
-        line = _line(rng, turn % 2 == 0, topic, sentences)
+        line = _write_line(rng, turn % 2 == 0, topic, sentences)
         lines.append(shape.format(name=name, NAME=name.upper(), said=line))
     title = expand(rng, rng.choice(form.titles), words) if form.titles and rng.random() < 0.5 else ""
     text = title + rng.choice(("\n\n", "\n\n", "\n")).join(lines) + rng.choice(_ENDS)
-    return Answer(capitalise(expand(rng, rng.choice(form.requests), words)), text, SCRIPT)
+    return PoolAnswer(capitalise(expand(rng, rng.choice(form.requests), words)), text, SCRIPT)
 
 
-def _mark(who: str) -> str:
+def _make_mark(who: str) -> str:
     """ "a tired nurse" speaks as "Nurse"."""
     article, _, rest = who.partition(" ")
     return capitalise(rest.split()[-1]) if article in ("a", "an") else who
 
 
-def _line(rng: Random, asks: bool, topic: str, sentences: Sequence[str]) -> str:
+def _write_line(rng: Random, asks: bool, topic: str, sentences: Sequence[str]) -> str:
     """One to three sentences, the grammar's or ready-made ones."""
-    drawn = []
+    parts = []
     for _ in range(rng.choice((1, 1, 2, 2, 3))):
         ready = bool(sentences) and rng.random() < (0.15 if asks else 0.4)
         grammar = _LINES if rng.random() < 0.5 else ASK if asks else REPLY
-        drawn.append(rng.choice(sentences) if ready else grammar.make(rng, topic))
-    return " ".join(drawn)
+        parts.append(rng.choice(sentences) if ready else grammar.make(rng, topic))
+    return " ".join(parts)

@@ -28,7 +28,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from .preference_sets import PreferenceError
-from .public_sets import Line, hh_rlhf
+from .public_sets import PublicRow, convert_hh_rlhf
 
 SOURCES = Path(__file__).with_suffix(".yaml")
 _ORIGIN = "https://github.com/"
@@ -42,7 +42,7 @@ class FetchError(ValueError):
     """Data that cannot be brought; the text says which and why."""
 
 
-class Source(BaseModel):
+class FetchedRepository(BaseModel):
     """One repository at one commit, and the sha256 of the files that are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +53,7 @@ class Source(BaseModel):
     files: dict[str, str]
 
 
-def read_files(source: Source, origin: str) -> dict[str, bytes]:
+def read_files(source: FetchedRepository, origin: str) -> dict[str, bytes]:
     """The files of a source, by git. Raises `FetchError` where one cannot be had, or is another one."""
     with TemporaryDirectory() as folder:
         _run_git(source, folder, "init", "--quiet")
@@ -65,7 +65,7 @@ def read_files(source: Source, origin: str) -> dict[str, bytes]:
     return files
 
 
-def _run_git(source: Source, folder: str, *words: str) -> bytes:
+def _run_git(source: FetchedRepository, folder: str, *words: str) -> bytes:
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
         result = subprocess.run(
@@ -90,12 +90,12 @@ def _convert_hh_rlhf(files: Files) -> Iterator[Row]:
     for path, content in files.items():
         for number, line in enumerate(gzip.decompress(content).decode().splitlines(), 1):
             try:
-                ranked = hh_rlhf(Line(json.loads(line), f"{path}:{number}"), "harmless")
+                ranked = convert_hh_rlhf(PublicRow(json.loads(line), f"{path}:{number}"), "harmless")
             except PreferenceError:
                 continue  # a few dialogues differ before their last reply, and compare nothing
-            chosen, rejected = ranked.responses
-            yield {"prompt": ranked.query.replace(" \n\nAssistant:", "\n\nAssistant:"), "chosen": chosen.text,
-                   "rejected": rejected.text}  # fmt: skip
+            better, worse = ranked.responses
+            yield {"prompt": ranked.query.replace(" \n\nAssistant:", "\n\nAssistant:"), "chosen": better.text,
+                   "rejected": worse.text}  # fmt: skip
 
 
 def _convert_outputs(files: Files, part: str) -> Iterator[Row]:
@@ -157,8 +157,8 @@ def _convert_diasafety(files: Files) -> Iterator[Row]:
             yield {"prompt": row["context"], "output": row["response"], "harmful": int(row["label"] == "Unsafe")}
 
 
-def _join_input(instruction: str, given: str) -> str:
-    return f"{instruction}\n\n{given}" if given else instruction
+def _join_input(instruction: str, input_text: str) -> str:
+    return f"{instruction}\n\n{input_text}" if input_text else instruction
 
 
 _CONVERTERS: Mapping[str, Mapping[str, Callable[[Files], Iterable[Row]]]] = {
@@ -176,7 +176,7 @@ _CONVERTERS: Mapping[str, Mapping[str, Callable[[Files], Iterable[Row]]]] = {
 }
 
 
-def fetch(source: Source, origin: str, out: Path) -> dict[str, int]:
+def fetch_source(source: FetchedRepository, origin: str, out: Path) -> dict[str, int]:
     """Bring one source and write its sets; the number of rows of each. What is there already is left."""
     converters = _CONVERTERS.get(source.repository)
     if converters is None:
@@ -206,13 +206,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the research data")
     parser.add_argument("--origin", default=_ORIGIN, help="what stands before owner/name (default: %(default)s)")
     parser.add_argument("--sources", type=Path, default=SOURCES, help="repositories, commits and hashes")
-    given = parser.parse_args(argv)
-    sources = [Source.model_validate(row) for row in yaml.safe_load(given.sources.read_text(encoding="utf-8"))]
+    options = parser.parse_args(argv)
+    sources = [
+        FetchedRepository.model_validate(row) for row in yaml.safe_load(options.sources.read_text(encoding="utf-8"))
+    ]
     try:
         for source in sources:
             print(f"{source.repository} at {source.commit[:12]}, licence {source.licence}", flush=True)
-            for name, count in fetch(source, given.origin, given.out).items():
-                print(f"  {given.out / name}.jsonl.gz: {count} rows")
+            for name, count in fetch_source(source, options.origin, options.out).items():
+                print(f"  {options.out / name}.jsonl.gz: {count} rows")
     except FetchError as problem:
         sys.exit(str(problem))
 

@@ -13,10 +13,10 @@ from random import Random
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join
 from aligner_proxy.types import Turn
-from models.defects import Kind
+from models.defects import DefectKind
 
-from .answers import Answer
-from .inject import opening, pieces_of
+from .answers import PoolAnswer
+from .inject import pieces_of, take_opening
 from .pairs import Pair
 
 LONGEST_QUESTION = 160
@@ -24,16 +24,16 @@ LONGEST_REPLY = 200
 BAD_MANNERS = 0.5
 
 
-def earlier(answers: Sequence[Answer]) -> tuple[Answer, ...]:
+def select_earlier_answers(answers: Sequence[PoolAnswer]) -> tuple[PoolAnswer, ...]:
     """Answers to single short questions: what can stand before another question."""
     return tuple(a for a in answers if len(a.query) <= LONGEST_QUESTION and not is_dialogue(a.query))
 
 
-def with_history(
+def add_history(
     rng: Random,
     pair: Pair,
-    before: Sequence[Answer],
-    kinds: Sequence[Kind],
+    earlier_answers: Sequence[PoolAnswer],
+    kinds: Sequence[DefectKind],
     held_out: bool,
     manners: float = BAD_MANNERS,
 ) -> Pair:
@@ -47,8 +47,8 @@ def with_history(
     same = [kind for kind in kinds if kind.name in pair.kinds]
     turns: list[Turn] = []
     bad = rng.random() < manners
-    for answer in rng.sample(before, k=min(len(before), rng.choice((1, 1, 2, 2, 3)))):
-        reply = _short(answer.text)
+    for answer in rng.sample(earlier_answers, k=min(len(earlier_answers), rng.choice((1, 1, 2, 2, 3)))):
+        reply = _shorten_reply(answer.text)
         if bad:
             kind = rng.choice(same if same and rng.random() < 0.5 else kinds)
             reply = f"{reply} {kind.make(rng, answer.query, answer.text, held_out)}"
@@ -61,6 +61,6 @@ def is_dialogue(text: str) -> bool:
     return text.lstrip().startswith("Human:")
 
 
-def _short(text: str) -> str:
-    first = opening(pieces_of(text), LONGEST_REPLY)
+def _shorten_reply(text: str) -> str:
+    first = take_opening(pieces_of(text), LONGEST_REPLY)
     return join([(piece.text, piece.gap) for piece in first]).strip()[: 2 * LONGEST_REPLY]

@@ -11,10 +11,10 @@ from random import Random
 from typing import Any
 
 from aligner_proxy.text.structure import Segment, join, split
-from models.defects import Objective
-from models.defects.objectives import built_in, clean, of_theme
+from models.defects import ObjectiveWording
+from models.defects.objectives import built_in_objective, draw_clean_objective, draw_theme_objective
 
-from .labels import MARKED, MIXED, under
+from .labels import MARKED, MIXED, joint_relation
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair
 
 # Incoherent spans (11 in all) are too few to learn from.
@@ -29,7 +29,7 @@ LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedAnswer:
     """One real answer; `kinds` has an entry for each of its segments, "" where nothing was marked."""
 
     query: str
@@ -37,18 +37,18 @@ class Marked:
     kinds: tuple[str, ...]
 
 
-def marked_answers(rows: Iterable[dict[str, Any]]) -> Iterator[Marked]:
+def read_marked_answers(rows: Iterable[dict[str, Any]]) -> Iterator[MarkedAnswer]:
     """Each question's first prediction, on which the marks were made, once."""
-    seen: set[str] = set()
+    questions: set[str] = set()
     for row in rows:
-        if 1 in row["pair"] and row["prompt"] not in seen:
-            seen.add(row["prompt"])
+        if 1 in row["pair"] and row["prompt"] not in questions:
+            questions.add(row["prompt"])
             text = row["response_1"] if row["pair"][0] == 1 else row["response_2"]
-            kinds = tuple(_kind(segment, row["prediction_1_errors"]) for segment in split(text))
-            yield Marked(row["prompt"], text, kinds)
+            kinds = tuple(_find_kind(segment, row["prediction_1_errors"]) for segment in split(text))
+            yield MarkedAnswer(row["prompt"], text, kinds)
 
 
-def _kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
+def _find_kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
     covered: dict[str, int] = {}
     for error in errors:
         shared = min(error["end"], segment.end) - max(error["start"], segment.start)
@@ -60,24 +60,24 @@ def _kind(segment: Segment, errors: Iterable[dict[str, Any]]) -> str:
     return sort if share >= MOST else MIXED if share > LEAST else ""
 
 
-def marked_pair(rng: Random, answer: Marked) -> Pair | None:
+def make_marked_pair(rng: Random, answer: MarkedAnswer) -> Pair | None:
     """The marked answer under objectives that ask for some of the marks, or for none of them."""
     present = sorted(set(answer.kinds) & set(MARKED))
-    objectives = _objectives(rng, present)
+    objectives = _draw_objectives(rng, present)
     themes = [objective.theme for objective in objectives]
-    labels = [under(kind, themes) for kind in answer.kinds]
+    labels = [joint_relation(kind, themes) for kind in answer.kinds]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
-    return _labelled(answer, objectives, labels, "marked:" + ("+".join(present) if CHANGES in labels else "none"))
+    return _make_pair(answer, objectives, labels, "marked:" + ("+".join(present) if CHANGES in labels else "none"))
 
 
-def error_pair(rng: Random, answer: Marked, theme: str) -> Pair | None:
+def make_error_pair(rng: Random, answer: MarkedAnswer, theme: str) -> Pair | None:
     """The marked answer under one objective of this theme, of which every mark is taken for an error; for measuring."""
     labels = [UNKNOWN if kind == MIXED else CHANGES if kind else STAYS for kind in answer.kinds]
-    return _labelled(answer, [of_theme(rng, theme)], labels, f"marked:any-under-{theme}")
+    return _make_pair(answer, [draw_theme_objective(rng, theme)], labels, f"marked:any-under-{theme}")
 
 
-def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], source: str) -> Pair | None:
+def _make_pair(answer: MarkedAnswer, objectives: list[ObjectiveWording], labels: list[int], source: str) -> Pair | None:
     """The pair whose target lacks what has to change; None where nothing would be left."""
     pieces = zip(split(answer.text), labels, strict=True)
     target = join([("" if label == CHANGES else segment.text, segment.gap) for segment, label in pieces])
@@ -95,12 +95,12 @@ def _labelled(answer: Marked, objectives: list[Objective], labels: list[int], so
     )
 
 
-def _objectives(rng: Random, present: list[str]) -> list[Objective]:
-    chosen = []
+def _draw_objectives(rng: Random, present: list[str]) -> list[ObjectiveWording]:
+    objectives = []
     if present and rng.random() < 0.7:
-        chosen.append(of_theme(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))
-    while len(chosen) < rng.choice((1, 2, 2, 3)):
-        chosen.append(built_in("harmless") if rng.random() < 0.4 else clean(rng))
-    unique = list({objective.text: objective for objective in chosen}.values())
+        objectives.append(draw_theme_objective(rng, rng.choice(sorted(MARKED[rng.choice(present)][0]))))
+    while len(objectives) < rng.choice((1, 2, 2, 3)):
+        objectives.append(built_in_objective("harmless") if rng.random() < 0.4 else draw_clean_objective(rng))
+    unique = list({objective.text: objective for objective in objectives}.values())
     rng.shuffle(unique)
     return unique

@@ -13,10 +13,10 @@ from functools import lru_cache, partial
 from random import Random
 
 from aligner_proxy.text.structure import join, split
-from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, Kind, Objective
-from models.defects.objectives import BUILT_IN, built_in, clean
+from models.defects import SUBJECTS, TRAINING_KINDS, WRITTEN, DefectKind, ObjectiveWording
+from models.defects.objectives import BUILT_IN, built_in_objective, draw_clean_objective
 
-from .answers import SCRIPT, Answer
+from .answers import SCRIPT, PoolAnswer
 from .labels import ALIKE, INNOCENT, MIXED, OFF_TOPIC_THEMES, relation
 from .pairs import CHANGES, STAYS, Pair
 
@@ -42,40 +42,42 @@ def pieces_of(text: str) -> list[Piece]:
     return [Piece(segment.text, segment.gap) for segment in split(text)]
 
 
-def opening(pieces: list[Piece], longest: int) -> list[Piece]:
+def take_opening(pieces: list[Piece], longest: int) -> list[Piece]:
     """The first pieces, as many as `longest` characters hold, and always one."""
-    kept: list[Piece] = []
+    first_pieces: list[Piece] = []
     length = 0
     for piece in pieces:
         length += len(piece.text)
-        if kept and length > longest:
+        if first_pieces and length > longest:
             break
-        kept.append(piece)
-    return kept
+        first_pieces.append(piece)
+    return first_pieces
 
 
-def insert(rng: Random, pieces: list[Piece], kind: Kind, write: Callable[[str], str]) -> list[Piece] | None:
+def insert_defect(
+    rng: Random, pieces: list[Piece], kind: DefectKind, write: Callable[[str], str]
+) -> list[Piece] | None:
     """The pieces with one defect more; `write` gets the text before the place and returns the defect."""
-    at = _position(rng, pieces, kind)
+    at = _choose_position(rng, pieces, kind)
     before = "".join(p.text + p.gap for p in pieces[:at])
     text = write(before)
     if not text:
         return None
-    return _put(rng, pieces, at, text, kind.name, own_line=rng.random() < kind.own_line)
+    return _insert_piece(rng, pieces, at, text, kind.name, own_line=rng.random() < kind.own_line)
 
 
 def insert_innocent(rng: Random, pieces: list[Piece], sentence: str) -> list[Piece] | None:
     """The pieces with a sentence of another answer between them."""
-    return _put(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
+    return _insert_piece(rng, pieces, rng.randint(0, len(pieces)), sentence, INNOCENT, own_line=rng.random() < 0.2)
 
 
-def insert_alike(rng: Random, pieces: list[Piece], kind: Kind, held_out: bool) -> list[Piece] | None:
+def insert_alike(rng: Random, pieces: list[Piece], kind: DefectKind, held_out: bool) -> list[Piece] | None:
     """The pieces with a sentence that looks like one of this kind and is none."""
     text = rng.choice(kind.alike[-1:] if held_out else kind.alike[:-1])
-    return _put(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
+    return _insert_piece(rng, pieces, rng.randint(0, len(pieces)), text, kind.name + ALIKE, own_line=rng.random() < 0.2)
 
 
-def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
+def rewrite_sentence(rng: Random, pieces: list[Piece], kind: DefectKind) -> list[Piece] | None:
     """The pieces with one of the sentences that were there turned into one with this defect."""
     spots = [i for i, p in enumerate(pieces) if not p.kind and _is_sentence(p.text)]
     if not spots or kind.inside is None:
@@ -88,31 +90,31 @@ def rewrite(rng: Random, pieces: list[Piece], kind: Kind) -> list[Piece] | None:
     return [*pieces[:at], Piece(text, old.gap, kind.name, old.text), *pieces[at + 1 :]]
 
 
-def pair(
-    pieces: Sequence[Piece], going: set[str], query: str, objectives: Sequence[Objective], source: str
+def make_pair(
+    pieces: Sequence[Piece], removed_names: set[str], query: str, objectives: Sequence[ObjectiveWording], source: str
 ) -> Pair | None:
-    """The pair in which the pieces of the `going` kinds are mended; None where segments and pieces disagree."""
+    """The pair in which pieces of kinds in `removed_names` are repaired; None where segments and pieces disagree."""
     answer = "".join(p.text + p.gap for p in pieces).rstrip()
     kinds_inside = kinds_of(answer, pieces)
-    if any(inside & going and inside - going for inside in kinds_inside):
+    if any(inside & removed_names and inside - removed_names for inside in kinds_inside):
         return None
-    labels = [CHANGES if inside & going else STAYS for inside in kinds_inside]
+    labels = [CHANGES if inside & removed_names else STAYS for inside in kinds_inside]
     kinds = [inside.pop() if len(inside) == 1 else MIXED for inside in kinds_inside]
-    repaired = [(_mended(p, going), p.gap) for p in pieces]
-    target = join(repaired)
+    repaired_pieces = [(_repair_piece(p, removed_names), p.gap) for p in pieces]
+    target = join(repaired_pieces)
     if not target.strip():
         return None
-    if all(p.original is None for p in pieces if p.kind in going):
-        kept = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
-        if join(kept) != target:
+    if all(p.original is None for p in pieces if p.kind in removed_names):
+        remaining = [("" if label else s.text, s.gap) for s, label in zip(split(answer), labels, strict=True)]
+        if join(remaining) != target:
             return None
     texts = tuple(o.text for o in objectives)
     themes = tuple(o.theme for o in objectives)
     return Pair(query, texts, answer, target, tuple(labels), source, kinds=tuple(kinds), themes=themes)
 
 
-def _mended(piece: Piece, going: set[str]) -> str:
-    if piece.kind not in going:
+def _repair_piece(piece: Piece, removed_names: set[str]) -> str:
+    if piece.kind not in removed_names:
         return piece.text
     return piece.original or ""
 
@@ -129,7 +131,7 @@ def kinds_of(answer: str, pieces: Sequence[Piece]) -> list[set[str]]:
     ]
 
 
-def _position(rng: Random, pieces: list[Piece], kind: Kind) -> int:
+def _choose_position(rng: Random, pieces: list[Piece], kind: DefectKind) -> int:
     if kind.name == "repetition":
         return rng.randint(1, len(pieces)) if pieces else 0
     if kind.place == "start" and rng.random() < 0.8:
@@ -139,34 +141,36 @@ def _position(rng: Random, pieces: list[Piece], kind: Kind) -> int:
     return rng.randint(0, len(pieces))
 
 
-def _put(rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool) -> list[Piece] | None:
+def _insert_piece(
+    rng: Random, pieces: list[Piece], at: int, text: str, kind: str, own_line: bool
+) -> list[Piece] | None:
     """Insert so that taking the new piece and its gap away gives back exactly what was there."""
     before = pieces[:at]
     after = pieces[at:]
     if not after:
-        return [*before[:-1], *_at_end(before, text, kind, own_line)]
+        return [*before[:-1], *_append_piece(before, text, kind, own_line)]
     gap = before[-1].gap if before else "\n\n"
     breaks = "\n" in gap
     starts_block = (
         after[0].text.lstrip()[:1] in _LIST_MARK or after[0].text.lstrip()[:1].isdigit() or "\n" in after[0].text
     )
     if before and not breaks:
-        return [*before, *_cut(text, gap if gap else " ", kind), *after]
+        return [*before, *_split_insertion(text, gap if gap else " ", kind), *after]
     if own_line or starts_block:
-        return [*before, *_cut(text, gap if breaks else "\n\n", kind), *after]
-    return [*before, *_cut(text, " ", kind), *after]
+        return [*before, *_split_insertion(text, gap if breaks else "\n\n", kind), *after]
+    return [*before, *_split_insertion(text, " ", kind), *after]
 
 
-def _at_end(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:
+def _append_piece(before: list[Piece], text: str, kind: str, own_line: bool) -> list[Piece]:
     if not before:
-        return _cut(text, "", kind)
+        return _split_insertion(text, "", kind)
     last = before[-1]
     block = "\n" in last.text or last.text[-1:] not in ".!?\"')*"
     gap = "\n\n" if own_line or block else " "
-    return [replace(last, gap=gap), *_cut(text, "", kind)]
+    return [replace(last, gap=gap), *_split_insertion(text, "", kind)]
 
 
-def _cut(text: str, gap: str, kind: str) -> list[Piece]:
+def _split_insertion(text: str, gap: str, kind: str) -> list[Piece]:
     """An insertion may be several segments; each is a piece of its own."""
     parts = [Piece(s.text, s.gap, kind) for s in split(text)]
     return [*parts[:-1], replace(parts[-1], gap=gap)] if parts else []
@@ -184,49 +188,57 @@ def _is_sentence(text: str) -> bool:
 
 
 def choose_objectives(
-    rng: Random, present: Sequence[str], removed: Sequence[Kind], avoid: set[str], held_out: bool = False
-) -> list[Objective] | None:
-    """One to four objectives in random order that ask for `wanted` and, without doubt, for nothing else present.
+    rng: Random, present: Sequence[str], removed: Sequence[DefectKind], avoid: set[str], held_out: bool = False
+) -> list[ObjectiveWording] | None:
+    """One to four objectives in random order that ask for `removed` and, without doubt, for nothing else present.
 
     `present` names everything that was put in; `avoid` are themes that may not be chosen, because the answer itself
     might offend against them.
     """
-    going = {kind.name for kind in removed}
-    spared = [name for name in present if name not in going]
-    chosen: list[Objective] = []
+    removed_names = {kind.name for kind in removed}
+    spared = [name for name in present if name not in removed_names]
+    objectives: list[ObjectiveWording] = []
     for kind in removed:
-        if any(kind.asked_by(o) for o in chosen):
+        if any(kind.is_removed_by(o) for o in objectives):
             continue
-        asking = _draw(partial(kind.objective, rng, held_out), lambda o: _clear(o, spared) and o.theme not in avoid)
-        if asking is None:
+        wish = _draw_fitting(
+            partial(kind.draw_objective, rng, held_out), lambda o: _spares_all(o, spared) and o.theme not in avoid
+        )
+        if wish is None:
             return None
-        chosen.append(asking)
-    total = max(len(chosen), rng.choice((1, 1, 2, 2, 3, 4)), 1)
-    while len(chosen) < min(total, MAX_OBJECTIVES):
-        filler = _draw(lambda: _filler(rng, held_out), lambda o: _clear(o, present) and o.theme not in avoid)
+        objectives.append(wish)
+    total = max(len(objectives), rng.choice((1, 1, 2, 2, 3, 4)), 1)
+    while len(objectives) < min(total, MAX_OBJECTIVES):
+        filler = _draw_fitting(
+            lambda: _draw_filler(rng, held_out), lambda o: _spares_all(o, present) and o.theme not in avoid
+        )
         if filler is None:
             break
-        if filler.text not in {o.text for o in chosen}:
-            chosen.append(filler)
-    rng.shuffle(chosen)
-    return chosen or None
+        if filler.text not in {o.text for o in objectives}:
+            objectives.append(filler)
+    rng.shuffle(objectives)
+    return objectives or None
 
 
-def _clear(objective: Objective, spared: Sequence[str]) -> bool:
+def _spares_all(objective: ObjectiveWording, spared: Sequence[str]) -> bool:
     """Whether it is beyond doubt that the objective asks for nothing of the kinds that stay."""
     return all(relation(name, objective.theme) == STAYS for name in spared)
 
 
-def _filler(rng: Random, held_out: bool) -> Objective:
+def _draw_filler(rng: Random, held_out: bool) -> ObjectiveWording:
     draw = rng.random()
     if draw < 0.45:
-        return built_in(rng.choice(list(BUILT_IN)))
+        return built_in_objective(rng.choice(list(BUILT_IN)))
     if draw < 0.65:
-        return clean(rng)
-    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).objective(rng, held_out)
+        return draw_clean_objective(rng)
+    return rng.choice(TRAINING_KINDS if draw < 0.8 else SUBJECTS if draw < 0.84 else WRITTEN).draw_objective(
+        rng, held_out
+    )
 
 
-def _draw(make: Callable[[], Objective], fits: Callable[[Objective], bool]) -> Objective | None:
+def _draw_fitting(
+    make: Callable[[], ObjectiveWording], fits: Callable[[ObjectiveWording], bool]
+) -> ObjectiveWording | None:
     for _ in range(12):
         objective = make()
         if fits(objective):
@@ -240,7 +252,7 @@ def themes_in(text: str) -> frozenset[str]:
     return frozenset(kind.name for kind in (*TRAINING_KINDS, *SUBJECTS, *WRITTEN) if kind.occurs_in(text))
 
 
-def doubtful_themes(answer: Answer) -> set[str]:
+def doubtful_themes(answer: PoolAnswer) -> set[str]:
     """Themes of defects that the answer may hold already, so that they are not asked for."""
     themes = themes_in(answer.text)
     loose = {

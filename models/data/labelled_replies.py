@@ -20,14 +20,14 @@ from aligner_proxy.policy.config import builtin_objectives
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Turn
-from models.defects import WRITTEN, Kind
-from models.defects.objectives import built_in
+from models.defects import WRITTEN, DefectKind
+from models.defects.objectives import built_in_objective
 
-from .answers import Answer, load_pool
-from .inject import Piece, insert, insert_alike, opening, pair, pieces_of
+from .answers import PoolAnswer, load_pool
+from .inject import Piece, insert_alike, insert_defect, make_pair, pieces_of, take_opening
 from .mixture import INSERTABLE, SHORT_CHARS, SHORT_SHARE
-from .preference_sets import rows
-from .upstream_completions import STRONG, completions
+from .preference_sets import read_rows
+from .upstream_completions import STRONG, draw_completions
 
 OWN = Path(__file__).parent / "own_answers"
 HARMLESS = builtin_objectives()["harmless"].text
@@ -127,7 +127,7 @@ class LabelledReply:
         """Whether what goes against its objective is harm as people mean it."""
         return self.objective == HARMLESS or self.slug in HARMFUL_SLUGS
 
-    def under(self, objectives: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    def label_segments(self, objectives: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """Of each segment a label for each of these objectives.
 
         What is fine is taken to be harmless and helpful, too; of what goes against its own objective it is not known
@@ -139,21 +139,21 @@ class LabelledReply:
         columns = [own if text == self.objective else general if text in USUAL else foreign for text in objectives]
         return tuple(zip(*columns, strict=True))
 
-    def whole_under(self, objectives: Sequence[str]) -> tuple[bool, ...]:
+    def flag_whole_reply(self, objectives: Sequence[str]) -> tuple[bool, ...]:
         """Of each of these whether some segment goes against it though nobody said which."""
         open_ = self.harmful and UNKNOWN in self.segments[: len(split(self.answer))]
         return tuple(open_ and text == self.objective for text in objectives)
 
     @property
-    def put_right(self) -> str:
+    def corrected_answer(self) -> str:
         """A written answer as it was corrected by its author."""
         return "".join(self.corrected).strip()
 
 
-def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
+def read_natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[LabelledReply]:
     """At most `most` replies of one natural set, as many harmful as harmless ones, and alike of all prompts."""
     by_prompt: dict[tuple[str, bool], list[LabelledReply]] = defaultdict(list)
-    for number, row in enumerate(rows(data, FILES[source])):
+    for number, row in enumerate(read_rows(data, FILES[source])):
         answer = row["output"].strip()
         segments = split(answer)
         if not segments or len(answer) > _LONGEST:
@@ -167,11 +167,11 @@ def natural_replies(data: Path, source: str, most: int, seed: int = 1) -> list[L
     return [
         reply
         for harmful in (False, True)
-        for reply in in_turn([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
+        for reply in take_turns([by_prompt[key] for key in sorted(by_prompt) if key[1] is harmful], most // 2, rng)
     ]
 
 
-def in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
+def take_turns(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> Iterator[LabelledReply]:
     """One of each group in turn, until there are so many."""
     shuffled = [rng.sample(group, len(group)) for group in groups]
     count = 0
@@ -182,14 +182,14 @@ def in_turn(groups: Sequence[list[LabelledReply]], most: int, rng: Random) -> It
                 yield group.pop()
 
 
-def good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
+def read_good_replies(data: Path, most: int, seed: int = 5) -> list[LabelledReply]:
     """Good answers of the training side, of which harmlessness can be taken for granted."""
     pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and len(answer.text) <= _LONGEST]
-    chosen = Random(f"good:{seed}").sample(pool, min(most, len(pool)))
-    return [_good(f"good-{number}", answer) for number, answer in enumerate(chosen)]
+    sample = Random(f"good:{seed}").sample(pool, min(most, len(pool)))
+    return [_make_good_reply(f"good-{number}", answer) for number, answer in enumerate(sample)]
 
 
-def fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[LabelledReply]:
+def make_fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[LabelledReply]:
     """Questions and answers in which nothing is harmful, as replies of one source; without those that say nothing."""
     return [
         LabelledReply(f"{source}-{n}", source, question, question, answer, HARMLESS, False, (FINE,) * count)
@@ -198,20 +198,20 @@ def fine_replies(source: str, texts: Iterable[tuple[str, str]]) -> list[Labelled
     ]
 
 
-def further_good_replies(data: Path, beside: Sequence[LabelledReply]) -> list[LabelledReply]:
-    """All other good answers of the training side, long ones too: those that `beside` has not."""
-    known = {reply.answer for reply in beside}
-    pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and answer.text not in known]
-    return [_good(f"good2-{number}", answer) for number, answer in enumerate(pool)]
+def read_further_good_replies(data: Path, known_replies: Sequence[LabelledReply]) -> list[LabelledReply]:
+    """All other good answers of the training side, long ones too: those that `known_replies` has not."""
+    known_texts = {reply.answer for reply in known_replies}
+    pool = [answer for answer in load_pool(data, "train").answers if answer.harmless and answer.text not in known_texts]
+    return [_make_good_reply(f"good2-{number}", answer) for number, answer in enumerate(pool)]
 
 
-def _good(name: str, answer: Answer) -> LabelledReply:
+def _make_good_reply(name: str, answer: PoolAnswer) -> LabelledReply:
     query = answer.query
     fine = (FINE,) * len(split(answer.text))
     return LabelledReply(name, "good", query, query, answer.text, HARMLESS, False, fine)
 
 
-def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = False) -> list[LabelledReply]:
+def plant_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = False) -> list[LabelledReply]:
     """Good answers with a defect set in: of two thirds one that goes against `harmless`, of the others another.
 
     `held_out`: answers and wordings of the test side.
@@ -219,16 +219,18 @@ def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fa
     side = "test" if held_out else "train"
     rng = Random(f"planted:{side}:{seed}")
     pool = [answer for answer in load_pool(data, side).answers if answer.harmless and len(answer.text) <= _LONGEST]
-    harmless = built_in("harmless")
-    against = [kind for kind in INSERTABLE if kind.asked_by(harmless)]
+    harmless = built_in_objective("harmless")
+    against = [kind for kind in INSERTABLE if kind.is_removed_by(harmless)]
     families = {theme: kind.family for kind in INSERTABLE for theme in (kind.name, *kind.asks)}
-    others = [kind for kind in INSERTABLE if kind not in against and not kind.unclear_under(harmless, families)]
+    others = [kind for kind in INSERTABLE if kind not in against and not kind.is_unclear_under(harmless, families)]
     replies: list[LabelledReply] = []
     while len(replies) < most:
         answer = rng.choice(pool)
         kind = rng.choice(against if rng.random() < _AGAINST_SHARE else others)
-        pieces = insert(rng, pieces_of(answer.text), kind, partial(_defect, kind, rng, answer.query, held_out))
-        example = pieces and pair(pieces, {kind.name}, answer.query, [harmless], answer.source)
+        pieces = insert_defect(
+            rng, pieces_of(answer.text), kind, partial(_make_defect, kind, rng, answer.query, held_out)
+        )
+        example = pieces and make_pair(pieces, {kind.name}, answer.query, [harmless], answer.source)
         if not example:
             continue
         labels = example.labels if kind in against else (FINE,) * len(example.labels)
@@ -240,7 +242,7 @@ def planted_replies(data: Path, most: int, seed: int = 7, *, held_out: bool = Fa
     return replies
 
 
-def harm_phrases(data: Path, planted: int, alone: int) -> list[LabelledReply]:
+def make_harm_phrases(data: Path, planted: int, alone: int) -> list[LabelledReply]:
     """Insults, threats and written harm in the wordings of the training side, and what only looks like them.
 
     `planted` good answers, mostly short ones, hold some, or a defect that is no harm; `alone` are whole answers of one
@@ -252,86 +254,88 @@ def harm_phrases(data: Path, planted: int, alone: int) -> list[LabelledReply]:
     rng = Random("planted2")
     fitting = [a for a in pool if len(a.text) <= _LONGEST and len(a.query) <= _LONGEST_QUESTION]
     while len(replies) < planted:
-        replies += _phrase_planted(rng, rng.choice(fitting), harm, f"planted2-{len(replies)}")
+        replies += _plant_phrases(rng, rng.choice(fitting), harm, f"planted2-{len(replies)}")
     rng = Random("short")
     questions = [answer.query for answer in pool if len(answer.query) < _SHORT_QUESTION]
-    return replies + [_phrase_alone(rng, rng.choice(questions), harm, f"short-{n}") for n in range(alone)]
+    return replies + [_write_phrases(rng, rng.choice(questions), harm, f"short-{n}") for n in range(alone)]
 
 
 class _HarmKinds:
     """Kinds of defect by whether they go against `harmless`."""
 
     def __init__(self) -> None:
-        asked = built_in("harmless")
+        harmless = built_in_objective("harmless")
         kinds = (*INSERTABLE, *WRITTEN)
         families = {theme: kind.family for kind in kinds for theme in (kind.name, *kind.asks)}
-        self.harm = [kind for kind in kinds if kind.asked_by(asked)]
+        self.harm = [kind for kind in kinds if kind.is_removed_by(harmless)]
         self.older = [kind for kind in INSERTABLE if kind in self.harm]
         self.hostile = [kind for kind in self.older if kind.name in ("insult", "threat")]
         self.lookalikes = [kind for kind in self.harm if kind.alike]
-        self.others = [kind for kind in kinds if kind not in self.harm and not kind.unclear_under(asked, families)]
+        self.others = [
+            kind for kind in kinds if kind not in self.harm and not kind.is_unclear_under(harmless, families)
+        ]
 
-    def one(self, rng: Random) -> Kind:
+    def draw_kind(self, rng: Random) -> DefectKind:
         """Any of harm; of those that make many sentences each more than their share."""
         if rng.random() < _HOSTILE_SHARE:
             return rng.choice(self.hostile)
         return rng.choice(self.older if rng.random() < _OLDER_SHARE else self.harm)
 
 
-def _phrase_planted(rng: Random, answer: Answer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
+def _plant_phrases(rng: Random, answer: PoolAnswer, kinds: _HarmKinds, name: str) -> list[LabelledReply]:
     """One good answer with something set in; none where its segments come to lie otherwise."""
     pieces: list[Piece] | None = pieces_of(answer.text)
     if rng.random() < SHORT_SHARE:
-        pieces = opening(pieces or [], SHORT_CHARS)
+        pieces = take_opening(pieces or [], SHORT_CHARS)
     harmful = rng.random() < _HARM_SHARE
-    going = [kinds.one(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
+    harm = [kinds.draw_kind(rng) for _ in range(1 if rng.random() < _SINGLE_SHARE else 2)] if harmful else []
     other = [rng.choice(kinds.others)] if not harmful and rng.random() < _OTHER_SHARE else []
-    alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (going or other) else []
-    for kind in going + other:
-        pieces = pieces and insert(rng, pieces, kind, partial(_defect, kind, rng, answer.query, False))
+    alike = [rng.choice(kinds.lookalikes)] if rng.random() < _ALIKE_SHARE or not (harm or other) else []
+    for kind in harm + other:
+        pieces = pieces and insert_defect(rng, pieces, kind, partial(_make_defect, kind, rng, answer.query, False))
     for kind in alike:
         pieces = pieces and insert_alike(rng, pieces, kind, held_out=False)
-    asked = [built_in("harmless")]
-    example = pieces and pair(pieces, {kind.name for kind in going}, answer.query, asked, answer.source)
+    objectives = [built_in_objective("harmless")]
+    example = pieces and make_pair(pieces, {kind.name for kind in harm}, answer.query, objectives, answer.source)
     if not example:
         return []
-    slug = (going or other or alike)[0].name
+    slug = (harm or other or alike)[0].name
     texts = (answer.query, example.query, example.answer)
     return [LabelledReply(name, HARM, *texts, HARMLESS, harmful, example.labels, slug)]
 
 
-def _phrase_alone(rng: Random, question: str, kinds: _HarmKinds, name: str) -> LabelledReply:
+def _write_phrases(rng: Random, question: str, kinds: _HarmKinds, name: str) -> LabelledReply:
     harmful = rng.random() < _HARM_ALONE_SHARE
     if harmful:
-        kind = kinds.one(rng)
-        written = [kind.make(rng, question, "") for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+        kind = kinds.draw_kind(rng)
+        sentences = [kind.make(rng, question, "") for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     else:
         count = rng.choice((1, 1, 2, 3))
-        written = [rng.choice(rng.choice(kinds.lookalikes).alike[:-1]) for _ in range(count)]
-    text = " ".join(dict.fromkeys(written))
+        sentences = [rng.choice(rng.choice(kinds.lookalikes).alike[:-1]) for _ in range(count)]
+    text = " ".join(dict.fromkeys(sentences))
     labels = (AGAINST if harmful else FINE,) * len(split(text))
     slug = kind.name if harmful else "alike"
     return LabelledReply(name, HARM, question, question, text, HARMLESS, harmful, labels, slug)
 
 
-def _defect(kind: Kind, rng: Random, query: str, held_out: bool, before: str) -> str:
+def _make_defect(kind: DefectKind, rng: Random, query: str, held_out: bool, before: str) -> str:
     return kind.make(rng, query, before, held_out)
 
 
-def strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledReply]:
+def read_strong_replies(data: Path, each: int, seed: int = 3) -> list[LabelledReply]:
     """Completions of strong upstreams: fine under what is asked about here, and for evaluation only."""
     return [
         LabelledReply(
             f"strong-{number}", "strong", c.query, c.query, c.answer, HARMLESS, False, (FINE,) * len(split(c.answer))
         )
-        for number, c in enumerate(completions(data, STRONG, each, seed, ("alpaca",)))
+        for number, c in enumerate(draw_completions(data, STRONG, each, seed, ("alpaca",)))
         if len(c.answer) <= _LONGEST and split(c.answer)
     ]
 
 
-def written_answers(folder: Path = OWN) -> list[LabelledReply]:
+def read_written_answers(folder: Path = OWN) -> list[LabelledReply]:
     """All answers written for this project, under the objectives of their files."""
-    return [reply for file in sorted(folder.glob("author_*/*.jsonl")) for reply in _written(file)]
+    return [reply for file in sorted(folder.glob("author_*/*.jsonl")) for reply in _read_author_file(file)]
 
 
 def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
@@ -349,7 +353,7 @@ def passage_numbers(passages: Sequence[str]) -> tuple[int, ...]:
     return numbers
 
 
-def _written(file: Path) -> Iterator[LabelledReply]:
+def _read_author_file(file: Path) -> Iterator[LabelledReply]:
     head, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     author = file.parent.name
     for row in lines:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-from models.defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, Kind, Objective
+from models.defects import ALL_KINDS, BY_NAME, FAMILY_OF, SUBJECTS, DefectKind, ObjectiveWording
 from models.defects.endings import ENDING
 from models.defects.natural import FAULTS, THEMES
 from models.defects.wanted import WANTED
 
-from .pairs import CHANGES, STAYS, UNKNOWN, decided
+from .pairs import CHANGES, STAYS, UNKNOWN, combine_labels
 
 INNOCENT = "innocent"
 MIXED = "mixed"
@@ -81,35 +81,35 @@ def relation(kind: str, theme: str) -> int:
     """1 the objective asks for a change, 0 it does not, -1 unclear; kind "" is a segment with nothing wrong."""
     if kind == END:  # of how other answers should end nothing is known about this one
         return UNKNOWN if any(wish in theme for wish in WISHES) else STAYS
-    return decided({_single(kind, one) for one in theme.split(AND)})
+    return combine_labels({_single_relation(kind, one) for one in theme.split(AND)})
 
 
-def under(kind: str, themes: Iterable[str]) -> int:
+def joint_relation(kind: str, themes: Iterable[str]) -> int:
     """The same for several objectives at once."""
-    return decided({relation(kind, theme) for theme in themes})
+    return combine_labels({relation(kind, theme) for theme in themes})
 
 
-def _single(kind: str, theme: str) -> int:
+def _single_relation(kind: str, theme: str) -> int:
     if not kind or theme.startswith(WISHES):
         return STAYS
     if kind in (MIXED, INNOCENT, CLOSING):
-        return _of_no_kind(kind, theme)
+        return _relation_by_origin(kind, theme)
     if kind in MARKED:
         asks, spares = MARKED[kind]
         return CHANGES if theme in asks else STAYS if theme in spares else UNKNOWN
     if kind in FAULTS or theme in FAULTS:
-        return _natural(kind, theme)
+        return _natural_fault_relation(kind, theme)
     if kind.endswith(ALIKE):
-        return _alike(kind.removesuffix(ALIKE), theme)
-    objective = Objective("", theme)
-    if BY_NAME[kind].asked_by(objective):
+        return _lookalike_relation(kind.removesuffix(ALIKE), theme)
+    objective = ObjectiveWording("", theme)
+    if BY_NAME[kind].is_removed_by(objective):
         return CHANGES
-    nearby = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _overlap(BY_NAME[kind], BY_NAME[theme]))
-    return UNKNOWN if nearby or BY_NAME[kind].unclear_under(objective, FAMILY_OF) else STAYS
+    nearby = theme in BY_NAME and (kind in BY_NAME[theme].unclear or _may_overlap(BY_NAME[kind], BY_NAME[theme]))
+    return UNKNOWN if nearby or BY_NAME[kind].is_unclear_under(objective, FAMILY_OF) else STAYS
 
 
 @lru_cache(maxsize=1 << 18)
-def by_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
+def relation_in_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
     """The same where the segment's text is known: `doubts` are kinds, as themes, of which something in it speaks.
 
     A neutral sentence, wherever it stands, is spared by an objective against one kind of thing of which nothing speaks
@@ -123,7 +123,7 @@ def by_text(kind: str, theme: str, doubts: frozenset[str]) -> int:
     return UNKNOWN if label == STAYS and speaks else label
 
 
-def _of_no_kind(kind: str, theme: str) -> int:
+def _relation_by_origin(kind: str, theme: str) -> int:
     """A segment that is known by where it comes from, and not by what is wrong with it."""
     if kind == INNOCENT:
         doubtful = theme in OFF_TOPIC_THEMES or theme in _MATTERS
@@ -131,14 +131,14 @@ def _of_no_kind(kind: str, theme: str) -> int:
     return UNKNOWN if kind == MIXED or theme in AGAINST_CLOSINGS else STAYS
 
 
-def _alike(like: str, theme: str) -> int:
+def _lookalike_relation(like: str, theme: str) -> int:
     """A sentence that only looks like one of a kind: also what such a kind is not against spares it."""
     if theme in _SPARED_BY_ALL or theme == like:
         return STAYS
     return STAYS if theme in _SPECIFIC and relation(like, theme) == STAYS else UNKNOWN
 
 
-def _natural(kind: str, theme: str) -> int:
+def _natural_fault_relation(kind: str, theme: str) -> int:
     """A fault that was written in its place: only its own objectives and the broad themes are known."""
     if kind == theme:
         return CHANGES
@@ -148,9 +148,9 @@ def _natural(kind: str, theme: str) -> int:
     return CHANGES if theme in asks else UNKNOWN if theme in unclear else STAYS
 
 
-def _overlap(one: Kind, other: Kind) -> bool:
+def _may_overlap(one: DefectKind, other: DefectKind) -> bool:
     """Whether one of them is written out, the other is not, and they may mean the same."""
     if bool(one.area) == bool(other.area):
         return {one.area, other.area} == {"hostility", "harm"}
-    written, older = (one, other) if one.area else (other, one)
-    return older.name in _SUBJECTS or written.area in _AREAS.get(older.family, set())
+    written_kind, older_kind = (one, other) if one.area else (other, one)
+    return older_kind.name in _SUBJECTS or written_kind.area in _AREAS.get(older_kind.family, set())

@@ -24,7 +24,7 @@ from aligner_proxy.text.structure import split
 
 from .answers import prompt_key
 from .pairs import CHANGES, STAYS, UNKNOWN, Pair, write_pairs
-from .preference_sets import PreferenceError, Ranked, Response, read_scored
+from .preference_sets import PreferenceError, RankedResponses, ScoredResponse, read_scored
 
 T = TypeVar("T")
 Side = Literal["train", "validation", "test"]
@@ -49,7 +49,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class SplitShares:
     """Parts of a hundred prompts that are kept for validation and for the test."""
 
     validation: int = 5
@@ -60,35 +60,41 @@ class Shares:
             raise ValueError(f"shares must leave something to train on: {self.validation} + {self.test} of 100")
 
 
-def side_of(query: str, shares: Shares | None = None) -> Side:
+def side_of(query: str, shares: SplitShares | None = None) -> Side:
     """The side of a prompt; all pairs of one prompt are on one side, whatever the seed."""
-    kept = shares or Shares()
+    split_shares = shares or SplitShares()
     number = int.from_bytes(hashlib.sha256(prompt_key(query).encode("utf-8")).digest()[:8], "big") % 100
-    if number < kept.test:
+    if number < split_shares.test:
         return "test"
-    return "validation" if number < kept.test + kept.validation else "train"
+    return "validation" if number < split_shares.test + split_shares.validation else "train"
 
 
-def reformulate(ranked: Iterable[Ranked], margin: Margin, seed: int, part: Part | None = None) -> Iterator[Pair]:
+def reformulate(
+    ranked: Iterable[RankedResponses], margin: Margin, seed: int, part: Part | None = None
+) -> Iterator[Pair]:
     """The pairs of every query; `part` keeps those of one training stage."""
     for item in ranked:
         rng = Random(f"{seed}:{item.query}")
         if part in (None, "warmup"):
-            yield from _identities(item, rng)
+            yield from _make_identities(item, rng)
         if part == "warmup":
             continue
         for one, two in combinations(item.responses, 2):
-            for pair in _compare(item, one, two, margin, rng):
+            for pair in _compare_responses(item, one, two, margin, rng):
                 if part is None or pair.direction == part:
                     yield pair
 
 
-def on_side(ranked: Iterable[Ranked], side: Side, shares: Shares | None = None) -> Iterator[Ranked]:
+def select_side(
+    ranked: Iterable[RankedResponses], side: Side, shares: SplitShares | None = None
+) -> Iterator[RankedResponses]:
     """The queries of one side."""
     return (item for item in ranked if side_of(item.query, shares) == side)
 
 
-def _compare(item: Ranked, one: Response, two: Response, margin: Margin, rng: Random) -> Iterator[Pair]:
+def _compare_responses(
+    item: RankedResponses, one: ScoredResponse, two: ScoredResponse, margin: Margin, rng: Random
+) -> Iterator[Pair]:
     if not (one.text.strip() and two.text.strip()) or one.text == two.text:
         return
     common = [objective for objective in one.scores if objective in two.scores]
@@ -100,16 +106,23 @@ def _compare(item: Ranked, one: Response, two: Response, margin: Margin, rng: Ra
     plans = ((two_better, one, two, "better"), (one_better, two, one, "better"), (tied, first, second, "equal"))
     for objectives, source, target, direction in plans:
         if objectives:
-            yield _pair(item, objectives, source, target, direction, rng)
+            yield _make_pair(item, objectives, source, target, direction, rng)
 
 
-def _pair(item: Ranked, objectives: list[str], source: Response, target: Response, direction: str, rng: Random) -> Pair:
+def _make_pair(
+    item: RankedResponses,
+    objectives: list[str],
+    source: ScoredResponse,
+    target: ScoredResponse,
+    direction: str,
+    rng: Random,
+) -> Pair:
     shuffled = rng.sample(objectives, k=len(objectives))
-    labels = _labels(source.text, target.text, direction)
+    labels = _label_segments(source.text, target.text, direction)
     return Pair(item.query, tuple(shuffled), source.text, target.text, labels, f"preference:{item.source}", direction)
 
 
-def _identities(item: Ranked, rng: Random) -> Iterator[Pair]:
+def _make_identities(item: RankedResponses, rng: Random) -> Iterator[Pair]:
     """Warm-up: every response as its own target, under objectives it was scored on."""
     for response in item.responses:
         if response.text.strip() and response.scores:
@@ -118,17 +131,17 @@ def _identities(item: Ranked, rng: Random) -> Iterator[Pair]:
             yield Pair(item.query, tuple(objectives), response.text, response.text, labels, f"warmup:{item.source}")
 
 
-def _labels(source: str, target: str, direction: str) -> tuple[int, ...]:
+def _label_segments(source: str, target: str, direction: str) -> tuple[int, ...]:
     """What stands in the target stays; the rest changes in an edit and is unknown in a rewrite."""
     remaining = [segment.text for segment in split(target)]
     stands = []
     for segment in split(source):
-        kept = segment.text in remaining
-        if kept:
+        stays = segment.text in remaining
+        if stays:
             remaining.remove(segment.text)
-        stands.append(kept)
+        stands.append(stays)
     is_edit = direction == "better" and sum(stands) >= EDIT_SHARE * len(stands)
-    return tuple(STAYS if kept else CHANGES if is_edit else UNKNOWN for kept in stands)
+    return tuple(STAYS if stays else CHANGES if is_edit else UNKNOWN for stays in stands)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -146,16 +159,20 @@ def main(argv: list[str] | None = None) -> None:
     bad: list[PreferenceError] = []
     ranked = read_scored(args.scored, bad.append if args.bad_rows == "skip" else None)
     try:
-        here = _some(on_side(ranked, args.side), f"{args.scored}: none of its queries is on the side {args.side!r}")
-        pairs = reformulate(here, Margin(args.better, args.equal), args.seed, args.part)
-        chosen = _some(pairs, f"{args.scored}: no pairs for {args.part!r} on the side {args.side!r} with these margins")
-        summary = f"{args.out}: {write_pairs(args.out, chosen)} pairs"
+        present_queries = _require_some(
+            select_side(ranked, args.side), f"{args.scored}: none of its queries is on the side {args.side!r}"
+        )
+        pairs = reformulate(present_queries, Margin(args.better, args.equal), args.seed, args.part)
+        present_pairs = _require_some(
+            pairs, f"{args.scored}: no pairs for {args.part!r} on the side {args.side!r} with these margins"
+        )
+        summary = f"{args.out}: {write_pairs(args.out, present_pairs)} pairs"
     except ValueError as problem:
         sys.exit(str(problem))
     Console().print(summary + (f"; {len(bad)} bad rows left out, the first: {bad[0]}" if bad else ""))
 
 
-def _some(stream: Iterable[T], otherwise: str) -> Iterator[T]:
+def _require_some(stream: Iterable[T], otherwise: str) -> Iterator[T]:
     """What comes; raises PreferenceError if nothing does."""
     empty = True
     for pair in stream:

@@ -19,34 +19,34 @@ from rich.console import Console
 from rich.progress import track
 
 from aligner_proxy.text.structure import split
-from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind, Objective
-from models.defects.objectives import DEFAULT, SHARED, built_in
+from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, DefectKind, ObjectiveWording
+from models.defects.objectives import DEFAULT, SHARED, built_in_objective
 from models.defects.turns import INVENTED_TURN, dialogue
 
-from .answers import FICTION, SCRIPT, Answer, Pool, RunOn, load_pool, preference_bags
-from .dense import dense_pair
-from .dialogues import script
-from .history import earlier, with_history
-from .human_spans import marked_pair
+from .answers import FICTION, SCRIPT, AnswerPool, PoolAnswer, RunOnAnswer, load_pool, preference_bags
+from .dense import make_dense_pair
+from .dialogues import write_script
+from .history import add_history, select_earlier_answers
+from .human_spans import make_marked_pair
 from .inject import (
     Piece,
     choose_objectives,
     doubtful_themes,
-    insert,
     insert_alike,
+    insert_defect,
     insert_innocent,
-    opening,
-    pair,
+    make_pair,
     pieces_of,
-    rewrite,
+    rewrite_sentence,
+    take_opening,
     themes_in,
 )
 from .labels import INNOCENT
-from .natural import natural_pair, written_for
+from .natural import answers_of_side, make_natural_pair
 from .pairs import Pair, PairError, write_pairs
 from .preference_sets import PreferenceError
-from .required import ended, lacking, wanted_there
-from .run_ons import reply_and_turns
+from .required import make_missing_ending, make_present_ending, make_present_wish
+from .run_ons import split_run_on
 
 ASKED = 0.53
 # Weights of the sources of good answers: two thirds are what a chat service answers, the rest are replies to attacks.
@@ -66,16 +66,16 @@ INSERTABLE = tuple(kind for kind in TRAINING_KINDS if kind is not INVENTED_TURN)
 SHORT_SHARE = 0.75
 SHORT_CHARS = 420
 # What an example is made into by one objective more, which asks for something to be there.
-WISHES = {"lacking": lacking, "ended": ended, "wanted": wanted_there}
-_NATURAL = written_for("train")
+WISHES = {"lacking": make_missing_ending, "ended": make_present_ending, "wanted": make_present_wish}
+_NATURAL = answers_of_side("train")
 _INSIDE = tuple(kind for kind in TRAINING_KINDS if kind.inside is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class InsertionShares:
     """What is put in where anything may be: weights of the three groups of kinds, share of look-alikes beside them."""
 
-    written: float = 0.6
+    concepts: float = 0.6
     subjects: float = 0.1
     others: float = 0.3
     alike: float = 0.25
@@ -84,21 +84,23 @@ class Shares:
 class Mixer:
     """Makes one example after the other from a pool of good answers."""
 
-    def __init__(self, pool: Pool, rng: Random, held_out: bool = False, shares: Shares = Shares()) -> None:
+    def __init__(
+        self, pool: AnswerPool, rng: Random, held_out: bool = False, shares: InsertionShares = InsertionShares()
+    ) -> None:
         if not pool.answers:
             raise PairError("no usable answer is on this side of the split; give a folder with more data")
         self._pool = pool
         self._rng = rng
         self._held_out = held_out
         self._shares = shares
-        self._sentences = tuple(_sentences(pool.answers))
-        self._by_source = _by_source(pool.answers)
-        self.earlier = earlier(pool.answers)
+        self._sentences = tuple(_select_sentences(pool.answers))
+        self._answers_by_source = _group_by_source(pool.answers)
+        self.earlier_answers = select_earlier_answers(pool.answers)
 
-    def make(self, recipe: str) -> Pair:
+    def make_pair(self, recipe: str) -> Pair:
         """One example of a recipe, perhaps "+" a wish; draws again until there is one that holds together."""
         base, _, wish = recipe.partition("+")
-        maker: Callable[[], Pair | None] = getattr(self, f"_{base}")
+        maker: Callable[[], Pair | None] = getattr(self, f"_make_{base}")
         if wish:
             maker = partial(WISHES[wish], self._rng, maker, self._held_out)
         for _ in range(500):
@@ -107,51 +109,57 @@ class Mixer:
                 return example
         raise RuntimeError(f"no example of {recipe!r} could be made; the pool has {len(self._pool.answers)} answers")
 
-    def _answer(self) -> Answer:
-        names = [*self._by_source, *([] if self._held_out else [SCRIPT])]
+    def _draw_answer(self) -> PoolAnswer:
+        names = [*self._answers_by_source, *([] if self._held_out else [SCRIPT])]
         source = self._rng.choices(names, [SOURCES.get(name, 0.1) for name in names])[0]
-        return self._script() if source == SCRIPT else self._rng.choice(self._by_source[source])
+        return self._write_script() if source == SCRIPT else self._rng.choice(self._answers_by_source[source])
 
-    def _script(self) -> Answer:
-        return script(self._rng, self._sentences, self._held_out)
+    def _write_script(self) -> PoolAnswer:
+        return write_script(self._rng, self._sentences, self._held_out)
 
-    def _pieces(self, answer: Answer) -> list[Piece]:
+    def _cut_pieces(self, answer: PoolAnswer) -> list[Piece]:
         """The answer's pieces, in training often only the first few."""
         pieces = pieces_of(answer.text)
         if self._held_out or self._rng.random() >= SHORT_SHARE:
             return pieces
-        return opening(pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))], SHORT_CHARS)
+        return take_opening(pieces[: self._rng.choice((1, 2, 2, 3, 3, 4, 5))], SHORT_CHARS)
 
-    def _kinds(self, count: int, kinds: tuple[Kind, ...]) -> list[Kind]:
+    def _draw_kinds(self, count: int, kinds: tuple[DefectKind, ...]) -> list[DefectKind]:
         """Different kinds to put in; where any may be taken, most are of those that are written out."""
         if kinds is not INSERTABLE or self._held_out:
             return self._rng.sample(kinds, k=min(len(kinds), count))
-        weights = (self._shares.written, self._shares.subjects, self._shares.others)
+        weights = (self._shares.concepts, self._shares.subjects, self._shares.others)
         groups = self._rng.choices((WRITTEN, SUBJECTS, kinds), weights, k=count)
         return list({kind.name: kind for kind in map(self._rng.choice, groups)}.values())
 
-    def _clean(self) -> Pair | None:
-        answer = self._answer()
-        return self._finish(answer, self._pieces(answer), [], [], f"clean:{answer.source}")
+    def _make_clean(self) -> Pair | None:
+        answer = self._draw_answer()
+        return self._finish_pair(answer, self._cut_pieces(answer), [], [], f"clean:{answer.source}")
 
-    def _dialogue(self) -> Pair | None:
+    def _make_dialogue(self) -> Pair | None:
         """A dialogue that was asked for, under what most operators ask for."""
-        answer = self._script()
-        return pair(self._pieces(answer), set(), answer.query, [*map(built_in, DEFAULT)], f"clean:{SCRIPT}")
+        answer = self._write_script()
+        return make_pair(
+            self._cut_pieces(answer), set(), answer.query, [*map(built_in_objective, DEFAULT)], f"clean:{SCRIPT}"
+        )
 
-    def _clean_long(self) -> Pair | None:
-        clean = self._clean()
+    def _make_clean_long(self) -> Pair | None:
+        clean = self._make_clean()
         return clean if clean and len(clean.answer) >= 700 else None
 
-    def _defects(
-        self, asked_share: float = ASKED, kinds: tuple[Kind, ...] = INSERTABLE, most: int = 3, about: bool | None = None
+    def _make_defects(
+        self,
+        asked_share: float = ASKED,
+        kinds: tuple[DefectKind, ...] = INSERTABLE,
+        most: int = 3,
+        about: bool | None = None,
     ) -> Pair | None:
         """One to three defects, each asked for with probability `asked`; the others stay."""
-        answer = self._answer()
-        pieces: list[Piece] | None = self._pieces(answer)
-        present = self._kinds(self._rng.choice((1, 1, 2, 2, 3, 3)[: 2 * most]), kinds)
+        answer = self._draw_answer()
+        pieces: list[Piece] | None = self._cut_pieces(answer)
+        present = self._draw_kinds(self._rng.choice((1, 1, 2, 2, 3, 3)[: 2 * most]), kinds)
         for kind in present:
-            pieces = pieces and insert(self._rng, pieces, kind, self._writer(kind, answer, about))
+            pieces = pieces and insert_defect(self._rng, pieces, kind, self._choose_writer(kind, answer, about))
             if kind.alike and self._rng.random() < self._shares.alike:
                 pieces = pieces and insert_alike(self._rng, pieces, kind, self._held_out)
         if pieces and self._rng.random() < 0.15:
@@ -160,156 +168,168 @@ class Mixer:
             return None
         removed = [kind for kind in present if self._rng.random() < asked_share]
         names = "+".join(sorted(kind.name for kind in (removed or present)))
-        return self._finish(answer, pieces, present, removed, f"defect:{names}" if removed else f"not-asked:{names}")
+        return self._finish_pair(
+            answer, pieces, present, removed, f"defect:{names}" if removed else f"not-asked:{names}"
+        )
 
-    def _not_asked(self) -> Pair | None:
-        return self._defects(asked_share=0.0)
+    def _make_not_asked(self) -> Pair | None:
+        return self._make_defects(asked_share=0.0)
 
-    def _inside(self, asked_share: float = 0.62) -> Pair | None:
+    def _make_inside(self, asked_share: float = 0.62) -> Pair | None:
         """One or two sentences of the answer rewritten; sometimes with an insertion besides."""
-        answer = self._answer()
-        pieces: list[Piece] | None = self._pieces(answer)
+        answer = self._draw_answer()
+        pieces: list[Piece] | None = self._cut_pieces(answer)
         present = self._rng.sample(_INSIDE, k=self._rng.choice((1, 1, 2)))
         for kind in present:
-            pieces = pieces and rewrite(self._rng, pieces, kind)
+            pieces = pieces and rewrite_sentence(self._rng, pieces, kind)
         if pieces and self._rng.random() < 0.25:
             extra = self._rng.choice([kind for kind in INSERTABLE if kind not in present])
-            pieces = insert(self._rng, pieces, extra, self._writer(extra, answer, None))
+            pieces = insert_defect(self._rng, pieces, extra, self._choose_writer(extra, answer, None))
             present = [*present, extra]
         if not pieces:
             return None
         removed = [kind for kind in present if self._rng.random() < asked_share]
         names = "+".join(sorted(kind.name for kind in (removed or present)))
-        return self._finish(
+        return self._finish_pair(
             answer, pieces, present, removed, f"inside:{names}" if removed else f"inside-not-asked:{names}"
         )
 
-    def _inside_kept(self) -> Pair | None:
-        return self._inside(asked_share=0.0)
+    def _make_inside_kept(self) -> Pair | None:
+        return self._make_inside(asked_share=0.0)
 
-    def _inside_all(self) -> Pair | None:
-        return self._inside(asked_share=1.0)
+    def _make_inside_all(self) -> Pair | None:
+        return self._make_inside(asked_share=1.0)
 
-    def _innocent(self, relevance: float = 0.25) -> Pair | None:
+    def _make_innocent(self, relevance: float = 0.25) -> Pair | None:
         """One or two sentences of other answers; they go only where relevance is asked for."""
-        answer = self._answer()
-        pieces: list[Piece] | None = self._pieces(answer)
+        answer = self._draw_answer()
+        pieces: list[Piece] | None = self._cut_pieces(answer)
         for _ in range(self._rng.choice((1, 1, 2))):
             pieces = pieces and insert_innocent(self._rng, pieces, self._rng.choice(self._sentences))
         if not pieces:
             return None
         if self._rng.random() < relevance:
-            return self._irrelevant(answer, pieces)
-        return self._finish(answer, pieces, [], [], "innocent")
+            return self._make_irrelevant(answer, pieces)
+        return self._finish_pair(answer, pieces, [], [], "innocent")
 
-    def _innocent_kept(self) -> Pair | None:
-        return self._innocent(relevance=0.0)
+    def _make_innocent_kept(self) -> Pair | None:
+        return self._make_innocent(relevance=0.0)
 
-    def _stray(self) -> Pair | None:
-        return self._innocent(relevance=1.0)
+    def _make_stray(self) -> Pair | None:
+        return self._make_innocent(relevance=1.0)
 
-    def _alike(self, kinds: tuple[Kind, ...] = WRITTEN) -> Pair | None:
+    def _make_alike(self, kinds: tuple[DefectKind, ...] = WRITTEN) -> Pair | None:
         """Sentences that look like what an objective asks to remove, and are fine under it."""
-        answer = self._answer()
+        answer = self._draw_answer()
         kind = self._rng.choice(kinds)
         if kind.occurs_in(answer.text):
             return None
-        pieces = insert_alike(self._rng, self._pieces(answer), kind, self._held_out)
+        pieces = insert_alike(self._rng, self._cut_pieces(answer), kind, self._held_out)
         if not pieces:
             return None
-        asking = Objective(self._rng.choice(kind.held_out_texts if self._held_out else kind.texts), kind.name)
+        asking = ObjectiveWording(self._rng.choice(kind.held_out_texts if self._held_out else kind.texts), kind.name)
         names = [piece.kind for piece in pieces if piece.kind]
         others = choose_objectives(self._rng, names, [], doubtful_themes(answer) | {kind.name}) or []
         objectives = [asking, *others[: self._rng.choice((0, 1, 1, 2))]]
         self._rng.shuffle(objectives)
-        return pair(pieces, set(), answer.query, objectives, f"alike:{kind.name}")
+        return make_pair(pieces, set(), answer.query, objectives, f"alike:{kind.name}")
 
-    def _natural(self) -> Pair | None:
+    def _make_natural(self) -> Pair | None:
         """An answer that was written with faults in its own voice, or without any."""
-        return natural_pair(self._rng, self._rng.choice(_NATURAL))
+        return make_natural_pair(self._rng, self._rng.choice(_NATURAL))
 
-    def _dense(self) -> Pair | None:
+    def _make_dense(self) -> Pair | None:
         """A few sentences of an answer among offences and look-alikes, each judged by several objectives."""
-        return dense_pair(self._rng, self._answer(), self._sentences)
+        return make_dense_pair(self._rng, self._draw_answer(), self._sentences)
 
-    def _any(self) -> Pair | None:
+    def _make_any(self) -> Pair | None:
         draw = self._rng.random()
-        return self._clean() if draw < 0.55 else self._defects(most=1) if draw < 0.85 else self._innocent_kept()
+        return (
+            self._make_clean()
+            if draw < 0.55
+            else self._make_defects(most=1)
+            if draw < 0.85
+            else self._make_innocent_kept()
+        )
 
-    def _irrelevant(self, answer: Answer, pieces: list[Piece]) -> Pair | None:
+    def _make_irrelevant(self, answer: PoolAnswer, pieces: list[Piece]) -> Pair | None:
         others = choose_objectives(self._rng, [], [], doubtful_themes(answer) | {"relevance"}) or []
-        asking = Objective(self._rng.choice(SHARED["relevance"]), "relevance")
+        asking = ObjectiveWording(self._rng.choice(SHARED["relevance"]), "relevance")
         objectives = [asking, *others[:3]]
         self._rng.shuffle(objectives)
-        return pair(pieces, {INNOCENT}, answer.query, objectives, "innocent:relevance")
+        return make_pair(pieces, {INNOCENT}, answer.query, objectives, "innocent:relevance")
 
-    def _turns(self, asked_share: float = 0.65) -> Pair | None:
+    def _make_turns(self, asked_share: float = 0.65) -> Pair | None:
         """An answer that runs on into invented turns, perhaps with another defect inside the reply."""
-        answer = self._answer()
-        pieces: list[Piece] | None = self._pieces(answer)
+        answer = self._draw_answer()
+        pieces: list[Piece] | None = self._cut_pieces(answer)
         present = [INVENTED_TURN]
         if self._rng.random() < 0.3:
             other = self._rng.choice(INSERTABLE)
-            pieces = pieces and insert(self._rng, pieces, other, self._writer(other, answer, None))
+            pieces = pieces and insert_defect(self._rng, pieces, other, self._choose_writer(other, answer, None))
             present.append(other)
         replies = tuple(self._rng.choice(self._pool.answers).text[:500] for _ in range(4))
-        questions = tuple(self._rng.choice(self.earlier).query for _ in range(3)) if self.earlier else ()
+        questions = (
+            tuple(self._rng.choice(self.earlier_answers).query for _ in range(3)) if self.earlier_answers else ()
+        )
         turns = dialogue(self._rng, answer.query, answer.text, self._held_out, replies, questions)
-        pieces = pieces and insert(self._rng, pieces, INVENTED_TURN, lambda _: turns)
+        pieces = pieces and insert_defect(self._rng, pieces, INVENTED_TURN, lambda _: turns)
         if not pieces:
             return None
         removed = [kind for kind in present if self._rng.random() < asked_share]
-        return self._finish(answer, pieces, present, removed, "turn:synthetic" if removed else "turn:kept")
+        return self._finish_pair(answer, pieces, present, removed, "turn:synthetic" if removed else "turn:kept")
 
-    def _turns_kept(self) -> Pair | None:
-        return self._turns(asked_share=0.0)
+    def _make_turns_kept(self) -> Pair | None:
+        return self._make_turns(asked_share=0.0)
 
-    def _real_turns(self, requested: bool = True) -> Pair | None:
+    def _make_real_turns(self, requested: bool = True) -> Pair | None:
         """An output of a real model that ran on; what it made up goes when a single reply is asked for."""
         if not self._pool.run_ons:
             return None
-        return self.run_on(self._rng.choice(self._pool.run_ons), requested)
+        return self.make_run_on(self._rng.choice(self._pool.run_ons), requested)
 
-    def _real_turns_kept(self) -> Pair | None:
-        return self._real_turns(requested=False)
+    def _make_real_turns_kept(self) -> Pair | None:
+        return self._make_real_turns(requested=False)
 
-    def run_on(self, run: RunOn, requested: bool = True) -> Pair | None:
+    def make_run_on(self, run: RunOnAnswer, requested: bool = True) -> Pair | None:
         """The pair of one real run-on answer."""
-        answer, pieces = reply_and_turns(run)
+        answer, pieces = split_run_on(run)
         removed = [INVENTED_TURN] if requested else []
-        return self._finish(answer, pieces, [INVENTED_TURN], removed, "turn:real" if requested else "turn:real-kept")
+        return self._finish_pair(
+            answer, pieces, [INVENTED_TURN], removed, "turn:real" if requested else "turn:real-kept"
+        )
 
-    def _marked(self) -> Pair | None:
+    def _make_marked(self) -> Pair | None:
         """An answer in which people marked what is wrong."""
         if not self._pool.marked:
             return None
-        return marked_pair(self._rng, self._rng.choice(self._pool.marked))
+        return make_marked_pair(self._rng, self._rng.choice(self._pool.marked))
 
-    def _insult(self) -> Pair | None:
-        return self._defects(asked_share=1.0, kinds=(_kind("insult"),), most=1)
+    def _make_insult(self) -> Pair | None:
+        return self._make_defects(asked_share=1.0, kinds=(_find_kind("insult"),), most=1)
 
-    def _other_wordings(self) -> Pair | None:
-        return self._defects(asked_share=1.0, most=1)
+    def _make_other_wordings(self) -> Pair | None:
+        return self._make_defects(asked_share=1.0, most=1)
 
-    def _unseen_kinds(self) -> Pair | None:
-        return self._defects(asked_share=1.0, kinds=UNSEEN_KINDS, most=1)
+    def _make_unseen_kinds(self) -> Pair | None:
+        return self._make_defects(asked_share=1.0, kinds=UNSEEN_KINDS, most=1)
 
-    def _written(self, kinds: tuple[Kind, ...] = WRITTEN, asked_share: float = 1.0) -> Pair | None:
-        return self._defects(asked_share=asked_share, kinds=kinds, most=1)
+    def _make_written(self, kinds: tuple[DefectKind, ...] = WRITTEN, asked_share: float = 1.0) -> Pair | None:
+        return self._make_defects(asked_share=asked_share, kinds=kinds, most=1)
 
-    def _written_not_asked(self) -> Pair | None:
-        return self._written(asked_share=0.0)
+    def _make_written_not_asked(self) -> Pair | None:
+        return self._make_written(asked_share=0.0)
 
-    def _written_unseen(self) -> Pair | None:
-        return self._written(UNSEEN_WRITTEN)
+    def _make_written_unseen(self) -> Pair | None:
+        return self._make_written(UNSEEN_WRITTEN)
 
-    def _alike_unseen(self) -> Pair | None:
-        return self._alike(UNSEEN_WRITTEN)
+    def _make_alike_unseen(self) -> Pair | None:
+        return self._make_alike(UNSEEN_WRITTEN)
 
-    def _on_topic(self) -> Pair | None:
-        return self._defects(asked_share=1.0, most=1, about=True)
+    def _make_on_topic(self) -> Pair | None:
+        return self._make_defects(asked_share=1.0, most=1, about=True)
 
-    def _writer(self, kind: Kind, answer: Answer, about: bool | None) -> Callable[[str], str]:
+    def _choose_writer(self, kind: DefectKind, answer: PoolAnswer, about: bool | None) -> Callable[[str], str]:
         whole = answer.text
 
         def write(before: str) -> str:
@@ -318,8 +338,8 @@ class Mixer:
 
         return write
 
-    def _finish(
-        self, answer: Answer, pieces: list[Piece], present: list[Kind], removed: list[Kind], source: str
+    def _finish_pair(
+        self, answer: PoolAnswer, pieces: list[Piece], present: list[DefectKind], removed: list[DefectKind], source: str
     ) -> Pair | None:
         """Choose the objectives and put the pair together."""
         if any(kind.occurs_in(answer.text) for kind in removed):
@@ -331,10 +351,10 @@ class Mixer:
         objectives = choose_objectives(self._rng, names, removed, avoid, self._held_out)
         if objectives is None:
             return None
-        return pair(pieces, {kind.name for kind in removed}, answer.query, objectives, source)
+        return make_pair(pieces, {kind.name for kind in removed}, answer.query, objectives, source)
 
 
-def _sentences(answers: Iterable[Answer]) -> Iterator[str]:
+def _select_sentences(answers: Iterable[PoolAnswer]) -> Iterator[str]:
     """Sentences of answers that can stand in another one without being against any objective but relevance."""
     for answer in answers:
         tame = answer.harmless and answer.source != FICTION
@@ -345,21 +365,21 @@ def _sentences(answers: Iterable[Answer]) -> Iterator[str]:
                     yield text
 
 
-def _by_source(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
-    grouped: dict[str, list[Answer]] = {}
+def _group_by_source(answers: Iterable[PoolAnswer]) -> dict[str, list[PoolAnswer]]:
+    grouped: dict[str, list[PoolAnswer]] = {}
     for answer in answers:
         grouped.setdefault(answer.source, []).append(answer)
     return grouped
 
 
-def _kind(name: str) -> Kind:
+def _find_kind(name: str) -> DefectKind:
     return next(kind for kind in TRAINING_KINDS if kind.name == name)
 
 
-Stage = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "wishes", "settle"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
+StageName = Literal["warmup", "equal_preference", "contrastive_preference", "conversation", "dense", "wishes", "settle"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
 # Kinds of example and their shares in each stage.
-RECIPES: dict[Stage, dict[str, float]] = {
+RECIPES: dict[StageName, dict[str, float]] = {
     "warmup": {"clean": 1.0},
     "equal_preference": {"clean": 0.4, "not_asked": 0.25, "innocent": 0.2, "turns_kept": 0.08, "inside_kept": 0.07},
     "contrastive_preference": {
@@ -400,33 +420,33 @@ RECIPES["settle"] = {
     "any+ended": 0.06,
     "defects+wanted": 0.04,
 }
-SHARES: dict[Stage, Shares] = {"settle": Shares(written=0.45, others=0.45, alike=0.5)}
+SHARES: dict[StageName, InsertionShares] = {"settle": InsertionShares(concepts=0.45, others=0.45, alike=0.5)}
 # How many of the single questions of a stage get earlier turns before them.
-HISTORY: dict[Stage, float] = {"conversation": 0.45, "dense": 0.2, "wishes": 0.2, "settle": 0.5}
+HISTORY: dict[StageName, float] = {"conversation": 0.45, "dense": 0.2, "wishes": 0.2, "settle": 0.5}
 
 
-def build(
-    data_dir: Path, seed: int, n: int, stage: Stage = "contrastive_preference", without: Collection[str] = ()
+def build_examples(
+    data_dir: Path, seed: int, n: int, stage: StageName = "contrastive_preference", excluded_kinds: Collection[str] = ()
 ) -> Iterator[Pair]:
-    """`n` training examples of one stage; `without` names kinds of example that are left out for more of the others."""
-    if not RECIPES[stage].keys() - set(without):
+    """`n` training examples of one stage; `excluded_kinds` are left out for more of the others."""
+    if not RECIPES[stage].keys() - set(excluded_kinds):
         raise PairError(f"without every kind of example there is none for {stage}; leave one of them in")
-    examples = (pair for kind, pair in _stream(data_dir, seed, stage) if kind not in without)
+    examples = (pair for kind, pair in _stream_examples(data_dir, seed, stage) if kind not in excluded_kinds)
     return islice(examples, n)
 
 
-def _stream(data_dir: Path, seed: int, stage: Stage) -> Iterator[tuple[str, Pair]]:
+def _stream_examples(data_dir: Path, seed: int, stage: StageName) -> Iterator[tuple[str, Pair]]:
     """Examples without end, each with its kind."""
     rng = Random(f"{stage}:{seed}")
-    mixer = Mixer(load_pool(data_dir, "train"), rng, shares=SHARES.get(stage, Shares()))
+    mixer = Mixer(load_pool(data_dir, "train"), rng, shares=SHARES.get(stage, InsertionShares()))
     names, shares = zip(*RECIPES[stage].items(), strict=True)
-    before = mixer.earlier
+    before = mixer.earlier_answers
     share = HISTORY.get(stage, 0.0)
     while True:
         kind = rng.choices(names, shares)[0]
-        example = mixer.make(kind)
+        example = mixer.make_pair(kind)
         if share and rng.random() < share:
-            example = with_history(rng, example, before, INSERTABLE, held_out=False)
+            example = add_history(rng, example, before, INSERTABLE, held_out=False)
         yield kind, example
 
 
@@ -441,7 +461,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     console = Console()
-    pairs = preference_bags(args.data) if args.bags else build(args.data, args.seed, args.n, args.stage)
+    pairs = preference_bags(args.data) if args.bags else build_examples(args.data, args.seed, args.n, args.stage)
     description = "bags" if args.bags else args.stage
     try:
         count = write_pairs(

@@ -12,12 +12,12 @@ from random import Random
 from aligner_proxy.prompts import find_template, query_field
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import Turn
-from models.defects import Objective
-from models.defects.natural import FAULTS, NATURAL, THEMES, Natural, Sentence
-from models.defects.objectives import clean, of_theme
+from models.defects import ObjectiveWording
+from models.defects.natural import FAULTS, NATURAL, THEMES, NaturalAnswer, Sentence
+from models.defects.objectives import draw_clean_objective, draw_theme_objective
 
 from .answers import TEST_PERCENT_RARE, Side, side_of
-from .labels import under
+from .labels import joint_relation
 from .pairs import CHANGES, UNKNOWN, Pair
 
 # Themes that real routes set; they are as often asked where nothing offends as where something does.
@@ -25,20 +25,20 @@ USUAL = ("harmless", "helpful", "polite", "safe", "honest", "factual")
 MOST = 4
 
 
-def written_for(side: Side) -> tuple[Natural, ...]:
+def answers_of_side(side: Side) -> tuple[NaturalAnswer, ...]:
     """The answers whose opening is on this side of the split."""
     return tuple(answer for answer in NATURAL if side_of(answer.opening, TEST_PERCENT_RARE) == side)
 
 
-def natural_pair(rng: Random, answer: Natural) -> Pair | None:
+def make_natural_pair(rng: Random, answer: NaturalAnswer) -> Pair | None:
     """The answer under one to four objectives; None where it is not cut as it was written, or nothing is left of it."""
     pieces = [(sentence.text, " ") for sentence in answer.sentences]
     text = join([*pieces[:-1], (pieces[-1][0], "")])
     if [segment.text for segment in split(text)] != [sentence.text for sentence in answer.sentences]:
         return None
-    objectives = _objectives(rng, answer.sentences)
+    objectives = _draw_objectives(rng, answer.sentences)
     themes = tuple(o.theme for o in objectives)
-    labels = [under(sentence.kind, themes) for sentence in answer.sentences]
+    labels = [joint_relation(sentence.kind, themes) for sentence in answer.sentences]
     if UNKNOWN in labels and CHANGES not in labels:
         return None
     labelled = zip(answer.sentences, labels, strict=True)
@@ -58,20 +58,20 @@ def natural_pair(rng: Random, answer: Natural) -> Pair | None:
     )
 
 
-def _objectives(rng: Random, sentences: Sequence[Sentence]) -> list[Objective]:
+def _draw_objectives(rng: Random, sentences: Sequence[Sentence]) -> list[ObjectiveWording]:
     faulty = [s for s in sentences if s.kind and FAULTS[s.kind][0]]
-    chosen: list[Objective] = []
+    objectives: list[ObjectiveWording] = []
     if faulty and rng.random() < 0.75:
         fault = rng.choice(faulty)
         if fault.own and rng.random() < 0.35:
-            chosen.append(Objective(rng.choice(fault.own), fault.kind))
+            objectives.append(ObjectiveWording(rng.choice(fault.own), fault.kind))
         else:
-            chosen.append(of_theme(rng, rng.choice(sorted(FAULTS[fault.kind][0]))))
+            objectives.append(draw_theme_objective(rng, rng.choice(sorted(FAULTS[fault.kind][0]))))
     total = rng.choice((1, 1, 2, 2, 3, MOST))
-    while len(chosen) < total:
+    while len(objectives) < total:
         draw = rng.random()
         theme = rng.choice(USUAL if draw < 0.5 else sorted(THEMES))
-        chosen.append(clean(rng) if draw > 0.8 else of_theme(rng, theme))
-    unique = list({objective.text: objective for objective in chosen}.values())
+        objectives.append(draw_clean_objective(rng) if draw > 0.8 else draw_theme_objective(rng, theme))
+    unique = list({objective.text: objective for objective in objectives}.values())
     rng.shuffle(unique)
     return unique

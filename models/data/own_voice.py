@@ -18,7 +18,7 @@ from random import Random
 
 from aligner_proxy.text.structure import split
 
-from .harm_replies import SOURCES, harm_replies
+from .harm_replies import SOURCES, read_harm_replies
 from .labelled_replies import (
     AGAINST,
     COMPANIES,
@@ -29,14 +29,14 @@ from .labelled_replies import (
     TEST_KINDS,
     USUAL,
     LabelledReply,
-    further_good_replies,
-    good_replies,
-    harm_phrases,
-    natural_replies,
+    make_harm_phrases,
     question_of,
-    written_answers,
+    read_further_good_replies,
+    read_good_replies,
+    read_natural_replies,
+    read_written_answers,
 )
-from .pairs import Pair, decided, read_pairs, write_pairs
+from .pairs import Pair, combine_labels, read_pairs, write_pairs
 
 _AS_HARM_SHARE = 0.75
 """Of written harm so much is asked about under the built-in objective, the rest under its author's own words."""
@@ -57,37 +57,46 @@ class Sizes:
     """Whether the replies of models.data.harm_replies are among them, and all other good answers, long ones too."""
 
 
-def examples(data: Path, without: Collection[str], seed: int, rounds: int, sizes: Sizes) -> Iterator[Pair]:
+def make_examples(
+    data: Path, excluded_sources: Collection[str], seed: int, rounds: int, sizes: Sizes
+) -> Iterator[Pair]:
     """All of them, in no order; written answers `rounds` times, each time in another company."""
     rng = Random(f"own voice:{seed}")
-    answers = [one for one in written_answers() if one.source not in without and one.slug not in TEST_KINDS]
+    answers = [
+        one for one in read_written_answers() if one.source not in excluded_sources and one.slug not in TEST_KINDS
+    ]
     others = sorted({one.objective for one in answers if not one.about_harm})
     for _ in range(rounds):
         for answer in answers:
-            for reply in (answer, *_put_right(answer)):
-                yield _written(rng, reply, others)
+            for reply in (answer, *_find_correction(answer)):
+                yield _ask_written_reply(rng, reply, others)
     replies = [
-        reply for name in TEACHING if name not in without for reply in natural_replies(data, name, sizes.natural)
+        reply
+        for name in TEACHING
+        if name not in excluded_sources
+        for reply in read_natural_replies(data, name, sizes.natural)
     ]
     if sizes.further:
-        replies += [reply for name in SOURCES if name not in without for reply in harm_replies(data, name)]
-    good = good_replies(data, sizes.good)
-    replies += [*good, *(further_good_replies(data, good) if sizes.further else ())]
-    replies += harm_phrases(data, sizes.planted, sizes.phrases)
+        replies += [
+            reply for name in SOURCES if name not in excluded_sources for reply in read_harm_replies(data, name)
+        ]
+    good = read_good_replies(data, sizes.good)
+    replies += [*good, *(read_further_good_replies(data, good) if sizes.further else ())]
+    replies += make_harm_phrases(data, sizes.planted, sizes.phrases)
     for reply in replies:
-        yield labelled(reply, rng.choice(COMPANIES))
+        yield pair_reply(reply, rng.choice(COMPANIES))
 
 
-def _put_right(answer: LabelledReply) -> Iterator[LabelledReply]:
+def _find_correction(answer: LabelledReply) -> Iterator[LabelledReply]:
     """The answer as its author corrected it, where anything is left of it."""
-    text = answer.put_right
+    text = answer.corrected_answer
     if not answer.harmful or not text:
         return
     fine = (FINE,) * len(split(text))
     yield replace(answer, answer=text, segments=fine, harmful=False, corrected=(), id=f"{answer.id}-right")
 
 
-def _written(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
+def _ask_written_reply(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
     """Under its own objective or the built-in one, perhaps beside others, now and then under others alone."""
     if reply.slug in HARMFUL_SLUGS and rng.random() < _AS_HARM_SHARE:
         reply = replace(reply, objective=HARMLESS)
@@ -103,14 +112,14 @@ def _written(rng: Random, reply: LabelledReply, others: Sequence[str]) -> Pair:
         foreign = [text for text in others if text != reply.objective]
         company += rng.sample(foreign, min(len(foreign), rng.choice((1, 1, 2))))
     rng.shuffle(company)
-    return labelled(reply, company)
+    return pair_reply(reply, company)
 
 
-def labelled(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
+def pair_reply(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
     """A labelled reply under these objectives; its target is what its author made of it where that is asked for."""
-    relations = reply.under(objectives)
-    labels = tuple(map(decided, relations))
-    target = reply.put_right if AGAINST in labels and reply.put_right else reply.answer
+    relations = reply.label_segments(objectives)
+    labels = tuple(map(combine_labels, relations))
+    target = reply.corrected_answer if AGAINST in labels and reply.corrected_answer else reply.answer
     return Pair(
         question_of(reply),
         tuple(objectives),
@@ -119,7 +128,7 @@ def labelled(reply: LabelledReply, objectives: Sequence[str]) -> Pair:
         labels,
         f"own voice:{reply.source}",
         relations=relations,
-        whole=reply.whole_under(objectives),
+        whole=reply.flag_whole_reply(objectives),
     )
 
 
@@ -142,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     sizes = Sizes(natural=args.natural, further=args.further)
-    pairs = list(examples(args.data, args.without, args.seed, args.rounds, sizes))
+    pairs = list(make_examples(args.data, args.without, args.seed, args.rounds, sizes))
     print(f"{len(pairs)} examples of labelled replies")
     pairs += [pair for path in args.settle for pair in read_pairs(path)]
     Random(args.seed).shuffle(pairs)

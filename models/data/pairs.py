@@ -22,7 +22,7 @@ UNKNOWN = -1
 DIRECTIONS = ("better", "equal")
 
 
-def decided(labels: Collection[int]) -> int:
+def combine_labels(labels: Collection[int]) -> int:
     """What several objectives come to: one that asks for a change is enough; else a doubt about one is a doubt."""
     return CHANGES if CHANGES in labels else UNKNOWN if UNKNOWN in labels else STAYS
 
@@ -57,18 +57,18 @@ class Pair:
     whole: tuple[bool, ...] = ()
 
     @property
-    def known(self) -> tuple[int, ...]:
+    def all_labels(self) -> tuple[int, ...]:
         """The labels, and behind them that of the place behind the last segment."""
         lacks = self.lacks or (STAYS if self.kinds else UNKNOWN,)
-        return (*self.labels, decided(lacks))
+        return (*self.labels, combine_labels(lacks))
 
     def __post_init__(self) -> None:
         if not self.objectives or not all(isinstance(o, str) and o.strip() for o in self.objectives):
             raise PairError(f"a pair from {self.source!r} needs at least one objective, each a text")
         if self.direction not in DIRECTIONS:
             raise PairError(f"unknown direction {self.direction!r}; known: {', '.join(DIRECTIONS)}")
-        given = (*self.labels, *self.lacks, *(label for labels in self.relations for label in labels))
-        if any(type(label) is not int or label not in (CHANGES, STAYS, UNKNOWN) for label in given):
+        every_label = (*self.labels, *self.lacks, *(label for labels in self.relations for label in labels))
+        if any(type(label) is not int or label not in (CHANGES, STAYS, UNKNOWN) for label in every_label):
             raise PairError("labels are 1 (changes), 0 (stays) or -1 (unknown), and something else is among them")
         self._check_lengths()
 
@@ -76,13 +76,19 @@ class Pair:
         count = len(split(self.answer))
         if len(self.labels) != count:
             raise PairError(f"{len(self.labels)} labels for an answer of {count} segments; give one per segment")
-        asked = len(self.objectives)
-        lengths = {"kinds": count, "themes": asked, "lacks": asked, "relations": count, "whole": asked}
-        for name, wanted in lengths.items():
-            if (found := len(getattr(self, name))) not in (0, wanted):
-                raise PairError(f"{found} {name} where {wanted} are needed; give one each, or none at all")
-        if any(len(labels) != asked for labels in self.relations):
-            raise PairError(f"relations need {asked} labels for each segment, one of each objective")
+        objective_count = len(self.objectives)
+        lengths = {
+            "kinds": count,
+            "themes": objective_count,
+            "lacks": objective_count,
+            "relations": count,
+            "whole": objective_count,
+        }
+        for name, expected in lengths.items():
+            if (length := len(getattr(self, name))) not in (0, expected):
+                raise PairError(f"{length} {name} where {expected} are needed; give one each, or none at all")
+        if any(len(labels) != objective_count for labels in self.relations):
+            raise PairError(f"relations need {objective_count} labels for each segment, one of each objective")
         if not all(isinstance(word, str) for word in (*self.kinds, *self.themes)):
             raise PairError("kinds and themes are words, and something else is among them")
 
@@ -116,10 +122,10 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) -> Iterator[Pair]:
     """Read pairs one by one; a line that is none raises PairError naming file and line, or goes to `on_bad`."""
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_read_lines(path), 1):
         if line.strip():
             try:
-                pair = _parse(line, f"{path}:{number}")
+                pair = _parse_pair(line, f"{path}:{number}")
             except PairError as error:
                 if on_bad is None:
                     raise
@@ -128,10 +134,10 @@ def read_pairs(path: Path, on_bad: Callable[[PairError], None] | None = None) ->
                 yield pair
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _read_lines(path: Path) -> Iterator[str]:
     try:
-        opened = lzma.open if path.suffix == ".xz" else open
-        with opened(path, "rt", encoding="utf-8") as lines:
+        open_file = lzma.open if path.suffix == ".xz" else open
+        with open_file(path, "rt", encoding="utf-8") as lines:
             yield from lines
     except (UnicodeDecodeError, lzma.LZMAError, EOFError):
         raise PairError(f"{path} is not UTF-8 text; write it again as UTF-8") from None
@@ -139,7 +145,7 @@ def _lines(path: Path) -> Iterator[str]:
         raise PairError(f"{path} cannot be read ({error.strerror}); models.data.mixture writes pairs") from None
 
 
-def _parse(line: str, where: str) -> Pair:
+def _parse_pair(line: str, where: str) -> Pair:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
@@ -159,8 +165,8 @@ def _parse(line: str, where: str) -> Pair:
 def _check_fields(row: dict[str, Any], where: str) -> None:
     if missing := sorted(_REQUIRED - row.keys()):
         raise PairError(f"{where}: missing field {', '.join(missing)}")
-    if unknown := sorted(row.keys() - _KNOWN):
-        raise PairError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(_KNOWN))}")
+    if unknown_fields := sorted(row.keys() - _KNOWN):
+        raise PairError(f"{where}: unknown field {', '.join(unknown_fields)}; known: {', '.join(sorted(_KNOWN))}")
     for name in _LISTS:
         if not isinstance(row.get(name, []), list):
             raise PairError(f"{where}: field {name} must be a list")

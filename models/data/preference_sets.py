@@ -22,7 +22,7 @@ class PreferenceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class ScoredResponse:
     """One answer with its scores by objective text (higher is better) and, when known, who wrote it."""
 
     text: str
@@ -31,11 +31,11 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedResponses:
     """A query with the responses that were compared with each other."""
 
     query: str
-    responses: tuple[Response, ...]
+    responses: tuple[ScoredResponse, ...]
     source: str
 
 
@@ -78,56 +78,56 @@ JUDGED = {
 }
 
 
-def rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     """The rows of one research file, checked against its schema."""
     if name not in _SCHEMAS:
         raise PreferenceError(f"unknown or not permitted data {name!r}; known: {', '.join(KNOWN_FILES)}")
-    return _read(data_dir, name, _SCHEMAS[name])
+    return _read_file(data_dir, name, _SCHEMAS[name])
 
 
-def completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_completions(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     """Rows with `prompt`, `model` and `output`, for an evaluation: also of files that may not be trained on."""
     schema = {"prompt": _TEXT, "model": _TEXT, "output": _TEXT}
     if not schema.keys() <= (_SCHEMAS | _EVALUATION_ONLY).get(name, {}).keys():
         raise PreferenceError(f"{name!r} holds no completions of models")
-    return _read(data_dir, name, schema)
+    return _read_file(data_dir, name, schema)
 
 
-def further_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_further_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     """Rows of a file in `more/`: replies and sentences, `harmful` or not, null where nobody knows (harm_replies.py)."""
     schema: dict[str, tuple[type, ...]] = {"prompt": _TEXT, "answer": _TEXT, "harmful": (bool, type(None))}
-    return _read(data_dir, f"more/{name}", schema | {"extra": (dict,)})
+    return _read_file(data_dir, f"more/{name}", schema | {"extra": (dict,)})
 
 
-def guard_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
+def read_guard_rows(data_dir: Path, name: str) -> Iterator[dict[str, Any]]:
     """Rows of one of `GUARD_SETS` with `prompt`, `answer` and `harmful`, for an evaluation."""
-    return _read(data_dir, f"guard/{name}", _EVALUATION_ONLY[f"guard/{name}"])
+    return _read_file(data_dir, f"guard/{name}", _EVALUATION_ONLY[f"guard/{name}"])
 
 
-def _read(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
+def _read_file(data_dir: Path, name: str, schema: dict[str, tuple[type, ...]]) -> Iterator[dict[str, Any]]:
     path = data_dir / f"{name}.jsonl.gz"
     if not path.is_file():
         raise PreferenceError(f"{path} is not there; give the folder that holds the research data")
     with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
-            yield _check(parsed(line, f"{path}:{number}"), schema, f"{path}:{number}")
+            yield _check_fields(parse_object(line, f"{path}:{number}"), schema, f"{path}:{number}")
 
 
-def load(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[Ranked]:
+def load_judged(data_dir: Path, name: str, objectives: dict[str, str]) -> Iterator[RankedResponses]:
     """Judged pairs of one research file; `objectives` gives the text of each built-in by its name."""
     if name not in JUDGED:
         raise PreferenceError(f"{name!r} holds no judgements; judged are: {', '.join(JUDGED)}")
     objective = objectives[JUDGED[name]]
-    for row in rows(data_dir, name):
-        first, second, preference = _compared(row)
+    for row in read_rows(data_dir, name):
+        first, second, preference = _read_comparison(row)
         if not (first.strip() and second.strip()):
             continue
-        one = Response(first, {objective: 2 - preference})
-        two = Response(second, {objective: preference - 1})
-        yield Ranked(row["prompt"], (one, two), name)
+        one = ScoredResponse(first, {objective: 2 - preference})
+        two = ScoredResponse(second, {objective: preference - 1})
+        yield RankedResponses(row["prompt"], (one, two), name)
 
 
-def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = None) -> Iterator[Ranked]:
+def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = None) -> Iterator[RankedResponses]:
     """Our own format: `{"query": ..., "responses": [{"text": ..., "scores": {objective text: number}}, ...]}`.
 
     A line that is none raises PreferenceError naming file and line, or goes to `on_bad`. A file in which no objective
@@ -135,55 +135,55 @@ def read_scored(path: Path, on_bad: Callable[[PreferenceError], None] | None = N
     """
     if not path.is_file():
         raise PreferenceError(f"{path} is not there")
-    compared = False
+    has_comparison = False
     with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    found = _scored(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                    ranked = _parse_ranked(parse_object(line, f"{path}:{number}"), f"{path}:{number}")
                 except PreferenceError as error:
                     if on_bad is None:
                         raise
                     on_bad(error)
                 else:
-                    compared = compared or _has_objective(found)
-                    yield found
-    if not compared:
+                    has_comparison = has_comparison or _has_objective(ranked)
+                    yield ranked
+    if not has_comparison:
         raise PreferenceError(
             f"{path} has no objectives: in none of its rows is one objective scored in two responses; "
             'give each response "scores" by objective text'
         )
 
 
-def _has_objective(ranked: Ranked) -> bool:
+def _has_objective(ranked: RankedResponses) -> bool:
     count = Counter(objective for response in ranked.responses for objective in response.scores)
     return max(count.values(), default=0) >= 2
 
 
-def _compared(row: dict[str, Any]) -> tuple[str, str, float]:
+def _read_comparison(row: dict[str, Any]) -> tuple[str, str, float]:
     if "chosen" in row:
         return row["chosen"], row["rejected"], 1.0
     return row["response_1"], row["response_2"], float(row["preference"])
 
 
-def _scored(row: dict[str, Any], where: str) -> Ranked:
-    _only(row, {"query", "responses"}, where)
-    _check(row, {"query": _TEXT, "responses": (list,)}, where)
-    responses = tuple(_response(item, f"{where}, response {i}") for i, item in enumerate(row["responses"], 1))
+def _parse_ranked(row: dict[str, Any], where: str) -> RankedResponses:
+    _refuse_other_fields(row, {"query", "responses"}, where)
+    _check_fields(row, {"query": _TEXT, "responses": (list,)}, where)
+    responses = tuple(_parse_response(item, f"{where}, response {i}") for i, item in enumerate(row["responses"], 1))
     if len(responses) < 2:
         raise PreferenceError(f"{where}: at least two responses are needed to compare, found {len(responses)}")
-    return Ranked(row["query"], responses, "scored")
+    return RankedResponses(row["query"], responses, "scored")
 
 
-def _response(item: object, where: str) -> Response:
+def _parse_response(item: object, where: str) -> ScoredResponse:
     if not isinstance(item, dict):
         raise PreferenceError(f"{where}: expected an object, found {type(item).__name__}")
-    _only(item, {"text", "scores"}, where)
-    _check(item, {"text": _TEXT, "scores": (dict,)}, where)
+    _refuse_other_fields(item, {"text", "scores"}, where)
+    _check_fields(item, {"text": _TEXT, "scores": (dict,)}, where)
     for objective, score in item["scores"].items():
         if isinstance(score, bool) or not isinstance(score, _NUMBER):
             raise PreferenceError(f"{where}: the score of {objective!r} is not a number")
-    return Response(item["text"], {objective: float(score) for objective, score in item["scores"].items()})
+    return ScoredResponse(item["text"], {objective: float(score) for objective, score in item["scores"].items()})
 
 
 @contextmanager
@@ -192,15 +192,15 @@ def open_lines(path: Path) -> Iterator[Iterable[str]]:
 
     A context and not a generator: one that is left half read keeps its file open as long as the error that left it.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
+    open_file = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", newline="") as stream:
+        with open_file(path, "rt", encoding="utf-8", newline="") as stream:
             yield stream
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise PreferenceError(f"{path} cannot be read as UTF-8 text ({type(error).__name__})") from None
 
 
-def parsed(line: str, where: str) -> dict[str, Any]:
+def parse_object(line: str, where: str) -> dict[str, Any]:
     """The JSON object of a line; raises PreferenceError that says `where` it is none."""
     try:
         row = json.loads(line)
@@ -211,16 +211,18 @@ def parsed(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _check(row: dict[str, Any], schema: dict[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+def _check_fields(row: dict[str, Any], schema: dict[str, tuple[type, ...]], where: str) -> dict[str, Any]:
     for name, types in schema.items():
         if name not in row:
             raise PreferenceError(f"{where}: missing field {name}")
         if not isinstance(row[name], types):
-            wanted = " or ".join(t.__name__ for t in types)
-            raise PreferenceError(f"{where}: field {name} is {type(row[name]).__name__}, expected {wanted}")
+            expected = " or ".join(t.__name__ for t in types)
+            raise PreferenceError(f"{where}: field {name} is {type(row[name]).__name__}, expected {expected}")
     return row
 
 
-def _only(row: dict[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(row.keys() - known):
-        raise PreferenceError(f"{where}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+def _refuse_other_fields(row: dict[str, Any], allowed: set[str], where: str) -> None:
+    if unknown_fields := sorted(row.keys() - allowed):
+        raise PreferenceError(
+            f"{where}: unknown field {', '.join(unknown_fields)}; known: {', '.join(sorted(allowed))}"
+        )

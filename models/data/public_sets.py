@@ -28,7 +28,7 @@ from rich.console import Console
 from models.defects.objectives import BUILT_IN
 
 from .pairs import write_lines
-from .preference_sets import PreferenceError, Ranked, Response, open_lines, parsed
+from .preference_sets import PreferenceError, RankedResponses, ScoredResponse, open_lines, parse_object
 
 _TURN = "\n\nHuman:"
 _REPLY = "\n\nAssistant:"
@@ -44,85 +44,93 @@ OnBad = Callable[[PreferenceError], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class PublicRow:
     """One row of a published file, and where it stands."""
 
     row: dict[str, Any]
     where: str
 
-    def text(self, name: str, of: dict[str, Any] | None = None) -> str:
+    def read_text(self, name: str, fields: dict[str, Any] | None = None) -> str:
         """A field that has to be a text."""
-        value = (self.row if of is None else of).get(name)
+        value = (self.row if fields is None else fields).get(name)
         if not isinstance(value, str):
             raise PreferenceError(f"{self.where}: field {name} is {type(value).__name__}, expected a text")
         return value
 
 
-def hh_rlhf(line: Line, objective: str) -> Ranked:
+def convert_hh_rlhf(line: PublicRow, objective: str) -> RankedResponses:
     """Of two dialogues the part that they share is the query; the chosen reply is better for `objective`."""
-    chosen = line.text("chosen")
-    rejected = line.text("rejected")
-    query, mark, better = chosen.rpartition(_REPLY)
+    chosen_dialogue = line.read_text("chosen")
+    rejected_dialogue = line.read_text("rejected")
+    query, mark, better = chosen_dialogue.rpartition(_REPLY)
     if not mark or _TURN not in query:
         raise PreferenceError(f"{line.where}: field chosen is no dialogue; it needs a human turn and a last reply")
-    worse = rejected.removeprefix(query + mark)
-    if worse == rejected or _REPLY in worse:
+    worse = rejected_dialogue.removeprefix(query + mark)
+    if worse == rejected_dialogue or _REPLY in worse:
         raise PreferenceError(f"{line.where}: the two dialogues differ before their last reply; nothing to compare")
     text = BUILT_IN[objective]
-    replies = Response(better.strip(), {text: 1.0}), Response(worse.strip(), {text: 0.0})
-    return Ranked(f"{query} {mark}", replies, "hh-rlhf")
+    replies = ScoredResponse(better.strip(), {text: 1.0}), ScoredResponse(worse.strip(), {text: 0.0})
+    return RankedResponses(f"{query} {mark}", replies, "hh-rlhf")
 
 
-def ultrafeedback(line: Line) -> Ranked:
+def convert_ultrafeedback(line: PublicRow) -> RankedResponses:
     """Each completion with the ratings that it has; "N/A" is none."""
     completions = line.row.get("completions")
     if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
         raise PreferenceError(f"{line.where}: field completions must be a list of objects")
     responses = []
     for completion in completions:
-        given = completion.get("annotations")
-        if not isinstance(given, dict):
-            raise PreferenceError(f"{line.where}: field annotations is {type(given).__name__}, expected an object")
-        scores = {BUILT_IN[ours]: _rating(given.get(theirs), line.where, theirs) for theirs, ours in _RATED.items()}
-        known = {text: score for text, score in scores.items() if score is not None}
-        responses.append(Response(line.text("response", completion).strip(), known, str(completion.get("model", ""))))
-    return Ranked(line.text("instruction"), tuple(responses), "ultrafeedback")
+        annotations = completion.get("annotations")
+        if not isinstance(annotations, dict):
+            raise PreferenceError(
+                f"{line.where}: field annotations is {type(annotations).__name__}, expected an object"
+            )
+        scores = {
+            BUILT_IN[ours]: _read_rating(annotations.get(theirs), line.where, theirs) for theirs, ours in _RATED.items()
+        }
+        present_scores = {text: score for text, score in scores.items() if score is not None}
+        responses.append(
+            ScoredResponse(
+                line.read_text("response", completion).strip(), present_scores, str(completion.get("model", ""))
+            )
+        )
+    return RankedResponses(line.read_text("instruction"), tuple(responses), "ultrafeedback")
 
 
-def imhi(table: Iterable[Line], on_bad: OnBad) -> Iterator[Ranked]:
+def convert_imhi(table: Iterable[PublicRow], on_bad: OnBad) -> Iterator[RankedResponses]:
     """Rows with the columns query, response, correct, informative and professional; those of a query stand together."""
-    rated = _each(table, lambda line: (line.text("query"), _imhi(line)), on_bad)
+    rated = _convert_lines(table, lambda line: (line.read_text("query"), _read_imhi_response(line)), on_bad)
     for query, group in groupby(rated, key=lambda pair: pair[0]):
-        yield Ranked(query, tuple(response for _, response in group), "imhi")
+        yield RankedResponses(query, tuple(response for _, response in group), "imhi")
 
 
-def _imhi(line: Line) -> Response:
-    scores = {name: _number(line.row.get(name), line.where, name) for name in _IMHI}
-    return Response(line.text("response").strip(), {BUILT_IN[name]: score for name, score in scores.items()})
+def _read_imhi_response(line: PublicRow) -> ScoredResponse:
+    scores = {name: _read_number(line.row.get(name), line.where, name) for name in _IMHI}
+    return ScoredResponse(line.read_text("response").strip(), {BUILT_IN[name]: score for name, score in scores.items()})
 
 
-def _rating(given: object, where: str, name: str) -> float | None:
-    if not isinstance(given, dict) or given.get("Rating") in (None, "N/A"):
+def _read_rating(value: object, where: str, name: str) -> float | None:
+    if not isinstance(value, dict) or value.get("Rating") in (None, "N/A"):
         return None
-    return _number(given["Rating"], where, f"Rating of {name}")
+    return _read_number(value["Rating"], where, f"Rating of {name}")
 
 
-def _number(given: object, where: str, name: str) -> float:
+def _read_number(value: object, where: str, name: str) -> float:
     try:
-        return float(given)  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise PreferenceError(f"{where}: field {name} is {given!r}, expected a number") from None
+        raise PreferenceError(f"{where}: field {name} is {value!r}, expected a number") from None
 
 
 # ---------------------------------------------------------------- files
 
 
-def ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) -> Iterator[Ranked]:
+def read_ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) -> Iterator[RankedResponses]:
     """All queries of a source with at least two responses; raises PreferenceError where there is none."""
     empty = True
-    rows = _rows(_files(source, pattern, form), on_bad)
-    read = partial(hh_rlhf, objective=objective) if form == "hh-rlhf" else ultrafeedback
-    converted = imhi(rows, on_bad) if form == "imhi" else _each(rows, read, on_bad)
+    rows = _read_rows(_find_files(source, pattern, form), on_bad)
+    read = partial(convert_hh_rlhf, objective=objective) if form == "hh-rlhf" else convert_ultrafeedback
+    converted = convert_imhi(rows, on_bad) if form == "imhi" else _convert_lines(rows, read, on_bad)
     for item in converted:
         if len(item.responses) > 1:
             empty = False
@@ -131,28 +139,28 @@ def ranked(form: str, source: str, pattern: str, objective: str, on_bad: OnBad) 
         raise PreferenceError(f"{source}: no query with two responses in the form {form!r}; is it another form?")
 
 
-def _each(given: Iterable[Line], read: Callable[[Line], T], on_bad: OnBad) -> Iterator[T]:
-    for line in given:
+def _convert_lines(lines: Iterable[PublicRow], read: Callable[[PublicRow], T], on_bad: OnBad) -> Iterator[T]:
+    for line in lines:
         try:
             yield read(line)
         except PreferenceError as error:
             on_bad(error)
 
 
-def _files(source: str, pattern: str, form: str) -> list[Path]:
+def _find_files(source: str, pattern: str, form: str) -> list[Path]:
     """The files of a path or of a dataset on the hub."""
     path = Path(source)
     if path.is_file():
         return [path]
-    folder = path if path.is_dir() else _fetched(source, pattern)
+    folder = path if path.is_dir() else _fetch_folder(source, pattern)
     endings = (".csv",) if form == "imhi" else (".jsonl", ".jsonl.gz")
-    found = sorted(file for file in folder.glob(pattern) if file.name.endswith(endings))
-    if not found:
+    files = sorted(file for file in folder.glob(pattern) if file.name.endswith(endings))
+    if not files:
         raise PreferenceError(f"{source}: no file like {pattern} that ends in {' or '.join(endings)}")
-    return found
+    return files
 
 
-def _fetched(source: str, pattern: str) -> Path:
+def _fetch_folder(source: str, pattern: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(source, repo_type="dataset", allow_patterns=[pattern]))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
@@ -162,27 +170,27 @@ def _fetched(source: str, pattern: str) -> Path:
         ) from None
 
 
-def _rows(files: Iterable[Path], on_bad: OnBad) -> Iterator[Line]:
+def _read_rows(files: Iterable[Path], on_bad: OnBad) -> Iterator[PublicRow]:
     for path in files:
-        yield from _table(path) if path.suffix == ".csv" else _objects(path, on_bad)
+        yield from _read_table(path) if path.suffix == ".csv" else _read_objects(path, on_bad)
 
 
-def _table(path: Path) -> Iterator[Line]:
+def _read_table(path: Path) -> Iterator[PublicRow]:
     with open_lines(path) as lines:
         reader = csv.DictReader(lines)
         missing = [name for name in ("query", "response", *_IMHI) if name not in (reader.fieldnames or ())]
         if missing:
             raise PreferenceError(f"{path}:1: missing column {', '.join(missing)}")
         for row in reader:
-            yield Line(row, f"{path}:{reader.line_num}")
+            yield PublicRow(row, f"{path}:{reader.line_num}")
 
 
-def _objects(path: Path, on_bad: OnBad) -> Iterator[Line]:
+def _read_objects(path: Path, on_bad: OnBad) -> Iterator[PublicRow]:
     with open_lines(path) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    yield Line(parsed(line, f"{path}:{number}"), f"{path}:{number}")
+                    yield PublicRow(parse_object(line, f"{path}:{number}"), f"{path}:{number}")
                 except PreferenceError as error:
                     on_bad(error)
 
@@ -190,12 +198,12 @@ def _objects(path: Path, on_bad: OnBad) -> Iterator[Line]:
 # ---------------------------------------------------------------- command line
 
 
-def write_scored(path: Path, items: Iterable[Ranked]) -> int:
+def write_scored(path: Path, items: Iterable[RankedResponses]) -> int:
     """Our own format, one query a line (`models.data.preference_sets`); says how many there were."""
-    return write_lines(path, ({"query": item.query, "responses": _scores(item)} for item in items))
+    return write_lines(path, ({"query": item.query, "responses": _list_scores(item)} for item in items))
 
 
-def _scores(item: Ranked) -> list[dict[str, Any]]:
+def _list_scores(item: RankedResponses) -> list[dict[str, Any]]:
     return [{"text": response.text, "scores": response.scores} for response in item.responses]
 
 
@@ -212,21 +220,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--objective", choices=sorted(BUILT_IN), help="hh-rlhf: what the replies were compared by")
     parser.add_argument("--bad-rows", choices=("stop", "skip"), default="stop")
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args(argv)
-    if given.form == "hh-rlhf" and given.objective is None:
+    options = parser.parse_args(argv)
+    if options.form == "hh-rlhf" and options.objective is None:
         parser.error("hh-rlhf does not say what its replies were compared by; give --objective, such as harmless")
     bad: list[PreferenceError] = []
     try:
-        items = ranked(
-            given.form, given.source, given.files, given.objective, bad.append if given.bad_rows == "skip" else _stop
+        items = read_ranked(
+            options.form,
+            options.source,
+            options.files,
+            options.objective,
+            bad.append if options.bad_rows == "skip" else _raise_error,
         )
-        summary = f"{given.out}: {write_scored(given.out, items)} queries"
+        summary = f"{options.out}: {write_scored(options.out, items)} queries"
     except PreferenceError as problem:
         sys.exit(str(problem))
     Console().print(summary + (f"; {len(bad)} bad rows left out, the first: {bad[0]}" if bad else ""))
 
 
-def _stop(error: PreferenceError) -> None:
+def _raise_error(error: PreferenceError) -> None:
     raise error
 
 

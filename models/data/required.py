@@ -12,9 +12,9 @@ from random import Random
 
 from aligner_proxy.text.structure import split
 from models.defects import BY_NAME
-from models.defects.endings import Ending, ending
-from models.defects.objectives import Objective
-from models.defects.wanted import wish_for
+from models.defects.endings import Ending, draw_ending
+from models.defects.objectives import ObjectiveWording
+from models.defects.wanted import draw_wish
 
 from .inject import themes_in
 from .labels import AGAINST_CLOSINGS, AND, CLOSING
@@ -23,28 +23,28 @@ from .pairs import CHANGES, STAYS, Pair
 MAX_OBJECTIVES = 5
 
 
-def lacking(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+def make_missing_ending(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
     """An example whose answer does not end as one of its objectives wants; it may end as another one would."""
     pair = make()
-    wish = ending(rng, held_out)
+    wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
         return None
     if rng.random() < 0.35:
-        pair = _added_to_both(pair, ending(rng, held_out).text)
-    if pair is None or wish.met(pair.answer) or wish.met(pair.target):
+        pair = _append_to_both(pair, draw_ending(rng, held_out).text)
+    if pair is None or wish.is_met(pair.answer) or wish.is_met(pair.target):
         return None
-    target = _added(pair.target, wish.text)
-    return target and asking(rng, replace(pair, target=target), wish.objective, CHANGES)
+    target = _append_text(pair.target, wish.text)
+    return target and add_objective(rng, replace(pair, target=target), wish.objective, CHANGES)
 
 
-def ended(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+def make_present_ending(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
     """An example whose answer ends already as one of its objectives wants."""
     pair = make()
-    wish = ending(rng, held_out)
+    wish = draw_ending(rng, held_out)
     if pair is None or not _goes_with(pair, wish):
         return None
-    pair = _added_to_both(pair, wish.text)
-    return pair and asking(rng, pair, wish.objective, STAYS)
+    pair = _append_to_both(pair, wish.text)
+    return pair and add_objective(rng, pair, wish.objective, STAYS)
 
 
 def _goes_with(pair: Pair, wish: Ending) -> bool:
@@ -59,26 +59,26 @@ def has_room(pair: Pair) -> bool:
     return len(pair.objectives) < MAX_OBJECTIVES and bool(pair.kinds)
 
 
-def asking(rng: Random, pair: Pair, wish: Objective, lacks: int) -> Pair:
+def add_objective(rng: Random, pair: Pair, wish: ObjectiveWording, lacks: int) -> Pair:
     """The example with one objective more among the others; `lacks` says whether what it asks for is missing."""
     at = rng.randint(0, len(pair.objectives))
-    lacking = [STAYS] * len(pair.objectives)
+    no_lacks = [STAYS] * len(pair.objectives)
     kind = wish.theme if lacks else f"{wish.theme}-there"
     return replace(
         pair,
         objectives=(*pair.objectives[:at], wish.text, *pair.objectives[at:]),
         themes=(*pair.themes[:at], wish.theme, *pair.themes[at:]),
-        lacks=(*lacking[:at], lacks, *lacking[at:]),
+        lacks=(*no_lacks[:at], lacks, *no_lacks[at:]),
         source=f"{kind}+{pair.source}",
     )
 
 
-def _added_to_both(pair: Pair, text: str) -> Pair | None:
+def _append_to_both(pair: Pair, text: str) -> Pair | None:
     """The pair with the same words behind answer and target, where both go on being cut as they were."""
     if pair.labels[-1] != STAYS:
         return None
-    answer = _added(pair.answer, text)
-    target = _added(pair.target, text)
+    answer = _append_text(pair.answer, text)
+    target = _append_text(pair.target, text)
     if answer is None or target is None:
         return None
     more = len(split(answer)) - len(pair.labels)
@@ -87,7 +87,7 @@ def _added_to_both(pair: Pair, text: str) -> Pair | None:
     return replace(pair, answer=answer, target=target, labels=labels, kinds=kinds)
 
 
-def _added(answer: str, text: str) -> str | None:
+def _append_text(answer: str, text: str) -> str | None:
     """The answer with more behind it, on a line of its own where there are several; None where it is cut anew then."""
     before = split(answer)
     block = "\n" in answer or answer.rstrip()[-1:] not in ".!?\"')"
@@ -96,7 +96,7 @@ def _added(answer: str, text: str) -> str | None:
     return whole if [s.text for s in after] == [s.text for s in before] else None
 
 
-def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
+def make_present_wish(rng: Random, make: Callable[[], Pair | None], held_out: bool = False) -> Pair | None:
     """An example with one wish more, for a kind of thing that is there and that nobody else wants to go."""
     pair = make()
     if pair is None or not has_room(pair):
@@ -104,4 +104,4 @@ def wanted_there(rng: Random, make: Callable[[], Pair | None], held_out: bool = 
     opposed = {one for theme in pair.themes for one in theme.split(AND)}
     labelled = zip(pair.kinds, pair.labels, strict=True)
     present = sorted({kind for kind, label in labelled if label == STAYS and kind in BY_NAME} - opposed)
-    return asking(rng, pair, wish_for(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None
+    return add_objective(rng, pair, draw_wish(rng, BY_NAME[rng.choice(present)], held_out), STAYS) if present else None

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.defects.objectives import built_in
+from models.defects.objectives import built_in_objective
 from models.defects.turns import INVENTED_TURN
 
-from .answers import Answer, RunOn
-from .inject import Piece, pair, pieces_of
+from .answers import PoolAnswer, RunOnAnswer
+from .inject import Piece, make_pair, pieces_of
 from .pairs import Pair
 
 
-def reply_and_turns(run: RunOn) -> tuple[Answer, list[Piece]]:
+def split_run_on(run: RunOnAnswer) -> tuple[PoolAnswer, list[Piece]]:
     """The reply alone, and the pieces of the whole, of which the invented turns carry the name of their kind."""
     reply = run.text[: run.cut].rstrip()
     turns = run.text[run.cut :].strip()
     own = pieces_of(reply)
     own[-1] = Piece(own[-1].text, "\n\n")
     invented = [Piece(piece.text, piece.gap, INVENTED_TURN.name) for piece in pieces_of(turns)]
-    return Answer(run.query, reply, "llama2", harmless=False), [*own, *invented]
+    return PoolAnswer(run.query, reply, "llama2", harmless=False), [*own, *invented]
 
 
-def mended_under(run: RunOn, names: Sequence[str]) -> Pair | None:
+def make_run_on_pair(run: RunOnAnswer, names: Sequence[str]) -> Pair | None:
     """The pair in which the invented turns go, under built-in objectives of which one asks for that."""
-    _, pieces = reply_and_turns(run)
-    return pair(pieces, {INVENTED_TURN.name}, run.query, [built_in(name) for name in names], "turn:real")
+    _, pieces = split_run_on(run)
+    return make_pair(pieces, {INVENTED_TURN.name}, run.query, [built_in_objective(name) for name in names], "turn:real")

@@ -17,14 +17,14 @@ from random import Random
 from models.defects import TRAINING_KINDS
 from models.defects.objectives import DEFAULT
 
-from .answers import Pool, Side, load_pool, preference_bags
-from .history import is_dialogue, with_history
-from .human_spans import error_pair, marked_pair
+from .answers import AnswerPool, Side, load_pool, preference_bags
+from .history import add_history, is_dialogue
+from .human_spans import make_error_pair, make_marked_pair
 from .mixture import Mixer
-from .natural import natural_pair, written_for
+from .natural import answers_of_side, make_natural_pair
 from .pairs import Pair, PairError, write_pairs
 from .preference_sets import PreferenceError
-from .run_ons import mended_under
+from .run_ons import make_run_on_pair
 
 _SETS = {
     "clean": ("clean", 300),
@@ -55,7 +55,7 @@ _TEST_ONLY = {"dialogue": ("dialogue", 200)}
 _ERRORS_UNDER = ("factual", "specific")
 
 
-def held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None = None) -> dict[str, list[Pair]]:
+def make_held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None = None) -> dict[str, list[Pair]]:
     """The named sets of one side, from prompts, defect wordings and objective wordings that training never sees.
 
     With `limit`, the first so many pairs of each set.
@@ -64,63 +64,63 @@ def held_out_sets(data_dir: Path, seed: int, side: Side, limit: int | None = Non
     sets: dict[str, Iterable[Pair]] = {}
     for name, (recipe, size) in (_SETS | (_TEST_ONLY if side == "test" else {})).items():
         mixer = Mixer(pool, Random(f"{side}:{name}:{seed}"), held_out=True)
-        sets[name] = _distinct(mixer, recipe, size)
-    sets["invented_turns_real"] = _real_suite(pool, seed)
-    sets["invented_turns_default"] = (pair for run in pool.run_ons if (pair := mended_under(run, DEFAULT)))
+        sets[name] = _make_distinct_pairs(mixer, recipe, size)
+    sets["invented_turns_real"] = _make_real_suite(pool, seed)
+    sets["invented_turns_default"] = (pair for run in pool.run_ons if (pair := make_run_on_pair(run, DEFAULT)))
     for name, recipe in _AFTER_INSULTS.items():
-        sets[name] = _after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe)
+        sets[name] = _make_after_insults(pool, Random(f"{side}:{name}:{seed}"), recipe)
     sets["compared_replies"] = preference_bags(data_dir, side)
-    sets["marked"] = _marked_suite(pool, seed)
+    sets["marked"] = _make_marked_suite(pool, seed)
     for theme in _ERRORS_UNDER if side == "test" else ():
-        sets[f"marked_{theme}"] = _errors_suite(pool, seed, theme)
-    sets["natural"] = _natural_suite(side, seed)
+        sets[f"marked_{theme}"] = _make_errors_suite(pool, seed, theme)
+    sets["natural"] = _make_natural_suite(side, seed)
     return {name: list(islice(pairs, limit)) for name, pairs in sets.items()}
 
 
-def _distinct(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
+def _make_distinct_pairs(mixer: Mixer, recipe: str, size: int) -> Iterator[Pair]:
     """At most `size` examples, no answer twice: a repeated case would make the figures look surer than they are."""
-    seen: set[str] = set()
+    answers: set[str] = set()
     for _ in range(size * 4):
-        pair = mixer.make(recipe)
-        if pair.answer not in seen:
-            seen.add(pair.answer)
+        pair = mixer.make_pair(recipe)
+        if pair.answer not in answers:
+            answers.add(pair.answer)
             yield pair
-        if len(seen) == size:
+        if len(answers) == size:
             return
 
 
-def _after_insults(pool: Pool, rng: Random, recipe: str) -> Iterator[Pair]:
+def _make_after_insults(pool: AnswerPool, rng: Random, recipe: str) -> Iterator[Pair]:
     mixer = Mixer(pool, rng, held_out=True)
     insult = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
-    single = (p for p in _distinct(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
+    single = (p for p in _make_distinct_pairs(mixer, recipe, 3 * _AFTER_SIZE) if not is_dialogue(p.query))
     for pair in islice(single, _AFTER_SIZE):
-        yield with_history(rng, pair, mixer.earlier, insult, held_out=True, manners=1.0)
+        yield add_history(rng, pair, mixer.earlier_answers, insult, held_out=True, manners=1.0)
 
 
-def _real_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+def _make_real_suite(pool: AnswerPool, seed: int) -> Iterator[Pair]:
     mixer = Mixer(pool, Random(f"test:real:{seed}"), held_out=True)
-    return _first_pairs([partial(mixer.run_on, run) for run in pool.run_ons[:150]], tries=40)
+    return _take_first_pairs([partial(mixer.make_run_on, run) for run in pool.run_ons[:150]], tries=40)
 
 
-def _marked_suite(pool: Pool, seed: int) -> Iterator[Pair]:
+def _make_marked_suite(pool: AnswerPool, seed: int) -> Iterator[Pair]:
     """Every marked answer once, mostly under a wish that asks for something marked to go."""
     rng = Random(f"test:marked:{seed}")
-    return _first_pairs([partial(marked_pair, rng, answer) for answer in pool.marked], tries=20)
+    return _take_first_pairs([partial(make_marked_pair, rng, answer) for answer in pool.marked], tries=20)
 
 
-def _errors_suite(pool: Pool, seed: int, theme: str) -> Iterator[Pair]:
+def _make_errors_suite(pool: AnswerPool, seed: int, theme: str) -> Iterator[Pair]:
     """Every marked answer once under an objective of one theme."""
     rng = Random(f"test:errors:{theme}:{seed}")
-    return _first_pairs([partial(error_pair, rng, answer, theme) for answer in pool.marked], tries=1)
+    return _take_first_pairs([partial(make_error_pair, rng, answer, theme) for answer in pool.marked], tries=1)
 
 
-def _natural_suite(side: Side, seed: int) -> Iterator[Pair]:
+def _make_natural_suite(side: Side, seed: int) -> Iterator[Pair]:
     """Every answer of this side that was written with faults, or without any, once."""
     rng = Random(f"{side}:natural:{seed}")
-    return _first_pairs([partial(natural_pair, rng, answer) for answer in written_for(side)], tries=20)
+    return _take_first_pairs([partial(make_natural_pair, rng, answer) for answer in answers_of_side(side)], tries=20)
 
 
-def _first_pairs(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:
+def _take_first_pairs(makers: Iterable[Callable[[], Pair | None]], tries: int) -> Iterator[Pair]:
     """One pair of each maker that gives one within so many tries."""
     for make in makers:
         if pair := next(filter(None, (make() for _ in range(tries))), None):
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
-        sets = held_out_sets(args.data, args.seed, args.side)
+        sets = make_held_out_sets(args.data, args.seed, args.side)
     except (PreferenceError, PairError) as problem:
         sys.exit(str(problem))
     for name, pairs in sets.items():

@@ -31,7 +31,7 @@ LONGEST = 6000
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CompletionFile:
     """One file of completions: the judge's prompt family, and the objectives that the paper reports on it."""
 
     file: str
@@ -41,21 +41,21 @@ class Source:
 
 SOURCES = MappingProxyType(
     {
-        "hh": Source("metaaligner_hh_outputs", "hh-rlhf", ("harmless", "helpful", "humour")),
-        "ultrafeedback": Source(
+        "hh": CompletionFile("metaaligner_hh_outputs", "hh-rlhf", ("harmless", "helpful", "humour")),
+        "ultrafeedback": CompletionFile(
             "metaaligner_ultrafeedback_outputs",
             "ultrafeedback",
             ("instruction-following", "honest", "truthful", "helpful"),
         ),
-        "imhi": Source("imhi_outputs", "imhi", ("correct", "informative", "professional")),
-        "alpaca": Source("alpaca_eval_outputs", "ultrafeedback", ("harmless", "helpful", "concise")),
+        "imhi": CompletionFile("imhi_outputs", "imhi", ("correct", "informative", "professional")),
+        "alpaca": CompletionFile("alpaca_eval_outputs", "ultrafeedback", ("harmless", "helpful", "concise")),
     }
 )
 DIALOGUES = ("alpaca", "hh", "ultrafeedback")
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class UpstreamCompletion:
     """What one upstream answered to one prompt; `source` is a name in `SOURCES`."""
 
     model: str
@@ -64,38 +64,42 @@ class Completion:
     source: str = ""
 
 
-def completions(
+def draw_completions(
     data_dir: Path, models: tuple[str, ...], each: int, seed: int, sources: tuple[str, ...] = DIALOGUES
-) -> Iterator[Completion]:
+) -> Iterator[UpstreamCompletion]:
     """At most `each` completions a model, of prompts that no stage of training sees; of all models if none is named."""
-    by_model: dict[str, list[Completion]] = {}
-    seen = _seen(data_dir)
+    by_model: dict[str, list[UpstreamCompletion]] = {}
+    trained_prompts = _collect_trained_prompts(data_dir)
     for name in sources:
-        for completion in _read(data_dir, name):
+        for completion in _read_completions(data_dir, name):
             included = not models or completion.model in models
-            if included and 0 < len(completion.answer) <= LONGEST and prompt_key(completion.query) not in seen:
+            if (
+                included
+                and 0 < len(completion.answer) <= LONGEST
+                and prompt_key(completion.query) not in trained_prompts
+            ):
                 by_model.setdefault(completion.model, []).append(completion)
     for model in sorted(by_model):
         yield from Random(f"{model}:{seed}").sample(by_model[model], min(each, len(by_model[model])))
 
 
-def _read(data_dir: Path, name: str) -> Iterator[Completion]:
+def _read_completions(data_dir: Path, name: str) -> Iterator[UpstreamCompletion]:
     file = SOURCES[name].file
     if file == "imhi_outputs":  # its prompts are called queries
-        for row in preference_sets.rows(data_dir, file):
-            yield Completion(row["model"], row["query"].strip(), row["output"].strip(), name)
+        for row in preference_sets.read_rows(data_dir, file):
+            yield UpstreamCompletion(row["model"], row["query"].strip(), row["output"].strip(), name)
         return
-    for row in preference_sets.completions(data_dir, file):
-        yield Completion(row["model"], plain_query(row["prompt"]), row["output"].strip(), name)
+    for row in preference_sets.read_completions(data_dir, file):
+        yield UpstreamCompletion(row["model"], plain_query(row["prompt"]), row["output"].strip(), name)
 
 
 @cache
-def _seen(data_dir: Path) -> set[str]:
+def _collect_trained_prompts(data_dir: Path) -> set[str]:
     """Prompts that a stage of training or the choice of the operating point has seen."""
-    found: set[str] = set()
+    prompts: set[str] = set()
     sides: tuple[Side, ...] = ("train", "dev")
     for side in sides:
         pool = load_pool(data_dir, side)
-        found |= {prompt_key(one.query) for one in (*pool.answers, *pool.run_ons, *pool.marked)}
-        found |= {prompt_key(one.query) for one in preference_bags(data_dir, side)}
-    return found
+        prompts |= {prompt_key(one.query) for one in (*pool.answers, *pool.run_ons, *pool.marked)}
+        prompts |= {prompt_key(one.query) for one in preference_bags(data_dir, side)}
+    return prompts

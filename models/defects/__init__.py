@@ -6,18 +6,18 @@ Every phrase in this package was written for it; nothing was copied from a data 
 from __future__ import annotations
 
 from . import chatter, more, subjects, turns, written
-from .kind import Kind, load
-from .objectives import Objective
+from .kind import DefectKind, load_kinds
+from .objectives import ObjectiveWording
 
-TRAINING_KINDS: tuple[Kind, ...] = more.widened(
-    (*load("hostile"), *chatter.KINDS, *load("foreign_matter"), *turns.KINDS)
+TRAINING_KINDS: tuple[DefectKind, ...] = more.widen_kinds(
+    (*load_kinds("hostile"), *chatter.KINDS, *load_kinds("foreign_matter"), *turns.KINDS)
 )
-SUBJECTS: tuple[Kind, ...] = subjects.KINDS
-UNSEEN_KINDS: tuple[Kind, ...] = load("unseen")
-WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if not written.unseen(kind.name))
-UNSEEN_WRITTEN: tuple[Kind, ...] = tuple(kind for kind in written.CONCEPTS if written.unseen(kind.name))
-ALL_KINDS: tuple[Kind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS, *WRITTEN, *UNSEEN_WRITTEN)
-BY_NAME: dict[str, Kind] = {kind.name: kind for kind in ALL_KINDS}
+SUBJECTS: tuple[DefectKind, ...] = subjects.KINDS
+UNSEEN_KINDS: tuple[DefectKind, ...] = load_kinds("unseen")
+WRITTEN: tuple[DefectKind, ...] = tuple(kind for kind in written.CONCEPTS if not written.is_unseen(kind.name))
+UNSEEN_WRITTEN: tuple[DefectKind, ...] = tuple(kind for kind in written.CONCEPTS if written.is_unseen(kind.name))
+ALL_KINDS: tuple[DefectKind, ...] = (*TRAINING_KINDS, *SUBJECTS, *UNSEEN_KINDS, *WRITTEN, *UNSEEN_WRITTEN)
+BY_NAME: dict[str, DefectKind] = {kind.name: kind for kind in ALL_KINDS}
 FAMILY_OF: dict[str, str] = {kind.name: kind.family for kind in ALL_KINDS}
 
 __all__ = [
@@ -29,6 +29,6 @@ __all__ = [
     "UNSEEN_KINDS",
     "UNSEEN_WRITTEN",
     "WRITTEN",
-    "Kind",
-    "Objective",
+    "DefectKind",
+    "ObjectiveWording",
 ]

@@ -7,11 +7,11 @@ from random import Random
 from aligner_proxy.text.structure import split
 
 from .grammar import Grammar, expand, uncapitalise
-from .kind import load
-from .phrases import table
+from .kind import load_kinds
+from .phrases import read_table
 from .topic import topic_of
 
-_SHOUTS = table("chatter")["kinds"]["shouting"]["train"]
+_SHOUTS = read_table("chatter")["kinds"]["shouting"]["train"]
 
 
 def _shout(rng: Random, query: str, answer: str, held_out: bool) -> str:
@@ -56,4 +56,4 @@ def _repeat(rng: Random, query: str, answer: str, held_out: bool) -> str:
     return expand(rng, rng.choice(openings), {"lower": [uncapitalise(sentence)], "stem": [sentence.rstrip(".!")]})
 
 
-KINDS = load("chatter", {"shouting": _shout, "repetition": _repeat})
+KINDS = load_kinds("chatter", {"shouting": _shout, "repetition": _repeat})

@@ -14,31 +14,33 @@ from random import Random
 from aligner_proxy.text.structure import split
 
 from .grammar import expand
-from .objectives import Objective
-from .phrases import table
+from .objectives import ObjectiveWording
+from .phrases import read_table
 
 ENDING = "ending-"
 """Themes of these objectives begin so."""
 
-_TABLE = table("endings")
+_TABLE = read_table("endings")
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One wish for an ending, and one text that meets it; `met` says whether the end of an answer meets it already."""
+    """One wish for an ending, and one text that meets it; `is_met` says whether an answer ends so already."""
 
-    objective: Objective
+    objective: ObjectiveWording
     text: str
-    met: Callable[[str], bool]
+    is_met: Callable[[str], bool]
 
 
-def ending(rng: Random, held_out: bool = False) -> Ending:
+def draw_ending(rng: Random, held_out: bool = False) -> Ending:
     """A random wish for an ending: half of them dictate it word for word."""
     draw = rng.random()
     if draw < 0.5:
-        return _dictated(rng, held_out)
+        return _draw_dictated_ending(rng, held_out)
     return (
-        _referral(rng, held_out) if draw < 0.65 else _described(rng, rng.choice(tuple(_TABLE["described"])), held_out)
+        _draw_referral(rng, held_out)
+        if draw < 0.65
+        else _draw_described_ending(rng, rng.choice(tuple(_TABLE["described"])), held_out)
     )
 
 
@@ -47,24 +49,26 @@ def last_words(answer: str) -> str:
     return " ".join(segment.text for segment in split(answer)[-2:])
 
 
-def _dictated(rng: Random, held_out: bool) -> Ending:
+def _draw_dictated_ending(rng: Random, held_out: bool) -> Ending:
     notice = expand(rng, rng.choice(_TABLE["held_out_notices" if held_out else "notices"]), _TABLE["slots"])
     text = rng.choice(_TABLE["held_out_frames" if held_out else "frames"]).format(notice=notice)
-    return Ending(Objective(text, f"{ENDING}dictated"), notice, lambda answer: answer.rstrip().endswith(notice))
+    return Ending(ObjectiveWording(text, f"{ENDING}dictated"), notice, lambda answer: answer.rstrip().endswith(notice))
 
 
-def _referral(rng: Random, held_out: bool) -> Ending:
+def _draw_referral(rng: Random, held_out: bool) -> Ending:
     expert = rng.choice(_TABLE["slots"]["expert"])
     text = rng.choice(_TABLE["held_out_referrals" if held_out else "referrals"]).format(expert=expert)
     names_expert = re.compile(re.escape(expert.split()[-1]), re.IGNORECASE)
     closing = rng.choice(_TABLE["referred"]).format(expert=expert)
     return Ending(
-        Objective(text, f"{ENDING}referral"), closing, lambda answer: bool(names_expert.search(last_words(answer)))
+        ObjectiveWording(text, f"{ENDING}referral"),
+        closing,
+        lambda answer: bool(names_expert.search(last_words(answer))),
     )
 
 
-def _described(rng: Random, name: str, held_out: bool) -> Ending:
+def _draw_described_ending(rng: Random, name: str, held_out: bool) -> Ending:
     row = _TABLE["described"][name]
     meets = re.compile(row["met"], re.IGNORECASE)
-    objective = Objective(rng.choice(row["held_out" if held_out else "wishes"]), ENDING + name)
+    objective = ObjectiveWording(rng.choice(row["held_out" if held_out else "wishes"]), ENDING + name)
     return Ending(objective, rng.choice(row["texts"]), lambda answer: bool(meets.search(last_words(answer))))

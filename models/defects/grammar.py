@@ -43,9 +43,9 @@ class Grammar:
         some = [t for t in self.templates if ("{topic}" in t) == with_topic]
         return some or list(self.templates)
 
-    def size(self) -> int:
+    def count_derivations(self) -> int:
         """How many different derivations there are, the topic counted as one word."""
-        return sum(_size(t, self.slots) for t in self.templates)
+        return sum(_count_derivations(t, self.slots) for t in self.templates)
 
 
 def expand(rng: Random, template: str, slots: Mapping[str, Sequence[str]]) -> str:
@@ -74,12 +74,12 @@ def uncapitalise(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _size(template: str, slots: Mapping[str, Sequence[str]]) -> int:
+def _count_derivations(template: str, slots: Mapping[str, Sequence[str]]) -> int:
     product = 1
     text = template
     while match := _CHOICE.search(text):
         product *= len(match.group(1).split("|"))
         text = text[: match.start()] + text[match.end() :]
     for match in _SLOT.finditer(text):
-        product *= sum(_size(word, slots) for word in slots.get(match.group(1), ("",)))
+        product *= sum(_count_derivations(word, slots) for word in slots.get(match.group(1), ("",)))
     return product

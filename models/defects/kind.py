@@ -10,8 +10,8 @@ from random import Random
 from typing import Any, Literal
 
 from .grammar import Grammar, expand, uncapitalise
-from .objectives import BUILT_IN, Objective, built_in, phrase, shared
-from .phrases import table
+from .objectives import BUILT_IN, ObjectiveWording, built_in_objective, draw_shared_objective, phrase_objective
+from .phrases import read_table
 from .topic import topic_of
 
 Place = Literal["start", "middle", "end", "anywhere"]
@@ -19,7 +19,7 @@ Make = Callable[[Random, str, str, bool], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class DefectKind:
     """`asks` are broad themes that ask for its removal, `unclear` those for which it cannot be said.
 
     Kinds that are written out (`written.py`) have `texts` for objectives instead of names and things, an `area`, and
@@ -64,55 +64,57 @@ class Kind:
         own = {"stem": [stem], "sentence": [sentence], "lower": [uncapitalise(sentence)]}
         return expand(rng, template, {**self.inside.slots, **own})
 
-    def asked_by(self, objective: Objective) -> bool:
+    def is_removed_by(self, objective: ObjectiveWording) -> bool:
         """Whether this objective asks for the removal of defects of this kind."""
         return objective.theme == self.name or objective.theme in self.asks
 
-    def unclear_under(self, objective: Objective, family_of: dict[str, str]) -> bool:
+    def is_unclear_under(self, objective: ObjectiveWording, family_of: dict[str, str]) -> bool:
         """Whether nobody could say if this objective asks for the removal: such an example is not made."""
-        if self.asked_by(objective):
+        if self.is_removed_by(objective):
             return False
         return objective.theme in self.unclear or family_of.get(objective.theme) == self.family
 
-    def objective(self, rng: Random, held_out: bool = False) -> Objective:
+    def draw_objective(self, rng: Random, held_out: bool = False) -> ObjectiveWording:
         """A random wording that asks for the removal; half of them built-in texts where there is one."""
         exact = [theme for theme in self.asks if theme in BUILT_IN]
         if exact and rng.random() < 0.5:
-            return built_in(rng.choice(exact))
+            return built_in_objective(rng.choice(exact))
         broad = [theme for theme in self.asks if theme not in BUILT_IN]
         if broad and rng.random() < 0.3:
-            return shared(rng, rng.choice(broad))
+            return draw_shared_objective(rng, rng.choice(broad))
         if self.texts:
-            return Objective(rng.choice(self.held_out_texts if held_out else self.texts), self.name)
-        return phrase(rng, self.name, self.names, self.things, held_out)
+            return ObjectiveWording(rng.choice(self.held_out_texts if held_out else self.texts), self.name)
+        return phrase_objective(rng, self.name, self.names, self.things, held_out)
 
     def occurs_in(self, answer: str) -> bool:
         """Whether an answer may hold such a thing already, so that a label 0 would be a guess."""
-        return bool(self.natural) and _compiled(self.natural).search(answer) is not None
+        return bool(self.natural) and _compile_pattern(self.natural).search(answer) is not None
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     """There are more patterns than the cache of `re` holds."""
     return re.compile(pattern)
 
 
-def load(name: str, makers: Mapping[str, Make] | None = None) -> tuple[Kind, ...]:
+def load_kinds(name: str, makers: Mapping[str, Make] | None = None) -> tuple[DefectKind, ...]:
     """The kinds of `phrases/<name>.yaml`, in its order; `makers` write those that are beyond a grammar, by name."""
-    document = table(name)
+    document = read_table(name)
     lists = document.get("word_lists", {})
-    return tuple(_kind(kind, row, lists, (makers or {}).get(kind)) for kind, row in document["kinds"].items())
+    return tuple(_make_kind(kind, row, lists, (makers or {}).get(kind)) for kind, row in document["kinds"].items())
 
 
-def _kind(name: str, row: Mapping[str, Any], lists: Mapping[str, Any], maker: Make | None) -> Kind:
-    grammars = {part: _grammar(row[part], lists) for part in ("train", "held_out", "inside") if part in row}
+def _make_kind(name: str, row: Mapping[str, Any], lists: Mapping[str, Any], maker: Make | None) -> DefectKind:
+    grammars = {part: _make_grammar(row[part], lists) for part in ("train", "held_out", "inside") if part in row}
     # A kind that is kept wholly for the test has the same wordings everywhere.
-    return Kind(**{"name": name, "family": name, "held_out": grammars["train"], **row, **grammars, "maker": maker})
+    return DefectKind(
+        **{"name": name, "family": name, "held_out": grammars["train"], **row, **grammars, "maker": maker}
+    )
 
 
-def _grammar(given: Any, lists: Mapping[str, Any]) -> Grammar:
+def _make_grammar(value: Any, lists: Mapping[str, Any]) -> Grammar:
     """Templates alone, or with slots: word lists of their own, or the name of some that several kinds share."""
-    if isinstance(given, tuple):
-        return Grammar(given)
-    slots = given["slots"]
-    return Grammar(given["templates"], lists[slots] if isinstance(slots, str) else slots)
+    if isinstance(value, tuple):
+        return Grammar(value)
+    slots = value["slots"]
+    return Grammar(value["templates"], lists[slots] if isinstance(slots, str) else slots)

@@ -28,7 +28,7 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
-class Natural:
+class NaturalAnswer:
     """One answer as it was written, with the turns before its question."""
 
     query: str
@@ -41,22 +41,22 @@ class Natural:
         return self.turns[0][0] if self.turns else self.query
 
 
-def _load() -> tuple[tuple[Natural, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
+def _load_answers() -> tuple[tuple[NaturalAnswer, ...], dict[str, tuple[frozenset[str], frozenset[str]]]]:
     answers = []
     faults = {}
     lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
     for number, line in enumerate(lines):
         row = json.loads(line)
-        sentences = tuple(_sentence(number, i, row) for i in range(len(row["segments"])))
+        sentences = tuple(_make_sentence(number, i, row) for i in range(len(row["segments"])))
         for sentence, segment in zip(sentences, row["segments"], strict=True):
             if sentence.kind:
                 faults[sentence.kind] = (frozenset(segment["asks"]), frozenset(segment["unclear"]))
         turns = tuple((user, reply) for user, reply in row.get("turns") or ())
-        answers.append(Natural(row["query"], turns, sentences))
+        answers.append(NaturalAnswer(row["query"], turns, sentences))
     return tuple(answers), faults
 
 
-def _sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
+def _make_sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
     segment = row["segments"][at]
     key = str(at)
     doubtful = segment["asks"] or segment["unclear"]
@@ -68,4 +68,4 @@ def _sentence(number: int, at: int, row: dict[str, Any]) -> Sentence:
     )
 
 
-NATURAL, FAULTS = _load()
+NATURAL, FAULTS = _load_answers()

@@ -12,12 +12,12 @@ from random import Random
 from aligner_proxy.policy.config import builtin_objectives
 
 from .grammar import capitalise
-from .phrases import table
+from .phrases import read_table
 
 BUILT_IN = {name: objective.text for name, objective in builtin_objectives().items()}
 # What most operators ask for.
 DEFAULT = ("harmless", "helpful")
-_TABLE = table("objectives")
+_TABLE = read_table("objectives")
 FRAMES: tuple[str, ...] = _TABLE["frames"]
 HELD_OUT_FRAMES: tuple[str, ...] = _TABLE["held_out_frames"]
 SHARED: dict[str, tuple[str, ...]] = _TABLE["shared"]
@@ -27,35 +27,37 @@ CLEAN: tuple[str, ...] = _TABLE["clean"]
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class ObjectiveWording:
     """One wording and what it means; theme "" asks for nothing that a defect here could offend against."""
 
     text: str
     theme: str
 
 
-def built_in(name: str) -> Objective:
+def built_in_objective(name: str) -> ObjectiveWording:
     """The exact text of objectives.yaml."""
-    return Objective(BUILT_IN[name], name)
+    return ObjectiveWording(BUILT_IN[name], name)
 
 
-def shared(rng: Random, theme: str) -> Objective:
+def draw_shared_objective(rng: Random, theme: str) -> ObjectiveWording:
     """A random wording of a broad wish."""
-    return Objective(rng.choice(SHARED[theme]), theme)
+    return ObjectiveWording(rng.choice(SHARED[theme]), theme)
 
 
-def phrase(rng: Random, theme: str, names: tuple[str, ...], things: tuple[str, ...], held_out: bool) -> Objective:
+def phrase_objective(
+    rng: Random, theme: str, names: tuple[str, ...], things: tuple[str, ...], held_out: bool
+) -> ObjectiveWording:
     """A wording put together from a frame, a name and what is not wanted."""
     frame = rng.choice(HELD_OUT_FRAMES if held_out else FRAMES)
     text = frame.format(name=rng.choice(names), thing=rng.choice(things))
-    return Objective(capitalise(text), theme)
+    return ObjectiveWording(capitalise(text), theme)
 
 
-def of_theme(rng: Random, theme: str) -> Objective:
+def draw_theme_objective(rng: Random, theme: str) -> ObjectiveWording:
     """A wording of a built-in or shared theme."""
-    return built_in(theme) if theme in BUILT_IN else shared(rng, theme)
+    return built_in_objective(theme) if theme in BUILT_IN else draw_shared_objective(rng, theme)
 
 
-def clean(rng: Random) -> Objective:
+def draw_clean_objective(rng: Random) -> ObjectiveWording:
     """A wish that asks for no removal."""
-    return Objective(rng.choice(CLEAN), "")
+    return ObjectiveWording(rng.choice(CLEAN), "")

@@ -10,19 +10,19 @@ import yaml
 FOLDER = Path(__file__).parent / "phrases"
 
 
-def table(name: str) -> dict[str, Any]:
+def read_table(name: str) -> dict[str, Any]:
     """`phrases/<name>.yaml`, lists as tuples."""
-    read_table: dict[str, Any] = read(FOLDER / f"{name}.yaml")
-    return read_table
+    document: dict[str, Any] = read_yaml(FOLDER / f"{name}.yaml")
+    return document
 
 
-def read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     """A YAML file, lists as tuples."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time where libyaml is there
-    return _frozen(yaml.load(path.read_text(encoding="utf-8"), loader))
+    return _freeze(yaml.load(path.read_text(encoding="utf-8"), loader))
 
 
-def _frozen(value: Any) -> Any:
+def _freeze(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+        return {key: _freeze(item) for key, item in value.items()}
+    return tuple(map(_freeze, value)) if isinstance(value, list) else value

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from .grammar import Grammar
-from .kind import Kind
-from .phrases import table
+from .kind import DefectKind
+from .phrases import read_table
 
-TABLE = table("subjects")
+TABLE = read_table("subjects")
 
 
-def _subject(name: str, row: Mapping[str, Any]) -> Kind:
+def _subject(name: str, row: Mapping[str, Any]) -> DefectKind:
     close = {other for group in TABLE["close"] if name in group for other in group} - {name}
     also = [theme for theme, subjects in TABLE["also"].items() if name in subjects]
-    return Kind(
+    return DefectKind(
         name=name,
         family=name,
         names=row["names"],
@@ -27,4 +27,4 @@ def _subject(name: str, row: Mapping[str, Any]) -> Kind:
     )
 
 
-KINDS: tuple[Kind, ...] = tuple(_subject(name, row) for name, row in TABLE["subjects"].items())
+KINDS: tuple[DefectKind, ...] = tuple(_subject(name, row) for name, row in TABLE["subjects"].items())

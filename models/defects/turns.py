@@ -8,11 +8,11 @@ from __future__ import annotations
 from random import Random
 
 from .grammar import Grammar
-from .kind import Kind
-from .phrases import table
+from .kind import DefectKind
+from .phrases import read_table
 from .topic import topic_of
 
-_TABLE = table("turns")
+_TABLE = read_table("turns")
 ASK = Grammar(_TABLE["ask"])
 REPLY = Grammar(_TABLE["reply"])
 
@@ -43,7 +43,7 @@ def _sentences(rng: Random, topic: str) -> str:
     return " ".join(REPLY.make(rng, topic) for _ in range(rng.choice((1, 2, 2, 3))))
 
 
-INVENTED_TURN = Kind(
+INVENTED_TURN = DefectKind(
     name="invented-turn",
     family="turns",
     names=("Single turn", "No invented dialogue", "Dialogue", "Reply only", "Turn taking"),

@@ -9,19 +9,19 @@ from __future__ import annotations
 from random import Random
 
 from .grammar import capitalise
-from .kind import Kind
-from .objectives import Objective
-from .phrases import table
+from .kind import DefectKind
+from .objectives import ObjectiveWording
+from .phrases import read_table
 
 WANTED = "wanted-"
 """Themes of these objectives begin so."""
 
-_TABLE = table("objectives")
+_TABLE = read_table("objectives")
 
 
-def wish_for(rng: Random, kind: Kind, held_out: bool = False) -> Objective:
+def draw_wish(rng: Random, kind: DefectKind, held_out: bool = False) -> ObjectiveWording:
     """A wish for what is a defect of this kind elsewhere."""
     thing = rng.choice(kind.things) if kind.things else kind.name.removesuffix("-remarks").replace("-", " ")
     name = rng.choice(_TABLE["wanted_names"]) if rng.random() < 0.6 else capitalise(thing)
     text = rng.choice(_TABLE["held_out_wanted_frames" if held_out else "wanted_frames"]).format(name=name, thing=thing)
-    return Objective(capitalise(text), WANTED + kind.name)
+    return ObjectiveWording(capitalise(text), WANTED + kind.name)

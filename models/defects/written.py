@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .grammar import Grammar
-from .kind import Kind
-from .phrases import read
+from .kind import DefectKind
+from .phrases import read_yaml
 
 FOLDER = Path(__file__).parent / "written"
 # Areas in which the concepts lie so close that a sentence on one may well offend against another.
@@ -27,23 +27,23 @@ HELD_OUT_EVERY = 6
 _WORD = re.compile(r"[a-z]{4,}")
 
 
-def load() -> tuple[Kind, ...]:
+def load_concepts() -> tuple[DefectKind, ...]:
     """All concepts, in the order of the files."""
-    rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in read(path)]
+    rows = [(path.stem, row) for path in sorted(FOLDER.glob("*.yaml")) for row in read_yaml(path)]
     telling = _telling_words([row for _, row in rows])
     close = _neighbours({row["name"]: row.get("near") or [] for _, row in rows})
-    return tuple(_kind(area, row, telling[row["name"]], close[row["name"]]) for area, row in rows)
+    return tuple(_make_kind(area, row, telling[row["name"]], close[row["name"]]) for area, row in rows)
 
 
-def unseen(name: str) -> bool:
+def is_unseen(name: str) -> bool:
     """Whether a concept is kept for the test; depends on its name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % UNSEEN_SHARE == 0
 
 
-def _kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> Kind:
+def _make_kind(area: str, row: Mapping[str, Any], words: Sequence[str], close: Iterable[str]) -> DefectKind:
     name = row["name"]
     texts = row["objectives"]
-    return Kind(
+    return DefectKind(
         name=name,
         family=area if area in CLOSE_AREAS else name,
         names=(),
@@ -79,10 +79,10 @@ def _neighbours(near: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
     """Which concepts lie close to which; said of one, it holds for both."""
     roots = {name: _roots(name) for name in near}
     close: dict[str, set[str]] = {name: set() for name in near}
-    for name, named in near.items():
-        named_roots = set().union(*(_roots(words) for words in named)) if named else set()
+    for name, near_names in near.items():
+        named_roots = set().union(*(_roots(words) for words in near_names)) if near_names else set()
         for other in near:
-            if other != name and (other in named or roots[other] & (named_roots | roots[name])):
+            if other != name and (other in near_names or roots[other] & (named_roots | roots[name])):
                 close[name].add(other)
                 close[other].add(name)
     return close
@@ -92,4 +92,4 @@ def _roots(name: str) -> set[str]:
     return {word[:5] for word in re.split(r"[\W_]+", name.lower()) if len(word) >= 4}
 
 
-CONCEPTS: tuple[Kind, ...] = load()
+CONCEPTS: tuple[DefectKind, ...] = load_concepts()

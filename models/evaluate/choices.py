@@ -130,7 +130,7 @@ def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
         questions = list(dict.fromkeys(answer.case.question for answer in answers))
         for question in [*questions, "all"]:
             own = [answer for answer in answers if question in (answer.case.question, "all")]
-            right = Rate.of(answer.is_right for answer in own)
+            right = Rate.from_outcomes(answer.is_right for answer in own)
             brier = sum(answer.brier for answer in own) / len(own)
             rows.append((way, question, right, f"{brier:.3f}", f"{calibration_error(own):.3f}"))
     return output.table(("labels have", "question", "right", "Brier score", "calibration error"), rows)

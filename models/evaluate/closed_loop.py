@@ -260,10 +260,10 @@ class VerdictLoop:
             rounds=rounds,
             examples=len(self._examples.against),
             allowed=len(self._examples.fine),
-            found=Rate.of(flags["against"]),
-            false=Rate.of(flags["false"]),
-            own=Rate.of(flags["own"]),
-            fine=Rate.of(flags["fine"]),
+            found=Rate.from_outcomes(flags["against"]),
+            false=Rate.from_outcomes(flags["false"]),
+            own=Rate.from_outcomes(flags["own"]),
+            fine=Rate.from_outcomes(flags["fine"]),
             verdicts=dict(self._examples.verdicts),
         )
 
@@ -301,7 +301,9 @@ def pool_tenants(measured: Sequence[TenantFigures]) -> list[TenantFigures]:
     for rounds in dict.fromkeys(one.rounds for one in measured):
         mine = [one for one in measured if one.rounds == rounds]
         pooled = {
-            name: Rate.among(sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine))
+            name: Rate.from_counts(
+                sum(getattr(one, name).hits for one in mine), sum(getattr(one, name).n for one in mine)
+            )
             for name in ("found", "false", "own", "fine")
         }
         verdicts = {v.value: sum(one.verdicts.get(v.value, 0) for one in mine) for v in ReviewVerdict}

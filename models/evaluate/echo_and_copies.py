@@ -39,7 +39,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
-from models.data.upstream_completions import STRONG, completions
+from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -138,8 +138,8 @@ def table(results: list[InsultOutcome]) -> str:
         for form in (*FORMS, COPIES, IN_PART):
             mine = [r for r in results if (r.way, r.form) == (way, form)]
             corrected = [r for r in mine if r.status is Status.CORRECTED]
-            again = Rate.among(sum(not r.kept_back for r in corrected), len(corrected))
-            rows.append((way, form, Rate.of(r.kept_back for r in mine), again))
+            again = Rate.from_counts(sum(not r.kept_back for r in corrected), len(corrected))
+            rows.append((way, form, Rate.from_outcomes(r.kept_back for r in mine), again))
     return output.table(("way", "form", "kept back", "delivered again in a corrected answer"), rows)
 
 
@@ -180,7 +180,7 @@ async def compare(arguments: argparse.Namespace) -> list[ReadingComparison]:
     once = replace(twice, on_error=FailurePolicy())
     results = []
     async with open_gateway(arguments.aligner) as pipeline:
-        for completion in completions(arguments.data, STRONG, arguments.each, arguments.seed):
+        for completion in draw_completions(arguments.data, STRONG, arguments.each, arguments.seed):
             exchange = Exchange("strong", 0, (Turn("user", completion.query),), completion.answer)
             one = await pipeline.align(exchange, once)
             two = await pipeline.align(exchange, twice)
@@ -194,8 +194,8 @@ def comparison_table(results: list[ReadingComparison]) -> str:
     """Markdown: one row."""
     head = ("as they were, one reading", "with the second", "have a second", "tokens read")
     ratio = sum(r.tokens for r in results) / max(1, sum(r.tokens_once for r in results))
-    rates = (Rate.of(r.same_once for r in results), Rate.of(r.same for r in results))
-    return output.table(head, [(*rates, Rate.of(r.read_again for r in results), f"{ratio:.2f}")])
+    rates = (Rate.from_outcomes(r.same_once for r in results), Rate.from_outcomes(r.same for r in results))
+    return output.table(head, [(*rates, Rate.from_outcomes(r.read_again for r in results), f"{ratio:.2f}")])
 
 
 def main() -> None:

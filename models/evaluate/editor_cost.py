@@ -28,7 +28,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, DeferredSession
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text import structure
 from aligner_proxy.types import Correction, Exchange, Objective, Policy, SegmentScore, Turn
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.reporting import output
 
 BYTES_PER_TOKEN = 4
@@ -154,7 +154,7 @@ def insert_insult(rng: Random, answer: str) -> str | None:
     return f"{answer[:end]} {insult}{answer[end:]}"
 
 
-async def measure_cost(pipeline: Pipeline, completion: Completion, answer: str) -> EditorCost | None:
+async def measure_cost(pipeline: Pipeline, completion: UpstreamCompletion, answer: str) -> EditorCost | None:
     """What one answer costs; None where it is not judged."""
     exchange = Exchange("cost", 0, (Turn("user", completion.query),), answer)
     outcome = await pipeline.align(exchange, POLICY)
@@ -168,7 +168,7 @@ async def measure_cost(pipeline: Pipeline, completion: Completion, answer: str) 
     return EditorCost(completion.model, len(answer), use.read, use.written, whole_read, _count_tokens(answer), exact)
 
 
-async def run(texts: Sequence[Completion], seed: int, clean: int) -> tuple[list[EditorCost], int, int]:
+async def run(texts: Sequence[UpstreamCompletion], seed: int, clean: int) -> tuple[list[EditorCost], int, int]:
     """The cost of each corrected answer, how many clean ones were judged, and how many calls those cost."""
     rng = Random(seed)
     chat = CountingChat()
@@ -188,7 +188,7 @@ async def run(texts: Sequence[Completion], seed: int, clean: int) -> tuple[list[
     return costs, judged_count, chat.calls - calls
 
 
-def _repeat_texts(texts: Sequence[Completion], count: int) -> Iterator[Completion]:
+def _repeat_texts(texts: Sequence[UpstreamCompletion], count: int) -> Iterator[UpstreamCompletion]:
     return (texts[number % len(texts)] for number in range(count))
 
 
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--clean", type=int, default=1_000, help="clean answers that are judged")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    texts = list(completions(arguments.data, STRONG, arguments.each, arguments.seed))
+    texts = list(draw_completions(arguments.data, STRONG, arguments.each, arguments.seed))
     costs, judged_count, calls = asyncio.run(run(texts, arguments.seed, arguments.clean))
     text = table(costs, judged_count, calls)
     output.write(arguments.out, "editor_cost", text, costs)

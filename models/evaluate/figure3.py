@@ -22,12 +22,12 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Objective as PolicyObjective
 from aligner_proxy.types import Verify
 from models.data.answers import load_pool
-from models.data.labels import relation, under
+from models.data.labels import joint_relation, relation
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
-from models.data.upstream_completions import Completion
-from models.defects import ALL_KINDS, UNSEEN_KINDS, Objective
-from models.defects.objectives import of_theme
+from models.data.upstream_completions import UpstreamCompletion
+from models.defects import ALL_KINDS, UNSEEN_KINDS, ObjectiveWording
+from models.defects.objectives import draw_theme_objective
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -52,19 +52,19 @@ class ObjectiveStep:
     @property
     def repaired_overall(self) -> Rate:
         """Over all objectives so far."""
-        return Rate.among(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
+        return Rate.from_counts(sum(r.hits for r in self.repaired.values()), sum(r.n for r in self.repaired.values()))
 
 
-def list_joining_objectives(seed: int) -> list[Objective]:
+def list_joining_objectives(seed: int) -> list[ObjectiveWording]:
     """The objectives in the order in which they join; wordings of those that are not built in are drawn."""
     rng = Random(f"joining:{seed}")
     return [
-        *(of_theme(rng, theme) for theme in TRAINED_THEMES),
-        *(kind.objective(rng, held_out=True) for kind in UNSEEN_KINDS),
+        *(draw_theme_objective(rng, theme) for theme in TRAINED_THEMES),
+        *(kind.draw_objective(rng, held_out=True) for kind in UNSEEN_KINDS),
     ]
 
 
-def restate_pair(pair: Pair, objectives: Sequence[Objective]) -> Pair:
+def restate_pair(pair: Pair, objectives: Sequence[ObjectiveWording]) -> Pair:
     """The same answer under other objectives, with the labels that follow from what is wrong with its segments."""
     texts = tuple(o.text for o in objectives)
     themes = tuple(o.theme for o in objectives)
@@ -77,14 +77,14 @@ def restate_pair(pair: Pair, objectives: Sequence[Objective]) -> Pair:
 def _label(text: str, kind: str, themes: Sequence[str]) -> int:
     if not kind and any(_occurs_by_nature(text, theme) for theme in themes):
         return UNKNOWN  # a real answer may hold by itself what nobody put in
-    return under(kind, themes)
+    return joint_relation(kind, themes)
 
 
 def _occurs_by_nature(text: str, theme: str) -> bool:
     return any(kind.occurs_in(text) for kind in ALL_KINDS if relation(kind.name, theme) == CHANGES)
 
 
-def draw_defective_pairs(mixer: Mixer, objectives: Sequence[Objective], each: int) -> dict[str, list[Pair]]:
+def draw_defective_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> dict[str, list[Pair]]:
     """Up to `each` answers with a defect against each objective, by its theme."""
     cases: dict[str, list[Pair]] = {objective.theme: [] for objective in objectives}
     used_answers: set[str] = set()
@@ -99,11 +99,11 @@ def draw_defective_pairs(mixer: Mixer, objectives: Sequence[Objective], each: in
     return cases
 
 
-def draw_sound_pairs(mixer: Mixer, objectives: Sequence[Objective], each: int) -> list[Pair]:
+def draw_sound_pairs(mixer: Mixer, objectives: Sequence[ObjectiveWording], each: int) -> list[Pair]:
     """Good answers that none of the objectives could have anything against."""
     pairs: dict[str, Pair] = {}
     for _ in range(each * 20):
-        pair = restate_pair(mixer.make("clean"), objectives)
+        pair = restate_pair(mixer.make_pair("clean"), objectives)
         if set(pair.labels) == {STAYS}:
             pairs[pair.answer] = pair
         if len(pairs) == each:
@@ -113,15 +113,15 @@ def draw_sound_pairs(mixer: Mixer, objectives: Sequence[Objective], each: int) -
 
 def _draw_pairs(mixer: Mixer, most: int) -> Iterator[Pair]:
     for i in range(most):
-        yield mixer.make(RECIPES[i % len(RECIPES)])
+        yield mixer.make_pair(RECIPES[i % len(RECIPES)])
 
 
 async def correct_pairs(
-    pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[Objective], **dial: object
+    pipeline: Pipeline, pairs: Sequence[Pair], objectives: Sequence[ObjectiveWording], **dial: object
 ) -> list[SetCase]:
     """What the gateway makes of answers under these objectives."""
     policy_objectives = [PolicyObjective(objective.theme, objective.text) for objective in objectives]
-    answers = [Completion("generated", pair.query, pair.answer) for pair in pairs]
+    answers = [UpstreamCompletion("generated", pair.query, pair.answer) for pair in pairs]
     title = f"{len(objectives)}: {objectives[-1].theme}"
     delivered = await deliver(pipeline, answers, policy_objectives, title=title, **dial)  # type: ignore[arg-type]
     return [SetCase(restate_pair(pair, objectives), one.text, ()) for pair, one in zip(pairs, delivered, strict=True)]
@@ -129,7 +129,7 @@ async def correct_pairs(
 
 async def measure_steps(
     pipeline: Pipeline,
-    objectives: Sequence[Objective],
+    objectives: Sequence[ObjectiveWording],
     defects: dict[str, list[Pair]],
     good: Sequence[Pair],
     **dial: object,
@@ -142,8 +142,8 @@ async def measure_steps(
         repaired = {}
         for old in so_far:
             cases = await correct_pairs(pipeline, defects[old.theme], so_far, **dial)
-            repaired[old.theme] = Rate.of(case.gone and case.kept for case in cases)
-        identical = Rate.of(case.same for case in await correct_pairs(pipeline, good, so_far, **dial))
+            repaired[old.theme] = Rate.from_outcomes(case.gone and case.kept for case in cases)
+        identical = Rate.from_outcomes(case.same for case in await correct_pairs(pipeline, good, so_far, **dial))
         results.append(ObjectiveStep(new.theme, new.text, new.theme in unseen_names, repaired, identical))
     return results
 

@@ -76,9 +76,12 @@ async def run(aligner: Path, *, is_streamed: bool) -> list[FollowerOutcome]:
 def table(results: list[FollowerOutcome]) -> str:
     """Markdown."""
     rows = [
-        ("insult removed", Rate.of(one.insult_found for one in results)),
-        ("harmless sentence removed behind the insult", Rate.of(one.removed_behind_insult for one in results)),
-        ("harmless sentence removed without an insult", Rate.of(one.removed_alone for one in results)),
+        ("insult removed", Rate.from_outcomes(one.insult_found for one in results)),
+        (
+            "harmless sentence removed behind the insult",
+            Rate.from_outcomes(one.removed_behind_insult for one in results),
+        ),
+        ("harmless sentence removed without an insult", Rate.from_outcomes(one.removed_alone for one in results)),
     ]
     return output.table(("", "rate"), rows)
 

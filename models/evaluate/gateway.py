@@ -39,7 +39,7 @@ from aligner_proxy.types import (
     Turn,
     Verify,
 )
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 
 _YEAR_S = 365 * 86_400.0
 _MAX_MB = 4096
@@ -59,7 +59,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
 class DeliveredCompletion:
     """One completion and what became of it under these objectives, by name."""
 
-    completion: Completion
+    completion: UpstreamCompletion
     objective_names: tuple[str, ...]
     outcome: Outcome
 
@@ -153,7 +153,7 @@ async def stream_answer(pipeline: Pipeline, exchange: Exchange, policy: Policy) 
 
 async def deliver(
     pipeline: Pipeline,
-    completions: Sequence[Completion],
+    completions: Sequence[UpstreamCompletion],
     wishes: Sequence[Objective],
     *,
     caution: float = 0.0,

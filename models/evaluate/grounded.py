@@ -130,7 +130,7 @@ def print_steps(*, show: bool) -> None:
         if show and not right:
             print(f"{sort}: {case['answer']!r}\n  {text!r}\n  {case.get('right')!r} {is_noted}")
     for sort in ("reordered", "unsettled", "unchanged"):
-        print(f"{sort:9} {Rate.among(counts[sort, True], counts[sort, True] + counts[sort, False])} right")
+        print(f"{sort:9} {Rate.from_counts(counts[sort, True], counts[sort, True] + counts[sort, False])} right")
 
 
 def main() -> None:
@@ -164,7 +164,7 @@ def main() -> None:
         whole = sum(count for (of_kind, _), count in counts.items() if of_kind == kind)
         right = counts[kind, "right"]
         print(
-            f"{kind:9} {Rate.among(right, whole)} right, "
+            f"{kind:9} {Rate.from_counts(right, whole)} right, "
             f"{counts[kind, 'missed']} missed, {counts[kind, 'wrong']} changed wrongly, "
             f"{unsettled_counts[kind]} unsettled"
         )

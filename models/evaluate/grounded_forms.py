@@ -65,9 +65,9 @@ def print_forms(counts: dict[str, Counter[str]]) -> None:
     for form, row in counts.items():
         print(" ".join([f"{form:{width}}", *(f"{row[column]:8}" for column in _COLUMNS)]))
     whole = counts["all"]
-    print(f"words alone {Rate.among(whole[RIGHT], whole['cases'])} right")
-    print(f"with an editor that is always right {Rate.among(whole['right+'], whole['cases'])} right")
-    print(f"right and unknown ones touched {Rate.among(whole['touched'], whole['twins'])}")
+    print(f"words alone {Rate.from_counts(whole[RIGHT], whole['cases'])} right")
+    print(f"with an editor that is always right {Rate.from_counts(whole['right+'], whole['cases'])} right")
+    print(f"right and unknown ones touched {Rate.from_counts(whole['touched'], whole['twins'])}")
 
 
 def main() -> None:

@@ -170,12 +170,12 @@ def print_counts(counts: Counter[str]) -> None:
     """Print the shares of a set, and what is not put right by its reason."""
     outdated = counts[OUTDATED]
     unread = sum(counts[f"missed: {why}"] for why in (NOT_READ, NOT_ON_PAGE))
-    print(f"words alone {Rate.among(counts['words'], outdated)} right, letter for letter")
-    print(f"with the judge {Rate.among(counts[RIGHT], outdated)} put right", end=", ")
+    print(f"words alone {Rate.from_counts(counts['words'], outdated)} right, letter for letter")
+    print(f"with the judge {Rate.from_counts(counts[RIGHT], outdated)} put right", end=", ")
     print(f"{counts['other notation']} of them in another notation than the label's")
-    print(f"where the page has the value {Rate.among(counts[RIGHT], outdated - unread)} put right")
+    print(f"where the page has the value {Rate.from_counts(counts[RIGHT], outdated - unread)} put right")
     for kind in (CLEAN, UNKNOWN):
-        print(f"{kind} ones touched {Rate.among(counts[f'{kind} touched'], counts[kind])}")
+        print(f"{kind} ones touched {Rate.from_counts(counts[f'{kind} touched'], counts[kind])}")
     for kind in (OUTDATED, CLEAN, UNKNOWN):
         print(f"{kind}: {counts[f'{kind} asked']} of {counts[kind]} ask, about {counts[f'{kind} facts']} facts")
     for name, number in counts.most_common():

@@ -35,14 +35,14 @@ from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.fragments import is_short_answer
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import ANSWER_BAND
-from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, fine_replies
-from models.data.preference_sets import GUARD_SETS, guard_rows
-from models.data.upstream_completions import STRONG, completions
+from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, make_fine_replies
+from models.data.preference_sets import GUARD_SETS, read_guard_rows
+from models.data.upstream_completions import STRONG, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.head_rows import HeadRows, open_row_reader
-from models.train.probe import area
+from models.train.probe import measure_area
 
 STRONG_ANSWERS = "strong"
 SHORT_ANSWERS = "short"
@@ -122,7 +122,7 @@ class HarmScore:
 def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[LabelledReply]:
     """The replies of one set that say anything; with `most` a draw of so many."""
     replies = []
-    for number, row in enumerate(guard_rows(data, name)):
+    for number, row in enumerate(read_guard_rows(data, name)):
         answer = row["answer"].strip()
         count = len(split(answer))
         if count:
@@ -135,22 +135,22 @@ def guard_replies(data: Path, name: str, most: int = 0, seed: int = 1) -> list[L
 
 def strong_replies(data: Path, each: int = EACH) -> list[LabelledReply]:
     """Completions of strong upstreams, those that models.evaluate.strong_upstreams draws."""
-    drawn_completions = completions(data, STRONG, each, STRONG_SEED)
-    return fine_replies(STRONG_ANSWERS, ((one.query, one.answer) for one in drawn_completions))
+    drawn_completions = draw_completions(data, STRONG, each, STRONG_SEED)
+    return make_fine_replies(STRONG_ANSWERS, ((one.query, one.answer) for one in drawn_completions))
 
 
 def short_replies() -> list[LabelledReply]:
     """Every second of the neutral answers that `teach` reads."""
-    return fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
+    return make_fine_replies(SHORT_ANSWERS, ((one.question, one.answer) for one in neutral_answers()[::2]))
 
 
-def list_cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[Asked]]:
+def list_cases(data: Path, most: int = 0, each: int = EACH) -> dict[str, list[LabelledCase]]:
     """All sets by name, under the usual objectives."""
     replies = {name: guard_replies(data, name, most) for name in GUARD_SETS} | {
         STRONG_ANSWERS: strong_replies(data, each),
         SHORT_ANSWERS: short_replies(),
     }
-    return {name: [under(reply, USUAL) for reply in each] for name, each in replies.items()}
+    return {name: [ask_reply(reply, USUAL) for reply in each] for name, each in replies.items()}
 
 
 def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
@@ -170,7 +170,7 @@ class GuardFigures:
 
     set: str
     evidence: str
-    area: Area
+    measure_area: Area
     found: Rate
     """Harmful replies above the score that `BUDGET` of the strong answers are above."""
     touched: Rate
@@ -210,9 +210,11 @@ def compute_figures(results: Mapping[str, Sequence[ScoredReply]], budget: float 
             sides = [[one for one in results[name] if one.harmful is which] for which in (True, False)]
             if all(sides):
                 scores = [[_score(one, evidence) for one in side] for side in sides]
-                found_rate, touched = (Rate.of(value > limit for value in side) for side in scores)
-                flagged, flagged_harmless = (Rate.of(_is_flagged(one, evidence) for one in side) for side in sides)
-                auc = area(*map(np.array, scores))
+                found_rate, touched = (Rate.from_outcomes(value > limit for value in side) for side in scores)
+                flagged, flagged_harmless = (
+                    Rate.from_outcomes(_is_flagged(one, evidence) for one in side) for side in sides
+                )
+                auc = measure_area(*map(np.array, scores))
                 lines.append(GuardFigures(name, evidence, auc, found_rate, touched, flagged, flagged_harmless))
     order = (*GUARD_SETS, *sorted(results))
     return sorted(lines, key=lambda one: (list(EVIDENCE).index(one.evidence), order.index(one.set)))
@@ -224,8 +226,8 @@ def table(figures: Sequence[GuardFigures], results: Mapping[str, Sequence[Scored
     lines = [
         (one.set, one.evidence, one.area, one.found, one.touched, one.flagged, one.flagged_harmless) for one in figures
     ]
-    strong = Rate.of(one.worst_score > 0 for one in results[STRONG_ANSWERS])
-    declined = Rate.of(one.is_declined for one in results[STRONG_ANSWERS])
+    strong = Rate.from_outcomes(one.worst_score > 0 for one in results[STRONG_ANSWERS])
+    declined = Rate.from_outcomes(one.is_declined for one in results[STRONG_ANSWERS])
     return f"{output.table(head, lines)}\n\nStrong answers flagged: {strong}; declined as a whole: {declined}"
 
 
@@ -282,12 +284,12 @@ def judge_sets(results: Mapping[str, Sequence[ScoredReply]], rules: Sequence[Dou
                 JudgedSet(
                     name,
                     rule,
-                    Rate.of(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
-                    Rate.of(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
-                    found=Rate.of(oracle for oracle, _ in of_harmful),
-                    found_simulated=Rate.of(simulated for _, simulated in of_harmful),
-                    touched_simulated=Rate.of(simulated for _, simulated in of_harmless),
-                    touched=Rate.of(oracle for oracle, _ in of_harmless),
+                    Rate.from_outcomes(_is_asked(reply, rule) for reply in results[STRONG_ANSWERS]),
+                    Rate.from_outcomes(_is_asked(reply, rule) for reply in results.get(SHORT_ANSWERS, ())),
+                    found=Rate.from_outcomes(oracle for oracle, _ in of_harmful),
+                    found_simulated=Rate.from_outcomes(simulated for _, simulated in of_harmful),
+                    touched_simulated=Rate.from_outcomes(simulated for _, simulated in of_harmless),
+                    touched=Rate.from_outcomes(oracle for oracle, _ in of_harmless),
                 )
             )
     order = (*GUARD_SETS, *sorted(results))
@@ -345,7 +347,9 @@ def plot_judges(path: Path, judged_sets: Sequence[JudgedSet]) -> None:
         axis.legend(fontsize=8)
 
 
-def score_guard_sets(aligner: Path, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, list[ScoredReply]]:
+def score_guard_sets(
+    aligner: Path, sets: Mapping[str, Sequence[LabelledCase]], out: Path
+) -> dict[str, list[ScoredReply]]:
     """Every set by its name, read or taken from what was read before under `out`."""
     reader = open_row_reader(aligner, out / "weights")
     head = HarmScore(aligner)

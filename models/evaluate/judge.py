@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from aligner_proxy import prompts
 from models.data.answers import plain_query
-from models.data.preference_sets import JUDGED, Ranked, load
+from models.data.preference_sets import JUDGED, RankedResponses, load_judged
 from models.defects.objectives import BUILT_IN
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -175,24 +175,24 @@ def count_agreement(source: str, objective: str, verdicts: Sequence[Verdict]) ->
     agrees = verdicts.count("win")
     opposes = verdicts.count("lose")
     n = len(verdicts)
-    undecided = Rate.among(n - agrees - opposes, n)
-    decided = Rate.among(agrees, agrees + opposes)
-    return Agreement(source, objective, Rate.among(agrees, n), Rate.among(opposes, n), undecided, decided)
+    undecided = Rate.from_counts(n - agrees - opposes, n)
+    decided = Rate.from_counts(agrees, agrees + opposes)
+    return Agreement(source, objective, Rate.from_counts(agrees, n), Rate.from_counts(opposes, n), undecided, decided)
 
 
-def _draw_compared_pairs(data: Path, source: str, each: int, seed: int) -> list[Ranked]:
+def _draw_compared_pairs(data: Path, source: str, each: int, seed: int) -> list[RankedResponses]:
     """Pairs in which people preferred one, in an order at random."""
-    ranked = [item for item in load(data, source, BUILT_IN) if len({_score(item, i) for i in (0, 1)}) == 2]
+    ranked = [item for item in load_judged(data, source, BUILT_IN) if len({_score(item, i) for i in (0, 1)}) == 2]
     Random(f"{source}:{seed}").shuffle(ranked)
     return list(islice(ranked, each))
 
 
-def _score(item: Ranked, place: int) -> float:
+def _score(item: RankedResponses, place: int) -> float:
     (score,) = item.responses[place].scores.values()
     return score
 
 
-async def _ask(judge: PairJudge, item: Ranked, objective: str) -> Verdict:
+async def _ask(judge: PairJudge, item: RankedResponses, objective: str) -> Verdict:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     aspects = prompts.join_objectives([objective])
     return await judge.compare(_FAMILY, plain_query(item.query), worse.text, better.text, aspects)

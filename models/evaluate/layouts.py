@@ -95,7 +95,7 @@ async def run(arguments: argparse.Namespace) -> str:
                         kept_back.append(delivered is None or _letters(sentence) not in _letters(delivered))
                     else:
                         touched.append(delivered != answer)
-            rows.append((name, Rate.of(kept_back), Rate.of(touched)))
+            rows.append((name, Rate.from_outcomes(kept_back), Rate.from_outcomes(touched)))
     return output.table(("layout", "kept back", "harmless touched"), rows)
 
 

@@ -27,9 +27,9 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Exchange, Outcome, Policy, Status, Turn
 from models.data.mixture import INSERTABLE
-from models.data.upstream_completions import STRONG, Completion, completions
-from models.defects import Kind
-from models.defects.objectives import Objective, built_in
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
+from models.defects import DefectKind
+from models.defects.objectives import ObjectiveWording, built_in_objective
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -70,7 +70,7 @@ class PlantedDefect:
 
     place: ListPlace
     kind: str
-    objective: Objective
+    objective: ObjectiveWording
     defect: str
     query: str
     answer: str
@@ -151,7 +151,7 @@ def _is_next(before: re.Match[str], after: re.Match[str]) -> bool:
 
 
 def plant_defects(
-    rng: Random, completion: Completion, kind_objectives: Sequence[tuple[Kind, Objective]]
+    rng: Random, completion: UpstreamCompletion, kind_objectives: Sequence[tuple[DefectKind, ObjectiveWording]]
 ) -> Iterator[PlantedDefect]:
     """The answer with a defect at each sort of place that it has, one a sort."""
     if "```" in completion.answer or len(completion.answer) > LONGEST:
@@ -253,17 +253,17 @@ def _plant_in_tables(rng: Random, lines: Sequence[str], defect: str) -> Iterator
             yield ListPlace("table", "last sentence of a cell"), [*lines[:row], "|".join(cells), *lines[row + 1 :]]
 
 
-def list_kinds() -> list[tuple[Kind, Objective]]:
+def list_kinds() -> list[tuple[DefectKind, ObjectiveWording]]:
     """Kinds of defect with an objective each that asks for their removal, `harmless` where that does."""
-    harmless = built_in("harmless")
+    harmless = built_in_objective("harmless")
     fit = [kind for kind in INSERTABLE if kind.family not in _UNFIT]
     rng = Random("objectives of lists")
-    against = [(kind, harmless) for kind in fit if kind.asked_by(harmless)]
-    others = [(kind, kind.objective(rng, held_out=True)) for kind in fit if not kind.asked_by(harmless)]
+    against = [(kind, harmless) for kind in fit if kind.is_removed_by(harmless)]
+    others = [(kind, kind.draw_objective(rng, held_out=True)) for kind in fit if not kind.is_removed_by(harmless)]
     return against * max(1, len(others) // len(against)) + others
 
 
-def draw_planted(texts: Sequence[Completion], most: int, seed: int) -> list[PlantedDefect]:
+def draw_planted(texts: Sequence[UpstreamCompletion], most: int, seed: int) -> list[PlantedDefect]:
     """So many planted answers, of each sort of place alike as far as the answers have it."""
     rng = Random(f"lists:{seed}")
     kind_objectives = list_kinds()
@@ -341,7 +341,7 @@ async def judge_lists(
     aligner: Path, data: Path, cache_folder: Path, *, most: int = MOST, each: int = EACH, seed: int = 1
 ) -> tuple[list[ListOutcome], list[OutcomeBefore]]:
     """Send every answer through the pipeline, with its defect and without; texts stay in `cache_folder`."""
-    texts = list(completions(data, STRONG, each, seed))
+    texts = list(draw_completions(data, STRONG, each, seed))
     planted_answers = draw_planted(texts, most, seed)
     results: list[ListOutcome] = []
     before: list[OutcomeBefore] = []
@@ -369,14 +369,16 @@ def table(results: Sequence[ListOutcome], before: Sequence[OutcomeBefore]) -> st
     for place in [*places, ("all", "")]:
         mine = [r for r in results if place in ((r.form, r.spot), ("all", ""))]
         found_results = [r for r in mine if r.found]
-        rows.append((*place, Rate.of(r.found for r in mine), Rate.of(r.exact for r in found_results)))
+        rows.append(
+            (*place, Rate.from_outcomes(r.found for r in mine), Rate.from_outcomes(r.exact for r in found_results))
+        )
     misses = Counter(result.miss for result in results if result.found and result.miss)
     looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
     parts = (
         output.table(("list", "where", "found", "exact, of those found"), rows),
         output.table(("found, but not exact", "n"), misses.most_common()),
-        f"Without a defect: identical {Rate.of(one.identical for one in looked)}, "
-        f"unharmed {Rate.of(one.unharmed for one in looked)}.",
+        f"Without a defect: identical {Rate.from_outcomes(one.identical for one in looked)}, "
+        f"unharmed {Rate.from_outcomes(one.unharmed for one in looked)}.",
     )
     return "\n\n".join(parts)
 

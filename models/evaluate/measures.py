@@ -261,7 +261,7 @@ def accuracy(cases: Sequence[Pair]) -> Accuracy:
     labelled = [pair for pair in cases if pair.kinds]
     edits_by_trial = _list_trials(labelled)
     comparison = {name: _count_results(edits) for name, edits in edits_by_trial.items()}
-    harm = {name: Rate.of(is_harmed(*edit) for edit in edits) for name, edits in edits_by_trial.items()}
+    harm = {name: Rate.from_outcomes(is_harmed(*edit) for edit in edits) for name, edits in edits_by_trial.items()}
     return Accuracy({measure.name: measure_accuracy(measure, labelled) for measure in MEASURES}, comparison, harm)
 
 
@@ -269,8 +269,8 @@ def measure_accuracy(measure: Measure, cases: Sequence[Pair]) -> MeasureAccuracy
     """One measure on answers with its kinds of defect, and on those without a defect."""
     holding = [pair for pair in cases if measure.kinds & set(pair.kinds)]
     sound = [pair for pair in cases if not any(pair.kinds)]
-    sees = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
-    false = Rate.of(measure.amount(pair.query, pair.answer) > 0 for pair in sound)
+    sees = Rate.from_outcomes(measure.amount(pair.query, pair.answer) > 0 for pair in holding)
+    false = Rate.from_outcomes(measure.amount(pair.query, pair.answer) > 0 for pair in sound)
     mended = [(p.query, p.answer, p.target) for p in holding if _mends_all(p, measure.kinds)]
     return MeasureAccuracy(sees, false, _count_results(mended))
 
@@ -289,7 +289,7 @@ def _list_trials(cases: Sequence[Pair]) -> dict[str, list[tuple[str, str, str]]]
 def _count_results(edits: Sequence[tuple[str, str, str]]) -> dict[Result, Rate]:
     """What the comparison calls (query, original, edited) triples."""
     count = Counter(compare(query, one, other, _list_objectives()).result for query, one, other in edits)
-    return {result: Rate.among(count[result], count.total()) for result in RESULTS}
+    return {result: Rate.from_counts(count[result], count.total()) for result in RESULTS}
 
 
 def _mends_all(pair: Pair, kinds: frozenset[str]) -> bool:

@@ -21,7 +21,14 @@ from pathlib import Path
 
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Outcome, Policy, Turn
-from models.data.labelled_replies import AGAINST, HARMLESS, NATURAL, LabelledReply, natural_replies, written_answers
+from models.data.labelled_replies import (
+    AGAINST,
+    HARMLESS,
+    NATURAL,
+    LabelledReply,
+    read_natural_replies,
+    read_written_answers,
+)
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -53,14 +60,14 @@ class FlaggedReply:
 
 def draw_harmful_replies(data: Path, seed: int) -> Iterator[LabelledReply]:
     """Harmful replies of all natural sets in turn, in an order of the seed's."""
-    sets = [[r for r in natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
+    sets = [[r for r in read_natural_replies(data, name, MAX_TRIED, seed) if r.harmful] for name in NATURAL]
     for number in range(max(map(len, sets))):
         yield from (replies[number] for replies in sets if number < len(replies))
 
 
 def list_own_replies() -> Iterator[LabelledReply]:
     """Harmful answers written for this project under the built-in objective."""
-    yield from (reply for reply in written_answers() if reply.harmful and reply.objective == HARMLESS)
+    yield from (reply for reply in read_written_answers() if reply.harmful and reply.objective == HARMLESS)
 
 
 async def correct_reply(pipeline: Pipeline, reply: LabelledReply, within: float = ENFORCED.decline_within) -> Outcome:
@@ -129,8 +136,8 @@ def table(replies: Sequence[FlaggedReply], tried_count: int) -> str:
             (
                 source,
                 len(mine),
-                Rate.of(one.reason == "declined" for one in mine),
-                Rate.of(one.left is True for one in read),
+                Rate.from_outcomes(one.reason == "declined" for one in mine),
+                Rate.from_outcomes(one.left is True for one in read),
             )
         )
     reasons = Counter(f"{one.status} {one.reason or ''}".strip() for one in replies)

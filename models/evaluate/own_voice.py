@@ -212,11 +212,11 @@ def rates(results: Sequence[VoiceOutcome]) -> tuple[Rate, ...]:
     """In the order of `NAMES`."""
     faulty = [one for one in results if one.against]
     return (
-        Rate.among(sum(one.found for one in faulty), sum(one.against for one in faulty)),
-        Rate.among(sum(one.false for one in faulty), sum(one.fine for one in faulty)),
-        Rate.of(one.exact for one in faulty),
-        Rate.of(one.repaired for one in faulty),
-        Rate.of(one.false > 0 for one in results if not one.against),
+        Rate.from_counts(sum(one.found for one in faulty), sum(one.against for one in faulty)),
+        Rate.from_counts(sum(one.false for one in faulty), sum(one.fine for one in faulty)),
+        Rate.from_outcomes(one.exact for one in faulty),
+        Rate.from_outcomes(one.repaired for one in faulty),
+        Rate.from_outcomes(one.false > 0 for one in results if not one.against),
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligner_proxy.types import Outcome, Status
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -41,7 +41,7 @@ class UpstreamOutcome:
     status: Status
 
 
-def judge_completion(completion: Completion, outcome: Outcome) -> UpstreamOutcome:
+def judge_completion(completion: UpstreamCompletion, outcome: Outcome) -> UpstreamOutcome:
     """What became of one completion."""
     delivered = outcome.text or ""
     segments = outcome.correction.segments if outcome.correction else ()
@@ -58,8 +58,8 @@ def table(results: list[UpstreamOutcome]) -> str:
         mine = [r for r in results if model in (r.model, "all")]
         count = Counter(r.status for r in mine)
         looked = [r for r in mine if r.status not in _UNSEEN]
-        same = Rate.of(r.identical for r in looked)
-        whole = Rate.of(r.unharmed for r in looked)
+        same = Rate.from_outcomes(r.identical for r in looked)
+        whole = Rate.from_outcomes(r.unharmed for r in looked)
         rows.append((model, same, whole, count[Status.SKIPPED], count[Status.FAILED]))
     return output.table(("upstream", "returned identical", "unharmed", "skipped", "failed"), rows)
 
@@ -69,8 +69,8 @@ def plot(results: list[UpstreamOutcome], path: Path) -> None:
     models = sorted({r.model for r in results})
     looked = {model: [r for r in results if r.model == model and r.status not in _UNSEEN] for model in models}
     with output.plot(path, 1, 2, size=(10, 1 + 0.3 * len(models)), sharey=True) as ((left_axis, right_axis),):
-        output.whiskers(right_axis, [Rate.of(r.unharmed for r in looked[model]) for model in models], models)
-        output.whiskers(left_axis, [Rate.of(r.identical for r in looked[model]) for model in models], models)
+        output.whiskers(right_axis, [Rate.from_outcomes(r.unharmed for r in looked[model]) for model in models], models)
+        output.whiskers(left_axis, [Rate.from_outcomes(r.identical for r in looked[model]) for model in models], models)
         left_axis.set_xlabel("returned identical, %")
         right_axis.set_xlabel("unharmed, %")
         for axis in (left_axis, right_axis):
@@ -84,7 +84,7 @@ def describe_rule(accuracy: Accuracy) -> str:
 
 
 async def judge_completions(
-    aligner: Path, texts: Sequence[Completion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
+    aligner: Path, texts: Sequence[UpstreamCompletion], names: Sequence[str] = OBJECTIVES, caution: float = 0.0
 ) -> list[UpstreamOutcome]:
     """Send every completion through the pipeline under the built-in objectives of these names."""
     async with open_gateway(aligner) as pipeline:
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--caution", type=float, default=0.0)
     arguments = parser.parse_args()
     models = tuple(arguments.models.split(",")) if arguments.models else STRONG
-    texts = list(completions(arguments.data, models, arguments.each, arguments.seed))
+    texts = list(draw_completions(arguments.data, models, arguments.each, arguments.seed))
     names = arguments.objectives.split(",")
     results = asyncio.run(judge_completions(arguments.aligner, texts, names, arguments.caution))
     text = table(results)

@@ -108,7 +108,7 @@ def print_counts(counts: Counter[tuple[str, str]]) -> None:
         whole = counts[sort, "summaries"]
         print(f"{sort} ({whole})")
         for result in sorted(result for of_sort, result in counts if of_sort == sort and result != "summaries"):
-            print(f"  {result}: {Rate.among(counts[sort, result], whole)}")
+            print(f"  {result}: {Rate.from_counts(counts[sort, result], whole)}")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ import openai
 
 from aligner_proxy import prompts
 from aligner_proxy.types import Objective, Status, Verify
-from models.data.upstream_completions import SOURCES, Completion, completions
+from models.data.upstream_completions import SOURCES, UpstreamCompletion, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -48,8 +48,8 @@ class MeasureVerdicts:
         """From single results."""
         count = Counter(results)
         n = len(results)
-        decided = Rate.among(count["win"], count["win"] + count["lose"])
-        win, tie, lose = (Rate.among(count[result], n) for result in measures.RESULTS)
+        decided = Rate.from_counts(count["win"], count["win"] + count["lose"])
+        win, tie, lose = (Rate.from_counts(count[result], n) for result in measures.RESULTS)
         return cls(win, tie, lose, decided)
 
 
@@ -103,11 +103,11 @@ def make_row(delivered: Sequence[DeliveredCompletion], verdicts: dict[str, list[
         n=len(looked),
         skipped=status[Status.SKIPPED],
         failed=status[Status.FAILED],
-        edited=Rate.among(len(looked) - same, len(looked)),
-        identical=Rate.among(same, len(looked)),
-        harmed=Rate.of(c.harmed for c in compared),
-        benign_edited=Rate.of(not delivery.identical for delivery, _ in good),
-        benign_harmed=Rate.of(c.harmed for _, c in good),
+        edited=Rate.from_counts(len(looked) - same, len(looked)),
+        identical=Rate.from_counts(same, len(looked)),
+        harmed=Rate.from_outcomes(c.harmed for c in compared),
+        benign_edited=Rate.from_outcomes(not delivery.identical for delivery, _ in good),
+        benign_harmed=Rate.from_outcomes(c.harmed for _, c in good),
         measures=MeasureVerdicts.from_results([c.result for c in compared]),
         better={m.name: column.count(1) for m, column in signs},
         worse={m.name: column.count(-1) for m, column in signs},
@@ -196,7 +196,7 @@ def _table_of_measures(rows: Sequence[UpstreamRow], accuracy: Accuracy) -> str:
     cells = []
     for measure in MEASURES:
         better, worse = (sum(getattr(r, side).get(measure.name, 0) for r in rows) for side in ("better", "worse"))
-        figures = (Rate.among(better, n), Rate.among(worse, n), Rate.among(better, better + worse))
+        figures = (Rate.from_counts(better, n), Rate.from_counts(worse, n), Rate.from_counts(better, better + worse))
         cells.append((measure.name, *figures, accuracy.measures[measure.name]))
     head = ("measure", "less of it after the edit", "more of it", "less, ties apart", "own accuracy")
     return output.table(head, cells)
@@ -258,10 +258,12 @@ async def judge_deliveries(judge: PairJudge, delivered: Sequence[DeliveredComple
 # ---------------------------------------------------------------- the run
 
 
-def group_completions(data: Path, source: str, models: tuple[str, ...], each: int, seed: int) -> list[list[Completion]]:
+def group_completions(
+    data: Path, source: str, models: tuple[str, ...], each: int, seed: int
+) -> list[list[UpstreamCompletion]]:
     """The completions of a source, upstream by upstream."""
-    by_model: dict[str, list[Completion]] = {}
-    for completion in completions(data, models, each, seed, (source,)):
+    by_model: dict[str, list[UpstreamCompletion]] = {}
+    for completion in draw_completions(data, models, each, seed, (source,)):
         by_model.setdefault(completion.model, []).append(completion)
     return list(by_model.values())
 

@@ -28,7 +28,7 @@ from aligner_proxy.engine.loader import EngineSettings
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from aligner_proxy.types import Verify
 from models.data.pairs import CHANGES, PairError
-from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, completions
+from models.data.upstream_completions import DIALOGUES, STRONG, WEAK, draw_completions
 from models.reporting import output
 from models.reporting.statistics import Rate
 
@@ -117,11 +117,11 @@ def rate_sets(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
         if apart := rate_order(cases):
             rates[f"{name} (worse one higher)"] = apart
         elif not _must_change(cases):
-            rates[f"{name} (identical)"] = Rate.of(case.same for case in cases)
+            rates[f"{name} (identical)"] = Rate.from_outcomes(case.same for case in cases)
         elif _has_open_faults(cases):
-            rates[f"{name} (gone, rest kept)"] = Rate.of(case.gone and case.kept for case in cases)
+            rates[f"{name} (gone, rest kept)"] = Rate.from_outcomes(case.gone and case.kept for case in cases)
         else:
-            rates[f"{name} (exact)"] = Rate.of(case.exact for case in cases)
+            rates[f"{name} (exact)"] = Rate.from_outcomes(case.exact for case in cases)
     return rates
 
 
@@ -131,9 +131,9 @@ def pool_rates(results: Mapping[str, list[SetCase]]) -> dict[str, Rate]:
     good = [case for cases in judged_sets if not _must_change(cases) for case in cases]
     bad = [case for cases in judged_sets if _must_change(cases) for case in cases]
     return {
-        LEFT: Rate.of(case.same for case in good),
-        REPAIRED: Rate.of(case.exact for case in bad),
-        GONE: Rate.of(case.gone for case in bad),
+        LEFT: Rate.from_outcomes(case.same for case in good),
+        REPAIRED: Rate.from_outcomes(case.exact for case in bad),
+        GONE: Rate.from_outcomes(case.gone for case in bad),
     }
 
 
@@ -152,8 +152,8 @@ def rate_upstreams(strong: Sequence[DeliveredCompletion], weak: Sequence[Deliver
     ]
     wins = results.count("win")
     return {
-        STRONG_SAME: Rate.of(d.identical for d in strong if d.is_judged),
-        WEAK_WINS: Rate.among(wins, wins + results.count("lose")),
+        STRONG_SAME: Rate.from_outcomes(d.identical for d in strong if d.is_judged),
+        WEAK_WINS: Rate.from_counts(wins, wins + results.count("lose")),
     }
 
 
@@ -162,7 +162,7 @@ async def _measure_upstreams(method: Method, tests: MethodTests, data: Path) -> 
     async with open_gateway(method.aligner, tests.out / "texts") as pipeline:
         deliveries = []
         for models in (STRONG, WEAK):
-            texts = list(completions(data, models, tests.each, tests.seed, tests.sources))
+            texts = list(draw_completions(data, models, tests.each, tests.seed, tests.sources))
             dial = {"caution": method.caution, "verify": method.verify}
             deliveries.append(await deliver(pipeline, texts, wishes, title=method.name, **dial))
     return rate_upstreams(*deliveries)
@@ -220,7 +220,7 @@ def plot(rows: Sequence[MethodFigures], path: Path) -> None:
     size = (3.2 * len(wide), 1.2 + 0.35 * len(rows))
     with output.plot(path, 1, len(wide), size=size, sharey=True) as (panels,):
         for panel, name in zip(panels, wide, strict=True):
-            rates = [(row.pooled | row.upstreams).get(name, Rate.among(0, 0)) for row in rows]
+            rates = [(row.pooled | row.upstreams).get(name, Rate.from_counts(0, 0)) for row in rows]
             output.whiskers(panel, rates, [row.name for row in rows])
             panel.set_xlabel(f"{name}, %", fontsize=8)
 

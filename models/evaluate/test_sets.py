@@ -33,7 +33,7 @@ from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Turn, Verify
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair, PairError, read_pairs
 from models.reporting import output
-from models.reporting.edit_distance import Edits
+from models.reporting.edit_distance import EditDistances
 from models.reporting.statistics import Area, Rate
 
 from .gate import make_gate_policy
@@ -55,7 +55,7 @@ class SetCase:
     @property
     def scored_labels(self) -> list[tuple[float, int]]:
         """(score, label) of everything that was scored."""
-        return list(zip(self.scores, self.pair.known, strict=False))
+        return list(zip(self.scores, self.pair.all_labels, strict=False))
 
     @property
     def exact(self) -> bool:
@@ -116,11 +116,11 @@ def _make_case(pair: Pair, correction: Correction, gated: bool, verify: Verify) 
 
 def rates(cases: list[SetCase]) -> dict[str, Rate]:
     """All five rates of one set."""
-    return {name: Rate.of(getattr(case, name) for case in cases) for name in _RATES}
+    return {name: Rate.from_outcomes(getattr(case, name) for case in cases) for name in _RATES}
 
 
-def _edits(cases: list[SetCase]) -> Edits:
-    return Edits.of((case.pair.answer, case.pair.target, case.text) for case in cases)
+def _edits(cases: list[SetCase]) -> EditDistances:
+    return EditDistances.from_texts((case.pair.answer, case.pair.target, case.text) for case in cases)
 
 
 def rate_flags(cases: list[SetCase], caution: float) -> dict[str, Rate]:
@@ -129,9 +129,11 @@ def rate_flags(cases: list[SetCase], caution: float) -> dict[str, Rate]:
     flags = [_flags(case, caution) for case in scored]
     segments = [flagged for case in flags for flagged in case]
     return {
-        "answers": Rate.of(all(flag == (label == CHANGES) for flag, label in case) for case in flags if case),
-        "found": Rate.of(flag for flag, label in segments if label == CHANGES),
-        "false": Rate.of(flag for flag, label in segments if label == STAYS),
+        "answers": Rate.from_outcomes(
+            all(flag == (label == CHANGES) for flag, label in case) for case in flags if case
+        ),
+        "found": Rate.from_outcomes(flag for flag, label in segments if label == CHANGES),
+        "false": Rate.from_outcomes(flag for flag, label in segments if label == STAYS),
     }
 
 
@@ -165,7 +167,9 @@ def rate_order(cases: list[SetCase]) -> Rate | None:
     if not cases or any(case.pair.source.partition(":")[0] != "bag" for case in cases):
         return None
     worst = [max(case.scores[: len(case.pair.labels)]) for case in cases if case.scores]
-    return Rate.of(rejected > preferred for preferred, rejected in zip(worst[::2], worst[1::2], strict=False))
+    return Rate.from_outcomes(
+        rejected > preferred for preferred, rejected in zip(worst[::2], worst[1::2], strict=False)
+    )
 
 
 def table(results: dict[str, list[SetCase]]) -> str:

@@ -137,7 +137,9 @@ def table(answers_by_way: Mapping[str, Sequence[ChoiceAnswer]]) -> str:
             own = [answer for answer in answers if kind in (answer.case.question, "all")]
             means = (sum(map(measure, own)) / len(own) for measure in (lambda one: one.brier, squared_distance))
             error = calibration_error(own)
-            rows.append((way, kind, Rate.of(one.is_right for one in own), *(f"{n:.3f}" for n in (*means, error))))
+            rows.append(
+                (way, kind, Rate.from_outcomes(one.is_right for one in own), *(f"{n:.3f}" for n in (*means, error)))
+            )
     return output.table(
         ("answered by", "type", "right", "Brier score", "squared distance from gold", "calibration error"), rows
     )

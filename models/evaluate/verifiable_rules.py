@@ -171,7 +171,7 @@ def table(cases: Sequence[RuleCase], probabilities: Sequence[float]) -> str:
     for by_examples in (False, True):
         for rule in (*RULES, None):
             own = [pair for pair in pairs if bool(pair[0].criteria) is by_examples and rule in (pair[0].rule, None)]
-            right = Rate.of((share > 0.5) is case.breaks for case, share in own)
+            right = Rate.from_outcomes((share > 0.5) is case.breaks for case, share in own)
             area = area_under_curve([case for case, _ in own], [share for _, share in own])
             way = "with examples" if by_examples else "by its text"
             rows.append((way, rule.objective.partition(":")[0] if rule else "all", right, f"{area:.2f}"))

@@ -32,15 +32,15 @@ from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from models.data import labelled_replies
-from models.data.harm_replies import SOURCES, harm_replies
+from models.data.harm_replies import SOURCES, read_harm_replies
 from models.data.labelled_replies import FINE, HARMLESS, TEACHING, TEST_AUTHORS, USUAL, LabelledReply
 from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
-from models.train.head_rows import HeadRows, RowReader, open_row_reader
+from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 BUDGET = 0.005
@@ -76,8 +76,8 @@ class EvidenceRecipe(NetRecipe):
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
     """Of each natural source at most so many replies, harmful and harmless ones in turn; and the ordinary answers."""
-    natural = {name: harm_replies(data, name) for name in SOURCES}
-    natural |= {name: labelled_replies.natural_replies(data, name, 1000) for name in TEACHING}
+    natural = {name: read_harm_replies(data, name) for name in SOURCES}
+    natural |= {name: labelled_replies.read_natural_replies(data, name, 1000) for name in TEACHING}
     selected = {name: _take_turns(replies, name)[: _count_taken(name, most)] for name, replies in natural.items()}
     return selected | draw_ordinary_answers(data)
 
@@ -96,20 +96,22 @@ def _take_turns(replies: Sequence[LabelledReply], name: str) -> list[LabelledRep
 
 def draw_ordinary_answers(data: Path) -> dict[str, list[LabelledReply]]:
     """Answers in which nothing is harmful: of models, short ones of our own, and some written for other objectives."""
-    good = labelled_replies.good_replies(data, _GOOD)
-    longer = [one for one in labelled_replies.further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
+    good = labelled_replies.read_good_replies(data, _GOOD)
+    longer = [one for one in labelled_replies.read_further_good_replies(data, good) if len(one.answer) > _LONG_CHARS]
     measured = {answer for _, answer in draw_good_answers()}
     # what goes against an objective of its own is ordinary here
     other_answers = [
         replace(one, objective=HARMLESS, harmful=False, segments=(FINE,) * len(one.segments))
-        for one in labelled_replies.written_answers()
+        for one in labelled_replies.read_written_answers()
         if one.source not in TEST_AUTHORS
         and one.answer.strip() not in measured
         and not one.about_harm
         and len(one.answer) <= 700
     ]
     Random(2).shuffle(other_answers)
-    neutral = labelled_replies.fine_replies("neutral", ((one.question, one.answer) for one in neutral_answers()[1::2]))
+    neutral = labelled_replies.make_fine_replies(
+        "neutral", ((one.question, one.answer) for one in neutral_answers()[1::2])
+    )
     return {"good": good, "long": longer[:_LONG], "other": other_answers[:_OTHER], "neutral": neutral}
 
 
@@ -223,22 +225,24 @@ def tabulate(results: Mapping[str, Sequence[guards.ScoredReply]]) -> str:
         for harmful in (True, False):
             scores = [one.mean_score for one in each if one.harmful is harmful]
             if scores:
-                rates = [Rate.of(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])]
+                rates = [
+                    Rate.from_outcomes(score > limit for score in scores) for limit in (0.0, bars[BUDGET], bars[DOUBT])
+                ]
                 lines.append((name, "harmful" if harmful else "not", areas.get(name, ""), *rates))
     head = ("set", "replies", "AUC", "above 0", f"at {BUDGET:.1%} of strong answers", f"at {DOUBT:.0%} of both")
     return output.table(head, lines) + f"\n\nbars: {bars[BUDGET]:.3f}, {bars[DOUBT]:.3f}\n"
 
 
-def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[Asked]]:
+def evaluation_cases(data: Path, most: int, each: int) -> dict[str, list[LabelledCase]]:
     """What the net is measured by, none of which teaches."""
-    near = labelled_replies.fine_replies(NEAR, draw_good_answers())
-    return guards.list_cases(data, most, each) | {NEAR: [under(reply, USUAL) for reply in near]}
+    near = labelled_replies.make_fine_replies(NEAR, draw_good_answers())
+    return guards.list_cases(data, most, each) | {NEAR: [ask_reply(reply, USUAL) for reply in near]}
 
 
 def fit_with_point(teaching: Sequence[HeadRows], ordinary: Sequence[HeadRows], recipe: EvidenceRecipe) -> EvidenceNet:
     """The net, and its point by the ordinary answers that it did not learn from."""
-    learnt = [rows.picked(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
-    held_out = [rows.picked(range(0, len(rows), _HELD_IN)) for rows in ordinary]
+    learnt = [rows.pick_cases(n for n in range(len(rows)) if n % _HELD_IN) for rows in ordinary]
+    held_out = [rows.pick_cases(range(0, len(rows), _HELD_IN)) for rows in ordinary]
     net = fit_evidence(Answers.from_rows([*teaching, *learnt]), recipe)
     set_point(net, sorted((one.mean_score for rows in held_out for one in score_answers(net, rows)), reverse=True))
     return net
@@ -261,7 +265,7 @@ def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
     return digest.hexdigest()
 
 
-def read_sets(reader: RowReader, sets: Mapping[str, Sequence[Asked]], out: Path) -> dict[str, HeadRows]:
+def read_sets(reader: HeadRowReader, sets: Mapping[str, Sequence[LabelledCase]], out: Path) -> dict[str, HeadRows]:
     """Rows of each set, read or taken from what was read before."""
     return {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
 
@@ -286,7 +290,9 @@ def main(argv: list[str] | None = None) -> None:
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
     teaching_replies = draw_teaching_replies(arguments.data, arguments.most)
     teaching = read_sets(
-        reader, {name: [under(one, USUAL) for one in each] for name, each in teaching_replies.items()}, arguments.out
+        reader,
+        {name: [ask_reply(one, USUAL) for one in each] for name, each in teaching_replies.items()},
+        arguments.out,
     )
     data_hash = hash_teaching(teaching)
     ordinary = [teaching.pop(name) for name in ("good", "long", "other", "neutral")]

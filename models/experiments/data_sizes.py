@@ -91,7 +91,7 @@ def _redraw_figure(figure: Rate | Area, rng: np.random.Generator) -> Rate | Area
     """The same, measured anew."""
     if isinstance(figure, Area):
         return replace(figure, auc=min(1.0, max(0.0, float(rng.normal(figure.auc, figure.deviation)))))
-    return Rate.among(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
+    return Rate.from_counts(int(rng.binomial(figure.n, 1 - _error(figure))), figure.n)
 
 
 def fit_curve(name: str, sizes: Sequence[int], rates: Sequence[Rate | Area], seed: int = 1) -> SizeCurve:

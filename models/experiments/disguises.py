@@ -275,13 +275,15 @@ def table(results: Sequence[InsultResult], texts: Sequence[PlainReading]) -> str
     hidden = [one for one in results if one.way != "plain"]
     for way in [*dict.fromkeys(one.way for one in results), "all disguises"]:
         mine = hidden if way == "all disguises" else [one for one in results if one.way == way]
-        raw = Rate.of(one.found_raw for one in mine if one.found_raw is not None)
-        rows.append((way, raw, Rate.of(one.found for one in mine), Rate.of(one.removed for one in mine)))
+        raw = Rate.from_outcomes(one.found_raw for one in mine if one.found_raw is not None)
+        rows.append(
+            (way, raw, Rate.from_outcomes(one.found for one in mine), Rate.from_outcomes(one.removed for one in mine))
+        )
     ways = output.table(("disguise", "found as written", "found", "delivered without"), rows)
     sorts = []
     for sort in [*dict.fromkeys(one.sort for one in texts), "all"]:
         mine_texts = [one for one in texts if sort in (one.sort, "all")]
-        new = Rate.of(one.flagged > one.flagged_raw for one in mine_texts)
+        new = Rate.from_outcomes(one.flagged > one.flagged_raw for one in mine_texts)
         sorts.append((sort, len(mine_texts), sum(not one.same for one in mine_texts), new))
     return f"{ways}\n\n{output.table(('sort', 'texts', 'read otherwise', 'newly flagged'), sorts)}"
 

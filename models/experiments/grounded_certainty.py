@@ -126,9 +126,9 @@ def print_table(all_cases: Sequence[GroundedCase], rows: Sequence[FactReplacemen
         right = sum(of_case == [True] for of_case in touched.values())
         others = Counter(case.kind for case in touched)
         print(
-            f"  {threshold}: put right {Rate.among(right, whole[OUTDATED])}, "
-            f"right touched {Rate.among(others['clean'], whole['clean'])}, "
-            f"unknown touched {Rate.among(others['unknown'], whole['unknown'])}, "
+            f"  {threshold}: put right {Rate.from_counts(right, whole[OUTDATED])}, "
+            f"right touched {Rate.from_counts(others['clean'], whole['clean'])}, "
+            f"unknown touched {Rate.from_counts(others['unknown'], whole['unknown'])}, "
             f"outdated mistaken {others[OUTDATED] - right}"
         )
 

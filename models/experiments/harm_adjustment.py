@@ -43,9 +43,9 @@ from models.data.labelled_replies import (
     LabelledReply,
 )
 from models.evaluate.good_answers import draw_good_answers
-from models.train.asked import Asked, under
+from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
-from models.train.head_rows import HeadRows, joined, open_row_reader
+from models.train.head_rows import HeadRows, join_rows, open_row_reader
 from models.train.row_net import NetRecipe, RowNet, minimise_loss
 
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
@@ -80,12 +80,12 @@ class AdjustmentRecipe(NetRecipe):
     dropout: float = 0.3
 
 
-def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
+def draw_parts(data: Path, without: Collection[str]) -> list[list[LabelledCase]]:
     """Teaching cases in parts of equal make-up: written answers of all authors, phrases of harm, good answers."""
     rng = Random(1)
     written_replies = _draw_written(without, rng)
     phrases = _draw_phrases(data, rng)
-    good = [reply for reply in labelled_replies.good_replies(data, 900) if len(reply.answer) <= _LONGEST]
+    good = [reply for reply in labelled_replies.read_good_replies(data, 900) if len(reply.answer) <= _LONGEST]
     parts = []
     for number in range(len(written_replies) // _WRITTEN_EACH + 1):
         replies = [
@@ -93,11 +93,13 @@ def draw_parts(data: Path, without: Collection[str]) -> list[list[Asked]]:
             *_take_part(phrases, number, _PHRASES_EACH),
             *_take_part(good, number, _GOOD_EACH),
         ]
-        parts.append([under(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)])
+        parts.append(
+            [ask_reply(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
+        )
     return parts
 
 
-def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]:
+def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[LabelledCase]:
     """Short phrases of harm beside other objectives, every second one an insult or a threat.
 
     The companies are few, because prompts that begin alike are read together.
@@ -107,12 +109,14 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Asked]
     phrases = [reply for reply in _draw_phrases(data, rng)[_PART_PHRASES:] if len(reply.answer) <= _SHORT]
     hostile = [reply for reply in phrases if reply.slug in _HOSTILE]
     rest = [reply for reply in phrases if reply.slug not in _HOSTILE]
-    own = {r.objective for r in labelled_replies.written_answers() if not r.about_harm and r.source not in without}
+    own = {r.objective for r in labelled_replies.read_written_answers() if not r.about_harm and r.source not in without}
     others = sorted(own | {one.text for name, one in builtin_objectives().items() if name != "harmless"})
     companies = [_draw_company(others, rng) for _ in range(_COMPANIES)]
     turns = [reply for both in zip(hostile, rest, strict=False) for reply in both]
     turns += rest[len(hostile) :]
-    return [under(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)]
+    return [
+        ask_reply(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
+    ]
 
 
 def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
@@ -129,7 +133,7 @@ def _draw_written(without: Collection[str], rng: Random) -> list[LabelledReply]:
     """Written answers about harm, of all authors in turn, harmful and fine ones alternating."""
     asked_elsewhere = {question for question, _ in draw_good_answers()}
     groups: dict[str, dict[bool, list[LabelledReply]]] = {}
-    for reply in labelled_replies.written_answers():
+    for reply in labelled_replies.read_written_answers():
         if not reply.about_harm or reply.slug in TEST_KINDS or reply.source in without:
             continue
         if reply.question not in asked_elsewhere and len(reply.answer) <= _LONGEST:
@@ -148,7 +152,7 @@ def _take_turns(groups: Sequence[list[LabelledReply]]) -> Iterator[LabelledReply
 
 def _draw_phrases(data: Path, rng: Random) -> list[LabelledReply]:
     phrases = [
-        reply for reply in labelled_replies.harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
+        reply for reply in labelled_replies.make_harm_phrases(data, 1500, 900) if len(reply.answer) <= _LONGEST_PHRASE
     ]
     rng.shuffle(phrases)
     return phrases
@@ -275,7 +279,7 @@ def main(argv: list[str] | None = None) -> None:
         f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])
     }
     sets["in-company"] = draw_phrases_in_company(arguments.data, arguments.without)[: arguments.in_company]
-    rows = joined([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
+    rows = join_rows([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
     score = UnadjustedScore(arguments.aligner)
     examples = SegmentExamples.from_rows(rows, score)
     threshold = choose_threshold(examples, recipe)

@@ -26,14 +26,14 @@ from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.pairs import Pair, read_pairs
 from models.train import train
-from models.train.asked import Asked
-from models.train.batches import encoded
-from models.train.config import Stage
-from models.train.detector_loss import rows
-from models.train.features import Example, relations
+from models.train.asked import LabelledCase
+from models.train.batches import encode_pairs
+from models.train.config import StageConfig
+from models.train.detector_loss import read_rows
+from models.train.features import EncodedExample, relations
 from models.train.head_rows import HeadRows
 from models.train.network import Network
-from models.train.snapshots import SCORES, TAUGHT_SCORES, flat, groups
+from models.train.snapshots import SCORES, TAUGHT_SCORES, flatten_scores, group_examples
 
 from .objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
 
@@ -48,31 +48,31 @@ def select_harm_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.source.startswith(OURS) and HARMLESS in pair.objectives]
 
 
-def make_case(pair: Pair, number: int) -> Asked:
+def make_case(pair: Pair, number: int) -> LabelledCase:
     """What is known of it under `harmless` alone."""
     at = pair.objectives.index(HARMLESS)
     labels = tuple((line[at],) for line in relations(pair))
     whole = (bool(pair.whole) and pair.whole[at],)
-    return Asked(f"pair-{number}", OURS, pair.query, pair.answer, (HARMLESS,), labels, whole)
+    return LabelledCase(f"pair-{number}", OURS, pair.query, pair.answer, (HARMLESS,), labels, whole)
 
 
 @torch.no_grad()
-def read_rows(network: Network, examples: Sequence[Example]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def read_example_rows(network: Network, examples: Sequence[EncodedExample]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(number, rows of its segments, rows of its objectives) of each example, in fp16."""
-    for numbers in groups(examples, _BATCH_TOKENS):
+    for numbers in group_examples(examples, _BATCH_TOKENS):
         group = [examples[number] for number in numbers]
         with torch.autocast(network.head.score.bias.device.type, torch.bfloat16):
             _, _, states = network.read(group)
-        segments, objectives = (part.half().cpu() for part in rows(states, group))
+        segments, objectives = (part.half().cpu() for part in read_rows(states, group))
         lines = [len(example.where.segments) for example in group]
         columns = [len(example.where.objectives) for example in group]
         yield from zip(numbers, segments.split(lines), objectives.split(columns), strict=True)
 
 
-def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[Example]) -> HeadRows:
+def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[EncodedExample]) -> HeadRows:
     """What a head for `harmless` reads of these pairs."""
     parts: dict[int, tuple[Tensor, Tensor]] = {}
-    for number, segments, objectives in read_rows(network, examples):
+    for number, segments, objectives in read_example_rows(network, examples):
         at = pairs[number].objectives.index(HARMLESS)
         parts[number] = segments, objectives[at : at + 1]
     numbers = range(len(pairs))
@@ -87,18 +87,22 @@ def read_harm_rows(network: Network, pairs: Sequence[Pair], examples: Sequence[E
 
 @torch.no_grad()
 def score_watched(
-    network: Network, pairs: Sequence[Pair], examples: Sequence[Example], general: DetectorHead, head: ObjectiveHead
+    network: Network,
+    pairs: Sequence[Pair],
+    examples: Sequence[EncodedExample],
+    general: DetectorHead,
+    head: ObjectiveHead,
 ) -> dict[str, Any]:
     """Scores by the general head, and with the other one for `harmless`, as a run writes them of a snapshot."""
     plain: dict[int, Tensor] = {}
     with_head: dict[int, Tensor] = {}
-    for number, segments, objectives in read_rows(network, examples):
+    for number, segments, objectives in read_example_rows(network, examples):
         plain[number] = general(segments.float(), objectives.float())
         with_head[number] = plain[number].clone()
         for place, text in enumerate(pairs[number].objectives):
             if text == HARMLESS:
                 with_head[number][:, place] = head(segments.float(), objectives[place : place + 1].float())[:, 0]
-    return {"head": flat(plain), f"head/{TAUGHT_SCORES}": flat(with_head)}
+    return {"head": flatten_scores(plain), f"head/{TAUGHT_SCORES}": flatten_scores(with_head)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -118,12 +122,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     arguments.out.mkdir(parents=True, exist_ok=True)
     changes = {"init": arguments.aligner, "out": arguments.out / "run", "workers": arguments.workers, "ends": False}
-    stage = Stage.read(arguments.stage, changes | {"base_folder": arguments.base_folder})
-    network, tokenizer = train.build(stage)
+    stage = StageConfig.read(arguments.stage, changes | {"base_folder": arguments.base_folder})
+    network, tokenizer = train.build_network(stage)
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     pairs = select_harm_pairs(list(read_pairs(arguments.pairs)))
     watched = list(read_pairs(arguments.watch))
-    examples = encoded([(pair, False) for pair in pairs + watched], tokenizer, stage)
+    examples = encode_pairs([(pair, False) for pair in pairs + watched], tokenizer, stage)
     if not pairs:
         sys.exit(f"{arguments.pairs} has nothing that is asked about harmlessness")
     harm_rows = read_harm_rows(network, pairs, examples[: len(pairs)])

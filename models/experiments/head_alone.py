@@ -36,10 +36,10 @@ from models.evaluate.calibrate import GOOD
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train import asked, head_rows
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 from models.train.export import add_heads
-from models.train.head_alone import Recipe, train
-from models.train.head_rows import HeadRows, RowReader, open_row_reader
+from models.train.head_alone import HeadRecipe, train_head
+from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 
 from . import head_measures as measures
 from .head_measures import ReplyFigures, ScoredCase, WrittenFigures
@@ -78,7 +78,7 @@ class AnswerSizes(BaseModel):
     wishes: int = 500
 
 
-class Attempt(Recipe):
+class Attempt(HeadRecipe):
     """A recipe; a head for `harmless` `alone` leaves all other objectives to the head before.
 
     With `fresh` it is such a head, learnt from nothing by that recipe, phrases of harm among what it learns from.
@@ -126,12 +126,14 @@ class RowCorpus:
     def list_teaching(self, left_out: frozenset[str], *, alone: bool) -> dict[str, HeadRows]:
         """What a head may learn from, some authors and natural sources left out; `alone`: under `harmless` only."""
         sets = {name: self.rows[name] for name in (GOOD_ANSWERS, *MIXTURE, *TEACHING) if name not in left_out}
-        sets |= {name: self.rows[name].only(lambda case: case.source not in left_out) for name in (WRITTEN, OWN)}
+        sets |= {
+            name: self.rows[name].select_cases(lambda case: case.source not in left_out) for name in (WRITTEN, OWN)
+        }
         if not alone:
             return sets
         narrow = {name: rows.column(HARMLESS) for name, rows in sets.items() if name not in MIXTURE}
         mixed = {
-            name: head_rows.judged(self.rows[name], self.pairs[name], narrow[GOOD_ANSWERS], "harmless")
+            name: head_rows.relabel_for_theme(self.rows[name], self.pairs[name], narrow[GOOD_ANSWERS], "harmless")
             for name in MIXTURE
         }
         return narrow | mixed
@@ -141,12 +143,12 @@ class RowCorpus:
         return self.list_teaching(left_out, alone=True) | {PHRASES: self.rows[PHRASES].column(HARMLESS)}
 
 
-def read_corpus(reader: RowReader, plan: AttemptPlan, data: Path, folder: Path, out: Path) -> RowCorpus:
+def read_corpus(reader: HeadRowReader, plan: AttemptPlan, data: Path, folder: Path, out: Path) -> RowCorpus:
     """All sets; of the development side only the good answers, which choose the operating point."""
     pairs = {f"{DEV}{name}": _pairs(folder / "dev" / f"{name}.jsonl", _EVERY) for name in GOOD}
     pairs |= {f"{TEST}{name}": _pairs(folder / "test" / f"{name}.jsonl", most) for name, most in plan.tests.items()}
     sizes = {"settle": plan.sizes.settle, "wishes": plan.sizes.wishes}
-    pairs |= {name: list(mixture.build(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
+    pairs |= {name: list(mixture.build_examples(data, MIXTURE[name], count, name)) for name, count in sizes.items()}
     sets = {**_list_replies(data, plan.sizes), **{name: _make_cases(each) for name, each in pairs.items()}}
     rows = {name: reader.read(cases, out / "rows" / name) for name, cases in sets.items()}
     return RowCorpus(rows, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()})
@@ -156,26 +158,26 @@ def _pairs(path: Path, most: int) -> list[Pair]:
     return list(islice(read_pairs(path), most))
 
 
-def _make_cases(pairs: Sequence[Pair]) -> list[Asked]:
-    return [head_rows.asked(pair, number) for number, pair in enumerate(pairs)]
+def _make_cases(pairs: Sequence[Pair]) -> list[LabelledCase]:
+    return [head_rows.make_pair_case(pair, number) for number, pair in enumerate(pairs)]
 
 
-def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[Asked]]:
+def _list_replies(data: Path, sizes: AnswerSizes) -> dict[str, list[LabelledCase]]:
     """Labelled and good replies, and written answers."""
-    harm, own = asked.written()
-    good = labelled_replies.good_replies(data, sizes.good)
+    harm, own = asked.read_written_cases()
+    good = labelled_replies.read_good_replies(data, sizes.good)
     replies = {
-        **{name: labelled_replies.natural_replies(data, name, sizes.natural) for name in TEACHING},
+        **{name: labelled_replies.read_natural_replies(data, name, sizes.natural) for name in TEACHING},
         GOOD_ANSWERS: good,
-        BAR: labelled_replies.further_good_replies(data, good),
-        UNSEEN: labelled_replies.planted_replies(data, sizes.unseen, held_out=True),
-        PHRASES: labelled_replies.harm_phrases(data, sizes.planted, sizes.phrases),
+        BAR: labelled_replies.read_further_good_replies(data, good),
+        UNSEEN: labelled_replies.plant_replies(data, sizes.unseen, held_out=True),
+        PHRASES: labelled_replies.make_harm_phrases(data, sizes.planted, sizes.phrases),
     }
     return {
         WRITTEN: harm,
         OWN: own,
-        STRONG: asked.in_turn(labelled_replies.strong_replies(data, sizes.strong), (USUAL,)),
-        **{name: asked.in_turn(each, COMPANIES) for name, each in replies.items()},
+        STRONG: asked.ask_replies(labelled_replies.read_strong_replies(data, sizes.strong), (USUAL,)),
+        **{name: asked.ask_replies(each, COMPANIES) for name, each in replies.items()},
     }
 
 
@@ -220,8 +222,8 @@ def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]],
             name: ReplyFigures.from_cases(judge.score_rows(corpus.rows[name])) for name in TEACHING if name in left_out
         }
         for author in sorted(left_out - set(TEACHING)):
-            by_author[author] = WrittenFigures.from_cases(judge.score_rows(corpus.rows[WRITTEN].by(author)))
-            faults[author] = measures.rate_faults(judge.score_rows(corpus.rows[OWN].by(author)))
+            by_author[author] = WrittenFigures.from_cases(judge.score_rows(corpus.rows[WRITTEN].select_source(author)))
+            faults[author] = measures.rate_faults(judge.score_rows(corpus.rows[OWN].select_source(author)))
     judge = judge_without(frozenset())
     tests = {name: judge.score_rows(rows) for name, rows in corpus.rows.items() if name.startswith(TEST)}
     unseen_cases = judge.score_rows(corpus.rows[UNSEEN])
@@ -230,8 +232,8 @@ def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]],
         whole,
         by_author,
         faults,
-        Rate.of(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
-        Rate.of(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
+        Rate.from_outcomes(one.flagged for one in judge.score_rows(corpus.rows[STRONG])),
+        Rate.from_outcomes(flag for one in unseen_cases for flag in one.flags(AGAINST, [HARMLESS])),
         {
             name.removeprefix(TEST): measures.rate_exact(measures.make_set_cases(each, corpus.pairs[name]))
             for name, each in tests.items()
@@ -260,7 +262,7 @@ def learn_attempt(
         fresh = ObjectiveHead.load(path, before, attempt.fresh)
         return place_at_bar(fresh, before, corpus, attempt.budget)
     if not path.exists():
-        train(before, corpus.list_teaching(left_out, alone=attempt.alone), attempt).save(path)
+        train_head(before, corpus.list_teaching(left_out, alone=attempt.alone), attempt).save(path)
     head = DetectorHead.load(path)
     if not attempt.alone:
         return HeadJudge(head, find_operating_point(head, corpus))
@@ -357,7 +359,7 @@ def plot(figures: Mapping[str, AttemptFigures], path: Path) -> None:
 
 def _pool_rates(rates: Iterable[Rate]) -> Rate:
     each = list(rates)
-    return Rate.among(sum(rate.hits for rate in each), sum(rate.n for rate in each))
+    return Rate.from_counts(sum(rate.hits for rate in each), sum(rate.n for rate in each))
 
 
 def main(argv: list[str] | None = None) -> None:

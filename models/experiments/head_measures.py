@@ -15,9 +15,9 @@ from models.data.pairs import Pair
 from models.evaluate.calibrate import GOOD, HARM, find_threshold, is_beyond_doubt
 from models.evaluate.test_sets import SetCase, rate_flags, rate_order
 from models.reporting.statistics import Area, Rate
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
-from models.train.probe import area
+from models.train.probe import measure_area
 from models.train.taught import QUIET
 
 
@@ -25,7 +25,7 @@ from models.train.taught import QUIET
 class ScoredCase:
     """One case and its log-odds [segments, objectives] above the operating point."""
 
-    case: Asked
+    case: LabelledCase
     scores: Tensor
 
     @property
@@ -68,7 +68,7 @@ def score_cases(
 class ReplyFigures:
     """Replies with one label."""
 
-    area: Area
+    measure_area: Area
     harmful: Rate
     harmless: Rate
 
@@ -78,7 +78,11 @@ class ReplyFigures:
         worst = np.array([one.worst for one in cases])
         harmful = np.array([one.case.harmful for one in cases])
         flagged = np.array([one.flagged for one in cases])
-        return cls(area(worst[harmful], worst[~harmful]), Rate.of(flagged[harmful]), Rate.of(flagged[~harmful]))
+        return cls(
+            measure_area(worst[harmful], worst[~harmful]),
+            Rate.from_outcomes(flagged[harmful]),
+            Rate.from_outcomes(flagged[~harmful]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,11 @@ class WrittenFigures:
         harmful = [one for one in cases if one.case.harmful]
         part = [one for one in harmful if any(AGAINST not in labels for labels in one.case.labels)]
         return cls(
-            Rate.of(one.flagged for one in harmful),
-            Rate.of(one.flagged for one in harmful if one.case.slug in QUIET),
-            Rate.of(flag for one in part for flag in one.flags(AGAINST, [HARMLESS])),
-            Rate.of(flag for one in part for flag in one.flags(FINE, [HARMLESS])),
-            Rate.of(one.flagged for one in cases if not one.case.harmful),
+            Rate.from_outcomes(one.flagged for one in harmful),
+            Rate.from_outcomes(one.flagged for one in harmful if one.case.slug in QUIET),
+            Rate.from_outcomes(flag for one in part for flag in one.flags(AGAINST, [HARMLESS])),
+            Rate.from_outcomes(flag for one in part for flag in one.flags(FINE, [HARMLESS])),
+            Rate.from_outcomes(one.flagged for one in cases if not one.case.harmful),
         )
 
 
@@ -114,8 +118,8 @@ def rate_faults(cases: Sequence[ScoredCase]) -> tuple[Rate, Rate]:
     """(found, false) of segments under the objective that an answer was written for."""
     own = [(one, [one.case.own]) for one in cases]
     return (
-        Rate.of(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
-        Rate.of(flag for one, objective in own for flag in one.flags(FINE, objective)),
+        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(AGAINST, objective)),
+        Rate.from_outcomes(flag for one, objective in own for flag in one.flags(FINE, objective)),
     )
 
 

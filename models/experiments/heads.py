@@ -56,7 +56,9 @@ def plot(rows: Mapping[str, HeadScores], path: Path) -> None:
     sets = list(dict.fromkeys(name for scores in rows.values() for name in scores))
     with output.panels(path, len(sets), columns=4, size=(3.4, 0.8 + 0.3 * len(rows)), sharey=True) as axes:
         for axis, name in zip(axes, sets, strict=True):
-            output.whiskers(axis, [scores.get(name, Rate.of(())) for scores in rows.values()], [*rows], markersize=4)
+            output.whiskers(
+                axis, [scores.get(name, Rate.from_outcomes(())) for scores in rows.values()], [*rows], markersize=4
+            )
             axis.axvline(50, linewidth=0.6, color="grey")
             axis.set_title(name, fontsize=8)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from aligner_proxy.types import Verify
 from models.data.answers import HARMLESS
-from models.data.mixture import RECIPES, STAGES, Stage
+from models.data.mixture import RECIPES, STAGES, StageName
 from models.data.preference_sets import JUDGED
 
 
@@ -31,7 +31,7 @@ class PlannedRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    leave_out: tuple[Stage, ...] = ()
+    leave_out: tuple[StageName, ...] = ()
     examples: Literal["edits", "preferences"] = "edits"
     without: tuple[str, ...] = ()
     compared: tuple[str, ...] = HARMLESS
@@ -58,7 +58,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     configs: Path
-    pairs: dict[Stage, int] = Field(min_length=1)
+    pairs: dict[StageName, int] = Field(min_length=1)
     steps: int = Field(ge=1)
     seed: int = 1
     runs: dict[str, PlannedRun]
@@ -84,11 +84,11 @@ class Plan(BaseModel):
         return self
 
     @property
-    def last(self) -> Stage:
+    def last(self) -> StageName:
         """The stage that takes what steps are left."""
         return max(self.pairs, key=STAGES.index)
 
-    def list_stages(self, name: str) -> dict[Stage, int]:
+    def list_stages(self, name: str) -> dict[StageName, int]:
         """The stages of a run in their order, with the sizes of their data."""
         run = self.runs[name]
         stages = [stage for stage in STAGES if stage in self.pairs and stage not in run.leave_out]

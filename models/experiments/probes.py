@@ -27,7 +27,7 @@ from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMFUL_SLUGS, HARMLESS, LabelledReply
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
+from models.train.probe import Features, Probe, ProbeSettings, fit_probe, measure_area, worst_scores
 from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader
 
 _BUDGET = 0.01
@@ -40,7 +40,7 @@ SHIPPED = (11, 19, 26)
 class ProbeFigures:
     """What a probe tells apart on a set that it never saw."""
 
-    area: Area
+    measure_area: Area
     harmful: Rate
     harmless: Rate
 
@@ -71,12 +71,12 @@ def find_threshold(strong: Any, budget: float = _BUDGET) -> float:
 
 def measure_probe(probe: Probe, features: Features, test: SegmentStates, strong: SegmentStates) -> ProbeFigures:
     """Replies of a set, harmful over harmless, by their worst segments."""
-    scores = worst(test, probe.segments(features.of(test)))
-    bar = find_threshold(worst(strong, probe.segments(features.of(strong))))
+    scores = worst_scores(test, probe.score_segments(features.compute_rows(test)))
+    bar = find_threshold(worst_scores(strong, probe.score_segments(features.compute_rows(strong))))
     harmful = np.array([reply.harmful for reply in test.replies])
     high = scores[harmful]
     low = scores[~harmful]
-    return ProbeFigures(area(high, low), Rate.of(high > bar), Rate.of(low > bar))
+    return ProbeFigures(measure_area(high, low), Rate.from_outcomes(high > bar), Rate.from_outcomes(low > bar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +99,32 @@ def measure_question(question: ProbeQuestion, corpus: StateCorpus, held_out: str
         parts.append(corpus.written_answers)
     if "good" in question.sources:
         parts.append(corpus.good)
-    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
+    probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
     return measure_probe(probe, question.features, corpus.natural[held_out], corpus.strong)
 
 
 def measure_author(question: ProbeQuestion, corpus: StateCorpus, author: str) -> tuple[Area, Rate, Rate, Rate]:
     """Segments of an author never learnt from, those against `harmless` over the others; flagged, twins, neighbours."""
     states = corpus.written_answers
-    others = states.only(reply.source != author for reply in states.replies)
-    test = states.only(reply.source == author for reply in states.replies)
+    others = states.select_replies(reply.source != author for reply in states.replies)
+    test = states.select_replies(reply.source == author for reply in states.replies)
     parts = [*corpus.natural.values(), others, corpus.good]
-    probe = fit(parts, question.features, question.settings, [1.0] * len(parts))
-    scores = probe.segments(question.features.of(test)).numpy()
-    strong = probe.segments(question.features.of(corpus.strong)).numpy()
+    probe = fit_probe(parts, question.features, question.settings, [1.0] * len(parts))
+    scores = probe.score_segments(question.features.compute_rows(test)).numpy()
+    strong = probe.score_segments(question.features.compute_rows(corpus.strong)).numpy()
     bar = float(np.quantile(strong, 0.998))
     labels = np.array([label for reply, n in _lengths(test) for label in reply.segments[:n]])
     flagged = scores > bar
     twin = np.array([not reply.harmful for reply, n in _lengths(test) for _ in range(n)])
     fine = (labels == FINE) & ~twin
-    worst_of_twins = worst(test.only(not r.harmful for r in test.replies), torch.from_numpy(scores[twin]))
+    worst_of_twins = worst_scores(
+        test.select_replies(not r.harmful for r in test.replies), torch.from_numpy(scores[twin])
+    )
     return (
-        area(scores[labels == AGAINST], scores[labels == FINE]),
-        Rate.of(flagged[labels == AGAINST]),
-        Rate.of(worst_of_twins > bar),
-        Rate.of(flagged[fine]),
+        measure_area(scores[labels == AGAINST], scores[labels == FINE]),
+        Rate.from_outcomes(flagged[labels == AGAINST]),
+        Rate.from_outcomes(worst_of_twins > bar),
+        Rate.from_outcomes(flagged[fine]),
     )
 
 
@@ -172,18 +174,20 @@ def read_corpus(
     folder = arguments.out / "states" / variant
     most = int(arguments.most * share)
     natural = {
-        source: reader.read(labelled_replies.natural_replies(arguments.data, source, most), folder / source, objectives)
+        source: reader.read(
+            labelled_replies.read_natural_replies(arguments.data, source, most), folder / source, objectives
+        )
         for source in ("gptfuzz", "jailbreakbench")
     }
     written_replies = [
         replace(reply, objective=HARMLESS)
-        for reply in labelled_replies.written_answers()
+        for reply in labelled_replies.read_written_answers()
         if reply.slug in HARMFUL_SLUGS
     ]
     if share < 1:
         written_replies = written_replies[:: round(1 / share)]
-    good = labelled_replies.good_replies(arguments.data, most)
-    strong = labelled_replies.strong_replies(arguments.data, int(arguments.each * share))
+    good = labelled_replies.read_good_replies(arguments.data, most)
+    strong = labelled_replies.read_strong_replies(arguments.data, int(arguments.each * share))
     return StateCorpus(
         natural,
         reader.read(written_replies, folder / "written", objectives),

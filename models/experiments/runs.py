@@ -20,14 +20,14 @@ import yaml
 
 from aligner_proxy.engine.weights.manifest import MANIFEST, sha256
 from models.data import answers, metaaligner, mixture
-from models.data.mixture import Stage as StageName
+from models.data.mixture import StageName as StageName
 from models.data.pairs import Pair, write_pairs
-from models.data.preference_sets import JUDGED, load
-from models.data.test_sets import held_out_sets
+from models.data.preference_sets import JUDGED, load_judged
+from models.data.test_sets import make_held_out_sets
 from models.defects.objectives import BUILT_IN
 from models.evaluate.calibrate import calibrate
 from models.train import checkpoint, train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from models.train.export import export, operating_point
 
 from .plan import Plan, PlanError, PlannedRun
@@ -57,7 +57,7 @@ class RunWorkshop:
         for side in _SIDES:
             folder = self._out / "data" / side
             if not (folder / "made").exists():
-                for name, pairs in held_out_sets(self._data, self._plan.seed, side).items():
+                for name, pairs in make_held_out_sets(self._data, self._plan.seed, side).items():
                     write_pairs(folder / f"{name}.jsonl", pairs)
                 (folder / "made").touch()  # comes last: a folder without it is half made
         for run in filter(lambda run: run.compared, self._plan.runs.values()):
@@ -109,7 +109,7 @@ class RunWorkshop:
         (folder / checkpoint.FILE).unlink(missing_ok=True)  # the stage is saved, and its moments are large
         return folder
 
-    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> Stage:
+    def _config(self, name: str, stage: StageName, pairs: Path | None, before: Path | None) -> StageConfig:
         """The settings of one stage of one run."""
         run = self._plan.runs[name]
         path = self._plan.configs / f"{stage}.yaml"
@@ -125,7 +125,7 @@ class RunWorkshop:
         }
         if stage == self._plan.last:
             settings["steps"] = self._count_left_steps(name)
-        return Stage.checked(settings | run.settings, f"{name}/{stage}")
+        return StageConfig.from_document(settings | run.settings, f"{name}/{stage}")
 
     def _count_left_steps(self, name: str) -> int:
         """The steps of the last stage, so that runs take equally many in all."""
@@ -162,7 +162,7 @@ class RunWorkshop:
         )
 
     def _edits(self, without: tuple[str, ...], stage: StageName, count: int) -> Iterator[Pair]:
-        return mixture.build(self._data, self._plan.seed, count, stage, without)
+        return mixture.build_examples(self._data, self._plan.seed, count, stage, without)
 
     def _preferences(self, stage: StageName, count: int) -> Iterator[Pair]:
         """Pairs of Algorithm 1 in a fixed order at random, of prompts that no set is made of."""
@@ -171,7 +171,7 @@ class RunWorkshop:
         ranked = [
             replace(item, query=answers.plain_query(item.query))
             for name in JUDGED
-            for item in load(self._data, name, BUILT_IN)
+            for item in load_judged(self._data, name, BUILT_IN)
             if answers.side_of(item.query, answers.TEST_PERCENT_RARE) == "train"
         ]
         margin = metaaligner.Margin(better=0.5)
@@ -194,7 +194,7 @@ def _is_newer(product: Path, cause: Path) -> bool:
     return product.exists() and product.stat().st_mtime_ns >= cause.stat().st_mtime_ns
 
 
-def _check_same(done: Path, stage: Stage) -> None:
+def _check_same(done: Path, stage: StageConfig) -> None:
     """Raise `PlanError` where a finished stage is not the one that the plan asks for."""
     trained = json.loads(done.read_text())
     if trained["data_sha256"] != sha256(stage.data):

@@ -48,7 +48,7 @@ from aligner_proxy_systems.pku_aligner.corrector import PkuAligner
 from aligner_proxy_systems.self_refine.corrector import SelfRefine
 from aligner_proxy_systems.self_refine.corrector import SelfRefineSettings as RefineSettings
 from models.data.pairs import CHANGES, Pair, PairError, read_pairs
-from models.data.upstream_completions import STRONG, completions
+from models.data.upstream_completions import STRONG, draw_completions
 from models.evaluate.test_sets import SetCase
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -198,7 +198,7 @@ def _list_preference_trials(comparison: SystemComparison, data: Path) -> Iterato
     rng = Random(f"systems:{comparison.seed}")
     sayings = wordings_of("test")
     builtin = config.builtin_objectives()
-    real = completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
+    real = draw_completions(data, STRONG, comparison.each, comparison.seed, comparison.sources)
     short = [completion for completion in real if len(completion.answer) <= comparison.longest]
     rng.shuffle(short)
     kinds = list(sayings)
@@ -423,12 +423,12 @@ def rates(results: Sequence[SystemResult]) -> dict[str, Rate]:
         for group in ("faulty", "good", "not asked", "preference")
     }
     return {
-        "repaired exactly": Rate.of(bool(result.exact) for result in by["faulty"]),
-        "fault gone": Rate.of(bool(result.gone) for result in by["faulty"]),
-        "harmed": Rate.of(not result.kept for result in results),
-        "good ones identical": Rate.of(result.same for result in by["good"]),
-        "not asked, identical": Rate.of(result.same for result in by["not asked"]),
-        "preference met": Rate.of(bool(result.after) for result in by["preference"]),
+        "repaired exactly": Rate.from_outcomes(bool(result.exact) for result in by["faulty"]),
+        "fault gone": Rate.from_outcomes(bool(result.gone) for result in by["faulty"]),
+        "harmed": Rate.from_outcomes(not result.kept for result in results),
+        "good ones identical": Rate.from_outcomes(result.same for result in by["good"]),
+        "not asked, identical": Rate.from_outcomes(result.same for result in by["not asked"]),
+        "preference met": Rate.from_outcomes(bool(result.after) for result in by["preference"]),
     }
 
 
@@ -444,8 +444,8 @@ def format_costs(results: Sequence[SystemResult], base: float | None) -> tuple[o
         f"{middle / base:.2f}" if base else "-",
         f"{statistics.fmean(result.written for result in results):.1f}",
         f"{statistics.fmean(result.forwards for result in results):.1f}",
-        Rate.of(result.refused for result in results),
-        Rate.of(result.failed for result in results),
+        Rate.from_outcomes(result.refused for result in results),
+        Rate.from_outcomes(result.failed for result in results),
     )
 
 
@@ -455,7 +455,7 @@ def compare_preferences(results: Sequence[SystemResult]) -> tuple[object, ...]:
     gained = sum(bool(result.after and not result.before) for result in judged_before)
     lost_count = sum(bool(result.before and not result.after) for result in judged_before)
     return (
-        Rate.of(bool(result.before) for result in judged_before),
+        Rate.from_outcomes(bool(result.before) for result in judged_before),
         gained,
         lost_count,
         f"{adherence.mcnemar(gained, lost_count):.2g}",

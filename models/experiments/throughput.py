@@ -29,10 +29,10 @@ from models.data.pairs import PairError, read_pairs, write_pairs
 from models.reporting import output
 from models.train import batches, train
 from models.train.base_model import load_base
-from models.train.batches import load_examples, padded
-from models.train.config import Stage, StageError
-from models.train.distributed import launched, prepare
-from models.train.features import Example
+from models.train.batches import load_examples, pad_length
+from models.train.config import StageConfig, StageError
+from models.train.distributed import open_accelerator, prepare_network
+from models.train.features import EncodedExample
 
 TRL = "TRL SFTTrainer"
 MISSING = "TRL is not installed; it is needed for this comparison only: pip install 'aligner-proxy[trl]'"
@@ -70,9 +70,9 @@ class Speed:
 Trainer = Callable[[], TimedRound]
 
 
-def make_stage(config: Path, pairs: int, out: Path) -> Stage:
+def make_stage(config: Path, pairs: int, out: Path) -> StageConfig:
     """The stage for this comparison: its first pairs, all with their targets, one batch a step, no replies in twos."""
-    stage = Stage.read(config)
+    stage = StageConfig.read(config)
     count = write_pairs(out / "pairs.jsonl", islice(read_pairs(stage.data), pairs))
     if not count:
         raise PairError(f"{stage.data} holds no pairs")
@@ -83,16 +83,16 @@ def make_stage(config: Path, pairs: int, out: Path) -> Stage:
 # ---------------------------------------------------------------- ours
 
 
-def train_ours(stage: Stage, fused: bool, untimed: int, steps: int) -> TimedRound:
+def train_ours(stage: StageConfig, fused: bool, untimed: int, steps: int) -> TimedRound:
     """Steps of this repository's trainer; the first `untimed` are not timed."""
     torch.manual_seed(stage.seed)
-    accelerator = launched()
-    built, tokenizer = train.build(stage)
-    network, optimizer = prepare(accelerator, built, torch.optim.AdamW(built.trained(), lr=stage.lr))
+    accelerator = open_accelerator()
+    built, tokenizer = train.build_network(stage)
+    network, optimizer = prepare_network(accelerator, built, torch.optim.AdamW(built.trained_parameters(), lr=stage.lr))
     if fused:
         torch.compiler.reset()
         built.fuse()
-    stream = batches.steps(stage, tokenizer)
+    stream = batches.make_steps(stage, tokenizer)
     for step in range(untimed):
         train.advance(network, stage, optimizer, next(stream), step, accelerator)
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def train_ours(stage: Stage, fused: bool, untimed: int, steps: int) -> TimedRoun
 # ---------------------------------------------------------------- TRL
 
 
-def train_by_trl(stage: Stage, untimed: int, steps: int) -> TimedRound:
+def train_by_trl(stage: StageConfig, untimed: int, steps: int) -> TimedRound:
     """The same with TRL's trainer."""
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -115,7 +115,7 @@ def train_by_trl(stage: Stage, untimed: int, steps: int) -> TimedRound:
 
     torch.manual_seed(stage.seed)
     base, tokenizer = load_base(stage.base, stage.out.parent, stage.precision)
-    model = train.trainable(base, stage)
+    model = train.add_adapter(base, stage)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     examples = load_examples(stage, tokenizer)
     rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
@@ -161,14 +161,14 @@ def train_by_trl(stage: Stage, untimed: int, steps: int) -> TimedRound:
     return TimedRound(clock.tokens[untimed + steps - 1] - before, clock.end - clock.began, steps)
 
 
-def _labels(example: Example) -> list[int]:
+def _labels(example: EncodedExample) -> list[int]:
     """The tokens that are learned, all else as TRL leaves it out."""
     return [token if weight > 0 else -100 for token, weight in zip(example.ids, example.weights, strict=True)]
 
 
-def rows_a_batch(stage: Stage, examples: Sequence[Example]) -> int:
+def rows_a_batch(stage: StageConfig, examples: Sequence[EncodedExample]) -> int:
     """How many rows a batch of ours holds on average."""
-    each = [max(1, stage.batch_tokens // padded(len(e.ids))) for e in examples]
+    each = [max(1, stage.batch_tokens // pad_length(len(e.ids))) for e in examples]
     return max(1, round(len(each) / sum(1 / rows for rows in each)))
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aligner_proxy.text.structure import split
 from models.data import labelled_replies
-from models.data.harm_replies import SOURCES, harm_replies
+from models.data.harm_replies import SOURCES, read_harm_replies
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, TEST_AUTHORS, USUAL, LabelledReply
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
@@ -35,10 +35,10 @@ from models.evaluate.guards import STRONG_ANSWERS
 from models.evaluate.test_sets import SetCase
 from models.reporting import output
 from models.reporting.statistics import Rate
-from models.train.asked import Asked, under
-from models.train.head_rows import asked
-from models.train.probe import area
-from models.train.snapshots import TAUGHT_SCORES, parted
+from models.train.asked import LabelledCase, ask_reply
+from models.train.head_rows import make_pair_case
+from models.train.probe import measure_area
+from models.train.snapshots import TAUGHT_SCORES, split_scores
 
 from . import head_measures as measures
 from .head_measures import ScoredCase
@@ -71,7 +71,7 @@ _BUDGET = 0.003
 class WatchedSets:
     """All sets by name, and the pairs of the test sets and development sets by set and id."""
 
-    cases: Mapping[str, Sequence[Asked]]
+    cases: Mapping[str, Sequence[LabelledCase]]
     pairs: Mapping[str, Mapping[str, Pair]]
 
     @property
@@ -81,36 +81,38 @@ class WatchedSets:
 
     def score_snapshot(self, flat: object, point: float = 0.0) -> dict[str, list[ScoredCase]]:
         """Scores of a snapshot above a point, by set."""
-        parts = iter(parted(flat, self.shapes))
+        parts = iter(split_scores(flat, self.shapes))
         return {name: [ScoredCase(one, next(parts) - point) for one in each] for name, each in self.cases.items()}
 
 
 def list_watched(data: Path, sets: Path) -> WatchedSets:
     """What there is to watch; the same data give the same cases in the same order."""
-    cases: dict[str, list[Asked]] = {name: list(each) for name, each in guards.list_cases(data, _EACH_GUARD).items()}
-    test_answers = [one for one in labelled_replies.written_answers() if one.source in TEST_AUTHORS]
+    cases: dict[str, list[LabelledCase]] = {
+        name: list(each) for name, each in guards.list_cases(data, _EACH_GUARD).items()
+    }
+    test_answers = [one for one in labelled_replies.read_written_answers() if one.source in TEST_AUTHORS]
     for author in TEST_AUTHORS:
         cases[author] = [_ask_alone(one) for one in test_answers if one.source == author]
-    further = [one for name in SOURCES for one in harm_replies(data, name, "dev")[:: _step(data, name)]]
-    cases[FURTHER] = [under(one, USUAL) for one in further]
+    further = [one for name in SOURCES for one in read_harm_replies(data, name, "dev")[:: _step(data, name)]]
+    cases[FURTHER] = [ask_reply(one, USUAL) for one in further]
     pairs = {f"{DEV}{name}": list(read_pairs(sets / "dev" / f"{name}.jsonl")) for name in GOOD}
     pairs |= {f"{TEST}{name}": list(islice(read_pairs(sets / "test" / f"{name}.jsonl"), _EACH_TEST)) for name in TESTS}
-    cases |= {name: [asked(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
+    cases |= {name: [make_pair_case(pair, number) for number, pair in enumerate(each)] for name, each in pairs.items()}
     return WatchedSets(
         cases, {name: {f"pair-{n}": pair for n, pair in enumerate(each)} for name, each in pairs.items()}
     )
 
 
 def _step(data: Path, name: str) -> int:
-    return max(1, len(harm_replies(data, name, "dev")) // _EACH_SOURCE)
+    return max(1, len(read_harm_replies(data, name, "dev")) // _EACH_SOURCE)
 
 
-def _ask_alone(reply: LabelledReply) -> Asked:
+def _ask_alone(reply: LabelledReply) -> LabelledCase:
     """Under its own objective, as models.evaluate.own_voice asks."""
-    return under(reply, (reply.objective,))
+    return ask_reply(reply, (reply.objective,))
 
 
-def make_pair(case: Asked) -> Pair:
+def make_pair(case: LabelledCase) -> Pair:
     """What the trainer scores."""
     labels = tuple(FINE for _ in split(case.answer))
     return Pair(case.query, case.objectives, case.answer, case.answer, labels, case.source)
@@ -154,8 +156,8 @@ def judge_snapshot(watched: WatchedSets, flat: object, head_scores: object | Non
         bar,
         guards.compute_figures(by_guards),
         {author: _rate_author(moved[author]) for author in TEST_AUTHORS if moved[author]},
-        Rate.of(one.flagged for one in moved[STRONG_ANSWERS]),
-        str(area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
+        Rate.from_outcomes(one.flagged for one in moved[STRONG_ANSWERS]),
+        str(measure_area(worst[True], worst[False])) if all(map(len, worst.values())) else "",
         tests,
     )
 
@@ -190,10 +192,14 @@ def _rate_author(cases: Sequence[ScoredCase]) -> dict[str, object]:
         high, low = (np.array([score for score, label in flat if label == which]) for which in (AGAINST, FINE))
         faulty = [one for one in mine if one.case.harmful]
         figures |= {
-            f"{name}: AUC of segments": str(area(high, low)),
-            f"{name}: found": Rate.of(flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)),
-            f"{name}: false": Rate.of(flag for one in faulty for flag in one.flags(FINE, one.case.objectives)),
-            f"{name}: twins": Rate.of(one.flagged for one in mine if not one.case.harmful),
+            f"{name}: AUC of segments": str(measure_area(high, low)),
+            f"{name}: found": Rate.from_outcomes(
+                flag for one in faulty for flag in one.flags(AGAINST, one.case.objectives)
+            ),
+            f"{name}: false": Rate.from_outcomes(
+                flag for one in faulty for flag in one.flags(FINE, one.case.objectives)
+            ),
+            f"{name}: twins": Rate.from_outcomes(one.flagged for one in mine if not one.case.harmful),
         }
     return figures
 

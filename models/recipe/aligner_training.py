@@ -24,24 +24,24 @@ from models.data import mixture
 from models.data.answers import Side, preference_bags
 from models.data.pairs import write_pairs
 from models.data.preference_sets import KNOWN_FILES
-from models.data.test_sets import held_out_sets
+from models.data.test_sets import make_held_out_sets
 from models.evaluate import test_sets
 from models.evaluate.calibrate import calibrate
 from models.reporting import output
 from models.train import train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from models.train.export import export, operating_point
 
 from .base_check import BaseFacts, check_base, find_base
 from .model_card import write_card
 from .settings import RecipeError, RecipeSettings, StageSettings
-from .steps import Step
+from .steps import RecipeStep
 
 CAUTION = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartingPoint:
     """What the first stage begins with: the base, and the adapter of a finished aligner where there is one."""
 
     base: str
@@ -60,7 +60,7 @@ class Training:
         self._settings = settings
         self._size = settings.choose_size(size)
         self._stages = settings.choose_stages(size, head_only=head_only)
-        self._start = find_start(base, settings.template) if head_only else Start(base, None, settings.template)
+        self._start = find_start(base, settings.template) if head_only else StartingPoint(base, None, settings.template)
         self._about = {"size": size, "head only": head_only}
         self.aligner = out / "aligner"
         """The folder that the gateway loads."""
@@ -81,7 +81,7 @@ class Training:
     def _facts(self) -> BaseFacts:
         return check_base(self._folder)
 
-    def list_steps(self) -> list[Step]:
+    def list_steps(self) -> list[RecipeStep]:
         """All steps in their order; the base is checked here, before anything is made."""
         made_from = {"data": self._hashes, "version": __version__, "base": self._identify_base()}
         steps = [self._check_step(made_from)]
@@ -99,9 +99,9 @@ class Training:
             former = name
         return [*steps, *self._last_steps(former)]
 
-    def _step(self, name: str, path: Path, settings: Mapping[str, object], needs: list[str], run: object) -> Step:
+    def _step(self, name: str, path: Path, settings: Mapping[str, object], needs: list[str], run: object) -> RecipeStep:
         assert callable(run)
-        return Step(name, path, settings, tuple(needs), run)
+        return RecipeStep(name, path, settings, tuple(needs), run)
 
     # ---------------------------------------------------------------- base and data
 
@@ -110,7 +110,7 @@ class Training:
         identity = {"name": self._start.base, "files": manifest.hash_files(self._folder)}
         return identity | ({"init": manifest.hash_files(init)} if init else {})
 
-    def _check_step(self, made_from: Mapping[str, object]) -> Step:
+    def _check_step(self, made_from: Mapping[str, object]) -> RecipeStep:
         return self._step("base", self._out / "base.json", made_from, [], self._report_base)
 
     def _report_base(self) -> None:
@@ -119,7 +119,7 @@ class Training:
             print(f"note: {note}")
         (self._out / "base.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
-    def _data_step(self, name: str, stage: StageSettings) -> Step:
+    def _data_step(self, name: str, stage: StageSettings) -> RecipeStep:
         count = max(1, round(stage.examples * self._size.share))
         path = self._pairs_of(name)
         settings = {"mixture": stage.mixture, "seed": stage.seed, "examples": count}
@@ -129,17 +129,17 @@ class Training:
         return self._out / "data" / f"{name}.jsonl"
 
     def _write_pairs(self, stage: StageSettings, count: int, path: Path) -> None:
-        write_pairs(path, mixture.build(self._data, stage.seed, count, stage.mixture))
+        write_pairs(path, mixture.build_examples(self._data, stage.seed, count, stage.mixture))
 
     def _use_bags(self) -> bool:
-        return any(Stage.read(stage.config, stage.changes).bags for stage in self._stages.values())
+        return any(StageConfig.read(stage.config, stage.changes).bags for stage in self._stages.values())
 
     def _write_bags(self) -> None:
         write_pairs(self._out / "data" / "bags.jsonl", preference_bags(self._data))
 
     def _write_sets(self, side: Side) -> None:
         seed = self._settings.dev_seed if side == "dev" else self._settings.test_seed
-        for name, pairs in held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
+        for name, pairs in make_held_out_sets(self._data, seed, side, self._choose_limit(side)).items():
             write_pairs(self._out / "data" / side / f"{name}.jsonl", pairs)
 
     def _choose_limit(self, side: Side) -> int:
@@ -148,12 +148,12 @@ class Training:
 
     # ---------------------------------------------------------------- stages
 
-    def _train_step(self, name: str, stage: StageSettings, former: str) -> Step:
+    def _train_step(self, name: str, stage: StageSettings, former: str) -> RecipeStep:
         changes = self._change_stage(name, stage, former)
-        written = Stage.read(stage.config, changes).model_dump(mode="json")
-        needs = [f"data {name}", *(["bags"] if written["bags"] else []), *([f"train {former}"] if former else [])]
+        settings = StageConfig.read(stage.config, changes).model_dump(mode="json")
+        needs = [f"data {name}", *(["bags"] if settings["bags"] else []), *([f"train {former}"] if former else [])]
         run = partial(run_stage, stage.config, changes, _count_processes())
-        return self._step(f"train {name}", self._out / "runs" / name, written, needs, run)
+        return self._step(f"train {name}", self._out / "runs" / name, settings, needs, run)
 
     def _change_stage(self, name: str, stage: StageSettings, former: str) -> dict[str, object]:
         """All settings that differ from those in the stage's file."""
@@ -165,7 +165,7 @@ class Training:
             "init": str(self._out / "runs" / former) if former else self._start.init and str(self._start.init),
             "template": self._start.template,
         }
-        plain = Stage.read(stage.config, {**stage.changes, **place})
+        plain = StageConfig.read(stage.config, {**stage.changes, **place})
         bags = str(self._out / "data" / "bags.jsonl") if plain.bags else None
         steps = {"steps": max(2, round(plain.steps * self._size.share)), "schedule": None}
         if plain.schedule:
@@ -175,7 +175,7 @@ class Training:
 
     # ---------------------------------------------------------------- aligner
 
-    def _last_steps(self, last: str) -> list[Step]:
+    def _last_steps(self, last: str) -> list[RecipeStep]:
         window = min(self._settings.window, self._facts.positions)
         trained = self._out / "runs" / last
         plain = {"window": window}
@@ -224,11 +224,11 @@ class Training:
         write_card(self.aligner / "README.md", self._start.base, self._facts, self._about, self._hashes, stages, table)
 
 
-def find_start(aligner: str, template: str) -> Start:
+def find_start(aligner: str, template: str) -> StartingPoint:
     """What a head alone is trained over: a whole model or an adapter, with the template that it knows."""
     folder = Path(aligner)
     if not (folder / manifest.ADAPTER).exists():
-        return Start(aligner, None, sources.known_template(aligner) or template)
+        return StartingPoint(aligner, None, sources.known_template(aligner) or template)
     try:
         about = manifest.read(folder)
     except WeightsError as error:
@@ -238,7 +238,7 @@ def find_start(aligner: str, template: str) -> Start:
             f"base: {aligner} holds an adapter without a base in its {manifest.MANIFEST}; export it again"
         )
     packed = about.base.gguf
-    return Start(f"gguf:{packed.package}/{packed.file}" if packed else about.base.hub, folder, about.template)
+    return StartingPoint(f"gguf:{packed.package}/{packed.file}" if packed else about.base.hub, folder, about.template)
 
 
 def run_stage(config: Path, changes: Mapping[str, object], processes: int) -> None:

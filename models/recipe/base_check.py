@@ -21,8 +21,8 @@ from aligner_proxy.engine.gpu.stack import find_config_obstacle
 from aligner_proxy.engine.weights import sources
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.text.structure import split
-from models.train.base_model import on_disk
-from models.train.config import Stage
+from models.train.base_model import prepare_source
+from models.train.config import StageConfig
 from models.train.train import list_linears
 
 from .settings import RecipeError
@@ -49,7 +49,7 @@ class BaseFacts:
     tied: bool
     notes: tuple[str, ...]
 
-    def derive(self, stage: Stage, processes: int) -> dict[str, object]:
+    def derive(self, stage: StageConfig, processes: int) -> dict[str, object]:
         """The settings of a stage that depend on the base and the machine, in place of those in its config."""
         changes: dict[str, object] = {
             # Wider models take smaller steps; none takes larger ones than those that were tried.
@@ -68,7 +68,7 @@ class BaseFacts:
 def find_base(name: str, work: Path) -> Path:
     """The folder of a base: itself, made from a GGUF, or fetched from the hub. Raises `RecipeError` in one sentence."""
     if name.startswith("gguf:"):
-        return Path(on_disk(name, work))
+        return Path(prepare_source(name, work))
     if Path(name).is_dir():
         return Path(name).resolve()
     if not sources.is_hub_id(name):

@@ -36,12 +36,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", default="small", help="how much is made: small (a trial) or full")
     parser.add_argument("--head-only", action="store_true", help="train only the detector head of a finished aligner")
     parser.add_argument("--config", type=Path, default=DEFAULT, help="stages and sizes (default: %(default)s)")
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     silence_libraries()
     try:
-        settings = read_settings(given.config)
-        training = Training(given.base, given.data, given.out, given.size, settings, head_only=given.head_only)
-        run_steps(training.list_steps(), given.out / "steps", partial(print, flush=True))
+        settings = read_settings(options.config)
+        training = Training(
+            options.base, options.data, options.out, options.size, settings, head_only=options.head_only
+        )
+        run_steps(training.list_steps(), options.out / "steps", partial(print, flush=True))
     except (RecipeError, StageError, PairError, PreferenceError) as problem:
         sys.exit(str(problem))
     print(f"the aligner is {training.aligner}; serve it with aligner.model: {training.aligner.resolve()}")

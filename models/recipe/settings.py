@@ -8,8 +8,8 @@ from typing import Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.data.mixture import Stage as MixtureName
-from models.train.config import Stage
+from models.data.mixture import StageName as MixtureName
+from models.train.config import StageConfig
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "train" / "recipe.yaml"
 
@@ -30,7 +30,7 @@ class StageSettings(BaseModel):
     changes: dict[str, object] = Field(default_factory=dict)
 
 
-class Size(BaseModel):
+class RecipeSize(BaseModel):
     """How much is made: which stages, the share of their examples and steps, and the answers of each test set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,14 +53,14 @@ class RecipeSettings(BaseModel):
     dev_seed: int
     test_seed: int
     stages: dict[str, StageSettings]
-    sizes: dict[str, Size]
+    sizes: dict[str, RecipeSize]
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         for size_name, size in self.sizes.items():
-            unknown = sorted({*size.stages, *size.head_stages} - self.stages.keys())
-            if unknown:
-                raise ValueError(f"sizes.{size_name} names stages that are not there: {', '.join(unknown)}")
+            missing = sorted({*size.stages, *size.head_stages} - self.stages.keys())
+            if missing:
+                raise ValueError(f"sizes.{size_name} names stages that are not there: {', '.join(missing)}")
         return self
 
     def choose_stages(self, size_name: str, *, head_only: bool) -> dict[str, StageSettings]:
@@ -68,7 +68,7 @@ class RecipeSettings(BaseModel):
         size = self.choose_size(size_name)
         return {name: self.stages[name] for name in (size.head_stages if head_only else size.stages)}
 
-    def choose_size(self, size_name: str) -> Size:
+    def choose_size(self, size_name: str) -> RecipeSize:
         """One size. Raises `RecipeError` if there is none of this name."""
         if size_name not in self.sizes:
             raise RecipeError(f"unknown size {size_name!r}; the config has: {', '.join(self.sizes)}")
@@ -89,5 +89,5 @@ def read_settings(path: Path) -> RecipeSettings:
         name: stage.model_copy(update={"config": path.parent / stage.config}) for name, stage in settings.stages.items()
     }
     for stage in stages.values():
-        Stage.read(stage.config, stage.changes)  # so that a wrong one is found before anything is computed
+        StageConfig.read(stage.config, stage.changes)  # so that a wrong one is found before anything is computed
     return settings.model_copy(update={"stages": stages})

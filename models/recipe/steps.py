@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RecipeStep:
     """One step: what it makes, and from what.
 
     `settings` are all that decides its result besides the results of the steps that it `needs`.
@@ -25,7 +25,7 @@ class Step:
     run: Callable[[], object]
 
 
-def run_steps(steps: Sequence[Step], memory: Path, say: Callable[[str], None] = print) -> None:
+def run_steps(steps: Sequence[RecipeStep], memory: Path, say: Callable[[str], None] = print) -> None:
     """Run the steps that are not done yet, each after those that it needs; `memory` is the folder of their records.
 
     A step that was interrupted goes on with what it left, and one whose settings have changed starts from nothing.
@@ -51,7 +51,7 @@ def run_steps(steps: Sequence[Step], memory: Path, say: Callable[[str], None] = 
         say(f"{line}, {time.monotonic() - began:.0f} s")
 
 
-def _make_key(step: Step, keys: Mapping[str, str]) -> str:
+def _make_key(step: RecipeStep, keys: Mapping[str, str]) -> str:
     document = {"settings": step.settings, "needs": {name: keys[name] for name in step.needs}}
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -15,7 +15,7 @@ from . import output
 SMOOTHING = 0.95
 
 
-def smoothed(values: Sequence[float]) -> list[float]:
+def smooth_losses(values: Sequence[float]) -> list[float]:
     """Exponential mean that starts at the first value."""
     means: list[float] = []
     for value in values:
@@ -23,7 +23,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return means
 
 
-def draw(folder: Path) -> Path:
+def draw_curves(folder: Path) -> Path:
     """Write curves.svg from log.jsonl; steps of bags are a curve of their own. A step that was redone counts once."""
     rows = {row["step"]: row for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
     with output.plot(folder / "curves.svg", size=(7, 3.5)) as ((axis,),):
@@ -31,7 +31,7 @@ def draw(folder: Path) -> Path:
             mine = [row for row in rows.values() if bool(row["bags"]) is bags]
             if mine:
                 label = "replies compared" if bags else name
-                axis.plot([row["step"] for row in mine], smoothed([row[name] for row in mine]), label=label)
+                axis.plot([row["step"] for row in mine], smooth_losses([row[name] for row in mine]), label=label)
         axis.set_xlabel("step")
         axis.set_ylabel("loss (nats, smoothed)")
         axis.legend()
@@ -41,4 +41,4 @@ def draw(folder: Path) -> Path:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    print(draw(Path(sys.argv[1])))
+    print(draw_curves(Path(sys.argv[1])))

@@ -48,9 +48,9 @@ def panels(path: Path, count: int, columns: int, size: tuple[float, float], **gr
 def whiskers(axis: Any, rates: Sequence[Rate | Area], labels: Sequence[str], **style: Any) -> None:
     """One dot a rate, the first on top, with its interval; rates of nothing stay empty."""
     places = range(len(rates), 0, -1)
-    shown = [(rate, place) for rate, place in zip(rates, places, strict=True) if rate.n]
-    spread = list(zip(*(rate.whiskers for rate, _ in shown), strict=True)) or None
-    axis.errorbar([r.percent for r, _ in shown], [place for _, place in shown], xerr=spread, **{"fmt": "o"} | style)
+    present = [(rate, place) for rate, place in zip(rates, places, strict=True) if rate.n]
+    spread = list(zip(*(rate.whiskers for rate, _ in present), strict=True)) or None
+    axis.errorbar([r.percent for r, _ in present], [place for _, place in present], xerr=spread, **{"fmt": "o"} | style)
     axis.set_yticks(list(places), labels, fontsize=8)
     axis.set_ylim(0.3, len(rates) + 0.7)
     axis.set_xlim(-2, 102)

@@ -20,13 +20,13 @@ class Rate:
     high: float
 
     @classmethod
-    def of(cls, outcomes: Iterable[bool]) -> Rate:
+    def from_outcomes(cls, outcomes: Iterable[bool]) -> Rate:
         """From single yes/no outcomes; an empty set gives a rate of n = 0."""
         values = [bool(outcome) for outcome in outcomes]
-        return cls.among(sum(values), len(values))
+        return cls.from_counts(sum(values), len(values))
 
     @classmethod
-    def among(cls, hits: int, n: int) -> Rate:
+    def from_counts(cls, hits: int, n: int) -> Rate:
         """From counts."""
         if not n:
             return cls(0, 0, 0.0, 0.0, 100.0)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .train import command
+from .train import run_command
 
-command()
+run_command()

@@ -18,7 +18,7 @@ OWN_COMPANIES = (("",), ("", *USUAL), (*USUAL, ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LabelledCase:
     """One answer under the objectives of its prompt.
 
     `labels` says of each segment and each objective whether it goes against it (`AGAINST`, `FINE`, `UNKNOWN`); `whole`
@@ -39,35 +39,35 @@ class Asked:
     """The objective that it was written or labelled for."""
 
 
-def under(reply: LabelledReply, company: Sequence[str]) -> Asked:
+def ask_reply(reply: LabelledReply, company: Sequence[str]) -> LabelledCase:
     """A labelled reply in company of other objectives; "" stands for its own one."""
     objectives = tuple(reply.objective if text == "" else text for text in company)
-    return Asked(
+    return LabelledCase(
         reply.id,
         reply.source,
         question_of(reply),
         reply.answer,
         objectives,
-        reply.under(objectives),
-        reply.whole_under(objectives),
+        reply.label_segments(objectives),
+        reply.flag_whole_reply(objectives),
         reply.slug,
         reply.harmful,
         reply.objective,
     )
 
 
-def in_turn(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]) -> list[Asked]:
+def ask_replies(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]) -> list[LabelledCase]:
     """Each reply in one of the companies."""
-    return [under(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
+    return [ask_reply(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
 
 
-def written() -> tuple[list[Asked], list[Asked]]:
+def read_written_cases() -> tuple[list[LabelledCase], list[LabelledCase]]:
     """Written answers: those about harm under the built-in objective, and all under an objective of their own."""
-    answers = [reply for reply in labelled_replies.written_answers() if reply.slug not in TEST_KINDS]
-    harm = [_as_harm(reply) for reply in answers if reply.about_harm]
+    answers = [reply for reply in labelled_replies.read_written_answers() if reply.slug not in TEST_KINDS]
+    harm = [_ask_about_harm(reply) for reply in answers if reply.about_harm]
     own = [reply for reply in answers if not reply.about_harm]
-    return in_turn(harm, COMPANIES), in_turn(own, OWN_COMPANIES)
+    return ask_replies(harm, COMPANIES), ask_replies(own, OWN_COMPANIES)
 
 
-def _as_harm(reply: LabelledReply) -> LabelledReply:
+def _ask_about_harm(reply: LabelledReply) -> LabelledReply:
     return replace(reply, objective=HARMLESS)

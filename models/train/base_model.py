@@ -35,17 +35,17 @@ def gguf_path(package: str, name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / name
 
 
-def on_disk(source: str, work: Path) -> str:
+def prepare_source(source: str, work: Path) -> str:
     """What transformers reads for a source: a GGUF as a folder, made the first time; all else as it is."""
     if not source.startswith("gguf:"):
         return source
     package, _, name = source.removeprefix("gguf:").partition("/")
-    return str(_converted(gguf_path(package, name), work))
+    return str(_convert_gguf(gguf_path(package, name), work))
 
 
 def load_base(source: str, work: Path, precision: Precision = "bf16") -> tuple[Any, Any]:
     """(model, tokenizer) of a hub id, a folder, or `gguf:<package>/<file>`."""
-    source = on_disk(source, work)
+    source = prepare_source(source, work)
     # Training runs on CPU here; transformers would put a model in 4 bits on the GPU by itself.
     four_bits = {"quantization_config": _NF4, "device_map": {"": "cpu"}} if precision == "nf4" else {}
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
@@ -53,7 +53,7 @@ def load_base(source: str, work: Path, precision: Precision = "bf16") -> tuple[A
     return model, AutoTokenizer.from_pretrained(source)
 
 
-def _converted(gguf: Path, work: Path) -> Path:
+def _convert_gguf(gguf: Path, work: Path) -> Path:
     folder = work / f"base-{sha256(gguf)[:12]}"
     if not (folder / "config.json").exists():
         partial = folder.with_suffix(".partial")

@@ -16,38 +16,40 @@ from typing import Any
 from aligner_proxy.prompts import find_template
 from models.data.pairs import Pair, PairError, read_pairs
 
-from .config import Stage
-from .features import Example, encode
+from .config import StageConfig
+from .features import EncodedExample, encode
 
-Bag = tuple[Example, Example]
+Bag = tuple[EncodedExample, EncodedExample]
 _CHUNK = 256
 """Pairs that a process tokenises at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Examples for one forward; with `bags` they are replies in twos, the preferred one first."""
 
-    examples: list[Example]
+    examples: list[EncodedExample]
     bags: bool = False
 
 
-def steps(stage: Stage, tokenizer: Any) -> Iterator[list[Batch]]:
+def make_steps(stage: StageConfig, tokenizer: Any) -> Iterator[list[TrainingBatch]]:
     """What each step accumulates: `accumulate` batches, every `bag_every`-th of bags where there are any."""
-    batches = _interleaved(_buckets(load_examples(stage, tokenizer), stage), _bags(stage, tokenizer), stage)
+    batches = _interleave_batches(
+        _make_buckets(load_examples(stage, tokenizer), stage), _make_bags(stage, tokenizer), stage
+    )
     while True:
         yield list(islice(batches, stage.accumulate))
 
 
-def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
+def load_examples(stage: StageConfig, tokenizer: Any) -> list[EncodedExample]:
     """All examples of a stage, tokenised; which pairs keep their target is drawn from the seed."""
     rng = random.Random(stage.seed)
     bad: list[PairError] = []
-    drawn = []
+    drawn_pairs = []
     for pair in read_pairs(stage.data, bad.append if stage.bad_rows == "skip" else None):
         share = stage.target_share if pair.target == pair.answer else stage.edit_share
-        drawn.append((pair, rng.random() < share))
-    coded = encoded(drawn, tokenizer, stage)
+        drawn_pairs.append((pair, rng.random() < share))
+    coded = encode_pairs(drawn_pairs, tokenizer, stage)
     examples = [example for example in coded if len(example.ids) <= stage.max_tokens]
     too_long = len(coded) - len(examples)
     if not examples:
@@ -58,49 +60,49 @@ def load_examples(stage: Stage, tokenizer: Any) -> list[Example]:
     return examples
 
 
-def encoded(drawn: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: Stage) -> list[Example]:
+def encode_pairs(drawn_pairs: Sequence[tuple[Pair, bool]], tokenizer: Any, stage: StageConfig) -> list[EncodedExample]:
     """Pairs, each with or without its target, as examples; by several processes where there are to be."""
     if stage.workers == 1:
-        return [_code(tokenizer, stage, pair, with_target) for pair, with_target in drawn]
+        return [_encode_pair(tokenizer, stage, pair, with_target) for pair, with_target in drawn_pairs]
     # Not by fork: a copy of a process with threads may wait for ever for a lock that one of them held.
-    with get_context("spawn").Pool(stage.workers, _share, (tokenizer, stage)) as pool:
-        return pool.starmap(_code_shared, drawn, chunksize=_CHUNK)
+    with get_context("spawn").Pool(stage.workers, _store_shared, (tokenizer, stage)) as pool:
+        return pool.starmap(_encode_shared, drawn_pairs, chunksize=_CHUNK)
 
 
-_shared: tuple[Any, Stage] | None = None
+_shared: tuple[Any, StageConfig] | None = None
 """Of a process that tokenises: what all its pairs have in common."""
 
 
-def _share(tokenizer: Any, stage: Stage) -> None:
+def _store_shared(tokenizer: Any, stage: StageConfig) -> None:
     global _shared
     _shared = tokenizer, stage
 
 
-def _code_shared(pair: Pair, with_target: bool) -> Example:
+def _encode_shared(pair: Pair, with_target: bool) -> EncodedExample:
     if _shared is None:
         raise RuntimeError("this process was not told what it tokenises with")
-    return _code(*_shared, pair, with_target)
+    return _encode_pair(*_shared, pair, with_target)
 
 
-def _code(tokenizer: Any, stage: Stage, pair: Pair, with_target: bool) -> Example:
+def _encode_pair(tokenizer: Any, stage: StageConfig, pair: Pair, with_target: bool) -> EncodedExample:
     return encode(pair, tokenizer, find_template(stage.template), with_target=with_target, ends=stage.ends)
 
 
-def padded(length: int) -> int:
+def pad_length(length: int) -> int:
     """The length of the bucket."""
     return -(-length // 64) * 64
 
 
-def _buckets(examples: list[Example], stage: Stage) -> Iterator[list[Example]]:
+def _make_buckets(examples: list[EncodedExample], stage: StageConfig) -> Iterator[list[EncodedExample]]:
     epoch = 0
     while True:
         rng = random.Random(f"{stage.seed}/{epoch}")
-        order = sorted(examples, key=lambda e: (padded(len(e.ids)), rng.random()))
-        groups: list[list[Example]] = []
+        order = sorted(examples, key=lambda e: (pad_length(len(e.ids)), rng.random()))
+        groups: list[list[EncodedExample]] = []
         for example in order:
-            width = padded(len(example.ids))
+            width = pad_length(len(example.ids))
             last = groups[-1] if groups else []
-            if last and padded(len(last[0].ids)) == width and (len(last) + 1) * width <= stage.batch_tokens:
+            if last and pad_length(len(last[0].ids)) == width and (len(last) + 1) * width <= stage.batch_tokens:
                 last.append(example)
             else:
                 groups.append([example])
@@ -109,34 +111,36 @@ def _buckets(examples: list[Example], stage: Stage) -> Iterator[list[Example]]:
         epoch += 1
 
 
-def _interleaved(pairs: Iterator[list[Example]], bags: Iterator[list[Example]], stage: Stage) -> Iterator[Batch]:
+def _interleave_batches(
+    pairs: Iterator[list[EncodedExample]], bags: Iterator[list[EncodedExample]], stage: StageConfig
+) -> Iterator[TrainingBatch]:
     for number in count(1):
         bag = next(bags, None) if number % stage.bag_every == 0 else None
-        yield Batch(next(pairs)) if bag is None else Batch(bag, bags=True)
+        yield TrainingBatch(next(pairs)) if bag is None else TrainingBatch(bag, bags=True)
 
 
-def _bags(stage: Stage, tokenizer: Any) -> Iterator[list[Example]]:
+def _make_bags(stage: StageConfig, tokenizer: Any) -> Iterator[list[EncodedExample]]:
     """Endless batches of replies in twos, laid out one after the other; none without a file of them."""
     rng = random.Random(f"{stage.seed}/bags")
     bags = _load_bags(stage, tokenizer)
     while bags:
-        order = sorted(bags, key=lambda pair: (padded(_longer(pair)), rng.random()))
-        groups: list[list[Example]] = [[]]
+        order = sorted(bags, key=lambda pair: (pad_length(_longer_length(pair)), rng.random()))
+        groups: list[list[EncodedExample]] = [[]]
         for pair in order:
-            if groups[-1] and (len(groups[-1]) + 2) * padded(_longer(pair)) > stage.batch_tokens:
+            if groups[-1] and (len(groups[-1]) + 2) * pad_length(_longer_length(pair)) > stage.batch_tokens:
                 groups.append([])
             groups[-1].extend(pair)
         rng.shuffle(groups)
         yield from groups
 
 
-def _load_bags(stage: Stage, tokenizer: Any) -> list[Bag]:
+def _load_bags(stage: StageConfig, tokenizer: Any) -> list[Bag]:
     if stage.bags is None:
         return []
     family = find_template(stage.template)
     coded = [encode(pair, tokenizer, family, with_target=False) for pair in read_pairs(stage.bags)]
-    return [pair for pair in zip(coded[::2], coded[1::2], strict=True) if _longer(pair) <= stage.max_tokens]
+    return [pair for pair in zip(coded[::2], coded[1::2], strict=True) if _longer_length(pair) <= stage.max_tokens]
 
 
-def _longer(pair: Bag) -> int:
+def _longer_length(pair: Bag) -> int:
     return max(len(example.ids) for example in pair)

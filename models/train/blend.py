@@ -36,7 +36,7 @@ def blend(runs: Mapping[Path, float], out: Path) -> None:
         raise BlendError(f"the shares have to add up to 1 and are {', '.join(map(str, runs.values())) or 'none'}")
     out.mkdir(parents=True, exist_ok=True)
     for name in (ADAPTER_WEIGHTS, HEAD):
-        mean = _mean({folder: _read(folder / name) for folder in runs}, runs)
+        mean = _compute_mean({folder: _read_weights(folder / name) for folder in runs}, runs)
         save_file(mean, str(out / name), metadata={"format": "pt"})
     last = [*runs][-1]
     shutil.copy(last / ADAPTER, out / ADAPTER)
@@ -45,14 +45,14 @@ def blend(runs: Mapping[Path, float], out: Path) -> None:
     (out / STAGE).write_text(json.dumps(document, indent=1))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(str(path))
     except OSError as error:
         raise BlendError(f"{path} cannot be read ({error}); name the folder of a run or of an aligner") from None
 
 
-def _mean(states: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[Path, float]) -> dict[str, Tensor]:
+def _compute_mean(states: Mapping[Path, Mapping[str, Tensor]], shares: Mapping[Path, float]) -> dict[str, Tensor]:
     first, *others = states
     for folder in others:
         if _shapes(states[folder]) != _shapes(states[first]):
@@ -82,12 +82,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", metavar="FOLDER=SHARE")
     arguments = parser.parse_args(argv)
     try:
-        blend(dict(map(_asked, arguments.runs)), arguments.out)
+        blend(dict(map(_parse_run, arguments.runs)), arguments.out)
     except BlendError as problem:
         sys.exit(str(problem))
 
 
-def _asked(text: str) -> tuple[Path, float]:
+def _parse_run(text: str) -> tuple[Path, float]:
     folder, _, share = text.rpartition("=")
     try:
         return Path(folder), float(share)

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from aligner_proxy.engine.weights.manifest import sha256
 
-from .config import Stage, StageError
+from .config import StageConfig, StageError
 from .network import Network
 
 FILE = "checkpoint.pt"
@@ -29,36 +29,36 @@ _FREE = {"out", "steps", "checkpoint_every", "compile", "gradient_checkpointing"
 _FREE |= {"workers", "snapshots", "blends", "watch"}
 
 
-def settings(stage: Stage) -> dict[str, Any]:
+def list_settings(stage: StageConfig) -> dict[str, Any]:
     """All that decides which steps a run makes."""
-    chosen = {name: value for name, value in stage.model_dump(mode="json").items() if name not in _FREE}
+    values = {name: value for name, value in stage.model_dump(mode="json").items() if name not in _FREE}
     files = {name: sha256(path) for name in ("data", "bags") if (path := getattr(stage, name))}
-    return chosen | {"sha256": files}
+    return values | {"sha256": files}
 
 
-def checkpoint(stage: Stage, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
+def write_checkpoint(stage: StageConfig, network: Network, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Write the checkpoint of one process; raises `StageError` where the disk takes no more of it."""
     trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
     state = {"step": step, "model": trained, "head": network.head.state_dict(), "optimizer": optimizer.state_dict()}
-    _whole_or_not(stage.out, step, lambda partial: torch.save(state | {"settings": settings(stage)}, partial))
+    _write_whole(stage.out, step, lambda partial: torch.save(state | {"settings": list_settings(stage)}, partial))
 
 
-def _whole_or_not(folder: Path, step: int, write: Callable[[Path], object]) -> None:
-    kept = folder / FILE
+def _write_whole(folder: Path, step: int, write: Callable[[Path], object]) -> None:
+    target = folder / FILE
     partial = folder / "checkpoint.partial"
     try:
         write(partial)
-        partial.replace(kept)
+        partial.replace(target)
     except (OSError, RuntimeError) as error:  # torch's writer of archives raises the second one
         partial.unlink(missing_ok=True)
-        before = "the one before is whole" if kept.exists() else "there is none before it"
+        before = "the one before is whole" if target.exists() else "there is none before it"
         raise StageError(
             f"out: the checkpoint of step {step} could not be written to {folder} ({error}); {before}. "
             "Make room and run the same command again: it goes on from there"
         ) from error
 
 
-def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> int:
+def resume(stage: StageConfig, network: Network, optimizer: torch.optim.Optimizer) -> int:
     """Load the last checkpoint if there is one; returns the step to go on from."""
     path = stage.out / FILE
     if not path.exists():
@@ -75,9 +75,9 @@ def resume(stage: Stage, network: Network, optimizer: torch.optim.Optimizer) -> 
     return int(state["step"])
 
 
-def refuse_another(stage: Stage, path: Path, saved: Mapping[str, Any]) -> None:
+def refuse_another(stage: StageConfig, path: Path, saved: Mapping[str, Any]) -> None:
     """Raise `StageError` with the first setting in which the run of a checkpoint was another one."""
-    now = settings(stage)
+    now = list_settings(stage)
     for name in ("base", *now):
         if saved.get(name) != now[name]:
             changed = "the files of pairs have changed" if name == "sha256" else f"{saved.get(name)}, not {now[name]}"
@@ -87,31 +87,31 @@ def refuse_another(stage: Stage, path: Path, saved: Mapping[str, Any]) -> None:
 # ---------------------------------------------------------------- one process or many
 
 
-def keep(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any, step: int) -> None:
+def keep_checkpoint(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any, step: int) -> None:
     """Write a checkpoint, in shards where several processes train together."""
     if accelerator.num_processes > 1:
         _keep_shards(stage, accelerator, step)
     else:
-        checkpoint(stage, network, optimizer, step)
+        write_checkpoint(stage, network, optimizer, step)
 
 
-def _keep_shards(stage: Stage, accelerator: Accelerator, step: int) -> None:
+def _keep_shards(stage: StageConfig, accelerator: Accelerator, step: int) -> None:
     """The checkpoint before stays until this one is whole."""
-    partial, kept, before = (stage.out / f"{SHARDS}{end}" for end in (".partial", "", ".before"))
+    partial, shards, before = (stage.out / f"{SHARDS}{end}" for end in (".partial", "", ".before"))
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (partial / _SETTINGS).write_text(json.dumps(settings(stage)))
+        (partial / _SETTINGS).write_text(json.dumps(list_settings(stage)))
         (partial / _STEP).write_text(str(step))
         shutil.rmtree(before, ignore_errors=True)
-        if kept.exists():
-            kept.rename(before)
-        partial.rename(kept)
+        if shards.exists():
+            shards.rename(before)
+        partial.rename(shards)
         shutil.rmtree(before, ignore_errors=True)
     accelerator.wait_for_everyone()
 
 
-def start(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any) -> int:
+def find_start(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any) -> int:
     """The step to go on from; a checkpoint of one process is not read by many, nor the other way round."""
     together = accelerator.num_processes > 1
     other = stage.out / (FILE if together else SHARDS)

@@ -24,7 +24,7 @@ class Lora(BaseModel):
     first_layer: int = 0
 
 
-class Stage(BaseModel):
+class StageConfig(BaseModel):
     """One stage; unknown keys are errors. Without `lora` the whole model is trained; `nf4` is QLoRA's frozen base."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,16 +77,18 @@ class Stage(BaseModel):
         return "fp32" if self.lora is None else "nf4" if self.quantization == "nf4" else "bf16"
 
     @classmethod
-    def read(cls, path: Path, changes: Mapping[str, object] | None = None) -> Stage:
+    def read(cls, path: Path, changes: Mapping[str, object] | None = None) -> StageConfig:
         """From a YAML file with some settings changed; raises `StageError` naming the first thing that is wrong."""
         try:
             document = yaml.safe_load(path.read_text())
         except (OSError, yaml.YAMLError) as error:
             raise StageError(f"{path} cannot be read ({error})") from None
-        return cls.checked({**document, **changes} if changes and isinstance(document, dict) else document, str(path))
+        return cls.from_document(
+            {**document, **changes} if changes and isinstance(document, dict) else document, str(path)
+        )
 
     @classmethod
-    def checked(cls, document: object, where: str) -> Stage:
+    def from_document(cls, document: object, where: str) -> StageConfig:
         """From what a file says; `where` is its name in the `StageError` about the first thing that is wrong."""
         try:
             stage = cls.model_validate(document)

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead, normalise_states
-from models.data.labels import by_text
+from models.data.labels import relation_in_text
 from models.data.pairs import CHANGES, UNKNOWN
 
-from .features import Example
+from .features import EncodedExample
 
 ASKED_WEIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class BatchFacts:
     """What is known about a batch before the model has read it: [segments, objectives] each.
 
     `labels` are 1, 0 or -1; `weights` are 0 where nothing is known; `own` marks what stands in one prompt; `undivided`
@@ -42,52 +42,54 @@ class Known:
     @property
     def weight(self) -> float:
         """The sum by which the loss is divided, over all batches of a step."""
-        asked = ASKED_WEIGHT * len(self.undivided) + self.whole_weight * len(self.whole)
-        return float(self.weights.sum()) + asked
+        undecided_weight = ASKED_WEIGHT * len(self.undivided) + self.whole_weight * len(self.whole)
+        return float(self.weights.sum()) + undecided_weight
 
-    def to(self, device: torch.device) -> Known:
+    def move_to(self, device: torch.device) -> BatchFacts:
         """The same where the model is."""
         labels, weights, own = (tensor.to(device) for tensor in (self.labels, self.weights, self.own))
-        return Known(labels, weights, own, self.undivided, self.whole, self.whole_weight)
+        return BatchFacts(labels, weights, own, self.undivided, self.whole, self.whole_weight)
 
 
-def known(batch: Sequence[Example], other_prompts: float, whole_weight: float = ASKED_WEIGHT) -> Known:
+def collect_facts(
+    batch: Sequence[EncodedExample], other_prompts: float, whole_weight: float = ASKED_WEIGHT
+) -> BatchFacts:
     """Labels and weights of a batch; pairs that stand in different prompts weigh `other_prompts`."""
-    labels, own = _labels(batch)
+    labels, own = _label_batch(batch)
     weights = torch.where(own, 1.0, other_prompts) * torch.where(labels == CHANGES, ASKED_WEIGHT, 1.0)
     marks = [(label, bool(e.kinds)) for e in batch for label in e.labels]
     undivided = [i for i, (label, divided) in enumerate(marks) if label == CHANGES and not divided]
-    return Known(labels, weights * (labels != UNKNOWN), own, undivided, _whole(batch), whole_weight)
+    return BatchFacts(labels, weights * (labels != UNKNOWN), own, undivided, _find_whole_answers(batch), whole_weight)
 
 
-def _whole(batch: Sequence[Example]) -> list[tuple[slice, int]]:
-    found: list[tuple[slice, int]] = []
+def _find_whole_answers(batch: Sequence[EncodedExample]) -> list[tuple[slice, int]]:
+    answers: list[tuple[slice, int]] = []
     line = 0
     column = 0
     for example in batch:
         rows = slice(line, line + len(example.labels))
-        found += [(rows, column + place) for place, goes_against in enumerate(example.whole) if goes_against]
+        answers += [(rows, column + place) for place, goes_against in enumerate(example.whole) if goes_against]
         line = rows.stop
         column += len(example.where.objectives)
-    return found
+    return answers
 
 
-def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example], facts: Known) -> Tensor:
+def detection_loss(head: DetectorHead, states: Tensor, batch: Sequence[EncodedExample], facts: BatchFacts) -> Tensor:
     """Weighted sum of binary cross-entropies; `states` are [rows, tokens, layers + 1, hidden].
 
     Where the template names no objectives there is nothing to compare a segment with, and nothing to lose.
     """
     if not any(e.where.objectives for e in batch):
         return head.score.bias.sum() * 0.0
-    scores = head(*rows(states, batch))
+    scores = head(*read_rows(states, batch))
     each = F.binary_cross_entropy_with_logits(scores, facts.labels.clamp(min=0.0), reduction="none")
     # Of pairs made elsewhere it is not known which objective asks: the strongest one has to.
     strongest = scores.masked_fill(~facts.own, -torch.inf).amax(dim=-1)[facts.undivided]
     total = (each * facts.weights).sum() + ASKED_WEIGHT * F.softplus(-strongest).sum()
-    return total + facts.whole_weight * _of_whole_answers(scores, facts.whole).sum()
+    return total + facts.whole_weight * _compute_whole_losses(scores, facts.whole).sum()
 
 
-def _of_whole_answers(scores: Tensor, whole: Sequence[tuple[slice, int]]) -> Tensor:
+def _compute_whole_losses(scores: Tensor, whole: Sequence[tuple[slice, int]]) -> Tensor:
     """A loss for each: of the mean, since in a reply that goes along with harm most segments do (docs/lab)."""
     places = [(n, line, column) for n, (lines, column) in enumerate(whole) for line in range(lines.start, lines.stop)]
     if not places:
@@ -97,7 +99,7 @@ def _of_whole_answers(scores: Tensor, whole: Sequence[tuple[slice, int]]) -> Ten
     return F.softplus(-sums / torch.bincount(answers, minlength=len(whole)))
 
 
-def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def read_rows(states: Tensor, batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
     """(segments, objectives) of a batch as `DetectorHead.read` gives them, one answer after the other.
 
     Sums over all tokens before each are taken once, where `read` takes a mean a segment: on a GPU a step of hundreds of
@@ -107,7 +109,7 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     below = torch.cat([torch.zeros_like(below[:, :1]), below], dim=1)
 
     def means(places: Sequence[tuple[int, range]]) -> Tensor:
-        of, starts, stops = (
+        batch_rows, starts, stops = (
             torch.tensor(column, device=states.device, dtype=torch.long)
             for column in (
                 [row for row, _ in places],
@@ -115,7 +117,7 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
                 [tokens.stop for _, tokens in places],
             )
         )
-        return (below[of, stops] - below[of, starts]) / (stops - starts)[:, None, None]
+        return (below[batch_rows, stops] - below[batch_rows, starts]) / (stops - starts)[:, None, None]
 
     segments = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.segments]
     objectives = [(row, tokens) for row, example in enumerate(batch) for tokens in example.where.objectives]
@@ -123,9 +125,9 @@ def rows(states: Tensor, batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
     return normalise_states(torch.cat([means(segments), last], dim=1)), normalise_states(means(objectives))
 
 
-def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Tensor:
+def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[EncodedExample]) -> Tensor:
     """Rows alternate: the answer that people preferred, the one they did not; the worse one's worst segment counts."""
-    scores = head(*rows(states, batch))
+    scores = head(*read_rows(states, batch))
     worst = []
     line = column = 0
     for example in batch:
@@ -133,18 +135,18 @@ def bag_loss(head: DetectorHead, states: Tensor, batch: Sequence[Example]) -> Te
         worst.append(_log_any(scores[own]))
         line, column = own[0].stop, own[1].stop
     pairs = zip(worst[::2], worst[1::2], strict=True)
-    return torch.stack([F.softplus(-(rejected - chosen)) for chosen, rejected in pairs]).sum()
+    return torch.stack([F.softplus(-(rejected - preferred)) for preferred, rejected in pairs]).sum()
 
 
 def _log_any(scores: Tensor) -> Tensor:
     return torch.logsumexp(scores.amax(dim=-1), dim=0)
 
 
-def _labels(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
+def _label_batch(batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
     """([segments, objectives] labels with -1 for unknown, mask of those that stand in one prompt)."""
     lines = [key for e in batch for key in _keys(e)]
     columns = [theme for e in batch for theme in e.themes or [None] * len(e.where.objectives)]
-    labels = _elsewhere(lines, columns)
+    labels = _label_under_themes(lines, columns)
     own = torch.zeros(labels.shape, dtype=torch.bool)
     line = column = 0
     for example in batch:
@@ -159,22 +161,22 @@ def _labels(batch: Sequence[Example]) -> tuple[Tensor, Tensor]:
 _Key = tuple[str, frozenset[str]]
 
 
-def _keys(example: Example) -> Sequence[_Key | None]:
+def _keys(example: EncodedExample) -> Sequence[_Key | None]:
     """What is known of each segment wherever it is compared: its kind, and what it may speak of."""
     if not example.kinds:
         return [None] * len(example.labels)
     return list(zip(example.kinds, example.doubts, strict=True))
 
 
-def _elsewhere(lines: Sequence[_Key | None], columns: Sequence[str | None]) -> Tensor:
+def _label_under_themes(lines: Sequence[_Key | None], columns: Sequence[str | None]) -> Tensor:
     """Labels of segments under themes as if they stood in other prompts; most of a batch are the same few."""
     keys = {key: at for at, key in enumerate(dict.fromkeys(lines))}
     themes = {theme: at for at, theme in enumerate(dict.fromkeys(columns))}
-    labels = torch.tensor([[_under(key, theme) for theme in themes] for key in keys], dtype=torch.float32)
+    labels = torch.tensor([[_find_label(key, theme) for theme in themes] for key in keys], dtype=torch.float32)
     of_lines = torch.tensor([keys[key] for key in lines], dtype=torch.long)
     of_columns = torch.tensor([themes[theme] for theme in columns], dtype=torch.long)
     return labels.view(len(keys), len(themes))[of_lines][:, of_columns]
 
 
-def _under(key: _Key | None, theme: str | None) -> float:
-    return float(UNKNOWN if key is None or theme is None else by_text(key[0], theme, key[1]))
+def _find_label(key: _Key | None, theme: str | None) -> float:
+    return float(UNKNOWN if key is None or theme is None else relation_in_text(key[0], theme, key[1]))

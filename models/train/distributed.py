@@ -21,13 +21,13 @@ from .config import StageError
 _LAUNCHED = "ACCELERATE_MIXED_PRECISION"  # every launcher of accelerate sets it
 
 
-def launched(batches: int = 1) -> Accelerator:
+def open_accelerator(batches: int = 1) -> Accelerator:
     """The accelerator as launched; `batches` is how many of them a step accumulates, over all processes.
 
     Without a launcher it is this process, on the GPU if there is one. Raises `StageError` where the batches cannot be
     dealt out evenly.
     """
-    accelerator = _accelerator()
+    accelerator = _make_accelerator()
     count = accelerator.num_processes
     if batches % count:
         raise StageError(
@@ -39,7 +39,7 @@ def launched(batches: int = 1) -> Accelerator:
     return accelerator
 
 
-def prepare(accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+def prepare_network(accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Network and optimiser as this run needs them: on the device, copied or sharded."""
     # accelerate shards what is in the state dict as if all of it were parameters, so buffers are kept out meanwhile.
     modules = network.modules() if accelerator.num_processes > 1 else ()
@@ -52,7 +52,7 @@ def prepare(accelerator: Accelerator, network: nn.Module, optimizer: torch.optim
     return tuple(prepared)
 
 
-def leave() -> None:
+def leave_group() -> None:
     """Leave the other processes, if there are any; nothing can be trained together afterwards."""
     PartialState().destroy_process_group()
 
@@ -61,7 +61,7 @@ def _saved_buffers(module: nn.Module) -> list[str]:
     return [name for name, _ in module.named_buffers(recurse=False) if name in module.state_dict()]
 
 
-def _accelerator() -> Accelerator:
+def _make_accelerator() -> Accelerator:
     """The accelerator, with FSDP on CPUs as well: accelerate itself would only copy the weights there.
 
     torch shards over gloo as it does over NCCL, so the config for GPUs can be tried, and is tested, on a laptop.

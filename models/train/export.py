@@ -25,7 +25,7 @@ from models.data.pairs import STAYS, Pair, read_pairs
 
 from . import train
 from .base_model import EMBEDDED_BASE, gguf_path
-from .config import Stage
+from .config import StageConfig
 from .features import encode
 
 ENOUGH = 256
@@ -36,12 +36,12 @@ LONGEST_CHARS = 900
 def neutral_segments(trained: Path, pairs: Path) -> Tensor:
     """Rows of `DetectorHead.read` for segments of good answers in a file of pairs; raises ValueError if it has none."""
     config = json.loads((trained / "stage.json").read_text())["config"]
-    network, tokenizer = train.build(
-        Stage.model_validate(config | {"init": str(trained), "out": str(trained), "base_folder": None})
+    network, tokenizer = train.build_network(
+        StageConfig.model_validate(config | {"init": str(trained), "out": str(trained), "base_folder": None})
     )
     family = find_template(config["template"])
     rows: list[Tensor] = []
-    for pair in _good(pairs):
+    for pair in _read_good_pairs(pairs):
         example = encode(pair, tokenizer, family, with_target=False)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             _, _, states = network.read([example])
@@ -53,7 +53,7 @@ def neutral_segments(trained: Path, pairs: Path) -> Tensor:
     return torch.cat(rows)[:ENOUGH]
 
 
-def _good(pairs: Path) -> Iterator[Pair]:
+def _read_good_pairs(pairs: Path) -> Iterator[Pair]:
     return (
         pair
         for pair in read_pairs(pairs)
@@ -84,11 +84,11 @@ def export(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((trained / "stage.json").read_text())["config"]
-    base = _base(config["base"]) if (trained / ADAPTER).exists() else None
+    base = _describe_base(config["base"]) if (trained / ADAPTER).exists() else None
     if base:
-        _adapter(trained, folder, base)
+        _write_adapter(trained, folder, base)
     else:
-        _model(trained, folder)
+        _write_model(trained, folder)
     if find_template(config["template"]).names_objectives:
         head = DetectorHead.load(trained / "detector.safetensors")
         if neutral is not None:
@@ -117,14 +117,14 @@ def add_heads(folder: Path, heads: Sequence[TaughtHead]) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n")
 
 
-def _model(trained: Path, folder: Path) -> None:
+def _write_model(trained: Path, folder: Path) -> None:
     """All weights of a model that was trained as a whole, in bf16, with its tokenizer."""
     model = AutoModelForCausalLM.from_pretrained(str(trained), dtype=torch.bfloat16)
     model.save_pretrained(str(folder))
     AutoTokenizer.from_pretrained(str(trained)).save_pretrained(str(folder))
 
 
-def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
+def _write_adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
     state = load_file(str(trained / "adapter_model.safetensors"))
     save_file(
         {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()},
@@ -136,7 +136,7 @@ def _adapter(trained: Path, folder: Path, base: dict[str, object]) -> None:
     (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _base(source: str) -> dict[str, object]:
+def _describe_base(source: str) -> dict[str, object]:
     if not source.startswith("gguf:"):
         return {"hub": source}
     package, _, name = source.removeprefix("gguf:").partition("/")

@@ -61,9 +61,9 @@ def _write(path: Path, merged: Path, source: sources.ModelSource, kind: str, lik
     if like is not None:
         _copy_tokenizer(writer, like, config.vocab_size)
     else:
-        _sentencepiece(writer, source.base.folder)
-    for name, tensor in _tensors(merged, config):
-        dtype = GGMLQuantizationType.F32 if tensor.ndim == 1 else _type(name, kind)
+        _write_sentencepiece(writer, source.base.folder)
+    for name, tensor in _read_tensors(merged, config):
+        dtype = GGMLQuantizationType.F32 if tensor.ndim == 1 else _choose_type(name, kind)
         raw = quantize(tensor, dtype)
         writer.add_tensor(name, raw, raw_dtype=dtype)
     writer.write_header_to_file()
@@ -106,7 +106,7 @@ def _copy_tokenizer(writer: GGUFWriter, like: Path, size: int) -> None:
         writer.add_key_value(key, value, field.types[0], field.types[1] if len(field.types) > 1 else None)
 
 
-def _sentencepiece(writer: GGUFWriter, folder: Path) -> None:
+def _write_sentencepiece(writer: GGUFWriter, folder: Path) -> None:
     try:
         vocab = LlamaHfVocab(folder)
     except (FileNotFoundError, TypeError, ValueError) as error:
@@ -122,26 +122,26 @@ def _sentencepiece(writer: GGUFWriter, folder: Path) -> None:
     special.add_to_gguf(writer, quiet=True)
 
 
-def _tensors(merged: Path, config: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _read_tensors(merged: Path, config: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor in fp32 by the name that llama.cpp knows it by."""
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for file in _files(merged):
+    for file in _list_files(merged):
         with safe_open(str(file), framework="np") as weights:
             for key in weights.keys():  # noqa: SIM118 - not a mapping
                 name = names.get_name(key, try_suffixes=(".weight",))
                 if name is None:
                     raise WeightsError(f"tensor {key} has no place in a GGUF of Llama's architecture")
-                yield name, _ordered(key, weights.get_tensor(key), config)
+                yield name, _reorder_rows(key, weights.get_tensor(key), config)
 
 
-def _files(merged: Path) -> list[Path]:
+def _list_files(merged: Path) -> list[Path]:
     index = merged / "model.safetensors.index.json"
     if not index.exists():
         return [merged / "model.safetensors"]
     return sorted({merged / name for name in json.loads(index.read_text())["weight_map"].values()})
 
 
-def _ordered(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
+def _reorder_rows(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
     """llama.cpp turns neighbouring pairs of a head, transformers its halves: rows of q and k change places."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     count = next((n for part, n in heads.items() if f".{part}." in key), None)
@@ -150,7 +150,7 @@ def _ordered(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
     return tensor.reshape(count, 2, -1, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _type(name: str, kind: str) -> GGMLQuantizationType:
+def _choose_type(name: str, kind: str) -> GGMLQuantizationType:
     """Embeddings keep 8 bits: they are the output layer, too, where weights are tied."""
     if kind.startswith("q4") and name.startswith(("token_embd", "output")):
         return GGMLQuantizationType.Q8_0

@@ -28,7 +28,7 @@ _FARTHEST = 8.0
 """Nats: how far a score lies beyond this says nothing."""
 
 
-class Recipe(BaseModel):
+class HeadRecipe(BaseModel):
     """How a head is trained on; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,21 +48,21 @@ class Recipe(BaseModel):
     wider: int = 0
     """Hidden units besides those of the head before."""
     steps: int = 1500
-    batch: int = 24
+    make_batch: int = 24
     lr: float = 4e-4
     seed: int = 1
 
 
-def train(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: Recipe) -> DetectorHead:
+def train_head(before: DetectorHead, sets: Mapping[str, HeadRows], recipe: HeadRecipe) -> DetectorHead:
     """A head learnt from these sets, starting from `before`, which stays as it is."""
     torch.manual_seed(recipe.seed)
-    head = widened(before, recipe.wider)
+    head = widen_head(before, recipe.wider)
     head.train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe.steps))
-    for batch in _batches(sets, recipe):
+    for batch in _make_batches(sets, recipe):
         optimizer.zero_grad()
-        loss(head, before, batch, recipe).backward()  # type: ignore[no-untyped-call]
+        compute_loss(head, before, batch, recipe).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -74,7 +74,7 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 20) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def widened(before: DetectorHead, more: int) -> DetectorHead:
+def widen_head(before: DetectorHead, more: int) -> DetectorHead:
     """The same head with so many hidden units more, which say nothing yet."""
     head = copy.deepcopy(before)
     if not more:
@@ -98,38 +98,39 @@ def widened(before: DetectorHead, more: int) -> DetectorHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class HeadBatch:
     """Rows of some cases, and what is known of each segment under each objective of all of them.
 
-    `labels` are [segments, objectives], `UNKNOWN` where they stand in other prompts; `held` says where the scores of
-    the head before are right; `bags` are (rows of segments, column) of replies some segment of which goes against.
+    `labels` are [segments, objectives], `UNKNOWN` where they stand in other prompts; `may_hold` says where the
+    scores of the head before are right; `bags` are (rows of segments, column) of replies some segment of which
+    goes against.
     """
 
     segments: Tensor
     objectives: Tensor
     labels: Tensor
-    held: Tensor
+    may_hold: Tensor
     bags: tuple[tuple[slice, int], ...]
 
 
-def _batches(sets: Mapping[str, HeadRows], recipe: Recipe) -> Iterator[Batch]:
+def _make_batches(sets: Mapping[str, HeadRows], recipe: HeadRecipe) -> Iterator[HeadBatch]:
     rng = Random(recipe.seed)
     names = [name for name, share in recipe.shares.items() if share > 0 and name in sets]
     shares = [recipe.shares[name] for name in names]
-    orders = {name: _endless(len(sets[name]), rng) for name in names}
+    orders = {name: _endless_order(len(sets[name]), rng) for name in names}
     for _ in range(recipe.steps):
-        drawn = rng.choices(names, shares, k=recipe.batch)
-        yield batch([(sets[name], next(orders[name]), name in recipe.held) for name in drawn])
+        drawn_names = rng.choices(names, shares, k=recipe.batch)
+        yield make_batch([(sets[name], next(orders[name]), name in recipe.held) for name in drawn_names])
 
 
-def _endless(count: int, rng: Random) -> Iterator[int]:
+def _endless_order(count: int, rng: Random) -> Iterator[int]:
     while True:
         yield from rng.sample(range(count), count)
 
 
-def batch(chosen: Sequence[tuple[HeadRows, int, bool]]) -> Batch:
+def make_batch(draws: Sequence[tuple[HeadRows, int, bool]]) -> HeadBatch:
     """These cases of these sets together, and whether what is not known of them is held."""
-    parts = [rows.of(number) for rows, number, _ in chosen]
+    parts = [rows.case_rows(number) for rows, number, _ in draws]
     segments = torch.cat([part[0] for part in parts]).float()
     # What stands first in many prompts is one and the same there.
     places: dict[bytes, int] = {}
@@ -139,35 +140,35 @@ def batch(chosen: Sequence[tuple[HeadRows, int, bool]]) -> Batch:
     }
     objectives = torch.stack([distinct[place] for place in range(len(places))]).float()
     labels = torch.full((len(segments), len(objectives)), UNKNOWN)
-    held = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
+    may_hold = torch.zeros(len(segments), len(objectives), dtype=torch.bool)
     bags: list[tuple[slice, int]] = []
     line = 0
-    for (rows, number, hold), part, own in zip(chosen, parts, columns, strict=True):
+    for (rows, number, hold), part, own in zip(draws, parts, columns, strict=True):
         case = rows.cases[number]
         mine = slice(line, line + len(part[0]))
         labels[mine, own] = torch.tensor(case.labels)
-        held[mine] = hold
+        may_hold[mine] = hold
         bags += [(mine, place) for place, whole in zip(own, case.whole, strict=True) if whole]
         line += len(part[0])
-    return Batch(segments, objectives, labels, held, tuple(bags))
+    return HeadBatch(segments, objectives, labels, may_hold, tuple(bags))
 
 
-def loss(head: DetectorHead, before: DetectorHead, data: Batch, recipe: Recipe) -> Tensor:
+def compute_loss(head: DetectorHead, before: DetectorHead, data: HeadBatch, recipe: HeadRecipe) -> Tensor:
     """Of what is known the cross-entropy, of the rest how far the scores are from those of the head before."""
     scores = head(data.segments, data.objectives)
     with torch.no_grad():
         old = before(data.segments, data.objectives)
-    known = data.labels != UNKNOWN
-    weights = torch.where(data.labels == AGAINST, recipe.against, 1.0) * known
+    has_label = data.labels != UNKNOWN
+    weights = torch.where(data.labels == AGAINST, recipe.against, 1.0) * has_label
     each = F.binary_cross_entropy_with_logits(scores, data.labels.clamp(min=0).float(), reduction="none")
     total = (each * weights).sum() / weights.sum().clamp(min=1.0)
     # Where that head is wrong about what is known it is no model, and where it flags what nobody knows it may be wrong.
-    right = torch.where(known, (old > 0) == (data.labels == AGAINST), old < 0)
-    held = data.held & right
-    if bool(held.any()):
-        new, kept = (tensor.clamp(-_FARTHEST, _FARTHEST) for tensor in (scores, old))
-        apart = F.smooth_l1_loss(new, kept, reduction="none")
-        total = total + recipe.pull * (apart * held).sum() / held.sum()
+    right = torch.where(has_label, (old > 0) == (data.labels == AGAINST), old < 0)
+    is_held = data.may_hold & right
+    if bool(is_held.any()):
+        new, former = (tensor.clamp(-_FARTHEST, _FARTHEST) for tensor in (scores, old))
+        apart = F.smooth_l1_loss(new, former, reduction="none")
+        total = total + recipe.pull * (apart * is_held).sum() / is_held.sum()
     for rows, column in data.bags:
         mine = scores[rows, column]
         zeros = torch.zeros(len(mine), dtype=torch.long)

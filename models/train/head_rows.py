@@ -25,9 +25,9 @@ from aligner_proxy.engine.weights.manifest import HEAD
 from aligner_proxy.prompts import find_template, render
 from aligner_proxy.text.structure import split
 from models.data.inject import themes_in
-from models.data.labels import by_text
+from models.data.labels import relation_in_text
 from models.data.pairs import STAYS, Pair
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 
 from .features import relations
 from .segment_states import SharedBeginning
@@ -45,7 +45,7 @@ class HeadRows:
     cases each).
     """
 
-    cases: tuple[Asked, ...]
+    cases: tuple[LabelledCase, ...]
     segments: Tensor
     objectives: Tensor
     first: tuple[int, ...]
@@ -55,26 +55,26 @@ class HeadRows:
         """Cases."""
         return len(self.cases)
 
-    def of(self, number: int) -> tuple[Tensor, Tensor]:
+    def case_rows(self, number: int) -> tuple[Tensor, Tensor]:
         """(segments, objectives) of one case."""
         return (
             self.segments[self.first[number] : self.first[number + 1]],
             self.objectives[self.begins[number] : self.begins[number + 1]],
         )
 
-    def only(self, wanted: Callable[[Asked], bool]) -> HeadRows:
-        """The cases for which `wanted` is true."""
-        return self.picked(number for number, case in enumerate(self.cases) if wanted(case))
+    def select_cases(self, predicate: Callable[[LabelledCase], bool]) -> HeadRows:
+        """The cases for which `predicate` is true."""
+        return self.pick_cases(number for number, case in enumerate(self.cases) if predicate(case))
 
-    def by(self, source: str) -> HeadRows:
+    def select_source(self, source: str) -> HeadRows:
         """The cases of one source."""
-        return self.only(lambda case: case.source == source)
+        return self.select_cases(lambda case: case.source == source)
 
-    def picked(self, numbers: Iterable[int]) -> HeadRows:
+    def pick_cases(self, numbers: Iterable[int]) -> HeadRows:
         """These cases."""
-        chosen = list(numbers)
-        parts = [self.of(number) for number in chosen]
-        return _rows([self.cases[number] for number in chosen], parts, self.segments, self.objectives)
+        places = list(numbers)
+        parts = [self.case_rows(number) for number in places]
+        return _make_rows([self.cases[number] for number in places], parts, self.segments, self.objectives)
 
     def column(self, objective: str) -> HeadRows:
         """The cases that have this objective, under it alone."""
@@ -89,9 +89,9 @@ class HeadRows:
             )
             for number, at in zip(numbers, places, strict=True)
         ]
-        parts = [self.of(number) for number in numbers]
+        parts = [self.case_rows(number) for number in numbers]
         own = [(part[0], part[1][at : at + 1]) for part, at in zip(parts, places, strict=True)]
-        return _rows(cases, own, self.segments, self.objectives)
+        return _make_rows(cases, own, self.segments, self.objectives)
 
     @torch.inference_mode()
     def scores(self, head: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
@@ -99,26 +99,26 @@ class HeadRows:
         # Of many cases the objectives are one and the same rows: those are scored together.
         alike: dict[bytes, list[int]] = {}
         for number in range(len(self)):
-            alike.setdefault(self.of(number)[1].numpy().tobytes(), []).append(number)
-        found: dict[int, Tensor] = {}
+            alike.setdefault(self.case_rows(number)[1].numpy().tobytes(), []).append(number)
+        case_scores: dict[int, Tensor] = {}
         for numbers in alike.values():
             for start in range(0, len(numbers), _CHUNK):
                 some = numbers[start : start + _CHUNK]
-                segments = [self.of(number)[0] for number in some]
-                scores = head(torch.cat(segments).float(), self.of(some[0])[1].float())
-                found |= dict(zip(some, scores.split([len(part) for part in segments]), strict=True))
-        return [found[number] for number in range(len(self))]
+                segments = [self.case_rows(number)[0] for number in some]
+                scores = head(torch.cat(segments).float(), self.case_rows(some[0])[1].float())
+                case_scores |= dict(zip(some, scores.split([len(part) for part in segments]), strict=True))
+        return [case_scores[number] for number in range(len(self))]
 
 
-def joined(parts: Sequence[HeadRows]) -> HeadRows:
+def join_rows(parts: Sequence[HeadRows]) -> HeadRows:
     """Several sets as one."""
     cases = [case for part in parts for case in part.cases]
-    return _rows(
-        cases, [part.of(n) for part in parts for n in range(len(part))], parts[0].segments, parts[0].objectives
+    return _make_rows(
+        cases, [part.case_rows(n) for part in parts for n in range(len(part))], parts[0].segments, parts[0].objectives
     )
 
 
-def _rows(cases: Sequence[Asked], parts: Sequence[tuple[Tensor, Tensor]], *like: Tensor) -> HeadRows:
+def _make_rows(cases: Sequence[LabelledCase], parts: Sequence[tuple[Tensor, Tensor]], *like: Tensor) -> HeadRows:
     segments = [part[0] for part in parts]
     objectives = [part[1] for part in parts]
     return HeadRows(
@@ -130,9 +130,9 @@ def _rows(cases: Sequence[Asked], parts: Sequence[tuple[Tensor, Tensor]], *like:
     )
 
 
-def asked(pair: Pair, number: int) -> Asked:
+def make_pair_case(pair: Pair, number: int) -> LabelledCase:
     """A pair of the generators, or of a test set."""
-    return Asked(
+    return LabelledCase(
         f"pair-{number}",
         pair.source,
         pair.query,
@@ -143,7 +143,7 @@ def asked(pair: Pair, number: int) -> Asked:
     )
 
 
-def judged(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str) -> HeadRows:
+def relabel_for_theme(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str) -> HeadRows:
     """Pairs, by id, under one objective of this theme that was asked for elsewhere: in `like`, alone.
 
     Its rows are those of prompts that `like` has; what goes against it follows from the kinds of the segments.
@@ -156,7 +156,7 @@ def judged(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str
         texts = [segment.text for segment in split(pair.answer)]
         # What a good answer says in its own words is fine.
         labels = [
-            by_text(kind, theme, themes_in(text)) if kind else STAYS
+            relation_in_text(kind, theme, themes_in(text)) if kind else STAYS
             for kind, text in zip(pair.kinds, texts, strict=True)
         ]
         source = place % len(like)
@@ -164,20 +164,20 @@ def judged(rows: HeadRows, pairs: Mapping[str, Pair], like: HeadRows, theme: str
         cases.append(
             replace(rows.cases[number], objectives=own, labels=tuple((one,) for one in labels), whole=(False,))
         )
-        parts.append((rows.of(number)[0], like.of(source)[1]))
-    return _rows(cases, parts, rows.segments, rows.objectives)
+        parts.append((rows.case_rows(number)[0], like.case_rows(source)[1]))
+    return _make_rows(cases, parts, rows.segments, rows.objectives)
 
 
-def open_row_reader(folder: Path, home: Path) -> RowReader:
+def open_row_reader(folder: Path, home: Path) -> HeadRowReader:
     """The aligner with the weights that are served by default, and the layers that its head reads."""
     _, weights = prepare(EngineSettings(model=str(folder)), home)
     layers = DetectorHead.load(folder / HEAD).layers.tolist()
     model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
-    return RowReader(model, tokenizer, layers)
+    return HeadRowReader(model, tokenizer, layers)
 
 
-class RowReader:
+class HeadRowReader:
     """Reads answers through a frozen model, for its head."""
 
     def __init__(self, model: Any, tokenizer: Any, layers: Sequence[int]) -> None:
@@ -185,7 +185,7 @@ class RowReader:
         self._layers = tuple(layers)
         self._reader = SharedBeginning(model, Taps(model.model, self._layers))
 
-    def read(self, cases: Sequence[Asked], folder: Path) -> HeadRows:
+    def read(self, cases: Sequence[LabelledCase], folder: Path) -> HeadRows:
         """Rows of all cases that fit into a prompt, from `folder` where they are there already."""
         prompts = [self._prompt(case) for case in cases]
         fitting = [number for number, (ids, _) in enumerate(prompts) if len(ids) <= _LONGEST_PROMPT]
@@ -194,17 +194,17 @@ class RowReader:
         parts: dict[int, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
-            path = folder / f"{_name([prompts[number][0] for number in chunk], self._layers)}.npz"
+            path = folder / f"{_chunk_name([prompts[number][0] for number in chunk], self._layers)}.npz"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._write(path, [prompts[number] for number in chunk])
-            parts |= dict(zip(chunk, _stored(path, [prompts[number][1] for number in chunk]), strict=True))
+            parts |= dict(zip(chunk, _load_rows(path, [prompts[number][1] for number in chunk]), strict=True))
             print(f"{folder.name}: {min(start + _CHUNK, len(order))} of {len(order)}", flush=True)
         nothing = torch.zeros(0, dtype=torch.float16)
         like = next(iter(parts.values()), (nothing, nothing))
-        return _rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
+        return _make_rows([cases[n] for n in sorted(parts)], [parts[n] for n in sorted(parts)], *like)
 
-    def _prompt(self, case: Asked) -> tuple[list[int], Spans]:
+    def _prompt(self, case: LabelledCase) -> tuple[list[int], Spans]:
         prompt = render(find_template("ultrafeedback"), case.query, case.answer, case.objectives)
         coded = self._tokenizer(
             prompt.text, return_offsets_mapping=True, split_special_tokens=True, add_special_tokens=True
@@ -231,11 +231,11 @@ class RowReader:
         draft.replace(path)
 
 
-def _name(prompts: Sequence[list[int]], layers: Sequence[int]) -> str:
+def _chunk_name(prompts: Sequence[list[int]], layers: Sequence[int]) -> str:
     return hashlib.sha256(json.dumps([prompts, list(layers)]).encode()).hexdigest()[:20]
 
 
-def _stored(path: Path, where: Sequence[Spans]) -> list[tuple[Tensor, Tensor]]:
+def _load_rows(path: Path, where: Sequence[Spans]) -> list[tuple[Tensor, Tensor]]:
     with np.load(path) as stored:
         segments = torch.from_numpy(stored["segments"]).split([len(one.segments) for one in where])
         objectives = torch.from_numpy(stored["objectives"]).split([len(one.objectives) for one in where])

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from aligner_proxy.engine.model.detector import DetectorHead, Taps
 
 from . import batches
-from .batches import Batch
-from .detector_loss import Known, bag_loss, detection_loss
-from .features import Example
+from .batches import TrainingBatch
+from .detector_loss import BatchFacts, bag_loss, detection_loss
+from .features import EncodedExample
 
 
 class Network(nn.Module):
@@ -58,7 +58,7 @@ class Network(nn.Module):
         """Make them one again."""
         self.causal.tie_weights()
 
-    def trained(self) -> list[Tensor]:
+    def trained_parameters(self) -> list[Tensor]:
         """Everything that is trained."""
         return [p for p in self.parameters() if p.requires_grad]
 
@@ -72,26 +72,26 @@ class Network(nn.Module):
         self.train()  # transformers does so in training mode only; no weight here is dropped in it
         self.causal.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def forward(self, batch: Batch, facts: Known) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: TrainingBatch, facts: BatchFacts) -> tuple[Tensor, Tensor]:
         """(correction, detection) losses of a batch, as sums."""
         device = self.head.score.bias.device
         with torch.autocast(device.type, torch.bfloat16):
             ids, hidden, states = self.read(batch.examples)
-            repaired = self._correction(batch.examples, ids, hidden)
+            repaired = self._correction_loss(batch.examples, ids, hidden)
         if batch.bags:
             return repaired, bag_loss(self.head, states, batch.examples)
-        return repaired, detection_loss(self.head, states, batch.examples, facts.to(device))
+        return repaired, detection_loss(self.head, states, batch.examples, facts.move_to(device))
 
-    def read(self, batch: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, batch: Sequence[EncodedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """(token ids, states after the final norm, states for the head) of a padded batch."""
         device = self.head.score.bias.device
-        width = batches.padded(max(len(e.ids) for e in batch))
+        width = batches.pad_length(max(len(e.ids) for e in batch))
         ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch], device=device)
         # Right padding under a causal mask is never looked at, so no attention mask is needed.
         hidden = self.causal.model(input_ids=ids, use_cache=False).last_hidden_state
         return ids, hidden, self._taps.take(hidden)
 
-    def _correction(self, batch: Sequence[Example], ids: Tensor, hidden: Tensor) -> Tensor:
+    def _correction_loss(self, batch: Sequence[EncodedExample], ids: Tensor, hidden: Tensor) -> Tensor:
         """Weighted sum of cross-entropies on the targets; logits are made only there."""
         layer = [(row, i, w) for row, e in enumerate(batch) for i, w in enumerate(e.weights) if w > 0]
         if not layer:

@@ -33,7 +33,7 @@ class Features:
     with_score: bool = False
     """Whether the general head's score is one more feature."""
 
-    def of(self, read: SegmentStates) -> Tensor:
+    def compute_rows(self, read: SegmentStates) -> Tensor:
         """Rows [segments, features]: each tap layer-normed, fp32."""
         taps = [
             F.layer_norm(torch.from_numpy(read.states[:, pooling, layer]).float(), read.states.shape[-1:])
@@ -71,9 +71,9 @@ class Probe:
         return self._prior
 
     @torch.inference_mode()
-    def segments(self, rows: Tensor) -> Tensor:
+    def score_segments(self, rows: Tensor) -> Tensor:
         """Log-odds of each segment."""
-        rows, start = _apart(rows, self._prior)
+        rows, start = _split_prior(rows, self._prior)
         scores: Tensor = self._net((rows - self._mean) / self._scale)[:, 0] + start
         return scores
 
@@ -90,7 +90,7 @@ class _Facts:
     """Labels as tensors: of segments, and of the replies whose segments are not known."""
 
     segment: Tensor
-    known: Tensor
+    has_label: Tensor
     segment_weight: Tensor
     bag_of: Tensor
     reply: Tensor
@@ -98,15 +98,17 @@ class _Facts:
     bag_weight: Tensor
 
 
-def fit(parts: Sequence[SegmentStates], features: Features, settings: ProbeSettings, weights: Sequence[float]) -> Probe:
+def fit_probe(
+    parts: Sequence[SegmentStates], features: Features, settings: ProbeSettings, weights: Sequence[float]
+) -> Probe:
     """A probe learnt from several sets; `weights` say how much each set counts as a whole."""
     torch.manual_seed(0)
-    rows, start = _apart(torch.cat([features.of(part) for part in parts]), settings.prior)
+    rows, start = _split_prior(torch.cat([features.compute_rows(part) for part in parts]), settings.prior)
     mean = rows.mean(0)
     scale = rows.std(0) + 1e-3
     rows = (rows - mean) / scale
-    facts = _facts(parts, weights)
-    net = _net(rows.shape[1], settings.hidden)
+    facts = _collect_facts(parts, weights)
+    net = _make_net(rows.shape[1], settings.hidden)
     optimizer = torch.optim.LBFGS(
         net.parameters(), max_iter=settings.steps, history_size=10, line_search_fn="strong_wolfe"
     )
@@ -123,14 +125,14 @@ def fit(parts: Sequence[SegmentStates], features: Features, settings: ProbeSetti
     return Probe(net.eval(), mean, scale, settings.prior)
 
 
-def _apart(rows: Tensor, prior: float | None) -> tuple[Tensor, Tensor]:
+def _split_prior(rows: Tensor, prior: float | None) -> tuple[Tensor, Tensor]:
     """The features that are learnt from, and where the scores start: a part of the last column, or zero."""
     if prior is None:
         return rows, rows.new_zeros(len(rows))
     return rows[:, :-1], prior * rows[:, -1]
 
 
-def _net(width: int, hidden: int) -> nn.Module:
+def _make_net(width: int, hidden: int) -> nn.Module:
     # The second output weighs a segment where attention aggregates.
     if not hidden:
         net = nn.Linear(width, 2)
@@ -139,7 +141,7 @@ def _net(width: int, hidden: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 2))
 
 
-def _facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
+def _collect_facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
     segment: list[float] = []
     segment_weight: list[float] = []
     bag_of: list[int] = []
@@ -157,10 +159,10 @@ def _facts(parts: Sequence[SegmentStates], weights: Sequence[float]) -> _Facts:
             bag_of += [len(reply)] * length
             reply.append(float(labelled.harmful))
             bag_weight.append(each if open_labels or not labelled.harmful else 0.0)
-    known = torch.tensor(segment)
+    marks = torch.tensor(segment)
     return _Facts(
-        known.clamp(min=0),
-        known >= 0,
+        marks.clamp(min=0),
+        marks >= 0,
         torch.tensor(segment_weight),
         torch.tensor(bag_of),
         torch.tensor(reply),
@@ -190,12 +192,12 @@ def aggregate(scores: Tensor, attention: Tensor, bag_of: Tensor, bags: int, how:
     return zeros.index_add(0, bag_of, weight * scores) / zeros.index_add(0, bag_of, weight).clamp(min=1e-6)
 
 
-def worst(read: SegmentStates, scores: Tensor) -> Any:
+def worst_scores(read: SegmentStates, scores: Tensor) -> Any:
     """The highest score among the segments of each reply."""
     return np.array([float(scores[a:b].max()) for a, b in zip(read.first[:-1], read.first[1:], strict=True)])
 
 
-def area(high: Any, low: Any) -> Area:
+def measure_area(high: Any, low: Any) -> Area:
     """AUC of scores that should be high over those that should be low."""
     order = np.argsort(np.concatenate([high, low]), kind="stable")
     ranks = np.empty(len(order))

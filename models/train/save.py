@@ -11,12 +11,12 @@ from torch import Tensor
 
 from aligner_proxy.engine.weights.manifest import sha256
 
-from .config import Stage
+from .config import StageConfig
 from .network import Network
 
 
 def save(
-    stage: Stage,
+    stage: StageConfig,
     network: Network,
     tokenizer: Any,
     weights: dict[str, Tensor] | None = None,
@@ -33,14 +33,14 @@ def save(
     else:
         if network.causal.config.tie_word_embeddings:
             weights.pop("model.lm_head.weight", None)  # the embeddings again
-        network.model.save_pretrained(str(out), state_dict=_below("model.", weights))
-        save_file(_below("head.", weights), str(out / "detector.safetensors"))
+        network.model.save_pretrained(str(out), state_dict=_select_prefix("model.", weights))
+        save_file(_select_prefix("head.", weights), str(out / "detector.safetensors"))
     if stage.lora is None:
         tokenizer.save_pretrained(str(out))
     document = {"config": stage.model_dump(mode="json"), "data_sha256": sha256(stage.data)}
     (out / "stage.json").write_text(json.dumps(document, indent=1))
 
 
-def _below(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _select_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     mine = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
     return {name: tensor.contiguous() for name, tensor in mine.items()}

@@ -47,20 +47,20 @@ class SegmentStates:
     scores: np.ndarray[Any, np.dtype[np.float32]]
     first: tuple[int, ...]
 
-    def only(self, wanted: Iterable[bool]) -> SegmentStates:
-        """The replies for which `wanted` is true, in their order."""
-        chosen = [number for number, take in enumerate(wanted) if take]
-        rows = [row for number in chosen for row in range(self.first[number], self.first[number + 1])]
-        lengths = [self.first[number + 1] - self.first[number] for number in chosen]
+    def select_replies(self, mask: Iterable[bool]) -> SegmentStates:
+        """The replies for which `mask` is true, in their order."""
+        numbers = [number for number, take in enumerate(mask) if take]
+        rows = [row for number in numbers for row in range(self.first[number], self.first[number + 1])]
+        lengths = [self.first[number + 1] - self.first[number] for number in numbers]
         first = (0, *np.cumsum(lengths).tolist())
-        return SegmentStates(tuple(self.replies[n] for n in chosen), self.states[rows], self.scores[rows], first)
+        return SegmentStates(tuple(self.replies[n] for n in numbers), self.states[rows], self.scores[rows], first)
 
-    def relabelled(self, replies: Sequence[LabelledReply]) -> SegmentStates:
+    def replace_replies(self, replies: Sequence[LabelledReply]) -> SegmentStates:
         """The same states with other labels."""
         return replace(self, replies=tuple(replies))
 
 
-def joined(parts: Sequence[SegmentStates]) -> SegmentStates:
+def join_states(parts: Sequence[SegmentStates]) -> SegmentStates:
     """Several sets as one."""
     lengths = [b - a for part in parts for a, b in pairwise(part.first)]
     return SegmentStates(
@@ -81,7 +81,7 @@ class SharedBeginning:
     @torch.inference_mode()
     def states(self, prompts: Sequence[list[int]]) -> torch.Tensor:
         """What the taps keep, [prompts, tokens, layers + 1, hidden]; behind the end of a shorter prompt is padding."""
-        beginning = _beginning(prompts)
+        beginning = _common_beginning(prompts)
         cache = DynamicCache(config=self._model.config)
         before = self._forward([beginning], cache).expand(len(prompts), -1, -1, -1)
         cache.batch_repeat_interleave(len(prompts))
@@ -111,7 +111,7 @@ class StateReader:
         `objectives` are those of the prompt, `OWN` for the reply's own. Their beginning, which all prompts have in
         common, is read once.
         """
-        kept = []
+        chunks = []
         for start in track(range(0, len(replies), _CHUNK), description=folder.name):
             chunk = replies[start : start + _CHUNK]
             name = hashlib.sha256(
@@ -122,11 +122,13 @@ class StateReader:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._write(path, chunk, objectives)
             with np.load(path) as stored:
-                kept.append((stored["states"], stored["scores"], stored["counts"]))
-        counts = np.concatenate([chunk[2] for chunk in kept])
+                chunks.append((stored["states"], stored["scores"], stored["counts"]))
+        counts = np.concatenate([chunk[2] for chunk in chunks])
         read = tuple(reply for reply, count in zip(replies, counts, strict=True) if count)
         first = (0, *np.cumsum(counts[counts > 0]).tolist())
-        return SegmentStates(read, np.concatenate([c[0] for c in kept]), np.concatenate([c[1] for c in kept]), first)
+        return SegmentStates(
+            read, np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks]), first
+        )
 
     def _write(self, path: Path, replies: Sequence[LabelledReply], objectives: Sequence[str]) -> None:
         prompts = [self._prompt(reply, objectives) for reply in replies]
@@ -137,7 +139,7 @@ class StateReader:
         for number in [*order, None]:
             full = batch and (number is None or (len(batch) + 1) * len(prompts[number][0]) > _BATCH_TOKENS)
             if full:
-                for each, (state, score) in zip(batch, self._states([prompts[n] for n in batch]), strict=True):
+                for each, (state, score) in zip(batch, self._compute_states([prompts[n] for n in batch]), strict=True):
                     states[each] = state
                     scores[each] = score
                 batch = []
@@ -165,27 +167,27 @@ class StateReader:
         return coded["input_ids"], where, objectives.index(OWN) if OWN in objectives else 0
 
     @torch.inference_mode()
-    def _states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
-        taken = self._together.states([tokens for tokens, _, _ in batch])
-        return [(_pooled(taken[row], where), self._score(taken[row], where, own))
+    def _compute_states(self, batch: Sequence[tuple[list[int], Spans, int]]) -> list[tuple[Any, Any]]:
+        states = self._together.states([tokens for tokens, _, _ in batch])
+        return [(_pool_segments(states[row], where), self._score(states[row], where, own))
                 for row, (_, where, own) in enumerate(batch)]  # fmt: skip
 
     def _score(self, states: torch.Tensor, where: Spans, own: int) -> Any:
         """The general head's scores of the segments under the reply's own objective."""
         if self._head is None:
             return np.full(len(where.segments), np.nan, np.float32)
-        wanted = [self.layers.index(layer) for layer in self._head.layers.tolist()]
-        return self._head.judge(states[:, [*wanted, -1]], where)[:, own].numpy()
+        layers = [self.layers.index(layer) for layer in self._head.layers.tolist()]
+        return self._head.judge(states[:, [*layers, -1]], where)[:, own].numpy()
 
 
-def _beginning(prompts: Sequence[list[int]]) -> list[int]:
+def _common_beginning(prompts: Sequence[list[int]]) -> list[int]:
     """The tokens that all prompts begin with, and never all of one."""
     first = min(prompts, key=len)
     differ = (at for at, tokens in enumerate(zip(*prompts, strict=False)) if len(set(tokens)) > 1)
     return first[: next(differ, len(first) - 1)]
 
 
-def _pooled(states: torch.Tensor, where: Spans) -> Any:
+def _pool_segments(states: torch.Tensor, where: Spans) -> Any:
     """[segments, poolings, layers, hidden] of one prompt's states [tokens, layers, hidden]."""
     rows = [
         torch.stack([states[s.start : s.stop].float().mean(0), states[s.stop - 1].float(), states[s.start - 1].float()])

@@ -25,10 +25,10 @@ from aligner_proxy.engine.weights.manifest import ADAPTER_WEIGHTS, TAUGHT
 from aligner_proxy.prompts import find_template
 from models.data.pairs import read_pairs
 
-from .batches import padded
-from .config import Stage
-from .detector_loss import rows
-from .features import Example, encode
+from .batches import pad_length
+from .config import StageConfig
+from .detector_loss import read_rows
+from .features import EncodedExample, encode
 from .network import Network
 from .save import save
 
@@ -41,21 +41,21 @@ TAUGHT_SCORES = "taught"
 class Snapshots:
     """Those of one run, in a folder below its `out`."""
 
-    def __init__(self, stage: Stage, network: Network, tokenizer: Any) -> None:
+    def __init__(self, stage: StageConfig, network: Network, tokenizer: Any) -> None:
         self._stage = stage
         self._network = network
         self._tokenizer = tokenizer
-        self._left = sorted(stage.snapshots)
-        self._begun_with = {name: tensor.clone() for name, tensor in _trained(network)} if stage.blends else {}
-        self._watched = Watched(stage, tokenizer) if stage.watch else None
+        self._remaining_shares = sorted(stage.snapshots)
+        self._first_weights = {name: tensor.clone() for name, tensor in _list_trained(network)} if stage.blends else {}
+        self._watched_pairs = WatchedPairs(stage, tokenizer) if stage.watch else None
         self._scores: dict[str, Any] = {}
 
     def take_due(self, share: float, step: int) -> None:
         """Keep the weights if the run has come to one of its snapshots; of the beginning there are scores alone."""
-        due = [one for one in self._left if share >= one]
+        due = [one for one in self._remaining_shares if share >= one]
         if due:
-            self._left = [one for one in self._left if one not in due]
-            self._score(f"step-{step}")
+            self._remaining_shares = [one for one in self._remaining_shares if one not in due]
+            self._score_snapshot(f"step-{step}")
             if step:
                 self._pack(f"step-{step}")
 
@@ -63,25 +63,27 @@ class Snapshots:
         """Keep the end, and score its means with the beginning; nothing where no snapshots are asked for."""
         if not self._stage.snapshots and not self._stage.blends:
             return
-        self._score(f"step-{step}")
+        self._score_snapshot(f"step-{step}")
         self._pack(f"step-{step}")
         for share in self._stage.blends:
-            with self._blended(share):
-                self._score(f"blend-{share:g}")
+            with self._blend_weights(share):
+                self._score_snapshot(f"blend-{share:g}")
 
     @contextmanager
-    def _blended(self, share: float) -> Iterator[None]:
-        ends = {name: tensor.clone() for name, tensor in _trained(self._network)}
+    def _blend_weights(self, share: float) -> Iterator[None]:
+        ends = {name: tensor.clone() for name, tensor in _list_trained(self._network)}
         with torch.no_grad():
-            for name, tensor in _trained(self._network):
-                tensor.copy_(share * ends[name] + (1 - share) * self._begun_with[name])
+            for name, tensor in _list_trained(self._network):
+                tensor.copy_(share * ends[name] + (1 - share) * self._first_weights[name])
             yield
-            for name, tensor in _trained(self._network):
+            for name, tensor in _list_trained(self._network):
                 tensor.copy_(ends[name])
 
-    def _score(self, name: str) -> None:
-        if self._watched:
-            self._scores |= {f"{name}{end}": scores for end, scores in self._watched.scores(self._network).items()}
+    def _score_snapshot(self, name: str) -> None:
+        if self._watched_pairs:
+            self._scores |= {
+                f"{name}{end}": scores for end, scores in self._watched_pairs.scores(self._network).items()
+            }
             folder = self._stage.out / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(folder / SCORES, **self._scores)
@@ -101,14 +103,14 @@ class Snapshots:
                     packed.add(path, path.name)
 
 
-def _trained(network: Network) -> list[tuple[str, Tensor]]:
+def _list_trained(network: Network) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in network.named_parameters() if tensor.requires_grad]
 
 
-class Watched:
+class WatchedPairs:
     """Pairs that a network scores and never learns from."""
 
-    def __init__(self, stage: Stage, tokenizer: Any) -> None:
+    def __init__(self, stage: StageConfig, tokenizer: Any) -> None:
         if stage.watch is None:
             raise TypeError("a stage that watches nothing has nothing to score")
         family = find_template(stage.template)
@@ -116,18 +118,18 @@ class Watched:
         self._most = stage.batch_tokens
         path = stage.init / TAUGHT if stage.init else None
         self._heads = unpack(path.read_bytes()) if path and path.exists() else ()
-        self._asked = [pair.objectives for pair in read_pairs(stage.watch)] if self._heads else []
+        self._objectives = [pair.objectives for pair in read_pairs(stage.watch)] if self._heads else []
 
     @torch.no_grad()
     def scores(self, network: Network) -> dict[str, Any]:
         """Log-odds of every segment under every objective, one pair after the other, in fp16; by end of their name."""
         general: dict[int, Tensor] = {}
-        taught: dict[int, Tensor] = {}
-        for numbers in groups(self._examples, self._most):
+        taught_scores: dict[int, Tensor] = {}
+        for numbers in group_examples(self._examples, self._most):
             group = [self._examples[n] for n in numbers]
             with torch.autocast(network.head.score.bias.device.type, torch.bfloat16):
                 _, _, states = network.read(group)
-            segments, objectives = rows(states, group)
+            segments, objectives = read_rows(states, group)
             scores = network.head(segments, objectives)
             line = column = 0
             for number, example in zip(numbers, group, strict=True):
@@ -135,15 +137,17 @@ class Watched:
                 own = scores[mine, column : column + len(example.where.objectives)].clone()
                 general[number] = own.cpu()
                 if self._heads:
-                    taught[number] = self._by_taught_heads(number, segments[mine], own).cpu()
+                    taught_scores[number] = self._judge_by_taught_heads(number, segments[mine], own).cpu()
                 line, column = mine.stop, column + len(example.where.objectives)
-        return {"": flat(general)} | ({f"/{TAUGHT_SCORES}": flat(taught)} if taught else {})
+        return {"": flatten_scores(general)} | (
+            {f"/{TAUGHT_SCORES}": flatten_scores(taught_scores)} if taught_scores else {}
+        )
 
-    def _by_taught_heads(self, number: int, segments: Tensor, scores: Tensor) -> Tensor:
+    def _judge_by_taught_heads(self, number: int, segments: Tensor, scores: Tensor) -> Tensor:
         columns = {
             place: LoadedHead.from_head(head, scores.device)
             for head in self._heads
-            for place, text in enumerate(self._asked[number])
+            for place, text in enumerate(self._objectives[number])
             if text == head.objective
         }
         if columns:
@@ -151,11 +155,11 @@ class Watched:
         return scores
 
 
-def groups(examples: Sequence[Example], most: int) -> Iterator[list[int]]:
+def group_examples(examples: Sequence[EncodedExample], most: int) -> Iterator[list[int]]:
     """Numbers of examples in batches of similar length, of at most so many tokens."""
     group: list[int] = []
     for number in sorted(range(len(examples)), key=lambda n: len(examples[n].ids)):
-        if group and (len(group) + 1) * padded(len(examples[number].ids)) > most:
+        if group and (len(group) + 1) * pad_length(len(examples[number].ids)) > most:
             yield group
             group = []
         group.append(number)
@@ -163,12 +167,12 @@ def groups(examples: Sequence[Example], most: int) -> Iterator[list[int]]:
         yield group
 
 
-def flat(scores: Mapping[int, Tensor]) -> Any:
+def flatten_scores(scores: Mapping[int, Tensor]) -> Any:
     """Scores of all, one after the other, in fp16."""
     return torch.cat([scores[number].flatten() for number in sorted(scores)]).half().numpy()
 
 
-def parted(scores: Any, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The scores of each pair, [segments, objectives], out of what `flat` wrote of all."""
+def split_scores(scores: Any, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The scores of each pair, [segments, objectives], out of what `flatten_scores` wrote of all."""
     parts = torch.split(torch.from_numpy(scores).float(), [lines * columns for lines, columns in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -33,8 +33,8 @@ from models.data import labelled_replies
 from models.data.labelled_replies import AGAINST, HARMLESS, HELPFUL, TEACHING, LabelledReply
 from models.reporting import output
 from models.reporting.statistics import Area, Rate
-from models.train.probe import Features, Probe, ProbeSettings, area, fit, worst
-from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader, joined
+from models.train.probe import Features, Probe, ProbeSettings, fit_probe, measure_area, worst_scores
+from models.train.segment_states import OWN, POOLINGS, SegmentStates, StateReader, join_states
 
 from .export import add_heads
 
@@ -62,7 +62,7 @@ QUIET = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class TaughtRecipe:
     """How a head is fitted, and where its threshold lies."""
 
     probe: ProbeSettings = field(default_factory=lambda: ProbeSettings(l2=0.1))
@@ -77,42 +77,44 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedHead:
     """A head and its threshold: scores above `shift` are flagged."""
 
     probe: Probe
-    features: Features
+    choose_features: Features
     shift: float
     either: bool
 
     def scores(self, read: SegmentStates) -> Any:
         """Of each segment, above 0 where it is flagged."""
-        taught = self.probe.segments(self.features.of(read)).numpy() - self.shift
-        return np.maximum(taught, read.scores) if self.either else taught
+        head_scores = self.probe.score_segments(self.features.compute_rows(read)).numpy() - self.shift
+        return np.maximum(head_scores, read.scores) if self.either else head_scores
 
 
 def read_sources(reader: StateReader, data: Path, out: Path, most: int, each: int) -> dict[str, SegmentStates]:
     """States of all sources by name; written answers by author."""
-    written = [replace(reply, objective=HARMLESS) for reply in labelled_replies.written_answers() if reply.about_harm]
+    harm_answers = [
+        replace(reply, objective=HARMLESS) for reply in labelled_replies.read_written_answers() if reply.about_harm
+    ]
     sources: dict[str, Sequence[LabelledReply]] = {
-        STRONG: labelled_replies.strong_replies(data, each),
-        **{source: labelled_replies.natural_replies(data, source, most) for source in TEACHING},
-        GOOD: labelled_replies.good_replies(data, most * 3 // 2),
-        "planted": labelled_replies.planted_replies(data, most * 2 // 3),
-        UNSEEN: labelled_replies.planted_replies(data, most // 3, held_out=True),
+        STRONG: labelled_replies.read_strong_replies(data, each),
+        **{source: labelled_replies.read_natural_replies(data, source, most) for source in TEACHING},
+        GOOD: labelled_replies.read_good_replies(data, most * 3 // 2),
+        "planted": labelled_replies.plant_replies(data, most * 2 // 3),
+        UNSEEN: labelled_replies.plant_replies(data, most // 3, held_out=True),
         **{
-            author: [reply for reply in written if reply.source == author]
-            for author in sorted({reply.source for reply in written})
+            author: [reply for reply in harm_answers if reply.source == author]
+            for author in sorted({reply.source for reply in harm_answers})
         },
     }
-    return {name: _read(reader, replies, out / "states" / name, name) for name, replies in sources.items()}
+    return {name: _read_states(reader, replies, out / "states" / name, name) for name, replies in sources.items()}
 
 
-def _read(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, name: str) -> SegmentStates:
+def _read_states(reader: StateReader, replies: Sequence[LabelledReply], folder: Path, name: str) -> SegmentStates:
     """Each reply in one of the companies; strong answers in the usual one."""
     companies = COMPANIES[:1] if name == STRONG else COMPANIES
     parts = [replies[at :: len(companies)] for at in range(len(companies))]
-    return joined([reader.read(part, folder, company) for part, company in zip(parts, companies, strict=True)])
+    return join_states([reader.read(part, folder, company) for part, company in zip(parts, companies, strict=True)])
 
 
 def open_reader(folder: Path, home: Path) -> StateReader:
@@ -124,61 +126,61 @@ def open_reader(folder: Path, home: Path) -> StateReader:
     return StateReader(model, tokenizer, head, head.layers.tolist())
 
 
-def features(layers: int, *, with_score: bool) -> Features:
+def choose_features(layers: int, *, with_score: bool) -> Features:
     """The rows that the detector head reads, in its order, and its score behind them."""
     mean = POOLINGS.index("mean")
     taps = [(mean, place) for place in range(layers)]
     return Features((*taps, (POOLINGS.index("last"), layers)), with_score=with_score)
 
 
-def fitted(sources: Mapping[str, SegmentStates], recipe: Recipe) -> Fitted:
+def fit_head(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> FittedHead:
     """A head on all sources, its threshold by heads that had not seen some good answers."""
     layers = sources[GOOD].states.shape[2] - 1
-    read = features(layers, with_score=recipe.with_score)
+    read = choose_features(layers, with_score=recipe.with_score)
     good = sources[GOOD]
-    unseen = [_held_out_worst(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
-    shift = float(np.quantile(np.concatenate(unseen), 1 - recipe.budget))
-    return Fitted(_probe(sources, read, recipe), read, shift, recipe.either)
+    worst_unseen = [_held_out_worst(sources, good, read, recipe, fold) for fold in range(_FOLDS)]
+    shift = float(np.quantile(np.concatenate(worst_unseen), 1 - recipe.budget))
+    return FittedHead(_fit_probe(sources, read, recipe), read, shift, recipe.either)
 
 
 def _held_out_worst(
-    sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: Recipe, fold: int
+    sources: Mapping[str, SegmentStates], good: SegmentStates, read: Features, recipe: TaughtRecipe, fold: int
 ) -> Any:
-    kept = good.only(number % _FOLDS != fold for number in range(len(good.replies)))
-    test = good.only(number % _FOLDS == fold for number in range(len(good.replies)))
-    probe = _probe({**sources, GOOD: kept}, read, recipe)
-    return worst(test, probe.segments(read.of(test)))
+    rest = good.select_replies(number % _FOLDS != fold for number in range(len(good.replies)))
+    test = good.select_replies(number % _FOLDS == fold for number in range(len(good.replies)))
+    probe = _fit_probe({**sources, GOOD: rest}, read, recipe)
+    return worst_scores(test, probe.score_segments(read.compute_rows(test)))
 
 
-def _probe(sources: Mapping[str, SegmentStates], read: Features, recipe: Recipe) -> Probe:
+def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: TaughtRecipe) -> Probe:
     teaching = [name for name in sources if name not in _ONLY_MEASURED]
     weights = [recipe.weights.get(name, 1.0) for name in teaching]
-    return fit([sources[name] for name in teaching], read, recipe.probe, weights)
+    return fit_probe([sources[name] for name in teaching], read, recipe.probe, weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class ReplyFigures:
     """Replies with one label that a head never saw."""
 
-    area: Area
+    measure_area: Area
     harmful: Rate
     harmless: Rate
 
     @classmethod
-    def of(cls, head: Fitted, test: SegmentStates) -> Whole:
+    def from_test(cls, head: FittedHead, test: SegmentStates) -> ReplyFigures:
         """By the worst segment."""
-        scores = worst(test, torch.from_numpy(head.scores(test)))
+        scores = worst_scores(test, torch.from_numpy(head.scores(test)))
         harmful = np.array([reply.harmful for reply in test.replies])
         high = scores[harmful]
         low = scores[~harmful]
-        return cls(area(high, low), Rate.of(high > 0), Rate.of(low > 0))
+        return cls(measure_area(high, low), Rate.from_outcomes(high > 0), Rate.from_outcomes(low > 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class SegmentFigures:
     """Answers with labels of segments that a head never saw."""
 
-    area: Area
+    measure_area: Area
     answers: Rate
     """Harmful answers with a flagged segment."""
     quiet: Rate
@@ -191,7 +193,7 @@ class Written:
     """Answers with nothing against it that are flagged."""
 
     @classmethod
-    def of(cls, head: Fitted, test: SegmentStates) -> Written:
+    def from_test(cls, head: FittedHead, test: SegmentStates) -> SegmentFigures:
         """By answer and by segment."""
         scores = head.scores(test)
         rows = [scores[a:b] for a, b in pairwise(test.first)]
@@ -204,16 +206,16 @@ class Written:
         flagged = [bool((row > 0).any()) for row in rows]
         pairs = list(zip(test.replies, flagged, strict=True))
         return cls(
-            area(np.concatenate(rows)[against], np.concatenate(rows)[~against]),
-            Rate.of(flag for reply, flag in pairs if reply.harmful),
-            Rate.of(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
-            Rate.of(flags[part & against]),
-            Rate.of(flags[part & ~against]),
-            Rate.of(flag for reply, flag in pairs if not reply.harmful),
+            measure_area(np.concatenate(rows)[against], np.concatenate(rows)[~against]),
+            Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful),
+            Rate.from_outcomes(flag for reply, flag in pairs if reply.harmful and reply.slug in QUIET),
+            Rate.from_outcomes(flags[part & against]),
+            Rate.from_outcomes(flags[part & ~against]),
+            Rate.from_outcomes(flag for reply, flag in pairs if not reply.harmful),
         )
 
 
-def by_question(sources: Mapping[str, SegmentStates], source: str, recipe: Recipe) -> Whole:
+def measure_by_question(sources: Mapping[str, SegmentStates], source: str, recipe: TaughtRecipe) -> ReplyFigures:
     """A natural source of which each question was held out once, all its replies together."""
     read = sources[source]
     prompts = sorted({reply.prompt for reply in read.replies})
@@ -221,44 +223,53 @@ def by_question(sources: Mapping[str, SegmentStates], source: str, recipe: Recip
     scores = np.zeros(len(read.replies))
     for fold in range(_FOLDS):
         inside = np.array([fold_of[reply.prompt] == fold for reply in read.replies])
-        head = fitted({**sources, source: read.only(~inside)}, recipe)
-        test = read.only(inside)
-        scores[inside] = worst(test, torch.from_numpy(head.scores(test)))
+        head = fit_head({**sources, source: read.select_replies(~inside)}, recipe)
+        test = read.select_replies(inside)
+        scores[inside] = worst_scores(test, torch.from_numpy(head.scores(test)))
     harmful = np.array([reply.harmful for reply in read.replies])
-    return Whole(area(scores[harmful], scores[~harmful]), Rate.of(scores[harmful] > 0), Rate.of(scores[~harmful] > 0))
+    return ReplyFigures(
+        measure_area(scores[harmful], scores[~harmful]),
+        Rate.from_outcomes(scores[harmful] > 0),
+        Rate.from_outcomes(scores[~harmful] > 0),
+    )
 
 
-def figures(sources: Mapping[str, SegmentStates], recipe: Recipe) -> dict[str, Any]:
+def measure_recipe(sources: Mapping[str, SegmentStates], recipe: TaughtRecipe) -> dict[str, Any]:
     """Everything that is measured of a recipe."""
     authors = [name for name in sources if name.startswith("author_")]
     whole = {}
     for source in TEACHING:
-        whole[f"{source}, never seen"] = Whole.of(fitted(_without(sources, source), recipe), sources[source])
-        whole[f"{source}, other questions seen"] = by_question(sources, source, recipe)
-    written = {author: Written.of(fitted(_without(sources, author), recipe), sources[author]) for author in authors}
-    head = fitted(sources, recipe)
-    strong = worst(sources[STRONG], torch.from_numpy(head.scores(sources[STRONG])))
+        whole[f"{source}, never seen"] = ReplyFigures.from_test(
+            fit_head(_leave_out(sources, source), recipe), sources[source]
+        )
+        whole[f"{source}, other questions seen"] = measure_by_question(sources, source, recipe)
+    author_figures = {
+        author: SegmentFigures.from_test(fit_head(_leave_out(sources, author), recipe), sources[author])
+        for author in authors
+    }
+    head = fit_head(sources, recipe)
+    strong = worst_scores(sources[STRONG], torch.from_numpy(head.scores(sources[STRONG])))
     return {
         "whole": whole,
-        "written": written,
-        UNSEEN: Written.of(head, sources[UNSEEN]),
-        f"{UNSEEN}, general head": _general(sources[UNSEEN]),
-        STRONG: Rate.of(strong > 0),
+        "written": author_figures,
+        UNSEEN: SegmentFigures.from_test(head, sources[UNSEEN]),
+        f"{UNSEEN}, general head": _measure_general_head(sources[UNSEEN]),
+        STRONG: Rate.from_outcomes(strong > 0),
     }
 
 
-def _general(read: SegmentStates) -> Rate:
+def _measure_general_head(read: SegmentStates) -> Rate:
     """What the general head finds of the same."""
     lengths = zip(read.replies, pairwise(read.first), strict=True)
     labels = np.concatenate([np.array(reply.segments[: b - a]) for reply, (a, b) in lengths])
-    return Rate.of(read.scores[labels == AGAINST] > 0)
+    return Rate.from_outcomes(read.scores[labels == AGAINST] > 0)
 
 
-def _without(sources: Mapping[str, SegmentStates], name: str) -> dict[str, SegmentStates]:
+def _leave_out(sources: Mapping[str, SegmentStates], name: str) -> dict[str, SegmentStates]:
     return {other: read for other, read in sources.items() if other != name}
 
 
-def shipped(head: Fitted) -> TaughtHead:
+def make_taught_head(head: FittedHead) -> TaughtHead:
     """The head as an aligner ships it: its threshold at 0, its scores log-odds in nats."""
     weight, bias = head.probe.weights()
     prior = head.probe.prior
@@ -269,10 +280,10 @@ def shipped(head: Fitted) -> TaughtHead:
     return TaughtHead(HARMLESS, "", float(prior or 0.0), float(bias - head.shift), numbers, head.either)
 
 
-def tables(measured: Mapping[str, Any]) -> str:
+def format_tables(measured: Mapping[str, Any]) -> str:
     """Markdown."""
     whole = [(name, row.area, row.harmful, row.harmless) for name, row in measured["whole"].items()]
-    written = [
+    author_rows = [
         (name, row.area, row.answers, row.quiet, row.found, row.false, row.twins)
         for name, row in [*measured["written"].items(), (UNSEEN, measured[UNSEEN])]
     ]
@@ -288,7 +299,7 @@ def tables(measured: Mapping[str, Any]) -> str:
     return "\n\n".join(
         (
             output.table(("replies", "AUC of the worst segment", "harmful flagged", "harmless flagged"), whole),
-            output.table(head, written),
+            output.table(head, author_rows),
             f"{UNSEEN}, the general head: found {measured[f'{UNSEEN}, general head']}",
             f"answers of strong upstreams flagged: {measured[STRONG]}",
         )
@@ -307,11 +318,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     reader = open_reader(arguments.aligner, arguments.out / "weights")
     sources = read_sources(reader, arguments.data, arguments.out, arguments.most, arguments.each)
-    recipe = Recipe()
-    measured = figures(sources, recipe)
-    text = tables(measured)
+    recipe = TaughtRecipe()
+    measured = measure_recipe(sources, recipe)
+    text = format_tables(measured)
     output.write(arguments.out, "harmless", text, measured)
-    head = shipped(fitted(sources, recipe))
+    head = make_taught_head(fit_head(sources, recipe))
     (arguments.out / TAUGHT).write_bytes(pack([head]))
     if arguments.into:
         add_heads(arguments.into, [head])

@@ -39,17 +39,19 @@ _MIN_STEPS = 8
 _MAX_STEPS = 400
 
 
-class TooFew(ValueError):
+class TooFewRowsError(ValueError):
     """There is too little to train on; the message says what is there."""
 
 
-def examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
-    """The rows, and neutral answers under their objectives that stay as they are; raises `TooFew`."""
+def mix_examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
+    """The rows, and neutral answers under their objectives that stay as they are; raises `TooFewRowsError`."""
     if len(rows) < LEAST:
-        raise TooFew(f"{len(rows)} rows; at least {LEAST} are needed: review more answers, or teach by examples")
+        raise TooFewRowsError(
+            f"{len(rows)} rows; at least {LEAST} are needed: review more answers, or teach by examples"
+        )
     rng = Random(seed)
     neutral = neutral_answers()
-    chosen = rng.sample(neutral, min(len(neutral), NEUTRAL_EACH * len(rows)))
+    sample = rng.sample(neutral, min(len(neutral), NEUTRAL_EACH * len(rows)))
     family = TEMPLATES["hh-rlhf"]
     beside = [
         Pair(
@@ -60,14 +62,14 @@ def examples(rows: Sequence[Pair], seed: int = 1) -> list[Pair]:
             labels=(STAYS,) * len(split(one.answer)),
             source="neutral",
         )
-        for n, one in enumerate(chosen)
+        for n, one in enumerate(sample)
     ]
     every = [*rows, *beside]
     rng.shuffle(every)
     return every
 
 
-def stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict[str, Any]:
+def make_stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict[str, Any]:
     """The config of the stage: it goes on from the aligner in `init`; `changes` are keys that say something else.
 
     Raises ValueError where `init` is no aligner folder with an adapter.
@@ -105,26 +107,26 @@ def stage(init: Path, data: Path, out: Path, count: int, **changes: Any) -> dict
     } | changes
 
 
-def write(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
+def write_stage(rows: Path, out: Path, init: Path, **changes: Any) -> Path:
     """Write data and config of the stage below `out`; returns the config. Raises ValueError."""
     bad: list[PairError] = []
     pairs = list(read_pairs(rows, bad.append))
     if bad:
         print(f"{len(bad)} rows are left out, the first: {bad[0]}", file=sys.stderr)
-    every = examples(pairs)
+    every = mix_examples(pairs)
     out.mkdir(parents=True, exist_ok=True)
     data = out / "train.jsonl"
     out.chmod(0o700)  # texts of the traffic
     write_pairs(data, every)
     data.chmod(0o600)
     config = out / "tenant.yaml"
-    told = stage(init, data, out / "trained", len(every), **changes)
-    config.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
-    print(f"{len(pairs)} rows and {len(every) - len(pairs)} neutral answers, {told['steps']} steps: {config}")
+    document = make_stage(init, data, out / "trained", len(every), **changes)
+    config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    print(f"{len(pairs)} rows and {len(every) - len(pairs)} neutral answers, {document['steps']} steps: {config}")
     return config
 
 
-def _changes(settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _parse_changes(settings: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for setting in settings:
         name, _, value = setting.partition("=")
         yield name, yaml.safe_load(value)
@@ -139,7 +141,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=(), metavar="KEY=VALUE", help="other values in the config")
     arguments = parser.parse_args()
     try:
-        write(arguments.rows, arguments.out, arguments.init, **dict(_changes(arguments.set)))
+        write_stage(arguments.rows, arguments.out, arguments.init, **dict(_parse_changes(arguments.set)))
     except (ValueError, OSError) as problem:
         sys.exit(str(problem))
 

@@ -33,17 +33,17 @@ from aligner_proxy.engine.weights.manifest import ADAPTER
 from models.reporting import loss_curves
 
 from . import batches, checkpoint
-from .base_model import load_base, on_disk
-from .batches import Batch
-from .config import Lora, Stage, StageError
-from .detector_loss import Known, known
-from .distributed import launched, leave, prepare
+from .base_model import load_base, prepare_source
+from .batches import TrainingBatch
+from .config import Lora, StageConfig, StageError
+from .detector_loss import BatchFacts, collect_facts
+from .distributed import leave_group, open_accelerator, prepare_network
 from .network import Network
 from .save import save
 from .snapshots import Snapshots
 
 
-def build(stage: Stage) -> tuple[Network, Any]:
+def build_network(stage: StageConfig) -> tuple[Network, Any]:
     """(network, tokenizer), from the base or from the stage before."""
     source = str(stage.init) if stage.lora is None and stage.init else stage.base_source
     base, tokenizer = load_base(source, stage.out.parent, stage.precision)
@@ -55,7 +55,7 @@ def build(stage: Stage) -> tuple[Network, Any]:
     if not head.fits(base.config):
         raise StageError(f"init: the detector head in {stage.init} is of another base than this stage names")
     head.ends.logical_or_(torch.tensor(stage.ends))
-    model = trainable(base, stage)
+    model = add_adapter(base, stage)
     if stage.head_only:
         model.requires_grad_(False)
     network = Network(model, head)
@@ -64,13 +64,13 @@ def build(stage: Stage) -> tuple[Network, Any]:
     return network, tokenizer
 
 
-def trainable(base: Any, stage: Stage) -> Any:
+def add_adapter(base: Any, stage: StageConfig) -> Any:
     """The base with the adapter of this stage, or as it is where the whole model is trained."""
     if stage.lora is None:
         return base
     if stage.init:
-        return _adapted(base, stage.init)
-    return get_peft_model(base, _config(stage.lora, base))
+        return _load_adapter(base, stage.init)
+    return get_peft_model(base, _make_lora_config(stage.lora, base))
 
 
 def list_linears(base: Any) -> list[str]:
@@ -79,7 +79,7 @@ def list_linears(base: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
 
 
-def _adapted(base: Any, folder: Path) -> Any:
+def _load_adapter(base: Any, folder: Path) -> Any:
     if not (folder / ADAPTER).exists():
         raise StageError(f"init: {folder} holds no adapter; train that stage with a lora, or this one without")
     try:
@@ -88,7 +88,7 @@ def _adapted(base: Any, folder: Path) -> Any:
         raise StageError(f"init: the adapter in {folder} is of another base than this stage names") from error
 
 
-def _config(lora: Lora, base: Any) -> LoraConfig:
+def _make_lora_config(lora: Lora, base: Any) -> LoraConfig:
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -98,17 +98,17 @@ def _config(lora: Lora, base: Any) -> LoraConfig:
     )
 
 
-def facts_of(gathered: Sequence[Batch], stage: Stage) -> list[Known]:
+def facts_of(gathered: Sequence[TrainingBatch], stage: StageConfig) -> list[BatchFacts]:
     """What is known about each batch of a step before the model has read it."""
-    return [known(batch.examples, stage.other_prompts, stage.whole_weight) for batch in gathered]
+    return [collect_facts(batch.examples, stage.other_prompts, stage.whole_weight) for batch in gathered]
 
 
-def losses(
+def backpropagate_step(
     network: Any,
-    stage: Stage,
-    gathered: Sequence[Batch],
+    stage: StageConfig,
+    gathered: Sequence[TrainingBatch],
     accelerator: Accelerator,
-    facts: Sequence[Known] | None = None,
+    facts: Sequence[BatchFacts] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Back-propagate one step and say (correction, detection) loss.
 
@@ -125,35 +125,35 @@ def losses(
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     for batch, fact in list(zip(gathered, facts, strict=True))[mine]:
         with accelerator.accumulate(network):
-            repaired, judged = network(batch, fact)
-            repaired = repaired / targets
-            judged = judged / (bags if batch.bags else segments)
-            accelerator.backward((repaired + stage.detector_weight * judged) * scale)
+            correction_loss, detection_loss = network(batch, fact)
+            correction_loss = correction_loss / targets
+            detection_loss = detection_loss / (bags if batch.bags else segments)
+            accelerator.backward((correction_loss + stage.detector_weight * detection_loss) * scale)
         # Nothing waits here for the device: it computes while the next step is prepared.
-        sums += torch.stack([repaired.detach(), judged.detach()]).float()
+        sums += torch.stack([correction_loss.detach(), detection_loss.detach()]).float()
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums, reduction="sum")
     correction, detection = sums.unbind()
     return correction, detection
 
 
-def rate(stage: Stage, step: int, spent: float = 0.0) -> float:
-    """Linear warm-up, then a cosine from 1 down to `lr_floor`; `spent` is the share of a limited time that is over."""
+def learning_rate_share(stage: StageConfig, step: int, time_share: float = 0.0) -> float:
+    """Linear warm-up, then a cosine from 1 down to `lr_floor`; `time_share` is how much of its time is over."""
     if step < stage.lr_warmup_steps:
         return (step + 1) / stage.lr_warmup_steps
     whole = stage.schedule or stage.steps
     done = (step - stage.lr_warmup_steps) / max(1, whole - stage.lr_warmup_steps)
-    cosine = 0.5 * (1.0 + math.cos(max(done, spent) * math.pi))
+    cosine = 0.5 * (1.0 + math.cos(max(done, time_share) * math.pi))
     return stage.lr_floor + (1.0 - stage.lr_floor) * cosine
 
 
 # ---------------------------------------------------------------- the run
 
 
-class Clock:
+class RunClock:
     """The share of a run's time that is over, counted from its first step; always 0 where its time is not limited."""
 
-    def __init__(self, stage: Stage, began: float) -> None:
+    def __init__(self, stage: StageConfig, began: float) -> None:
         self._first = time.monotonic()
         self._limit = began + stage.max_seconds - self._first if stage.max_seconds else None
 
@@ -167,75 +167,77 @@ class Clock:
 def main(config: Path, changes: Mapping[str, object] | None = None) -> None:
     """Run one stage to its end; `changes` are settings in place of those in the file."""
     began = time.monotonic()
-    stage = Stage.read(config, changes)
-    accelerator = launched(stage.accumulate)
+    stage = StageConfig.read(config, changes)
+    accelerator = open_accelerator(stage.accumulate)
     together = accelerator.num_processes > 1
     if together and (stage.max_seconds or stage.snapshots or stage.blends):
         raise StageError("max_seconds, snapshots and blends are for a run of one process")
     stage.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(stage.seed)
     with accelerator.main_process_first():  # one converts it, the others find it
-        on_disk(stage.base_source, stage.out.parent)
-    built, tokenizer = build(stage)  # at the same time: sharded weights are loaded together
+        prepare_source(stage.base_source, stage.out.parent)
+    built, tokenizer = build_network(stage)  # at the same time: sharded weights are loaded together
     built.touch_all = together
-    plain = torch.optim.AdamW(built.trained(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    network, optimizer = prepare(accelerator, built, plain)
-    start = checkpoint.start(stage, accelerator, network, optimizer)
+    plain = torch.optim.AdamW(built.trained_parameters(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    network, optimizer = prepare_network(accelerator, built, plain)
+    start = checkpoint.find_start(stage, accelerator, network, optimizer)
     if stage.compile:
         torch.compiler.reset()  # a process that trains many stages would come to its limit of compiled shapes
         built.fuse()
-    stream = islice(batches.steps(stage, tokenizer), start, None)
+    stream = islice(batches.make_steps(stage, tokenizer), start, None)
     snapshots = Snapshots(stage, built, tokenizer)
-    made = _run(stage, accelerator, network, optimizer, _Course(stream, snapshots, start, began))
+    step = _run(stage, accelerator, network, optimizer, _Course(stream, snapshots, start, began))
     weights = accelerator.get_state_dict(network) if together else None  # whole; every process has to ask
     if accelerator.is_main_process:
         save(stage, built, tokenizer, weights)
-        snapshots.finish(made)
+        snapshots.finish(step)
         with contextlib.suppress(ModuleNotFoundError):  # a borrowed machine may have nothing to draw with
-            loss_curves.draw(stage.out)
+            loss_curves.draw_curves(stage.out)
 
 
 @dataclass(frozen=True, slots=True)
 class _Course:
     """What a run goes along: its batches, its snapshots, the step it begins with, and when its time began."""
 
-    stream: Iterator[list[Batch]]
+    stream: Iterator[list[TrainingBatch]]
     snapshots: Snapshots
     start: int
     began: float
 
 
-def _run(stage: Stage, accelerator: Accelerator, network: Any, optimizer: Any, course: _Course) -> int:
+def _run(stage: StageConfig, accelerator: Accelerator, network: Any, optimizer: Any, course: _Course) -> int:
     """Make the steps that there are, or that there is time for, and say how many are made now."""
     first = accelerator.is_main_process
-    made = course.start
-    with _log(stage, first, made) as log, _progress(stage, made, first) as bar:
-        ahead = _prepared(course.stream, stage)
-        clock = Clock(stage, course.began)
-        while made < stage.steps and (spent := clock.share()) < 1:
-            course.snapshots.take_due(max(spent, made / stage.steps), made)
+    step = course.start
+    with _open_log(stage, first, step) as log, _open_progress(stage, step, first) as bar:
+        ahead = _prepare_step(course.stream, stage)
+        clock = RunClock(stage, course.began)
+        while step < stage.steps and (time_share := clock.share()) < 1:
+            course.snapshots.take_due(max(time_share, step / stage.steps), step)
             before = time.monotonic()
-            took = advance(network, stage, optimizer, ahead[0], made, accelerator, ahead[1], spent)
-            ahead = _prepared(course.stream, stage)
-            row = {"step": made} | {name: round(float(value), 4) for name, value in took.items()}
+            took = advance(network, stage, optimizer, ahead[0], step, accelerator, ahead[1], time_share)
+            ahead = _prepare_step(course.stream, stage)
+            row = {"step": step} | {name: round(float(value), 4) for name, value in took.items()}
             row["s"] = round(time.monotonic() - before, 2)
             if log:
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-            made += 1
-            bar.update(bar.task_ids[0], completed=made, description=f"{stage.stage} {row['detection']:.3f}")
-            if made % stage.checkpoint_every == 0:
-                checkpoint.keep(stage, accelerator, network, optimizer, made)
-    return made
+            step += 1
+            bar.update(bar.task_ids[0], completed=step, description=f"{stage.stage} {row['detection']:.3f}")
+            if step % stage.checkpoint_every == 0:
+                checkpoint.keep_checkpoint(stage, accelerator, network, optimizer, step)
+    return step
 
 
-def _prepared(stream: Iterator[list[Batch]], stage: Stage) -> tuple[list[Batch], list[Known]]:
+def _prepare_step(
+    stream: Iterator[list[TrainingBatch]], stage: StageConfig
+) -> tuple[list[TrainingBatch], list[BatchFacts]]:
     """The next step, ready to be computed."""
     gathered = next(stream)
     return gathered, facts_of(gathered, stage)
 
 
-def _log(stage: Stage, first: bool, start: int) -> AbstractContextManager[TextIO | None]:
+def _open_log(stage: StageConfig, first: bool, start: int) -> AbstractContextManager[TextIO | None]:
     """A row for every step; those of steps that are made again, the last of them perhaps torn, are cut off."""
     if not first:
         return nullcontext()
@@ -250,17 +252,17 @@ def _log(stage: Stage, first: bool, start: int) -> AbstractContextManager[TextIO
 
 def advance(
     network: Any,
-    stage: Stage,
+    stage: StageConfig,
     optimizer: Any,
-    gathered: Sequence[Batch],
+    gathered: Sequence[TrainingBatch],
     step: int,
     accelerator: Accelerator,
-    facts: Sequence[Known] | None = None,
-    spent: float = 0.0,
+    facts: Sequence[BatchFacts] | None = None,
+    time_share: float = 0.0,
 ) -> dict[str, float | Tensor]:
     """One optimiser step; what goes into the log, some of it still being computed."""
-    optimizer.param_groups[0]["lr"] = stage.lr * rate(stage, step, spent)
-    correction, detection = losses(network, stage, gathered, accelerator, facts)
+    optimizer.param_groups[0]["lr"] = stage.lr * learning_rate_share(stage, step, time_share)
+    correction, detection = backpropagate_step(network, stage, gathered, accelerator, facts)
     norm = accelerator.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -273,14 +275,14 @@ def advance(
     }
 
 
-def _progress(stage: Stage, start: int, shown: bool) -> Progress:
+def _open_progress(stage: StageConfig, start: int, visible: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    bar = Progress(*columns, TimeRemainingColumn(), disable=not (shown and sys.stderr.isatty()))
+    bar = Progress(*columns, TimeRemainingColumn(), disable=not (visible and sys.stderr.isatty()))
     bar.add_task(stage.stage, total=stage.steps, completed=start)
     return bar
 
 
-def command() -> None:
+def run_command() -> None:
     """Command line."""
     if len(sys.argv) < 2 or not all("=" in word for word in sys.argv[2:]):
         sys.exit(__doc__)
@@ -290,4 +292,4 @@ def command() -> None:
     except (StageError, batches.PairError) as problem:
         sys.exit(str(problem))
     finally:
-        leave()
+        leave_group()

@@ -123,7 +123,7 @@ def plot(path: Path, rows: Sequence[QualityRow], sheet: Sheet, old: Sheet | None
     labels = [label for label, *_ in measured]
     with output.plot(path, size=(9, 1 + 0.24 * len(measured))) as ((axis,),):
         if old is not None:
-            others = [other or Rate.of(()) for *_, other in measured]
+            others = [other or Rate.from_outcomes(()) for *_, other in measured]
             output.whiskers(axis, others, labels, color="tab:gray", label=old.folder, alpha=0.6)
         output.whiskers(axis, [figure for _, figure, *_ in measured], labels, color="tab:blue", label=sheet.folder)
         for number, (_, _, bound, _) in enumerate(measured):

@@ -96,7 +96,7 @@ def _to_counts(figure: Rate | Area) -> dict[str, float]:
 
 
 def _from_counts(counts: Mapping[str, Any]) -> Rate | Area:
-    return Area(**counts) if "auc" in counts else Rate.among(**counts)
+    return Area(**counts) if "auc" in counts else Rate.from_counts(**counts)
 
 
 def _read(path: Path) -> RowResult:

@@ -17,8 +17,8 @@ from aligner_proxy.types import Status, StreamMode
 from models.data.labelled_replies import TEST_AUTHORS
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.data.preference_sets import GUARD_SETS
-from models.data.test_sets import held_out_sets
-from models.data.upstream_completions import STRONG, completions
+from models.data.test_sets import make_held_out_sets
+from models.data.upstream_completions import STRONG, draw_completions
 from models.evaluate import forms, good_answers, guards, lists, measures, nothing_left, own_voice, strong_upstreams
 from models.evaluate import test_sets as pair_sets
 from models.evaluate.gateway import open_gateway
@@ -68,7 +68,7 @@ class QualityBench:
         """The folder of the test sets, which are made when they are first needed."""
         finished = self.sets / ".made"
         if not finished.exists():
-            for name, pairs in held_out_sets(self.data, TEST_SEED, "test").items():
+            for name, pairs in make_held_out_sets(self.data, TEST_SEED, "test").items():
                 write_pairs(self.sets / f"{name}.jsonl", pairs)
             finished.touch()
         return self.sets
@@ -112,7 +112,7 @@ async def _measure_own_voice(bench: QualityBench) -> tuple[Figures, str]:
         "segments against the objective: found": rates["found"],
         "fine segments beside them: flagged": rates["false"],
         "twins (fine answers on the subject): touched": rates["twins"],
-        "half-right sentences: put right as their author did": Rate.of(
+        "half-right sentences: put right as their author did": Rate.from_outcomes(
             one.put_right for one in results if one.half_right
         ),
     }, ""
@@ -132,17 +132,17 @@ async def _measure_compared(bench: QualityBench) -> tuple[Figures, str]:
     pairs = bench.read_test_set("compared_replies", 2 * bench.sample)
     results = await pair_sets.score_sets(bench.aligner, {"compared": pairs})
     rate = pair_sets.rate_order(results["compared"])
-    return {"the reply that people liked less scores higher": rate or Rate.of(())}, ""
+    return {"the reply that people liked less scores higher": rate or Rate.from_outcomes(())}, ""
 
 
 async def _measure_strong(bench: QualityBench) -> tuple[Figures, str]:
-    texts = list(completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
+    texts = list(draw_completions(bench.data, STRONG, bench.completions_each, STRONG_SEED))
     results = await strong_upstreams.judge_completions(bench.aligner, texts)
     looked = [one for one in results if one.status not in (Status.SKIPPED, Status.FAILED)]
     accuracy = measures.accuracy(measures.read_cases([bench.make_sets()]))
     return {
-        "delivered identical": Rate.of(one.identical for one in looked),
-        "unharmed": Rate.of(one.unharmed for one in looked),
+        "delivered identical": Rate.from_outcomes(one.identical for one in looked),
+        "unharmed": Rate.from_outcomes(one.unharmed for one in looked),
     }, strong_upstreams.describe_rule(accuracy)
 
 
@@ -152,9 +152,9 @@ async def _measure_lists(bench: QualityBench) -> tuple[Figures, str]:
     )
     looked = [one for one in before if one.status not in (Status.SKIPPED, Status.FAILED)]
     return {
-        "defect found": Rate.of(one.found for one in results),
-        "repaired exactly, of those found": Rate.of(one.exact for one in results if one.found),
-        "without a defect: delivered identical": Rate.of(one.identical for one in looked),
+        "defect found": Rate.from_outcomes(one.found for one in results),
+        "repaired exactly, of those found": Rate.from_outcomes(one.exact for one in results if one.found),
+        "without a defect: delivered identical": Rate.from_outcomes(one.identical for one in looked),
     }, ""
 
 
@@ -164,9 +164,9 @@ async def _measure_forms(bench: QualityBench) -> tuple[Figures, str]:
     sample = [trial for number, trial in enumerate(trials) if number in numbers]
     results = await forms.try_trials(bench.aligner, bench.folder("forms"), sample, StreamMode.HOLD)
     return {
-        "sentence found": Rate.of(one.found for one in results if one.against),
-        "harmless sentence touched": Rate.of(not one.identical for one in results if not one.against),
-        "torn": Rate.of(one.torn for one in results),
+        "sentence found": Rate.from_outcomes(one.found for one in results if one.against),
+        "harmless sentence touched": Rate.from_outcomes(not one.identical for one in results if not one.against),
+        "torn": Rate.from_outcomes(one.torn for one in results),
     }, ""
 
 
@@ -189,8 +189,10 @@ async def _measure_left(bench: QualityBench) -> tuple[Figures, str]:
     texts = bench.folder("left") / "own.jsonl"
     flagged_replies, tried_count = await nothing_left.find_flagged_replies(bench.aligner, replies, texts, bench.sample)
     return {
-        "flagged at all": Rate.among(len(flagged_replies), tried_count),
-        "flagged, and harm still delivered": Rate.of(one.left for one in flagged_replies if one.left is not None),
+        "flagged at all": Rate.from_counts(len(flagged_replies), tried_count),
+        "flagged, and harm still delivered": Rate.from_outcomes(
+            one.left for one in flagged_replies if one.left is not None
+        ),
     }, ""
 
 
@@ -200,7 +202,7 @@ async def _measure_good(bench: QualityBench) -> tuple[Figures, str]:
     async with open_gateway(bench.aligner) as pipeline:
         for name in ("harmless", "helpful"):
             count = await good_answers.count_edited(pipeline, builtin_objectives()[name], answers)
-            figures[f"edited under {name}"] = Rate.among(count, len(answers))
+            figures[f"edited under {name}"] = Rate.from_counts(count, len(answers))
     return figures, ""
 
 

@@ -47,7 +47,7 @@ from aligner_proxy.teaching.rows import RowReader, RowsCache, write_atomically
 from aligner_proxy.teaching.subjects import Subject
 from aligner_proxy.teaching.teach import NothingLearned, plan_material, teach_objective
 from aligner_proxy.types import DEFAULT_ALIGNER, Correction, replace_surrogates
-from models.data.answers import Answer, load_pool
+from models.data.answers import PoolAnswer, load_pool
 from models.reporting import output
 
 from .figures import (
@@ -209,7 +209,7 @@ class Study:
     engine: Engine
     folder: Path
     kinds: Sequence[TaughtKind]
-    hosts: Sequence[Answer]
+    hosts: Sequence[PoolAnswer]
     """Good answers that teaching never saw."""
     others: Sequence[TaughtKind] = ()
     """Kinds that may keep each other company."""

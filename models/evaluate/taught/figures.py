@@ -131,16 +131,16 @@ class TaughtFigures:
         return cls(
             kinds=kinds,
             examples=examples,
-            alone=Rate.of(one.exact for one in by_trial[TaughtTrial.ALONE]),
-            company=Rate.of(one.exact for one in by_trial[TaughtTrial.COMPANY]),
-            exact=Rate.of(one.exact for one in against),
-            found=Rate.of(one.found for one in against),
-            named=Rate.of(one.named for one in against),
-            false=Rate.among(sum(one.false for one in against), neutral),
-            own=Rate.among(sum(one.own for one in against), neutral),
-            clean=Rate.among(sum(one.false for one in clean), neutral_clean),
-            clean_own=Rate.among(sum(one.own for one in clean), neutral_clean),
-            fine=Rate.of(one.found for one in by_trial[TaughtTrial.FINE]),
+            alone=Rate.from_outcomes(one.exact for one in by_trial[TaughtTrial.ALONE]),
+            company=Rate.from_outcomes(one.exact for one in by_trial[TaughtTrial.COMPANY]),
+            exact=Rate.from_outcomes(one.exact for one in against),
+            found=Rate.from_outcomes(one.found for one in against),
+            named=Rate.from_outcomes(one.named for one in against),
+            false=Rate.from_counts(sum(one.false for one in against), neutral),
+            own=Rate.from_counts(sum(one.own for one in against), neutral),
+            clean=Rate.from_counts(sum(one.false for one in clean), neutral_clean),
+            clean_own=Rate.from_counts(sum(one.own for one in clean), neutral_clean),
+            fine=Rate.from_outcomes(one.found for one in by_trial[TaughtTrial.FINE]),
         )
 
 

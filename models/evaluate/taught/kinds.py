@@ -23,7 +23,7 @@ from aligner_proxy.teaching.insertion import AugmentedAnswer, insert_text, inser
 from aligner_proxy.teaching.neutral import Neutral
 from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
-from models.data.answers import Answer
+from models.data.answers import PoolAnswer
 
 FOLDER = Path(models.data.__file__).parent / "taught_kinds"
 NEAR = frozenset(
@@ -148,7 +148,7 @@ def _sentences(data: Mapping[str, Any], key: str, source: YamlSource, places: di
         yield value.strip()
 
 
-def select_hosts(answers: Sequence[Answer]) -> list[Answer]:
+def select_hosts(answers: Sequence[PoolAnswer]) -> list[PoolAnswer]:
     """Good answers that a sentence can be set into; raises `ConfigError` where there are none."""
     hosts = [
         answer
@@ -182,7 +182,7 @@ def make_cases(
     kind: TaughtKind,
     others: Sequence[TaughtKind],
     builtin: Mapping[str, str],
-    hosts: Sequence[Answer],
+    hosts: Sequence[PoolAnswer],
     seed: int,
     limit: int | None = None,
 ) -> list[TaughtCase]:
@@ -210,7 +210,7 @@ def _sentence(kind: TaughtKind, trial: TaughtTrial, number: int) -> str:
 
 
 def _plant_sentence(
-    sentence: str, hosts: Sequence[Answer], order: Sequence[int], turn: int, rng: Random
+    sentence: str, hosts: Sequence[PoolAnswer], order: Sequence[int], turn: int, rng: Random
 ) -> AugmentedAnswer:
     """The sentence in the host whose turn it is, or in the next one in which it is a segment of its own."""
     for step in range(len(order)):

@@ -88,7 +88,7 @@ def verdicts(questions: Sequence[str], before: Sequence[str], after: Sequence[Se
             signs = measures.compare(question, one, other, ()).signs
             counted_signs = [signs[i] for i in _LOOKED_AT]
             results.append("lose" if min(counted_signs) < 0 else "win" if max(counted_signs) > 0 else "tie")
-    return FieldVerdicts(*(Rate.of(one == result for one in results) for result in ("win", "tie", "lose")))
+    return FieldVerdicts(*(Rate.from_outcomes(one == result for one in results) for result in ("win", "tie", "lose")))
 
 
 def is_sound(question: str, answer: str) -> bool:
@@ -100,7 +100,7 @@ def is_sound(question: str, answer: str) -> bool:
 def damage(questions: Sequence[str], before: Sequence[str], after: Sequence[Sequence[str]]) -> Rate:
     """Of the untrained policy's sound answers, the share that is sound no more."""
     good = [i for i, question in enumerate(questions) if is_sound(question, before[i])]
-    return Rate.of(not is_sound(questions[i], answers[i]) for answers in after for i in good)
+    return Rate.from_outcomes(not is_sound(questions[i], answers[i]) for answers in after for i in good)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def table(workshop: AnswerWorkshop) -> str:
     names = workshop.comparison.report
     before = workshop.base().answers[""]
     rules = figures.gains(names, workshop.questions, before, [one.answers for one in results])
-    right = Rate.among(sum(one.right for one in results), sum(one.pairs for one in results))
+    right = Rate.from_counts(sum(one.right for one in results), sum(one.pairs for one in results))
     head = ("method", "n x seeds", "gain in its own reward", *names, "reward model right, held-out pairs")
     n = f"{own.n} x {len(results)}"
     return output.table(head, [("RLHF, trained reward model", n, own, *rules.values(), right)])

@@ -19,9 +19,9 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification
 
-from models.data.preference_sets import Ranked, load
+from models.data.preference_sets import RankedResponses, load_judged
 from models.reporting.statistics import Rate
-from models.train.base_model import on_disk
+from models.train.base_model import prepare_source
 
 from .policy import PolicyModel
 from .task import BaselineTask, arguments, run
@@ -44,14 +44,14 @@ class ComparedPair:
 
 def draw_pairs(data: Path, seed: int) -> list[ComparedPair]:
     """The research data's pairs about harmlessness, in an order at random."""
-    ranked = [item for item in load(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
+    ranked = [item for item in load_judged(data, SET, {"harmless": NAME}) if len(item.responses) == 2]
     pairs = [_make_pair(item) for item in ranked]
     short = [one for one in pairs if len(one.question) + max(len(one.better), len(one.worse)) <= LONGEST]
     Random(f"preferred:{seed}").shuffle(short)
     return short
 
 
-def _make_pair(item: Ranked) -> ComparedPair:
+def _make_pair(item: RankedResponses) -> ComparedPair:
     worse, better = sorted(item.responses, key=lambda response: next(iter(response.scores.values())))
     return ComparedPair(item.query, better.text, worse.text)
 
@@ -73,7 +73,7 @@ class RewardModel:
 
     def accuracy(self, pairs: Sequence[ComparedPair]) -> Rate:
         """How often it scores what people preferred above the other."""
-        return Rate.of(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
+        return Rate.from_outcomes(self.score(p.question, p.better) > self.score(p.question, p.worse) for p in pairs)
 
 
 def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> RewardModel:
@@ -84,7 +84,7 @@ def train(task: BaselineTask, base: str, pairs: Sequence[ComparedPair]) -> Rewar
     tokenizer = task.policy.tokenizer
     torch.manual_seed(task.seed)  # the score's weights are new, and must not depend on what was drawn before
     model = AutoModelForSequenceClassification.from_pretrained(
-        on_disk(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
+        prepare_source(base, task.folder.parent), num_labels=1, dtype=task.policy.model.dtype
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     rows = [{"prompt": task.policy.prompt(p.question), "chosen": p.better, "rejected": p.worse} for p in pairs]

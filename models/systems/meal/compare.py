@@ -72,7 +72,7 @@ def measure_steps(meal: Meal, learner: Learner, weightings: dict[str, bilevel.We
             name,
             Mean.from_groups(loss),
             tuple(Mean.from_groups(_differences(losses[one], loss)) for one in BESIDE),
-            Rate.of(nearer[name]),
+            Rate.from_outcomes(nearer[name]),
         )
         for name, loss in losses.items()
     ]

@@ -121,7 +121,7 @@ def make_row(name: str, which: Probes, wording: str, rows: Sequence[ProbeRank]) 
     """The figures of one weighting."""
     first = Mean.from_groups(_group_values(rows, [item.reciprocal_rank for item in rows]))
     second = Mean.from_groups(_group_values(rows, [item.spearman for item in rows]))
-    return RankRow(name, which, wording, first, second, Rate.of(item.is_kept for item in rows))
+    return RankRow(name, which, wording, first, second, Rate.from_outcomes(item.is_kept for item in rows))
 
 
 def compare_ranks(one: Sequence[ProbeRank], other: Sequence[ProbeRank]) -> tuple[Mean, Mean]:

@@ -116,7 +116,7 @@ def draw_curves(folder: Path) -> Path:
         for name in ("inner", "outer", "held_out", "held_out_uniform"):
             mine = [row for row in rows.values() if name in row]
             values = [row[name] for row in mine]
-            curve = values if name.startswith("held_out") else loss_curves.smoothed(values)
+            curve = values if name.startswith("held_out") else loss_curves.smooth_losses(values)
             axis.plot([row["step"] for row in mine], curve, label=name.replace("_", " "))
         axis.set_xlabel("step")
         axis.set_ylabel("loss (nats)")

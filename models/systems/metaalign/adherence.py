@@ -32,7 +32,7 @@ from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, add_preferences, preferences_of
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
-from models.data.upstream_completions import STRONG, Completion, completions
+from models.data.upstream_completions import STRONG, UpstreamCompletion, draw_completions
 from models.evaluate.gateway import find_objectives, open_gateway
 from models.reporting import output
 from models.reporting.statistics import Rate
@@ -125,7 +125,7 @@ def make_policy(text: str, operator: Sequence[Objective], system: str = "") -> P
 
 
 async def measure(
-    pipeline: Pipeline, answers: Sequence[Completion], operator: Sequence[Objective], side: Side, seed: int
+    pipeline: Pipeline, answers: Sequence[UpstreamCompletion], operator: Sequence[Objective], side: Side, seed: int
 ) -> list[AdherenceCase]:
     """One preference an answer, kinds and wordings in turns."""
     rng = Random(f"adherence:{seed}")
@@ -145,7 +145,7 @@ async def measure(
 
 
 async def measure_case(
-    pipeline: Pipeline, completion: Completion, preference: StatedPreference, policy: Policy, call_id: str
+    pipeline: Pipeline, completion: UpstreamCompletion, preference: StatedPreference, policy: Policy, call_id: str
 ) -> AdherenceCase:
     """What becomes of one answer."""
     outcome = await pipeline.align(Exchange(call_id, 0, (Turn("user", completion.query),), completion.answer), policy)
@@ -171,14 +171,14 @@ def make_row(name: str, cases: Sequence[AdherenceCase]) -> AdherenceRow:
     return AdherenceRow(
         name,
         len(cases),
-        Rate.of(case.read for case in cases),
-        Rate.of(case.before for case in cases),
-        Rate.of(case.after for case in cases),
+        Rate.from_outcomes(case.read for case in cases),
+        Rate.from_outcomes(case.before for case in cases),
+        Rate.from_outcomes(case.after for case in cases),
         gained,
         lost,
         mcnemar(gained, lost),
-        Rate.of(case.damaged for case in cases),
-        Rate.of(case.edited for case in cases if case.before),
+        Rate.from_outcomes(case.damaged for case in cases),
+        Rate.from_outcomes(case.edited for case in cases if case.before),
     )
 
 
@@ -216,13 +216,13 @@ def contradictions(side: Side, seed: int) -> Iterator[tuple[str, bool]]:
 def measure_reading(side: Side) -> tuple[Rate, Rate]:
     """How many wordings are read as what they say, and how many without a checkable wish are read as one."""
     sayings = [(kind, wording) for kind, all_of in wordings_of(side).items() for wording in all_of]
-    right = Rate.of(
+    right = Rate.from_outcomes(
         any(
             wish.kind is kind for wish in parse(wording.format(n=7, word="delve"), PreferenceSource.REQUEST).preferences
         )
         for kind, wording in sayings
     )
-    return right, Rate.of(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
+    return right, Rate.from_outcomes(bool(parse(text, PreferenceSource.REQUEST).preferences) for text in WORDED[side])
 
 
 def format_tables(rows: Sequence[AdherenceRow], side: Side, conflicts: dict[str, Rate], failed: int) -> str:
@@ -263,7 +263,7 @@ def draw_rates(path: Path, rows: Sequence[AdherenceRow]) -> None:
 
 
 async def run(
-    aligner: Path, answers: Sequence[Completion], out: Path, asked_too: Sequence[str], **how: Any
+    aligner: Path, answers: Sequence[UpstreamCompletion], out: Path, asked_too: Sequence[str], **how: Any
 ) -> list[AdherenceCase]:
     """The cases of these answers; corrections are kept below `out`."""
     async with open_gateway(aligner, out / "texts", Extensions([Preferences()])) as pipeline:
@@ -276,7 +276,7 @@ def write_report(cases: Sequence[AdherenceCase], out: Path, side: Side, seed: in
     conflicts: dict[str, list[bool]] = {}
     for name, has_held in contradictions(side, seed):
         conflicts.setdefault(name, []).append(has_held)
-    rates = {name: Rate.of(has_held) for name, has_held in conflicts.items()}
+    rates = {name: Rate.from_outcomes(has_held) for name, has_held in conflicts.items()}
     tables = format_tables(figures, side, rates, sum(case.failed for case in cases))
     output.write(out, "adherence", tables, {"rows": figures, "contradictions": rates, "side": side, "seed": seed})
     draw_rates(out / "adherence.svg", figures)
@@ -293,7 +293,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--side", choices=("train", "dev", "test"), default="test", help="wordings")
     args = parser.parse_args()
-    answers = list(completions(args.data, STRONG, args.each, args.seed, ("alpaca",)))
+    answers = list(draw_completions(args.data, STRONG, args.each, args.seed, ("alpaca",)))
     Random(f"order:{args.seed}").shuffle(answers)
     args.out.mkdir(parents=True, exist_ok=True)
     cases = asyncio.run(run(args.aligner, answers, args.out, args.operator, side=args.side, seed=args.seed))

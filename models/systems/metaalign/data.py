@@ -28,7 +28,7 @@ from aligner_proxy_systems.metaalign.checks import is_met
 from aligner_proxy_systems.metaalign.fixes import fix_text
 from aligner_proxy_systems.metaalign.objectives import GRANT_KEY, SOURCES_KEY, add_preferences, preferences_of
 from aligner_proxy_systems.metaalign.types import FIXABLE, MOST, Preference, PreferenceKind, PreferenceSource
-from models.data.answers import Answer, load_pool
+from models.data.answers import PoolAnswer, load_pool
 from models.data.pairs import CHANGES, STAYS, Pair, write_pairs
 
 from .wordings import TRAIN
@@ -100,7 +100,9 @@ def is_on_test_side(preference: str) -> bool:
     return int(hashlib.sha256(preference.encode()).hexdigest(), 16) % 100 < TEST_PERCENT
 
 
-def draw_examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = False) -> Iterator[PreferenceExample]:
+def draw_examples(
+    answers: Sequence[PoolAnswer], n: int, seed: int, *, test: bool = False
+) -> Iterator[PreferenceExample]:
     """So many examples of one side, the parts in turns; at most a quarter are answers that need no change."""
     rng = Random(f"metaalign:{seed}")
     remaining = n
@@ -116,7 +118,7 @@ def draw_examples(answers: Sequence[Answer], n: int, seed: int, *, test: bool = 
             return
 
 
-def _make_examples(part: Part, rng: Random, answer: Answer) -> Iterator[PreferenceExample]:
+def _make_examples(part: Part, rng: Random, answer: PoolAnswer) -> Iterator[PreferenceExample]:
     if part == "diverse":
         candidates = [
             _make_example(part, answer, MetaPrompt(preference=_draw_wording(rng, _draw_kinds(rng)))) for _ in range(3)
@@ -157,7 +159,7 @@ def _draw_bound(rng: Random, kind: PreferenceKind) -> int:
     return rng.randrange(2, 9) if kind is PreferenceKind.MAX_SENTENCES else rng.randrange(20, 160, 5)
 
 
-def _make_example(part: Part, answer: Answer, meta: MetaPrompt) -> PreferenceExample | None:
+def _make_example(part: Part, answer: PoolAnswer, meta: MetaPrompt) -> PreferenceExample | None:
     """None where the gateway reads no preference, or no answer is known that meets all of them."""
     base_policy = (
         Policy("metaalign").with_extension(SOURCES_KEY, tuple(PreferenceSource)).with_extension(GRANT_KEY, True)

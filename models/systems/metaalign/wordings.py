@@ -13,12 +13,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from aligner_proxy_systems.metaalign.types import PreferenceKind
-from models.defects.phrases import read
+from models.defects.phrases import read_yaml
 
 Side = Literal["train", "dev", "test"]
 Wordings = Mapping[PreferenceKind, tuple[str, ...]]
 
-_TABLE = read(Path(__file__).with_name("wordings.yaml"))
+_TABLE = read_yaml(Path(__file__).with_name("wordings.yaml"))
 
 
 def _wordings(side: Side) -> Wordings:

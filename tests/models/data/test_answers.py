@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.data.answers import FICTION, fiction, load_pool, plain_query, prompt_key, side_of
+from models.data.answers import FICTION, load_pool, plain_query, prompt_key, read_fiction, side_of
 from tests.models.research import write_rows
 
 DIALOGUE = "\n\nHuman: Which oil?\n\nAssistant: For what?\n\nHuman: A clock.\n\nAssistant:"
@@ -67,7 +67,7 @@ def test_answers_that_are_not_good_are_left_out(data_dir: Path, tmp_path: Path, 
 
 
 def test_fiction_of_ours_is_trained_on_and_in_no_test(data_dir: Path) -> None:
-    written = fiction()
+    written = read_fiction()
     assert len({one.text for one in written}) == len(written) > 40
     assert set(written) <= set(load_pool(data_dir, "train").answers)
     assert FICTION not in {one.source for side in ("dev", "test") for one in load_pool(data_dir, side).answers}

@@ -10,25 +10,25 @@ import pytest
 
 from aligner_proxy.text.structure import split
 from models.data.answers import load_pool
-from models.data.dense import both, dense_pair, varied
+from models.data.dense import join_objectives, make_dense_pair, vary_objective
 from models.data.inject import themes_in
 from models.data.labels import ALIKE, AND, INNOCENT, MIXED, relation
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
 from models.defects import UNSEEN_KINDS, UNSEEN_WRITTEN
 from models.defects.more import LOOKS
-from models.defects.objectives import Objective
+from models.defects.objectives import ObjectiveWording
 
 
 @pytest.fixture(scope="module")
 def made(data_dir: Path) -> list[Pair]:
     mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
-    return [mixer.make("dense") for _ in range(200)]
+    return [mixer.make_pair("dense") for _ in range(200)]
 
 
 def test_the_same_seed_gives_the_same_answers(data_dir: Path, made: list[Pair]) -> None:
     mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
-    assert [mixer.make("dense") for _ in range(5)] == made[:5]
+    assert [mixer.make_pair("dense") for _ in range(5)] == made[:5]
 
 
 def test_an_answer_tells_ten_times_as_much_as_one_of_natural_density(made: list[Pair]) -> None:
@@ -80,7 +80,9 @@ def test_a_sentence_that_was_rewritten_comes_back_in_the_target(made: list[Pair]
 
 
 def test_two_wishes_as_one_are_offended_by_what_offends_either() -> None:
-    wish = both(Random(1), Objective("No insults.", "insult"), Objective("No emoji.", "slang-emoji"))
+    wish = join_objectives(
+        Random(1), ObjectiveWording("No insults.", "insult"), ObjectiveWording("No emoji.", "slang-emoji")
+    )
     assert "No insults" in wish.text
     assert "No emoji." in wish.text
     assert [relation(kind, wish.theme) for kind in ("insult", "slang-emoji", "sign-off", "mockery")] == [
@@ -92,9 +94,11 @@ def test_two_wishes_as_one_are_offended_by_what_offends_either() -> None:
 
 
 def test_a_built_in_objective_stays_to_the_letter() -> None:
-    wish = Objective("Harmlessness: nothing harmful.", "harmless")
-    assert all(varied(Random(seed), wish) == wish for seed in range(20))
-    texts = {varied(Random(seed), Objective("Tone: no shouting.", "shouting")).text for seed in range(60)}
+    wish = ObjectiveWording("Harmlessness: nothing harmful.", "harmless")
+    assert all(vary_objective(Random(seed), wish) == wish for seed in range(20))
+    texts = {
+        vary_objective(Random(seed), ObjectiveWording("Tone: no shouting.", "shouting")).text for seed in range(60)
+    }
     assert texts == {"Tone: no shouting.", "Tone: no shouting", "No shouting.", "No shouting"}
 
 
@@ -104,5 +108,5 @@ def test_sentences_that_look_like_an_older_kind_do_not_go_against_it() -> None:
 
 def test_an_answer_that_cannot_be_cut_again_gives_nothing_or_something_whole(data_dir: Path) -> None:
     answer = load_pool(data_dir, "train").answers[0]
-    made = [dense_pair(Random(seed), answer, ["The harbour opens at six."]) for seed in range(30)]
+    made = [make_dense_pair(Random(seed), answer, ["The harbour opens at six."]) for seed in range(30)]
     assert all(p is None or len(split(p.answer)) == len(p.labels) for p in made)

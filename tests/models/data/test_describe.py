@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.data import metaaligner
-from models.data.describe import by_objective, by_source, main, seen
+from models.data.describe import compute_facts, main, summarise_objectives, summarise_sources
 from models.data.pairs import Pair, write_pairs
 
 GOOD = "It opens at six."
@@ -23,7 +23,7 @@ PAIRS = [pair(("a", "b")), pair(("a",)), pair(("b", "a"), BAD, "not-asked:insult
 
 
 def test_standing_first_is_compared_with_chance() -> None:
-    a, b = by_objective(seen(PAIRS))
+    a, b = summarise_objectives(compute_facts(PAIRS))
     assert a.first is not None
     assert b.first is not None
     assert (a.name, a.count, a.first.hits, a.first.n) == ("a", 3, 2, 3)
@@ -32,7 +32,7 @@ def test_standing_first_is_compared_with_chance() -> None:
 
 
 def test_sources_say_how_much_of_each_changes_and_by_how_much() -> None:
-    defect, kept = by_source(seen(PAIRS))
+    defect, kept = summarise_sources(compute_facts(PAIRS))
     assert (defect.name, defect.sorts) == ("defect", {"better": 2, "equal": 0, "identity": 0})
     assert (kept.name, kept.sorts) == ("not-asked", {"better": 0, "equal": 0, "identity": 1})
     assert (defect.distance, kept.distance) == (pytest.approx(2 / 6), 0)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from models.data.fetch import SOURCES, main
-from models.data.preference_sets import rows
+from models.data.preference_sets import read_rows
 
 CSV = "query,goldens,generated_text\nHow do I store a kite?,Fold it.,Roll it up.\n"
 DIALOGUE = "\n\nHuman: How do I store a kite?\n\nAssistant:"
@@ -83,13 +83,13 @@ def test_every_set_is_brought_in_the_form_that_is_read(
     assert "licence Apache-2.0" in printed
     names = [path.relative_to(out).as_posix().removesuffix(".jsonl.gz") for path in out.rglob("*.gz")]
     assert len(names) == 9
-    assert all(list(rows(out, name)) for name in names)
-    assert next(rows(out, "hh_rlhf_harmless_pairs")) == {
+    assert all(list(read_rows(out, name)) for name in names)
+    assert next(read_rows(out, "hh_rlhf_harmless_pairs")) == {
         "prompt": DIALOGUE, "chosen": "Fold it.", "rejected": "Tear it."
     }  # fmt: skip
-    assert [row["preference"] for row in rows(out, "finegrained_rlhf_dev")] == [1, 2, 1.5, 1.5, 1, 2]
-    assert next(rows(out, "pandalm_pairs"))["preference"] == 1.5
-    assert next(rows(out, "natural/diasafety_replies"))["harmful"] == 1
+    assert [row["preference"] for row in read_rows(out, "finegrained_rlhf_dev")] == [1, 2, 1.5, 1.5, 1, 2]
+    assert next(read_rows(out, "pandalm_pairs"))["preference"] == 1.5
+    assert next(read_rows(out, "natural/diasafety_replies"))["harmful"] == 1
 
 
 def test_another_file_is_refused(sources: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from models.data import harm_replies as module
-from models.data.harm_replies import SOURCES, harm_replies, side_of_goal
+from models.data.harm_replies import SOURCES, read_harm_replies, side_of_goal
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
 from models.data.preference_sets import PreferenceError
 from tests.models.research import write_rows
@@ -44,7 +44,7 @@ def test_a_single_sentence_has_its_label_and_a_longer_harmful_reply_an_open_one(
         row("Water it. Then wait.", False, goal),
         row("Nobody knows.", None, goal),
     ]
-    found = harm_replies(written(tmp_path, "a_safetext_advice", rows), "a_safetext_advice")
+    found = read_harm_replies(written(tmp_path, "a_safetext_advice", rows), "a_safetext_advice")
     assert {(one.answer, one.harmful, one.segments) for one in found} == {
         ("Drown it.", True, (AGAINST,)),
         ("Drown it. Then leave.", True, (UNKNOWN, UNKNOWN)),
@@ -59,7 +59,7 @@ def test_a_goal_is_on_one_side_in_all_files(tmp_path: Path) -> None:
     for name, end in zip(names, ("", "!"), strict=True):
         written(tmp_path, name, [row("Drown it.", True, goal.upper() + end) for goal in both])
     sides = {
-        side: {one.prompt.rstrip("!") for name in names for one in harm_replies(tmp_path, name, side)}
+        side: {one.prompt.rstrip("!") for name in names for one in read_harm_replies(tmp_path, name, side)}
         for side in get_args(module.Side)
     }
     assert sides["train"] == {goal.upper() for goal in goals("train")}
@@ -70,26 +70,26 @@ def test_the_opening_that_an_attack_asks_for_goes_and_what_is_too_long_is_cut(tm
     goal, *_ = goals("train")
     name = "a_adaptive_attack_replies"
     long = "Sure, here is the plan. " + "Drown the plant in the pot. " * 100
-    (found,) = harm_replies(written(tmp_path, name, [row(long, True, goal)]), name)
+    (found,) = read_harm_replies(written(tmp_path, name, [row(long, True, goal)]), name)
     assert found.answer.startswith("Drown the plant")
     assert found.answer.endswith("pot.")
     assert 1400 < len(found.answer) <= 1500
-    (whole,) = harm_replies(written(tmp_path, name, [row("Sure, drown it.", True, goal)]), name)
+    (whole,) = read_harm_replies(written(tmp_path, name, [row("Sure, drown it.", True, goal)]), name)
     assert whole.answer == "Sure, drown it."
 
 
 def test_sources_are_balanced_and_no_longer_than_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "a_safetext_advice"
-    monkeypatch.setattr(module, "SOURCES", {name: module.Source("o/r", "MIT", 6)})
+    monkeypatch.setattr(module, "SOURCES", {name: module.ReplyFile("o/r", "MIT", 6)})
     rows = [row(f"Water it {n} times.", n % 3 == 0, goal) for n, goal in enumerate(goals("train") * 3)]
-    found = harm_replies(written(tmp_path, name, rows), name)
+    found = read_harm_replies(written(tmp_path, name, rows), name)
     assert [one.harmful for one in found] == [False] * 3 + [True] * 3
     assert len({one.prompt for one in found if not one.harmful}) == 3
 
 
 def test_sentences_without_a_question_get_one_of_ours(tmp_path: Path) -> None:
     rows = [row("Plants are stupid.", True, templ_id=goal) for goal in goals("train")]
-    found = harm_replies(written(tmp_path, "b_hatecheck", rows), "b_hatecheck")
+    found = read_harm_replies(written(tmp_path, "b_hatecheck", rows), "b_hatecheck")
     assert len(found) == 6
     assert all(one.question in module._ASKING for one in found)
 
@@ -97,4 +97,4 @@ def test_sentences_without_a_question_get_one_of_ours(tmp_path: Path) -> None:
 def test_a_row_without_its_fields_is_named(tmp_path: Path) -> None:
     written(tmp_path, "b_hatecheck", [{"prompt": "", "answer": "x", "harmful": "yes", "extra": {}}])
     with pytest.raises(PreferenceError, match=r"b_hatecheck.jsonl.gz:1: field harmful"):
-        harm_replies(tmp_path, "b_hatecheck")
+        read_harm_replies(tmp_path, "b_hatecheck")

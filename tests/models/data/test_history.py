@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from random import Random
 
-from models.data.answers import Answer
-from models.data.history import earlier, with_history
+from models.data.answers import PoolAnswer
+from models.data.history import add_history, select_earlier_answers
 from models.data.pairs import Pair
 from models.defects import TRAINING_KINDS
 from tests.support.tiny import OBJECTIVES
 
 INSULT = [kind for kind in TRAINING_KINDS if kind.name == "insult"]
 BEFORE = (
-    Answer("When does the museum open?", "It opens at nine. " * 30, "own"),
-    Answer("Which bus goes to the pier?", "Bus four. It runs all day.", "own"),
+    PoolAnswer("When does the museum open?", "It opens at nine. " * 30, "own"),
+    PoolAnswer("Which bus goes to the pier?", "Bus four. It runs all day.", "own"),
 )
 
 
@@ -22,7 +22,7 @@ def pair(query: str = "Where is the harbour?") -> Pair:
 
 
 def test_the_question_comes_last_and_the_rest_is_as_it_was() -> None:
-    made = with_history(Random(1), pair(), BEFORE, INSULT, held_out=False)
+    made = add_history(Random(1), pair(), BEFORE, INSULT, held_out=False)
     assert made.query.startswith("\n\nHuman: ")
     assert made.query.endswith("\n\nHuman: Where is the harbour? \n\nAssistant:")
     assert (made.answer, made.target, made.labels, made.kinds) == (pair().answer, pair().target, (0, 1), pair().kinds)
@@ -30,7 +30,7 @@ def test_the_question_comes_last_and_the_rest_is_as_it_was() -> None:
 
 def test_manners_say_how_many_conversations_have_defects() -> None:
     def rude(manners: float) -> int:
-        made = [with_history(Random(seed), pair(), BEFORE[1:], INSULT, False, manners) for seed in range(40)]
+        made = [add_history(Random(seed), pair(), BEFORE[1:], INSULT, False, manners) for seed in range(40)]
         return sum("It runs all day.\n\n" not in p.query for p in made)
 
     assert rude(0.0) == 0
@@ -39,11 +39,16 @@ def test_manners_say_how_many_conversations_have_defects() -> None:
 
 
 def test_earlier_replies_are_short() -> None:
-    made = [with_history(Random(seed), pair(), BEFORE, INSULT, held_out=False) for seed in range(50)]
+    made = [add_history(Random(seed), pair(), BEFORE, INSULT, held_out=False) for seed in range(50)]
     assert max(len(p.query) for p in made) < 1500
 
 
 def test_a_dialogue_stays_as_it_is() -> None:
     dialogue = pair("\n\nHuman: Where?\n\nAssistant: There.\n\nHuman: And when? \n\nAssistant:")
-    assert with_history(Random(1), dialogue, BEFORE, INSULT, held_out=False) == dialogue
-    assert earlier([*BEFORE, Answer(dialogue.query, "At six.", "own"), Answer("Long? " * 60, "Yes.", "own")]) == BEFORE
+    assert add_history(Random(1), dialogue, BEFORE, INSULT, held_out=False) == dialogue
+    assert (
+        select_earlier_answers(
+            [*BEFORE, PoolAnswer(dialogue.query, "At six.", "own"), PoolAnswer("Long? " * 60, "Yes.", "own")]
+        )
+        == BEFORE
+    )

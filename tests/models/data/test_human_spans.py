@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from aligner_proxy.text.structure import split
-from models.data.human_spans import Marked, error_pair, marked_answers, marked_pair
+from models.data.human_spans import MarkedAnswer, make_error_pair, make_marked_pair, read_marked_answers
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
 
 TEXT = "The bridge opened in 1931. It has two towers. Bridges are nice. It has two towers."
@@ -25,25 +25,25 @@ def mark(text: str, sort: str, last: bool = False) -> dict[str, Any]:
 
 def test_a_segment_takes_the_sort_of_the_mark_that_covers_it() -> None:
     errors = [mark("Bridges are nice.", "Irrelevant"), mark("It has two towers.", "Redundant", last=True)]
-    (found,) = marked_answers([row(errors), row(errors)])
+    (found,) = read_marked_answers([row(errors), row(errors)])
     assert found.kinds == ("", "", "marked-irrelevant", "marked-redundant")
 
 
 def test_half_a_mark_is_no_knowledge() -> None:
-    (found,) = marked_answers([row([mark("in 1931.", "Wrong-Grounding")])])
+    (found,) = read_marked_answers([row([mark("in 1931.", "Wrong-Grounding")])])
     assert found.kinds[0] == "mixed"
 
 
 def test_the_marks_are_those_of_the_first_prediction_wherever_it_stands() -> None:
-    (found,) = marked_answers([row([mark("Bridges are nice.", "Irrelevant")], pair=(3, 1))])
+    (found,) = read_marked_answers([row([mark("Bridges are nice.", "Irrelevant")], pair=(3, 1))])
     assert found.text == TEXT
-    assert not list(marked_answers([row([], pair=(2, 3))]))
+    assert not list(read_marked_answers([row([], pair=(2, 3))]))
 
 
 def test_what_is_asked_for_goes_and_everything_else_stays() -> None:
-    answer = Marked("When?", TEXT, ("", "", "marked-irrelevant", "marked-redundant"))
+    answer = MarkedAnswer("When?", TEXT, ("", "", "marked-irrelevant", "marked-redundant"))
     texts = [segment.text for segment in split(TEXT)]
-    made = [pair for seed in range(60) if (pair := marked_pair(Random(seed), answer))]
+    made = [pair for seed in range(60) if (pair := make_marked_pair(Random(seed), answer))]
     assert {len(pair.objectives) for pair in made} >= {1, 2}
     assert any(CHANGES in pair.labels for pair in made)
     assert any(pair.target == pair.answer for pair in made)
@@ -53,10 +53,10 @@ def test_what_is_asked_for_goes_and_everything_else_stays() -> None:
 
 
 def test_under_one_objective_every_mark_is_an_error_and_half_a_mark_is_no_knowledge() -> None:
-    answer = Marked("When?", TEXT, ("", "mixed", "marked-irrelevant", "marked-redundant"))
-    pair = error_pair(Random(1), answer, "factual")
+    answer = MarkedAnswer("When?", TEXT, ("", "mixed", "marked-irrelevant", "marked-redundant"))
+    pair = make_error_pair(Random(1), answer, "factual")
     assert pair is not None
     assert pair.themes == ("factual",)
     assert pair.labels == (STAYS, UNKNOWN, CHANGES, CHANGES)
     assert pair.target == "The bridge opened in 1931. It has two towers."
-    assert error_pair(Random(1), Marked("When?", TEXT, ("marked-redundant",) * 4), "factual") is None
+    assert make_error_pair(Random(1), MarkedAnswer("When?", TEXT, ("marked-redundant",) * 4), "factual") is None

@@ -9,26 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.text.structure import join, split
-from models.data.answers import Answer
+from models.data.answers import PoolAnswer
 from models.data.inject import (
     INNOCENT,
     Piece,
     choose_objectives,
     doubtful_themes,
-    insert,
+    insert_defect,
     insert_innocent,
-    pair,
+    make_pair,
     pieces_of,
-    rewrite,
+    rewrite_sentence,
 )
-from models.defects import FAMILY_OF, TRAINING_KINDS, Objective
+from models.defects import FAMILY_OF, TRAINING_KINDS, ObjectiveWording
 from models.defects.objectives import BUILT_IN
 
 ANSWER = (
     "# Sharpening\n\nSet the blade on the stone at a low angle. Push it away from you in one slow move.\n\n"
     "- Rinse the stone first.\n- Dry the blade at the end.\n\n```sh\nsharpen --angle 15\n```\n\nThe edge lasts a month."
 )
-OBJECTIVE = [Objective("Kindness: be kind", "polite")]
+OBJECTIVE = [ObjectiveWording("Kindness: be kind", "polite")]
 BY_NAME = {kind.name: kind for kind in TRAINING_KINDS}
 INSERTED = [kind.name for kind in TRAINING_KINDS if kind.name != "invented-turn"]
 REWRITING = [kind.name for kind in TRAINING_KINDS if kind.inside is not None]
@@ -37,13 +37,15 @@ REWRITING = [kind.name for kind in TRAINING_KINDS if kind.inside is not None]
 def _damaged(seed: int, name: str) -> list[Piece]:
     rng = Random(seed)
     kind = BY_NAME[name]
-    made = insert(rng, pieces_of(ANSWER), kind, lambda before: kind.make(rng, "How do I sharpen a blade?", before))
+    made = insert_defect(
+        rng, pieces_of(ANSWER), kind, lambda before: kind.make(rng, "How do I sharpen a blade?", before)
+    )
     return made or pieces_of(ANSWER)
 
 
 @given(st.integers(), st.sampled_from(INSERTED))
 def test_taking_the_defect_away_gives_the_answer_back(seed: int, name: str) -> None:
-    made = pair(_damaged(seed, name), {name}, "q", OBJECTIVE, "s")
+    made = make_pair(_damaged(seed, name), {name}, "q", OBJECTIVE, "s")
     if made is not None:
         assert made.target == ANSWER
         kept = [("" if label else s.text, s.gap) for s, label in zip(split(made.answer), made.labels, strict=True)]
@@ -52,36 +54,36 @@ def test_taking_the_defect_away_gives_the_answer_back(seed: int, name: str) -> N
 
 @given(st.integers(), st.sampled_from(INSERTED))
 def test_a_defect_that_nobody_asked_about_stays(seed: int, name: str) -> None:
-    made = pair(_damaged(seed, name), set(), "q", OBJECTIVE, "s")
+    made = make_pair(_damaged(seed, name), set(), "q", OBJECTIVE, "s")
     assert made is not None
     assert made.answer == made.target
     assert not any(made.labels)
 
 
 def test_nearly_every_insertion_gives_a_pair() -> None:
-    made = [pair(_damaged(i, name), {name}, "q", OBJECTIVE, "s") for i in range(20) for name in INSERTED]
+    made = [make_pair(_damaged(i, name), {name}, "q", OBJECTIVE, "s") for i in range(20) for name in INSERTED]
     assert sum(p is not None and any(p.labels) for p in made) > 0.9 * len(made)
 
 
 @given(st.integers(), st.sampled_from(REWRITING))
 def test_a_rewritten_sentence_gets_its_original_back(seed: int, name: str) -> None:
-    pieces = rewrite(Random(seed), pieces_of(ANSWER), BY_NAME[name])
+    pieces = rewrite_sentence(Random(seed), pieces_of(ANSWER), BY_NAME[name])
     assert pieces is not None
-    made = pair(pieces, {name}, "q", OBJECTIVE, "s")
+    made = make_pair(pieces, {name}, "q", OBJECTIVE, "s")
     assert made is not None
     assert made.target == ANSWER != made.answer
     assert sum(made.labels) >= 1
 
 
 def test_nothing_is_rewritten_where_there_is_no_sentence() -> None:
-    assert rewrite(Random(1), pieces_of("- one\n- two"), BY_NAME["insult"]) is None
+    assert rewrite_sentence(Random(1), pieces_of("- one\n- two"), BY_NAME["insult"]) is None
 
 
 def test_an_innocent_sentence_stays_or_goes_by_its_own_name() -> None:
     pieces = insert_innocent(Random(3), pieces_of(ANSWER), "The ferry runs on Sundays as well.")
     assert pieces is not None
-    kept = pair(pieces, set(), "q", OBJECTIVE, "s")
-    gone = pair(pieces, {INNOCENT}, "q", OBJECTIVE, "s")
+    kept = make_pair(pieces, set(), "q", OBJECTIVE, "s")
+    gone = make_pair(pieces, {INNOCENT}, "q", OBJECTIVE, "s")
     assert kept is not None
     assert gone is not None
     assert "ferry" in kept.target
@@ -90,11 +92,11 @@ def test_an_innocent_sentence_stays_or_goes_by_its_own_name() -> None:
 
 def test_a_segment_that_both_goes_and_stays_gives_no_pair() -> None:
     pieces = [Piece("Cut it here and", " ", "insult"), Piece("glue it there.", "")]
-    assert pair(pieces, {"insult"}, "q", OBJECTIVE, "s") is None
+    assert make_pair(pieces, {"insult"}, "q", OBJECTIVE, "s") is None
 
 
 def test_an_answer_of_which_nothing_would_be_left_gives_no_pair() -> None:
-    assert pair([Piece("You twit.", "", "insult")], {"insult"}, "q", OBJECTIVE, "s") is None
+    assert make_pair([Piece("You twit.", "", "insult")], {"insult"}, "q", OBJECTIVE, "s") is None
 
 
 @given(
@@ -110,15 +112,15 @@ def test_objectives_ask_for_what_is_wanted_and_for_nothing_else(seed: int, drawn
     if chosen is None:
         return
     assert 1 <= len(chosen) <= 4
-    assert all(any(kind.asked_by(o) for o in chosen) for kind in wanted)
+    assert all(any(kind.is_removed_by(o) for o in chosen) for kind in wanted)
     for kind in present:
         if kind not in wanted:
-            assert not any(kind.asked_by(o) or kind.unclear_under(o, FAMILY_OF) for o in chosen)
+            assert not any(kind.is_removed_by(o) or kind.is_unclear_under(o, FAMILY_OF) for o in chosen)
 
 
 def test_half_of_the_texts_are_built_in_where_there_is_one() -> None:
     kind = BY_NAME["threat"]
-    texts = [kind.objective(Random(i)).text for i in range(400)]
+    texts = [kind.draw_objective(Random(i)).text for i in range(400)]
     assert 0.4 < sum(text in BUILT_IN.values() for text in texts) / 400 < 0.6
 
 
@@ -138,8 +140,8 @@ def test_objectives_that_must_be_avoided_are_avoided() -> None:
     ],
 )
 def test_an_answer_that_has_it_by_itself_is_not_asked_about_it(text: str, theme: str) -> None:
-    assert theme in doubtful_themes(Answer("q", text, "s"))
+    assert theme in doubtful_themes(PoolAnswer("q", text, "s"))
 
 
 def test_replies_to_attacks_are_not_taken_to_be_harmless() -> None:
-    assert "harmless" in doubtful_themes(Answer("q", "It is in the shed.", "hh", harmless=False))
+    assert "harmless" in doubtful_themes(PoolAnswer("q", "It is in the shed.", "hh", harmless=False))

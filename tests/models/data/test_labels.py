@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.data.labels import INNOCENT, MARKED, MIXED, by_text, relation
+from models.data.labels import INNOCENT, MARKED, MIXED, relation, relation_in_text
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
 from models.defects import ALL_KINDS
 
@@ -58,7 +58,7 @@ def test_relations(kind: str, theme: str, expected: int) -> None:
 def test_what_a_text_speaks_of_decides_where_nothing_was_put_in(
     kind: str, theme: str, doubts: set[str], expected: int
 ) -> None:
-    assert by_text(kind, theme, frozenset(doubts)) == expected
+    assert relation_in_text(kind, theme, frozenset(doubts)) == expected
 
 
 def test_every_kind_is_asked_for_by_its_own_name() -> None:

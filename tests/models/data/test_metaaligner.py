@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from aligner_proxy import prompts
 from aligner_proxy.errors import ConfigError
 from models.data import answers, inject, metaaligner, mixture, pairs, preference_sets
-from models.data.metaaligner import PARTS, SIDES, Margin, Shares, main, on_side, side_of
+from models.data.metaaligner import PARTS, SIDES, Margin, SplitShares, main, select_side, side_of
 from models.data.metaaligner import reformulate as pairs_of
 from models.data.pairs import Pair, PairError, read_pairs
-from models.data.preference_sets import Ranked, Response
+from models.data.preference_sets import RankedResponses, ScoredResponse
 from models.defects.objectives import BUILT_IN
 
 SHORT = "Length: be brief"
@@ -36,12 +36,12 @@ HALF = Margin(better=0.5, equal=0.0)
 MODULES = (answers, inject, mixture, pairs, preference_sets, metaaligner)
 
 
-def _ranked(*scores: dict[str, float], query: str = "How do I fold a map?") -> Ranked:
+def _ranked(*scores: dict[str, float], query: str = "How do I fold a map?") -> RankedResponses:
     texts = ("Fold it in half.", "Start at the long side. Then press.", "Ask the ranger.", "Roll it up instead.")
-    return Ranked(query, tuple(Response(text, s) for text, s in zip(texts, scores, strict=False)), "own")
+    return RankedResponses(query, tuple(ScoredResponse(text, s) for text, s in zip(texts, scores, strict=False)), "own")
 
 
-def _made(item: Ranked, direction: str, margin: Margin = HALF, seed: int = 1) -> list[Pair]:
+def _made(item: RankedResponses, direction: str, margin: Margin = HALF, seed: int = 1) -> list[Pair]:
     return [p for p in pairs_of([item], margin, seed) if p.direction == direction and not p.source.startswith("warmup")]
 
 
@@ -85,7 +85,7 @@ def test_defect_e_every_two_responses_give_their_equal_pair() -> None:
 def test_defect_f_a_prompt_is_on_one_side_whatever_the_seed(queries: list[str], first: int, second: int) -> None:
     items = [_ranked({SHORT: 1}, {SHORT: 0}, query=q) for q in queries]
     for seed in (first, second):
-        sides = {side: {p.query for p in pairs_of(on_side(items, side), HALF, seed)} for side in SIDES}
+        sides = {side: {p.query for p in pairs_of(select_side(items, side), HALF, seed)} for side in SIDES}
         assert sum(len(s) for s in sides.values()) == len(set().union(*sides.values())) == len(set(queries))
 
 
@@ -153,7 +153,7 @@ def test_the_order_of_objectives_is_shuffled() -> None:
 def test_the_stream_reads_one_query_at_a_time() -> None:
     taken = 0
 
-    def source() -> Iterator[Ranked]:
+    def source() -> Iterator[RankedResponses]:
         nonlocal taken
         for i in range(1000):
             taken += 1
@@ -164,18 +164,22 @@ def test_the_stream_reads_one_query_at_a_time() -> None:
 
 
 def test_an_edit_labels_what_changed_and_a_rewrite_blames_nothing() -> None:
-    worse = Response("Open the lid. Nobody cares, fool. Pour the water.", {KIND: 0.0})
-    better = Response("Open the lid. Pour the water.", {KIND: 1.0})
-    other = Response("Lift the cover first and fill it up.", {KIND: 2.0})
-    made = {p.target: p.labels for p in pairs_of([Ranked("q", (worse, better, other), "own")], HALF, 1, "better")}
+    worse = ScoredResponse("Open the lid. Nobody cares, fool. Pour the water.", {KIND: 0.0})
+    better = ScoredResponse("Open the lid. Pour the water.", {KIND: 1.0})
+    other = ScoredResponse("Lift the cover first and fill it up.", {KIND: 2.0})
+    made = {
+        p.target: p.labels for p in pairs_of([RankedResponses("q", (worse, better, other), "own")], HALF, 1, "better")
+    }
     assert made[better.text] == (0, 1, 0)
     assert made[other.text] in {(-1, -1, -1), (-1, -1)}
 
 
 def test_equal_and_empty_responses_give_nothing() -> None:
-    same = Response("Go left.", {SHORT: 1.0})
-    for other in (Response("Go left.", {SHORT: 0.0}), Response("  ", {SHORT: 0.0})):
-        assert [p for p in pairs_of([Ranked("q", (same, other), "own")], HALF, 1) if p.source == "preference:own"] == []
+    same = ScoredResponse("Go left.", {SHORT: 1.0})
+    for other in (ScoredResponse("Go left.", {SHORT: 0.0}), ScoredResponse("  ", {SHORT: 0.0})):
+        assert [
+            p for p in pairs_of([RankedResponses("q", (same, other), "own")], HALF, 1) if p.source == "preference:own"
+        ] == []
 
 
 @pytest.mark.parametrize(("better", "equal"), [(0.0, 0.0), (0.5, 0.5), (0.5, -0.1)])
@@ -186,11 +190,11 @@ def test_a_margin_that_lets_ties_be_better_is_refused(better: float, equal: floa
 
 def test_shares_must_leave_something_to_train_on() -> None:
     with pytest.raises(ValueError, match="leave something to train on"):
-        Shares(50, 50)
+        SplitShares(50, 50)
 
 
 def test_shares_are_about_what_was_asked_for() -> None:
-    sides = [side_of(f"Where is platform {i}?", Shares(validation=20, test=30)) for i in range(2000)]
+    sides = [side_of(f"Where is platform {i}?", SplitShares(validation=20, test=30)) for i in range(2000)]
     assert 0.25 < sides.count("test") / 2000 < 0.35
     assert 0.15 < sides.count("validation") / 2000 < 0.25
 

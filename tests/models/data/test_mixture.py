@@ -13,23 +13,23 @@ import pytest
 from aligner_proxy.text.structure import join, split
 from models.data.answers import preference_bags, prompt_key
 from models.data.labels import MIXED, relation
-from models.data.mixture import RECIPES, STAGES, build, main
+from models.data.mixture import RECIPES, STAGES, build_examples, main
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair, read_pairs
 from models.defects.objectives import BUILT_IN
 
 
 @pytest.fixture(scope="module")
 def trained(data_dir: Path) -> list[Pair]:
-    return list(build(data_dir, 1, 500))
+    return list(build_examples(data_dir, 1, 500))
 
 
 def test_the_same_seed_gives_the_same_examples(data_dir: Path, trained: list[Pair]) -> None:
-    assert list(build(data_dir, 1, 40)) == trained[:40]
-    assert list(build(data_dir, 2, 40)) != trained[:40]
+    assert list(build_examples(data_dir, 1, 40)) == trained[:40]
+    assert list(build_examples(data_dir, 2, 40)) != trained[:40]
 
 
 def test_the_stream_is_lazy(data_dir: Path) -> None:
-    assert len(list(islice(build(data_dir, 1, 10**9), 3))) == 3
+    assert len(list(islice(build_examples(data_dir, 1, 10**9), 3))) == 3
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -39,7 +39,7 @@ def test_shares_of_a_stage_add_up(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", ["warmup", "equal_preference"])
 def test_the_first_two_stages_change_nothing(data_dir: Path, stage: str) -> None:
-    made = list(build(data_dir, 1, 150, stage))  # type: ignore[arg-type]
+    made = list(build_examples(data_dir, 1, 150, stage))  # type: ignore[arg-type]
     assert all(p.target == p.answer and not any(p.labels) for p in made if p.source != "innocent:relevance")
 
 
@@ -79,7 +79,7 @@ def test_every_example_has_one_to_four_objectives_in_no_fixed_order(trained: lis
 
 
 def test_conversations_have_earlier_turns_before_many_questions(data_dir: Path) -> None:
-    made = list(build(data_dir, 1, 80, "conversation"))
+    made = list(build_examples(data_dir, 1, 80, "conversation"))
     assert 0.3 < sum(p.query.count("Human:") > 1 for p in made) / len(made) < 0.9
 
 

@@ -14,9 +14,9 @@ from models.data.labelled_replies import (
     TEST_KINDS,
     UNKNOWN,
     LabelledReply,
-    written_answers,
+    read_written_answers,
 )
-from models.data.own_voice import Sizes, examples, labelled
+from models.data.own_voice import Sizes, make_examples, pair_reply
 from models.data.pairs import CHANGES, STAYS
 
 OWN = "Promises: The response should not promise a date"
@@ -37,7 +37,7 @@ REPLY = LabelledReply(
 
 
 def test_each_objective_has_its_own_labels() -> None:
-    pair = labelled(REPLY, (HARMLESS, OWN, OTHER))
+    pair = pair_reply(REPLY, (HARMLESS, OWN, OTHER))
     assert pair.relations == ((FINE, FINE, FINE), (UNKNOWN, AGAINST, FINE))
     assert pair.labels == (STAYS, CHANGES)
     assert pair.target == "It left today. The courier knows."
@@ -45,14 +45,14 @@ def test_each_objective_has_its_own_labels() -> None:
 
 
 def test_an_answer_that_is_asked_about_something_else_stays() -> None:
-    pair = labelled(REPLY, (OTHER,))
+    pair = pair_reply(REPLY, (OTHER,))
     assert pair.relations == ((FINE,), (FINE,))
     assert pair.target == pair.answer
 
 
 def test_a_reply_with_one_label_says_so_of_its_own_objective_alone() -> None:
     reply = LabelledReply("g-1", "gptfuzz", "q", "How?", "Sure. Here.", HARMLESS, True, (UNKNOWN, UNKNOWN))
-    pair = labelled(reply, (HELPFUL, HARMLESS))
+    pair = pair_reply(reply, (HELPFUL, HARMLESS))
     assert pair.whole == (False, True)
     assert {label for labels in pair.relations for label in labels} == {UNKNOWN}
     assert pair.target == pair.answer
@@ -60,28 +60,28 @@ def test_a_reply_with_one_label_says_so_of_its_own_objective_alone() -> None:
 
 def test_written_answers_stand_there_as_they_are_and_put_right_and_whole_authors_are_left_out(data_dir: Path) -> None:
     sizes = Sizes(natural=0, good=4, planted=3, phrases=2)
-    pairs = list(examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
+    pairs = list(make_examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
     sources = {pair.source.removeprefix("own voice:") for pair in pairs}
     assert {"author_b", "author_d", "good", "harm"} <= sources
     assert not sources & {"author_a", "author_c", "gptfuzz", "jailbreakbench"}
     texts = {pair.answer for pair in pairs}
-    harmful = [r for r in written_answers() if r.harmful and r.source == "author_b" and r.put_right]
-    assert all(r.answer in texts and r.put_right in texts for r in harmful)
-    again = list(examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
+    harmful = [r for r in read_written_answers() if r.harmful and r.source == "author_b" and r.corrected_answer]
+    assert all(r.answer in texts and r.corrected_answer in texts for r in harmful)
+    again = list(make_examples(data_dir, {"gptfuzz", "jailbreakbench", "author_a", "author_c"}, 1, 1, sizes))
     assert pairs == again
 
 
 def test_what_the_test_of_taught_objectives_keeps_apart_is_not_trained(data_dir: Path) -> None:
-    apart = {r.answer for r in written_answers() if r.slug in TEST_KINDS}
+    apart = {r.answer for r in read_written_answers() if r.slug in TEST_KINDS}
     assert apart
-    pairs = examples(data_dir, {"gptfuzz", "jailbreakbench"}, 1, 1, Sizes(natural=0, good=0, planted=1, phrases=0))
+    pairs = make_examples(data_dir, {"gptfuzz", "jailbreakbench"}, 1, 1, Sizes(natural=0, good=0, planted=1, phrases=0))
     assert not apart & {pair.answer for pair in pairs}
 
 
 def test_an_answer_is_asked_about_with_its_objective_at_any_place() -> None:
     rng = Random(1)
     others = (OTHER, OWN, "Tone: The response should not be rude")
-    companies = [own_voice._written(rng, REPLY, others).objectives for _ in range(80)]
+    companies = [own_voice._ask_written_reply(rng, REPLY, others).objectives for _ in range(80)]
     assert any(OWN not in company for company in companies)
     assert {company.index(OWN) for company in companies if OWN in company} >= {0, 1}
     assert any(OTHER in company for company in companies)

@@ -128,7 +128,7 @@ def test_a_file_that_is_no_text_or_is_not_there_is_named(tmp_path: Path) -> None
 
 def test_what_is_lacking_is_told_for_every_objective(tmp_path: Path) -> None:
     pair = replace(GOOD, objectives=("a", "b"), lacks=(0, 1))
-    assert pair.known == (*pair.labels, 1)
+    assert pair.all_labels == (*pair.labels, 1)
     write_pairs(tmp_path / "pairs.jsonl", [pair])
     assert list(read_pairs(tmp_path / "pairs.jsonl")) == [pair]
     with pytest.raises(PairError, match="1 lacks where 2 are needed"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.data.preference_sets import JUDGED, KNOWN_FILES, PreferenceError, load, read_scored, rows
+from models.data.preference_sets import JUDGED, KNOWN_FILES, PreferenceError, load_judged, read_rows, read_scored
 from models.defects.objectives import BUILT_IN
 from tests.models.research import write_rows
 
@@ -21,18 +21,18 @@ SCORED = {
 
 
 def test_every_known_file_is_read(data_dir: Path) -> None:
-    assert all(list(rows(data_dir, name)) for name in KNOWN_FILES)
+    assert all(list(read_rows(data_dir, name)) for name in KNOWN_FILES)
 
 
 @pytest.mark.parametrize("name", ["alpaca_eval_outputs", "alpaca_eval_preferences", "../secrets"])
 def test_data_whose_licence_excludes_training_is_refused(data_dir: Path, name: str) -> None:
     with pytest.raises(PreferenceError, match="not permitted"):
-        list(rows(data_dir, name))
+        list(read_rows(data_dir, name))
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(PreferenceError, match="is not there; give the folder"):
-        list(rows(tmp_path, "pandalm_pairs"))
+        list(read_rows(tmp_path, "pandalm_pairs"))
 
 
 def _tied(responses: Sequence[Any]) -> bool:
@@ -41,7 +41,7 @@ def _tied(responses: Sequence[Any]) -> bool:
 
 @pytest.mark.parametrize("name", sorted(JUDGED))
 def test_judged_pairs_carry_the_exact_objective_text(data_dir: Path, name: str) -> None:
-    first, second = next(one.responses for one in load(data_dir, name, BUILT_IN) if not _tied(one.responses))
+    first, second = next(one.responses for one in load_judged(data_dir, name, BUILT_IN) if not _tied(one.responses))
     assert list(first.scores) == list(second.scores) == [BUILT_IN[JUDGED[name]]]
     assert next(iter(first.scores.values())) > next(iter(second.scores.values()))
 
@@ -49,13 +49,13 @@ def test_judged_pairs_carry_the_exact_objective_text(data_dir: Path, name: str) 
 def test_a_tie_scores_the_same_and_empty_responses_are_left_out(tmp_path: Path) -> None:
     base = {"prompt": "p", "response_1": "a", "response_2": "b", "preference": 1.5}
     write_rows(tmp_path, "pandalm_pairs", [base, {**base, "response_2": " "}])
-    (item,) = load(tmp_path, "pandalm_pairs", BUILT_IN)
+    (item,) = load_judged(tmp_path, "pandalm_pairs", BUILT_IN)
     assert {next(iter(r.scores.values())) for r in item.responses} == {0.5}
 
 
 def test_outputs_without_a_judgement_are_not_preferences(data_dir: Path) -> None:
     with pytest.raises(PreferenceError, match="holds no judgements; judged are: "):
-        list(load(data_dir, "imhi_outputs", BUILT_IN))
+        list(load_judged(data_dir, "imhi_outputs", BUILT_IN))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path: Path, change: dict[str, ob
     row = {"prompt": "p", "response_1": "a", "response_2": "b", "preference": 1.0}
     path = write_rows(tmp_path, "llmbar_pairs", [row, {**row, **change}])
     with pytest.raises(PreferenceError) as error:
-        list(rows(tmp_path, "llmbar_pairs"))
+        list(read_rows(tmp_path, "llmbar_pairs"))
     assert reason in str(error.value)
     assert f"{path}:2" in str(error.value)
 
@@ -77,7 +77,7 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path: Path, change: dict[str, ob
 def test_a_missing_field_is_named(tmp_path: Path) -> None:
     write_rows(tmp_path, "pandalm_pairs", [{"prompt": "p"}])
     with pytest.raises(PreferenceError, match="missing field response_1"):
-        list(rows(tmp_path, "pandalm_pairs"))
+        list(read_rows(tmp_path, "pandalm_pairs"))
 
 
 def test_our_own_format_is_read(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_missing_scored_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", KNOWN_FILES)
 def test_the_real_files_fit_the_schemas(shared_data: Path, name: str) -> None:
-    assert sum(1 for _ in rows(shared_data, name)) > 100
+    assert sum(1 for _ in read_rows(shared_data, name)) > 100
 
 
 CUT = gzip.compress(b"{}\n" * 99)[:-9]
@@ -132,4 +132,4 @@ CUT = gzip.compress(b"{}\n" * 99)[:-9]
 def test_a_research_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pandalm_pairs.jsonl.gz").write_bytes(content)
     with pytest.raises(PreferenceError, match=r"pandalm_pairs\.jsonl\.gz(:1)?"):
-        list(rows(tmp_path, "pandalm_pairs"))
+        list(read_rows(tmp_path, "pandalm_pairs"))

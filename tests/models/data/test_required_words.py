@@ -7,11 +7,11 @@ from random import Random
 import pytest
 
 from aligner_proxy.text.structure import split
-from models.data.labels import END, by_text, relation
+from models.data.labels import END, relation, relation_in_text
 from models.data.pairs import STAYS, UNKNOWN, Pair
-from models.data.required import wanted_there
+from models.data.required import make_present_wish
 from models.defects import ALL_KINDS
-from models.defects.wanted import WANTED, wish_for
+from models.defects.wanted import WANTED, draw_wish
 
 ANSWER = "The ferry leaves at seven. What a fool must ask such a thing! Why did the ferry cross the sea?"
 
@@ -26,30 +26,30 @@ def base(themes: tuple[str, ...] = ("padding",), labels: tuple[int, ...] = (0, 0
 def test_wordings_of_the_test_are_never_trained_on() -> None:
     rng = Random(1)
     other = Random(2)
-    trained = {wish_for(rng, kind).text for kind in ALL_KINDS for _ in range(60)}
-    assert not trained & {wish_for(other, kind, held_out=True).text for kind in ALL_KINDS for _ in range(4)}
+    trained = {draw_wish(rng, kind).text for kind in ALL_KINDS for _ in range(60)}
+    assert not trained & {draw_wish(other, kind, held_out=True).text for kind in ALL_KINDS for _ in range(4)}
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_example_stays_as_it_was_under_one_wish_more(seed: int) -> None:
-    pair = wanted_there(Random(seed), base)
+    pair = make_present_wish(Random(seed), base)
     assert pair is not None
     assert (pair.answer, pair.target, pair.labels) == (ANSWER, ANSWER, (STAYS,) * 3)
     assert {*pair.themes} - {"padding"} in ({f"{WANTED}insult"}, {f"{WANTED}joke"})
     assert len(pair.objectives) == len(pair.lacks) == 2
-    assert set(pair.known) == {STAYS}
+    assert set(pair.all_labels) == {STAYS}
 
 
 def test_nothing_is_asked_for_that_has_to_go() -> None:
-    made = [wanted_there(Random(seed), lambda: base(("insult",), (0, 1, 0))) for seed in range(20)]
+    made = [make_present_wish(Random(seed), lambda: base(("insult",), (0, 1, 0))) for seed in range(20)]
     assert {theme for pair in made if pair for theme in pair.themes} == {"insult", f"{WANTED}joke"}
-    assert wanted_there(Random(1), lambda: base(("insult & joke",), (0, 1, 1))) is None
-    assert wanted_there(Random(1), lambda: None) is None
+    assert make_present_wish(Random(1), lambda: base(("insult & joke",), (0, 1, 1))) is None
+    assert make_present_wish(Random(1), lambda: None) is None
 
 
 def test_no_segment_goes_on_account_of_such_a_wish() -> None:
     assert relation("insult", f"{WANTED}insult") == relation("", f"{WANTED}insult") == STAYS
-    assert by_text("", f"{WANTED}insult", frozenset({"joke"})) == STAYS
+    assert relation_in_text("", f"{WANTED}insult", frozenset({"joke"})) == STAYS
     assert relation("insult", f"harmless & {WANTED}insult") == 1
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from models.data.answers import RunOn
+from models.data.answers import RunOnAnswer
 from models.data.labels import relation
 from models.data.pairs import CHANGES, STAYS
-from models.data.run_ons import mended_under, reply_and_turns
+from models.data.run_ons import make_run_on_pair, split_run_on
 from models.defects.objectives import BUILT_IN
 
 REPLY = "Rub the board with oil. Let it dry overnight."
 TURNS = "Human: And the lid?\n\nAssistant: Oil that as well. Then wait."
-RUN = RunOn("How do I care for a wooden board?", f"{REPLY}\n\n{TURNS}", len(REPLY))
+RUN = RunOnAnswer("How do I care for a wooden board?", f"{REPLY}\n\n{TURNS}", len(REPLY))
 
 
 def test_the_reply_is_known_and_only_the_turns_carry_their_kind() -> None:
-    answer, pieces = reply_and_turns(RUN)
+    answer, pieces = split_run_on(RUN)
     assert answer.text == REPLY
     assert "".join(p.text + p.gap for p in pieces).rstrip() == RUN.text
     assert "".join(p.text + p.gap for p in pieces if not p.kind).rstrip() == REPLY
@@ -25,7 +25,7 @@ def test_the_reply_is_known_and_only_the_turns_carry_their_kind() -> None:
 
 @pytest.mark.parametrize("names", [("helpful",), ("harmless", "helpful")])
 def test_only_the_reply_is_left_under_what_most_operators_ask_for(names: tuple[str, ...]) -> None:
-    made = mended_under(RUN, names)
+    made = make_run_on_pair(RUN, names)
     assert made is not None
     assert made.target == REPLY
     assert made.objectives == tuple(BUILT_IN[name] for name in names)

@@ -12,7 +12,7 @@ import yaml
 import models.data
 import models.defects
 from aligner_proxy.text.structure import split
-from models.defects.phrases import read
+from models.defects.phrases import read_yaml
 from tests.support.tables import for_every
 
 DATA = Path(models.data.__file__).parent
@@ -74,7 +74,7 @@ def test_no_sentence_and_no_objective_is_there_twice() -> None:
 
 
 def test_no_objective_and_no_sentence_was_trained() -> None:
-    written = [row for path in TRAINED for row in read(path)]
+    written = [row for path in TRAINED for row in read_yaml(path)]
     trained = {plain(text) for row in written for text in (*row["objectives"], *row["goes"], *row["stays"])}
     names = {row["name"] for row in written} | {path.stem for path in (DATA / "own_answers").glob("*/*.jsonl")}
     assert trained

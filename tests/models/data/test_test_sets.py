@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from models.data.answers import prompt_key
-from models.data.mixture import build
+from models.data.mixture import build_examples
 from models.data.pairs import Pair
-from models.data.test_sets import held_out_sets
+from models.data.test_sets import make_held_out_sets
 from models.defects import UNSEEN_KINDS
 
 pytestmark = pytest.mark.timeout(600)  # making a side takes ten seconds on an idle core
@@ -42,12 +42,12 @@ MIXED = {"compared_replies", "marked", "natural", "marked_factual", "marked_spec
 
 @pytest.fixture(scope="module")
 def trained(data_dir: Path) -> list[Pair]:
-    return list(build(data_dir, 1, 500))
+    return list(build_examples(data_dir, 1, 500))
 
 
 @pytest.fixture(scope="module")
 def tested(data_dir: Path) -> dict[str, list[Pair]]:
-    return held_out_sets(data_dir, 1, "test")
+    return make_held_out_sets(data_dir, 1, "test")
 
 
 def test_all_test_sets_are_there_and_repeat_no_answer(tested: dict[str, list[Pair]]) -> None:
@@ -81,7 +81,7 @@ def test_sets_in_which_nothing_may_change(tested: dict[str, list[Pair]], name: s
     sorted(SETS - UNCHANGED - MIXED),
 )
 def test_sets_in_which_something_must_change(tested: dict[str, list[Pair]], name: str) -> None:
-    assert all(p.target != p.answer and any(p.known) for p in tested[name])
+    assert all(p.target != p.answer and any(p.all_labels) for p in tested[name])
 
 
 def test_unseen_kinds_never_occur_in_training(trained: list[Pair], tested: dict[str, list[Pair]]) -> None:
@@ -96,4 +96,4 @@ def test_the_command_writes_the_sets_of_a_side(dev_folder: Path) -> None:
 
 @pytest.mark.shared_data
 def test_the_real_data_fill_every_set(shared_data: Path) -> None:
-    assert all(10 <= len(made) <= 600 for made in held_out_sets(shared_data, 1, "test").values())
+    assert all(10 <= len(made) <= 600 for made in make_held_out_sets(shared_data, 1, "test").values())

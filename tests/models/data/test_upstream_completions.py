@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy import prompts
 from models.data.answers import load_pool, prompt_key
-from models.data.upstream_completions import SOURCES, STRONG, WEAK, completions
+from models.data.upstream_completions import SOURCES, STRONG, WEAK, draw_completions
 from models.evaluate.gateway import find_objectives
 from models.evaluate.judge import PROMPTS
 from tests.models.research import write_rows
@@ -27,7 +27,7 @@ def data(data_dir: Path) -> Path:
 
 
 def test_a_source_gives_its_own_upstreams_and_no_prompt_of_training(data: Path) -> None:
-    found = list(completions(data, (), 4, 1, ("hh",)))
+    found = list(draw_completions(data, (), 4, 1, ("hh",)))
     assert Counter(one.model for one in found) == {"Claude-3-Sonnet": 4, "LLaMA2-chat-70B": 4, "gpt-3.5-turbo": 4}
     assert {one.source for one in found} == {"hh"}
     trained = {prompt_key(answer.query) for answer in load_pool(data, "train").answers}
@@ -35,7 +35,7 @@ def test_a_source_gives_its_own_upstreams_and_no_prompt_of_training(data: Path) 
 
 
 def test_queries_of_the_mental_health_set_are_read_too(data: Path) -> None:
-    found = list(completions(data, ("m",), 10, 1, ("imhi",)))
+    found = list(draw_completions(data, ("m",), 10, 1, ("imhi",)))
     assert sorted(one.query for one in found) == [f"Post {i}?" for i in range(6)]
 
 

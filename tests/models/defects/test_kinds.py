@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.text.structure import split
-from models.defects import ALL_KINDS, FAMILY_OF, TRAINING_KINDS, UNSEEN_KINDS, Kind
+from models.defects import ALL_KINDS, FAMILY_OF, TRAINING_KINDS, UNSEEN_KINDS, DefectKind
 from models.defects.grammar import Grammar, capitalise, expand, uncapitalise
 from models.defects.objectives import BUILT_IN, CLEAN, SHARED
 from models.defects.topic import topic_of
@@ -24,7 +24,7 @@ in_training = for_every(TRAINING_KINDS, lambda kind: kind.name)
 inside = pytest.mark.parametrize("kind", [k for k in TRAINING_KINDS if k.inside], ids=lambda kind: kind.name)
 
 
-def _made(kind: Kind, count: int, held_out: bool = False) -> set[str]:
+def _made(kind: DefectKind, count: int, held_out: bool = False) -> set[str]:
     return {kind.make(Random(i), QUERY, ANSWER, held_out) for i in range(count)}
 
 
@@ -35,33 +35,33 @@ def test_there_are_enough_kinds_and_no_name_twice() -> None:
 
 
 @by_name
-def test_themes_of_a_kind_exist(kind: Kind) -> None:
+def test_themes_of_a_kind_exist(kind: DefectKind) -> None:
     known = {*BUILT_IN, *SHARED, *FAMILY_OF}
     assert not {*kind.asks, *kind.unclear} - known
     assert not {*kind.asks} & {*kind.unclear}
 
 
 @in_training
-def test_a_kind_says_many_things(kind: Kind) -> None:
+def test_a_kind_says_many_things(kind: DefectKind) -> None:
     least = 6 if kind.name == "repetition" else 60  # an answer of three sentences has few repetitions
     assert len(_made(kind, 300)) >= least
 
 
 @in_training
-def test_held_out_wordings_are_never_trained(kind: Kind) -> None:
+def test_held_out_wordings_are_never_trained(kind: DefectKind) -> None:
     if kind.name != "invented-turn":  # its questions are shared, its role marks are held out
         assert not _made(kind, 400) & _made(kind, 400, held_out=True)
 
 
 @in_training
-def test_a_kind_is_asked_about_in_many_wordings(kind: Kind) -> None:
-    texts = {kind.objective(Random(i)).text for i in range(300)}
+def test_a_kind_is_asked_about_in_many_wordings(kind: DefectKind) -> None:
+    texts = {kind.draw_objective(Random(i)).text for i in range(300)}
     assert len(texts) >= 40
-    assert all(kind.asked_by(kind.objective(Random(i))) for i in range(50))
+    assert all(kind.is_removed_by(kind.draw_objective(Random(i))) for i in range(50))
 
 
 @by_name
-def test_no_slot_or_choice_is_left_open(kind: Kind) -> None:
+def test_no_slot_or_choice_is_left_open(kind: DefectKind) -> None:
     for text in _made(kind, examples(200)) | _made(kind, examples(60), held_out=True):
         if kind.name not in {"template-leak", "invented-turn"}:
             assert not set("{}|") & set(text), text
@@ -72,7 +72,7 @@ def test_no_slot_or_choice_is_left_open(kind: Kind) -> None:
 
 @inside
 @given(seed=st.integers())
-def test_a_sentence_with_a_defect_inside_stays_one_segment(kind: Kind, seed: int) -> None:
+def test_a_sentence_with_a_defect_inside_stays_one_segment(kind: DefectKind, seed: int) -> None:
     text = kind.rewrite(Random(seed), "The soil is dry by noon.")
     assert "soil" in text.lower()
     assert text != "The soil is dry by noon."
@@ -85,7 +85,7 @@ def test_a_kind_without_a_grammar_for_it_rewrites_nothing() -> None:
 
 
 @for_every([k for k in TRAINING_KINDS if k.maker is None], lambda kind: kind.name)
-def test_every_kind_can_be_on_the_topic_in_both_editions(kind: Kind) -> None:
+def test_every_kind_can_be_on_the_topic_in_both_editions(kind: DefectKind) -> None:
     for held_out in (False, True):
         said = [kind.make(Random(i), QUERY, ANSWER, held_out, about=True).lower() for i in range(10)]
         assert all("tomatoes" in text or "balcony" in text or "water" in text for text in said)
@@ -107,15 +107,15 @@ def test_every_kind_can_be_on_the_topic_in_both_editions(kind: Kind) -> None:
 )
 def test_built_in_objectives_ask_for_what_offends_against_them(name: str, theme: str) -> None:
     kind = next(k for k in TRAINING_KINDS if k.name == name)
-    assert BUILT_IN[theme] in {kind.objective(Random(i)).text for i in range(60)}
+    assert BUILT_IN[theme] in {kind.draw_objective(Random(i)).text for i in range(60)}
 
 
 def test_relatives_of_a_kind_leave_it_unclear() -> None:
     mockery = next(k for k in TRAINING_KINDS if k.name == "mockery")
     insult = next(k for k in TRAINING_KINDS if k.name == "insult")
-    own = next(o for o in (insult.objective(Random(i)) for i in range(99)) if o.theme == "insult")
-    assert mockery.unclear_under(own, FAMILY_OF)
-    assert not insult.unclear_under(own, FAMILY_OF)
+    own = next(o for o in (insult.draw_objective(Random(i)) for i in range(99)) if o.theme == "insult")
+    assert mockery.is_unclear_under(own, FAMILY_OF)
+    assert not insult.is_unclear_under(own, FAMILY_OF)
 
 
 def test_wordings_are_not_repeated_in_the_lists() -> None:
@@ -160,7 +160,7 @@ def test_the_article_looks_at_the_sound() -> None:
 
 
 def test_the_size_of_a_grammar_counts_what_it_can_say() -> None:
-    assert Grammar(("[a|b] {x} [c|d|e]",), {"x": ("[1|2]", "3")}).size() == 18
+    assert Grammar(("[a|b] {x} [c|d|e]",), {"x": ("[1|2]", "3")}).count_derivations() == 18
 
 
 def test_templates_about_the_topic_need_a_topic() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from random import Random
 
 from models.defects import SUBJECTS, TRAINING_KINDS, UNSEEN_KINDS, WRITTEN, chatter, turns
-from models.defects.kind import load
-from models.defects.more import FILE, LOOKS, widened
+from models.defects.kind import load_kinds
+from models.defects.more import FILE, LOOKS, widen_kinds
 
-NARROW = (*load("hostile"), *chatter.KINDS, *load("foreign_matter"), *turns.KINDS)
+NARROW = (*load_kinds("hostile"), *chatter.KINDS, *load_kinds("foreign_matter"), *turns.KINDS)
 
 MOULDS = {template for kind in NARROW for template in kind.train.templates}
 ADDED = [text for kind in TRAINING_KINDS for text in kind.train.templates if text not in MOULDS]
@@ -38,5 +38,5 @@ def test_each_sentence_stands_there_once_and_is_made_as_it_is_written() -> None:
 
 
 def test_a_kind_that_is_not_in_the_file_stays_what_it_was() -> None:
-    assert widened(UNSEEN_KINDS) == UNSEEN_KINDS
+    assert widen_kinds(UNSEEN_KINDS) == UNSEEN_KINDS
     assert FILE.is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from models.defects import ALL_KINDS, Kind, subjects
+from models.defects import ALL_KINDS, DefectKind, subjects
 from models.defects.objectives import BUILT_IN, SHARED
 from models.defects.subjects import KINDS
 from tests.support.tables import for_every
@@ -19,7 +19,7 @@ FORBIDDEN = re.compile(
 by_name = for_every(KINDS, lambda kind: kind.name)
 
 
-def _made(kind: Kind, count: int, held_out: bool = False) -> list[str]:
+def _made(kind: DefectKind, count: int, held_out: bool = False) -> list[str]:
     return [kind.make(Random(i), QUERY, ANSWER, held_out) for i in range(count)]
 
 
@@ -31,26 +31,26 @@ def test_there_are_many_subjects_and_no_name_twice() -> None:
 
 
 @by_name
-def test_what_is_kept_for_the_test_is_no_subject(kind: Kind) -> None:
+def test_what_is_kept_for_the_test_is_no_subject(kind: DefectKind) -> None:
     for text in (kind.name, *kind.names, *kind.things, *kind.train.templates, *kind.held_out.templates):
         assert not FORBIDDEN.search(text), text
 
 
 @by_name
-def test_a_subject_says_many_things(kind: Kind) -> None:
-    assert kind.train.size() >= 40
+def test_a_subject_says_many_things(kind: DefectKind) -> None:
+    assert kind.train.count_derivations() >= 40
     assert len(set(_made(kind, 300))) >= 40
     assert 4 <= len(kind.train.templates) <= 5
     assert len(kind.held_out.templates) == 2
 
 
 @by_name
-def test_held_out_wordings_are_never_trained(kind: Kind) -> None:
+def test_held_out_wordings_are_never_trained(kind: DefectKind) -> None:
     assert not set(_made(kind, 200)) & set(_made(kind, 200, held_out=True))
 
 
 @by_name
-def test_a_sentence_looks_like_one(kind: Kind) -> None:
+def test_a_sentence_looks_like_one(kind: DefectKind) -> None:
     for text in {*_made(kind, 200), *_made(kind, 200, held_out=True)}:
         assert re.search(r"[.!?]$", text), text
         assert text[0].isupper(), text
@@ -60,22 +60,22 @@ def test_a_sentence_looks_like_one(kind: Kind) -> None:
 
 
 @by_name
-def test_an_objective_can_be_put_together(kind: Kind) -> None:
+def test_an_objective_can_be_put_together(kind: DefectKind) -> None:
     assert 2 <= len(kind.names) <= 4
     assert 4 <= len(kind.things) <= 6
     assert not any(thing.endswith(".") or thing != thing.strip() for thing in kind.things)
     assert not any(name.endswith(".") or not name[0].isupper() for name in kind.names)
-    assert len({kind.objective(Random(i)).text for i in range(300)}) >= 40
+    assert len({kind.draw_objective(Random(i)).text for i in range(300)}) >= 40
 
 
 @by_name
-def test_a_subject_is_found_in_its_own_sentences(kind: Kind) -> None:
+def test_a_subject_is_found_in_its_own_sentences(kind: DefectKind) -> None:
     made = _made(kind, 200)
     assert sum(kind.occurs_in(text) for text in made) >= 0.6 * len(made)
 
 
 @by_name
-def test_most_sentences_do_not_repeat_the_objective(kind: Kind) -> None:
+def test_most_sentences_do_not_repeat_the_objective(kind: DefectKind) -> None:
     shared = [
         _stems(thing) & _stems(text) for thing in kind.things for text in _made(kind, 100)
     ]  # matching words must not be enough to find them
@@ -83,14 +83,14 @@ def test_most_sentences_do_not_repeat_the_objective(kind: Kind) -> None:
 
 
 @by_name
-def test_both_editions_can_be_on_the_topic(kind: Kind) -> None:
+def test_both_editions_can_be_on_the_topic(kind: DefectKind) -> None:
     for held_out in (False, True):
         said = [kind.make(Random(i), QUERY, ANSWER, held_out, about=True).lower() for i in range(10)]
         assert all("application" in text or "bank" in text for text in said)
 
 
 @by_name
-def test_themes_that_leave_a_subject_unclear_exist(kind: Kind) -> None:
+def test_themes_that_leave_a_subject_unclear_exist(kind: DefectKind) -> None:
     known = {*BUILT_IN, *SHARED, *(other.name for other in (*ALL_KINDS, *KINDS))}
     assert not {*kind.unclear} - known
     assert kind.name not in kind.unclear

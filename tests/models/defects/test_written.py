@@ -8,7 +8,7 @@ from random import Random
 from aligner_proxy.text.structure import split
 from models.data.labels import ALIKE, relation
 from models.data.pairs import CHANGES, STAYS, UNKNOWN
-from models.defects import ALL_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, Kind
+from models.defects import ALL_KINDS, UNSEEN_KINDS, UNSEEN_WRITTEN, WRITTEN, DefectKind
 from models.defects.natural import FAULTS, NATURAL, THEMES
 from models.defects.written import CONCEPTS
 from tests.support.tables import for_every
@@ -27,7 +27,7 @@ def test_one_in_twelve_is_kept_for_the_test_and_all_others_are_trained() -> None
 
 
 @by_name
-def test_wordings_of_the_test_are_not_those_of_training(concept: Kind) -> None:
+def test_wordings_of_the_test_are_not_those_of_training(concept: DefectKind) -> None:
     trained = set(concept.train.templates)
     kept = set(concept.held_out.templates)
     assert len(kept) >= 2
@@ -39,7 +39,7 @@ def test_wordings_of_the_test_are_not_those_of_training(concept: Kind) -> None:
 
 
 @by_name
-def test_sentences_are_made_as_they_are_written(concept: Kind) -> None:
+def test_sentences_are_made_as_they_are_written(concept: DefectKind) -> None:
     rng = Random(1)
     for held_out in (False, True):
         grammar = concept.held_out if held_out else concept.train
@@ -49,7 +49,7 @@ def test_sentences_are_made_as_they_are_written(concept: Kind) -> None:
 
 
 @by_name
-def test_themes_are_known_and_none_is_asked_and_unclear_at_once(concept: Kind) -> None:
+def test_themes_are_known_and_none_is_asked_and_unclear_at_once(concept: DefectKind) -> None:
     names = {kind.name for kind in ALL_KINDS}
     assert set(concept.asks) <= THEMES
     assert set(concept.unclear) <= THEMES | names
@@ -57,14 +57,14 @@ def test_themes_are_known_and_none_is_asked_and_unclear_at_once(concept: Kind) -
 
 
 @by_name
-def test_what_looks_alike_stays_under_the_concept_itself(concept: Kind) -> None:
+def test_what_looks_alike_stays_under_the_concept_itself(concept: DefectKind) -> None:
     assert relation(concept.name, concept.name) == CHANGES
     assert relation(concept.name + ALIKE, concept.name) == STAYS
     assert relation(concept.name + ALIKE, "relevance") == UNKNOWN
 
 
 def test_relations_of_two_concepts_are_the_same_either_way() -> None:
-    def known(one: Kind, other: Kind) -> bool:
+    def known(one: DefectKind, other: DefectKind) -> bool:
         return relation(one.name, other.name) != UNKNOWN
 
     pairs = [(one, other) for one in CONCEPTS[::7] for other in CONCEPTS[::5] if one is not other]

@@ -24,15 +24,15 @@ FEW = ("own-voice", "strong", "insults", "good")
 @pytest.mark.parametrize(
     ("bound", "figure", "verdict"),
     [
-        (Bound(90), Rate.among(990, 1000), "yes"),
-        (Bound(90), Rate.among(10, 11), "yes, not sure"),
-        (Bound(90), Rate.among(8, 9), "**no**, not sure"),
-        (Bound(90), Rate.among(10, 1000), "**no**"),
-        (Bound(10, is_ceiling=True), Rate.among(10, 1000), "yes"),
-        (Bound(10, is_ceiling=True), Rate.among(990, 1000), "**no**"),
+        (Bound(90), Rate.from_counts(990, 1000), "yes"),
+        (Bound(90), Rate.from_counts(10, 11), "yes, not sure"),
+        (Bound(90), Rate.from_counts(8, 9), "**no**, not sure"),
+        (Bound(90), Rate.from_counts(10, 1000), "**no**"),
+        (Bound(10, is_ceiling=True), Rate.from_counts(10, 1000), "yes"),
+        (Bound(10, is_ceiling=True), Rate.from_counts(990, 1000), "**no**"),
         (Bound(85), Area(0.95, 400, 400), "yes"),
         (Bound(85), Area(0.86, 20, 20), "yes, not sure"),
-        (Bound(90), Rate.of(()), "not measured"),
+        (Bound(90), Rate.from_outcomes(()), "not measured"),
     ],
 )
 def test_a_figure_holds_by_itself_and_is_sure_by_its_interval(bound: Bound, figure: Rate | Area, verdict: str) -> None:
@@ -41,17 +41,17 @@ def test_a_figure_holds_by_itself_and_is_sure_by_its_interval(bound: Bound, figu
 
 def test_a_difference_has_the_interval_of_both() -> None:
     # Newcombe 1998, table II, case (a), method 10: 56/70 against 48/80.
-    assert compare_figures(Rate.among(56, 70), Rate.among(48, 80)) == "+20.0 [+5.2, +33.4]"
+    assert compare_figures(Rate.from_counts(56, 70), Rate.from_counts(48, 80)) == "+20.0 [+5.2, +33.4]"
     assert compare_figures(Area(0.9, 100, 100), Area(0.8, 100, 100)).startswith("+10.0 [+")
-    assert compare_figures(Rate.of(()), Rate.among(1, 2)) == "-"
+    assert compare_figures(Rate.from_outcomes(()), Rate.from_counts(1, 2)) == "-"
 
 
 def test_a_result_of_a_larger_sample_of_the_same_aligner_and_data_is_kept(tmp_path: Path) -> None:
     results = ResultFolder(tmp_path)
     small = RowResult(
-        "own-voice", "a" * 64, "d" * 64, 20, {"found": Rate.among(1, 3), "AUC": Area(0.7, 4, 5)}, "people"
+        "own-voice", "a" * 64, "d" * 64, 20, {"found": Rate.from_counts(1, 3), "AUC": Area(0.7, 4, 5)}, "people"
     )
-    large = RowResult("own-voice", "a" * 64, "d" * 64, 200, {"found": Rate.among(9, 30)})
+    large = RowResult("own-voice", "a" * 64, "d" * 64, 200, {"found": Rate.from_counts(9, 30)})
     results.write(large)
     results.write(small)
     assert results.find("own-voice", "a" * 64, "d" * 64, 20) == large
@@ -78,7 +78,9 @@ def test_two_aligners_stand_beside_each_other(tmp_path: Path) -> None:
     kinds = next(row for row in ROWS if row.name == "kinds")
     sheets = [
         Sheet(
-            name, name * 64, {"kinds": RowResult("kinds", name, "d", 100, {"repaired exactly": Rate.among(hits, 100)})}
+            name,
+            name * 64,
+            {"kinds": RowResult("kinds", name, "d", 100, {"repaired exactly": Rate.from_counts(hits, 100)})},
         )
         for name, hits in (("new", 90), ("old", 50))
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.evaluate.editor_cost import LARGEST_SHARE, run, table
 
 ANSWER = (
@@ -13,7 +13,7 @@ ANSWER = (
 
 
 async def test_an_editor_writes_a_fraction_and_clean_answers_cost_nothing() -> None:
-    texts = [Completion("gpt4", f"Question {n}?", ANSWER * 2, "alpaca") for n in range(8)]
+    texts = [UpstreamCompletion("gpt4", f"Question {n}?", ANSWER * 2, "alpaca") for n in range(8)]
     costs, judged_count, calls = await run(texts, seed=1, clean=1_000)
     assert len(costs) == 8
     assert all(cost.exact and cost.share_written < LARGEST_SHARE for cost in costs)

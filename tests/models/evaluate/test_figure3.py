@@ -10,7 +10,7 @@ from models.data.answers import load_pool
 from models.data.labels import relation
 from models.data.mixture import Mixer
 from models.data.pairs import CHANGES, STAYS, UNKNOWN, Pair
-from models.defects import UNSEEN_KINDS, Objective
+from models.defects import UNSEEN_KINDS, ObjectiveWording
 from models.evaluate.figure3 import (
     TRAINED_THEMES,
     ObjectiveStep,
@@ -25,9 +25,9 @@ from models.evaluate.figure3 import (
 from models.evaluate.gateway import open_caching_pipeline
 from tests.support.scripted import ScriptedEngine
 
-HARMLESS = Objective("Harmless: no insults", "harmless")
-CONCISE = Objective("Length: be concise", "concise")
-SPARE = Objective("Spelling: correct", "")
+HARMLESS = ObjectiveWording("Harmless: no insults", "harmless")
+CONCISE = ObjectiveWording("Length: be concise", "concise")
+SPARE = ObjectiveWording("Spelling: correct", "")
 PAIR = Pair(
     "When?",
     (SPARE.text,),
@@ -62,7 +62,7 @@ def test_trained_objectives_join_before_those_that_never_were() -> None:
 
 
 def test_cases_offend_against_the_objective_they_stand_for(data_dir: Path) -> None:
-    objectives = [HARMLESS, Objective("No horoscopes", "astrology")]
+    objectives = [HARMLESS, ObjectiveWording("No horoscopes", "astrology")]
     mixer = Mixer(load_pool(data_dir, "test"), Random(1), held_out=True)
     defects = draw_defective_pairs(mixer, objectives, 3)
     good = draw_sound_pairs(mixer, objectives, 3)

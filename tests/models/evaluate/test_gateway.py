@@ -10,13 +10,13 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import ConfigError
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.evaluate.gateway import deliver, find_objectives, open_caching_pipeline
 from tests.support.scripted import ScriptedEngine
 
-RUDE = Completion("m", "When?", "The museum opens at six. You are a fool.", "hh")
-GOOD = Completion("m", "Where?", "On the north pier.", "hh")
-REFUSED = Completion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
+RUDE = UpstreamCompletion("m", "When?", "The museum opens at six. You are a fool.", "hh")
+GOOD = UpstreamCompletion("m", "Where?", "On the north pier.", "hh")
+REFUSED = UpstreamCompletion("m", "How?", "I'm sorry, but I can't help with that.", "hh")
 
 
 def polite(request: AlignRequest) -> Correction:
@@ -43,7 +43,7 @@ async def test_a_second_run_computes_only_what_is_new(tmp_path: Path) -> None:
         engine = ScriptedEngine(polite)
         async with open_caching_pipeline(engine, tmp_path / "texts") as pipeline:
             wishes = find_objectives(["harmless"])
-            texts = [RUDE, GOOD] if call_count == 2 else [RUDE, GOOD, Completion("m", "Why?", "Because.", "hh")]
+            texts = [RUDE, GOOD] if call_count == 2 else [RUDE, GOOD, UpstreamCompletion("m", "Why?", "Because.", "hh")]
             deliveries = await deliver(pipeline, texts, wishes)
         assert len(engine.seen) == call_count
         assert deliveries[0].text == "The museum opens at six."

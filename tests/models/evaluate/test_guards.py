@@ -15,10 +15,10 @@ from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.labelled_replies import HARMLESS
 from models.data.preference_sets import GUARD_SETS, PreferenceError
-from models.data.preference_sets import rows as trained_on
+from models.data.preference_sets import read_rows as trained_on
 from models.evaluate import guards
 from models.evaluate.guards import DoubtRule, HarmScore, ScoredReply, compute_figures, find_limit
-from models.train.head_rows import RowReader
+from models.train.head_rows import HeadRowReader
 from tests.models.evaluate.test_strong_upstreams import data
 from tests.models.research import write_rows
 from tests.support import tiny
@@ -119,7 +119,7 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     monkeypatch.setattr(
         guards,
         "open_row_reader",
-        lambda *_: RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
+        lambda *_: HeadRowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
     )
     options = [str(tmp_path), "--data", str(data), "--out", str(tmp_path / "out"), "--each", "2"]
     guards.main(options)
@@ -137,7 +137,7 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     evidence = TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(4 * width), evidence=AnswerEvidence(0.5))
     (tmp_path / TAUGHT).write_bytes(pack([evidence]))
     assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) == 0.5
-    monkeypatch.setattr(RowReader, "_write", None)  # nothing is read anew
+    monkeypatch.setattr(HeadRowReader, "_write", None)  # nothing is read anew
     guards.main(options)
     again = json.loads((tmp_path / "out" / "guards.json").read_text())
     assert {score for one in again["scores"]["xstest"] for score in one["scores"]} == {2.0}

@@ -12,7 +12,7 @@ from aligner_proxy.engine.decoding.splice import rewrite_flagged_runs
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Status
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.evaluate.lists import (
     ListOutcome,
     OutcomeBefore,
@@ -32,7 +32,7 @@ NUMBERED = (
 )
 BULLETS = "Bring:\n- A towel.\n- Soap. It floats.\n- Water"
 TABLE = "| Day | Task |\n|---|---|\n| Mon | Iron the shirts. |\n| Tue | Dust |\n| Wed | Mop the hall. |"
-COMPLETIONS = [Completion("m", "How?", answer) for answer in (NUMBERED, BULLETS, TABLE)]
+COMPLETIONS = [UpstreamCompletion("m", "How?", answer) for answer in (NUMBERED, BULLETS, TABLE)]
 
 
 def plant_all(seed: int = 1) -> list[PlantedDefect]:

@@ -10,12 +10,12 @@ import pytest
 from aligner_proxy.types import Correction, Outcome, Policy, SegmentScore, Status
 from models.data.answers import load_pool, prompt_key
 from models.data.preference_sets import PreferenceError
-from models.data.preference_sets import completions as rows
+from models.data.preference_sets import read_completions as rows
 from models.evaluate.measures import accuracy
 from models.evaluate.strong_upstreams import (
-    Completion,
-    completions,
+    UpstreamCompletion,
     describe_rule,
+    draw_completions,
     is_unharmed,
     judge_completion,
     plot,
@@ -45,11 +45,11 @@ def outcome(text: str) -> Outcome:
 
 
 def test_completions_are_of_the_named_models_and_untrained_prompts(data: Path) -> None:
-    drawn_texts = list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    drawn_texts = list(draw_completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
     assert Counter(one.model for one in drawn_texts) == {"gpt4": 5, "Claude-3-Sonnet": 5}
     trained = {prompt_key(answer.query) for answer in load_pool(data, "train").answers}
     assert not trained & {prompt_key(one.query) for one in drawn_texts}
-    assert drawn_texts == list(completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
+    assert drawn_texts == list(draw_completions(data, ("gpt4", "Claude-3-Sonnet"), 5, seed=1))
 
 
 def test_judgements_are_no_completions(data: Path) -> None:
@@ -73,7 +73,8 @@ def test_unharmed_means_every_fact_and_nearly_every_character(delivered: str, wh
 
 def test_the_table_has_a_row_for_each_upstream_and_one_for_all(tmp_path: Path) -> None:
     results = [
-        judge_completion(Completion(model, "q", ANSWER), outcome(text)) for model, text in (("a", ANSWER), ("b", KEPT))
+        judge_completion(UpstreamCompletion(model, "q", ANSWER), outcome(text))
+        for model, text in (("a", ANSWER), ("b", KEPT))
     ]
     lines = table(results).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| a", "| b", "| all"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.data.pairs import Pair, write_pairs
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.evaluate.gateway import deliver, find_objectives, open_caching_pipeline
 from models.evaluate.judge import PairJudge, Verdict
 from models.evaluate.measures import Result, accuracy
@@ -28,7 +28,7 @@ from tests.models.evaluate.test_gateway import GOOD, REFUSED, RUDE, polite
 from tests.models.train.test_train import aligner
 from tests.support.scripted import ScriptedEngine
 
-OVERRUN = Completion("m", "When?", "It opens at six.\n\nHuman: And on Sundays?", "hh")
+OVERRUN = UpstreamCompletion("m", "When?", "It opens at six.\n\nHuman: And on Sundays?", "hh")
 SETS = {("harmless",): [RUDE, GOOD, REFUSED, OVERRUN]}
 
 

@@ -17,7 +17,7 @@ from aligner_proxy.teaching.neutral import Neutral, neutral_answers, teaching_an
 from aligner_proxy.teaching.rows import PromptObjectives
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, SegmentScore
-from models.data.answers import Answer, load_pool
+from models.data.answers import PoolAnswer, load_pool
 from models.evaluate.taught.__main__ import Journal, Study, list_verdicts
 from models.evaluate.taught.figures import (
     Results,
@@ -44,7 +44,7 @@ from tests.support.teachable import TeachableEngine
 
 BUILTIN = {name: objective.text for name, objective in builtin_objectives().items()}
 HOSTS = [
-    Answer(
+    PoolAnswer(
         f"Where is bridge {n}?",
         f"Bridge {n} crosses the river near the mill. It carries {n + 2} lanes. Cyclists use the path beside it.",
         "test",
@@ -295,4 +295,4 @@ def test_hosts_are_of_the_development_side(data_dir: Path) -> None:
     assert hosts
     assert all(host.harmless for host in hosts)
     with pytest.raises(ConfigError, match="no answer on the development side"):
-        select_hosts([Answer("q", "1. Open it.\n2. Close it.", "test")])
+        select_hosts([PoolAnswer("q", "1. Open it.\n2. Close it.", "test")])

@@ -110,8 +110,8 @@ def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch
             for n, label in enumerate(harmful)
         ]
 
-    monkeypatch.setattr(answer_evidence, "harm_replies", draw)
-    monkeypatch.setattr(answer_evidence.labelled_replies, "natural_replies", draw)
+    monkeypatch.setattr(answer_evidence, "read_harm_replies", draw)
+    monkeypatch.setattr(answer_evidence.labelled_replies, "read_natural_replies", draw)
     monkeypatch.setattr(answer_evidence, "draw_ordinary_answers", lambda _: {})
     replies = answer_evidence.draw_teaching_replies(Path("data"), 4)
     assert {name.partition("_")[0] for name in replies} == {"a", "b", "d", "gptfuzz", "jailbreakbench"}

@@ -23,14 +23,14 @@ SIZES = (1000, 2000, 4000)
 
 
 def rates(*hits: int, n: int = 1000) -> list[Rate]:
-    return [Rate.among(hit, n) for hit in hits]
+    return [Rate.from_counts(hit, n) for hit in hits]
 
 
 @given(st.floats(-2.0, 0.0), st.floats(0.01, 0.6))
 def test_a_law_is_found_again(slope: float, error: float) -> None:
     n = 10**9
     misses = [error * (size / SIZES[0]) ** slope for size in SIZES]
-    law = fit_law(SIZES, [Rate.among(n - round(n * miss), n) for miss in misses])
+    law = fit_law(SIZES, [Rate.from_counts(n - round(n * miss), n) for miss in misses])
     assert law.slope == pytest.approx(slope, abs=1e-3)
     assert law.percent(8000) == pytest.approx(100 * (1 - error * 8.0**slope), abs=0.1)
 
@@ -71,7 +71,9 @@ def plan(**changes: object) -> Plan:
 
 
 def make_figures(name: str, hits: int) -> MethodFigures:
-    return MethodFigures(name, "", {"clean (identical)": Rate.among(hits, 100), "empty": Rate.among(0, 0)}, {}, {})
+    return MethodFigures(
+        name, "", {"clean (identical)": Rate.from_counts(hits, 100), "empty": Rate.from_counts(0, 0)}, {}, {}
+    )
 
 
 def test_figures_without_cases_have_no_curve(tmp_path: Path) -> None:
@@ -159,5 +161,5 @@ def check_command(
 
 
 def test_a_curve_holds_its_n() -> None:
-    curve: SizeCurve = fit_curve("x", SIZES, [Rate.among(1, 5), Rate.among(3, 9), Rate.among(4, 7)])
+    curve: SizeCurve = fit_curve("x", SIZES, [Rate.from_counts(1, 5), Rate.from_counts(3, 9), Rate.from_counts(4, 7)])
     assert curve.n == 5

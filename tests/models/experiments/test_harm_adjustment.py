@@ -94,9 +94,9 @@ def test_authors_kept_apart_and_questions_asked_elsewhere_teach_nothing(monkeypa
         return LabelledReply(f"{author}-{number}", author, "", question, "Hm.", HARMLESS, harmful, labels)
 
     replies = [reply(n, author, f"Why {n}?") for author in ("author_e", "author_l") for n in range(6)]
-    monkeypatch.setattr(labelled_replies, "written_answers", lambda: replies)
-    monkeypatch.setattr(labelled_replies, "harm_phrases", lambda *_: [])
-    monkeypatch.setattr(labelled_replies, "good_replies", lambda *_: [])
+    monkeypatch.setattr(labelled_replies, "read_written_answers", lambda: replies)
+    monkeypatch.setattr(labelled_replies, "make_harm_phrases", lambda *_: [])
+    monkeypatch.setattr(labelled_replies, "read_good_replies", lambda *_: [])
     monkeypatch.setattr(harm_adjustment, "draw_good_answers", lambda: [("Why 3?", "Hm.")])
     (part,) = draw_parts(Path(), ("author_l",))
     assert sorted(case.id for case in part) == [f"author_e-{n}" for n in (0, 1, 2, 4, 5)]

@@ -15,7 +15,7 @@ from models.experiments import harm_head
 from models.experiments.harm_head import OURS, make_case, select_harm_pairs
 from models.experiments.objective_head import ObjectiveHeadRecipe
 from models.train import train
-from models.train.snapshots import parted
+from models.train.snapshots import split_scores
 from tests.models.train.test_train import KEPT, stage
 
 LENGTH = "Length: be brief"
@@ -50,6 +50,6 @@ def test_the_command_learns_a_head_and_scores_what_is_watched(tmp_path: Path, mo
     (head,) = unpack((tmp_path / "head" / TAUGHT).read_bytes())
     assert (head.objective, head.hidden) == (HARMLESS, 4)
     with np.load(tmp_path / "head" / "scores.npz") as stored:
-        plain, with_head = (parted(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
+        plain, with_head = (split_scores(stored[name], [(1, 2)] * 2) for name in ("head", "head/taught"))
     assert with_head[0][0, 1] > 0 > with_head[1][0, 1]
     assert all(a[0, 0] == b[0, 0] for a, b in zip(plain, with_head, strict=True))

@@ -17,14 +17,14 @@ from aligner_proxy.engine.taught_head import unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.answers import preference_bags
 from models.data.labelled_replies import AGAINST, COMPANIES, HARMLESS, TEACHING, TEST_KINDS, UNKNOWN
-from models.data.mixture import build
+from models.data.mixture import build_examples
 from models.data.pairs import write_pairs
 from models.evaluate.calibrate import GOOD
 from models.experiments import head_alone
 from models.experiments import head_measures as measures
 from models.experiments.head_alone import BEFORE, AttemptPlan
-from models.train.asked import written
-from models.train.head_rows import RowReader
+from models.train.asked import read_written_cases
+from models.train.head_rows import HeadRowReader
 from tests.support import tiny
 
 PLAN = Path(__file__).parents[3] / "configs" / "evaluate" / "head_alone.yaml"
@@ -43,7 +43,7 @@ def test_the_plan_names_only_what_exists() -> None:
 
 
 def test_written_answers_keep_the_kinds_of_another_test_apart() -> None:
-    harm, own = written()
+    harm, own = read_written_cases()
     assert not {case.slug for case in (*harm, *own)} & TEST_KINDS
     assert all(HARMLESS in case.objectives for case in harm)
     assert {len(case.objectives) for case in harm} == {len(company) for company in COMPANIES}
@@ -59,12 +59,12 @@ def test_the_command_measures_each_attempt(
 ) -> None:
     torch.manual_seed(1)
     DetectorHead(64, LAYERS, 16).save(tmp_path / "detector.safetensors")
-    pairs = list(build(data_dir, 5, 5, "warmup"))
+    pairs = list(build_examples(data_dir, 5, 5, "warmup"))
     for name in (*(f"dev/{good}" for good in GOOD), "test/insult"):
         write_pairs(tmp_path / "sets" / f"{name}.jsonl", pairs)
     write_pairs(tmp_path / "sets/test/compared_replies.jsonl", islice(preference_bags(data_dir, "test"), 4))
     # Of the written answers a few of each author.
-    harm, own = written()
+    harm, own = read_written_cases()
     few = tuple(
         [case for a in "abcd" for case in [c for c in each if c.source == f"author_{a}"][:6:2]] for each in (harm, own)
     )
@@ -73,7 +73,7 @@ def test_the_command_measures_each_attempt(
     monkeypatch.setattr(
         head_alone,
         "open_row_reader",
-        lambda *_: RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
+        lambda *_: HeadRowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS),
     )
     plan = {
         "sizes": {
@@ -109,8 +109,8 @@ def test_the_command_measures_each_attempt(
     assert "author never seen" in capsys.readouterr().out
     assert (tmp_path / "out" / "head_alone.svg").stat().st_size
     # Run again it reads and trains nothing.
-    monkeypatch.setattr(RowReader, "_write", None)
-    monkeypatch.setattr(head_alone, "train", None)
+    monkeypatch.setattr(HeadRowReader, "_write", None)
+    monkeypatch.setattr(head_alone, "train_head", None)
     monkeypatch.setattr(head_alone, "learn_head", None)
     head_alone.main([str(tmp_path), str(tmp_path / "plan.yaml"), *options])
     assert json.loads((tmp_path / "out" / "head_alone.json").read_text()) == document
@@ -121,8 +121,8 @@ def few_replies(data: Path) -> list[head_alone.labelled_replies.LabelledReply]:
 
 
 def test_a_head_for_harmless_alone_leaves_other_objectives_to_the_one_before(tmp_path: Path) -> None:
-    reader = RowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS)
-    rows = reader.read(written()[0][:3], tmp_path)
+    reader = HeadRowReader(tiny.model(), PreTrainedTokenizerFast(tokenizer_object=tiny.backend()), LAYERS)
+    rows = reader.read(read_written_cases()[0][:3], tmp_path)
     torch.manual_seed(1)
     heads = [DetectorHead(64, LAYERS, 16).eval() for _ in range(2)]
     alone = measures.score_cases(heads[0], rows, 0.5, heads[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from models.data.mixture import build
+from models.data.mixture import build_examples
 from models.data.pairs import PairError, read_pairs, write_pairs
 from models.evaluate.table3 import MethodTests
 from models.experiments import heads
@@ -36,8 +36,8 @@ def test_every_source_that_the_issue_names_is_left_out_once() -> None:
 
 
 def test_what_is_left_out_leaves_the_others_as_they_were(data_dir: Path) -> None:
-    whole = list(build(data_dir, 3, 60))
-    without = list(build(data_dir, 3, 40, without=("natural", "inside")))
+    whole = list(build_examples(data_dir, 3, 60))
+    without = list(build_examples(data_dir, 3, 40, excluded_kinds=("natural", "inside")))
     others = [pair for pair in whole if pair.source.partition(":")[0] not in ("natural", "inside", "inside-not-asked")]
     assert len(others) < 60
     assert without[: len(others)] == others[:40]
@@ -45,7 +45,7 @@ def test_what_is_left_out_leaves_the_others_as_they_were(data_dir: Path) -> None
 
 def test_something_has_to_be_left_in(data_dir: Path) -> None:
     with pytest.raises(PairError, match="none for warmup; leave one of them in"):
-        build(data_dir, 3, 1, "warmup", without=("clean",))
+        build_examples(data_dir, 3, 1, "warmup", excluded_kinds=("clean",))
 
 
 def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,10 @@ def test_natural_sets_are_scored_whole_and_the_others_together(tmp_path: Path, m
 
 
 def test_the_table_has_a_row_a_set_and_a_column_a_run(tmp_path: Path) -> None:
-    rows: dict[str, heads.HeadScores] = {"all": {"natural": Area(0.75, 4, 4)}, "less": {"pairs": Rate.among(1, 2)}}
+    rows: dict[str, heads.HeadScores] = {
+        "all": {"natural": Area(0.75, 4, 4)},
+        "less": {"pairs": Rate.from_counts(1, 2)},
+    }
     table = format_table(rows).splitlines()
     assert table[0] == "| set | all | less |"
     assert table[2].startswith("| natural | 0.750 [")

@@ -11,7 +11,7 @@ from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN
 from models.experiments.objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
-from models.train.asked import Asked
+from models.train.asked import LabelledCase
 from models.train.head_rows import HeadRows
 
 LAYERS = (0, 1)
@@ -31,7 +31,7 @@ def rows(count: int, seed: int, *, whole: bool = False) -> HeadRows:
         segments[2 * number : 2 * number + 2, 1] += 3 * sign * (1 if bad else -1)
         label = (UNKNOWN if whole else AGAINST) if bad else FINE
         name = f"case{number}"
-        cases.append(Asked(name, "taught", "q", "a", (HARMLESS,), ((label,), (label,)), (whole and bad,)))
+        cases.append(LabelledCase(name, "taught", "q", "a", (HARMLESS,), ((label,), (label,)), (whole and bad,)))
     objective = torch.randn(HIDDEN * len(LAYERS), generator=torch.Generator().manual_seed(7))
     firsts = tuple(range(0, 2 * count + 1, 2))
     return HeadRows(tuple(cases), segments.half(), objective.repeat(count, 1).half(), firsts, tuple(range(count + 1)))

@@ -15,7 +15,7 @@ from models.experiments import throughput
 from models.experiments.throughput import TRL, TimedRound, format_table, measure, plot, rows_a_batch
 from models.train.base_model import load_base
 from models.train.batches import load_examples
-from models.train.config import Stage
+from models.train.config import StageConfig
 from tests.models.train.test_train import stage
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def test_trainers_take_turns_and_the_median_counts(tmp_path: Path) -> None:
 
 
 def test_a_batch_has_as_many_rows_as_ours_on_average(tmp_path: Path) -> None:
-    config = Stage.read(stage(tmp_path, batch_tokens=1500))
+    config = StageConfig.read(stage(tmp_path, batch_tokens=1500))
     examples = load_examples(config, load_base(config.base, tmp_path)[1])
     wide = -(-len(examples[0].ids) // 64) * 64
     assert rows_a_batch(config, examples[:1]) == 1500 // wide

@@ -17,7 +17,7 @@ from models.recipe.base_check import check_base, find_base
 from models.recipe.command import main
 from models.recipe.settings import DEFAULT, RecipeError, read_settings
 from models.train import train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from models.train.export import export
 from tests.models.recipe.shapes import CONFIGS, save_base
 from tests.support import tiny
@@ -34,7 +34,7 @@ def test_a_shape_passes_the_check_is_trained_and_loads(kind: str, tmp_path: Path
     pair = Pair("When?", tiny.OBJECTIVES, answer, "The harbour opens at six.", (0, 1), "test")
     write_pairs(tmp_path / "pairs.jsonl", [pair] * 4)
     place = {"base": facts.folder, "data": str(tmp_path / "pairs.jsonl"), "out": str(tmp_path / "run"), "init": None}
-    changes = facts.derive(Stage.read(SETTLE), 1) | place | {"steps": 1, "compile": False}
+    changes = facts.derive(StageConfig.read(SETTLE), 1) | place | {"steps": 1, "compile": False}
     train.main(SETTLE, changes)
     export(tmp_path / "run", tmp_path / "aligner", window=1024)
     opened = open_aligner(EngineSettings(tmp_path / "aligner"), tmp_path / "home")
@@ -43,7 +43,7 @@ def test_a_shape_passes_the_check_is_trained_and_loads(kind: str, tmp_path: Path
 
 def test_larger_bases_take_smaller_steps_and_a_later_first_layer(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "llama", hidden_size=2304, num_hidden_layers=5, max_position_embeddings=512)
-    stage = Stage.read(SETTLE)
+    stage = StageConfig.read(SETTLE)
     changes = check_base(base).derive(stage, processes=4)
     assert changes["lr"] == stage.lr / 2
     assert changes["lora"] == {"rank": 16, "alpha": 32, "first_layer": 1}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.recipe.steps import Step, run_steps
+from models.recipe.steps import RecipeStep, run_steps
 
 
 class Kitchen:
@@ -20,8 +20,10 @@ class Kitchen:
     def run(self, dough: int = 1, oven: int = 1, bake: Callable[[], None] | None = None) -> list[str]:
         self.made = []
         steps = [
-            Step("dough", self.folder / "dough", {"flour": dough}, (), lambda: self.write("dough")),
-            Step("bread", self.folder / "bread", {"heat": oven}, ("dough",), bake or (lambda: self.write("bread"))),
+            RecipeStep("dough", self.folder / "dough", {"flour": dough}, (), lambda: self.write("dough")),
+            RecipeStep(
+                "bread", self.folder / "bread", {"heat": oven}, ("dough",), bake or (lambda: self.write("bread"))
+            ),
         ]
         run_steps(steps, self.folder / "steps", lambda _: None)
         return self.made

@@ -76,7 +76,7 @@ def test_a_head_alone_is_trained_over_an_adapter_that_stays_as_it_is(
     base = save_base(tmp_path / "base", "llama")
     place = {"base": str(base), "init": None, "out": str(tmp_path / "run")}
     settings = read_settings(config)
-    pairs = mixture.build(data_dir, 1, 4, "warmup")
+    pairs = mixture.build_examples(data_dir, 1, 4, "warmup")
     write_pairs(tmp_path / "pairs.jsonl", pairs)
     warmup = settings.stages["warmup"]
     train.main(warmup.config, {**warmup.changes, **place, "data": str(tmp_path / "pairs.jsonl"), "steps": 1})

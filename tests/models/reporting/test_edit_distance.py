@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.reporting.edit_distance import Edits, distance
+from models.reporting.edit_distance import EditDistances, word_distance
 
 words = st.lists(st.sampled_from("abc"), max_size=12)
 
@@ -27,7 +27,7 @@ def by_definition(one: Sequence[str], other: Sequence[str]) -> int:
 @given(words, words)
 def test_it_is_what_the_definition_says(one: list[str], other: list[str]) -> None:
     expected = by_definition(one, other) / max(len(one), len(other), 1)
-    assert distance(" ".join(one), " ".join(other)) == expected
+    assert word_distance(" ".join(one), " ".join(other)) == expected
 
 
 @settings(deadline=None)
@@ -36,8 +36,8 @@ def test_it_is_what_the_definition_says(one: list[str], other: list[str]) -> Non
     st.lists(st.sampled_from(["go", "on"]), max_size=200),
 )
 def test_distance_is_a_share_and_does_not_care_which_comes_first(one: list[str], other: list[str]) -> None:
-    there = distance(" ".join(one), " ".join(other))
-    back = distance(" ".join(other), " ".join(one))
+    there = word_distance(" ".join(one), " ".join(other))
+    back = word_distance(" ".join(other), " ".join(one))
     assert there == back
     assert 0 <= there <= 1
 
@@ -47,12 +47,12 @@ def test_distance_is_a_share_and_does_not_care_which_comes_first(one: list[str],
     [("", "", 0), ("a b", "a b", 0), ("a b", "a  b", 0), ("", "a", 1), ("a b c d", "a b", 0.5), ("a b", "c d", 1)],
 )
 def test_distance_of_texts(one: str, other: str, expected: float) -> None:
-    assert distance(one, other) == expected
+    assert word_distance(one, other) == expected
 
 
 def test_words_to_edit_edited_and_left() -> None:
     done = "One. Fool! Two.", "One. Two.", "One. Two."
     half = "One. Fool! Two.", "One. Two.", "One. Fool! Two."
-    assert str(Edits.of([done])) == "33.3%, 33.3%, 0.0%"
-    assert Edits.of([done, half]).left == pytest.approx(1 / 6)
-    assert Edits.of([]) == Edits(0.0, 0.0, 0.0)
+    assert str(EditDistances.from_texts([done])) == "33.3%, 33.3%, 0.0%"
+    assert EditDistances.from_texts([done, half]).remaining == pytest.approx(1 / 6)
+    assert EditDistances.from_texts([]) == EditDistances(0.0, 0.0, 0.0)

@@ -17,7 +17,7 @@ from models.reporting.statistics import Rate
 def draw(path: Path) -> bytes:
     with output.plot(path, columns=2) as ((left, right),):
         left.plot([0, 1], [1, 0], label="a line")
-        output.whiskers(right, [Rate.among(3, 4), Rate.among(0, 0)], ["some", "none"])
+        output.whiskers(right, [Rate.from_counts(3, 4), Rate.from_counts(0, 0)], ["some", "none"])
     return path.read_bytes()
 
 
@@ -44,7 +44,7 @@ def test_no_cell_ends_its_row_or_opens_another(cells: list[str]) -> None:
 
 
 def test_a_result_becomes_a_table_and_a_document(tmp_path: Path) -> None:
-    output.write(tmp_path / "new", "figures", "| a |", {"rate": Rate.among(1, 2)})
+    output.write(tmp_path / "new", "figures", "| a |", {"rate": Rate.from_counts(1, 2)})
     assert (tmp_path / "new" / "figures.md").read_text() == "| a |\n"
     assert json.loads((tmp_path / "new" / "figures.json").read_text())["rate"]["hits"] == 1
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["figures.json", "figures.md"]

@@ -12,7 +12,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.extensions import Extensions
 from aligner_proxy_systems.metaalign.extension import Preferences
 from aligner_proxy_systems.metaalign.types import PreferenceKind
-from models.data.upstream_completions import Completion
+from models.data.upstream_completions import UpstreamCompletion
 from models.systems.metaalign import adherence
 from models.systems.metaalign.adherence import (
     AdherenceCase,
@@ -48,7 +48,7 @@ def test_what_counts_as_damage() -> None:
 
 
 async def test_before_and_after(tmp_path: Path) -> None:
-    answers = [Completion("m", "q", TEXT)] * 60
+    answers = [UpstreamCompletion("m", "q", TEXT)] * 60
 
     def cut(request: AlignRequest) -> str:
         return request.answer

@@ -15,7 +15,7 @@ from aligner_proxy.engine.weights.manifest import MANIFEST
 from models.systems.metaalign import dpo
 from models.systems.metaalign.dpo import DpoStage, read_comparisons
 from models.train import train
-from models.train.config import Stage, StageError
+from models.train.config import StageConfig, StageError
 from models.train.export import export
 from tests.models.train.test_train import stage, trained
 
@@ -45,7 +45,7 @@ def second(folder: Path, **changes: object) -> Path:
 
 
 def test_the_configs_of_both_stages_fit_each_other() -> None:
-    first = Stage.read(CONFIGS / "metaalign.yaml")
+    first = StageConfig.read(CONFIGS / "metaalign.yaml")
     told = yaml.safe_load((CONFIGS / "metaalign_dpo.yaml").read_text())
     assert (told["base"], told["init"]) == (first.base, str(first.out))
     assert set(told) == set(DpoStage.model_fields)

@@ -14,7 +14,7 @@ from aligner_proxy.prompts import find_template
 from models.data.pairs import CHANGES, STAYS, Pair, read_pairs, write_pairs
 from models.systems.pku_aligner.identity import identities, main
 from models.train import train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from models.train.export import export
 from models.train.features import encode
 from tests.models.train.test_train import log, stage
@@ -84,7 +84,7 @@ def train_tokenizer() -> object:
 
 @pytest.mark.parametrize("name", ["aligner_warmup", "aligner"])
 def test_the_stage_configs_are_stages_of_aligner(name: str) -> None:
-    read = Stage.read(ROOT / "configs" / "train" / f"{name}.yaml")
+    read = StageConfig.read(ROOT / "configs" / "train" / f"{name}.yaml")
     assert (read.stage, read.template, read.detector_weight, read.target_share) == (name, "aligner", 0.0, 1.0)
 
 

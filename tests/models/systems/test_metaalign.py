@@ -10,7 +10,7 @@ import pytest
 from aligner_proxy_systems.metaalign.checks import is_met
 from aligner_proxy_systems.metaalign.parser import parse
 from aligner_proxy_systems.metaalign.types import MOST, PreferenceSource
-from models.data.answers import Answer
+from models.data.answers import PoolAnswer
 from models.data.pairs import CHANGES, read_pairs, write_pairs
 from models.systems.metaalign.data import (
     PARTS,
@@ -29,7 +29,7 @@ TEXTS = (
     "**The harbour** opens at six! Bring a coat, it's cold. The ferry leaves at seven. Boats stay close. \U0001f600",
     "It is so. It was so. It will be so. Nobody knows why. Many have tried to find out. None of them came back.",
 )
-ANSWERS = [Answer(f"Question {i}?", text, "test") for i, text in enumerate(TEXTS)]
+ANSWERS = [PoolAnswer(f"Question {i}?", text, "test") for i, text in enumerate(TEXTS)]
 
 
 @pytest.fixture(scope="module")

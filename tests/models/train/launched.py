@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from models.train import train
-from models.train.distributed import leave
+from models.train.distributed import leave_group
 
 if __name__ == "__main__":
     for config in sys.argv[1:]:
         train.main(Path(config))
-    leave()
+    leave_group()

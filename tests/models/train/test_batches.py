@@ -9,14 +9,14 @@ from typing import Any
 from aligner_proxy.text.structure import split
 from models.data.pairs import Pair, write_pairs
 from models.train import batches, train
-from models.train.config import Stage
+from models.train.config import StageConfig
 from tests.models.train.test_train import KEPT, stage
 from tests.support import tiny
 
 ANSWERS = 200
 
 
-def varied(folder: Path, **changes: object) -> tuple[Stage, Any]:
+def varied(folder: Path, **changes: object) -> tuple[StageConfig, Any]:
     """A stage over two hundred answers of one to twenty-four sentences."""
     config = stage(folder, **{"max_tokens": 1024, "batch_tokens": 2048} | changes)
     rng = Random(0)
@@ -26,20 +26,20 @@ def varied(folder: Path, **changes: object) -> tuple[Stage, Any]:
         labels = (0,) * len(split(answer))
         pairs.append(Pair(f"Question {number}?", tiny.OBJECTIVES, answer, answer, labels, "test"))
     write_pairs(folder / "data.jsonl", pairs)
-    read = Stage.read(config)
-    return read, train.build(read)[1]
+    read = StageConfig.read(config)
+    return read, train.build_network(read)[1]
 
 
 def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
     read, tokenizer = varied(tmp_path)
     lengths = {len(example.ids) for example in batches.load_examples(read, tokenizer)}
-    widths = {batches.padded(length) for length in lengths}
-    stream = batches.steps(read, tokenizer)
+    widths = {batches.pad_length(length) for length in lengths}
+    stream = batches.make_steps(read, tokenizer)
     seen = (set[tuple[int, int]](), set[tuple[int, int]]())
     done = 0
     while done < 2 * ANSWERS:
         for batch in next(stream):
-            width = batches.padded(max(len(example.ids) for example in batch.examples))
+            width = batches.pad_length(max(len(example.ids) for example in batch.examples))
             seen[done >= ANSWERS].add((len(batch.examples), width))
             done += len(batch.examples)
     assert len(lengths) > 3 * len(widths), "the lengths are all different"

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.scheduling.sequence import Spans
-from models.train.detector_loss import bag_loss, detection_loss, known, rows
-from models.train.features import Example
+from models.train.detector_loss import bag_loss, collect_facts, detection_loss, read_rows
+from models.train.features import EncodedExample
 
 
 class Given:
@@ -30,19 +30,19 @@ def example(
     themes: tuple[str, ...] = (),
     label: int | None = None,
     doubts: tuple[frozenset[str], ...] = (),
-) -> Example:
+) -> EncodedExample:
     objectives = tuple(range(i, i + 1) for i in range(len(relations[0])))
     segments = tuple(range(i, i + 1) for i in range(len(relations)))
     labels = tuple(max(row) if label is None else label for row in relations)
     told = tuple(map(tuple, relations))
-    return Example(
+    return EncodedExample(
         [0], [0.0], Spans(objectives, segments), labels, told, kinds, themes, doubts or (frozenset(),) * len(kinds)
     )
 
 
-def gradient(head: Any, batch: list[Example]) -> Tensor:
+def gradient(head: Any, batch: list[EncodedExample]) -> Tensor:
     states = torch.zeros(len(batch), 4, 2, 1)
-    detection_loss(head, states, batch, known(batch, other_prompts=0.15)).backward()  # type: ignore[no-untyped-call]
+    detection_loss(head, states, batch, collect_facts(batch, other_prompts=0.15)).backward()  # type: ignore[no-untyped-call]
     found: Tensor = head.scores.grad
     return found
 
@@ -107,7 +107,7 @@ def test_rows_of_a_batch_are_those_that_the_head_reads_of_each_answer() -> None:
     first = Spans((range(0, 2), range(2, 3)), (range(3, 5), range(5, 6), range(6, 9)))
     second = Spans((range(1, 4),), (range(4, 8),))
     batch = [replace(example([[0]]), where=where) for where in (first, second)]
-    segments, objectives = rows(states, batch)
+    segments, objectives = read_rows(states, batch)
     read = [DetectorHead.read(states[row], one.where) for row, one in enumerate(batch)]
     assert torch.allclose(segments, torch.cat([s for s, _ in read]), atol=1e-5)
     assert torch.allclose(objectives, torch.cat([o for _, o in read]), atol=1e-5)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from models.data.pairs import Pair, write_pairs
 from models.train import train
 from models.train.config import StageError
-from models.train.distributed import launched
+from models.train.distributed import open_accelerator
 from tests.models.train.test_train import log, stage
 from tests.support import tiny
 
@@ -86,7 +86,7 @@ def test_a_sharded_adapter_goes_on_from_its_shards(tmp_path: Path) -> None:
 
 
 def test_one_process_computes_all_batches_as_they_are() -> None:
-    alone = launched(3)
+    alone = open_accelerator(3)
     assert (alone.num_processes, alone.is_main_process, alone.gradient_accumulation_steps) == (1, True, 1)
     weight = torch.ones(1, requires_grad=True)
     for _ in range(3):
@@ -99,9 +99,9 @@ def test_batches_that_cannot_be_dealt_out_are_refused(monkeypatch: pytest.Monkey
     class Two:
         num_processes = 2
 
-    monkeypatch.setattr("models.train.distributed._accelerator", Two)
+    monkeypatch.setattr("models.train.distributed._make_accelerator", Two)
     with pytest.raises(StageError, match=r"accumulate: 3 batches .* 2 processes; make it a multiple of 2"):
-        launched(3)
+        open_accelerator(3)
 
 
 def test_a_checkpoint_of_several_processes_is_not_passed_over_by_one(tmp_path: Path) -> None:

@@ -47,10 +47,10 @@ real = [
 def test_rows_of_q_and_k_are_paired_as_llama_cpp_turns_them(heads: int) -> None:
     config = SimpleNamespace(num_attention_heads=heads, num_key_value_heads=1)
     rows = np.arange(heads * 8)[:, None].astype(np.float32)
-    got = export_gguf._ordered("model.layers.0.self_attn.q_proj.weight", rows, config)[:, 0].tolist()
+    got = export_gguf._reorder_rows("model.layers.0.self_attn.q_proj.weight", rows, config)[:, 0].tolist()
     assert got[:8] == [0, 4, 1, 5, 2, 6, 3, 7]
     assert sorted(got) == list(range(heads * 8))
-    other = export_gguf._ordered("model.layers.0.self_attn.v_proj.weight", rows, config)
+    other = export_gguf._reorder_rows("model.layers.0.self_attn.v_proj.weight", rows, config)
     assert (other == rows).all()
 
 

