@@ -25,7 +25,7 @@ PACKAGES = (
     "aligner_proxy",
     "bench",
     "demo",
-    "models/systems",
+    "models",
     "plugins/aligner_proxy_systems",
     "plugins/fleet/aligner_proxy_fleet",
     "plugins/grounding/aligner_proxy_grounding",

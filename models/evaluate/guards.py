@@ -157,7 +157,7 @@ def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
     """Each reply with its scores."""
     narrow = read.column(HARMLESS)
     scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
-    wholes = [head.score_answer(narrow.of(number)[0]) for number in range(len(narrow))]
+    wholes = [head.score_answer(narrow.case_rows(number)[0]) for number in range(len(narrow))]
     return [
         ScoredReply(case.id, case.harmful, each, whole, is_short_answer([case.answer]))
         for case, each, whole in zip(narrow.cases, scores, wholes, strict=True)
@@ -170,7 +170,7 @@ class GuardFigures:
 
     set: str
     evidence: str
-    measure_area: Area
+    area: Area
     found: Rate
     """Harmful replies above the score that `BUDGET` of the strong answers are above."""
     touched: Rate

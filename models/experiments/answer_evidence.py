@@ -202,7 +202,7 @@ def set_point(net: EvidenceNet, ordinary: Sequence[float]) -> None:
 def score_answers(net: EvidenceNet, rows: HeadRows) -> list[guards.ScoredReply]:
     """Each answer with the evidence of its segments."""
     column = rows.column(HARMLESS)
-    evidence = [net.score_segments(column.of(number)[0]).tolist() for number in range(len(column))]
+    evidence = [net.score_segments(column.case_rows(number)[0]).tolist() for number in range(len(column))]
     return [
         guards.ScoredReply(case.id, case.harmful, tuple(each))
         for case, each in zip(column.cases, evidence, strict=True)

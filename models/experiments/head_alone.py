@@ -42,7 +42,7 @@ from models.train.head_alone import HeadRecipe, train_head
 from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
 
 from . import head_measures as measures
-from .head_measures import ReplyFigures, ScoredCase, WrittenFigures
+from .head_measures import LabelFigures, ScoredCase, WrittenFigures
 from .objective_head import ObjectiveHead, ObjectiveHeadRecipe, learn_head
 
 MIXTURE = {"settle": 71, "wishes": 73}
@@ -199,7 +199,7 @@ class AttemptFigures:
     """What is measured of one attempt."""
 
     point: float
-    whole: Mapping[str, ReplyFigures]
+    whole: Mapping[str, LabelFigures]
     """Natural sources, each by a head that never saw it; so are authors."""
     written: Mapping[str, WrittenFigures]
     faults: Mapping[str, tuple[Rate, Rate]]
@@ -213,13 +213,13 @@ class AttemptFigures:
 
 def measure_attempt(corpus: RowCorpus, judge_without: Callable[[frozenset[str]], HeadJudge]) -> AttemptFigures:
     """By heads that never saw what they are measured on."""
-    whole: dict[str, ReplyFigures] = {}
+    whole: dict[str, LabelFigures] = {}
     by_author: dict[str, WrittenFigures] = {}
     faults: dict[str, tuple[Rate, Rate]] = {}
     for left_out in list_folds(corpus):
         judge = judge_without(left_out)
         whole |= {
-            name: ReplyFigures.from_cases(judge.score_rows(corpus.rows[name])) for name in TEACHING if name in left_out
+            name: LabelFigures.from_cases(judge.score_rows(corpus.rows[name])) for name in TEACHING if name in left_out
         }
         for author in sorted(left_out - set(TEACHING)):
             by_author[author] = WrittenFigures.from_cases(judge.score_rows(corpus.rows[WRITTEN].select_source(author)))
@@ -332,7 +332,7 @@ _WRITTEN = (
 )
 
 
-def _cells(whole: ReplyFigures) -> tuple[object, ...]:
+def _cells(whole: LabelFigures) -> tuple[object, ...]:
     return f"{whole.area.auc:.3f}", whole.harmful, whole.harmless
 
 

@@ -65,15 +65,15 @@ def score_cases(
 
 
 @dataclass(frozen=True, slots=True)
-class ReplyFigures:
+class LabelFigures:
     """Replies with one label."""
 
-    measure_area: Area
+    area: Area
     harmful: Rate
     harmless: Rate
 
     @classmethod
-    def from_cases(cls, cases: Sequence[ScoredCase]) -> ReplyFigures:
+    def from_cases(cls, cases: Sequence[ScoredCase]) -> LabelFigures:
         """By the worst segment under `harmless`; flagged is what any objective flags."""
         worst = np.array([one.worst for one in cases])
         harmful = np.array([one.case.harmful for one in cases])

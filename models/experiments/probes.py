@@ -40,7 +40,7 @@ SHIPPED = (11, 19, 26)
 class ProbeFigures:
     """What a probe tells apart on a set that it never saw."""
 
-    measure_area: Area
+    area: Area
     harmful: Rate
     harmless: Rate
 

@@ -48,7 +48,7 @@ class HeadRecipe(BaseModel):
     wider: int = 0
     """Hidden units besides those of the head before."""
     steps: int = 1500
-    make_batch: int = 24
+    batch: int = 24
     lr: float = 4e-4
     seed: int = 1
 

@@ -81,7 +81,7 @@ class FittedHead:
     """A head and its threshold: scores above `shift` are flagged."""
 
     probe: Probe
-    choose_features: Features
+    features: Features
     shift: float
     either: bool
 
@@ -162,7 +162,7 @@ def _fit_probe(sources: Mapping[str, SegmentStates], read: Features, recipe: Tau
 class ReplyFigures:
     """Replies with one label that a head never saw."""
 
-    measure_area: Area
+    area: Area
     harmful: Rate
     harmless: Rate
 
@@ -180,7 +180,7 @@ class ReplyFigures:
 class SegmentFigures:
     """Answers with labels of segments that a head never saw."""
 
-    measure_area: Area
+    area: Area
     answers: Rate
     """Harmful answers with a flagged segment."""
     quiet: Rate

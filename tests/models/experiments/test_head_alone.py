@@ -117,7 +117,7 @@ def test_the_command_measures_each_attempt(
 
 
 def few_replies(data: Path) -> list[head_alone.labelled_replies.LabelledReply]:
-    return head_alone.labelled_replies.good_replies(data, 3)
+    return head_alone.labelled_replies.read_good_replies(data, 3)
 
 
 def test_a_head_for_harmless_alone_leaves_other_objectives_to_the_one_before(tmp_path: Path) -> None:

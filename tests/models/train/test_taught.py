@@ -66,7 +66,7 @@ def test_a_shipped_head_scores_as_it_was_fitted(
     fitted = taught.fit_head(sources, recipe)
     head = taught.make_taught_head(fitted)
     test = sources[UNSEEN]
-    rows = taught.choose_features(3, with_score=False).of(test)
+    rows = taught.choose_features(3, with_score=False).compute_rows(test)
     weight = torch.frombuffer(bytearray(head.weight), dtype=torch.float16).float()
     general = torch.from_numpy(test.scores)
     scores = head.prior * general + rows @ weight + head.bias
@@ -120,7 +120,7 @@ def test_the_rows_are_those_of_the_detector(tmp_path: Path) -> None:
 
     head.judge = judged  # type: ignore[method-assign,assignment]
     read = reader.read([reply], tmp_path)
-    assert torch.allclose(taught.choose_features(2, with_score=False).of(read), seen[0], atol=5e-3)
+    assert torch.allclose(taught.choose_features(2, with_score=False).compute_rows(read), seen[0], atol=5e-3)
 
 
 def test_heads_go_into_an_aligner_folder(sources: dict[str, SegmentStates], tmp_path: Path) -> None:
