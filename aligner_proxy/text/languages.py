@@ -233,6 +233,17 @@ def is_among(name: str, codes: Collection[str]) -> bool:
     return any(_SCRIPT_OF.get(code) == name for code in codes)
 
 
+def is_written_in(text: str, codes: Collection[str]) -> bool:
+    """Whether the prose of a text is clearly in one of these languages.
+
+    False without prose. Where a language among the codes is not recognised here, unclear prose may be in it.
+    """
+    name = prose_language(text)
+    if name is None:
+        return any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
+    return is_among(name, codes)
+
+
 def languages(text: str) -> set[str]:
     """Every language in which some sentence of the text, or the text as a whole, is clearly written."""
     return language_signs(text).languages

@@ -8,6 +8,7 @@ from aligner_proxy.text.languages import (
     foreign_segments,
     is_among,
     is_foreign,
+    is_written_in,
     language,
     languages,
     prose_language,
@@ -118,6 +119,22 @@ def test_the_language_of_a_whole_answer(text: str, expected: str | None) -> None
 )
 def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str], expected: bool) -> None:
     assert is_among(name, known) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "codes", "expected"),
+    [
+        (ENGLISH, {"en"}, True),
+        (ENGLISH, {"de"}, False),
+        (GERMAN, {"en", "de"}, True),
+        (f"```python\n{ENGLISH}\n```", {"en"}, False),
+        ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en"}, False),
+        ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en", "hr"}, True),
+        ("", {"en"}, False),
+    ],
+)
+def test_whether_a_text_is_clearly_written_in_a_language(text: str, codes: set[str], expected: bool) -> None:
+    assert is_written_in(text, codes) is expected
 
 
 @pytest.mark.parametrize(
