@@ -121,6 +121,12 @@ def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str
     assert is_among(name, known) is expected
 
 
+TERMS = (
+    "These are the parts that you need: glass flask, rubber stopper, copper tube, iron stand, steel clamp, paper "
+    "filter, plastic funnel, wooden rack, brass burner, cotton wool, rubber gloves, safety goggles. Wash them."
+)
+
+
 @pytest.mark.parametrize(
     ("text", "codes", "expected"),
     [
@@ -131,10 +137,17 @@ def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str
         ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en"}, False),
         ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en", "hr"}, True),
         ("", {"en"}, False),
+        (TERMS, {"en"}, True),
+        (TERMS, {"de"}, False),
+        ("\u017eica, brava, vrata, klju\u010d, \u010deki\u0107, tko je to, do kraja", {"en"}, False),
     ],
 )
 def test_whether_a_text_is_clearly_written_in_a_language(text: str, codes: set[str], expected: bool) -> None:
     assert is_written_in(text, codes) is expected
+
+
+def test_the_small_words_of_a_list_of_terms_are_few() -> None:
+    assert prose_language(TERMS) is None
 
 
 @pytest.mark.parametrize(
