@@ -417,11 +417,21 @@ async def in_steps(
 
 async def test_a_stream_that_becomes_harmful_as_a_whole_waits_and_is_cut() -> None:
     outcome, sent = await in_steps(telling_of_steps(lambda _: 0.5))
-    # the first two steps have 20 words, so the third one is held
-    assert max(sent) == 2 * STEP + 1
+    # the first two steps have 20 words, so the second one is held
+    assert max(sent) == STEP
     beginning = LONG_GUIDE[: max(sent)].rstrip()
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
     assert outcome.text == f"{beginning}\n\nWe do not answer like that (harmless)."
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+async def test_steps_that_are_judged_together_do_not_go_out_before_they_are_weighed(count: int) -> None:
+    """An upstream that is faster than the engine."""
+    end = len(" ".join(LONG_GUIDE.split(". ")[:count])) + 2 * count
+    policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
+    made = GrowingAnswer(Pipeline(telling_of_steps(lambda _: 0.5)), policy, lambda: ASKED, lambda: None)
+    outcome = await grown(made, [LONG_GUIDE[:end], LONG_GUIDE[end:]], rounds=40)
+    assert (outcome.reason, outcome.text) == ("declined", "We do not answer like that (harmless).")
 
 
 async def test_a_stream_that_only_seemed_harmful_goes_on() -> None:
