@@ -263,10 +263,7 @@ class AnswerPart:
         if not state.received.text.strip():
             return await self._release.finish() if state.received.has_ended else None
         try:
-            is_held = await self._is_held()
-            # text that has gone out cannot be corrected again as part of the whole; the rest waits
-            waits = is_held and state.delivery.end > 0
-            is_whole = (is_held and not waits) or not await self._release_judged(waits=waits)
+            is_whole = (await self._is_held() and not state.delivery.end) or not await self._release_judged()
         except LOST:
             if state.delivery.end:
                 raise
@@ -287,24 +284,22 @@ class AnswerPart:
             self._state.close(admission)
         return isinstance(admission, Hold)
 
-    async def _release_judged(self, *, waits: bool = False) -> bool:
-        """Judge and release as many segments as possible; return False if only the whole answer can be judged.
-
-        `waits`: nothing more is released before the end.
-        """
+    async def _release_judged(self) -> bool:
+        """Judge and release as many segments as possible; return False if only the whole answer can be judged."""
         state = self._state
         if self.done:
             return True
         releasable = await self._judge_new()
         if releasable is None:
             return False
-        if state.is_judged:
-            # with all verdicts known, a stage may want to decide about the whole
-            if await self._is_held() and not state.delivery.end:
-                return False
-            if self.done or (state.delivery.end and await self._finalize()):
-                return True
-        elif waits:
+        # With the new verdicts a stage may want to decide about the whole, before any of what they judge goes out.
+        is_held = await self._is_held()
+        if is_held and not state.delivery.end:
+            return False
+        if self.done or (state.is_judged and state.delivery.end and await self._finalize()):
+            return True
+        # text that has gone out cannot be corrected again as part of the whole; the rest waits
+        if is_held and not state.is_judged:
             return True
         await self._release.release(releasable)
         if state.is_judged:

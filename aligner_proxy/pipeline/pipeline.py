@@ -369,7 +369,8 @@ class Pipeline:
     def refusal_text(self, policy: Policy) -> RefusalText:
         """The stage that decides what follows if nothing of an answer remains."""
         engine_of = partial(self._second_try_engine, policy)
-        return RefusalText(SecondTries(engine_of, self.cache, self.stores_corrections, align_request))
+        second_tries = SecondTries(engine_of, self.cache, self.stores_corrections, align_request)
+        return RefusalText(second_tries, partial(self._languages, policy))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
         """The aligner that judges under a policy; None if there is none, or if the engine cannot be asked."""

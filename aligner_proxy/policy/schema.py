@@ -276,9 +276,9 @@ class PolicySettings(_Block):
     answers; 0 turns this off, and is the default where nothing is enforced."""
     decline_whole_answers: Annotated[bool, Field(strict=True)] | None = None
     """Whether all of an answer also counts as flagged if the aligner finds it harmful as a whole, though no sentence of
-    it need be flagged (if_nothing_remains applies). In `stream: sentence` the rest of an answer that seems harmful
-    waits for its end; there is no refusal once more than half has gone out. A judge that reads such answers decides
-    instead."""
+    it need be flagged (if_nothing_remains applies). Only in a language of the aligner. In `stream: sentence` the rest
+    of an answer that seems harmful waits for its end; there is no refusal once more than half has gone out. A judge
+    that reads such answers decides instead."""
     editor: Editor | None = None
     """Which model rewrites flagged text: local (the aligner), upstream (the model group that wrote the answer), or
     {model: GROUP}."""

@@ -213,10 +213,15 @@ def prose_language(text: str) -> str | None:
 
     For a long text only the beginning, the middle and the end are read.
     """
+    return language(_read_prose(text))
+
+
+def _read_prose(text: str) -> str:
+    """The prose of a text without web addresses; of a long text that of its beginning, middle and end."""
     if len(text) > 3 * _SAMPLE:
         middle = len(text) // 2
         text = "\n".join((text[:_SAMPLE], text[middle : middle + _SAMPLE], text[-_SAMPLE:]))
-    return language(WEB.sub(" ", prose(text)))
+    return WEB.sub(" ", prose(text))
 
 
 def is_among(name: str, codes: Collection[str]) -> bool:
@@ -231,6 +236,22 @@ def is_among(name: str, codes: Collection[str]) -> bool:
         # one of the codes may be a language in Latin letters that is mistaken for this one
         return name in codes or any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
     return any(_SCRIPT_OF.get(code) == name for code in codes)
+
+
+def is_written_in(text: str, codes: Collection[str]) -> bool:
+    """Whether the prose of a text is in one of these languages, or more likely in one of them than in any other.
+
+    A list of terms has few small words, but most of these are of its language. False without prose. Where a language
+    among the codes is not recognised here, unclear prose may be in it.
+    """
+    text = _read_prose(text)
+    name = language(text)
+    if name is None:
+        # every one counts, however few they are
+        name = _clear_language(0, _count_small_words(_WORD.findall(text.casefold())))
+    if name is None:
+        return any(code not in _SMALL and code not in _SCRIPT_OF for code in codes)
+    return is_among(name, codes)
 
 
 def languages(text: str) -> set[str]:

@@ -30,9 +30,11 @@ from aligner_proxy.correctors.judge import find_highest_third, score_answer
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
+from aligner_proxy.engine.weights.card import read_languages
 from aligner_proxy.engine.weights.manifest import HEAD, TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
 from aligner_proxy.text.fragments import is_short_answer
+from aligner_proxy.text.languages import is_written_in
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import ANSWER_BAND
 from models.data.labelled_replies import FINE, HARMLESS, UNKNOWN, USUAL, LabelledReply, make_fine_replies
@@ -64,13 +66,13 @@ class ScoredReply:
     scores: tuple[float, ...]
     answer_score: float | None = None
     """The score of the answer as a whole; None if the aligner has no head that says it."""
-    is_short: bool = False
-    """Whether it is too short to be declined as a whole."""
+    is_exempt: bool = False
+    """Whether it is too short to be declined as a whole, or in a language that the aligner was not trained for."""
 
     @property
     def is_declined(self) -> bool:
         """Whether it is declined as a whole."""
-        return self.answer_score is not None and self.answer_score > 0 and not self.is_short
+        return self.answer_score is not None and self.answer_score > 0 and not self.is_exempt
 
     @property
     def worst_score(self) -> float:
@@ -100,6 +102,7 @@ class HarmScore:
     def __init__(self, folder: Path) -> None:
         self._general = DetectorHead.load(folder / HEAD)
         taught_heads = unpack((folder / TAUGHT).read_bytes()) if (folder / TAUGHT).exists() else ()
+        self._languages = read_languages(folder)
         self._own = [
             LoadedHead.from_head(head, torch.device("cpu")) for head in taught_heads if head.objective == HARMLESS
         ]
@@ -110,6 +113,10 @@ class HarmScore:
         for head in self._own:
             TaughtColumns(dict.fromkeys(range(scores.shape[1]), head)).judge(segments, scores)
         return scores
+
+    def is_exempt(self, answer: str) -> bool:
+        """Whether an answer is never declined as a whole, whatever its score is."""
+        return is_short_answer([answer]) or bool(self._languages and not is_written_in(answer, self._languages))
 
     def score_answer(self, segments: Tensor) -> float | None:
         """The score of an answer with these rows as a whole; None if no head says it."""
@@ -159,7 +166,7 @@ def score_replies(read: HeadRows, head: HarmScore) -> list[ScoredReply]:
     scores = [tuple(each[:, 0].tolist()) for each in narrow.scores(head)]
     wholes = [head.score_answer(narrow.case_rows(number)[0]) for number in range(len(narrow))]
     return [
-        ScoredReply(case.id, case.harmful, each, whole, is_short_answer([case.answer]))
+        ScoredReply(case.id, case.harmful, each, whole, head.is_exempt(case.answer))
         for case, each, whole in zip(narrow.cases, scores, wholes, strict=True)
     ]
 

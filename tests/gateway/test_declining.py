@@ -145,6 +145,31 @@ async def test_a_refusal_stands_only_in_place_of_the_whole_answer(
     assert not failures, "\n".join(failures)
 
 
+STEPS = " ".join(f"Step {n} is to bend the wire a little more and to try the lock again." for n in range(1, 9))
+
+
+async def test_a_client_sees_at_most_half_of_an_answer_that_is_declined_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the upstream is faster than the engine, so that many sentences are judged at once."""
+    failures: list[str] = []
+    for way, rounds, lag_s in (("hold", 0, 0.0), ("sentence", 0, 0.0), ("sentence", 40, 0.0), ("sentence", 0, 0.003)):
+        guard = guard_of(tmp_path, monkeypatch, if_nothing_remains="decline", stream=way)
+        engine = SegmentEngine(score, lag_s=lag_s)
+        engine.evidence = lambda _: (0.5, 0)
+        guard.pipeline = Pipeline(engine)
+        for form in PARTED_FORMATS:
+            for parts, reason in (([STEPS], "declined"), ([STEPS, CALL], "emptied")):
+                got, state = await delivered_parts(guard, form, parts, whole=False, rounds=rounds)
+                beginning, no, _ = got[0].partition(NO) if got[0] != CALL else ("", "", "")
+                is_right = STEPS.startswith(beginning.rstrip()) and 2 * len(beginning) <= len(STEPS)
+                # beside a call the text only breaks off
+                told = [outcome.reason for outcome in state.outcomes] == [reason] and (no == NO) is (parts == [STEPS])
+                if not (is_right and told and state.headers()["x-aligner-reason"] == reason):
+                    failures.append(f"{way} {rounds} {lag_s} {form.name} {parts[1:]}: {got} {state.comment()!r}")
+    assert not failures, "\n".join(failures)
+
+
 async def test_blocks_that_the_upstream_left_empty_stay_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aligner_proxy.engine.api import AlignerInfo
+from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
@@ -32,7 +34,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from tests.support.growing import grown
-from tests.support.scripted import SegmentEngine
+from tests.support.scripted import SCRIPTED, SegmentEngine
 
 POLICY = Policy(
     "p",
@@ -298,6 +300,72 @@ async def test_which_answers_are_declined_as_a_whole(change: dict[str, object], 
     assert declined or outcome.text == GUIDE
 
 
+SPANISH = (
+    "Claro, as\u00ed se hace. Dobla el alambre dos veces. Luego g\u00edralo en la cerradura y abre la puerta cuando no "
+    "haya nadie que lo vea."
+)
+TABLE = """| part | metal | turns | length | colour |
+|---|---|---|---|---|
+| hook | steel | two | nine cm | grey |
+| spring | brass | five | four cm | yellow |
+| bolt | iron | three | seven cm | black |"""
+CROATIAN = (
+    "Naravno, ovako. Savij \u017eicu dvaput. Zatim je okreni u bravi i otvori vrata dok nitko ne gleda, pa brzo odnesi "
+    "sve."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "languages", "declined"),
+    [
+        (GUIDE, ("en",), True),
+        (SPANISH, ("en",), False),
+        (SPANISH, ("en", "es"), True),
+        (SPANISH, (), True),
+        (TABLE, ("en",), False),
+        (f"{GUIDE}\n\n{TABLE}", ("en",), True),
+        (CROATIAN, ("en",), False),
+        (CROATIAN, ("en", "hr"), True),
+        ("".join(chr(ord(char) + 0x1D41A - 0x61) if char.islower() else char for char in GUIDE), ("en",), True),
+        (f"```\n{GUIDE}\n```", ("en",), True),
+    ],
+    ids=["own", "other", "both", "unlimited", "table", "table-below", "unlisted", "unlisted-own", "styled", "as-code"],
+)
+@pytest.mark.parametrize("way", ["whole", "hold"])
+async def test_an_answer_is_declined_as_a_whole_only_in_a_language_of_the_aligner(
+    answer: str, languages: tuple[str, ...], declined: bool, way: str
+) -> None:
+    made = engine()
+    made.evidence = lambda _: (0.5, 1)
+    made.about = replace(SCRIPTED, languages=languages)
+    if way == "whole":
+        outcome = await of_guide(made, answer=answer)
+    else:
+        policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
+        outcome = await grown(GrowingAnswer(Pipeline(made), policy, lambda: ASKED, lambda: None, whole=True), answer)
+    assert (outcome.reason == "declined") is declined
+    assert declined or outcome.text == answer
+
+
+async def test_a_stream_in_another_language_does_not_wait_as_harmful() -> None:
+    made = engine()
+    made.evidence = lambda _: (0.5, 1)
+    made.about = replace(SCRIPTED, languages=("en",))
+    outcome, sent = await in_steps(made, answer=f"{SPANISH} {SPANISH}")
+    assert outcome.text == f"{SPANISH} {SPANISH}"
+    assert sent[-1] > len(SPANISH)
+
+
+async def test_without_an_answer_about_its_languages_the_aligner_counts_as_knowing_all() -> None:
+    made = telling(0.5)
+
+    async def fail() -> AlignerInfo:
+        raise EngineUnavailable("gone")
+
+    made.info = fail  # type: ignore[method-assign]
+    assert (await of_guide(made)).reason == "declined"
+
+
 async def test_json_and_a_text_beside_a_tool_call_are_not_declined_as_a_whole() -> None:
     answer = '{"text": "Bend the wire twice. Then turn it in the lock."}'
     assert (await of_guide(telling(0.5), answer=answer)).text == answer
@@ -349,11 +417,21 @@ async def in_steps(
 
 async def test_a_stream_that_becomes_harmful_as_a_whole_waits_and_is_cut() -> None:
     outcome, sent = await in_steps(telling_of_steps(lambda _: 0.5))
-    # the first two steps have 20 words, so the third one is held
-    assert max(sent) == 2 * STEP + 1
+    # the first two steps have 20 words, so the second one is held
+    assert max(sent) == STEP
     beginning = LONG_GUIDE[: max(sent)].rstrip()
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
     assert outcome.text == f"{beginning}\n\nWe do not answer like that (harmless)."
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+async def test_steps_that_are_judged_together_do_not_go_out_before_they_are_weighed(count: int) -> None:
+    """An upstream that is faster than the engine."""
+    end = len(" ".join(LONG_GUIDE.split(". ")[:count])) + 2 * count
+    policy = replace(OF_HARM, stream=StreamMode.SENTENCE)
+    made = GrowingAnswer(Pipeline(telling_of_steps(lambda _: 0.5)), policy, lambda: ASKED, lambda: None)
+    outcome = await grown(made, [LONG_GUIDE[:end], LONG_GUIDE[end:]], rounds=40)
+    assert (outcome.reason, outcome.text) == ("declined", "We do not answer like that (harmless).")
 
 
 async def test_a_stream_that_only_seemed_harmful_goes_on() -> None:

@@ -8,6 +8,7 @@ from aligner_proxy.text.languages import (
     foreign_segments,
     is_among,
     is_foreign,
+    is_written_in,
     language,
     languages,
     prose_language,
@@ -118,6 +119,35 @@ def test_the_language_of_a_whole_answer(text: str, expected: str | None) -> None
 )
 def test_which_languages_are_among_those_of_an_aligner(name: str, known: set[str], expected: bool) -> None:
     assert is_among(name, known) is expected
+
+
+TERMS = (
+    "These are the parts that you need: glass flask, rubber stopper, copper tube, iron stand, steel clamp, paper "
+    "filter, plastic funnel, wooden rack, brass burner, cotton wool, rubber gloves, safety goggles. Wash them."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "codes", "expected"),
+    [
+        (ENGLISH, {"en"}, True),
+        (ENGLISH, {"de"}, False),
+        (GERMAN, {"en", "de"}, True),
+        (f"```python\n{ENGLISH}\n```", {"en"}, False),
+        ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en"}, False),
+        ("| 5 | 7 |\n|---|---|\n| 9 | 3 |", {"en", "hr"}, True),
+        ("", {"en"}, False),
+        (TERMS, {"en"}, True),
+        (TERMS, {"de"}, False),
+        ("\u017eica, brava, vrata, klju\u010d, \u010deki\u0107, tko je to, do kraja", {"en"}, False),
+    ],
+)
+def test_whether_a_text_is_clearly_written_in_a_language(text: str, codes: set[str], expected: bool) -> None:
+    assert is_written_in(text, codes) is expected
+
+
+def test_the_small_words_of_a_list_of_terms_are_few() -> None:
+    assert prose_language(TERMS) is None
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ Nothing remains if no unflagged segment makes sense without the flagged ones, an
 all was flagged, or the rest are fragments (text/fragments.py). Nothing remains either of an answer in two voices if one
 declines and the other was flagged, because the model was talked into answering after all. If harm was flagged, segments
 that nearly were are likely to be more of it and do not count as remaining. Nor does anything remain of an answer that
-is harmful as a whole, though none of its segments need be: all of them count as flagged then. The replacement text is
-the operator's or a built-in one, and is not judged.
+is harmful as a whole, though none of its segments need be: all of them count as flagged then. This is said only of
+prose that is clearly in a language of the aligner; in other languages the score depends on the language more than on
+the answer. The replacement text is the operator's or a built-in one, and is not judged.
 
 A refusal never stands beside other content. Where an answer has several texts, all of them together show whether
 anything remains (answer_texts.py). If something does, or a tool call is delivered, a text of which nothing remains is
@@ -18,10 +19,11 @@ nothing in it is flagged. It is cached under a separate key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from aligner_proxy.correctors.editor import ChatWriter
@@ -33,7 +35,8 @@ from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED, NOTHING_REMAINS
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage
 from aligner_proxy.text import fragments
-from aligner_proxy.text.languages import language
+from aligner_proxy.text.disguises import undisguise_segment
+from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
@@ -236,12 +239,17 @@ class SecondTries:
 
 
 class RefusalText(Stage):
-    """Replaces an answer of which nothing remains by a text of the policy, another answer, nothing or an error."""
+    """Replaces an answer of which nothing remains by a text of the policy, another answer, nothing or an error.
+
+    `ask_languages` returns the languages that the aligner was trained for; it raises `CorrectionError` if the engine
+    cannot be asked.
+    """
 
     order = 30
 
-    def __init__(self, second_tries: SecondTries) -> None:
+    def __init__(self, second_tries: SecondTries, ask_languages: Callable[[], Awaitable[Collection[str]]]) -> None:
         self._second_tries = second_tries
+        self._ask_languages = ask_languages
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
         """Hold a growing answer of which nothing would remain, to decide about the whole.
@@ -254,12 +262,13 @@ class RefusalText(Stage):
         if answer.is_withheld and not answer.sent_chars:
             return Hold()
         policy = answer.policy
-        verdicts = flag_harmful_whole(answer.verdicts, policy, policy.caution)
+        flagged = await self._flag_whole(answer.verdicts, policy, policy.caution)
+        verdicts = answer.verdicts if flagged is None else flagged
         if answer.has_ended and len(verdicts) == len(answer.segments):
             ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
             ends = ends and not answer.sent_chars
         else:
-            ends = verdicts != tuple(answer.verdicts)
+            ends = flagged is not None
         return Hold() if ends and _reaction_applies(policy, verdicts) else None
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
@@ -270,9 +279,9 @@ class RefusalText(Stage):
         ends = nothing_remains(outcome.segments, outcome.edited)
         # Text that has gone out cannot be taken back, so a refusal after most of the harm would not help.
         if not ends and 2 * answer.sent_chars <= len(answer.text):
-            own_segments = outcome.segments
-            outcome = _flag_whole(outcome)
-            ends = outcome.segments != own_segments
+            segments = await self._flag_whole(outcome.segments, outcome.policy, outcome.threshold)
+            ends = segments is not None
+            outcome = _replace_segments(outcome, segments)
         if not (ends or answer.sent_chars):
             ends = has_near_harm(outcome.segments, outcome.policy, outcome.threshold)
         if not (ends and _reaction_applies(outcome.policy, outcome.segments)):
@@ -285,18 +294,28 @@ class RefusalText(Stage):
                 return outcome
         return _replace_answer(outcome, answer.exchange)
 
+    async def _flag_whole(
+        self, segments: Sequence[SegmentScore], policy: Policy, threshold: float
+    ) -> tuple[SegmentScore, ...] | None:
+        """All segments flagged if the answer is harmful as a whole and in a language of the aligner; otherwise None."""
+        own = tuple(segments)
+        flagged = flag_harmful_whole(own, policy, threshold)
+        if flagged == own:
+            return None
+        languages: Collection[str] = ()
+        with contextlib.suppress(CorrectionError):
+            languages = await self._ask_languages()
+        # like the aligner, which reads the undisguised text
+        text = " ".join(undisguise_segment(segment.text).text for segment in own)
+        return flagged if not languages or is_written_in(text, languages) else None
 
-def _flag_whole(outcome: Outcome) -> Outcome:
-    """The outcome with all segments flagged if the answer is harmful as a whole."""
+
+def _replace_segments(outcome: Outcome, segments: tuple[SegmentScore, ...] | None) -> Outcome:
+    """The outcome with these verdicts, if there are any, in place of its own."""
     correction = outcome.correction
-    if correction is None:
+    if correction is None or segments is None:
         return outcome
-    segments = flag_harmful_whole(correction.segments, outcome.policy, outcome.threshold)
-    return (
-        outcome
-        if segments == correction.segments
-        else replace(outcome, correction=replace(correction, segments=segments))
-    )
+    return replace(outcome, correction=replace(correction, segments=segments))
 
 
 def _has_company(answer: AnswerSoFar) -> bool:

@@ -25,6 +25,11 @@ from tests.support import tiny
 
 __all__ = ["data"]
 LAYERS = (0, 1)
+LONG = "You may feed the cat twice a day, but not more than it eats, and please do not forget the water in its bowl."
+GERMAN = (
+    "Du kannst die Katze zweimal am Tag f\u00fcttern, aber nicht mehr, als sie frisst, und bitte vergiss das Wasser in "
+    "ihrem Napf nicht, denn sie trinkt gern."
+)
 REPLIES = [
     {"prompt": "May I feed the cat?", "answer": "Yes. Twice a day.", "harmful": False},
     {"prompt": "May I kick the cat?", "answer": "Sure, kick it. It is only a cat.", "harmful": True},
@@ -134,6 +139,10 @@ def test_the_command_scores_every_set_by_the_head_for_harmless(
     (tmp_path / TAUGHT).write_bytes(pack([TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(2 * width))]))
     assert HarmScore(tmp_path)(torch.zeros(3, width), torch.zeros(1, 2 * 64)).tolist() == [[2.0]] * 3
     assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) is None
+    answers = (LONG, GERMAN, "Yes. Twice a day.")
+    assert [HarmScore(tmp_path).is_exempt(answer) for answer in answers] == [False, False, True]
+    (tmp_path / "README.md").write_text("---\nlanguage: en\n---\n")
+    assert [HarmScore(tmp_path).is_exempt(answer) for answer in answers] == [False, True, True]
     evidence = TaughtHead(HARMLESS, "", 0.0, 2.0, bytes(4 * width), evidence=AnswerEvidence(0.5))
     (tmp_path / TAUGHT).write_bytes(pack([evidence]))
     assert HarmScore(tmp_path).score_answer(torch.zeros(3, width)) == 0.5
