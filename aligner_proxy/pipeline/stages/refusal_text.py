@@ -41,6 +41,7 @@ from aligner_proxy.types import (
     Correction,
     EditorUse,
     Exchange,
+    GrowingScore,
     IfNothingRemains,
     Mode,
     Outcome,
@@ -48,7 +49,6 @@ from aligner_proxy.types import (
     SegmentScore,
     Status,
     Write,
-    score_whole_answer,
 )
 
 log = logging.getLogger(__name__)
@@ -108,14 +108,16 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
-def flag_harmful_whole(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> tuple[SegmentScore, ...]:
+def flag_harmful_whole(
+    segments: Sequence[SegmentScore], policy: Policy, threshold: float, growing: GrowingScore
+) -> tuple[SegmentScore, ...]:
     """The segments, all flagged if the answer is harmful as a whole: its own score (nats) is above the `threshold`.
 
-    Unchanged if it is short, without a taught head that scores whole answers, and where a
-    judge decides about them.
+    `growing` has read the first of them. Unchanged if the answer is short, without a taught head that scores whole
+    answers, and where a judge decides about them.
     """
     segments = tuple(segments)
-    whole = score_whole_answer(segments) if policy.decline_whole_answers else None
+    whole = growing.read(segments) if policy.decline_whole_answers else None
     if whole is None or whole[0] <= threshold or fragments.is_short_answer(segment.text for segment in segments):
         return segments
     objective = policy.objectives[whole[1]] if whole[1] < len(policy.objectives) else None
@@ -242,6 +244,8 @@ class RefusalText(Stage):
 
     def __init__(self, second_tries: SecondTries) -> None:
         self._second_tries = second_tries
+        self._score = GrowingScore()
+        """The score of a growing answer."""
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
         """Hold a growing answer of which nothing would remain, to decide about the whole.
@@ -254,7 +258,7 @@ class RefusalText(Stage):
         if answer.is_withheld and not answer.sent_chars:
             return Hold()
         policy = answer.policy
-        verdicts = flag_harmful_whole(answer.verdicts, policy, policy.caution)
+        verdicts = flag_harmful_whole(answer.verdicts, policy, policy.caution, self._score)
         if answer.has_ended and len(verdicts) == len(answer.segments):
             ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
             ends = ends and not answer.sent_chars
@@ -291,7 +295,7 @@ def _flag_whole(outcome: Outcome) -> Outcome:
     correction = outcome.correction
     if correction is None:
         return outcome
-    segments = flag_harmful_whole(correction.segments, outcome.policy, outcome.threshold)
+    segments = flag_harmful_whole(correction.segments, outcome.policy, outcome.threshold, GrowingScore())
     return (
         outcome
         if segments == correction.segments
