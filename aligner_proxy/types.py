@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 
@@ -779,11 +778,38 @@ def score_whole_answer(segments: Sequence[SegmentScore]) -> tuple[float, int] | 
     Above 0 the answer probably goes against that objective. None if a segment says nothing of the answer. The end of
     the answer is no segment of it.
     """
-    evidence = [segment.evidence for segment in segments if segment.text]
-    if not evidence or None in evidence:
-        return None
-    pairs = [pair for pair in evidence if pair is not None]
-    return fmean(nats for nats, _ in pairs), pairs[0][1]
+    return GrowingScore().read(segments)
+
+
+class GrowingScore:
+    """The score of an answer as a whole (`score_whole_answer`) while it grows, each of whose segments is read once."""
+
+    def __init__(self) -> None:
+        self._read_count = 0
+        """Number of segments read."""
+        self._text_count = 0
+        """Number of those with text."""
+        self._nats = 0.0
+        """Sum of what they say."""
+        self._objective: int | None = None
+        """The objective that the first of them names."""
+        self._is_known = True
+        """Whether all of them say something."""
+
+    def read(self, segments: Sequence[SegmentScore]) -> tuple[float, int] | None:
+        """The score of the answer so far; the first of its `segments` are those of the call before."""
+        for segment in segments[self._read_count :]:
+            if segment.text and segment.evidence is not None:
+                nats, objective = segment.evidence
+                self._text_count += 1
+                self._nats += nats
+                self._objective = objective if self._objective is None else self._objective
+            elif segment.text:
+                self._is_known = False
+        self._read_count = len(segments)
+        if self._objective is None or not self._is_known:
+            return None
+        return self._nats / self._text_count, self._objective
 
 
 @dataclass(frozen=True, slots=True)

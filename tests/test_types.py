@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.types import Correction, DecodeCounts, all_cached
+from aligner_proxy.types import Correction, DecodeCounts, GrowingScore, SegmentScore, all_cached, score_whole_answer
 
 
 def test_a_correction_costs_what_its_parts_cost() -> None:
@@ -26,3 +26,33 @@ def test_what_has_no_parts_costs_nothing() -> None:
 )
 def test_all_cached_needs_a_hit_wherever_the_cache_was_asked(hits: list[bool | None], expected: bool | None) -> None:
     assert all_cached(hits) is expected
+
+
+SAID = [SegmentScore(f"Sentence {nats}.", -2.0, False, 0, (nats, 1)) for nats in (1.0, -2.0, 0.5, 2.5)]
+END = SegmentScore("", -3.0, False)
+SILENT = SegmentScore("It says nothing.", -2.0, False)
+
+
+@pytest.mark.parametrize(
+    ("segments", "expected"),
+    [
+        ([*SAID, END], (0.5, 1)),
+        ([END], None),
+        ([], None),
+        ([*SAID, SILENT], None),
+        ([SILENT, *SAID], None),
+    ],
+)
+def test_a_growing_answer_has_the_score_of_the_whole(
+    segments: list[SegmentScore], expected: tuple[float, int] | None
+) -> None:
+    assert score_whole_answer(segments) == expected
+    growing = GrowingScore()
+    for count in range(len(segments) + 1):
+        assert growing.read(segments[:count]) == score_whole_answer(segments[:count])
+
+
+def test_what_was_read_of_a_growing_answer_is_not_read_again() -> None:
+    growing = GrowingScore()
+    assert growing.read(SAID[:2]) == (-0.5, 1)
+    assert growing.read([SILENT, SILENT, *SAID[2:]]) == (0.5, 1)

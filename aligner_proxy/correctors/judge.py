@@ -182,7 +182,7 @@ class RequestJudges:
         doubtful = {
             at: score.objective for at, score in enumerate(scores) if at >= first and self.doubts(request, score)
         }
-        if not is_whole:
+        if not is_whole or all(judge.judge.answer_band == 0 for judge in self._judges):
             return doubtful
         numbers = [score.score for score in scores]
         # where the engine says what its segments tell of the answer, that finds more than the mean of their scores

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from aligner_proxy.engine.api import AlignRequest, Span
+from aligner_proxy.engine.api import AlignRequest, Session, Span
 from aligner_proxy.errors import EngineFault
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment
 from aligner_proxy.types import Correction, SegmentScore
 
 
-class UnjudgedSession:
+class UnjudgedSession(Session):
     """The session of an answer without objectives: every segment stays, and no engine is asked. Satisfies `Session`.
 
     It lets an answer that only has to meet standards of plugins take the same path as all others.

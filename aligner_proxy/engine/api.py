@@ -374,6 +374,13 @@ class Load:
 class Session(Protocol):
     """An answer that an engine reads while the upstream still writes it. Always ended by `finish` or `aclose`."""
 
+    def ask_early(self) -> None:
+        """Let a judge be asked while the answer grows, because all of it is held until `finish`; by default no one is.
+
+        Called before any text, if at all.
+        """
+        return None  # a body, so that sessions inherit it
+
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         """Add text to the answer without waiting for the model; return all verdicts so far, in segment order."""
         ...
@@ -403,7 +410,7 @@ class Session(Protocol):
         ...
 
 
-class ForwardingSession:
+class ForwardingSession(Session):
     """A session that forwards every call to another one; base class of wrappers, which override what they change."""
 
     def __init__(self, session: Session) -> None:
@@ -412,6 +419,9 @@ class ForwardingSession:
     def inner(self) -> Session:
         """The session that receives the calls; an override may raise once that session is gone."""
         return self._session
+
+    def ask_early(self) -> None:
+        self.inner().ask_early()
 
     async def feed(self, text: str) -> tuple[SegmentScore, ...]:
         return await self.inner().feed(text)
@@ -432,7 +442,7 @@ class ForwardingSession:
         await self.inner().aclose()
 
 
-class DeferredSession:
+class DeferredSession(Session):
     """A session of an engine that cannot read ahead: it ignores text and corrects the whole answer in `finish`."""
 
     def __init__(self, engine: Engine) -> None:

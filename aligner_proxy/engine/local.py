@@ -26,6 +26,7 @@ from aligner_proxy.engine.api import (
     Load,
     RowsRequest,
     RowsResponse,
+    Session,
     Span,
     StatesRequest,
     TokenLabels,
@@ -89,7 +90,7 @@ class ThreadsafeEvent:
         self._event.clear()
 
 
-class LocalSession:
+class LocalSession(Session):
     """A session of `LocalEngine`: an answer that this process reads while it is being written."""
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeVar
 
 from aligner_proxy.formats import chat, messages, responses, text
@@ -43,18 +44,23 @@ SYSTEM_ONE = "/aligner/v1/systemone"
 ANSWERS = (ALIGN, WEBHOOK, GENERIC_GUARDRAIL, DECISIONS, SYSTEM_ONE)
 """The gateway's own routes, to which a client sends the answer itself."""
 _ANSWERS = re.compile("|".join(re.escape(route) for route in ANSWERS))
+_REMEMBERED = 64
+"""Routes whose formats are remembered; few, because a client may call a long path."""
 
 
+@lru_cache(_REMEMBERED)
 def wire(route: str | None) -> SafeFormat | None:
     """The wire format of a proxy route; None if the route is not corrected."""
     return _find_format(route, _WIRES)
 
 
+@lru_cache(_REMEMBERED)
 def reasoning(route: str | None) -> SafeReasoning | None:
     """The format in which a route's answers show reasoning; None if they show none."""
     return _find_format(route, _REASONING)
 
 
+@lru_cache(_REMEMBERED)
 def calls(route: str | None) -> SafeCalls | None:
     """The format in which a route's answers call tools; None if they call none."""
     return _find_format(route, _CALLS)
@@ -68,6 +74,7 @@ def _find_format(route: str | None, formats: Iterable[tuple[re.Pattern[str], _Fo
     return None
 
 
+@lru_cache(_REMEMBERED)
 def is_stored_answer(route: str | None) -> bool:
     """Whether the route fetches an answer stored upstream, whose model is known only once the answer arrives."""
     return _STORED.fullmatch(_strip_line_break(route)) is not None

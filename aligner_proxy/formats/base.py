@@ -190,12 +190,14 @@ def _upstream_cache_control(response: object) -> object:
 
 def metadata_buckets(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """LiteLLM's metadata dicts; first the one that the proxy itself filled, whose name depends on the route."""
-    buckets = (data.get("metadata"), data.get("litellm_metadata"))
-    present = [bucket for bucket in buckets if isinstance(bucket, dict)]
-    if len(present) < 2:
-        return present
+    common = data.get("metadata")
+    other = data.get("litellm_metadata")
+    if not isinstance(other, dict):
+        return [common] if isinstance(common, dict) else []
+    if not isinstance(common, dict):
+        return [other]
     # the proxy writes the fields of the key into its own dict only
-    return sorted(present, key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
+    return sorted((common, other), key=lambda bucket: not any(str(name).startswith("user_api_key") for name in bucket))
 
 
 @dataclass(frozen=True, slots=True)

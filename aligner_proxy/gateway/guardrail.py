@@ -96,6 +96,11 @@ def is_sampled(share: float) -> bool:
     return secrets.randbelow(_DRAW_RANGE) < share * _DRAW_RANGE
 
 
+def _is_passed_body(route: str | None, response: object) -> bool:
+    """Whether a response is the JSON body of a pass-through route."""
+    return formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route)
+
+
 _NO_PASSED_STREAMS = (
     "streams of pass-through routes are not judged, and the policy withholds answers that are not judged; "
     "send `stream: false`, or use the endpoint of LiteLLM for this format"
@@ -254,12 +259,7 @@ class AlignerGuardrail(CustomGuardrail):
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """The corrected response; None to leave it unchanged. Raises `Blocked` if the policy prefers an error."""
-        is_endpoint = formats.wire(user_api_key_dict.request_route) is not None
-        if (
-            not is_endpoint
-            and isinstance(response, dict)
-            and litellm_internals.is_pass_through(user_api_key_dict.request_route)
-        ):
+        if _is_passed_body(user_api_key_dict.request_route, response):
             return await self._correct_passed_body(data, user_api_key_dict, response)
         state = await self._get_state(data, user_api_key_dict)
         if state.is_final:
@@ -267,6 +267,9 @@ class AlignerGuardrail(CustomGuardrail):
         self._note_answering(data, state, response)
         await state.wait_for_selection()
         thoughts = self._open_reasoning(data, state)
+        if state.skip and thoughts is None:
+            self._skip_choices(data, state, SkipReason(state.skip), formats.count_choices(response))
+            return None
         side = self._open_side_texts(data, state, response)
         calls = self._open_calls(data, state, side)
         async with thoughts.judge_alongside(response) if thoughts else contextlib.nullcontext(response) as remaining:
@@ -285,10 +288,11 @@ class AlignerGuardrail(CustomGuardrail):
                     ):
                         if exchanges:
                             outcomes = await self._make_corrector(data, state).correct(exchanges)
-                    if outcomes:
-                        delivered = await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
-                    else:
-                        delivered = remaining
+                    delivered = (
+                        await self._apply_outcomes(data, state, remaining, exchanges, outcomes)
+                        if outcomes
+                        else remaining
+                    )
                     if side is not None:
                         changed = delivered is not remaining
                         await side.judge_body(delivered, delivered_texts(exchanges, outcomes, changed=changed))
@@ -501,8 +505,10 @@ class AlignerGuardrail(CustomGuardrail):
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:
         """Switch to the stricter policy if a different model group answers than the requested one."""
+        if state.arrival.facts is None or state.is_final:
+            return
         group = routing.answering_group(data, response)
-        if group is None or group == state.answered_by or state.arrival.facts is None or state.is_final:
+        if group is None or group == state.answered_by:
             return
         state.answered_by = group
         policy = request_policy.resolve_answer(

@@ -142,6 +142,8 @@ def trusted_metadata(data: Mapping[str, Any], trust: Trust) -> dict[str, Any]:
     for bucket in metadata_buckets(data):
         team = bucket.get("user_api_key_team_metadata")
         key = bucket.get("user_api_key_metadata")
+        if not (team or key):  # of most requests; LiteLLM asks several times in each
+            continue
         for metadata, trusted, setting in ((team, trust.team_metadata, "team"), (key, trust.key_metadata, "key")):
             if not metadata:
                 continue

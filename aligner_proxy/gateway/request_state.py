@@ -328,6 +328,8 @@ class RequestState:
 
     def _decisive_outcome(self) -> Outcome:
         """The outcome whose status is first in `_RANK`; of several, the first with a reason. Needs an outcome."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0]
         return min(self.outcomes, key=lambda outcome: (_RANK.index(outcome.status), outcome.reason is None))
 
 

@@ -147,7 +147,9 @@ def further_names(names: Iterable[str], model: str, team_id: str | None) -> tupl
     Names that LiteLLM cannot route are ignored.
     """
     router = _find_router()
-    others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS] if router is not None else ()
+    others = [name for name in names if name != model and len(name) <= MAX_NAME_CHARS]
+    if router is None or not others:
+        return ()
     answerable = (name for name in others if router.has_model_id(name) or router.get_model_list(name, team_id=team_id))
     resolved = ((name, *groups) for name, groups in (resolve_name(name, team_id) for name in answerable))
     return tuple(dict.fromkeys(name for group_names in resolved for name in group_names))
@@ -255,7 +257,7 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     """Raise `RouterFieldRefused` for a body with router fields that are neither harmless nor `allowed`."""
     body = _client_body(data)
     _check_sizes(data)
-    for name in sorted(directing_fields().intersection(body) - set(allowed)):
+    for name in sorted(directing_fields().intersection(body).difference(allowed)):
         if body[name] is not None:
             raise RouterFieldRefused(
                 name, f"{name} is not accepted from clients; the operator may add it to {_SETTING}"
@@ -264,14 +266,13 @@ def check_router_fields(data: Mapping[str, Any], allowed: Collection[str]) -> No
     if internal is not None:
         raise RouterFieldRefused("body", "fields that begin with _ are LiteLLM's own and are not accepted from clients")
     extra = body.get("extra_body")
-    extra_names = extra if isinstance(extra, Mapping) else ()
-    hidden = (_BODY_FIELDS | directing_fields()).intersection(extra_names) - set(allowed)
-    if hidden:
+    if isinstance(extra, Mapping) and (hidden := _hiding_fields().intersection(extra).difference(allowed)):
         raise RouterFieldRefused(
             "extra_body", f"extra_body may not contain {min(hidden)}; send it as a field of the body"
         )
     for name in FALLBACKS:
-        _check_fallbacks(name, body.get(name), allows_settings=name in allowed)
+        if name in body:
+            _check_fallbacks(name, body[name], allows_settings=name in allowed)
 
 
 def _check_sizes(data: Mapping[str, Any]) -> None:
@@ -292,10 +293,16 @@ def directing_fields() -> frozenset[str]:
     return frozenset((*declared, *Router.get_valid_args(), *_UNDECLARED)) - _HARMLESS_FIELDS
 
 
+@cache
+def _hiding_fields() -> frozenset[str]:
+    """The fields that `extra_body` may not contain."""
+    return _BODY_FIELDS | directing_fields()
+
+
 def further_models(data: Mapping[str, Any]) -> tuple[str, ...]:
     """The fallback models that the request names, at most as many as `check_router_fields` permits."""
     body = _client_body(data)
-    names = (str(name) for field in FALLBACKS for name in _named_models(body.get(field)))
+    names = (str(name) for field in FALLBACKS if field in body for name in _named_models(body[field]))
     return tuple(dict.fromkeys(islice(names, len(FALLBACKS) * 2 * MAX_FALLBACKS)))
 
 

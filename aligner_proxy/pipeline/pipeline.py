@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.correctors.editor import Editors
@@ -90,7 +90,10 @@ class StageList:
     def stages_with(self, method: str) -> list[Stage]:
         """The stages that override this method, cached."""
         if method not in self._by_method:
-            self._by_method[method] = [stage for stage in self._stages if _overrides(stage, method)]
+            # the wrapper of a plugin's stage overrides every method
+            kinds = (type(stage.inner if type(stage) is PluginStage else stage) for stage in self._stages)
+            pairs = zip(self._stages, kinds, strict=True)
+            self._by_method[method] = [stage for stage, kind in pairs if _overrides(kind, method)]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
@@ -126,11 +129,10 @@ class StageList:
         return outcome
 
 
-def _overrides(stage: Stage, method: str) -> bool:
-    """Whether the class of a stage defines this method itself."""
-    # the wrapper of a plugin's stage overrides every method
-    actual = stage.inner if type(stage) is PluginStage else stage
-    return getattr(type(actual), method) is not getattr(Stage, method)
+@cache
+def _overrides(kind: type[Stage], method: str) -> bool:
+    """Whether a class of stages defines this method itself."""
+    return getattr(kind, method) is not getattr(Stage, method)
 
 
 class ExtensionReports(Stage):

@@ -98,6 +98,10 @@ class Extensions:
             name: self._members_overriding(name) for name in vars(Extension) if not name.startswith("_")
         }
         """The extensions that override a method, by the method's name."""
+        self.request_fields: tuple[RequestField, ...] = tuple(
+            field for member in self._members for field in member.extension.request_fields
+        )
+        """Request fields that extensions add to the gateway's own."""
 
     def _members_overriding(self, name: str) -> tuple[Member, ...]:
         """The extensions that override a method; the others are not called."""
@@ -106,11 +110,6 @@ class Extensions:
     def __deepcopy__(self, memo: object) -> Extensions:
         """Return this object: LiteLLM copies a request's metadata and state, but extensions belong to the worker."""
         return self
-
-    @property
-    def request_fields(self) -> tuple[RequestField, ...]:
-        """Request fields that extensions add to the gateway's own."""
-        return tuple(field for member in self._members for field in member.extension.request_fields)
 
     @property
     def body_fields(self) -> tuple[BodyField, ...]:
@@ -125,9 +124,10 @@ class Extensions:
 
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy that `resolve` returns; computed in a thread if the texts of the request are long."""
+        if not self._overriding["resolve"]:
+            return policy
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
-        # without extensions the length does not matter
-        return await run_off_loop(chars if self._overriding["resolve"] else 0, partial(self.resolve, policy, request))
+        return await run_off_loop(chars, partial(self.resolve, policy, request))
 
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy still have to be chosen."""
@@ -456,7 +456,8 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
 def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:
     """The result of a method; None, with a warning logged, if it fails."""
     try:
-        return _call_guarded(getattr(extension, method), *arguments)
+        with Boundary():
+            return getattr(extension, method)(*arguments)
     except CorrectionError as error:
         _warn(extension.name, method, str(error))
         return None

@@ -30,6 +30,7 @@ from aligner_proxy.engine.api import (
     HeadSource,
     RowsRequest,
     RowsResponse,
+    Session,
     Span,
     StatesRequest,
     TokenLabels,
@@ -435,7 +436,7 @@ class _Outbox:
             await asyncio.wait({task})
 
 
-class HttpSession:
+class HttpSession(Session):
     """A session on a remote engine, fed in the background.
 
     Its sending yields to other long work of the event loop, so that many streams send in turn.

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from aligner_proxy.correctors.judged_engine import JudgedSession
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import AlignerProxyError
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -76,7 +75,7 @@ class PrefilledText:
 
     async def _open_session(self) -> None:
         self._session = await self._pipeline.read(self._exchange(), self._policy)
-        if isinstance(self._session, JudgedSession):
+        if self._session is not None:
             self._session.ask_early()
 
     @property

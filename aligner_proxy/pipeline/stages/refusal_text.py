@@ -44,6 +44,7 @@ from aligner_proxy.types import (
     Correction,
     EditorUse,
     Exchange,
+    GrowingScore,
     IfNothingRemains,
     Mode,
     Outcome,
@@ -51,7 +52,6 @@ from aligner_proxy.types import (
     SegmentScore,
     Status,
     Write,
-    score_whole_answer,
 )
 
 log = logging.getLogger(__name__)
@@ -111,14 +111,16 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
-def flag_harmful_whole(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> tuple[SegmentScore, ...]:
+def flag_harmful_whole(
+    segments: Sequence[SegmentScore], policy: Policy, threshold: float, growing: GrowingScore
+) -> tuple[SegmentScore, ...]:
     """The segments, all flagged if the answer is harmful as a whole: its own score (nats) is above the `threshold`.
 
-    Unchanged if it is short, without a taught head that scores whole answers, and where a
-    judge decides about them.
+    `growing` has read the first of them. Unchanged if the answer is short, without a taught head that scores whole
+    answers, and where a judge decides about them.
     """
     segments = tuple(segments)
-    whole = score_whole_answer(segments) if policy.decline_whole_answers else None
+    whole = growing.read(segments) if policy.decline_whole_answers else None
     if whole is None or whole[0] <= threshold or fragments.is_short_answer(segment.text for segment in segments):
         return segments
     objective = policy.objectives[whole[1]] if whole[1] < len(policy.objectives) else None
@@ -250,6 +252,8 @@ class RefusalText(Stage):
     def __init__(self, second_tries: SecondTries, ask_languages: Callable[[], Awaitable[Collection[str]]]) -> None:
         self._second_tries = second_tries
         self._ask_languages = ask_languages
+        self._score = GrowingScore()
+        """The score of a growing answer."""
 
     async def admit(self, answer: AnswerSoFar) -> Hold | None:
         """Hold a growing answer of which nothing would remain, to decide about the whole.
@@ -262,7 +266,7 @@ class RefusalText(Stage):
         if answer.is_withheld and not answer.sent_chars:
             return Hold()
         policy = answer.policy
-        flagged = await self._flag_whole(answer.verdicts, policy, policy.caution)
+        flagged = await self._flag_whole(answer.verdicts, policy, policy.caution, self._score)
         verdicts = answer.verdicts if flagged is None else flagged
         if answer.has_ended and len(verdicts) == len(answer.segments):
             ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
@@ -279,7 +283,7 @@ class RefusalText(Stage):
         ends = nothing_remains(outcome.segments, outcome.edited)
         # Text that has gone out cannot be taken back, so a refusal after most of the harm would not help.
         if not ends and 2 * answer.sent_chars <= len(answer.text):
-            segments = await self._flag_whole(outcome.segments, outcome.policy, outcome.threshold)
+            segments = await self._flag_whole(outcome.segments, outcome.policy, outcome.threshold, GrowingScore())
             ends = segments is not None
             outcome = _replace_segments(outcome, segments)
         if not (ends or answer.sent_chars):
@@ -295,11 +299,11 @@ class RefusalText(Stage):
         return _replace_answer(outcome, answer.exchange)
 
     async def _flag_whole(
-        self, segments: Sequence[SegmentScore], policy: Policy, threshold: float
+        self, segments: Sequence[SegmentScore], policy: Policy, threshold: float, score: GrowingScore
     ) -> tuple[SegmentScore, ...] | None:
         """All segments flagged if the answer is harmful as a whole and in a language of the aligner; otherwise None."""
         own = tuple(segments)
-        flagged = flag_harmful_whole(own, policy, threshold)
+        flagged = flag_harmful_whole(own, policy, threshold, score)
         if flagged == own:
             return None
         languages: Collection[str] = ()

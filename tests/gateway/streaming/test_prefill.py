@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from litellm.types.utils import ModelResponseStream
 
-from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.api import AlignRequest, DeferredSession
 from aligner_proxy.errors import EngineOverloaded
 from aligner_proxy.formats import chat
 from aligner_proxy.gateway.request_state import RequestState
@@ -30,10 +30,11 @@ def _read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefill, "UNREAD_S", 0.0)
 
 
-class Listener:
+class Listener(DeferredSession):
     """A reading that remembers."""
 
     def __init__(self, engine: ReadingEngine, request: AlignRequest) -> None:
+        super().__init__(engine)
         self.engine = engine
         self.request = request
         self.heard = ""
