@@ -34,7 +34,16 @@ from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import BREVITY_OBJECTIVES, Correction, Finding, GateRule, Policy, SegmentScore, Verify
+from aligner_proxy.types import (
+    BREVITY_OBJECTIVES,
+    LOCAL_EDITOR,
+    Correction,
+    Finding,
+    GateRule,
+    Policy,
+    SegmentScore,
+    Verify,
+)
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.is_empty,
@@ -245,7 +254,10 @@ class _GateCase:
         before = TextFacts(undisguised.text, closed.before)
         plain_edits = {edit: _undisguise_edit(edit, undisguised) for edit in proposed}
         is_removable = _find_removable(before, plain_pieces, flagged, policy)
-        proposals = {edit: trace_effects(plain_edits[edit], plain_pieces, is_removable) for edit in proposed}
+        by_editor = policy.editor != LOCAL_EDITOR
+        proposals = {
+            edit: trace_effects(plain_edits[edit], plain_pieces, is_removable, by_editor=by_editor) for edit in proposed
+        }
         effects: EditEffects = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)

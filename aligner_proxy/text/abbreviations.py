@@ -30,7 +30,8 @@ _TITLE = (
 _LAST = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
 """May end a sentence, or stand within a name."""
 _NUMBERED = (
-    r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Sec|sec|Ch|ch|Art|art|Ext|ext|Apt|apt|Rm|vol|fig|no|Abs|Ziff|Anm"
+    r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec"
+    r"|Sec|sec|Ch|ch|Art|art|Ext|ext|Apt|apt|Rm|tel|Tel|vol|fig|no|Abs|Ziff|Anm"
 )
 """Stands before a number, or is the last word of its sentence."""
 _HOUR = r"[ap]\.\s?m"
