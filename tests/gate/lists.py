@@ -379,6 +379,15 @@ _SPECIAL = (
         "<div>\n<p>Rinse the brush.</p>\n</div>",
     ),
     ("breaks alone", "You oaf.\n\n---\n\nYou fool.", "---"),
+    ("an orphaned connective", "You oaf. However, the shop opens at nine.", "The shop opens at nine."),
+    ("an orphaned conjunction", "You oaf.\n\nBut dogs may come in.\n\nAsk first.", "Dogs may come in.\n\nAsk first."),
+    ("a name behind a connective", "You fool. Still, iPads are fine.", "iPads are fine."),
+    (
+        "a connective with text before it",
+        "We open at ten. You oaf. However, we close early.",
+        "We open at ten. However, we close early.",
+    ),
+    ("a connective that says something", "You oaf. Otherwise, it burns.", "Otherwise, it burns."),
     ("a postscript", "Rinse the brush.\n\nP.S. You oaf. You fool.", "Rinse the brush."),
     (
         "a postscript that goes on",
