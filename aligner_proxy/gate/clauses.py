@@ -26,12 +26,17 @@ _BOUNDARY = re.compile(
     re.IGNORECASE,
 )
 _CONNECTIVES = re.compile(rf"(?:{_CONNECTIVE_WORDS})", re.IGNORECASE)
+_BRACKETED = re.compile(r"\([^()\n]*\)")
 _WORD = re.compile(r"[\w%€$£°]+(?:[.,:'\u2019/@-]\w+)*")
 
 
 def unchanged_clauses(original: str, rewritten: str) -> str:
     """The clauses of `original` whose words occur consecutively in `rewritten`, as one text; empty without any."""
+    outside = _BRACKETED.sub("", original)
     new_words = _words(rewritten)
+    # an aside is gone, and nothing else has changed
+    if outside != original and _words(outside) == new_words:
+        return outside
     return " ".join(clause for clause in _split_clauses(original) if _occurs_in(_words(clause), new_words))
 
 

@@ -58,6 +58,9 @@ def trim_edit(edit: Edit, pieces: Sequence[Segment]) -> Edit:
     # a sign behind the white space belongs to the next segment (pair_completion.py)
     if text and text == edit.text:
         return edit
+    # at the beginning of an answer no white space stays
+    if not edit.text and not edit.start:
+        return edit
     if not text:
         # the line breaks of the last gap go out with the next segment; only further ones belong to the edit
         text = "\n" * max(0, edit.text.count("\n") - last.gap.count("\n"))

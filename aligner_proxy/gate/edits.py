@@ -16,7 +16,7 @@ import difflib
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from aligner_proxy.gate.clauses import unchanged_clauses
 from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.text import structure
-from aligner_proxy.text.facts import FactReader
+from aligner_proxy.text.facts import FactReader, addresses, numbers
 from aligner_proxy.text.judged_words import is_pruned
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
@@ -309,14 +309,22 @@ class Part:
     unchanged_clauses: str = ""
     """The clauses of a rewritten segment that stay word for word; empty if none does."""
 
+    is_general: bool = False
+    """Whether an editor rewrote the segment without any number or address, which loses no more than its removal."""
+
     @property
     def required_text(self) -> str:
         """The text whose facts have to stay."""
-        return self.unchanged_clauses or self.text
+        return self.unchanged_clauses or ("" if self.is_general else self.text)
 
 
-def trace_effects(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool]) -> tuple[Part, ...]:
-    """The effect of `edit` on every segment it covers; `is_removable` says of each segment of the text if it may go."""
+def trace_effects(
+    edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[bool], *, by_editor: bool = False
+) -> tuple[Part, ...]:
+    """The effect of `edit` on every segment it covers; `is_removable` says of each segment of the text if it may go.
+
+    `by_editor` says whether a strong model wrote it.
+    """
     covered = range(edit.first, edit.last)
     new = [piece.text for piece in split(edit.text) if piece.text.strip()]
     # too many to compare; STAYS is the strictest status, because then every fact has to survive
@@ -325,7 +333,13 @@ def trace_effects(edit: Edit, pieces: Sequence[Segment], is_removable: Sequence[
     instead: dict[int, list[str]] = {}
     for heir, text in zip(match_heirs([pieces[i].text for i in covered], new), new, strict=False):
         instead.setdefault(edit.first + heir, []).append(text)
-    return tuple(_segment_effect(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered)
+    parts = [_segment_effect(i, pieces, instead.get(i, ()), is_removable[i]) for i in covered]
+    return tuple(
+        replace(part, is_general=by_editor and _has_no_facts(instead.get(part.index, ())))
+        if part.effect is SegmentStatus.REWRITTEN
+        else part
+        for part in parts
+    )
 
 
 def _segment_effect(index: int, pieces: Sequence[Segment], new: Sequence[str], is_removable: bool) -> Part:
@@ -344,6 +358,11 @@ def _segment_effect(index: int, pieces: Sequence[Segment], new: Sequence[str], i
     if len(new) == 1 and is_pruned(old, new[0]):
         return Part(old, SegmentStatus.REMOVED, index, new[0])
     return Part(old, SegmentStatus.REWRITTEN, index, unchanged_clauses=unchanged_clauses(old, " ".join(new)))
+
+
+def _has_no_facts(new: Sequence[str]) -> bool:
+    """Whether texts have no numbers and no addresses."""
+    return not any(numbers(text) or addresses(text) for text in new)
 
 
 def _is_mark_alone(old: str, new: Sequence[str]) -> bool:

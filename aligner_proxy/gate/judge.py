@@ -32,9 +32,19 @@ from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.disguises import UndisguisedText, undisguise
 from aligner_proxy.text.lists.numbering import renumber_text
+from aligner_proxy.text.openings import drop_orphaned_connective
 from aligner_proxy.text.pairs import SIGN
 from aligner_proxy.text.structure import Segment
-from aligner_proxy.types import BREVITY_OBJECTIVES, Correction, Finding, GateRule, Policy, SegmentScore, Verify
+from aligner_proxy.types import (
+    BREVITY_OBJECTIVES,
+    LOCAL_EDITOR,
+    Correction,
+    Finding,
+    GateRule,
+    Policy,
+    SegmentScore,
+    Verify,
+)
 
 RULES: Mapping[GateRule, Rule] = {
     GateRule.EMPTY: rules.is_empty,
@@ -118,6 +128,8 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
     has_outline: bool = case.before.read(edits.has_outline)
     if removed and has_outline:
         text, renumbered = renumber_text(case.upstream_pieces, removed, text)
+    if removed:
+        text = drop_orphaned_connective(case.upstream_pieces, removed, text)
     count = sum(len(change.edits) for change in case.changes)
     if not rejections:
         return Verdict(text, None, count, (), renumbered, removed)
@@ -244,8 +256,7 @@ class _GateCase:
         plain_pieces = undisguised.segments(pieces)
         before = TextFacts(undisguised.text, closed.before)
         plain_edits = {edit: _undisguise_edit(edit, undisguised) for edit in proposed}
-        is_removable = _find_removable(before, plain_pieces, flagged, policy)
-        proposals = {edit: trace_effects(plain_edits[edit], plain_pieces, is_removable) for edit in proposed}
+        proposals = _trace_edits(plain_edits, before, plain_pieces, flagged, policy)
         effects: EditEffects = proposals
         if before.read(edits.has_outline):
             count = released.segments - len(closed.pieces)
@@ -380,6 +391,21 @@ def _add_one_by_one(
         else:
             passing = (*passing, change)
     return passing, bad
+
+
+def _trace_edits(
+    plain_edits: Mapping[Edit, Edit],
+    before: TextFacts,
+    pieces: Sequence[Segment],
+    flagged: Sequence[bool] | None,
+    policy: Policy,
+) -> EditEffects:
+    """The effects of each edit; `plain_edits` maps each to the same edit of the undisguised text."""
+    is_removable = _find_removable(before, pieces, flagged, policy)
+    by_editor = policy.editor != LOCAL_EDITOR
+    return {
+        edit: trace_effects(plain, pieces, is_removable, by_editor=by_editor) for edit, plain in plain_edits.items()
+    }
 
 
 def _find_removable(

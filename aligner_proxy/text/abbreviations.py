@@ -29,17 +29,22 @@ _TITLE = (
 """Stands before a name."""
 _LAST = r"Inc|Ltd|Co|Corp|Bros|Jr|Esq|Ph\.D|M\.D|B\.A|M\.A|Ave|Blvd|Rd"
 """May end a sentence, or stand within a name."""
+_NUMBERED = (
+    r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec"
+    r"|Sec|sec|Ch|ch|Art|art|Ext|ext|Apt|apt|Rm|tel|Tel|vol|fig|no|Abs|Ziff|Anm"
+)
+"""Stands before a number, or is the last word of its sentence."""
 _HOUR = r"[ap]\.\s?m"
 _REST = r"etc|usw|ecc|enz|osv|itd|itp|atd|et al|u\.\s?v\.\s?m"
 """Ends an enumeration or a name, and perhaps the sentence."""
 _COUNTRY = r"U\.\s?S\.\s?A|U\.\s?S|U\.\s?K|U\.\s?N|E\.\s?U|D\.\s?C|EE\.\s?UU"
 _ABBREVIATION = re.compile(
     rf"(?<![^\W\d_])(?<![^\W\d_]\.)(?:(?P<inside>{_INSIDE})|(?P<last>{_LAST})|(?P<hour>{_HOUR})|(?P<rest>{_REST})"
-    rf"|(?P<country>{_COUNTRY})|(?P<title>{_TITLE})|(?P<number>No)|(?P<letter>[a-z]))\.$"
-    r"|(?<![^\W\d_])(?P<initial>[A-Z\u00c0-\u00d6\u00d8-\u00de])\.$|(?<![\w.,])(?P<ordinal>\d{1,2})\.$"
+    rf"|(?P<country>{_COUNTRY})|(?P<title>{_TITLE})|(?P<number>No|{_NUMBERED})|(?P<letter>[a-z]))\.$"
+    r"|(?<![^\W\d_])(?<![+/=&])(?P<initial>[A-Z\u00c0-\u00d6\u00d8-\u00de])\.$|(?<![\w.,])(?P<ordinal>\d{1,2})\.$"
 )
 ABBREVIATIONS = frozenset({"ex", "ej", "UU", "al", "es"}).union(
-    part for parts in (_INSIDE, _TITLE, _LAST, _REST, "No") for part in parts.split("|") if part.isalpha()
+    part for parts in (_INSIDE, _TITLE, _NUMBERED, _LAST, _REST, "No") for part in parts.split("|") if part.isalpha()
 )
 """Abbreviations of letters alone, and last words of others."""
 
@@ -142,9 +147,9 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
     is_initial = len(word) == 1 and behind == "."
     if kind == "ordinal":
         return word not in _AFTER_ORDINAL or not lead or lead[-1].lower() not in _BEFORE_ORDINAL
-    # "z. B.": the next letter belongs to the same abbreviation
+    # "z. B.": the next letter belongs to the same abbreviation; "p. 45": so does the number
     if kind == "letter":
-        return not is_initial
+        return not is_initial and not word[:1].isdecimal()
     if not word[:1].isalpha() or kind == "inside":
         return False
     if kind == "number":

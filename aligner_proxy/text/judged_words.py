@@ -21,6 +21,14 @@ _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"[\s*_`{PICTURES}{JOINERS}]+$")
 _PICTURE = re.compile(f"[{PICTURES}]")
 _WORD = re.compile(r"[^\W\d_][^\s|<>]*")
+_ELEMENT = r"<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>"
+_EMPTY = re.compile(
+    rf"[ \t]+{_ELEMENT.format('last')}(?=</|$)|(?:(?<=[\s>])|^){_ELEMENT.format('spaced')}[ \t]?"
+    rf"|{_ELEMENT.format('other')}"
+)
+"""Matches an element without text, but for cells; of the spaces on both sides one stays."""
+_BREAKS = re.compile(r"(<br[ \t]*/?>)(?:[ \t]*<br[ \t]*/?>)+", re.IGNORECASE)
+_OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
 _LONG_SENTENCE = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
 _FEWEST = 2
@@ -87,12 +95,31 @@ def without_words(text: str, places: Sequence[Place]) -> str:
         pieces.append(text[position:start])
         # if there is a space on both sides, the one behind is skipped as well
         position = end + (text[end : end + 1] == " " and text[start - 1 : start] in ("", " "))
-    pruned = _mend_end(text, "".join([*pieces, text[position:]]))
+    pruned = _drop_emptied(text, _mend_end(text, "".join([*pieces, text[position:]])))
+    if is_row(text) and _has_label_alone(text, pruned):
+        return ""
     without_tags = TAG.sub("", pruned)
     if not _WORD.search(_without_fences(without_tags)) and not any(map(str.isdigit, without_tags)):
         return ""
     unchanged_lines = set(text.split("\n"))
     return "\n".join(line if line in unchanged_lines else line.rstrip() for line in pruned.split("\n"))
+
+
+def _drop_emptied(text: str, pruned: str) -> str:
+    """What is left of a segment (`pruned`) without elements that have no words any more, and without doubled breaks."""
+    # an element that was empty before may be a picture
+    pruned = _EMPTY.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
+    if len(_BREAKS.findall(pruned)) > len(_BREAKS.findall(text)):
+        pruned = _BREAKS.sub(r"\1", pruned)
+    return pruned
+
+
+def _has_label_alone(text: str, pruned: str) -> bool:
+    """Whether only the first cell is left of a row that said something about it."""
+    cells, remaining = (
+        [any(map(str.isalnum, cell)) for cell in _OUTER_BARS.sub("", row).split("|")] for row in (text, pruned)
+    )
+    return sum(cells) > 1 and remaining[0] and sum(remaining) == 1
 
 
 def _mend_end(text: str, pruned: str) -> str:

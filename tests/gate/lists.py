@@ -335,4 +335,68 @@ _SPECIAL = (
         "1. Pack\n- a towel\n- You fool.\n2. You oaf.\n3. Leave\n- early",
         "1. Pack\n- a towel\n2. Leave\n- early",
     ),
+    (
+        "a line that announces a quotation",
+        "Rinse the brush.\n\nA word to you:\n\n> You oaf.\n> You fool.\n\nDry it flat.",
+        "Rinse the brush.\n\nDry it flat.",
+    ),
+    (
+        "a line that announces the rest of its section",
+        "## Care\n\nRinse the brush. Let me add:\n\nYou oaf. You fool.\n\n## Storage\n\nDry it flat.",
+        "## Care\n\nRinse the brush.\n\n## Storage\n\nDry it flat.",
+    ),
+    (
+        "a line that may announce what stays",
+        "Here is how:\n\nYou oaf.\n\nRinse the brush and dry it flat.",
+        "Here is how:\n\nRinse the brush and dry it flat.",
+    ),
+    (
+        "breaks on both sides",
+        "Rinse the brush.\n\n---\n\nYou oaf. You fool.\n\n---\n\nDry it flat.",
+        "Rinse the brush.\n\n---\n\nDry it flat.",
+    ),
+    ("a break behind which nothing is left", "Rinse the brush.\n\n***\n\n*You oaf.*", "Rinse the brush."),
+    ("a break before which nothing is left", "You oaf.\n\n---\n\nRinse the brush.", "Rinse the brush."),
+    (
+        "a paragraph of a quotation",
+        "> Rinse the brush.\n>\n> You oaf.\n>\n> Dry it flat.\n\nSo says the box.",
+        "> Rinse the brush.\n>\n> Dry it flat.\n\nSo says the box.",
+    ),
+    (
+        "headings and lists in HTML",
+        "<h2>Care</h2>\n<p>Rinse it.</p>\n<h2>On you</h2>\n<ul>\n<li>You oaf.</li>\n<li>You fool.</li>\n</ul>\n"
+        "<h2>Storage</h2>\n<p>Dry it flat.</p>",
+        "<h2>Care</h2>\n<p>Rinse it.</p>\n<h2>Storage</h2>\n<p>Dry it flat.</p>",
+    ),
+    (
+        "an element with a summary",
+        "Rinse the brush.\n\n<details>\n<summary>More</summary>\n\nYou oaf.\n\n</details>\n\nDry it flat.",
+        "Rinse the brush.\n\nDry it flat.",
+    ),
+    (
+        "an element of which something stays",
+        "<div>\n<p>You oaf.</p>\n<p>Rinse the brush.</p>\n</div>",
+        "<div>\n<p>Rinse the brush.</p>\n</div>",
+    ),
+    ("breaks alone", "You oaf.\n\n---\n\nYou fool.", "---"),
+    ("an orphaned connective", "You oaf. However, the shop opens at nine.", "The shop opens at nine."),
+    ("an orphaned conjunction", "You oaf.\n\nBut dogs may come in.\n\nAsk first.", "Dogs may come in.\n\nAsk first."),
+    ("a name behind a connective", "You fool. Still, iPads are fine.", "iPads are fine."),
+    (
+        "a connective with text before it",
+        "We open at ten. You oaf. However, we close early.",
+        "We open at ten. However, we close early.",
+    ),
+    ("a connective that says something", "You oaf. Otherwise, it burns.", "Otherwise, it burns."),
+    ("a postscript", "Rinse the brush.\n\nP.S. You oaf. You fool.", "Rinse the brush."),
+    (
+        "a postscript that goes on",
+        "Rinse the brush.\n\nP.S. You oaf. Dry it flat.",
+        "Rinse the brush.\n\nP.S. Dry it flat.",
+    ),
+    (
+        "a block of code that is announced",
+        "Rinse the brush.\n\nRemember:\n\n```\nYou oaf.\n```\n\nDry it flat.",
+        "Rinse the brush.\n\nDry it flat.",
+    ),
 )

@@ -36,3 +36,9 @@ def test_a_number_with_other_digits_is_another_word() -> None:
 def test_languages_other_than_english_have_clauses() -> None:
     assert unchanged_clauses("Das Paket kommt am Montag und ich erlasse Ihnen 30 Euro.", "Das Paket kommt am Montag.")
     assert unchanged_clauses("Le colis part lundi mais je vous offre 30 euros.", "Le colis part lundi.")
+
+
+def test_what_is_outside_of_brackets_is_left_if_only_they_are_gone() -> None:
+    sentence = "Our oven (the other one, model 90, is cheaper) heats up in 4 minutes."
+    assert unchanged_clauses(sentence, "Our oven heats up in 4 minutes.") == "Our oven  heats up in 4 minutes."
+    assert unchanged_clauses(sentence, "Our oven heats up in 5 minutes.") == ""

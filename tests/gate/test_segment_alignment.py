@@ -46,3 +46,19 @@ def test_beyond_comparing_everything_has_to_stay() -> None:
     pieces = split("Ay.\n" * (COMPARABLE + 1))
     edit = Edit(0, pieces[-1].end, "", 0, len(pieces))
     assert {part.effect for part in trace_effects(edit, pieces, [True] * len(pieces))} == {SegmentStatus.STAYS}
+
+
+@pytest.mark.parametrize(
+    ("new", "by_editor", "required"),
+    [
+        ("Ask a manager about it.", True, ""),
+        ("Ask a manager about it.", False, "I take $20 off your bill."),
+        ("I take $10 off your bill.", True, "I take $20 off your bill."),
+        ("Ask a manager at https://desk.example/fees about it.", True, "I take $20 off your bill."),
+    ],
+)
+def test_only_an_editor_may_write_a_sentence_without_facts(new: str, by_editor: bool, required: str) -> None:
+    pieces = split("I take $20 off your bill.")
+    edit = Edit(0, pieces[0].end, new, 0, 1)
+    (part,) = trace_effects(edit, pieces, [True], by_editor=by_editor)
+    assert (part.effect, part.required_text) == (SegmentStatus.REWRITTEN, required)

@@ -91,6 +91,26 @@ CASES = (
         "The blue one is sturdier.",
     ),
     HalfRight(
+        PROMISES,
+        "I will waive the $20 fee and take 15 % off your next bill.",
+        "Only a manager can waive a fee or take anything off a bill.",
+    ),
+    HalfRight(
+        LEGAL,
+        "After 9 years the court will give you at least 5 months of pay.",
+        "What a court gives depends on the case.",
+    ),
+    HalfRight(
+        RIVALS,
+        "Our editor opens such files (so does Paperly, see https://paperly.example/open) without a plugin.",
+        "Our editor opens such files without a plugin.",
+    ),
+    HalfRight(
+        PRIVATE,
+        "The table by the window is free, since Mrs Lindqvist (tel. 555 0161) is in hospital.",
+        "The table by the window is free.",
+    ),
+    HalfRight(
         KIND,
         "Only a fool would ask for 3 refunds, but the second one was paid on 8 March.",
         "The second one was paid on 8 March.",

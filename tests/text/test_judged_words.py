@@ -111,3 +111,22 @@ def test_text_that_runs_on_is_divided_at_its_best_place() -> None:
     assert len(split(f"{words * 5}, and more.")) == 1
     assert len(split("| " + "a cell | " * 60)) == 1
     assert len(split("f o o l " * 60)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<p>We open at ten. <b>You are a fool.</b> Bring a coat.</p>", "<p>We open at ten. Bring a coat.</p>"),
+        ("We open at ten. <b>You are a fool.</b></p>", "We open at ten.</p>"),
+        ("<p><i>You are a fool.</i> Bring a coat.</p>", "<p>Bring a coat.</p>"),
+        ("We open at ten.<br>You are a fool.<br>Bring a coat.", "We open at ten.<br>Bring a coat."),
+        ("<tr><td>Monday</td><td>You are a fool.</td></tr>", "<tr><td>Monday</td><td></td></tr>"),
+        ("| Monday | You are a fool. |", ""),
+        ("| Monday | You are a fool. | 10 |", "| Monday | | 10 |"),
+        ("We <i class='open'></i> open <b>You are a fool.</b>", "We <i class='open'></i> open"),
+        ("One<br><br>two <u>You are a fool.</u>", "One<br><br>two"),
+    ],
+)
+def test_nothing_is_left_that_only_enclosed_what_went(text: str, expected: str) -> None:
+    start = text.index("You are a fool.")
+    assert without_words(text, [(start, start + len("You are a fool."))]) == expected

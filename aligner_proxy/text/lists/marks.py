@@ -34,9 +34,11 @@ _ROW = re.compile(r"(?P<lead>[ \t]*)\|[ \t]*(?P<number>\d{1,3})[ \t]*(?=\|)")
 LINE_FORMS = (
     re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
     re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
-    re.compile(r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__)", re.MULTILINE),
+    re.compile(
+        r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__|<[a-zA-Z]|[*-]{3}|=+$|(?:P\. ?)+S|N\. ?B)|^[ \t]*>|:\W*$", re.MULTILINE
+    ),
 )
-"""At least one of these matches in a text with items, headings, titles or tables; in most other texts none does."""
+"""At least one of these matches in a text with items, headings, titles, tables or frames (frames.py)."""
 _PLAIN_CLOSE = (".", ")", ".)", "\u3001", "\uff0e", " -", " \u2013", " \u2014", "\t-")
 """Signs that make a marker of a bare number or letter before them."""
 _ROMAN = ((50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))

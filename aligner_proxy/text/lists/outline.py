@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, takewhile
 
 from aligner_proxy.text.lists import marks
+from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
 from aligner_proxy.text.lists.marks import Mark
 from aligner_proxy.text.structure import Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
+_HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
+_TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
+_UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
+_FENCES = ("```", "~~~")
 _SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 _STROKE = re.compile(r"(?<!\\)\|")
@@ -110,7 +115,7 @@ class Outline:
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._pieces = pieces
-        self.lines = list(_outline_lines(pieces))
+        self.lines = list(_join_underlined(_outline_lines(pieces)))
         self.items, outside = _find_items(self.lines, len(pieces))
         self._item_by_first = {item.first: item for item in self.items}
         """By the first segment of its line, the item."""
@@ -122,8 +127,11 @@ class Outline:
         in_rows = {line.segments.start for line in self.lines if line.is_row}
         self.fresh = [start for start in outside if start not in in_rows]
         self.rows = {row.segments.start for table in self.tables for row in table.rows}.intersection(outside)
-        self._has_content = [bool(piece.text.strip()) and not self.is_lone_mark(i) for i, piece in enumerate(pieces)]
-        """Which segments have content, that is, are not only a marker."""
+        self._has_content = [
+            bool(piece.text.strip()) and not self.is_lone_mark(i) and not is_frame(piece.text)
+            for i, piece in enumerate(pieces)
+        ]
+        """Which segments have content, that is, are not only a marker or a frame."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
         """All segments that go if those in `removed` go, and what stays of some.
@@ -134,12 +142,17 @@ class Outline:
             return ListCompletion(frozenset(removed))
         all_removed = set(removed)
         heads = list(self._find_heads())
+        frames = list(find_frames(self._pieces))
         count = -1
         # one removal may empty another thing, such as the heading above: repeat until nothing is added
         while count != len(all_removed):
             count = len(all_removed)
             for segments in self._emptied_segments(heads, all_removed):
                 all_removed.update(i for i in segments if i >= first_open)
+            # what divides or encloses nothing is better than an empty answer, which would be refused
+            if any(has_content and i not in all_removed for i, has_content in enumerate(self._has_content)):
+                empty = self._emptiness_test(all_removed)
+                all_removed.update(frame for frame, framed in frames if frame >= first_open and empty(framed))
         kept_texts = self._remaining_marks(all_removed, first_open) | self._remaining_strokes(all_removed)
         return ListCompletion(frozenset(all_removed - kept_texts.keys()), kept_texts)
 
@@ -211,11 +224,36 @@ class Outline:
         """
         start = line.segments.stop
         if line.is_heading:
-            later = (other for other in self.lines[number + 1 :] if 0 < other.level <= line.level)
-            return range(start, next((other.segments.start for other in later), len(self._pieces)))
+            return range(start, self._section_end(number, line.level))
         if line.announces and number + 1 < len(self.lines):
-            return range(start, self._block_end(start))
+            return range(start, self._announced_end(number))
         return range(0)
+
+    def _section_end(self, number: int, level: int) -> int:
+        """Where the text ends that a line heads: before the next heading of its level or above it."""
+        later = (other for other in self.lines[number + 1 :] if 0 < other.level <= level)
+        return next((other.segments.start for other in later), len(self._pieces))
+
+    def _announced_end(self, number: int) -> int:
+        """Where the text ends that a line with a colon announces.
+
+        That is a list, table, quotation, block of code or element right after it, or else the rest of its section: of
+        several paragraphs nobody knows which ones are meant.
+        """
+        line = self.lines[number]
+        start = line.segments.stop
+        stop = self._block_end(start)
+        above = self._by_line_end.get(start)
+        if stop > start or above is not None or line.mark is not None:
+            return stop
+        following = self.lines[number + 1 :]
+        if following[0].text.lstrip().startswith(_FENCES):
+            return following[0].segments.stop
+        if following[0].text.lstrip().startswith(">"):
+            quoted = takewhile(lambda other: other.text.lstrip().startswith(">"), following)
+            return [*quoted][-1].segments.stop
+        elements = (stop for frame, framed in find_frames(self._pieces) if frame == start for stop in [framed.stop + 1])
+        return next(elements, self._section_end(number, _TITLE_LEVEL))
 
     def _block_end(self, start: int) -> int:
         """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
@@ -298,14 +336,39 @@ def _outline_line(pieces: Sequence[Segment], segments: range, *, apart: bool) ->
 
 def _heading_level(text: str, mark: Mark | None) -> int:
     """The level of a heading or title; 0 for any other line."""
-    heading = _HEADING.match(text)
+    heading = _HEADING.match(text) or _HEADING_ELEMENT.fullmatch(text)
     if heading:
-        return len(heading[1])
+        return int(heading[1]) if heading[1].isdecimal() else len(heading[1])
     # neither a code block nor emphasis after a bullet is a title
     if "\n" in text or (mark is not None and mark.is_bullet):
         return 0
-    titled = _EMPHASISED.fullmatch(text) or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
+    titled = (
+        _EMPHASISED.fullmatch(text)
+        or _TITLE_ELEMENT.fullmatch(text)
+        or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
+    )
     return _TITLE_LEVEL if titled else 0
+
+
+def _join_underlined(lines: Iterable[OutlineLine]) -> Iterator[OutlineLine]:
+    """Yield the lines; a line of text and the dashes or equals signs right below it are one line, a heading."""
+    title: OutlineLine | None = None
+    for line in lines:
+        underline = None if title is None or line.follows_blank_line else _UNDERLINE.fullmatch(line.text)
+        if title is not None and underline is not None:
+            level = 1 if underline["first"] else 2
+            segments = range(title.segments.start, line.segments.stop)
+            yield replace(title, segments=segments, level=level)
+            title = None
+            continue
+        if title is not None:
+            yield title
+        is_text = line.mark is None and not line.level and not line.is_row and _CONTENT.search(line.text) is not None
+        title = line if is_text else None
+        if title is None:
+            yield line
+    if title is not None:
+        yield title
 
 
 def _find_items(lines: Sequence[OutlineLine], end: int) -> tuple[list[OutlineItem], list[int]]:
@@ -433,7 +496,7 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
         return False
     line = _outline_line(pieces, range(_line_start(pieces, number), number + 1), apart=False)
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
-    if is_lone_mark or line.announces or line.is_heading:
+    if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
         return True
     if not line.is_row:
         return False

@@ -226,6 +226,9 @@ def _rewrite_time(old: Fact, new: Fact) -> str | None:
     if new.unit == "12":
         return new.text if _style(old.text) == _style(new.text) else None
     half = _LAST_HALF.search(old.text)
+    # few readers know whether "12 pm" is noon
+    if half is not None and ":" not in old.text and new.text.lower().endswith(("noon", "midday", "midnight")):
+        return new.text
     hour, rest = divmod(minutes, _HOUR)
     spoken = _SPOKEN_HALF.search(old.text)
     clock = _SPOKEN_CLOCK.fullmatch(old.text[: spoken.start()] if spoken else old.text)

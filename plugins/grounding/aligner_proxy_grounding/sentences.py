@@ -73,6 +73,13 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 """Words before a negated fact: "not 9 but 5"."""
+_OF_THIS_ORDER = re.compile(
+    r"(?<!if )(?<!when )(?<!once )(?<!unless )"
+    r"\b(?:yesterday|last (?:week|month|year|night)|you (?:have )?(?:ordered|bought|paid|placed|sent|called|booked))\b"
+    r"[^,;:.!?]*$",
+    re.IGNORECASE,
+)
+"""Words before a fact of what this client has done: "You ordered at 3 pm"."""
 _SENTENCES_BACK = 2
 """How many sentences before a sentence belong to its context."""
 _QUESTION = 1.0
@@ -326,6 +333,7 @@ class Grounder:
                 continue
             edit = self._edit(sentence, number, match.statement)
             if match.finding is FactFinding.CONTRADICTED and edit is not None:
+                edits += self._edits_of_other_end(sentence, number, match.statement, matches)
                 if edit.text != sentence.text[edit.start - sentence.start : edit.end - sentence.start]:
                     edits.append(edit)
                 continue
@@ -364,6 +372,28 @@ class Grounder:
         start, end, text = place
         return FactEdit(sentence.start + start, sentence.start + end, text, fact.kind.value, statement.place)
 
+    def _edits_of_other_end(
+        self, sentence: AnswerSentence, number: int, statement: Statement | None, matches: Sequence[Match]
+    ) -> list[FactEdit]:
+        """The edit of the other end of a range of which one end is replaced: "10 to 14" must not become "10 to 7".
+
+        Empty if that end agrees, has an edit of its own, or cannot be written.
+        """
+        fact = sentence.facts[number]
+        stated = [] if statement is None else self.matcher.facts_of_sentence(statement)
+        other_number = _other_end(sentence.facts, number)
+        if statement is None or other_number is None or fact.side is not statement.fact.side:
+            return []
+        other_stated = _other_end(stated, next(i for i, one in enumerate(stated) if one is statement.fact))
+        if other_stated is None or matches[other_number].finding is FactFinding.CONTRADICTED:
+            return []
+        other = sentence.facts[other_number]
+        new = stated[other_stated]
+        if not other.same_form(new) or other.agrees(new):
+            return []
+        edit = self._edit(sentence, other_number, replace(statement, fact=new))
+        return [] if edit is None else [edit]
+
     def _is_claim_of_sentence(self, sentence: AnswerSentence, statement: Statement) -> bool:
         """Whether the weekday is what the sentence claims, and not a condition of another claim.
 
@@ -389,7 +419,7 @@ class Grounder:
         # with "at most" or "at least" it is a rule for everybody
         if _OF_THIS_CLIENT.match(text, fact.end) and fact.side is RangeEnd.NONE:
             return True
-        if _DENIED.search(text, 0, fact.start):
+        if _DENIED.search(text, 0, fact.start) or _OF_THIS_ORDER.search(text, 0, fact.start):
             return True
         if is_length_of_word(fact, self._client.text):
             return True
@@ -466,6 +496,16 @@ class Grounder:
         if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
             return False
         return not self._is_derived(sentence, number)
+
+
+def _other_end(facts: Sequence[Fact], number: int) -> int | None:
+    """The number of the fact that is the other end of the range that this fact begins or ends; None without one."""
+    fact = facts[number]
+    side = RangeEnd.HIGH if fact.side is RangeEnd.LOW else RangeEnd.LOW
+    other = number + (1 if fact.side is RangeEnd.LOW else -1)
+    if not fact.ranged or not 0 <= other < len(facts):
+        return None
+    return other if facts[other].ranged and facts[other].side is side else None
 
 
 def _reorder_steps(order: Reordering, edits: Sequence[FactEdit]) -> list[FactEdit]:

@@ -263,3 +263,32 @@ def test_the_length_of_the_clients_own_password_stays() -> None:
     answer = "It has 10 characters, and your master password needs more."
     assert held(answer, "My master password is hunter2024. Why does it fail?", page)[0] == answer
     assert "12" in held(answer.replace("It", "The master password"), "How long is my master password?", page)[0]
+
+
+PARK = """# Park
+
+Pony rides take 20 to 30 minutes. The maze takes 45 to 60 minutes. The small gate closes at 12 noon.
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_both_ends_of_a_range_come_from_the_same_range(stream: bool) -> None:
+    answer = "A pony ride takes 50 to 60 minutes."
+    assert held(answer, "How long do pony rides take?", PARK, stream=stream)[0] == "A pony ride takes 20 to 30 minutes."
+
+
+def test_noon_is_written_as_on_the_page_where_no_minutes_are_given() -> None:
+    assert held("The small gate closes at 1 pm.", "", PARK)[0] == "The small gate closes at 12 noon."
+    assert held("The small gate closes at 1:30 pm.", "", PARK)[0] == "The small gate closes at 12:00 pm."
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_replaced"),
+    [
+        ("You left through the small gate yesterday when it closed at 1 pm.", False),
+        ("You booked the small gate, and it closes at 1 pm.", True),
+        ("The small gate closes at 1 pm.", True),
+    ],
+)
+def test_what_this_client_did_is_no_rule(answer: str, is_replaced: bool) -> None:
+    assert (held(answer, "", PARK)[0] != answer) is is_replaced

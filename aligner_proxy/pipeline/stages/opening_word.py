@@ -1,0 +1,35 @@
+"""Opening word stage: drops "However," from the first sentence of a growing answer that lost all before it.
+
+The gate does this for whole answers (gate/judge.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aligner_proxy.plugins.stage import AnswerSoFar, Outgoing, Stage
+from aligner_proxy.text.openings import drop_connective
+
+
+class OpeningWord(Stage):
+    """Watches the beginning of one answer."""
+
+    order = 11
+
+    def __init__(self) -> None:
+        self._has_text = False
+        """Whether any text has gone out."""
+        self._has_lost_text = False
+        """Whether text was removed before that."""
+
+    async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
+        """The text without the word that joined it to removed text."""
+        if self._has_text or outgoing.is_whole or answer.is_part:
+            return outgoing
+        if not outgoing.text.strip():
+            self._has_lost_text |= bool(outgoing.removed_segments)
+            return outgoing
+        self._has_text = True
+        is_orphaned = self._has_lost_text and outgoing.is_original
+        text = drop_connective(outgoing.text) if is_orphaned else outgoing.text
+        return outgoing if text == outgoing.text else replace(outgoing, text=text, is_original=False)
