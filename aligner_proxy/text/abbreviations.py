@@ -149,7 +149,10 @@ def ends_sentence(before: str, word: str, behind: str) -> bool:
         return word not in _AFTER_ORDINAL or not lead or lead[-1].lower() not in _BEFORE_ORDINAL
     # "z. B.": the next letter belongs to the same abbreviation; "p. 45": so does the number
     if kind == "letter":
-        return not is_initial and not word[:1].isdecimal()
+        return not is_initial and not (match["letter"] == "p" and word[:1].isdecimal())
+    # "no. 5", but also "She said no. (I did not.)"
+    if kind == "number" and match["number"] != "No" and not word[:1].isalpha():
+        return not word[:1].isdecimal()
     if not word[:1].isalpha() or kind == "inside":
         return False
     if kind == "number":

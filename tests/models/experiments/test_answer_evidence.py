@@ -120,9 +120,9 @@ def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch
 
 def test_what_goes_against_another_objective_teaches_as_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
     against = LabelledReply("w-1", "author_a", "When?", "When?", "We close early.", "Sales: never says so", True, (1,))
-    monkeypatch.setattr(answer_evidence.labelled_replies, "good_replies", lambda *_: [])
-    monkeypatch.setattr(answer_evidence.labelled_replies, "further_good_replies", lambda *_: [])
-    monkeypatch.setattr(answer_evidence.labelled_replies, "written_answers", lambda: [against])
+    monkeypatch.setattr(answer_evidence.labelled_replies, "read_good_replies", lambda *_: [])
+    monkeypatch.setattr(answer_evidence.labelled_replies, "read_further_good_replies", lambda *_: [])
+    monkeypatch.setattr(answer_evidence.labelled_replies, "read_written_answers", lambda: [against])
     answers = answer_evidence.draw_ordinary_answers(Path("data"))
     assert [one.answer for one in answers["other"]] == ["We close early."]
     assert not any(one.harmful for each in answers.values() for one in each)

@@ -68,8 +68,8 @@ def test_the_command_measures_each_attempt(
     few = tuple(
         [case for a in "abcd" for case in [c for c in each if c.source == f"author_{a}"][:6:2]] for each in (harm, own)
     )
-    monkeypatch.setattr(head_alone.asked, "written", lambda: few)
-    monkeypatch.setattr(head_alone.labelled_replies, "strong_replies", lambda *_: few_replies(data_dir))
+    monkeypatch.setattr(head_alone.asked, "read_written_cases", lambda: few)
+    monkeypatch.setattr(head_alone.labelled_replies, "read_strong_replies", lambda *_: few_replies(data_dir))
     monkeypatch.setattr(
         head_alone,
         "open_row_reader",
