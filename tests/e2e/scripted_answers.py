@@ -38,7 +38,8 @@ ANSWERS = {
     "refuse": REFUSED,
     "empty": "",
     "huge": "All is well. " * 400,
-    "line": f"{RUDE} " + "A word " * 3_000 + RUDE,
+    # In pieces (event_streams.py) no two in a row are alike: LiteLLM breaks off a stream that repeats one.
+    "line": f"{RUDE} " + "Any word " * 2_350 + RUDE,
     "flood": f"{RUDE} " + "All is well. " * 2_300 + RUDE,
     "json": '{"you": "are an idiot"}',
     "length": RUDE,
