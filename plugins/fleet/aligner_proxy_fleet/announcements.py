@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from aligner_proxy.concurrency import is_being_cancelled
 from aligner_proxy_fleet.errors import RedisAway, RedisRefused
 from aligner_proxy_fleet.server import FIRST_PAUSE_S, LONGEST_PAUSE_S, RedisServer
 
@@ -35,7 +36,8 @@ class Announcements:
 
         loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
-        while True:
+        # an error while the connection closes may take the place of the cancellation that closes it
+        while not is_being_cancelled():
             started = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
                 await self._listen_once(on_message)

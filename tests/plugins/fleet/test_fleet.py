@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy_fleet import announcements, fleet
 from aligner_proxy_fleet.announcements import Announcements
@@ -175,3 +176,43 @@ async def test_what_is_forged_is_counted_and_nobody(gateway: Make, redis: RedisP
 
 def refused(reason: str) -> float:
     return REGISTRY.get_sample_value("aligner_redis_refused_entries_total", {"reason": reason}) or 0.0
+
+
+class BrokenSubscription:
+    """A subscription whose connection cannot be closed in order."""
+
+    async def __aenter__(self) -> BrokenSubscription:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        raise ConnectionResetError("reset by the peer")
+
+    async def subscribe(self, _: str) -> None:
+        """Accept the channel."""
+
+    async def get_message(self, **_: object) -> None:
+        """Wait for a message that never comes."""
+        await asyncio.Event().wait()
+
+
+class BrokenClient:
+    """A client of such subscriptions."""
+
+    def pubsub(self) -> BrokenSubscription:
+        return BrokenSubscription()
+
+    async def aclose(self) -> None:
+        """Close nothing."""
+
+
+async def test_listening_ends_though_its_connection_breaks_while_it_is_cancelled(
+    redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = RedisServer(redis.url, "ALIGNER_TEST_REDIS", wait_s=WELL_S)
+    monkeypatch.setattr(server, "new_client", BrokenClient)
+    subscribed = asyncio.Event()
+    listening = asyncio.create_task(Announcements(server, "test:").listen(subscribed.set))
+    await subscribed.wait()
+    await asyncio.wait_for(end_tasks(listening), WELL_S)
+    assert listening.done()
+    await server.aclose()
