@@ -13,7 +13,7 @@ from aligner_proxy.types import Correction, SegmentScore
 
 
 class UnjudgedSession(Session):
-    """The session of an answer without objectives: every segment stays, and no engine is asked. Satisfies `Session`.
+    """The session of an answer without objectives: every segment stays, and no engine is asked.
 
     It lets an answer that only has to meet standards of plugins take the same path as all others.
     """

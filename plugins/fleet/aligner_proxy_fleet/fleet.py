@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aligner_proxy import __version__
-from aligner_proxy.concurrency import end_tasks, is_being_cancelled
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import AlignerProxyError, ConfigError
 from aligner_proxy.gateway.reload import Policies
 from aligner_proxy.policy import config
@@ -168,8 +168,7 @@ class Fleet:
         loop = asyncio.get_running_loop()
         polled_at = -POLL_S
         hashed: tuple[object, ...] = ()
-        # an error of a connection that closes may take the place of the cancellation that closes it
-        while not is_being_cancelled():
+        while True:
             active = (self._policies.current, self._policies.keys)
             # A change replaces these objects, so comparing identities is enough, and hashes are computed only then.
             if not hashed or any(part is not hashed_part for part, hashed_part in zip(active, hashed, strict=True)):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aligner_proxy.concurrency import end_tasks
+from aligner_proxy.concurrency import end_tasks, is_being_cancelled
 from aligner_proxy_fleet.errors import RedisAway, RedisRefused
 from aligner_proxy_fleet.metrics import REDIS_FAILURES, REDIS_UP
 
@@ -113,17 +113,16 @@ class RedisServer:
     async def _call(self, work: Work[_T]) -> _T:
         """Run one call with a timeout; turns the library's errors into `RedisAway` and `RedisRefused`."""
         # Imported here, so that the library is loaded only if Redis is used.
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import RedisError
 
         try:
             async with asyncio.timeout(self._wait_s):
                 return await work(self._open_client())
-        except TimeoutError:
-            raise RedisAway("Timeout") from None
-        except ResponseError as error:
-            raise _classify_error(error) from None
         except (RedisError, OSError, ValueError) as error:
-            raise RedisAway(type(error).__name__) from None
+            # an error of a connection that closes may take the place of the cancellation that closes it
+            if is_being_cancelled():
+                raise asyncio.CancelledError from None
+            raise _classify_error(error) from None
 
     def _open_client(self) -> Redis:
         """Return the shared client; creates it if there is none."""
@@ -199,7 +198,14 @@ def open_client(url: str, wait_s: float) -> Redis:
 
 
 def _classify_error(error: Exception) -> RedisAway | RedisRefused:
-    """Turn an error reply into `RedisRefused` or `RedisAway`, by the library's class or the code at its beginning."""
+    """Turn an error into `RedisRefused` or `RedisAway`; an error reply by its class or the code at its beginning."""
+    # Imported here, so that the library is loaded only if Redis is used.
+    from redis.exceptions import ResponseError
+
+    if isinstance(error, TimeoutError):
+        return RedisAway("Timeout")
+    if not isinstance(error, ResponseError):
+        return RedisAway(type(error).__name__)
     codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY"}
     code = codes.get(type(error).__name__, str(error).partition(" ")[0])
     return RedisRefused(code) if code in _WRITES_REFUSED else RedisAway(type(error).__name__)

@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from aligner_proxy_fleet import server as serving
 from aligner_proxy_fleet.errors import RedisAway, RedisRefused
 from aligner_proxy_fleet.server import RedisServer
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import WELL_S, RedisProcess, needs_redis, redis_process
 
 pytestmark = needs_redis
 
@@ -175,3 +175,23 @@ async def test_a_wrong_password_is_away_and_is_not_told(redis: RedisProcess, cap
         await made.ask(ping)
     assert "hidden-word" not in caplog.text + str(caught.value)
     await made.aclose()
+
+
+async def test_a_connection_that_breaks_while_it_is_cancelled_does_not_hide_that() -> None:
+    server = RedisServer("redis://127.0.0.1:9", "ALIGNER_TEST_REDIS", wait_s=WELL_S)
+    asked = asyncio.Event()
+
+    async def break_off(_: object) -> None:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionResetError("reset by the peer")
+
+    asking = asyncio.create_task(server.ask(break_off))
+    await asked.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not server.is_away
+    await server.aclose()
