@@ -36,7 +36,7 @@ class Announcements:
 
         loop = asyncio.get_running_loop()
         pause_s = FIRST_PAUSE_S
-        # an error while the connection closes may take the place of the cancellation that closes it
+        # the library may lose a cancellation (RedisServer._call)
         while not is_being_cancelled():
             started = loop.time()
             with contextlib.suppress(RedisError, OSError, ValueError):
@@ -52,7 +52,7 @@ class Announcements:
             async with client.pubsub() as subscription:
                 await subscription.subscribe(self._channel)
                 on_message()
-                while True:
+                while not is_being_cancelled():
                     if await subscription.get_message(ignore_subscribe_messages=True, timeout=_LOOK_S) is not None:
                         on_message()
         finally:

@@ -119,10 +119,12 @@ class RedisServer:
             async with asyncio.timeout(self._wait_s):
                 return await work(self._open_client())
         except (RedisError, OSError, ValueError) as error:
-            # an error of a connection that closes may take the place of the cancellation that closes it
-            if is_being_cancelled():
-                raise asyncio.CancelledError from None
             raise _classify_error(error) from None
+        finally:
+            # The library loses a cancellation to an error of the connection that it closes then, and, in Python 3.11,
+            # if what it sends has just gone out (asyncio.wait_for).
+            if is_being_cancelled():
+                raise asyncio.CancelledError
 
     def _open_client(self) -> Redis:
         """Return the shared client; creates it if there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +177,27 @@ async def test_a_wrong_password_is_away_and_is_not_told(redis: RedisProcess, cap
     await made.aclose()
 
 
-async def test_a_connection_that_breaks_while_it_is_cancelled_does_not_hide_that() -> None:
+async def break_connection() -> None:
+    raise ConnectionResetError("reset by the peer")
+
+
+async def send_all() -> None:
+    """Nothing fails, as in `asyncio.wait_for` of Python 3.11."""
+
+
+@pytest.mark.parametrize("end", [break_connection, send_all])
+async def test_a_cancellation_that_the_library_loses_is_kept(end: Callable[[], Awaitable[None]]) -> None:
     server = RedisServer("redis://127.0.0.1:9", "ALIGNER_TEST_REDIS", wait_s=WELL_S)
     asked = asyncio.Event()
 
-    async def break_off(_: object) -> None:
+    async def lose_cancellation(_: object) -> None:
         asked.set()
         try:
             await asyncio.Event().wait()
-        finally:
-            raise ConnectionResetError("reset by the peer")
+        except asyncio.CancelledError:
+            await end()
 
-    asking = asyncio.create_task(server.ask(break_off))
+    asking = asyncio.create_task(server.ask(lose_cancellation))
     await asked.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
