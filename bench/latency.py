@@ -5,9 +5,10 @@ turns. The ratio is the result, since milliseconds depend on the machine. One of
 slower for its whole life (memory placement, hashing of dictionaries). So there are several of each kind, and their
 median processes are compared. How much LiteLLM's own processes differ is the error of the ratio.
 
-That difference between processes is as large as the effect itself. So one more process gets requests in pairs, with and
-without the guardrail, which leaves only the guardrail as a difference. The cost of having it loaded is in both halves
-of a pair, so the pairs do not measure it.
+That difference between processes is as large as the effect itself. So one more process gets each request three times:
+without a guardrail, with one that does nothing (`bench.idle_guardrail`), and with ours. The idle one shows what LiteLLM
+takes to call any guardrail, which nothing of ours can save. The cost of having a guardrail loaded is in all three, so
+these requests do not measure it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,15 @@ CASES = (
 KINDS: dict[str, list[dict[str, Any]]] = {"litellm": [], "gateway": [GUARDRAIL]}
 """The guardrails of each kind of proxy, by name."""
 _PAIRED = "paired"
-_ON_REQUEST = GUARDRAIL | {"litellm_params": GUARDRAIL["litellm_params"] | {"default_on": False}}
+_ON_REQUEST = [
+    GUARDRAIL | {"litellm_params": GUARDRAIL["litellm_params"] | {"default_on": False}},
+    {
+        "guardrail_name": "idle",
+        "litellm_params": {"guardrail": "bench.idle_guardrail.IdleGuardrail", "mode": "post_call", "default_on": False},
+    },
+]
+_WAYS: Mapping[str, tuple[str, ...]] = {"litellm": (), "idle": ("idle",), "gateway": ("aligner",)}
+"""The guardrails that the requests of a process ask for, in turn."""
 
 
 class Proxy:
@@ -108,6 +117,7 @@ def run(requests: int) -> dict[str, Any]:
     ratios = {f"{name}_p50_ratio": alone[name]["ratio_p50"] for name in ("untouched", "cached", "corrected")}
     apart = statistics.median(row["litellm_apart"] for row in alone.values())
     paired = {f"{name}_paired_ratio": figures["ratio_p50"] for name, figures in pairs.items()}
+    paired |= {f"{name}_beside_idle_ratio": figures["beside_idle"]["ratio_p50"] for name, figures in pairs.items()}
     figures = {"rows": rows, "pairs": pairs, **ratios, **paired, "litellm_processes_apart": apart}
     return {"n": requests, "processes": _PROCESSES, **figures}
 
@@ -132,27 +142,43 @@ def _time_row(
 
 
 def _time_pairs(proxy: Proxy, numbers: itertools.count[int], count: int, case: LatencyCase) -> dict[str, Any]:
-    """Medians without and with the guardrail, and of the difference within a pair with its 95 % interval, in ms.
+    """Medians of each way, and what ours adds to each of the others, in ms and as a ratio."""
+    times: dict[str, list[float]] = {way: [] for way in _WAYS}
+    ways = [*_WAYS]
+    for turn in range(-_WARM, count):
+        number = next(numbers) if case.fresh else 0
+        for way in ways:
+            ms, status = proxy.ask(case.model, number, _WAYS[way])
+            expected = case.status if way == "gateway" else "none"
+            if status != expected:
+                raise RuntimeError(f"{way} answered with status {status}, expected {expected}")
+            if turn >= 0:
+                times[way].append(ms)
+        ways = [*ways[1:], ways[0]]  # rotate the order, so that nobody is always first
+    medians = {f"{way}_ms": round(statistics.median(values), 3) for way, values in times.items()}
+    return {
+        "pairs": count,
+        **medians,
+        **_compare_pairs(times["litellm"], times["gateway"]),
+        "beside_idle": _compare_pairs(times["idle"], times["gateway"]),
+        "idle_alone": _compare_pairs(times["litellm"], times["idle"]),
+    }
+
+
+def _compare_pairs(before: Sequence[float], after: Sequence[float]) -> dict[str, float]:
+    """The median difference within a pair in ms with its 95 % interval, and the ratio of the medians.
 
     The binomial distribution gives the ranks of the ordered differences that bound their median.
     """
-    ways: tuple[tuple[str, ...], ...] = ((), ("aligner",))
-    pairs = []
-    for number in range(-_WARM, count):
-        times_by_way: dict[tuple[str, ...], float] = {}
-        for guardrails in ways if number % 2 else reversed(ways):
-            times_by_way[guardrails], status = proxy.ask(case.model, next(numbers) if case.fresh else 0, guardrails)
-            if status != (case.status if guardrails else "none"):
-                raise RuntimeError(f"answered with status {status}, asked for {guardrails}")
-        pairs += [tuple(times_by_way[way] for way in ways)] if number >= 0 else []
-    without, having = (statistics.median(column) for column in zip(*pairs, strict=True))
-    apart = sorted(after - before for before, after in pairs)
+    apart = sorted(late - early for early, late in zip(before, after, strict=True))
     spread = int(0.98 * len(apart) ** 0.5)
-    low = apart[len(apart) // 2 - spread]
-    high = apart[len(apart) // 2 + spread]
-    figures = {"litellm_ms": without, "gateway_ms": having, "apart_ms": statistics.median(apart)}
-    rounded = {name: round(ms, 3) for name, ms in (figures | {"apart_low_ms": low, "apart_high_ms": high}).items()}
-    return {"pairs": count, **rounded, "ratio_p50": round(having / without, 3)}
+    figures = {
+        "apart_ms": statistics.median(apart),
+        "apart_low_ms": apart[len(apart) // 2 - spread],
+        "apart_high_ms": apart[len(apart) // 2 + spread],
+        "ratio_p50": statistics.median(after) / statistics.median(before),
+    }
+    return {name: round(figure, 3) for name, figure in figures.items()}
 
 
 def _summarise_times(times: Mapping[Proxy, list[float]]) -> dict[str, Any]:
@@ -210,7 +236,7 @@ def _start_proxy(
         "model_list": [{"model_name": name, "litellm_params": model} for name in ("up", "plain")],
         "general_settings": {"master_key": key},
     }
-    if guardrails := [_ON_REQUEST] if kind == _PAIRED else KINDS[kind]:
+    if guardrails := _ON_REQUEST if kind == _PAIRED else KINDS[kind]:
         settings["guardrails"] = guardrails
     port = free_port()
     file = folder / f"{kind}-{port}.yaml"
