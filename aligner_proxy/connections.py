@@ -134,7 +134,10 @@ class BoundedProtocol(H11Protocol):
         self._update_clock()
 
     def data_received(self, data: bytes) -> None:
-        """Process received bytes and update the timeout for what the client still has to send."""
+        """Process received bytes and update the timeout for what the client still has to send.
+
+        A client that has its answer and still sends a body over the limit is disconnected.
+        """
         self._body_bytes += len(data)
         super().data_received(data)
         self._update_clock()
@@ -143,7 +146,7 @@ class BoundedProtocol(H11Protocol):
             and self.cycle.response_complete
             and self._body_bytes > self.limits.body_bytes
         ):
-            self.transport.abort()  # it has its answer and keeps sending
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         """Start waiting for the next request, part of which may already be here."""

@@ -28,7 +28,7 @@ class IncrementalSession(UnjudgedSession):
         """Corrects whole answers, for a caller that does not release by sentences."""
         self._request = request
         self._revised: list[Correction] = []
-        """The revision of each of the first segments."""
+        """The revisions so far, one for each segment, from the first segment on."""
         self._segments += self._splitter.feed(request.answer)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:

@@ -203,7 +203,11 @@ def _walk_list(value: Any, name: str, walk: Callable[[int, Any], Any]) -> Any:
 def _edit_field(
     holder: Any, field: str, place: Place, edit: Edit, *, is_piece: bool = False, is_free: bool | None = None
 ) -> Any:
-    """The object with `edit` applied to one of its fields; the same object if that holds no text or does not change."""
+    """The object with `edit` applied to a field; the same object if the field holds no text or does not change.
+
+    `is_piece`: the field holds a piece of a streamed call. `is_free`: it holds free text and no JSON; if None, only the
+    field "input" does.
+    """
     text = get(holder, field)
     if not isinstance(text, str):
         return holder

@@ -58,13 +58,13 @@ _BY_TYPE = (
     (re.compile(r".*(_tool_result|_call_output)|logs|tool_result"), SideKind.TOOL_OUTPUT),
     (re.compile(r"(response\.)?(.*_call|.*tool_use|input_json_delta|.*_call_.*)(\..*)?"), SideKind.TOOL_ARGUMENTS),
 )
-BESIDE = "beside"
+SIDE_CONTENT = "beside"
 """Field with what another gateway sent beside its answer; it does not belong to ours."""
 USAGE = "usage"
 """Field of the account of tokens."""
 USUAL_FIELDS = frozenset(
     {
-        *(BESIDE, USAGE),
+        *(SIDE_CONTENT, USAGE),
         *("id", "created", "created_at", "model", "object", "type", "role", "index", "name", "status"),
         *("choices", "message", "delta", "content", "text", "output", "item", "part", "response", "content_block"),
         *("output_index", "content_index", "item_id", "sequence_number", "summary_index", "annotation_index"),

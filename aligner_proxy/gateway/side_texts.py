@@ -199,7 +199,7 @@ class SideTexts:
         """Side texts that were judged and not flagged."""
         self._echoes: dict[str, frozenset[str]] = {}
         """The strings of the request's own fields, by field name, as far as they were needed."""
-        self._unjudged: set[SideKind] = set()
+        self._unjudgeable_kinds: set[SideKind] = set()
         """Kinds of which `note_unjudged` reported a text that cannot be judged."""
 
     @classmethod
@@ -228,7 +228,7 @@ class SideTexts:
         reopened = SideTexts(self._judge, streamed=self._streamed)
         # shared, since what was noted here of the stream's calls holds for it, too
         reopened._cleared_texts = self._cleared_texts
-        reopened._unjudged = self._unjudged
+        reopened._unjudgeable_kinds = self._unjudgeable_kinds
         return reopened
 
     def note_judged_texts(self, texts: Iterable[str]) -> None:
@@ -237,7 +237,7 @@ class SideTexts:
 
     def note_unjudged(self, kind: SideKind) -> None:
         """Note that a text of this kind cannot be judged; `judge_pending` then blocks the answer if that matters."""
-        self._unjudged.add(kind)
+        self._unjudgeable_kinds.add(kind)
 
     def read(self, value: object, answer_texts: Sequence[str] = (), divided_texts: Iterable[DividedText] = ()) -> None:
         """Read a body or event.
@@ -281,7 +281,7 @@ class SideTexts:
     def has_pending(self) -> bool:
         """Whether a text was read that may not be delivered yet."""
         holding = self._current_kinds().holding
-        return not holding.isdisjoint(self._unjudged) or any(
+        return not holding.isdisjoint(self._unjudgeable_kinds) or any(
             text.kind in holding for text in self._reader.pending_texts()
         )
 
@@ -301,8 +301,8 @@ class SideTexts:
         """
         if ended_only:
             self.release_echoes()
-        while self._unjudged:
-            self.raise_if_blocked(self._unjudged.pop())
+        while self._unjudgeable_kinds:
+            self.raise_if_blocked(self._unjudgeable_kinds.pop())
         covering = (*delivered, *self._cleared_texts)
         texts = [text for text in self._undecided_texts() if not (ended_only and text.kind in self._grown_kinds)]
         uncovered: dict[SideKind, list[str]] = {}

@@ -186,11 +186,11 @@ class PartState:
         return not is_judged and self.received.begins_call()
 
     def answer(self, *, is_final: bool = False) -> AnswerSoFar:
-        """The answer for stages. After the first output and before the final call, it uses the latest known facts."""
+        """The answer for stages; between the first output and the final call with the exchange that was read last."""
         if is_final or not self.delivery.end:
             exchange = self.exchange()
         else:
-            # asking takes time with a long conversation, so between first and last output it is not repeated
+            # reading the exchange anew takes time with a long conversation
             exchange = self.facts.latest()
             if self._has_call():
                 exchange = replace(exchange, tool_calls=True)

@@ -528,6 +528,7 @@ def align_request(exchange: Exchange, text: str, policy: Policy, deadline: float
     # the engine accepts only positive deadlines
     seconds_left = max(0.001, deadline - time.monotonic())
     tenant, quota = account(policy)
+    # the engine gets less than the time that is left, so that its reply still arrives in time
     return AlignRequest(
         request_id=f"{exchange.call_id}/{exchange.index}",
         turns=exchange.turns,

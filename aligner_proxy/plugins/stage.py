@@ -44,10 +44,10 @@ class PolicyEditor(Protocol):
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """Ask the editor; return what `read` makes of the reply (None if the call fails), and the cost.
+        """Ask the editor; return what `read` makes of the reply, and the cost.
 
-        A reply has at most `tokens` tokens; `form` is its JSON schema. `read` raises `InvalidOutput` for an unusable
-        reply.
+        The first is None if the call fails or the reply is unusable, for which `read` raises `InvalidOutput`. A reply
+        has at most `tokens` tokens; `form` is its JSON schema.
         """
 
 

@@ -95,8 +95,8 @@ class TokenClassifier(ABC):
     def __init__(self, model: Any, tokenizer: Any, content_hash: str) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        # Most tokens of an input. Some models have more positions than they read tokens, and some tokenizers name no
-        # length.
+        # The largest number of tokens in one input. Some models have more positions than they can read tokens, and a
+        # tokenizer without a limit reports a huge number.
         self._window: int = min(model.config.max_position_embeddings, tokenizer.model_max_length)
         self._content_hash = content_hash
 

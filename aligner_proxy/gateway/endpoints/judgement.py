@@ -13,7 +13,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.formats.side_text import BESIDE
+from aligner_proxy.formats.side_text import SIDE_CONTENT
 from aligner_proxy.formats.think_tags import find_answer
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
@@ -87,13 +87,15 @@ class AnswerBatch:
 
     def make_response(self) -> ModelResponse:
         """A chat completion with each answer as a choice, as an upstream would have returned it."""
+        # "tool_calls" is a finish reason and also the field with the calls
         reasons = self.finish_reasons or [_TOOL_CALLS if self.tool_calls else STOP] * len(self.texts)
         calls = {_TOOL_CALLS: [dict(call) for call in self.tool_calls]} if self.tool_calls else {}
         choices = [
             {"index": index, "finish_reason": reason, "message": {"role": "assistant", "content": text, **calls}}
             for index, (text, reason) in enumerate(zip(self.texts, reasons, strict=True))
         ]
-        return ModelResponse(choices=choices, **({} if self.side_content is None else {BESIDE: self.side_content}))
+        side_content = {} if self.side_content is None else {SIDE_CONTENT: self.side_content}
+        return ModelResponse(choices=choices, **side_content)
 
     def make_data(self) -> dict[str, Any]:
         """The request data as LiteLLM passes it to hooks."""

@@ -211,9 +211,10 @@ class DatabaseStore(AuditStore):
 
     def make_row(self, entry: Entry) -> Row:
         """The column values of an entry; U+0000, which PostgreSQL's texts cannot contain, becomes U+FFFD."""
-        names = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
-        changed = {name: value.replace("\0", "\ufffd") for name, value in names.items() if value and "\0" in value}
+        texts = {name: getattr(entry, name) for name in ("call_id", "model", "endpoint", "tenant", "policy")}
+        changed = {name: value.replace("\0", "\ufffd") for name, value in texts.items() if value and "\0" in value}
         *columns, key, content = super().make_row(replace(entry, **changed) if changed else entry)
+        # the table holds truth values as integers and content as bytes
         values = [int(value) if isinstance(value, bool) else value for value in columns]
         return (*values, key, content.encode() if isinstance(content, str) else content)
 

@@ -29,7 +29,7 @@ _LONGEST = 4
 _BEHIND = 2
 _AHEAD = 8
 """Window of the one-token search around the break: this many tokens before and after."""
-_SEQUENCES = 4096
+_MOST_SEQUENCES = 4096
 """How many states are kept; the oldest are dropped."""
 _MARK = 32
 """Tokens at its end by which a sequence is recognised."""
@@ -115,12 +115,12 @@ class CopyStates:
     def update_state(self, tokens: Ids, new_count: int) -> CopyState:
         """Update and return the state of a sequence whose last `new_count` tokens are new.
 
-        Equal sequences share a state.
+        States are stored under the tokens, so equal sequences share one; an unknown sequence starts a new one.
         """
         before = len(tokens) - new_count
         copying = self._states.get(_sequence_key(tokens[:before]), CopyState(before)).advance(tokens, new_count)
         self._states[_sequence_key(tokens)] = copying
-        while len(self._states) > _SEQUENCES:
+        while len(self._states) > _MOST_SEQUENCES:
             self._states.popitem(last=False)
         return copying
 

@@ -87,6 +87,11 @@ def test_a_range_has_two_ends(text: str, low: str, high: str) -> None:
     assert (first.text, first.side, second.text, second.side) == (low, RangeEnd.LOW, high, RangeEnd.HIGH)
 
 
+def test_the_high_end_of_a_range_begins_no_other() -> None:
+    low, high, other = read_facts("It rose from £10 to £20 to £30.")
+    assert (low.side, high.side, other.ranged) == (RangeEnd.LOW, RangeEnd.HIGH, False)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

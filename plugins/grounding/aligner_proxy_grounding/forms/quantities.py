@@ -134,7 +134,7 @@ _LONGEST_ID = 5
 
 
 def read_money(reading: FactReading) -> None:
-    """Read amounts of money."""
+    """Read amounts of money: "5 euros 20 cents", "$5", "5 dollars"."""
     for match in reading.matches(_MONEY_IN_PARTS):
         _take_amount_in_parts(reading, match)
     for pattern in (_MONEY_BEFORE, _MONEY_BEHIND, *_FOREIGN_MONEY):

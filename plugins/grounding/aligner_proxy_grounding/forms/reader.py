@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 
 from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.addresses import read_addresses, read_names, read_phones, read_streets
@@ -23,7 +22,7 @@ from aligner_proxy_grounding.forms.quantities import (
     read_percentages,
     read_sizes,
 )
-from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, joins
+from aligner_proxy_grounding.forms.reading import JOIN, LOOK_BACK, PLAIN, Conventions, FactReading, makes_range
 from aligner_proxy_grounding.words import stem
 
 _MAX_CHARS = 1_000
@@ -101,13 +100,13 @@ def _inherit_units(facts: list[Fact]) -> list[Fact]:
 
 def _link_ranges(facts: list[Fact], text: str) -> list[Fact]:
     """Mark two facts of one kind as the ends of a range if a dash or "to" joins them: "9 to 5", "3-5 days"."""
-    # a copy, because the list is changed while its pairs are read
-    for n, (one, other) in enumerate(pairwise(list(facts))):
+    for n in range(len(facts) - 1):
+        one, other = facts[n : n + 2]
         between = text[one.end : other.start]
         if one.ranged or other.ranged or not one.same_form(other) or not re.fullmatch(JOIN, between):
             continue
         # "5 euros or 7 euros" are alternatives and no range
-        if between.strip() in ("or",) or not joins(text[: one.start], between.strip()):
+        if between.strip() == "or" or not makes_range(text[: one.start], between.strip()):
             continue
         facts[n] = replace(one, side=RangeEnd.LOW, ranged=True)
         facts[n + 1] = replace(other, side=RangeEnd.HIGH, ranged=True)

@@ -88,7 +88,7 @@ def take_number(
     first = match.start() if groups.get("low") is None else start
     join = (groups.get("join") or "").strip()
     text = reading.text
-    if groups.get("low") is not None and joins(text[: match.start("low")], join):
+    if groups.get("low") is not None and makes_range(text[: match.start("low")], join):
         low = match.span("low")
         fact = Fact(
             kind, value_of(match["low"]) * factor, *low, match["low"], unit, RangeEnd.LOW, ranged=True, number=low
@@ -107,6 +107,6 @@ def take_number(
     reading.take(replace(fact, scale=1 / factor))
 
 
-def joins(before: str, join: str) -> bool:
+def makes_range(before: str, join: str) -> bool:
     """Whether these words between two numbers make them a range; "and" does so only after "between"."""
     return join.lower() != "and" or before.rstrip().lower().endswith("between")
