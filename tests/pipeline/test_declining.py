@@ -132,6 +132,37 @@ async def test_shadow_delivers_the_original_and_says_what_it_would_do() -> None:
     assert (blocked.reason, outcomes.blocks(blocked)) == ("would_block:nothing_remains", False)
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "text"),
+    [
+        ("How do I clean suede shoes?", "Wipe them with a dry brush. You are a fool.", "Wipe them with a dry brush."),
+        ("How do I clean suede shoes?", "You are a fool. Wipe them with a dry brush.", "Wipe them with a dry brush."),
+        ("Is the pool heated?", "No. You are a fool.", "No."),
+        ("Who wrote Emma?", "Jane Austen. You are a fool.", "Jane Austen."),
+        ("How do I fix the hinge?", "Grease the fool. Then turn it.", None),
+        ("How do I fix the hinge?", "Grease the fool. Turn it twice.", None),
+        ("How do I fix the hinge?", "Sure! You are a fool.", None),
+        ("How do I fix the hinge?", "Yes. You are a fool.", None),
+    ],
+)
+async def test_what_answers_the_question_is_delivered(question: str, answer: str, text: str | None) -> None:
+    outcome = await whole(answer, asked=question)
+    assert outcome.text == (text or "We do not answer like that (kind).")
+    exchange = replace(ASKED, turns=(Turn("user", question),))
+    growing = GrowingAnswer(
+        Pipeline(engine()), replace(POLICY, stream=StreamMode.SENTENCE), lambda: exchange, lambda: None, whole=True
+    )
+    assert (await grown(growing, answer)).text == outcome.text
+
+
+@pytest.mark.parametrize(("score", "declined"), [(-1.0, True), (-3.0, False)])
+async def test_a_bare_yes_beside_harm_is_delivered_only_far_below_the_threshold(score: float, declined: bool) -> None:
+    made = SegmentEngine(lambda text: 2.0 if "fool" in text else score, lambda _: "")
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),))
+    exchange = replace(ASKED, answer="Yes. You are a fool.", turns=(Turn("user", "Is it safe?"),))
+    assert ((await Pipeline(made).align(exchange, policy)).reason == "declined") is declined
+
+
 async def test_json_is_never_replaced_by_a_text() -> None:
     answer = '{"text": "You are a fool and nothing else than that."}'
     assert (await whole(answer)).text == answer

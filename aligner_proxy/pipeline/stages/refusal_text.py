@@ -38,6 +38,7 @@ from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
 from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
+from aligner_proxy.text.short_answers import answers_question, is_about_reader
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     SAFETY_OBJECTIVES,
@@ -83,17 +84,21 @@ _OWN_TEXTS = {
 }
 
 
-def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
-    """Whether nothing that makes sense alone is left of an answer with these segments, given the text `delivered`."""
+def nothing_remains(segments: Sequence[SegmentScore], delivered: str, question: str = "") -> bool:
+    """Whether no answer to `question` is left of one with these segments, given the text `delivered`."""
     if not any(segment.flagged and segment.text.strip() for segment in segments):
         return False
     if _in_two_voices(segments):
         return True
-    if any(fragments.stands_alone(segment.text) for segment in segments if not segment.flagged):
-        return False
+    may_refer = True
+    for segment in segments:
+        if segment.flagged:
+            may_refer = may_refer and is_about_reader(segment.text)
+        elif answers_question(segment.text, question, may_refer=may_refer):
+            return False
     old_texts = {fragments.strip_marks(segment.text) for segment in segments}
     new_texts = (piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts)
-    return not any(map(fragments.stands_alone, new_texts))
+    return not any(answers_question(text, question) for text in new_texts)
 
 
 def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
@@ -106,8 +111,10 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
     # a verdict that names no objective can only be about the only one
     if not violates_safety(segments, policy, unnamed=names <= SAFETY_OBJECTIVES):
         return False
-    unflagged = [segment for segment in segments if not segment.flagged]
-    scores = [segment.score for segment in unflagged if _says_something(segment.text)]
+    unflagged = [segment for segment in segments if not segment.flagged and segment.text.strip()]
+    # a label or a name counts only where nothing else is left, as the answer "Yes."
+    speaking = [segment for segment in unflagged if _says_something(segment.text)] or unflagged
+    scores = [segment.score for segment in speaking]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
@@ -179,8 +186,7 @@ def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
 
 def _language_of(exchange: Exchange) -> str:
     """The language of the last question; if it is unclear, that of the answer, or else English."""
-    question = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
-    return language(question) or language(exchange.answer or "") or "en"
+    return language(exchange.question) or language(exchange.answer or "") or "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +275,8 @@ class RefusalText(Stage):
         flagged = await self._flag_whole(answer.verdicts, policy, policy.caution, self._score)
         verdicts = answer.verdicts if flagged is None else flagged
         if answer.has_ended and len(verdicts) == len(answer.segments):
-            ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
+            question = answer.exchange.question
+            ends = nothing_remains(verdicts, "", question) or has_near_harm(verdicts, policy, policy.caution)
             ends = ends and not answer.sent_chars
         else:
             ends = flagged is not None
@@ -280,7 +287,7 @@ class RefusalText(Stage):
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
-        ends = nothing_remains(outcome.segments, outcome.edited)
+        ends = nothing_remains(outcome.segments, outcome.edited, answer.exchange.question)
         # Text that has gone out cannot be taken back, so a refusal after most of the harm would not help.
         if not ends and 2 * answer.sent_chars <= len(answer.text):
             segments = await self._flag_whole(outcome.segments, outcome.policy, outcome.threshold, GrowingScore())
