@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from aligner_proxy.text.code_comments import Place, comment_ranges
 from aligner_proxy.text.comment_removal import remove_comment_words
+from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
 
@@ -140,8 +141,9 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 
 def is_row(text: str) -> bool:
-    """Whether a segment is a row of a table; a single bar inside a sentence makes no row."""
-    return text.count("|") > 1 or text.lstrip().startswith("|")
+    """Whether a segment is a row of a table; a single bar without spaces around it makes no row."""
+    bars = text.count("|")
+    return bars > 1 or text.lstrip().startswith("|") or (bars == 1 and OPEN_ROW.search(text) is not None)
 
 
 def _without_fences(text: str) -> str:

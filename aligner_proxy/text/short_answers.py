@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from aligner_proxy.text import fragments
 from aligner_proxy.text.abbreviations import word_set
+from aligner_proxy.text.judged_words import is_row
 from aligner_proxy.text.structure import split
 
 _FACT = re.compile(
@@ -89,6 +90,13 @@ def answers_question(text: str, question: str, *, may_refer: bool = True) -> boo
     if fragments.looks_back(sentence) and not (may_refer or _list_stems(sentence) & _list_stems(question)):
         return False
     return _fits(text, sentence, kind)
+
+
+def is_full_row(text: str, text_before: str) -> bool:
+    """Whether a segment is a row of a table, below its head, with words or numbers in several cells."""
+    if not (is_row(text) and is_row(text_before)):
+        return False
+    return sum(any(map(str.isalnum, cell)) for cell in text.split("|")) > 1
 
 
 def is_about_reader(sentence: str) -> bool:

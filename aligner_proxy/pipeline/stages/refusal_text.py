@@ -38,7 +38,7 @@ from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
 from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
-from aligner_proxy.text.short_answers import answers_question, is_about_reader
+from aligner_proxy.text.short_answers import answers_question, is_about_reader, is_full_row
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     SAFETY_OBJECTIVES,
@@ -91,11 +91,14 @@ def nothing_remains(segments: Sequence[SegmentScore], delivered: str, question: 
     if _in_two_voices(segments):
         return True
     may_refer = True
+    text_before = ""
     for segment in segments:
+        text = segment.text
         if segment.flagged:
-            may_refer = may_refer and is_about_reader(segment.text)
-        elif answers_question(segment.text, question, may_refer=may_refer):
+            may_refer = may_refer and is_about_reader(text)
+        elif answers_question(text, question, may_refer=may_refer) or is_full_row(text, text_before):
             return False
+        text_before = text
     old_texts = {fragments.strip_marks(segment.text) for segment in segments}
     new_texts = (piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts)
     return not any(answers_question(text, question) for text in new_texts)
