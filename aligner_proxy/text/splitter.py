@@ -7,8 +7,10 @@ piece, and a line of 23,000 characters took ten seconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
-from aligner_proxy.text import sentence_ends
+from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import LONGEST_ABBREVIATION
 from aligner_proxy.text.sentence_ends import RunOn
 from aligner_proxy.text.structure import Segment, is_abbreviated, sentence_starts
@@ -132,6 +134,8 @@ class _SentenceTail:
     """Where the present sentence of a line begins and ends, and its last characters, as many as abbreviations have."""
 
     def __init__(self, start: int) -> None:
+        self._first: str | None = None
+        """The first character of the present sentence other than white space; None before it has come."""
         self._recent = ""
         """The last characters of the line."""
         self._start = start
@@ -146,15 +150,22 @@ class _SentenceTail:
         """The last character of the line; empty before the first one."""
         return self._recent[-1:]
 
-    def begin(self, offset: int) -> None:
-        """Begin a sentence at this offset."""
+    @property
+    def begins_small(self) -> bool:
+        """Whether the present sentence begins with a small letter; False for a part of a divided one."""
+        return self._first is not None and self._first.islower()
+
+    def begin(self, offset: int, first: str | None = None) -> None:
+        """Begin a sentence at this offset; `first` is its first character, if that is not added next."""
         self._start = offset
+        self._first = first
 
     def add(self, text: str, offset: int) -> None:
         """Add characters that are all white space, or none."""
         self._length = offset + len(text)
         if not text.isspace():
             self.end = self._length
+            self._first = text[0] if self._first is None else self._first
         self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
 
     def cut_before(self, offset: int) -> str:
@@ -197,37 +208,48 @@ class _PictureEnd:
         return begins
 
 
-class _AbbreviationEnd:
-    """An abbreviation that may end a sentence; the next word decides."""
+class _DoubtfulEnd:
+    """A mark that may end a sentence, behind an abbreviation or before a small letter; the next word decides."""
 
     def __init__(self) -> None:
-        self._sentence: str | None = None
-        """The sentence up to the abbreviation; None if there is none to decide about."""
+        self._decide: Callable[[str], bool | None] | None = None
+        """Says whether a sentence begins with the next word, None if more must come; None: there is no doubt."""
+        self._decide_small: Callable[[str], bool | None] | None = None
+        """The same about a mark that is in doubt only if a small letter comes next."""
         self._word = ""
         """The next word as far as it has come."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is an abbreviation to decide about."""
-        return self._sentence is not None
+        """Whether there is a mark to decide about."""
+        return self._decide is not None
 
-    def note(self, sentence: str) -> None:
-        """Remember the sentence with an abbreviation at its end."""
-        self._sentence = sentence
+    def note(self, decide: Callable[[str], bool | None]) -> None:
+        """Remember how to decide about a mark that has just come."""
+        self._decide = decide
+
+    def note_small(self, decide: Callable[[str], bool | None] | None) -> None:
+        """Remember how to decide about a mark if a small letter comes next; None if a small letter never decides."""
+        self._decide_small = decide
+
+    def doubt_small(self) -> None:
+        """Doubt the last mark, because a small letter comes next."""
+        self._decide = self._decide_small
+        self._decide_small = None
 
     def awaits(self, char: str) -> bool:
         """Whether this character belongs to the word that decides."""
-        return self._sentence is not None and (bool(self._word) or not char.isspace())
+        return self._decide is not None and (bool(self._word) or not char.isspace())
 
     def decides(self, char: str) -> tuple[str, bool] | None:
         """Add a character to the word; return (the word, whether a sentence begins with it), or None if undecided."""
-        assert self._sentence is not None
+        assert self._decide is not None
         self._word += char
-        begins = sentence_ends.ends_abbreviated(self._sentence, self._word)
+        begins = self._decide(self._word)
         if begins is None:
             return None
         word = self._word
-        self._sentence = None
+        self._decide = None
         self._word = ""
         return word, begins
 
@@ -253,14 +275,14 @@ class _ProseLine:
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._picture = _PictureEnd()
-        self._abbreviation = _AbbreviationEnd()
+        self._doubt = _DoubtfulEnd()
         self._is_surely_prose = False
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
         """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
-        undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._abbreviation.is_open
+        undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._doubt.is_open
         return self._is_surely_prose and not undecided
 
     def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
@@ -273,9 +295,11 @@ class _ProseLine:
 
     def read(self, char: str, offset: int) -> SentenceBoundary | None:
         """Process the next character of the line; return the boundary of sentences that is now certain, if any."""
-        if not self._abbreviation.awaits(char):
+        if self._sentence_ended and not self._doubt.is_open and char.islower():
+            self._doubt.doubt_small()
+        if not self._doubt.awaits(char):
             return self._process(char, offset, begins=self._check_beginning(char, offset))
-        decided = self._abbreviation.decides(char)
+        decided = self._doubt.decides(char)
         if decided is None:
             return None
         word, begins = decided
@@ -312,7 +336,7 @@ class _ProseLine:
             if self._is_row is None:
                 self._is_row = text[0] == "|"
             if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
-                self._tail.begin(place[1])
+                self._tail.begin(place[1], first="")
         self._words.add(text, offset)
         self._tail.add(text, offset)
         return place
@@ -339,9 +363,11 @@ class _ProseLine:
             return
         sentence = self._tail.cut_before(offset)
         if is_abbreviated(sentence):
-            self._abbreviation.note(sentence)
-        else:
-            self._sentence_ended = True
+            self._doubt.note(partial(sentence_ends.ends_abbreviated, sentence))
+            return
+        self._sentence_ended = True
+        decide = partial(chat_style.begins_sentence, sentence, begins_small=self._tail.begins_small)
+        self._doubt.note_small(decide if sentence.endswith(chat_style.MARKS) else None)
 
 
 class Splitter:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 
-from aligner_proxy.text import sentence_ends
+from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
 from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, PICTURES, WIDE
 
@@ -193,10 +193,13 @@ class _LineSentences:
         """Offset of the first word that `_run_on` does not have."""
         self.start = 0
         """Offset at which the present sentence begins."""
+        self.begins_small = line.lstrip()[:1].islower()
+        """Whether the present sentence begins with a small letter; False for a part of a divided one."""
 
     def begin(self, start: int) -> int:
         """Begin a sentence at this offset, and return the offset."""
         self.start = start
+        self.begins_small = self._line[start].islower()
         self._read = start
         self._run_on = None
         return start
@@ -212,6 +215,7 @@ class _LineSentences:
             place = run_on.divide(match.start())
             if place is not None:
                 self.start = place[1]
+                self.begins_small = False
                 yield self.start
             run_on.add(match.start(), match.end(), match.group())
             self._read = match.end()
@@ -253,8 +257,12 @@ def _ends_sentence(
         return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
     if line[end - 1] == "." and is_abbreviated(before := sentences.read_back(end)):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    # a small letter goes on with the same sentence
-    return not behind.islower()
+    if not behind.islower():
+        return True
+    if following == end or line[end - 1] not in chat_style.MARKS:
+        return False
+    next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
+    return chat_style.begins_sentence(sentences.read_back(end), next_chars, begins_small=sentences.begins_small)
 
 
 def is_abbreviated(sentence: str) -> bool:
