@@ -20,6 +20,8 @@ _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
 _JOINERS = frozenset(sentence_ends.JOINERS)
 _PICTURE = re.compile(f"[{sentence_ends.PICTURES}]")
+_NOTE = re.compile(sentence_ends.NOTES)
+_NOTE_BEGINNING = re.compile(r"\[\^?\w{0,8}")
 _BULLETS = frozenset("-*+")
 _PLAIN = re.compile(rf"[^\n{re.escape(sentence_ends.MARKS)}{sentence_ends.PICTURES}]+")
 _STRETCH = re.compile(r"\s+|\S+")
@@ -175,6 +177,52 @@ class _SentenceTail:
         return recent[-size:] if size else ""
 
 
+class _NoteMark:
+    """A reference to a note behind the mark of a sentence, as far as it has come."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        """The beginning of a reference in brackets; empty outside of one."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a reference has begun that has not ended."""
+        return bool(self._text)
+
+    def reads(self, char: str) -> bool:
+        """Add a character; return whether it belongs to a reference."""
+        text = self._text + char
+        self._text = text if _NOTE_BEGINNING.fullmatch(text) else ""
+        return bool(self._text) or _NOTE.fullmatch(text) is not None
+
+
+class _EndMarks:
+    """End marks of a sentence, perhaps followed by quotation marks, brackets or references to notes."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        """Whether they are the last characters."""
+        self._is_wide = False
+        """Whether the last character is a full-width end mark."""
+        self._note = _NoteMark()
+
+    def end_before(self, char: str) -> bool:
+        """Add a character; return whether the marks have ended a sentence before it."""
+        was_in_note = self._note.is_open
+        if self.is_open and not self._is_wide and self._note.reads(char):
+            return False
+        self.is_open = self.is_open and not was_in_note
+        has_ended = False
+        if char in _MARKS or char in _CLOSING:
+            self.is_open |= char in _MARKS
+        else:
+            # a full-width mark ends a sentence even without white space after it
+            has_ended = self._is_wide or (self.is_open and char.isspace())
+            self.is_open = False
+        self._is_wide = char in _WIDE
+        return has_ended
+
+
 class _PictureEnd:
     """A picture that may end a sentence; the next character other than white space decides."""
 
@@ -268,10 +316,7 @@ class _ProseLine:
         """Whether this is the row of a table, which is not divided; None before its first sign."""
         self._words = _SentenceWords()
         self._tail = _SentenceTail(start)
-        self._in_run = False
-        """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
-        self._wide = False
-        """Whether the last character is a full-width end mark."""
+        self._marks = _EndMarks()
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._picture = _PictureEnd()
@@ -282,7 +327,7 @@ class _ProseLine:
     @property
     def awaits_mark(self) -> bool:
         """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
-        undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._doubt.is_open
+        undecided = self._marks.is_open or self._sentence_ended or self._picture.is_open or self._doubt.is_open
         return self._is_surely_prose and not undecided
 
     def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
@@ -345,14 +390,8 @@ class _ProseLine:
         """Note whether a sentence has ended before this character; return whether one begins with it."""
         is_space = char.isspace()
         begins_behind_picture = self._picture.decides(char)
-        if char in _MARKS or char in _CLOSING:
-            self._in_run |= char in _MARKS
-        else:
-            # A full-width mark ends a sentence even without white space after it.
-            if self._wide or (self._in_run and is_space):
-                self._end_sentence(offset)
-            self._in_run = False
-        self._wide = char in _WIDE
+        if self._marks.end_before(char):
+            self._end_sentence(offset)
         begins = begins_behind_picture or (self._sentence_ended and not is_space and not char.islower())
         self._sentence_ended &= is_space
         return begins
@@ -361,7 +400,7 @@ class _ProseLine:
         """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
         if self._number.state == "stop":
             return
-        sentence = self._tail.cut_before(offset)
+        sentence = sentence_ends.without_notes(self._tail.cut_before(offset))
         if is_abbreviated(sentence):
             self._doubt.note(partial(sentence_ends.ends_abbreviated, sentence))
             return

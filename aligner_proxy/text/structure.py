@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, PICTURES, WIDE
+from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
@@ -25,7 +25,8 @@ _MARK_CLASS = re.escape(MARKS)
 # A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
 # class stands at the beginning, because the search for it is ten times as fast as one for several.
 _SENTENCE_END = re.compile(
-    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*(?=\s)"
+    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*"
+    rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLASS}]*)+)?(?=\s)"
     rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?=[^\s{_MARK_CLASS}{_CLASS}])"
     rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"
 )
@@ -255,14 +256,15 @@ def _ends_sentence(
     behind = line[following]
     if match["picture"] is not None:
         return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
-    if line[end - 1] == "." and is_abbreviated(before := sentences.read_back(end)):
+    before = sentence_ends.without_notes(sentences.read_back(end))
+    if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
     if not behind.islower():
         return True
-    if following == end or line[end - 1] not in chat_style.MARKS:
+    if following == end or not before.endswith(chat_style.MARKS):
         return False
     next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
-    return chat_style.begins_sentence(sentences.read_back(end), next_chars, begins_small=sentences.begins_small)
+    return chat_style.begins_sentence(before, next_chars, begins_small=sentences.begins_small)
 
 
 def is_abbreviated(sentence: str) -> bool:
