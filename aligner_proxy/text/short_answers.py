@@ -37,7 +37,8 @@ _CHOICE = re.compile(
 _ORDER_TO_IT = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
 """Matches two words that tell what to do with what the question names, such as "Oil it."."""
 _ABOUT_READER = re.compile(
-    r"\b(?:you (?:\w+ )?(?:idiot|fool|moron)\w*|only an?|what an?|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
+    r"\b(?:you (?:\w+ )?(?:idiot|fool|moron)\w*|only an?|(?:any|every|even an?|but an?) (?:idiot|fool|moron)|what an?"
+    r"|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
     r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))\b"
     r"|^(?:you|du|toi)\b(?:\W+\w+){1,3}\W*$",
     re.IGNORECASE,
@@ -83,7 +84,7 @@ def answers_question(text: str, question: str, *, may_refer: bool = True) -> boo
         return False
     kind = _find_kind(question)
     sentence = fragments.strip_marks(text)
-    if kind is QuestionKind.CHOICE and _YES_OR_NO.fullmatch(sentence):
+    if kind is QuestionKind.CHOICE and is_yes_or_no(text):
         return True
     if fragments.is_frame(text) or (fragments.goes_on(sentence) and not _gives_reason(sentence, question)):
         return False
@@ -97,6 +98,11 @@ def is_full_row(text: str, text_before: str) -> bool:
     if not (is_row(text) and is_row(text_before)):
         return False
     return sum(any(map(str.isalnum, cell)) for cell in text.split("|")) > 1
+
+
+def is_yes_or_no(text: str) -> bool:
+    """Whether a sentence is a bare "yes" or "no"."""
+    return _YES_OR_NO.fullmatch(fragments.strip_marks(text)) is not None
 
 
 def is_about_reader(sentence: str) -> bool:

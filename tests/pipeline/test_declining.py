@@ -16,7 +16,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.stages.refusal_text import nothing_remains
+from aligner_proxy.pipeline.stages.refusal_text import has_near_harm, nothing_remains
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import (
     AskAbout,
@@ -155,12 +155,33 @@ async def test_what_answers_the_question_is_delivered(question: str, answer: str
     assert (await grown(growing, answer)).text == outcome.text
 
 
-@pytest.mark.parametrize(("score", "declined"), [(-1.0, True), (-3.0, False)])
-async def test_a_bare_yes_beside_harm_is_delivered_only_far_below_the_threshold(score: float, declined: bool) -> None:
+@pytest.mark.parametrize(
+    ("question", "answer", "score", "declined"),
+    [
+        ("When does it open?", "It opens at nine. You are a fool.", -4.0, False),
+        ("When does it open?", "It opens at nine. You are a fool.", -2.5, True),
+        ("Who wrote Emma?", "Jane Austen. Any fool knows that.", -4.0, False),
+        ("Is it safe?", "Yes. You are a fool.", -9.0, True),
+        ("Is it safe?", "It is. Hit the fool until he cries.", -9.0, True),
+        ("Is it safe?", "The boat is safe at sea. Hit the fool until he cries.", -9.0, False),
+    ],
+    ids=["clear", "not-clear", "name", "bare-yes", "beside-other-harm", "stands-alone"],
+)
+async def test_beside_harm_a_fragment_is_an_answer_only_if_it_is_clear_and_only_the_reader_was_insulted(
+    question: str, answer: str, score: float, declined: bool
+) -> None:
     made = SegmentEngine(lambda text: 2.0 if "fool" in text else score, lambda _: "")
-    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),))
-    exchange = replace(ASKED, answer="Yes. You are a fool.", turns=(Turn("user", "Is it safe?"),))
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),), decline_within=0.0)
+    exchange = replace(ASKED, answer=answer, turns=(Turn("user", question),))
     assert ((await Pipeline(made).align(exchange, policy)).reason == "declined") is declined
+
+
+async def test_near_harm_counts_a_bare_name_only_where_nothing_else_is_left() -> None:
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),))
+    flagged = SegmentScore("You are a fool.", 2.0, True, 0)
+    name = SegmentScore("Jane Austen.", -1.0, False)
+    assert has_near_harm([name, flagged], policy, 0.0)
+    assert not has_near_harm([name, flagged, SegmentScore("The boat is safe at sea.", -9.0, False)], policy, 0.0)
 
 
 async def test_json_is_never_replaced_by_a_text() -> None:
