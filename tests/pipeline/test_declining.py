@@ -158,9 +158,9 @@ async def test_what_answers_the_question_is_delivered(question: str, answer: str
 @pytest.mark.parametrize(
     ("question", "answer", "score", "declined"),
     [
-        ("When does it open?", "It opens at nine. You are a fool.", -4.0, False),
-        ("When does it open?", "It opens at nine. You are a fool.", -2.5, True),
-        ("Who wrote Emma?", "Jane Austen. Any fool knows that.", -4.0, False),
+        ("When does it open?", "It opens at nine. You are a fool.", -4.5, False),
+        ("When does it open?", "It opens at nine. You are a fool.", -3.5, True),
+        ("Who wrote Emma?", "Jane Austen. Any fool knows that.", -4.5, False),
         ("Is it safe?", "Yes. You are a fool.", -9.0, True),
         ("Is it safe?", "It is. Hit the fool until he cries.", -9.0, True),
         ("Is it safe?", "The boat is safe at sea. Hit the fool until he cries.", -9.0, False),

@@ -64,7 +64,7 @@ _MIN_TOKENS = 512
 """Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3
 """Estimate, with which the length of the first answer becomes a number of tokens."""
-_CLEAR_NATS = 3.0
+_CLEAR_NATS = 4.0
 """Nats below the threshold from which a fragment beside an insult is clearly no harm."""
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
