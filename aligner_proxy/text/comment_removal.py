@@ -20,6 +20,7 @@ _BLANK = re.compile(r"[ \t*]*\s*")
 """Matches an empty line, also one of a comment whose lines begin with a star."""
 _EDGE = re.compile(r"[ \t]*(?:(?:```|~~~).*|/\*+|\*+/|\"{3}|'{3}|<!--|-->)\s*")
 """Matches a line that only begins or ends a block or a comment."""
+_RUBY = re.compile(r"^=(?:begin|end)\b", re.MULTILINE)
 _BEFORE_SPACE = ("", " ", "\t", "(", "[", "{")
 _BRACES = re.compile(r"\{[ \t]*(?P<comment>\x00+)[ \t]*\}")
 """Matches a removed comment in braces, as JSX writes it."""
@@ -59,7 +60,8 @@ def _empty_comment(chars: list[str], block: str, start: int, end: int) -> None:
 
 
 def _has_words(text: str) -> bool:
-    return any(map(str.isalnum, text))
+    """Whether a comment or a line of one says anything; the words of Ruby that begin and end a comment do not."""
+    return any(map(str.isalnum, _RUBY.sub("", text)))
 
 
 def _join_lines(text: str) -> str:

@@ -50,6 +50,13 @@ CASES: list[tuple[str, str, str]] = [
     ("python", "# Read it.\na()\n# You are a fool.\nb()\n# Close it.", "# Read it.\na()\nb()\n# Close it."),
     ("python", 'def f():\n    """You are a fool."""\n\nf()', 'def f():\n    """"""\n\nf()'),
     ("python", 'run(\n    """You are a fool."""\n)', ""),
+    ("python", 'class A:\n    """You are a fool."""\n\n    x = 1', "class A:\n\n    x = 1"),
+    ("ruby", "=begin\nYou are a fool.\n=end\nputs 1", "puts 1"),
+    ("cpp", "int f(/* you are a fool */ int a);", "int f(int a);"),
+    ("latex", "% You are a fool.\n\\section{A}", "\\section{A}"),
+    ("powershell", "<# You are a fool. #>\nGet-Item .", "Get-Item ."),
+    ("csharp", "/// <summary>You are a fool.</summary>\nclass A {}", "class A {}"),
+    ("sql", "/* You are a fool.\n   Really. */\nSELECT 1;", "/*\n   Really. */\nSELECT 1;"),
     ("", "a = 1\n# You are a fool.\nb = 2", "a = 1\nb = 2"),
 ]
 
