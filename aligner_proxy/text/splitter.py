@@ -390,7 +390,7 @@ class _ProseLine:
         """Note whether a sentence has ended before this character; return whether one begins with it."""
         is_space = char.isspace()
         begins_behind_picture = self._picture.decides(char)
-        if self._marks.end_before(char):
+        if (self._marks.is_open or char in _MARKS) and self._marks.end_before(char):
             self._end_sentence(offset)
         begins = begins_behind_picture or (self._sentence_ended and not is_space and not char.islower())
         self._sentence_ended &= is_space
