@@ -67,6 +67,7 @@ class TextTable:
         name_width = max((cell_len(row[0]) for row in self._rows), default=0)
         others = [max(cell_len(name), *(cell_len(row[i]) for row in self._rows), 0) for i, name in self._columns()]
         if name_width + sum(min(width, _MIN_WIDTH) + _FRAME for width in others) + _FRAME > options.max_width:
+            yield Text(self._head[0], style="dim")
             yield from (text for row in self._rows for text in self._list_cells(row))
             return
         names = (Column(name, overflow="fold") for _, name in self._columns())
