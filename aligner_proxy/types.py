@@ -757,6 +757,11 @@ class Exchange:
     tagged_reasoning: str = ""
     """Reasoning between tags that stands before the answer in the same text; it is no part of the answer."""
 
+    @property
+    def question(self) -> str:
+        """The last turn of the user; empty if there is none."""
+        return next((turn.content for turn in reversed(self.turns) if turn.role == "user"), "")
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentScore:

@@ -352,13 +352,14 @@ def _print_result(console: Console, result: _Result, dry_run: bool) -> None:
     version = report.version
     result_text = "would be taught" if dry_run else "taught"
     fine = f" and {version.fine} that are fine" if version.fine else ""
+    side = "above" if version.threshold >= 0 else "below"
     lines = [
         f"[green]{result_text}[/] [bold]{title}[/] from {version.against} examples{fine}, head {version.head[:8]}, "
         f"aligner {escape(version.called)} {version.aligner[:8]}, {report.seconds:.1f} s",
         f"  found      {_percent_text(version.found)} sentences that were held out",
         f"  false      {_percent_text(version.false)} neutral segments that were held out",
         f"  near       {_percent_text(report.near)} of your sentences only mentioned: quoted, asked for, warned of",
-        f"  threshold  {version.threshold:.2f} nats above the general operating point",
+        f"  threshold  {abs(version.threshold):.2f} nats {side} the general operating point",
         *_example_lines("missed when held out", report.held_out_missed),
         *_example_lines("[yellow]cannot be learned[/]: not flagged although learned from", report.never_found),
         *_example_lines("[yellow]flagged although fine[/]", report.fine_flagged),

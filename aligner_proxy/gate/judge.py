@@ -31,6 +31,7 @@ from aligner_proxy.gate.parallels import BrevityFlags
 from aligner_proxy.gate.rules import Rule, removal_test, waived_rules
 from aligner_proxy.text import facts, structure
 from aligner_proxy.text.disguises import UndisguisedText, undisguise
+from aligner_proxy.text.footnotes import settle_footnotes
 from aligner_proxy.text.lists.numbering import renumber_text
 from aligner_proxy.text.openings import drop_orphaned_connective
 from aligner_proxy.text.pairs import SIGN
@@ -130,6 +131,7 @@ def judge(original: str, correction: Correction, policy: Policy, further: Mappin
         text, renumbered = renumber_text(case.upstream_pieces, removed, text)
     if removed:
         text = drop_orphaned_connective(case.upstream_pieces, removed, text)
+        text = settle_footnotes(case.upstream_pieces, removed, text)
     count = sum(len(change.edits) for change in case.changes)
     if not rejections:
         return Verdict(text, None, count, (), renumbered, removed)

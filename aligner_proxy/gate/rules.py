@@ -100,6 +100,7 @@ MIN_SHARE_BRIEF = 0.2
 _WORD = re.compile(r"\w+")
 _MIN_WORDS = 3
 """Fewest words of a sentence that must not occur twice in an answer; "Thank you" may."""
+_FENCES = ("```", "~~~")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
@@ -345,7 +346,9 @@ def leaves_bare_speaker(candidate: Candidate) -> bool:
 @joins(operator.add, by_line=True)
 def _count_bare_names(text: str) -> Counter[str]:
     """Number of lines that are a name and a colon, with no words in them or in the line below, by name."""
-    lines = text.splitlines()
+    # in code such a line may begin a class or a block
+    prose = (piece.text + piece.gap for piece in split(text) if not piece.text.lstrip().startswith(_FENCES))
+    lines = "".join(prose).splitlines()
     pairs = zip(lines, [*lines[1:], ""], strict=False)
     silent_lines = (line for line, below in pairs if not below.strip() or speaker_lines(below))
     return Counter(name for line in silent_lines if (name := bare_name(line)))

@@ -30,6 +30,7 @@ from aligner_proxy.pipeline.second_reading import GrowingReading
 from aligner_proxy.pipeline.segment_release import SegmentRelease
 from aligner_proxy.pipeline.stages import eligibility
 from aligner_proxy.pipeline.stages.list_numbers import ListNumbers
+from aligner_proxy.pipeline.stages.notes import Notes
 from aligner_proxy.pipeline.stages.opening_word import OpeningWord
 from aligner_proxy.plugins.api import Corrected
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Outgoing, Stage, Stop
@@ -77,7 +78,7 @@ class AnswerPart:
         self._texts = texts
         """All texts of the answer, if there may be others; None if the part decides alone."""
         self._numbers = ListNumbers(numbering or Numbering())
-        own_stages = [Held(), self._numbers] if whole else [self._numbers, OpeningWord()]
+        own_stages = [Held(), self._numbers] if whole else [self._numbers, Notes(), OpeningWord()]
         self._stages = pipeline.stages(policy, own=own_stages, grows=True)
         self._session = ResumableSession(pipeline, policy, self._state.exchange)
         """The engine reads the text in it as it comes, and writes the replacements."""

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aligner_proxy.errors import ConfigError
+from aligner_proxy.policy.shares import NAME
 
 KeyPath = tuple[str | int, ...]
 """Position of a value in the data, as keys and list indexes: ("routes", 0, "match")."""
@@ -55,6 +56,7 @@ _PLAIN_MESSAGES = {
     "dict_type": "must be a block of keys",
     "missing": "is missing",
 }
+_NAME_RULE = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
 Value = str | float | Mapping[str, int]
 
 
@@ -211,6 +213,8 @@ def _explain_error(detail: ErrorDetails, source: YamlSource, model: type[BaseMod
         key = str(path[-1])
         return f"{place}: unknown key {quote_name(key)} in {dotted_path(path[:-1])}; {suggest_name(key, keys)}"
     message = _PLAIN_MESSAGES.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    if detail.get("ctx", {}).get("pattern") == NAME:
+        message = _NAME_RULE
     return f"{place}: {dotted_path(path)}: {message}"
 
 

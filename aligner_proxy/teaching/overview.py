@@ -40,7 +40,9 @@ class HeadStatus:
         """A message with what to do; None if nothing needs to be done."""
         subject = f"{self.subject.place}: {self.subject.title}"
         if self.state is TeachingState.UNREADABLE:
-            return f"{subject}: {self._describe_fault()}"
+            fault = self._describe_fault()
+            # a missing file is told with the place of the objective
+            return fault if fault.startswith(f"{self.subject.place}: ") else f"{subject}: {fault}"
         return f"{subject}: {_FIXES[self.state]}" if self.state in _FIXES else None
 
     @property

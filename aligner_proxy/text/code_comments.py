@@ -11,8 +11,13 @@ from typing import Any
 
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
-from pygments.token import Comment
+from pygments.token import Comment, String
 from pygments.util import ClassNotFound
+
+from aligner_proxy.text.structure import split
+
+Place = tuple[int, int]
+"""Start and end of words in a text."""
 
 _BLOCK = re.compile(
     r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
@@ -20,10 +25,20 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
-_COMMENT_WORDS = re.compile(r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->)?[ \t]*$", re.MULTILINE)
+_COMMENT_WORDS = re.compile(
+    r"^[ \t]*[#/*!<%;\"'-]*[ \t]*(?P<words>[^\n]*?)[ \t]*(?:\*+/|-->|\"{3}|'{3})?[ \t\r]*$",
+    re.MULTILINE,
+)
 """One line of a comment, with its signs around the words."""
 _NO_REMARK = (Comment.Hashbang, Comment.Preproc, Comment.PreprocFile, Comment.Special)
 """Token types that lexers class as comments although a program needs them."""
+QUOTES = ('"""', "'''")
+"""Signs around a docstring."""
+_BEFORE_DOCSTRING = re.compile(r"\s*(?:(?:async\s+def|def|class)\b.*|\).*):\s*(?:#.*)?$")
+"""Matches the last line of the head of a function or class in Python."""
+_LONGEST_HEAD = 400
+"""Characters before a docstring in which the line above it is found."""
+_NEXT_LINE = re.compile(r"\n(?P<indent>[ \t]*)\S")
 _ENDLESS = frozenset({"mcschema", "tnt"})
 """Languages whose lexers never end on some code, such as a single bracket."""
 
@@ -40,25 +55,64 @@ def without_comments(block: str) -> str | None:
     return match["head"] + code_alone.strip("\n") + (match["foot"] or "")
 
 
-def comment_ranges(block: str) -> list[tuple[int, int]]:
-    """The places of the words in each line of a code block's comments, without the signs of a comment."""
+def comment_ranges(block: str) -> list[Place]:
+    """The places of the sentences in each line of a code block's comments, without the signs of a comment."""
+    return [
+        (start + line.start("words") + sentence.start, start + line.start("words") + sentence.end)
+        for start, end in comment_places(block)
+        for line in _COMMENT_WORDS.finditer(block[start:end])
+        for sentence in split(line["words"])
+    ]
+
+
+def comment_places(block: str) -> list[Place]:
+    """The places of a code block's comments and docstrings, with their signs; none of them ends in white space."""
     match = _BLOCK.fullmatch(block)
     if match is None:
         return []
     code = match["code"]
     lexer = _find_lexer(match["language"])
-    if lexer is None:
-        comments = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
-    else:
-        tokens = lexer.get_tokens_unprocessed(code)
-        comments = [(start, start + len(text)) for start, kind, text in tokens if _is_remark(kind)]
+    spans = _find_remarks(code, lexer) if lexer else [comment.span() for comment in _LINE_COMMENT.finditer(code)]
     code_start = match.start("code")
-    return [
-        (code_start + start + line.start("words"), code_start + start + line.end("words"))
-        for start, end in comments
-        for line in _COMMENT_WORDS.finditer(code[start:end])
-        if line["words"]
-    ]
+    return [_trim_place(block, code_start + start, code_start + end) for start, end in spans]
+
+
+def _find_remarks(code: str, lexer: Lexer) -> list[Place]:
+    """The places of the comments and docstrings in code; a comment that the lexer cuts into pieces is one."""
+    places: list[Place] = []
+    for start, kind, text in lexer.get_tokens_unprocessed(code):
+        if not (_is_remark(kind) or _is_docstring(kind, code, start, text)):
+            continue
+        first = start
+        if places and places[-1][1] == start and code[start - 1] != "\n":
+            first, _ = places.pop()
+        places.append((first, start + len(text)))
+    return places
+
+
+def _trim_place(text: str, start: int, end: int) -> Place:
+    """A place in a text without the white space around its words."""
+    words = text[start:end]
+    return start + len(words) - len(words.lstrip()), start + len(words.rstrip())
+
+
+def _is_docstring(kind: Any, code: str, start: int, text: str) -> bool:
+    """Whether a token is a comment that a lexer classes as a string: of Rust, or the docstring of a Python block."""
+    if kind not in String.Doc:
+        return False
+    if text.startswith(("//", "/*")):
+        return True
+    before = code[max(0, start - _LONGEST_HEAD) : start].rstrip().rpartition("\n")[2]
+    return not before or _BEFORE_DOCSTRING.match(before) is not None
+
+
+def is_needed_docstring(block: str, start: int, end: int) -> bool:
+    """Whether the comment between `start` and `end` is a docstring that is the whole body of its function or class."""
+    if block[start : start + 3] not in QUOTES:
+        return False
+    indent = start - block.rfind("\n", 0, start) - 1
+    behind = _NEXT_LINE.search(block, end)
+    return indent > 0 and (behind is None or len(behind["indent"]) < indent)
 
 
 def same_code(block: str, other: str) -> bool:

@@ -46,14 +46,29 @@ _OWNER = re.compile(
 """Matches a sentence up to the word for what its subject owns, as in "A loop repeats its body"."""
 _DUMMY = re.compile(r"\bit(?:'s| is| was| can be| may be) (?:important|best|possible|necessary|illegal|\w+ to)\b", re.I)
 """Matches "it" without a referent, as in "it is important"."""
-_OPENING = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|ok|alright|all right|understood|got it|hello|hi|hey|greetings|dear|"
-    r"thank(?:s| you))\b(?:\W+[\w'\u2019-]+){0,6}\W*|(?:yes|no|well|great)\b(?:\W+(?:sir|there|sure|question))?\W*"
-    r"|(?:sure|certainly|of course|absolutely|okay|ok)\b.{0,160}"
-    r"|here(?:'s|\u2019s| is| are| you)\b.{0,160}|below (?:is|are)\b.{0,160}|the following\b.{0,160}:",
+_GREETING = re.compile(
+    r"(?:hello|hi|hey|greetings|dear|thank(?:s| you))\b(?:\W+[\w'\u2019-]+){0,6}\W*"
+    r"|(?:yes|no|well|great)\b(?:\W+(?:sir|there|sure|question))?\W*"
+    r"|(?:here(?:'s|\u2019s| is| are| you| we)|below (?:is|are)|the following)\b[^:]{0,160}:?\W*"
+    r"|(?:first(?:ly| of all)?|in (?:short|summary|brief|conclusion)|to (?:sum up|begin with)|so|and|but)\W*"
+    r"|(?:(?:that(?:'s|\u2019s| is)|what) an? )?(?:very )?(?:good|great|excellent|interesting|fair) question\b.{0,40}"
+    r"|let(?:'s|\u2019s| me| us) (?:explain|get started|begin|start|see|go|dive in|help)\b.{0,40}"
+    r"|(?:i|we)(?:'d|\u2019d|'m|\u2019m|'ll|\u2019ll| would| am| will| can)? (?:be )?"
+    r"(?:happy|glad|delighted|pleased|love) to (?:help|assist|explain|answer|do)\b[^.,;:]{0,80}\W*"
+    r"|(?:gerne?|klar|nat\u00fcrlich|selbstverst\u00e4ndlich|bien s\u00fbr|volontiers|claro|por supuesto|certo)"
+    r"(?: doch)?\W*|so geht (?:es|das)\W*|you(?:'ve|\u2019ve)? got it\W*",
     re.IGNORECASE | re.DOTALL,
 )
 """Matches a sentence that only opens an answer."""
+_OPENER = re.compile(
+    r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|all right|understood|got it)\b[\s\W]*",
+    re.IGNORECASE,
+)
+"""Matches words that open an answer, perhaps before one that says something."""
+_SERVICE = re.compile(
+    r"(?:i|we|i'\w+|i\u2019\w+|let|happy|glad|no problem|my pleasure|anything|as you)\b.{0,160}", re.I | re.DOTALL
+)
+"""Matches what follows such words in a sentence that only offers help."""
 _CLOSING = re.compile(
     r"(?:good luck|enjoy|have (?:fun|a )|happy |i hope|hope (?:this|that|it)|let me know|feel free|"
     r"if you (?:have|need) |(?:best|kind|warm) (?:regards|wishes)|regards|sincerely|yours|stay safe|take care|"
@@ -85,13 +100,32 @@ def independent_segments(segments: Sequence[str], remaining: Sequence[bool]) -> 
 def stands_alone(text: str, *, follows_independent: bool = False) -> bool:
     """Whether a sentence makes sense alone, or directly after one that does (`follows_independent`)."""
     sentence = strip_marks(text)
-    words = _WORD.findall(space_words(sentence))
-    if len(words) < MIN_WORDS or sentence.endswith((":", "\uff1a")) or text.lstrip().startswith("#"):
-        return False
-    if _OPENING.fullmatch(sentence) or _CLOSING.fullmatch(sentence):
+    if count_words(sentence) < MIN_WORDS or is_frame(text):
         return False
     # directly after an independent sentence, what it refers to is there
-    return follows_independent or not (_ORDER.match(sentence) or _looks_back(sentence, words))
+    return follows_independent or not (goes_on(sentence) or looks_back(sentence))
+
+
+def is_frame(text: str) -> bool:
+    """Whether a sentence only opens or closes an answer, heads a part of it or announces what follows."""
+    sentence = strip_marks(text)
+    if sentence.endswith((":", "\uff1a", ",")) or text.lstrip().startswith("#") or _CLOSING.fullmatch(sentence):
+        return True
+    opener = _OPENER.match(sentence)
+    rest = sentence[opener.end() :] if opener else sentence
+    if opener and (count_words(rest) < MIN_WORDS or _SERVICE.fullmatch(rest)):
+        return True
+    return _GREETING.fullmatch(rest) is not None
+
+
+def goes_on(sentence: str) -> bool:
+    """Whether a sentence continues the one before it."""
+    return _ORDER.match(sentence) is not None
+
+
+def count_words(text: str) -> int:
+    """The number of words of a text."""
+    return len(_WORD.findall(space_words(text)))
 
 
 def space_words(text: str) -> str:
@@ -111,8 +145,9 @@ def strip_marks(text: str) -> str:
     return (text[mark.stop :] if mark is not None else text).strip(_SIGNS)
 
 
-def _looks_back(sentence: str, words: Sequence[str]) -> bool:
+def looks_back(sentence: str) -> bool:
     """Whether a sentence refers to something that it does not name."""
+    count = count_words(sentence)
     # what the subject of the sentence owns is named
     owner = _OWNER.match(sentence)
     if owner is not None:
@@ -121,4 +156,4 @@ def _looks_back(sentence: str, words: Sequence[str]) -> bool:
     match = _BACK.search(sentence)
     if match is None:
         return False
-    return len(words) <= _SHORT or len(_WORD.findall(sentence[: match.start()])) < _EARLY
+    return count <= _SHORT or len(_WORD.findall(sentence[: match.start()])) < _EARLY

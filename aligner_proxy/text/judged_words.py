@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from aligner_proxy.text.code_comments import comment_ranges
+from aligner_proxy.text.code_comments import Place, comment_ranges
+from aligner_proxy.text.comment_removal import remove_comment_words
+from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
 
-Place = tuple[int, int]
-"""Start and end of words in a segment."""
 _FENCES = ("```", "~~~")
 _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"[\s*_`{PICTURES}{JOINERS}]+$")
@@ -89,6 +89,9 @@ def without_last_marks(text: str) -> str:
 
 def without_words(text: str, places: Sequence[Place]) -> str:
     """A segment without the words at these places, some of its `judged_words`; empty if it has no other words."""
+    if text.lstrip().startswith(_FENCES):
+        pruned = remove_comment_words(text, places)
+        return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
     pieces: list[str] = []
     position = 0
     for start, end in places:
@@ -99,7 +102,7 @@ def without_words(text: str, places: Sequence[Place]) -> str:
     if is_row(text) and _has_label_alone(text, pruned):
         return ""
     without_tags = TAG.sub("", pruned)
-    if not _WORD.search(_without_fences(without_tags)) and not any(map(str.isdigit, without_tags)):
+    if not _WORD.search(without_tags) and not any(map(str.isdigit, without_tags)):
         return ""
     unchanged_lines = set(text.split("\n"))
     return "\n".join(line if line in unchanged_lines else line.rstrip() for line in pruned.split("\n"))
@@ -138,8 +141,9 @@ def is_pruned(text: str, pruned: str) -> bool:
 
 
 def is_row(text: str) -> bool:
-    """Whether a segment is a row of a table; a single bar inside a sentence makes no row."""
-    return text.count("|") > 1 or text.lstrip().startswith("|")
+    """Whether a segment is a row of a table; a single bar without spaces around it makes no row."""
+    bars = text.count("|")
+    return bars > 1 or text.lstrip().startswith("|") or (bars == 1 and OPEN_ROW.search(text) is not None)
 
 
 def _without_fences(text: str) -> str:

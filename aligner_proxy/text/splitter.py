@@ -7,8 +7,10 @@ piece, and a line of 23,000 characters took ten seconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
-from aligner_proxy.text import sentence_ends
+from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import LONGEST_ABBREVIATION
 from aligner_proxy.text.sentence_ends import RunOn
 from aligner_proxy.text.structure import Segment, is_abbreviated, sentence_starts
@@ -18,6 +20,8 @@ _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
 _JOINERS = frozenset(sentence_ends.JOINERS)
 _PICTURE = re.compile(f"[{sentence_ends.PICTURES}]")
+_NOTE = re.compile(sentence_ends.NOTES)
+_NOTE_BEGINNING = re.compile(r"\[\^?\w{0,8}")
 _BULLETS = frozenset("-*+")
 _PLAIN = re.compile(rf"[^\n{re.escape(sentence_ends.MARKS)}{sentence_ends.PICTURES}]+")
 _STRETCH = re.compile(r"\s+|\S+")
@@ -132,6 +136,8 @@ class _SentenceTail:
     """Where the present sentence of a line begins and ends, and its last characters, as many as abbreviations have."""
 
     def __init__(self, start: int) -> None:
+        self._first: str | None = None
+        """The first character of the present sentence other than white space; None before it has come."""
         self._recent = ""
         """The last characters of the line."""
         self._start = start
@@ -146,15 +152,22 @@ class _SentenceTail:
         """The last character of the line; empty before the first one."""
         return self._recent[-1:]
 
-    def begin(self, offset: int) -> None:
-        """Begin a sentence at this offset."""
+    @property
+    def begins_small(self) -> bool:
+        """Whether the present sentence begins with a small letter; False for a part of a divided one."""
+        return self._first is not None and self._first.islower()
+
+    def begin(self, offset: int, first: str | None = None) -> None:
+        """Begin a sentence at this offset; `first` is its first character, if that is not added next."""
         self._start = offset
+        self._first = first
 
     def add(self, text: str, offset: int) -> None:
         """Add characters that are all white space, or none."""
         self._length = offset + len(text)
         if not text.isspace():
             self.end = self._length
+            self._first = text[0] if self._first is None else self._first
         self._recent = (self._recent + text[-_RECENT:])[-_RECENT:]
 
     def cut_before(self, offset: int) -> str:
@@ -162,6 +175,52 @@ class _SentenceTail:
         recent = self._recent[: len(self._recent) - (self._length - offset)]
         size = min(LONGEST_ABBREVIATION, offset - self._start)
         return recent[-size:] if size else ""
+
+
+class _NoteMark:
+    """A reference to a note behind the mark of a sentence, as far as it has come."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        """The beginning of a reference in brackets; empty outside of one."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a reference has begun that has not ended."""
+        return bool(self._text)
+
+    def reads(self, char: str) -> bool:
+        """Add a character; return whether it belongs to a reference."""
+        text = self._text + char
+        self._text = text if _NOTE_BEGINNING.fullmatch(text) else ""
+        return bool(self._text) or _NOTE.fullmatch(text) is not None
+
+
+class _EndMarks:
+    """End marks of a sentence, perhaps followed by quotation marks, brackets or references to notes."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        """Whether they are the last characters."""
+        self._is_wide = False
+        """Whether the last character is a full-width end mark."""
+        self._note = _NoteMark()
+
+    def end_before(self, char: str) -> bool:
+        """Add a character; return whether the marks have ended a sentence before it."""
+        was_in_note = self._note.is_open
+        if self.is_open and not self._is_wide and self._note.reads(char):
+            return False
+        self.is_open = self.is_open and not was_in_note
+        has_ended = False
+        if char in _MARKS or char in _CLOSING:
+            self.is_open |= char in _MARKS
+        else:
+            # a full-width mark ends a sentence even without white space after it
+            has_ended = self._is_wide or (self.is_open and char.isspace())
+            self.is_open = False
+        self._is_wide = char in _WIDE
+        return has_ended
 
 
 class _PictureEnd:
@@ -197,37 +256,48 @@ class _PictureEnd:
         return begins
 
 
-class _AbbreviationEnd:
-    """An abbreviation that may end a sentence; the next word decides."""
+class _DoubtfulEnd:
+    """A mark that may end a sentence, behind an abbreviation or before a small letter; the next word decides."""
 
     def __init__(self) -> None:
-        self._sentence: str | None = None
-        """The sentence up to the abbreviation; None if there is none to decide about."""
+        self._decide: Callable[[str], bool | None] | None = None
+        """Says whether a sentence begins with the next word, None if more must come; None: there is no doubt."""
+        self._decide_small: Callable[[str], bool | None] | None = None
+        """The same about a mark that is in doubt only if a small letter comes next."""
         self._word = ""
         """The next word as far as it has come."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is an abbreviation to decide about."""
-        return self._sentence is not None
+        """Whether there is a mark to decide about."""
+        return self._decide is not None
 
-    def note(self, sentence: str) -> None:
-        """Remember the sentence with an abbreviation at its end."""
-        self._sentence = sentence
+    def note(self, decide: Callable[[str], bool | None]) -> None:
+        """Remember how to decide about a mark that has just come."""
+        self._decide = decide
+
+    def note_small(self, decide: Callable[[str], bool | None] | None) -> None:
+        """Remember how to decide about a mark if a small letter comes next; None if a small letter never decides."""
+        self._decide_small = decide
+
+    def doubt_small(self) -> None:
+        """Doubt the last mark, because a small letter comes next."""
+        self._decide = self._decide_small
+        self._decide_small = None
 
     def awaits(self, char: str) -> bool:
         """Whether this character belongs to the word that decides."""
-        return self._sentence is not None and (bool(self._word) or not char.isspace())
+        return self._decide is not None and (bool(self._word) or not char.isspace())
 
     def decides(self, char: str) -> tuple[str, bool] | None:
         """Add a character to the word; return (the word, whether a sentence begins with it), or None if undecided."""
-        assert self._sentence is not None
+        assert self._decide is not None
         self._word += char
-        begins = sentence_ends.ends_abbreviated(self._sentence, self._word)
+        begins = self._decide(self._word)
         if begins is None:
             return None
         word = self._word
-        self._sentence = None
+        self._decide = None
         self._word = ""
         return word, begins
 
@@ -246,21 +316,18 @@ class _ProseLine:
         """Whether this is the row of a table, which is not divided; None before its first sign."""
         self._words = _SentenceWords()
         self._tail = _SentenceTail(start)
-        self._in_run = False
-        """Whether the last characters are end marks of a sentence, perhaps followed by quotation marks or brackets."""
-        self._wide = False
-        """Whether the last character is a full-width end mark."""
+        self._marks = _EndMarks()
         self._sentence_ended = False
         """Whether a sentence has ended; the next character other than white space decides whether another begins."""
         self._picture = _PictureEnd()
-        self._abbreviation = _AbbreviationEnd()
+        self._doubt = _DoubtfulEnd()
         self._is_surely_prose = False
         """Whether the line is known to be neither a code block marker nor a list number, whatever follows."""
 
     @property
     def awaits_mark(self) -> bool:
         """Whether nothing but the number of words matters until the next mark, picture or end of the line."""
-        undecided = self._in_run or self._sentence_ended or self._picture.is_open or self._abbreviation.is_open
+        undecided = self._marks.is_open or self._sentence_ended or self._picture.is_open or self._doubt.is_open
         return self._is_surely_prose and not undecided
 
     def read_plain(self, plain: str, offset: int) -> list[SentenceBoundary]:
@@ -273,9 +340,11 @@ class _ProseLine:
 
     def read(self, char: str, offset: int) -> SentenceBoundary | None:
         """Process the next character of the line; return the boundary of sentences that is now certain, if any."""
-        if not self._abbreviation.awaits(char):
+        if self._sentence_ended and not self._doubt.is_open and char.islower():
+            self._doubt.doubt_small()
+        if not self._doubt.awaits(char):
             return self._process(char, offset, begins=self._check_beginning(char, offset))
-        decided = self._abbreviation.decides(char)
+        decided = self._doubt.decides(char)
         if decided is None:
             return None
         word, begins = decided
@@ -312,7 +381,7 @@ class _ProseLine:
             if self._is_row is None:
                 self._is_row = text[0] == "|"
             if not (self._is_row or self.fence.valid) and (place := self._words.divide(offset)) is not None:
-                self._tail.begin(place[1])
+                self._tail.begin(place[1], first="")
         self._words.add(text, offset)
         self._tail.add(text, offset)
         return place
@@ -321,14 +390,8 @@ class _ProseLine:
         """Note whether a sentence has ended before this character; return whether one begins with it."""
         is_space = char.isspace()
         begins_behind_picture = self._picture.decides(char)
-        if char in _MARKS or char in _CLOSING:
-            self._in_run |= char in _MARKS
-        else:
-            # A full-width mark ends a sentence even without white space after it.
-            if self._wide or (self._in_run and is_space):
-                self._end_sentence(offset)
-            self._in_run = False
-        self._wide = char in _WIDE
+        if (self._marks.is_open or char in _MARKS) and self._marks.end_before(char):
+            self._end_sentence(offset)
         begins = begins_behind_picture or (self._sentence_ended and not is_space and not char.islower())
         self._sentence_ended &= is_space
         return begins
@@ -337,11 +400,13 @@ class _ProseLine:
         """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
         if self._number.state == "stop":
             return
-        sentence = self._tail.cut_before(offset)
+        sentence = sentence_ends.without_notes(self._tail.cut_before(offset))
         if is_abbreviated(sentence):
-            self._abbreviation.note(sentence)
-        else:
-            self._sentence_ended = True
+            self._doubt.note(partial(sentence_ends.ends_abbreviated, sentence))
+            return
+        self._sentence_ended = True
+        decide = partial(chat_style.begins_sentence, sentence, begins_small=self._tail.begins_small)
+        self._doubt.note_small(decide if sentence.endswith(chat_style.MARKS) else None)
 
 
 class Splitter:

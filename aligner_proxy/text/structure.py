@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
 
-from aligner_proxy.text import sentence_ends
+from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, PICTURES, WIDE
+from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)", re.MULTILINE)
 _LINE = re.compile(r"[^\n]*\n?")
@@ -25,7 +25,8 @@ _MARK_CLASS = re.escape(MARKS)
 # A run of marks or pictures is examined only from its first one; starting at each of twenty thousand took minutes. One
 # class stands at the beginning, because the search for it is ten times as fast as one for several.
 _SENTENCE_END = re.compile(
-    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*(?=\s)"
+    rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*"
+    rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLASS}]*)+)?(?=\s)"
     rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?=[^\s{_MARK_CLASS}{_CLASS}])"
     rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"
 )
@@ -193,10 +194,13 @@ class _LineSentences:
         """Offset of the first word that `_run_on` does not have."""
         self.start = 0
         """Offset at which the present sentence begins."""
+        self.begins_small = line.lstrip()[:1].islower()
+        """Whether the present sentence begins with a small letter; False for a part of a divided one."""
 
     def begin(self, start: int) -> int:
         """Begin a sentence at this offset, and return the offset."""
         self.start = start
+        self.begins_small = self._line[start].islower()
         self._read = start
         self._run_on = None
         return start
@@ -212,6 +216,7 @@ class _LineSentences:
             place = run_on.divide(match.start())
             if place is not None:
                 self.start = place[1]
+                self.begins_small = False
                 yield self.start
             run_on.add(match.start(), match.end(), match.group())
             self._read = match.end()
@@ -251,10 +256,15 @@ def _ends_sentence(
     behind = line[following]
     if match["picture"] is not None:
         return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
-    if line[end - 1] == "." and is_abbreviated(before := sentences.read_back(end)):
+    before = sentence_ends.without_notes(sentences.read_back(end))
+    if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
-    # a small letter goes on with the same sentence
-    return not behind.islower()
+    if not behind.islower():
+        return True
+    if following == end or not before.endswith(chat_style.MARKS):
+        return False
+    next_chars = line[following : following + chat_style.LONGEST_WORD + 1]
+    return chat_style.begins_sentence(before, next_chars, begins_small=sentences.begins_small)
 
 
 def is_abbreviated(sentence: str) -> bool:

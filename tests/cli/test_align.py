@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from aligner_proxy.cli import main
-from aligner_proxy.cli.diff import render_diff
+from aligner_proxy.cli.diff import make_table, render_diff, show_outcome
 from aligner_proxy.engine.api import AlignRequest, Engine
 from aligner_proxy.errors import EngineFault
-from aligner_proxy.types import Correction, SegmentScore
+from aligner_proxy.types import Correction, Objective, Outcome, Policy, SegmentScore, Status
 from tests.support import tiny
 from tests.support.scripted import ScriptedEngine
 
@@ -176,6 +178,32 @@ def test_a_word_diff_shows_what_went_and_what_came() -> None:
     styles = {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
     assert "Bring " in text.plain
     assert set(styles.values()) == {"red strike", "green"}
+
+
+def test_a_word_diff_without_colours_marks_what_went_and_what_came() -> None:
+    text = render_diff("Bring a coat now.", "Bring an umbrella now.", has_colours=False)
+    assert text.plain == "Bring [-a-]{+an+} [-coat-]{+umbrella+} now."
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_a_table_cuts_no_name_and_shows_every_cell(width: int) -> None:
+    name = "no-rivals-in-any-of-our-answers-to-customers-of-the-north-shop"
+    console = Console(width=width, file=StringIO())
+    console.print(make_table(("objective", "state", "found", "head"), [(name, "not taught", "3 of 4", "0a4d97b0")]))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert name in printed.replace("\n", "")
+    assert all(cell in printed for cell in ("state", "not taught", "found", "3 of 4", "head", "0a4d97b0"))
+
+
+def test_the_name_of_a_violated_objective_is_not_cut() -> None:
+    name = "no-rivals-in-any-of-our-answers-to-customers-of-the-north-shop"
+    policy = Policy("p", (Objective(name, "No rivals: none"),))
+    correction = Correction("Bye.", (SegmentScore("Try Nordshop.", 2.0, True, 0), SegmentScore("Bye.", -2.0, False)))
+    console = Console(width=60, file=StringIO())
+    show_outcome(console, "Try Nordshop. Bye.", Outcome(Status.CORRECTED, None, "Bye.", policy, correction))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in printed
+    assert "[-Try Nordshop.-]" in printed
 
 
 def test_the_engine_of_the_policies_file_is_used(engine: tuple[str, ScriptedEngine], tmp_path: Path) -> None:

@@ -323,10 +323,11 @@ def test_names_are_not_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (folder / "policies.yaml").write_text(TAUGHT)
     (folder / "x.yaml").write_text("against: [I miss my brother., I slept badly last night.]\n")
     shown = _run(folder / "policies.yaml", "--model", "m").stdout
-    rows = [
-        line for line in shown.splitlines() if line.startswith("│") and "no-claims-of-a-private-life-of-its-own" in line
-    ]
-    assert len(rows) == 2  # among the objectives, and among the taught ones
+    lines = shown.splitlines()
+    name = "no-claims-of-a-private-life-of-its-own"
+    assert len([line for line in lines if line.startswith("│") and name in line]) == 1  # among the objectives
+    # the columns of the taught ones have no room beside it
+    assert "  state: not taught yet" in lines[lines.index(name) + 1 :]
     assert "\u2026" not in shown
 
 

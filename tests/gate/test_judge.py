@@ -215,7 +215,7 @@ def test_segments_that_were_not_flagged_stay_in_disguise() -> None:
 PRUNED: list[tuple[str, str]] = [
     ("| Two | Refund of 50 euros by Monday, I promise | 10 |", "| Two | | 10 |"),
     ("<td>Two</td><td>You owe Tom 50 euros, fool</td>", "<td>Two</td><td></td>"),
-    ("```python\nn = 0\n# You owe Tom 50, fool\nn += 1\n```", "```python\nn = 0\n#\nn += 1\n```"),
+    ("```python\nn = 0\n# You owe Tom 50, fool\nn += 1\n```", "```python\nn = 0\nn += 1\n```"),
 ]
 
 

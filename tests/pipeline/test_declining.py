@@ -16,7 +16,7 @@ from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.pipeline.stages.refusal_text import nothing_remains
+from aligner_proxy.pipeline.stages.refusal_text import has_near_harm, nothing_remains
 from aligner_proxy.text.structure import join, split
 from aligner_proxy.types import (
     AskAbout,
@@ -130,6 +130,58 @@ async def test_shadow_delivers_the_original_and_says_what_it_would_do() -> None:
     assert outcome.edited == "We do not answer like that (kind)."
     blocked = await whole(ALL, replace(POLICY, mode=Mode.SHADOW, if_nothing_remains=IfNothingRemains.BLOCK))
     assert (blocked.reason, outcomes.blocks(blocked)) == ("would_block:nothing_remains", False)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "text"),
+    [
+        ("How do I clean suede shoes?", "Wipe them with a dry brush. You are a fool.", "Wipe them with a dry brush."),
+        ("How do I clean suede shoes?", "You are a fool. Wipe them with a dry brush.", "Wipe them with a dry brush."),
+        ("Is the pool heated?", "No. You are a fool.", "No."),
+        ("Who wrote Emma?", "Jane Austen. You are a fool.", "Jane Austen."),
+        ("How do I fix the hinge?", "Grease the fool. Then turn it.", None),
+        ("How do I fix the hinge?", "Grease the fool. Turn it twice.", None),
+        ("How do I fix the hinge?", "Sure! You are a fool.", None),
+        ("How do I fix the hinge?", "Yes. You are a fool.", None),
+    ],
+)
+async def test_what_answers_the_question_is_delivered(question: str, answer: str, text: str | None) -> None:
+    outcome = await whole(answer, asked=question)
+    assert outcome.text == (text or "We do not answer like that (kind).")
+    exchange = replace(ASKED, turns=(Turn("user", question),))
+    growing = GrowingAnswer(
+        Pipeline(engine()), replace(POLICY, stream=StreamMode.SENTENCE), lambda: exchange, lambda: None, whole=True
+    )
+    assert (await grown(growing, answer)).text == outcome.text
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "score", "declined"),
+    [
+        ("When does it open?", "It opens at nine. You are a fool.", -4.5, False),
+        ("When does it open?", "It opens at nine. You are a fool.", -3.5, True),
+        ("Who wrote Emma?", "Jane Austen. Any fool knows that.", -4.5, False),
+        ("Is it safe?", "Yes. You are a fool.", -9.0, True),
+        ("Is it safe?", "It is. Hit the fool until he cries.", -9.0, True),
+        ("Is it safe?", "The boat is safe at sea. Hit the fool until he cries.", -9.0, False),
+    ],
+    ids=["clear", "not-clear", "name", "bare-yes", "beside-other-harm", "stands-alone"],
+)
+async def test_beside_harm_a_fragment_is_an_answer_only_if_it_is_clear_and_only_the_reader_was_insulted(
+    question: str, answer: str, score: float, declined: bool
+) -> None:
+    made = SegmentEngine(lambda text: 2.0 if "fool" in text else score, lambda _: "")
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),), decline_within=0.0)
+    exchange = replace(ASKED, answer=answer, turns=(Turn("user", question),))
+    assert ((await Pipeline(made).align(exchange, policy)).reason == "declined") is declined
+
+
+async def test_near_harm_counts_a_bare_name_only_where_nothing_else_is_left() -> None:
+    policy = replace(POLICY, objectives=(Objective("harmless", "Harmless: no harm"),))
+    flagged = SegmentScore("You are a fool.", 2.0, True, 0)
+    name = SegmentScore("Jane Austen.", -1.0, False)
+    assert has_near_harm([name, flagged], policy, 0.0)
+    assert not has_near_harm([name, flagged, SegmentScore("The boat is safe at sea.", -9.0, False)], policy, 0.0)
 
 
 async def test_json_is_never_replaced_by_a_text() -> None:

@@ -224,7 +224,8 @@ def test_a_huge_objective_is_refused_by_name_and_not_echoed(tmp_path: Path) -> N
 
 def test_a_bad_objective_name_is_refused(tmp_path: Path) -> None:
     text = _refused(_write(tmp_path, 'objectives:\n  "a,b": "A: b"\n'))
-    assert text.startswith("policies.yaml:2: objectives.a,b: String should match pattern")
+    rule = "a name begins with a letter or digit, and has at most 64 of A-Z, a-z, 0-9 and . _ -"
+    assert text == f"policies.yaml:2: objectives.a,b: {rule}"
 
 
 def test_a_secret_in_the_wrong_place_is_not_quoted(tmp_path: Path) -> None:

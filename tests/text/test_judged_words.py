@@ -27,13 +27,13 @@ MARKED: list[tuple[str, list[str], str]] = [
     ('<div class="note"><b>You fool</b></div>', ["You fool"], ""),
     ("<tr><td>Two</td><td>You fool</td><td>10</td></tr>", ["You fool"], "<tr><td>Two</td><td></td><td>10</td></tr>"),
     ("You are a fool \U0001f600", ["You are a fool"], ""),
-    (FENCED("python", "n = 0\n# You fool.\nn += 1"), ["You fool."], FENCED("python", "n = 0\n#\nn += 1")),
-    (FENCED("python", "n = 0  # You fool\nn += 1"), ["You fool"], FENCED("python", "n = 0  #\nn += 1")),
-    (FENCED("js", "let n;\n// You fool\nn = 1;"), ["You fool"], FENCED("js", "let n;\n//\nn = 1;")),
-    (FENCED("css", "/* You fool. */\np { top: 0 }"), ["You fool."], FENCED("css", "/* */\np { top: 0 }")),
-    (FENCED("html", "<!-- You fool -->\n<p>Hi</p>"), ["You fool"], FENCED("html", "<!-- -->\n<p>Hi</p>")),
-    (FENCED("sql", "-- You fool\nSELECT 1;"), ["You fool"], FENCED("sql", "--\nSELECT 1;")),
-    (FENCED("", "n = 0\n# You fool\nn += 1"), ["You fool"], FENCED("", "n = 0\n#\nn += 1")),
+    (FENCED("python", "n = 0\n# You fool.\nn += 1"), ["You fool."], FENCED("python", "n = 0\nn += 1")),
+    (FENCED("python", "n = 0  # You fool\nn += 1"), ["You fool"], FENCED("python", "n = 0\nn += 1")),
+    (FENCED("js", "let n;\n// You fool\nn = 1;"), ["You fool"], FENCED("js", "let n;\nn = 1;")),
+    (FENCED("css", "/* You fool. */\np { top: 0 }"), ["You fool."], FENCED("css", "p { top: 0 }")),
+    (FENCED("html", "<!-- You fool -->\n<p>Hi</p>"), ["You fool"], FENCED("html", "<p>Hi</p>")),
+    (FENCED("sql", "-- You fool\nSELECT 1;"), ["You fool"], FENCED("sql", "SELECT 1;")),
+    (FENCED("", "n = 0\n# You fool\nn += 1"), ["You fool"], FENCED("", "n = 0\nn += 1")),
 ]
 
 

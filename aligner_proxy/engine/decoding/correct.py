@@ -28,9 +28,9 @@ from aligner_proxy.engine.scheduling.sequence import Ask, SegmentRow, Spans, Ste
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, HeadRefused, UnknownJudge
 from aligner_proxy.text import structure
+from aligner_proxy.text.code_comments import Place
 from aligner_proxy.text.disguises import restore_disguises
 from aligner_proxy.text.judged_words import (
-    Place,
     judged_words,
     marked_words,
     sentence_of,

@@ -38,6 +38,7 @@ from aligner_proxy.text import fragments
 from aligner_proxy.text.disguises import undisguise_segment
 from aligner_proxy.text.languages import is_written_in, language
 from aligner_proxy.text.refusals import declines
+from aligner_proxy.text.short_answers import answers_question, is_about_reader, is_full_row, is_yes_or_no
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     SAFETY_OBJECTIVES,
@@ -63,6 +64,8 @@ _MIN_TOKENS = 512
 """Room for a second try in tokens, however short the first answer was."""
 _CHARS_PER_TOKEN = 3
 """Estimate, with which the length of the first answer becomes a number of tokens."""
+_CLEAR_NATS = 4.0
+"""Nats below the threshold from which a fragment beside an insult is clearly no harm."""
 _LABEL = re.compile(
     r"[ \t>*_#]{0,8}(?P<sign>\[)?(?P<name>[^\W_](?:(?(sign)[^\]\n:]|[\w .'-])){0,30})(?(sign)\])"
     r"[*_]{0,3}:[*_]{0,3}[ \t]+"
@@ -83,17 +86,55 @@ _OWN_TEXTS = {
 }
 
 
-def nothing_remains(segments: Sequence[SegmentScore], delivered: str) -> bool:
-    """Whether nothing that makes sense alone is left of an answer with these segments, given the text `delivered`."""
+def nothing_remains(
+    segments: Sequence[SegmentScore], delivered: str, question: str = "", harm_line: float | None = None
+) -> bool:
+    """Whether no answer to `question` is left of one with these segments, given the text `delivered`.
+
+    If harm was flagged, `harm_line` is the score in nats below which a fragment may still answer the question
+    (`find_harm_line`). Then it does so only beside remarks about the reader, and never as a bare "Yes.": beside other
+    harm it is likely to be more of it.
+    """
     if not any(segment.flagged and segment.text.strip() for segment in segments):
         return False
     if _in_two_voices(segments):
         return True
-    if any(fragments.stands_alone(segment.text) for segment in segments if not segment.flagged):
+    if any(not segment.flagged and fragments.stands_alone(segment.text) for segment in segments):
+        return False
+    is_insult = all(is_about_reader(segment.text) for segment in segments if segment.flagged and segment.text.strip())
+    if (harm_line is None or is_insult) and _has_short_answer(segments, question, harm_line):
         return False
     old_texts = {fragments.strip_marks(segment.text) for segment in segments}
-    new_texts = (piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts)
-    return not any(map(fragments.stands_alone, new_texts))
+    new_texts = [piece.text for piece in split(delivered) if fragments.strip_marks(piece.text) not in old_texts]
+    return not any(answers_question(text, question if harm_line is None else "") for text in new_texts)
+
+
+def find_harm_line(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> float | None:
+    """The score below which a fragment is clearly no harm; None if no harm was flagged."""
+    return threshold - _CLEAR_NATS if violates_safety(segments, policy, unnamed=True) else None
+
+
+def _has_short_answer(segments: Sequence[SegmentScore], question: str, harm_line: float | None) -> bool:
+    """Whether an unflagged fragment answers the question or is a row of a table."""
+    may_refer = True
+    text_before = ""
+    for segment in segments:
+        text = segment.text
+        if segment.flagged:
+            may_refer = may_refer and is_about_reader(text)
+        elif _is_clear(segment, harm_line) and (
+            answers_question(text, question, may_refer=may_refer) or is_full_row(text, text_before)
+        ):
+            return True
+        text_before = text
+    return False
+
+
+def _is_clear(segment: SegmentScore, harm_line: float | None) -> bool:
+    """Whether a segment is clearly no harm, where some was flagged."""
+    if harm_line is None:
+        return True
+    return segment.score is not None and segment.score < harm_line and not is_yes_or_no(segment.text)
 
 
 def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: float) -> bool:
@@ -106,8 +147,10 @@ def has_near_harm(segments: Sequence[SegmentScore], policy: Policy, threshold: f
     # a verdict that names no objective can only be about the only one
     if not violates_safety(segments, policy, unnamed=names <= SAFETY_OBJECTIVES):
         return False
-    unflagged = [segment for segment in segments if not segment.flagged]
-    scores = [segment.score for segment in unflagged if _says_something(segment.text)]
+    unflagged = [segment for segment in segments if not segment.flagged and segment.text.strip()]
+    # a label or a name counts only where nothing else is left, as the answer "Yes."
+    speaking = [segment for segment in unflagged if _says_something(segment.text)] or unflagged
+    scores = [segment.score for segment in speaking]
     return any(score is not None and score > threshold - policy.decline_within for score in scores)
 
 
@@ -179,8 +222,7 @@ def text_of(policy: Policy, exchange: Exchange, against: Sequence[str]) -> str:
 
 def _language_of(exchange: Exchange) -> str:
     """The language of the last question; if it is unclear, that of the answer, or else English."""
-    question = next((turn.content for turn in reversed(exchange.turns) if turn.role == "user"), "")
-    return language(question) or language(exchange.answer or "") or "en"
+    return language(exchange.question) or language(exchange.answer or "") or "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +311,8 @@ class RefusalText(Stage):
         flagged = await self._flag_whole(answer.verdicts, policy, policy.caution, self._score)
         verdicts = answer.verdicts if flagged is None else flagged
         if answer.has_ended and len(verdicts) == len(answer.segments):
-            ends = nothing_remains(verdicts, "") or has_near_harm(verdicts, policy, policy.caution)
+            ends = self._leaves_nothing(verdicts, "", answer, policy.caution)
+            ends = ends or has_near_harm(verdicts, policy, policy.caution)
             ends = ends and not answer.sent_chars
         else:
             ends = flagged is not None
@@ -280,7 +323,7 @@ class RefusalText(Stage):
         # A text in place of JSON would not be JSON. One part cannot show that nothing of the answer remains.
         if outcome.edited is None or answer.is_structured or answer.is_part:
             return outcome
-        ends = nothing_remains(outcome.segments, outcome.edited)
+        ends = self._leaves_nothing(outcome.segments, outcome.edited, answer, outcome.threshold)
         # Text that has gone out cannot be taken back, so a refusal after most of the harm would not help.
         if not ends and 2 * answer.sent_chars <= len(answer.text):
             segments = await self._flag_whole(outcome.segments, outcome.policy, outcome.threshold, GrowingScore())
@@ -297,6 +340,12 @@ class RefusalText(Stage):
             if outcome.reason in (SECOND_TRY, WOULD_TRY):
                 return outcome
         return _replace_answer(outcome, answer.exchange)
+
+    @staticmethod
+    def _leaves_nothing(segments: Sequence[SegmentScore], text: str, answer: AnswerSoFar, threshold: float) -> bool:
+        """Whether no answer to the question is left, given the edited `text`."""
+        line = find_harm_line(segments, answer.policy, threshold)
+        return nothing_remains(segments, text, answer.exchange.question, line)
 
     async def _flag_whole(
         self, segments: Sequence[SegmentScore], policy: Policy, threshold: float, score: GrowingScore

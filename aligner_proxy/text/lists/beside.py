@@ -17,6 +17,8 @@ _TITLE = re.compile(
 """Matches the emphasised title of an item and the sign after it, if more text follows."""
 _CELLS = re.compile(r".*(?<!\\)\|(?=[ \t]*\S)")
 """Matches the cells before the last one of a segment."""
+OPEN_ROW = re.compile(r"^[^`\n]*\S[ \t]+\|[ \t]+\S")
+"""Matches what may be a row of a table without a bar at its beginning: two cells, and a bar between spaces."""
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -25,7 +27,7 @@ def remaining_title(text: str, behind: str) -> str:
 
     `behind` is the text after the segment in its line.
     """
-    if text.lstrip().startswith("|"):
+    if text.lstrip().startswith("|") or OPEN_ROW.search(text):
         return _remaining_cells(text, behind)
     if not behind.strip():
         return ""

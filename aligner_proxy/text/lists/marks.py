@@ -35,7 +35,8 @@ LINE_FORMS = (
     re.compile(f"^(?:{_NUMBERED.pattern})", re.IGNORECASE | re.MULTILINE),
     re.compile(f"^(?:{_BULLET.pattern})", re.MULTILINE),
     re.compile(
-        r"^[ \t>]*(?:\||#{1,6}[ \t]|\*\*|__|<[a-zA-Z]|[*-]{3}|=+$|(?:P\. ?)+S|N\. ?B)|^[ \t]*>|:\W*$", re.MULTILINE
+        r"^[ \t>]*(?:\||:?-+:?[ \t]*\||#{1,6}[ \t]|\*\*|__|<[a-zA-Z]|[*-]{3}|=+$|(?:P\. ?)+S|N\. ?B)|^[ \t]*>|:\W*$",
+        re.MULTILINE,
     ),
 )
 """At least one of these matches in a text with items, headings, titles, tables or frames (frames.py)."""

@@ -48,10 +48,17 @@ class OutlineLine:
     mark: Mark | None
     follows_blank_line: bool
     """Whether an empty line precedes it."""
+    is_open_row: bool = False
+    """Whether it is a row without a bar at its beginning."""
 
     @property
     def is_row(self) -> bool:
-        return self.text.lstrip(" \t>").startswith("|")
+        return self.is_open_row or self.text.lstrip(" \t>").startswith("|")
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether it may be the row of a table."""
+        return not self.text.lstrip().startswith(_FENCES) and _STROKE.search(self.text) is not None
 
     @property
     def is_rule(self) -> bool:
@@ -115,7 +122,7 @@ class Outline:
 
     def __init__(self, pieces: Sequence[Segment], *, in_table: bool = False) -> None:
         self._pieces = pieces
-        self.lines = list(_join_underlined(_outline_lines(pieces)))
+        self.lines = list(_join_underlined(_read_lines(pieces, in_table=in_table)))
         self.items, outside = _find_items(self.lines, len(pieces))
         self._item_by_first = {item.first: item for item in self.items}
         """By the first segment of its line, the item."""
@@ -310,8 +317,25 @@ class Outline:
             for i in row.segments:
                 if i in removed:
                     cells = _STROKE.split(self._pieces[i].text)
-                    kept_texts[i] = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
+                    text = "|".join(f" {c.strip()} " if c.strip().isdecimal() else " " for c in cells).strip()
+                    # without a bar before it, the second cell would become the first
+                    is_open = row.is_open_row and i == row.segments.start and text[:1] in ("", "|")
+                    kept_texts[i] = f"| {text}".rstrip() if is_open else text
         return kept_texts
+
+
+def _read_lines(pieces: Sequence[Segment], *, in_table: bool = False) -> Iterator[OutlineLine]:
+    """Yield the lines; those of a table whose rows begin without a bar are marked as rows."""
+    lines = list(_outline_lines(pieces))
+    for number, line in enumerate(lines):
+        if line.has_bar and not line.is_row:
+            below = lines[number + 1 : number + 2]
+            is_head = bool(below) and below[0].is_rule and below[0].has_bar and not below[0].follows_blank_line
+            goes_on = in_table and not (number and line.follows_blank_line)
+            if is_head or goes_on:
+                line = replace(line, is_open_row=True, mark=None, level=0)
+        in_table = line.is_row
+        yield line
 
 
 def _outline_lines(pieces: Sequence[Segment]) -> Iterator[OutlineLine]:
@@ -465,17 +489,22 @@ def _find_tables(lines: Sequence[OutlineLine], *, in_table: bool = False) -> Ite
 
 def marked_lines(pieces: Sequence[Segment]) -> list[tuple[range, str]]:
     """The segments of each line with a marker, and the marker: its number, or a dash for any bullet."""
-    marked = ((line.segments, line.mark) for line in _outline_lines(pieces) if line.mark is not None)
+    marked = ((line.segments, line.mark) for line in _read_lines(pieces) if line.mark is not None)
     return [(segments, "-" if mark.is_bullet else mark.number) for segments, mark in marked]
 
 
 def row_signs(pieces: Sequence[Segment], *, in_table: bool = False) -> list[tuple[range, str]]:
-    """The segments of each table row, and its number of pipes as text; the text may begin `in_table`."""
+    """The segments of each table row, and its number of cells as text; the text may begin `in_table`."""
     if not any("|" in piece.text for piece in pieces):
         return []
-    tables = _find_tables(list(_outline_lines(pieces)), in_table=in_table)
+    tables = _find_tables(list(_read_lines(pieces, in_table=in_table)), in_table=in_table)
     table_rows = (row for table in tables for row in (*table.head, *table.rows))
-    return [(row.segments, str(len(_STROKE.findall(row.text)))) for row in table_rows]
+    return [(row.segments, str(_count_cells(row.text))) for row in table_rows]
+
+
+def _count_cells(row: str) -> int:
+    """The number of cells of a row; a bar at its beginning is no cell, one at its end may divide an empty one."""
+    return len(_STROKE.findall(row)) + (not row.lstrip(" \t>").startswith("|"))
 
 
 def remaining_signs(lines: Iterable[tuple[range, str]], removed: Collection[int] = ()) -> list[str]:
@@ -498,12 +527,12 @@ def depends_on_next(pieces: Sequence[Segment], number: int) -> bool:
     is_lone_mark = line.mark is not None and len(line.segments) == 1 and _stands_alone(line.mark, piece)
     if is_lone_mark or line.announces or line.is_heading or (begins and opens_frame(piece.text)):
         return True
-    if not line.is_row:
+    if not (line.is_row or (line.has_bar and "\n" in piece.gap)):
         return False
     last = line.segments.start - 1
     if last < 0 or line.is_rule:
         return True
-    return not _outline_line(pieces, range(_line_start(pieces, last), last + 1), apart=False).is_row
+    return not _outline_line(pieces, range(_line_start(pieces, last), last + 1), apart=False).has_bar
 
 
 def _line_start(pieces: Sequence[Segment], number: int) -> int:

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from aligner_proxy.audit import writer
 from aligner_proxy.cli.align import open_chosen_engine
-from aligner_proxy.cli.diff import make_table, render_diff
+from aligner_proxy.cli.diff import can_show_colours, make_table, render_diff
 from aligner_proxy.cli.options import parse_moment, weight_options
 from aligner_proxy.cli.terminal import Terminal, echo_json, print_progress
 from aligner_proxy.correctors.registry import correctors
@@ -386,4 +386,4 @@ def _show_cases(console: Console, cases: list[ReplayCase]) -> None:
         answer = case.entry.content.exchange.answer if case.entry.content else None
         for name, side in (("before", case.before), ("after", case.after)):
             console.print(Text(f"{name} ({side.result}{f', {side.reason}' if side.reason else ''}) ", style="dim"))
-            console.print(render_diff(answer or "", side.text or ""))
+            console.print(render_diff(answer or "", side.text or "", has_colours=can_show_colours(console)))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aligner_proxy.audit.store import AuditStore
-from aligner_proxy.cli.diff import make_table, render_diff
+from aligner_proxy.cli.diff import can_show_colours, make_table, render_diff
 from aligner_proxy.cli.terminal import Terminal, echo_json
 from aligner_proxy.plugins.api import Content, Entry
 from aligner_proxy.text.hidden import escape_hidden
@@ -174,7 +174,8 @@ def show_entry(console: Console, entry: Entry) -> None:
     for turn in content.exchange.turns[-_LAST_TURNS:]:
         console.print(Text(escape_hidden(f"{turn.role}: {turn.content}"), style="dim"))
     answer = content.exchange.answer or ""
-    console.print(render_diff(answer, answer if content.edited is None else content.edited))
+    edited = answer if content.edited is None else content.edited
+    console.print(render_diff(answer, edited, has_colours=can_show_colours(console)))
     console.print(make_table(("segment", "score", "against", "text"), _segment_rows(content)))
 
 

@@ -1,0 +1,74 @@
+"""Chat style: sentences that begin with a small letter behind a full stop, as in "it is fine. you are right. call us."
+
+A small letter behind a full stop mostly goes on with a sentence, after an abbreviation, a file name or a title that
+ends in a mark. It begins one if the word before is an ordinary word, and if either the sentence before began with a
+small letter, too, or the next word hardly ever stands inside a sentence behind a full stop.
+"""
+
+from __future__ import annotations
+
+import re
+
+from aligner_proxy.text.abbreviations import word_set
+
+MARKS = (".", "!", "?")
+"""Marks that may end such a sentence."""
+LONGEST_WORD = 48
+"""Characters of the next word that suffice to decide."""
+_LAST_WORD = re.compile(
+    r"(?:^|(?<=[\s\"'\u201c\u2018(]))(?P<word>[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d{1,4})(?:\.|[!?]{1,3})$"
+)
+"""Matches the last word of a sentence and its mark; the word is no part of a name of a file or page."""
+_NEXT_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_VOWEL = re.compile(r"[aeiouy\u00e0-\u00ff]")
+_UNLISTED = word_set(
+    "ab abs abt adj adv alt approx apr aprox apt art aug av ave avg ca cap chap cit co col conj cont corp corr "
+    "dec dept div ed eds eg elev eq esp est etc ev ex excl exkl ext feb fig fri gal geb gem gest ibid id ie in "
+    "inc incl init inkl intl jan jul jun kap lim loc max med mi mil min mind mins mio misc mo mon mult neg no nos "
+    "nov num oct op opp opt orig oz pag par pos poss prep prev prob prof qty ref refs rel rep repr resp rev sat "
+    "sec secs sen sep sept seq sog spec sun tel temp thu thur thurs trans tue tues usu usw var ver verb verh vol "
+    "wed yd yr yrs"
+)
+"""Abbreviations in small letters, besides those that end no sentence anyway."""
+_STARTERS = word_set(
+    "i i'm i'll i've i'd you you're you'll you've you'd he he's she she's we we're we'll we've they they're they'll it "
+    "it's that's there's what's here's nobody everybody everyone please don't"
+)
+"""Words that hardly ever go on with a sentence behind a full stop."""
+_GOING_ON = word_set(
+    "and or to of than as at by for from in into on per with within without is are was were has had und oder von zu "
+    "mit bis et ou de des \u00e0 y o e di da en van of"
+)
+"""Words that often do, behind an abbreviation."""
+_MIN_NAME = 4
+"""Fewest letters of a word with a capital that is no abbreviation before a full stop."""
+_CODE = tuple("(=_/\\[{<@")
+"""Signs behind a word that is a piece of code or an address."""
+
+
+def begins_sentence(before: str, following: str, *, begins_small: bool) -> bool | None:
+    """Whether the small letter at the beginning of `following` begins a sentence; None if more text must come first.
+
+    `before` is the end of the sentence so far, with its mark. `begins_small` says whether that sentence began with a
+    small letter itself.
+    """
+    last = _LAST_WORD.search(before)
+    following_word = _NEXT_WORD.match(following, 0, LONGEST_WORD)
+    if last is None or following_word is None:
+        return False
+    if following_word.end() == len(following) and len(following) < LONGEST_WORD:
+        return None
+    if following[following_word.end() : following_word.end() + 1] in _CODE:
+        return False
+    word = following_word.group().replace("\u2019", "'")
+    is_ordinary = _is_ordinary(last["word"].casefold())
+    if word in _STARTERS:
+        return begins_small or is_ordinary
+    # a name may end in such a mark ("Yahoo!"), and an abbreviation may have a capital
+    is_name = not last["word"].islower() and (before[-1] != "." or len(last["word"]) < _MIN_NAME)
+    return begins_small and is_ordinary and not is_name and word not in _GOING_ON
+
+
+def _is_ordinary(word: str) -> bool:
+    """Whether a word in small letters is hardly an abbreviation."""
+    return not word[0].isdecimal() and len(word) > 1 and _VOWEL.search(word) is not None and word not in _UNLISTED

@@ -1,0 +1,144 @@
+"""Short answers: sentences that say nothing alone, but answer the question that was asked.
+
+"Wipe them with a dry brush." is no fragment behind "How do I clean suede shoes?": the question names what "them" is. A
+word such as "it" may refer to the question only if no flagged sentence before it could be meant. So it counts before
+the first flagged sentence, where it repeats a word of the question, and where the flagged sentences are only about the
+reader. Whether a label, a number or a name says something depends on what the question asks for.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from functools import lru_cache
+
+from aligner_proxy.text import fragments
+from aligner_proxy.text.abbreviations import word_set
+from aligner_proxy.text.judged_words import is_row
+from aligner_proxy.text.structure import split
+
+_FACT = re.compile(
+    r"(?:(?:and|but|so|ok|okay|well|hi|hello|please)\b\W*)?(?:(?:at|in|on|for|from|to|with|by|of)\s+)?"
+    r"(?:who|whom|whose|what|what's|who's|where's|when's|which|where|when|how (?:many|much|long|often|old|far|big|tall|"
+    r"high|late|early|soon|fast|hot|cold|deep|heavy|wide)|wer|wen|wem|was|wo|wann|welche[rsnm]?|wie "
+    r"(?:viel|viele|lange|oft|alt|weit|hoch|teuer)|qui|que|quel|quelle|quels|quelles|o\u00f9|quand|combien|qui\u00e9n|qu\u00e9|cu\u00e1l|"
+    r"d\u00f3nde|cu\u00e1ndo|cu\u00e1nt[oa]s?|chi|quale|dove|quando|quant[oiae])\b",
+    re.IGNORECASE,
+)
+"""Matches a question that a name, a number or a time answers."""
+_CHOICE = re.compile(
+    r"(?:(?:and|but|so|ok|okay|well|hi|hello)\b\W*)?"
+    r"(?:(?:is|are|am|was|were|does|do|did|has|have|had|may|must|should|shall|isn't|aren't|doesn't|don't|didn't)\b"
+    r"|(?:can|could|will|would|won't|can't)\b(?! you\b)"
+    r"|(?:ist|sind|hat|haben|kann|k\u00f6nnen|darf|soll|wird|gibt|est-ce|puis-je|peut-on)\b)",
+    re.IGNORECASE,
+)
+"""Matches a question that "yes" or "no" answers; "Can you help me?" asks for help."""
+_ORDER_TO_IT = re.compile(r"[^\W\d_][\w'\u2019-]*\s+(?:it|them|him|her|this|that|one|both)\W*", re.IGNORECASE)
+"""Matches two words that tell what to do with what the question names, such as "Oil it."."""
+_ABOUT_READER = re.compile(
+    r"\b(?:you (?:\w+ )?(?:idiot|fool|moron)\w*|only an?|(?:any|every|even an?|but an?) (?:idiot|fool|moron)|what an?"
+    r"|du bist|ihr seid|sie sind|tu es|vous \u00eates|eres"
+    r"|you(?:'re|\u2019re| are| were| must be)(?! (?:to|going|about|supposed|able|making)\b))\b"
+    r"|^(?:you|du|toi)\b(?:\W+\w+){1,3}\W*$",
+    re.IGNORECASE,
+)
+"""Matches a sentence that says what the reader is."""
+_BECAUSE = re.compile(r"(?:because|weil|parce que|porque|perch\u00e9)\b", re.IGNORECASE)
+_WHY = re.compile(r"\b(?:why|how come|warum|weshalb|wieso|pourquoi|por qu\u00e9|perch\u00e9)\b", re.IGNORECASE)
+_LONGEST_REMARK = 16
+"""Most words of such a sentence."""
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_FUNCTION_WORDS = word_set(
+    "the and for are you your can how what when where which who why does did this that with from have has was were "
+    "will would should could into about them they its our make made get got use take want need there their any some "
+    "not but all one out put way best good thing give know tell help please done doing"
+)
+_STEM_CHARS = 4
+"""Words with the same first letters count as one word: "open" and "opens"."""
+_YES_OR_NO = re.compile(
+    r"(?:yes|no|never|always|sure|certainly|of course|definitely|not at all|of course not|not yet|ja|nein|oui|"
+    r"absolutely|non|s\u00ed|s\u00ec|nee|sim|n\u00e3o)\W*",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\W{0,3}\d[\d.,:/ -]*\d\W{0,3}")
+_CODE = ("```", "~~~", "`")
+
+
+class QuestionKind(Enum):
+    """What a question asks for."""
+
+    FACT = auto()
+    CHOICE = auto()
+    OTHER = auto()
+
+
+def answers_question(text: str, question: str, *, may_refer: bool = True) -> bool:
+    """Whether a sentence answers `question`, though it may not make sense alone.
+
+    `may_refer` says whether "it" can only mean what the question names, not what was removed before the sentence.
+    """
+    if fragments.stands_alone(text):
+        return True
+    if not question.strip():
+        return False
+    kind = _find_kind(question)
+    sentence = fragments.strip_marks(text)
+    if kind is QuestionKind.CHOICE and is_yes_or_no(text):
+        return True
+    if fragments.is_frame(text) or (fragments.goes_on(sentence) and not _gives_reason(sentence, question)):
+        return False
+    if fragments.looks_back(sentence) and not (may_refer or _list_stems(sentence) & _list_stems(question)):
+        return False
+    return _fits(text, sentence, kind)
+
+
+def is_full_row(text: str, text_before: str) -> bool:
+    """Whether a segment is a row of a table, below its head, with words or numbers in several cells."""
+    if not (is_row(text) and is_row(text_before)):
+        return False
+    return sum(any(map(str.isalnum, cell)) for cell in text.split("|")) > 1
+
+
+def is_yes_or_no(text: str) -> bool:
+    """Whether a sentence is a bare "yes" or "no"."""
+    return _YES_OR_NO.fullmatch(fragments.strip_marks(text)) is not None
+
+
+def is_about_reader(sentence: str) -> bool:
+    """Whether a sentence only says what the reader is, and so names nothing that a later "it" could mean."""
+    return fragments.count_words(sentence) <= _LONGEST_REMARK and _ABOUT_READER.search(sentence.strip()) is not None
+
+
+def _gives_reason(sentence: str, question: str) -> bool:
+    """Whether a sentence says because of what, where the question asks why."""
+    return _BECAUSE.match(sentence) is not None and _WHY.search(question) is not None
+
+
+def _fits(text: str, sentence: str, kind: QuestionKind) -> bool:
+    """Whether a sentence has what a question of this kind asks for."""
+    if fragments.count_words(sentence) >= fragments.MIN_WORDS or text.lstrip().startswith(_CODE):
+        return True
+    if kind is QuestionKind.OTHER:
+        return _ORDER_TO_IT.fullmatch(sentence) is not None
+    if any(char.isalpha() for char in sentence):
+        return True
+    # a single digit is the mark of an item
+    return kind is QuestionKind.FACT and _NUMBER.fullmatch(text.strip()) is not None
+
+
+@lru_cache(maxsize=4)
+def _find_kind(question: str) -> QuestionKind:
+    """What the last question of a text asks for."""
+    sentences = [piece.text.strip() for piece in split(question)]
+    last = ([sentence for sentence in sentences if sentence.endswith("?")] or sentences)[-1]
+    if _FACT.match(last):
+        return QuestionKind.FACT
+    return QuestionKind.CHOICE if _CHOICE.match(last) else QuestionKind.OTHER
+
+
+@lru_cache(maxsize=8)
+def _list_stems(text: str) -> frozenset[str]:
+    """The beginnings of the words of a text that are no function words."""
+    words = (word.casefold() for word in _WORD.findall(text))
+    return frozenset(word[:_STEM_CHARS] for word in words if word not in _FUNCTION_WORDS)

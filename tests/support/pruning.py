@@ -1,0 +1,50 @@
+"""A scripted engine that removes words as the embedded aligner does, and all ways in which an answer is corrected."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from aligner_proxy.pipeline.growing_answer import GrowingAnswer
+from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.text.judged_words import judged_words, without_words
+from aligner_proxy.text.structure import join, split
+from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, StreamMode, Turn
+from tests.support.growing import grown
+from tests.support.scripted import SegmentEngine
+
+POLICY = Policy(
+    "p",
+    (Objective("kind", "Kind: no insults"),),
+    if_nothing_remains=IfNothingRemains.DECLINE,
+    decline=(("", "DECLINED"),),
+)
+_INSULT = re.compile("fool", re.IGNORECASE)
+
+
+def prune(text: str) -> str:
+    """The text without insults: cells, elements and comments go alone, and other sentences as a whole."""
+    pieces: list[tuple[str, str]] = []
+    for piece in split(text):
+        places = [place for place in judged_words(piece.text) if _INSULT.search(piece.text[slice(*place)])]
+        left = without_words(piece.text, places) if places else ""
+        pieces.append((left if _INSULT.search(piece.text) else piece.text, piece.gap))
+    return join(pieces)
+
+
+def pruning_engine() -> SegmentEngine:
+    """An engine that removes insults."""
+    return SegmentEngine(lambda text: 2.0 if _INSULT.search(text) else -6.0, prune)
+
+
+async def correct_in_all_ways(answer: str, question: str = "How do I do this?") -> dict[str, str | None]:
+    """What is delivered of an answer that is whole, held to its end, or comes in small or large pieces."""
+    asked = Exchange("c", 0, (Turn("user", question),), None)
+    whole = await Pipeline(pruning_engine()).align(replace(asked, answer=answer), POLICY)
+    texts = {"whole": whole.text}
+    policy = replace(POLICY, stream=StreamMode.SENTENCE)
+    for name, size, held in (("held", 7, True), ("characters", 1, False), ("lumps", 40, False)):
+        growing = GrowingAnswer(Pipeline(pruning_engine()), policy, lambda: asked, lambda: None, whole=held)
+        pieces = [answer[start : start + size] for start in range(0, len(answer), size)]
+        texts[name] = (await grown(growing, pieces, rounds=20)).text
+    return texts
