@@ -58,6 +58,8 @@ _GOOD = 600
 _LONG = 150
 _OTHER = 600
 _LONG_CHARS = 900
+_BEGINNING = 4
+"""Most segments of an answer that is cut to its beginning."""
 _HELD_IN = 5
 """One ordinary answer in so many sets the point."""
 
@@ -72,6 +74,9 @@ class EvidenceRecipe(NetRecipe):
     dropout: float = 0.5
     nets: int = 4
     """Nets of following seeds, which become one: the figures of a single one move by 0.02 with its seed."""
+    beginnings: float = 0.25
+    """Share of the answers of a step that are cut to their first segments: most replies to attacks are long, and a
+    short reply to a direct question is like their beginning."""
 
 
 def draw_teaching_replies(data: Path, most: int) -> dict[str, list[LabelledReply]]:
@@ -135,10 +140,19 @@ class Answers:
     def __len__(self) -> int:
         return len(self.harmful)
 
-    def find_segments(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """(segments, answers) of some answers: where in the rows each segment is, and which of `numbers` it is of."""
-        ranges = [torch.arange(self.first[n], self.first[n + 1]) for n in numbers.tolist()]
-        return torch.cat(ranges), torch.repeat_interleave(torch.tensor([len(each) for each in ranges]))
+    def find_segments(self, numbers: Tensor, beginnings: float = 0.0) -> tuple[Tensor, Tensor]:
+        """(segments, answers) of some answers: where in the rows each segment is, and which of `numbers` it is of.
+
+        Of the share `beginnings` of the answers, drawn anew each time, only the first one to four segments.
+        """
+        first = torch.tensor([self.first[n] for n in numbers.tolist()])
+        lengths = torch.tensor([self.first[n + 1] for n in numbers.tolist()]) - first
+        if beginnings:
+            is_cut = torch.rand(len(numbers)) < beginnings
+            drawn_lengths = torch.randint(1, _BEGINNING + 1, (len(numbers),))
+            lengths = torch.where(is_cut, torch.minimum(lengths, drawn_lengths), lengths)
+        ranges = [torch.arange(start, start + length) for start, length in zip(first, lengths, strict=True)]
+        return torch.cat(ranges), torch.repeat_interleave(lengths)
 
 
 def average(numbers: Tensor, owners: Tensor, count: int) -> Tensor:
@@ -185,7 +199,7 @@ def fit_net(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:
     parts = net.project(answers.rows)
 
     def compute_loss(batch: Tensor) -> Tensor:
-        segments, owners = answers.find_segments(batch)
+        segments, owners = answers.find_segments(batch, recipe.beginnings)
         evidence = net.compute_output(F.dropout(parts[segments], recipe.dropout))
         scores = average(evidence, owners, len(batch))
         return F.binary_cross_entropy_with_logits(scores, answers.harmful[batch])

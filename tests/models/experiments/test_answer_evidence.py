@@ -25,7 +25,7 @@ from models.experiments.answer_evidence import (
 )
 from tests.support.taught import WIDTH, head
 
-RECIPE = EvidenceRecipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1)
+RECIPE = EvidenceRecipe(axes=WIDTH, hidden=4, steps=200, batch=48, lr=1e-2, dropout=0.0, nets=1, beginnings=0.0)
 
 
 def draw_answers(count: int, seed: int) -> Answers:
@@ -65,6 +65,18 @@ def test_several_nets_become_one_that_says_their_mean() -> None:
     outputs = [net.score_segments(answers.rows) for net in nets]
     assert not torch.allclose(outputs[0], outputs[1], atol=0.01)
     assert torch.allclose(joined.score_segments(answers.rows), torch.stack(outputs).mean(0), atol=1e-4)
+
+
+def test_a_share_of_the_answers_is_cut_to_their_first_segments() -> None:
+    answers = Answers(torch.zeros(60, 1), (0, *range(10, 70, 10)), torch.zeros(6))
+    torch.manual_seed(1)
+    segments, owners = answers.find_segments(torch.tensor([5, 2]).repeat(40), 1.0)
+    lengths = torch.bincount(owners)
+    assert set(lengths.tolist()) == {1, 2, 3, 4}
+    first = lengths.cumsum(0) - lengths
+    assert segments[first].tolist() == [50, 20] * 40
+    _, some = answers.find_segments(torch.zeros(1000, dtype=torch.long), 0.25)
+    assert 0.7 < (torch.bincount(some) == 10).float().mean() < 0.8
 
 
 def test_the_mean_is_of_each_answer_alone() -> None:
