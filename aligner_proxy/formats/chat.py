@@ -8,6 +8,7 @@ loses its annotations, citations and token probabilities because they describe t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -132,13 +133,15 @@ def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
         yield builder
 
 
-def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
-    """Add a choice, or a delta of one, to a builder."""
+def absorb_choice(builder: ChoiceBuilder, choice: Any) -> str:
+    """Add a choice, or a delta of one, to a builder; return its text, or the piece that a delta adds."""
     fields = read_fields(choice, _CHOICE_FIELDS)
     message = fields.get("message")
     body = fields.get("delta") if message is None else message
     body_fields = read_fields(body, _BODY_FIELDS)
-    _, content = _find_content(choice)
+    content = body_fields.get("content")
+    if content is None:
+        _, content = _find_content(choice)
     if isinstance(content, str):
         builder.pieces.append(content)
     # parts of any kind in place of a text
@@ -153,6 +156,7 @@ def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
     builder.read_fields(fields_beside(choice, _USUAL))
     builder.annotations |= has_citations(body_fields.get("provider_specific_fields"))
     builder.logprobs |= has_content(fields.get("logprobs"))
+    return content if isinstance(content, str) else ""
 
 
 class ChunkDecoder:
@@ -166,7 +170,7 @@ class ChunkDecoder:
 
     def __init__(self, exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
         self._exchange = exchange
-        self._builders: dict[int, ChoiceBuilder] = {}
+        self._builders: defaultdict[int, ChoiceBuilder] = defaultdict(ChoiceBuilder)
         """By index of the choice."""
         self._first: object = None
         """The first item of the stream; None before it has come."""
@@ -183,10 +187,9 @@ class ChunkDecoder:
         fields = fields_beside(item)
         for choice in item.choices:
             index = choice.index
-            builder = self._builders.setdefault(index, ChoiceBuilder())
+            builder = self._builders[index]
             builder.read_fields(fields)
-            absorb_choice(builder, choice)
-            if text := choice_text(choice):
+            if text := absorb_choice(builder, choice):
                 pieces.append((index, text))
             if choice.finish_reason:
                 ended_indices.append(index)
@@ -268,7 +271,9 @@ def _find_content(choice: Any) -> tuple[str | None, object]:
     """
     fields = read_fields(choice, _CHOICE_FIELDS)
     for name in _BODIES:
-        if (body := fields.get(name)) is not None and (content := read_fields(body, _CONTENT).get("content")) is not None:
+        if (body := fields.get(name)) is not None and (
+            content := read_fields(body, _CONTENT).get("content")
+        ) is not None:
             return name, content
     return None, fields.get("text")
 
