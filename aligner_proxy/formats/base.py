@@ -36,7 +36,7 @@ from aligner_proxy.types import (
 )
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
-_GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
+_GRAMMARS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
 _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
 MAX_TEXTS = 256
@@ -87,7 +87,7 @@ def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
     """Whether the client constrained the output in a way that cannot be checked after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
-    grammar = any(place.get(name) for place in places for name in _GRAMMARS)
+    grammar = any(place[name] for place in places for name in _GRAMMARS & place.keys())
     return grammar or any(_format_type(format_) not in ("json_object", "json_schema") for format_ in formats)
 
 
@@ -114,7 +114,7 @@ def _requested_formats(data: Mapping[str, Any]) -> list[object]:
         data.get("output_format"),  # Messages, and its newer form
         _get_field(data.get("output_config"), "format"),
     )
-    return [format_ for format_ in formats if _format_type(format_) not in (None, "text")]
+    return [format_ for format_ in formats if format_ is not None and _format_type(format_) not in (None, "text")]
 
 
 def _format_type(format_: object) -> object:
@@ -135,8 +135,12 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
     """The turns before the answer, only those of `roles` if given; of a turn made of parts, only its text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
-    by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
-    return tuple(turn(role, _content_text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+    chosen_turns = []
+    for message in messages:
+        role = str(message.get("role") or "") if isinstance(message, Mapping) else None
+        if role is not None and (roles is None or role in roles):
+            chosen_turns.append(turn(role, _content_text(message.get("content"))))
+    return tuple(chosen_turns)
 
 
 def turn(role: str, content: str) -> Turn:
@@ -169,16 +173,27 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
-def no_store(data: Mapping[str, Any], response: object = None) -> bool:
-    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it."""
-    control = data.get("cache")
-    # LiteLLM's own field in the body
-    if isinstance(control, Mapping) and control.get("no-store"):
+def no_store(data: Mapping[str, Any], response: object = None, *, asked: bool | None = None) -> bool:
+    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it.
+
+    `asked` is what `_asks_no_store` says, if that is known.
+    """
+    if _asks_no_store(data) if asked is None else asked:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _get_field(_get_field(details, "response_headers"), "cache-control")
-    controls = (request_headers(data).get("cache-control"), received, _upstream_cache_control(response))
-    return any(_NO_STORE in str(control or "").lower() for control in controls)
+    return _forbids_storing(received) or _forbids_storing(_upstream_cache_control(response))
+
+
+def _asks_no_store(data: Mapping[str, Any]) -> bool:
+    """Whether the client sent `Cache-Control: no-store`, or used LiteLLM's own field in the body."""
+    control = data.get("cache")
+    in_body = isinstance(control, Mapping) and bool(control.get("no-store"))
+    return in_body or _forbids_storing(request_headers(data).get("cache-control"))
+
+
+def _forbids_storing(control: object) -> bool:
+    return control is not None and _NO_STORE in str(control).lower()
 
 
 def _upstream_cache_control(response: object) -> object:
@@ -212,6 +227,8 @@ class RequestedForm:
     """The requested schema as text; None without one."""
     constrained: bool
     """Whether an edit may break the form in a way that cannot be checked (`_has_constraint`)."""
+    no_store: bool
+    """Whether the client asks that nothing is stored (`_asks_no_store`)."""
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
@@ -219,7 +236,7 @@ class RequestedForm:
         formats = _requested_formats(data)
         constrained = _has_constraint(data, formats)
         structured = bool(formats) or constrained or _begins_structure(data)
-        return cls(call_id, structured, _json_schema(data, formats), constrained)
+        return cls(call_id, structured, _json_schema(data, formats), constrained, _asks_no_store(data))
 
 
 class GrowingText:
@@ -269,7 +286,9 @@ def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[t
     """
     own, extra = _own_and_extra(thing)
     # as sets, since this runs for every event of a stream
-    names = [*(own.keys() - usual), *(extra.keys() - usual if extra else ())]
+    names = (own.keys() - usual) | (extra.keys() - usual) if extra else own.keys() - usual
+    if not names:
+        return []
     fields = [(name, own[name] if name in own else extra[name]) for name in names]
     return [(name, value) for name, value in fields if _may_hold_more(value) and "filter" not in name]
 
@@ -399,7 +418,7 @@ class ChoiceBuilder:
             or (answer is not None and any(copies.quotes(text, answer) for text in self.beside)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
-            no_store=no_store(data, response),
+            no_store=no_store(data, response, asked=form.no_store),
         )
 
     def exchanges(
