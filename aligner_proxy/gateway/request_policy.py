@@ -18,6 +18,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.concurrency import ErrorTranslation
@@ -45,6 +46,7 @@ BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
 _BASE64 = "base64:"
 """Prefix of a header value in base64, for text with line breaks or characters that headers cannot contain."""
+_MASTER_HASH = hashlib.sha256(LITELLM_PROXY_MASTER_KEY_ALIAS.encode()).hexdigest()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -281,6 +283,8 @@ def remove_wishes(data: Mapping[str, Any]) -> None:
 
 def _hash_key(key: str | None) -> str | None:
     """The hash of a key; LiteLLM hashes only keys that begin with `sk-`, so others of a custom auth are hashed here."""
+    if key == LITELLM_PROXY_MASTER_KEY_ALIAS:
+        return _MASTER_HASH
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()
