@@ -173,12 +173,12 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
-def no_store(data: Mapping[str, Any], response: object = None, *, asked: bool | None = None) -> bool:
+def no_store(data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None) -> bool:
     """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it.
 
-    `asked` is what `_asks_no_store` says, if that is known.
+    `request_forbids` is what `_asks_no_store` says, if that is known.
     """
-    if _asks_no_store(data) if asked is None else asked:
+    if _asks_no_store(data) if request_forbids is None else request_forbids:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _get_field(_get_field(details, "response_headers"), "cache-control")
@@ -418,7 +418,7 @@ class ChoiceBuilder:
             or (answer is not None and any(copies.quotes(text, answer) for text in self.beside)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
-            no_store=no_store(data, response, asked=form.no_store),
+            no_store=no_store(data, response, request_forbids=form.no_store),
         )
 
     def exchanges(
