@@ -100,6 +100,7 @@ class SideKind(StrEnum):
 
 _side_treatments = attrgetter(*map(str, SideKind))
 """Reads what a policy says about each kind of text beside an answer."""
+_NO_SIDE_TREATMENT = (SideTreatment.PASS,) * len(SideKind)
 
 
 class IncomingTreatment(StrEnum):
@@ -124,6 +125,7 @@ class IncomingKind(StrEnum):
 
 _incoming_treatments = attrgetter(*map(str, IncomingKind))
 """Reads what a policy says about each kind of text in a request."""
+_NO_INCOMING_TREATMENT = (IncomingTreatment.PASS,) * len(IncomingKind)
 
 
 class Requirement:
@@ -595,8 +597,8 @@ class Policy:
     @property
     def judges(self) -> tuple[Judge, ...]:
         """The different judges of the policy and of its objectives."""
-        judges = (self.judge, *(objective.judge for objective in self.objectives))
-        return tuple(dict.fromkeys(judge for judge in judges if judge))
+        judges = [self.judge, *[objective.judge for objective in self.objectives]]
+        return tuple(dict.fromkeys(filter(None, judges)))
 
     @property
     def judge_groups(self) -> str:
@@ -623,7 +625,7 @@ class Policy:
     @property
     def looks_at_incoming(self) -> bool:
         """Whether any kind of text in a request is judged."""
-        return any(treatment is not IncomingTreatment.PASS for treatment in _incoming_treatments(self))
+        return _incoming_treatments(self) != _NO_INCOMING_TREATMENT
 
     def final_action(self, kind: FailureClass) -> OnError:
         """The reaction to a failure of this class when no retry is left."""
@@ -638,7 +640,7 @@ class Policy:
     @property
     def looks_at_side_texts(self) -> bool:
         """Whether any kind of text that comes with an answer is judged, dropped or blocked."""
-        return any(treatment is not SideTreatment.PASS for treatment in _side_treatments(self))
+        return _side_treatments(self) != _NO_SIDE_TREATMENT
 
     @property
     def effective_write(self) -> Write:
@@ -654,7 +656,10 @@ class Policy:
 
     def extension(self, name: str, default: Any = None) -> Any:
         """The value of a plugin's key, `default` if it is not set."""
-        return next((value for key, value in self.extensions if key == name), default)
+        for key, value in self.extensions:
+            if key == name:
+                return value
+        return default
 
     @property
     def requirements(self) -> tuple[tuple[str, Requirement], ...]:
@@ -934,7 +939,7 @@ def _sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
 
 def all_cached(hits: Iterable[bool | None]) -> bool | None:
     """Whether every cache look-up was a hit; None if there were no look-ups."""
-    results = {hit for hit in hits if hit is not None}
+    results = set(hits) - {None}
     return all(results) if results else None
 
 
@@ -1003,7 +1008,7 @@ class Outcome:
     @property
     def flagged_count(self) -> int:
         """Number of flagged segments."""
-        return sum(segment.flagged for segment in self.segments)
+        return len([segment for segment in self.segments if segment.flagged])
 
     def objective_of(self, segment: SegmentScore) -> str | None:
         """Name of the objective that a segment was flagged for; None if the engine gives no valid index."""

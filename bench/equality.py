@@ -22,7 +22,7 @@ import torch
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -176,7 +176,7 @@ def _prepare_growing(runner: ModelRunner, case: EqualityCase, rng: Random) -> tu
 
 
 def _make_work(runner: ModelRunner, sequence: Tokens, first: Ask, draft: list[int], tokens: int) -> Work:
-    proposer = EditProposer([*draft, shapes.EOS], runner.choose_draft_length)
+    proposer = DraftProposer([*draft, shapes.EOS], runner.choose_draft_length)
     return generate(sequence, first, proposer, DraftLimits(tokens), Tally(), frozenset({shapes.EOS}))
 
 

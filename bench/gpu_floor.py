@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.gpu import nf4, plain_kernels
 from aligner_proxy.engine.gpu.graphs import run_directly
@@ -435,10 +435,10 @@ def _time_generate(bench: DeviceBench, peer: Any, answer_tokens: int) -> float:
     return statistics.median(times[1:])
 
 
-def _propose(runner: ModelRunner, answer: list[int], way: str) -> EditProposer:
+def _propose(runner: ModelRunner, answer: list[int], way: str) -> DraftProposer:
     """Drafts from the answer, as long as the costs say; or none."""
     rule = runner.choose_draft_length if way == "drafts" else lambda _acceptance, _room: 0
-    return EditProposer([*answer, shapes.EOS], rule)
+    return DraftProposer([*answer, shapes.EOS], rule)
 
 
 def _write(runner: ModelRunner, prompt: list[int], answer: list[int], target: list[int], way: str) -> list[int]:
@@ -501,7 +501,7 @@ def _write_flagged(
         # as in the engine, the first draft is the text after the segment, as if it were removed
         old = answer[first : first + _SEGMENT]
         then = answer[first + _SEGMENT : first + 2 * _SEGMENT]
-        proposer = EditProposer([*old, *then, shapes.EOS], runner.choose_draft_length, anchors=(len(old),))
+        proposer = DraftProposer([*old, *then, shapes.EOS], runner.choose_draft_length, anchors=(len(old),))
         limits = DraftLimits(_SEGMENT)
         yield from generate(sequence, Ask(context[start:]), proposer, limits, Tally(), frozenset({shapes.EOS}))
     return step

@@ -128,7 +128,6 @@ PUBLIC: dict[str, frozenset[str]] = {
     "plugins/fleet/aligner_proxy_fleet/shared_heads.py": frozenset({"taught"}),  # a field of a record in Redis
     "plugins/review/aligner_proxy_review/promotion.py": frozenset({"lost"}),  # a number in a replay's JSON results
     "plugins/review/aligner_proxy_review/reviews.py": frozenset({"chosen"}),  # a column of the table of reviews
-    "plugins/vllm/aligner_proxy_vllm/edit_proposer.py": frozenset({"EditProposer"}),  # vLLM's command line names it
     "models/train/head_alone.py": frozenset({"held"}),  # a key of recipes in configs/evaluate/head_alone.yaml
     "models/train/taught.py": frozenset({"found"}),  # a number in the JSON results of a training
 }

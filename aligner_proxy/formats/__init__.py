@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import TypeVar
 
 from aligner_proxy.formats import chat, messages, responses, text
-from aligner_proxy.formats.base import SafeFormat, Wire
+from aligner_proxy.formats.base import Wire
 from aligner_proxy.formats.calls import ChatCalls, MessagesCalls, ResponsesCalls, SafeCalls
 from aligner_proxy.formats.reasoning import ChatReasoning, MessagesReasoning, ResponsesReasoning, SafeReasoning
+from aligner_proxy.formats.safe import SafeFormat
 
 __all__ = [
     "ALIGN",

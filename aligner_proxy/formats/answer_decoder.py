@@ -13,7 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from aligner_proxy.errors import NotPutIn
-from aligner_proxy.formats.base import Rewrite, SafeDecoder, StreamDecoder, StreamEvent, call_or_raise
+from aligner_proxy.formats.base import Rewrite, StreamDecoder, StreamEvent
+from aligner_proxy.formats.safe import SafeDecoder, call_or_raise
 from aligner_proxy.formats.think_tags import DividedText, ThinkTagReader, divide_exchange
 from aligner_proxy.types import Exchange
 

@@ -13,34 +13,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats import copies
 from aligner_proxy.formats.packing import PackedChunk
 from aligner_proxy.formats.side_text import USAGE, USUAL_FIELDS
-from aligner_proxy.formats.think_tags import OPENING, DividedText, divide_exchange
+from aligner_proxy.formats.think_tags import DividedText
 from aligner_proxy.text.program_text import begins_form, fills_middle
 from aligner_proxy.text.refusals import is_refusal
-from aligner_proxy.types import (
-    Exchange,
-    Outcome,
-    Policy,
-    Status,
-    Turn,
-    is_first_half,
-    join_surrogates,
-    replace_surrogates,
-)
+from aligner_proxy.types import Exchange, Outcome, Status, Turn, join_surrogates, replace_surrogates
 
 # Besides OpenAI's response_format: the fields in which vLLM and llama.cpp accept a grammar for the output.
-_GRAMMARS = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar")
+_GRAMMARS = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar"}
 _NO_STORE = "no-store"
 """The directive of Cache-Control, which is looked for in any case and among others."""
-MAX_TEXTS = 256
-"""Most texts in one stream. A stream with more is not read, since each text costs work on every event."""
 _MAX_BESIDE = 256
 """Most texts of unusual fields that are compared with an answer."""
 _PIECES_PER_BLOCK = 64
@@ -54,11 +42,8 @@ _SHORT = frozenset(
 """Fields of a plain event that hold a word or an id."""
 _CONTAINER_FIELDS = frozenset({"choices", "message", "delta", "content", "content_block"})
 """Fields of a plain event that hold others."""
-_NO_POLICY = Policy(name="-")
-"""Given to `Wire.apply` in place of a policy, with texts that no policy chose."""
 Rewrite = Callable[[Any, Sequence[str], Mapping[int, str]], object]
 """Copies an event with new texts; it is given the event, all its pieces in order, and whole texts by text number."""
-_T = TypeVar("_T")
 
 
 def _begins_structure(data: Mapping[str, Any]) -> bool:
@@ -87,7 +72,7 @@ def _has_constraint(data: Mapping[str, Any], formats: Sequence[object]) -> bool:
     """Whether the client constrained the output in a way that cannot be checked after an edit."""
     extra = data.get("extra_body")
     places = (data, extra) if isinstance(extra, Mapping) else (data,)
-    grammar = any(place.get(name) for place in places for name in _GRAMMARS)
+    grammar = any(place[name] for place in places for name in _GRAMMARS & place.keys())
     return grammar or any(_format_type(format_) not in ("json_object", "json_schema") for format_ in formats)
 
 
@@ -114,7 +99,7 @@ def _requested_formats(data: Mapping[str, Any]) -> list[object]:
         data.get("output_format"),  # Messages, and its newer form
         _get_field(data.get("output_config"), "format"),
     )
-    return [format_ for format_ in formats if _format_type(format_) not in (None, "text")]
+    return [format_ for format_ in formats if format_ is not None and _format_type(format_) not in (None, "text")]
 
 
 def _format_type(format_: object) -> object:
@@ -135,8 +120,12 @@ def turns(messages: object, roles: Container[str] | None = None) -> tuple[Turn, 
     """The turns before the answer, only those of `roles` if given; of a turn made of parts, only its text parts."""
     if not isinstance(messages, (list, tuple)):
         return ()
-    by_role = ((str(m.get("role") or ""), m) for m in messages if isinstance(m, Mapping))
-    return tuple(turn(role, _content_text(m.get("content"))) for role, m in by_role if roles is None or role in roles)
+    chosen_turns = []
+    for message in messages:
+        role = str(message.get("role") or "") if isinstance(message, Mapping) else None
+        if role is not None and (roles is None or role in roles):
+            chosen_turns.append(turn(role, _content_text(message.get("content"))))
+    return tuple(chosen_turns)
 
 
 def turn(role: str, content: str) -> Turn:
@@ -169,16 +158,27 @@ def request_headers(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower(): str(value) for name, value in fields.items()} if isinstance(fields, Mapping) else {}
 
 
-def no_store(data: Mapping[str, Any], response: object = None) -> bool:
-    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it."""
-    control = data.get("cache")
-    # LiteLLM's own field in the body
-    if isinstance(control, Mapping) and control.get("no-store"):
+def no_store(data: Mapping[str, Any], response: object = None, *, request_forbids: bool | None = None) -> bool:
+    """Whether client or upstream sent `Cache-Control: no-store`, or the client used LiteLLM's body field for it.
+
+    `request_forbids` is what `_asks_no_store` says, if that is known.
+    """
+    if _asks_no_store(data) if request_forbids is None else request_forbids:
         return True
     details = getattr(data.get("litellm_logging_obj"), "model_call_details", None)
     received = _get_field(_get_field(details, "response_headers"), "cache-control")
-    controls = (request_headers(data).get("cache-control"), received, _upstream_cache_control(response))
-    return any(_NO_STORE in str(control or "").lower() for control in controls)
+    return _forbids_storing(received) or _forbids_storing(_upstream_cache_control(response))
+
+
+def _asks_no_store(data: Mapping[str, Any]) -> bool:
+    """Whether the client sent `Cache-Control: no-store`, or used LiteLLM's own field in the body."""
+    control = data.get("cache")
+    in_body = isinstance(control, Mapping) and bool(control.get("no-store"))
+    return in_body or _forbids_storing(request_headers(data).get("cache-control"))
+
+
+def _forbids_storing(control: object) -> bool:
+    return control is not None and _NO_STORE in str(control).lower()
 
 
 def _upstream_cache_control(response: object) -> object:
@@ -212,6 +212,8 @@ class RequestedForm:
     """The requested schema as text; None without one."""
     constrained: bool
     """Whether an edit may break the form in a way that cannot be checked (`_has_constraint`)."""
+    no_store: bool
+    """Whether the client asks that nothing is stored (`_asks_no_store`)."""
 
     @classmethod
     def from_request(cls, data: Mapping[str, Any]) -> RequestedForm:
@@ -219,7 +221,7 @@ class RequestedForm:
         formats = _requested_formats(data)
         constrained = _has_constraint(data, formats)
         structured = bool(formats) or constrained or _begins_structure(data)
-        return cls(call_id, structured, _json_schema(data, formats), constrained)
+        return cls(call_id, structured, _json_schema(data, formats), constrained, _asks_no_store(data))
 
 
 class GrowingText:
@@ -251,6 +253,17 @@ class GrowingText:
         return "".join((*self._blocks, *self._recent))
 
 
+def read_fields(thing: object, names: Iterable[str]) -> Mapping[str, Any]:
+    """The fields of an object, by name. Of other objects than models, those called `names`.
+
+    Asking a model for a field that it lacks takes ten times as long, and a chunk lacks most fields.
+    """
+    if isinstance(thing, BaseModel):
+        own, extra = _own_and_extra(thing)
+        return {**extra, **own} if extra else own
+    return {name: getattr(thing, name, None) for name in names}
+
+
 def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[tuple[str, Any]]:
     """(name, value) of an object's fields that are not `usual` and hold more than a number, a flag or a short word.
 
@@ -258,7 +271,9 @@ def fields_beside(thing: object, usual: frozenset[str] = USUAL_FIELDS) -> list[t
     """
     own, extra = _own_and_extra(thing)
     # as sets, since this runs for every event of a stream
-    names = [*(own.keys() - usual), *(extra.keys() - usual if extra else ())]
+    names = (own.keys() - usual) | (extra.keys() - usual) if extra else own.keys() - usual
+    if not names:
+        return []
     fields = [(name, own[name] if name in own else extra[name]) for name in names]
     return [(name, value) for name, value in fields if _may_hold_more(value) and "filter" not in name]
 
@@ -388,7 +403,7 @@ class ChoiceBuilder:
             or (answer is not None and any(copies.quotes(text, answer) for text in self.beside)),
             inconsistent=self.inconsistent,
             hidden_text=self.hidden_text,
-            no_store=no_store(data, response),
+            no_store=no_store(data, response, request_forbids=form.no_store),
         )
 
     def exchanges(
@@ -559,225 +574,3 @@ class Wire(Protocol):
 
         It holds only a role, the start of a message or part, reasoning, or a heartbeat.
         """
-
-
-class SafeFormat:
-    """Wrapper of a wire format that turns its failures into exchanges with a fault, so that no answer is lost.
-
-    Attributes that are not defined here are those of the wrapped format.
-    """
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._wire, name)
-
-    def exchanges(self, data: Mapping[str, Any], response: Any) -> list[Exchange]:
-        """The exchanges of a whole response, or one exchange that says why the response cannot be read."""
-        try:
-            exchanges = _check_indices(call_or_raise(Unreadable, self._wire.exchanges, data, response))
-        except Unreadable as error:
-            return [_faulty_exchange(data, str(error))]
-        return [
-            divide_exchange(exchange) if OPENING.match(exchange.answer or "") else exchange for exchange in exchanges
-        ]
-
-    def apply(self, response: Any, outcomes: Sequence[Outcome], exchanges: Sequence[Exchange] = ()) -> Any:
-        """The corrected copy of the response; raises `NotPutIn`.
-
-        `exchanges` are those that were read from it: their reasoning stays before the corrected answers.
-        """
-        reasoning = {exchange.index: exchange.tagged_reasoning for exchange in exchanges if exchange.tagged_reasoning}
-        if reasoning:
-            outcomes = [
-                replace(outcome, text=reasoning.get(outcome.index, "") + (outcome.text or "")) for outcome in outcomes
-            ]
-        return call_or_raise(NotPutIn, self._wire.apply, response, outcomes)
-
-    def remove_reasoning(self, data: Mapping[str, Any], response: Any) -> Any:
-        """A copy of a response without tagged reasoning; the same response if it has none. Raises `NotPutIn`."""
-        answers = [
-            Outcome(Status.CORRECTED, None, exchange.answer, _NO_POLICY, exchange.index)
-            for exchange in self.exchanges(data, response)
-            if exchange.tagged_reasoning
-        ]
-        return call_or_raise(NotPutIn, self._wire.apply, response, answers) if answers else response
-
-    def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
-        """The exchange of a choice of which the upstream has sent nothing yet."""
-        return self._wire.decoder(data).exchange(index)
-
-    def opens_answer(self, event: object) -> bool:
-        """Whether an event has no text of the answer yet (see `Wire`); false if it cannot be read."""
-        try:
-            return call_or_raise(Unreadable, self._wire.opens_answer, event)
-        except Unreadable:
-            return False
-
-
-class SafeDecoder:
-    """Wrapper of a `StreamDecoder` that passes all items through unchanged once one cannot be read.
-
-    `fault` then gives the reason. No byte is lost: the bytes that the decoder has read but not returned are passed
-    first. Attributes that are not defined here are those of the wrapped decoder.
-    """
-
-    def __init__(self, decoder: StreamDecoder, data: Mapping[str, Any]) -> None:
-        self._decoder = decoder
-        self._data = data
-        """The request."""
-        self._pending = bytearray()
-        """Bytes that the decoder has read and not returned as events."""
-        self._indices: set[int] = set()
-        """The numbers of all texts so far."""
-        self._halves: dict[int, str] = {}
-        """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
-        self.fault: str | None = None
-        """Why an item could not be read, such as the type of the error; None while all items can be."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._decoder, name)
-
-    def feed(self, item: object) -> list[StreamEvent]:
-        """Read an item; return the events that it completes, or the item itself after a fault."""
-        events = self._attempt(self._decoder.feed, item)
-        if events is None:
-            # first the bytes that the decoder had read and not returned, so that the order stays
-            return [*self._take_pending(), StreamEvent(item)]
-        # dicts are never held back, so only bytes can be lost
-        if self._pending or isinstance(item, bytes | str):
-            self._pending += _raw(item)
-            # what the decoder returned as events is no longer pending
-            del self._pending[: sum(len(_raw(event.item)) for event in events)]
-        return self._join_halves(events)
-
-    def flush(self) -> list[StreamEvent]:
-        """The remaining events when the stream has ended."""
-        events = self._attempt(self._decoder.flush)
-        return self._take_pending() if events is None else self._join_halves(events)
-
-    def exchange(self, index: int) -> Exchange:
-        """A text so far, or an exchange that says why it cannot be read."""
-        return self._read(self._decoder.exchange, index)
-
-    def facts(self, index: int) -> Exchange:
-        """The facts about a text without the text, or an exchange that says why it cannot be read."""
-        return self._read(self._decoder.facts, index)
-
-    def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
-        """The exchange that `read` returns for a text, or one that says why it cannot be read."""
-        try:
-            return self._drop_half(call_or_raise(Unreadable, read, index))
-        except Unreadable as error:
-            self.fault = self.fault or str(error)
-            return _faulty_exchange(self._data, str(error))
-
-    def exchanges(self) -> list[Exchange]:
-        """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
-        try:
-            if self.fault is None:
-                return [*map(self._drop_half, _check_indices(call_or_raise(Unreadable, self._decoder.exchanges)))]
-        except Unreadable as error:
-            self.fault = str(error)
-        return [_faulty_exchange(self._data, self.fault)]
-
-    def empty_event(self, delivered: Sequence[object], received: object) -> object:
-        """An event that adds nothing to the stream; None if there can be none, or the events cannot be read."""
-        try:
-            return call_or_raise(Unreadable, self._decoder.empty_event, delivered, received)
-        except Unreadable:
-            return None
-
-    def _drop_half(self, exchange: Exchange) -> Exchange:
-        """The exchange without the half letter at the end of its answer that waits for its second half."""
-        if exchange.answer and exchange.index in self._halves:
-            return replace(exchange, answer=exchange.answer[:-1])
-        return exchange
-
-    def _attempt(self, decode: Callable[..., list[StreamEvent]], *arguments: object) -> list[StreamEvent] | None:
-        """The events that `decode` returns; None from the first failure on."""
-        try:
-            if self.fault is None:
-                return self._check_events(call_or_raise(Unreadable, decode, *arguments))
-        except Unreadable as error:
-            self.fault = str(error)
-        return None
-
-    def _check_events(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Check the types of indices and texts, since LiteLLM's objects may hold anything.
-
-        Raises `Unreadable` for a wrong type, or for more than `MAX_TEXTS` texts.
-        """
-        for event in events:
-            for index, piece in event.pieces:
-                if not (isinstance(index, int) and isinstance(piece, str)):
-                    raise Unreadable(TypeError.__name__)
-                self._indices.add(index)
-        if len(self._indices) > MAX_TEXTS:
-            raise Unreadable(OverflowError.__name__)
-        return events
-
-    def _join_halves(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Move the first half of a letter into the event that brings the second; replace halves that stay alone."""
-        for event in events:
-            pieces = []
-            changed = False
-            for index, piece in event.pieces:
-                earlier_half = self._halves.pop(index, "")
-                text = earlier_half + piece
-                changed |= bool(earlier_half)
-                if text and is_first_half(text[-1]):
-                    self._halves[index] = text[-1]
-                    text = text[:-1]
-                    changed = True
-                pieces.append((index, join_surrogates(text)))
-            event.pieces = pieces
-            if changed and event.rewrite is not None:
-                try:
-                    event.item = call_or_raise(NotPutIn, event.rewrite, event.item, [text for _, text in pieces], {})
-                except NotPutIn as error:
-                    self.fault = str(error)
-        return events
-
-    def _take_pending(self) -> list[StreamEvent]:
-        """Remove the bytes that were read and not returned; return them as one event, if there are any."""
-        pending = bytes(self._pending)
-        self._pending = bytearray()
-        return [StreamEvent(pending)] if pending else []
-
-
-def replace_event_texts(event: StreamEvent, pieces: Sequence[str], wholes: Mapping[int, str]) -> object:
-    """The event with these texts; raises `NotPutIn`."""
-    return call_or_raise(NotPutIn, event.with_texts, pieces, wholes)
-
-
-def call_or_raise(kind: type[Unreadable | NotPutIn], call: Callable[..., _T], *arguments: object) -> _T:
-    """Return the result of `call`; raise its errors as `kind` with only their type, since messages may quote text.
-
-    `CopyStays` passes as it is: it holds no text."""
-    try:
-        return call(*arguments)
-    except CopyStays:
-        raise
-    except Exception as error:
-        raise kind(type(error).__name__) from error
-
-
-def _raw(item: object) -> bytes:
-    """The bytes of an item that is bytes or text; no bytes for any other item."""
-    if isinstance(item, str):
-        return item.encode(errors="surrogatepass")
-    return item if isinstance(item, bytes) else b""
-
-
-def _check_indices(exchanges: list[Exchange]) -> list[Exchange]:
-    """Return the exchanges; raise `Unreadable` if an index is not a number, since indices are logged."""
-    if not all(isinstance(exchange.index, int) for exchange in exchanges):
-        raise Unreadable(TypeError.__name__)
-    return exchanges
-
-
-def _faulty_exchange(data: Mapping[str, Any], fault: str | None) -> Exchange:
-    """An exchange without an answer that says why the response cannot be read."""
-    return Exchange(str(data.get("litellm_call_id") or ""), 0, (), None, fault=fault)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aligner_proxy.errors import NotPutIn, Unreadable
-from aligner_proxy.formats.base import call_or_raise
 from aligner_proxy.formats.responses import ITEM, ITEM_DONE, TERMINAL, as_list, get, kind_of, put
+from aligner_proxy.formats.safe import call_or_raise
 
 Place = tuple[object, ...]
 """Identifies a call in a stream. Its first part is its group: the choice, block or item that holds it."""

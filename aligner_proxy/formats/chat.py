@@ -8,6 +8,7 @@ loses its annotations, citations and token probabilities because they describe t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -24,6 +25,7 @@ from aligner_proxy.formats.base import (
     fields_beside,
     has_citations,
     has_content,
+    read_fields,
 )
 from aligner_proxy.formats.foreign_items import raise_if_answer
 from aligner_proxy.formats.reasoning import FIELDS as REASONING_FIELDS
@@ -31,6 +33,11 @@ from aligner_proxy.formats.side_text import USUAL_FIELDS
 from aligner_proxy.types import Exchange, Outcome
 
 _BODIES = ("message", "delta")
+_CONTENT = ("content",)
+_CHOICE_FIELDS = (*_BODIES, "text", "finish_reason", "logprobs")
+"""The fields of a choice that are read here."""
+_BODY_FIELDS = (*_CONTENT, "tool_calls", "function_call", "refusal", "audio", "images", "provider_specific_fields")
+"""The fields of a message or delta that are read here."""
 _OPENING_FIELDS = frozenset({"role", "provider_specific_fields", *REASONING_FIELDS})
 """Fields of a delta that are no part of its answer."""
 _SHARED_FIELDS = frozenset({"id", "object", "created", "model", "system_fingerprint", "choices"})
@@ -95,13 +102,13 @@ def choices_of(response: object) -> Any:
 
 def choice_text(choice: Any) -> str:
     """The text of a choice, or the piece that a delta adds."""
-    content = _content(choice)
+    _, content = _find_content(choice)
     return content if isinstance(content, str) else ""
 
 
 def with_choice_text(choice: Any, text: str) -> Any:
     """A copy of the choice with a new text, without fields that describe or point into the old one."""
-    name = _body_name(choice)
+    name, _ = _find_content(choice)
     edited = choice.model_copy()
     if name is None:
         edited.text = text
@@ -126,24 +133,30 @@ def build_choices(response: Any) -> Iterator[ChoiceBuilder]:
         yield builder
 
 
-def absorb_choice(builder: ChoiceBuilder, choice: Any) -> None:
-    """Add a choice, or a delta of one, to a builder."""
-    body = next((body for name in _BODIES if (body := getattr(choice, name, None)) is not None), None)
-    content = _content(choice)
+def absorb_choice(builder: ChoiceBuilder, choice: Any) -> str:
+    """Add a choice, or a delta of one, to a builder; return its text, or the piece that a delta adds."""
+    fields = read_fields(choice, _CHOICE_FIELDS)
+    message = fields.get("message")
+    body = fields.get("delta") if message is None else message
+    body_fields = read_fields(body, _BODY_FIELDS)
+    content = body_fields.get("content")
+    if content is None:
+        _, content = _find_content(choice)
     if isinstance(content, str):
         builder.pieces.append(content)
     # parts of any kind in place of a text
     elif content is not None:
         builder.non_text = True
-    builder.finish_reason = getattr(choice, "finish_reason", None) or builder.finish_reason
-    builder.tool_calls |= any(has_content(getattr(body, name, None)) for name in ("tool_calls", "function_call"))
+    builder.finish_reason = fields.get("finish_reason") or builder.finish_reason
+    builder.tool_calls |= has_content(body_fields.get("tool_calls")) or has_content(body_fields.get("function_call"))
     # without a message the choice has a delta, which brings only a piece of the refusal
-    builder.decline(_refusal(body), piece=getattr(choice, "message", None) is None)
-    builder.non_text |= any(has_content(getattr(body, name, None)) for name in ("audio", "images"))
+    builder.decline(_refusal(body_fields), piece=message is None)
+    builder.non_text |= has_content(body_fields.get("audio")) or has_content(body_fields.get("images"))
     builder.read_fields(fields_beside(body, _USUAL))
     builder.read_fields(fields_beside(choice, _USUAL))
-    builder.annotations |= has_citations(getattr(body, "provider_specific_fields", None))
-    builder.logprobs |= has_content(getattr(choice, "logprobs", None))
+    builder.annotations |= has_citations(body_fields.get("provider_specific_fields"))
+    builder.logprobs |= has_content(fields.get("logprobs"))
+    return content if isinstance(content, str) else ""
 
 
 class ChunkDecoder:
@@ -157,7 +170,7 @@ class ChunkDecoder:
 
     def __init__(self, exchange: Callable[[ChoiceBuilder, int, object], Exchange]) -> None:
         self._exchange = exchange
-        self._builders: dict[int, ChoiceBuilder] = {}
+        self._builders: defaultdict[int, ChoiceBuilder] = defaultdict(ChoiceBuilder)
         """By index of the choice."""
         self._first: object = None
         """The first item of the stream; None before it has come."""
@@ -174,10 +187,9 @@ class ChunkDecoder:
         fields = fields_beside(item)
         for choice in item.choices:
             index = choice.index
-            builder = self._builders.setdefault(index, ChoiceBuilder())
+            builder = self._builders[index]
             builder.read_fields(fields)
-            absorb_choice(builder, choice)
-            if text := choice_text(choice):
+            if text := absorb_choice(builder, choice):
                 pieces.append((index, text))
             if choice.finish_reason:
                 ended_indices.append(index)
@@ -252,18 +264,18 @@ def _empty_chunk(chunk: Any, choice: Any) -> Any:
     return copy
 
 
-def _body_name(choice: Any) -> str | None:
-    """Name of the field whose object holds the text; None if the choice holds the text itself."""
+def _find_content(choice: Any) -> tuple[str | None, object]:
+    """The content of a choice (a text, parts of any kind, or None) and the field whose object holds it.
+
+    That is None if the choice holds the text itself.
+    """
+    fields = read_fields(choice, _CHOICE_FIELDS)
     for name in _BODIES:
-        if getattr(getattr(choice, name, None), "content", None) is not None:
-            return name
-    return None
-
-
-def _content(choice: Any) -> object:
-    """The content of a choice: a text, parts of any kind, or None."""
-    name = _body_name(choice)
-    return getattr(choice, "text", None) if name is None else getattr(choice, name).content
+        if (body := fields.get(name)) is not None and (
+            content := read_fields(body, _CONTENT).get("content")
+        ) is not None:
+            return name, content
+    return None, fields.get("text")
 
 
 def _with_content(body: Any, text: str) -> Any:
@@ -278,9 +290,9 @@ def _with_content(body: Any, text: str) -> Any:
     return copy
 
 
-def _refusal(body: Any) -> object:
+def _refusal(body_fields: Mapping[str, Any]) -> object:
     """The refusal field, which LiteLLM stores as an attribute of the body or among the provider fields."""
-    fields = getattr(body, "provider_specific_fields", None)
+    fields = body_fields.get("provider_specific_fields")
     provider_refusal = fields.get("refusal") if isinstance(fields, Mapping) else None
-    body_refusal = getattr(body, "refusal", None)
+    body_refusal = body_fields.get("refusal")
     return body_refusal if has_content(body_refusal) else provider_refusal

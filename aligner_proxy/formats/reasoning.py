@@ -14,15 +14,9 @@ from typing import Any, Protocol
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import (
-    GrowingText,
-    RemainingNumbers,
-    SafeFormat,
-    StreamEvent,
-    call_or_raise,
-    has_content,
-)
+from aligner_proxy.formats.base import GrowingText, RemainingNumbers, StreamEvent, has_content
 from aligner_proxy.formats.responses import DELTA, ITEM, as_list, get, kind_of, put
+from aligner_proxy.formats.safe import SafeFormat, call_or_raise
 from aligner_proxy.formats.think_tags import remove_tags
 from aligner_proxy.types import Exchange, join_surrogates, replace_surrogates
 

@@ -252,7 +252,7 @@ class ChoiceCorrector:
         state.arrival.extensions.observe(outcome)
         if outcome.policy.hand_off is not None and self._hand_offs is not None:
             self._hand_offs.offer(exchange, outcome, state.arrival.aligner_id)
-        if state.arrival.facts is None:
+        if state.arrival.facts is None or self._auditor is None:
             return None
         record = state.policy_record(outcome.policy) | model_use_record(outcome)
         return AuditEvent(

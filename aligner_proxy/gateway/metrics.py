@@ -87,6 +87,8 @@ def record_stream_shed(state: RequestState) -> None:
 
 def describe_span(span: TraceSpan, outcome: Outcome) -> None:
     """Set the attributes of a choice's span; flagged objectives become gen_ai evaluations."""
+    if not span.is_recorded:
+        return
     correction = outcome.correction
     span.set_attributes(
         aligner__choice=outcome.index,

@@ -15,8 +15,10 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
+from litellm.constants import LITELLM_PROXY_MASTER_KEY_ALIAS
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 
 from aligner_proxy.concurrency import ErrorTranslation
@@ -44,6 +46,7 @@ BODY_REQUEST = "aligner_proxy_objectives"
 """Field of a request's data that holds the `BodyRequest` of `POST /v1/align`."""
 _BASE64 = "base64:"
 """Prefix of a header value in base64, for text with line breaks or characters that headers cannot contain."""
+_MASTER_HASH = hashlib.sha256(LITELLM_PROXY_MASTER_KEY_ALIAS.encode()).hexdigest()
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -61,7 +64,7 @@ class BodyRequest:
 
 def check_body(data: Mapping[str, Any], trust: Trust) -> None:
     """Refuse a body (HTTP 400) with router settings that clients may not use."""
-    with _as_http_errors():
+    with _AS_HTTP_ERRORS:
         routing.check_router_fields(data, trust.router_fields)
 
 
@@ -75,12 +78,12 @@ async def resolve_request(
     current = policies.current
     fields = [field.name for field in extensions.request_fields]
     try:
-        with _as_http_errors():
+        with _AS_HTTP_ERRORS:
             request = request_facts(data, user, fields, policies.keys, current.resolver)
             if current.resolver.splits_traffic:
                 request = _add_position(request, data, user)
-            targets = (routing.resolve_name(model, user.team_id) for model in routing.further_models(data))
-            other_requests = (replace(request, model=model, groups=groups) for model, groups in targets)
+            targets = [routing.resolve_name(model, user.team_id) for model in routing.further_models(data)]
+            other_requests = [replace(request, model=model, groups=groups) for model, groups in targets]
             policy = resolve_for_models(current.resolver, request, other_requests)
             if policy.aligner_shares:  # shares set by metadata
                 request = _add_position(request, data, user)
@@ -158,16 +161,15 @@ _SWITCHES = ("disable_global_guardrails", "opted_out_global_guardrails")
 """LiteLLM's metadata fields by which a team or key turns guardrails off."""
 
 
-def _as_http_errors() -> ErrorTranslation:
-    """Context manager that turns client errors into LiteLLM's HTTP errors."""
-    return ErrorTranslation((BadRequest, ForbiddenError), _http_error)
-
-
 def _http_error(error: BadRequest | ForbiddenError) -> ProxyException:
     """LiteLLM's error: HTTP 400 for a bad request, 403 for a forbidden one."""
     if isinstance(error, BadRequest):
         return ProxyException(str(error), "invalid_request_error", error.param, 400)
     return ProxyException(str(error), "permission_error", "aligner", 403)
+
+
+_AS_HTTP_ERRORS = ErrorTranslation((BadRequest, ForbiddenError), _http_error)
+"""Context manager that turns client errors into LiteLLM's HTTP errors."""
 
 
 @lru_cache(maxsize=1024)
@@ -210,7 +212,7 @@ def request_facts(
         own=body_request.texts,
         bypass=sent_headers.get(BYPASS_HEADER, "").strip().lower() in ("1", "true", "yes"),
         system=_system_prompt(data),
-        fields=dict(_wish_fields(wishes, fields)),
+        fields=dict(_wish_fields(wishes, fields)) if wishes else {},
         tool_results=tool_results(data) if resolver is not None and resolver.reads_tool_results else "",
         given={
             name: decode_header(sent_headers[name])
@@ -237,9 +239,9 @@ def decode_header(header: str) -> str:
 
 def _system_prompt(data: Mapping[str, Any]) -> str:
     """The system prompt, in the fields of any endpoint."""
-    system_turns = [*system_turn(data.get("instructions")), *system_turn(data.get("system"))]
-    system_turns += [turn for name in ("messages", "input") for turn in turns(data.get(name), _SYSTEM_ROLES)]
-    return "\n".join(turn.content for turn in system_turns)
+    own_fields = (*system_turn(data.get("instructions")), *system_turn(data.get("system")))
+    in_messages = (*turns(data.get("messages"), _SYSTEM_ROLES), *turns(data.get("input"), _SYSTEM_ROLES))
+    return "\n".join([turn.content for turn in (*own_fields, *in_messages)])
 
 
 def _wish_fields(wishes: Sequence[object], names: Iterable[str]) -> Iterator[tuple[str, object]]:
@@ -281,6 +283,8 @@ def remove_wishes(data: Mapping[str, Any]) -> None:
 
 def _hash_key(key: str | None) -> str | None:
     """The hash of a key; LiteLLM hashes only keys that begin with `sk-`, so others of a custom auth are hashed here."""
+    if key == LITELLM_PROXY_MASTER_KEY_ALIAS:
+        return _MASTER_HASH
     if key is None or _SHA256.fullmatch(key):
         return key
     return hashlib.sha256(key.encode()).hexdigest()
@@ -300,21 +304,19 @@ def _find_settings(metadata: object) -> object:
 
 def _read_tags(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """The tags in all metadata of a request, without duplicates."""
-    values = (bucket.get("tags") for bucket in metadata)
-    return tuple(dict.fromkeys(str(tag) for tags in values if isinstance(tags, list) for tag in tags))
+    lists = [tags for bucket in metadata if isinstance(tags := bucket.get("tags"), list)]
+    return tuple(dict.fromkeys([str(tag) for tags in lists for tag in tags]))
 
 
 def _requested_objectives(wishes: Sequence[object], request_headers: Mapping[str, str]) -> tuple[str, ...]:
     """Names of requested objectives, without duplicates: header first, then body."""
-    names = [name.strip() for name in request_headers.get(OBJECTIVES_HEADER, "").split(",")]
-    for wish in wishes:
-        names.extend(_wish_objectives(wish))
-    return tuple(dict.fromkeys(name for name in names if name))
+    fields = [wish.get("objectives") for wish in wishes if isinstance(wish, Mapping)]
+    names = [_read_names(field) for field in (request_headers.get(OBJECTIVES_HEADER), *fields) if field]
+    return tuple(dict.fromkeys(filter(None, chain(*names))))
 
 
-def _wish_objectives(wish: object) -> list[str]:
-    """The objectives in one metadata field: a list, or names separated by commas."""
-    names = wish.get("objectives") if isinstance(wish, Mapping) else None
+def _read_names(names: object) -> list[str]:
+    """The objectives in one field: a list, or names separated by commas."""
     if isinstance(names, str):
         return [name.strip() for name in names.split(",")]
     return [str(name) for name in names] if isinstance(names, list) else []

@@ -6,7 +6,7 @@ The state travels in the request's own metadata. Headers, comments and LiteLLM's
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,7 +104,7 @@ class Arrival:
     """Every taught head (learned from examples of one objective) in use when the request arrived, by content hash."""
     trace: Any = None
     """Parent of this request's spans (`tracing.context_of`)."""
-    aligner_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    aligner_id: str = field(default_factory=lambda: os.urandom(16).hex())
     """Id of this request's audit entries; it is random and cannot be guessed, while clients may choose call ids."""
     opened_at: float = field(default_factory=time.monotonic)
     """Time at which the request went to the upstream, in monotonic seconds."""
@@ -196,18 +196,18 @@ class RequestState:
 
     def headers(self) -> dict[str, str]:
         """The x-aligner headers of the response (docs/reference/headers.md); unknown values are left out."""
-        is_hit = all_cached(outcome.cache_hit for outcome in self.outcomes)
+        is_hit = all_cached([outcome.cache_hit for outcome in self.outcomes])
         # Ours come last, so that no plugin replaces one.
         pairs = self.arrival.extensions.headers(self.policy, self.outcomes) | {
             "id": self.public_id,
             "status": self.status.value,
             "reason": self.reason,
             "choice": str(self._decisive_outcome().index) if len(self.outcomes) > 1 else "",
-            "objectives": ",".join(objective.name for objective in self.policy.objectives),
-            "taught": _taught_summary(self.arrival.versions_used(self.policy)),
+            "objectives": ",".join([objective.name for objective in self.policy.objectives]),
+            "taught": _taught_summary(self.arrival.versions_used(self.policy)) if self.arrival.heads_in_force else "",
             "policy": self.policy.name,
             "model": self.corrector,
-            "reasoning": _reasoning_summary(self.reasoning),
+            "reasoning": _reasoning_summary(self.reasoning) if self.reasoning else "",
             "incoming": self._incoming_summary(),
             "tool-arguments": ",".join(map(_status_text, self.arguments)),
             "cache": _CACHE_WORDS[is_hit],
@@ -215,7 +215,11 @@ class RequestState:
             "editor": self._editor_summary(),
             "judge": self._judge_summary(),
         }
-        return {f"x-aligner-{name}": _header_value(value) for name, value in pairs.items() if value}
+        return {
+            f"x-aligner-{name}": value if value.isascii() and value.isprintable() else _make_printable(value)
+            for name, value in pairs.items()
+            if value
+        }
 
     def _incoming_summary(self) -> str:
         """The doubtful messages of the request; empty if there are none."""
@@ -253,7 +257,7 @@ class RequestState:
 
         Exact times would reveal something about the texts.
         """
-        slowest = max((outcome.ms for outcome in self.outcomes), default=None)
+        slowest = max([outcome.ms for outcome in self.outcomes], default=None)
         if slowest is None or self.policy.exact_times:
             return slowest
         # the smallest of 100, 200, 500, 1000, 2000 ... that is not below the time
@@ -292,7 +296,7 @@ class RequestState:
             fields.append("choices=" + ",".join(_status_text(outcome) for outcome in self.outcomes))
         if self.public_id:
             fields.append(f"id={self.public_id}")
-        return trail + f": aligner {_header_value(' '.join(fields))}\n\n".encode()
+        return trail + f": aligner {_make_printable(' '.join(fields))}\n\n".encode()
 
     def _trail_comment(self, timeline: Timeline) -> bytes:
         """A comment with flagged segments and latency: only numbers and objective names, never text."""
@@ -349,8 +353,10 @@ def copy_without_state(data: dict[str, Any]) -> dict[str, Any]:
 
 def find_state(data: Mapping[str, Any]) -> RequestState | None:
     """The state that an earlier hook stored, or None; client JSON can never be a `RequestState`."""
-    values = (bucket.get(_STATE) for bucket in metadata_buckets(data))
-    return next((state for state in values if isinstance(state, RequestState)), None)
+    for bucket in metadata_buckets(data):
+        if isinstance(state := bucket.get(_STATE), RequestState):
+            return state
+    return None
 
 
 def mark_failed(outcomes: Iterable[Outcome], reason: str) -> list[Outcome]:
@@ -453,8 +459,6 @@ def _call_record(use: EditorUse) -> dict[str, Any]:
     }
 
 
-def _header_value(value: str) -> str:
+def _make_printable(value: str) -> str:
     """The value as printable ASCII on one line, since configured names may contain anything."""
-    if value.isascii() and value.isprintable():
-        return value
     return "".join(char if " " <= char <= "~" else "?" for char in value)

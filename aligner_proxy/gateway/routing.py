@@ -99,6 +99,8 @@ _ADDED = frozenset({"litellm_call_id", "litellm_logging_obj", "proxy_server_requ
 _SETTING = "trust.router_fields"
 _IN_PATH = re.compile(r"/(?:engines|openai/deployments)/(.+?)(?:/chat)?/completions/?\s*\Z", re.DOTALL)
 """Paths that contain the model: `/engines/MODEL/...` and `/openai/deployments/MODEL/...`."""
+_MAY_NAME_MODELS = re.compile(r"[?%]|/(?:engines|deployments)/")
+"""What an address with names of models has; `%` may stand for any letter."""
 TOO_MANY = f"too many models in fallbacks; at most {MAX_FALLBACKS} are allowed"
 
 
@@ -132,7 +134,7 @@ def written_names(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _names_in_address(url: str) -> Iterator[str]:
     """Model names in path and query of a URL."""
-    if "?" not in url and "/completions" not in url:  # most addresses; parsing is not needed
+    if not _MAY_NAME_MODELS.search(url):  # most addresses; parsing is not needed
         return
     parts = urlsplit(url)
     match = _IN_PATH.search(unquote(parts.path))

@@ -13,8 +13,9 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.errors import CopyStays, NotPutIn
 from aligner_proxy.formats import copies, sse
-from aligner_proxy.formats.base import call_or_raise, corrected_texts, is_plain
+from aligner_proxy.formats.base import corrected_texts, is_plain
 from aligner_proxy.formats.copies import RemovedText
+from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, side_strings
 from aligner_proxy.gateway import metrics
 from aligner_proxy.gateway.request_state import RequestState

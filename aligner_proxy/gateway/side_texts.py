@@ -29,7 +29,8 @@ from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
-from aligner_proxy.formats.base import call_or_raise, corrected_texts, no_store
+from aligner_proxy.formats.base import corrected_texts, no_store
+from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideText, SideTextReader, remove_prose
 from aligner_proxy.formats.think_tags import DividedText, remove_tags
 from aligner_proxy.gateway import metrics, upstream_errors

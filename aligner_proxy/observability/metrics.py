@@ -7,6 +7,7 @@ on (no licence needed). With several workers, set PROMETHEUS_MULTIPROC_DIR, as f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
@@ -20,6 +21,8 @@ ENGINE_UP = Gauge(
     "1 if the engine answered the last call, else 0; with several workers, the lowest",
     multiprocess_mode="livemin",
 )
+_REMEMBERED = 4096
+"""Series of one metric that are remembered."""
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
 # From the latency of a cache hit to the longest deadline.
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
@@ -30,7 +33,8 @@ def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str
     existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
     metric = existing if isinstance(existing, kind) else kind(name, text, list(labels), **settings)
     # Our labels are names that the operator chose, so the limits for LiteLLM's labels (label_bounds.py) are bypassed.
-    setattr(metric, "labels", metric.labels)  # noqa: B010 - of this object alone
+    # Series are remembered: they are never removed, and to look one up takes a lock and a copy of its labels.
+    setattr(metric, "labels", lru_cache(_REMEMBERED)(metric.labels))  # noqa: B010 - of this object alone
     return metric
 
 

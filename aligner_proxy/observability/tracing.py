@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from types import TracebackType
 from typing import Any
 
 from opentelemetry import context, trace
@@ -34,9 +35,14 @@ class TraceSpan:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether somebody sees what is added to the span."""
+        return self._span.is_recording()
+
     def set_attributes(self, **attributes: Value | None) -> None:
         """Add attributes to the span; one that it has already is replaced."""
-        if self._span.is_recording():
+        if self.is_recorded:
             self._span.set_attributes(_dot_attributes(attributes))
 
     def add_event(self, name: str, **attributes: Value | None) -> None:
@@ -49,21 +55,25 @@ class TraceSpan:
         self._span.set_status(trace.Status(trace.StatusCode.ERROR))
 
 
-_NO_SPAN = TraceSpan(trace.INVALID_SPAN)
+_NO_SPAN = nullcontext(TraceSpan(trace.INVALID_SPAN))
 """Stands for every span while no provider is set up."""
 
 
-@contextmanager
 def span(
     name: str, parent: Context | None = None, *, kind: str = "INTERNAL", **attributes: Value | None
-) -> Iterator[TraceSpan]:
+) -> AbstractContextManager[TraceSpan]:
     """Open a span around a block, under `parent` (from `context_of` or `extract_context`) or the current span.
 
     An exception marks the span as failed, and passes.
     """
-    if not parent and not _has_provider():
-        yield _NO_SPAN
-        return
+    return _open_span(name, parent, kind, attributes) if parent or _has_provider() else _NO_SPAN
+
+
+@contextmanager
+def _open_span(
+    name: str, parent: Context | None, kind: str, attributes: Mapping[str, Value | None]
+) -> Iterator[TraceSpan]:
+    """What `span` returns where spans are made."""
     # Only an exception's type is recorded, because its message may quote the text.
     with _tracer().start_as_current_span(
         name,
@@ -157,15 +167,30 @@ def _dot_attributes(attributes: Mapping[str, Value | None]) -> dict[str, Value]:
     return {name.replace("__", "."): value for name, value in attributes.items() if value is not None}
 
 
-@contextmanager
-def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> Iterator[TraceSpan]:
+def stage(name: str, *, kind: str = "INTERNAL", **attributes: Value | None) -> AbstractContextManager[TraceSpan]:
     """Open a span around a stage, and count its seconds in the histogram; failed stages are timed, too."""
-    start = time.perf_counter()
-    try:
-        with span(f"aligner.{name}", None, kind=kind, **attributes) as stage_span:
-            yield stage_span
-    finally:
-        SECONDS.labels(name).observe(time.perf_counter() - start)
+    return _TimedSpan(name, span(f"aligner.{name}", None, kind=kind, **attributes))
+
+
+class _TimedSpan:
+    """What `stage` returns."""
+
+    def __init__(self, name: str, span: AbstractContextManager[TraceSpan]) -> None:
+        self._name = name
+        self._span = span
+        self._start = 0.0
+
+    def __enter__(self) -> TraceSpan:
+        self._start = time.perf_counter()
+        return self._span.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return self._span.__exit__(kind, error, traceback)
+        finally:
+            SECONDS.labels(self._name).observe(time.perf_counter() - self._start)
 
 
 def record_stage(name: str, seconds: float, parent: Any = None, **attributes: Value | None) -> None:

@@ -50,6 +50,7 @@ _Kept = tuple[Correction, int, float]
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 Compute = Callable[[], Awaitable[Correction]]
+_KEY_ENCODER = json.JSONEncoder(sort_keys=True)
 _DIGEST = hashlib.sha256().digest_size
 _BUSY_S = 1.0
 """How long to wait while another process writes; a slower cache is worse than none."""
@@ -166,7 +167,7 @@ class CorrectionCache:
         # Only if there is a head, so that older entries without heads are still found.
         if any(objective.head for objective in policy.objectives):
             parts["heads"] = [objective.head for objective in policy.objectives]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(_KEY_ENCODER.encode(parts).encode()).hexdigest()
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
         """The stored correction, or None if there is none that is intact and has not expired.

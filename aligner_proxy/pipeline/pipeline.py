@@ -91,9 +91,11 @@ class StageList:
         """The stages that override this method, cached."""
         if method not in self._by_method:
             # the wrapper of a plugin's stage overrides every method
-            kinds = (type(stage.inner if type(stage) is PluginStage else stage) for stage in self._stages)
-            pairs = zip(self._stages, kinds, strict=True)
-            self._by_method[method] = [stage for stage, kind in pairs if _overrides(kind, method)]
+            self._by_method[method] = [
+                stage
+                for stage in self._stages
+                if _overrides(type(stage.inner if type(stage) is PluginStage else stage), method)
+            ]
         return self._by_method[method]
 
     def add(self, stage: Stage) -> StageList:
@@ -448,7 +450,8 @@ class _TextCorrection:
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """Correct `text` from the cache or by the engine, and keep what the gate lets pass."""
         exchange = self._exchange if text == self._exchange.answer else replace(self._exchange, answer=text)
-        compute = self._engine_call(exchange, text, policy)
+        engine = self._pipeline.engine_of(policy)
+        compute = self._engine_call(engine, exchange, text, policy)
         cache = self._pipeline.cache
         if not policy.objectives:
             # nothing to judge: the text stays, for stages that may edit it
@@ -458,7 +461,7 @@ class _TextCorrection:
             correction = await compute()
             cache_hit = None
         else:
-            info = await self._pipeline.engine_of(policy).info()
+            info = await engine.info()
             if policy.corrector == METAALIGNER:
                 info = info.find_aligner(policy.aligner)
             key = cache.key(info, policy, exchange)
@@ -488,12 +491,14 @@ class _TextCorrection:
         except CorrectionError:
             return False
 
-    def _engine_call(self, exchange: Exchange, text: str, policy: Policy) -> Callable[[], Awaitable[Correction]]:
+    def _engine_call(
+        self, engine: Engine, exchange: Exchange, text: str, policy: Policy
+    ) -> Callable[[], Awaitable[Correction]]:
         """A function that asks the engine to correct `text`, in the session if that has read the same question ahead.
 
         The session serves only one call.
         """
-        ask: Callable[[AlignRequest], Awaitable[Correction]] = self._pipeline.engine_of(policy).align
+        ask: Callable[[AlignRequest], Awaitable[Correction]] = engine.align
         if self._session is not None and _question_key(text, policy) == self._read_ahead:
             ask = self._session.finish
             self._session = None

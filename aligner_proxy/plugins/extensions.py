@@ -59,16 +59,20 @@ class Boundary:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            return
-        if isinstance(error, CorrectionError):
-            # Policies do not know a plugin's own error class, and its reason could be anything.
-            if type(error).__module__.partition(".")[0] != "aligner_proxy":
-                raise PluginFault(f"a plugin raised {type(error).__name__}") from None
-        elif isinstance(error, TimeoutError):
-            raise DeadlineExceeded("a plugin ran out of time") from None
-        elif isinstance(error, Exception | SystemExit):  # the message of a foreign exception may quote answers
+        if error is not None:
+            _raise_as_ours(error)
+
+
+def _raise_as_ours(error: BaseException) -> None:
+    """Raise an error of this package in place of a plugin's error; return if the error itself may pass."""
+    if isinstance(error, CorrectionError):
+        # Policies do not know a plugin's own error class, and its reason could be anything.
+        if type(error).__module__.partition(".")[0] != "aligner_proxy":
             raise PluginFault(f"a plugin raised {type(error).__name__}") from None
+    elif isinstance(error, TimeoutError):
+        raise DeadlineExceeded("a plugin ran out of time") from None
+    elif isinstance(error, Exception | SystemExit):  # the message of a foreign exception may quote answers
+        raise PluginFault(f"a plugin raised {type(error).__name__}") from None
 
 
 class InlineRunner:
@@ -437,8 +441,11 @@ def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -
 
 def _call_guarded(method: Callable[..., _T], *arguments: object) -> _T:
     """The result of a plugin's method; raises `CorrectionError` for any error in it."""
-    with Boundary():
+    try:
         return method(*arguments)
+    except BaseException as error:
+        _raise_as_ours(error)
+        raise
 
 
 def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
@@ -456,8 +463,11 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
 def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:
     """The result of a method; None, with a warning logged, if it fails."""
     try:
-        with Boundary():
+        try:
             return getattr(extension, method)(*arguments)
+        except BaseException as error:
+            _raise_as_ours(error)
+            raise
     except CorrectionError as error:
         _warn(extension.name, method, str(error))
         return None

@@ -16,7 +16,6 @@ logged once. A request that several models may answer is refused if their polici
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -26,35 +25,29 @@ from itertools import product
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from aligner_proxy.errors import ConfigError, ForbiddenError, SeveralPolicies
 from aligner_proxy.policy import shares
 from aligner_proxy.policy.config import default_write, objectives
 from aligner_proxy.policy.gate_schema import switches
+from aligner_proxy.policy.metadata_layers import Layer, MetadataReader, warn_not_trusted
 from aligner_proxy.policy.own_objectives import match_known_names, own_objectives
-from aligner_proxy.policy.plugin_keys import PolicyKey, rename_deprecated
+from aligner_proxy.policy.plugin_keys import PolicyKey
 from aligner_proxy.policy.schema import (
     EVERY,
-    Grants,
     OnErrorByClass,
     OnSkipByReason,
     PolicyFile,
     PolicySettings,
     Route,
     Tenant,
-    corrector_names,
-    grants_model,
     route_objectives,
     route_selector,
-    rule_names,
 )
-from aligner_proxy.policy.strictness import may_tighten, stricter_policy, takes_away
-from aligner_proxy.policy.yaml_file import BUILT_IN, KeyPath, YamlSource, quote_name, suggest_name
+from aligner_proxy.policy.strictness import may_tighten, stricter_policy
+from aligner_proxy.policy.yaml_file import BUILT_IN, quote_name, suggest_name
 from aligner_proxy.types import (
     GOVERNED_SKIPS,
     LOCAL_EDITOR,
-    METAALIGNER,
     SAFETY_OBJECTIVES,
     AlignerShare,
     FailureClass,
@@ -76,7 +69,6 @@ from aligner_proxy.types import (
     Write,
 )
 
-log = logging.getLogger(__name__)
 _ON_ERROR = "on_error."
 _ON_SKIP = "on_skip."
 PRECEDENCE = (
@@ -95,7 +87,6 @@ _USUAL_CHARS = 200
 _CACHE_KEY = ("model", "groups", "team_id", "team_alias", "key_hash", "key_alias", "user_id", "alias_by_operator")
 """The facts that decide the policy of a cacheable request."""
 _read_cache_key = attrgetter(*_CACHE_KEY)
-_OBJECTIVE_LISTS = ("enforce", "allow", "deny")
 _BUILT_IN_POLICY = Policy(name="-")
 _AS_ENFORCED = f"{BUILT_IN}, as objectives are enforced"
 _AGAINST_HARM = f"{BUILT_IN} where {', '.join(sorted(SAFETY_OBJECTIVES))} is violated"
@@ -215,118 +206,12 @@ class RequestFacts:
         return self.team_alias or self.team_id or (self.key_alias if self.alias_by_operator else None) or "-"
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One source of settings; `path` is its key path in the policies file, None for metadata."""
-
-    values: PolicySettings
-    label: str
-    """What the source is called in origins: "route chat", "key metadata"."""
-    path: KeyPath | None = None
-    name: str = ""
-    """Name of the route or tenant; for metadata, the tenant and the label, for log lines."""
-    own: bool = False
-    """True for a key's metadata: its quota is then the key's, not the team's."""
-    trusted: bool = True
-    """Whether the layer may loosen a policy; if not, only its stricter settings count."""
-
-    def origin(self, source: YamlSource, *key: str | int) -> str:
-        """A description for operators of where `key` is set: file and line, or the metadata."""
-        return self.label if self.path is None else f"{source.place_of(*self.path, *key)} ({self.label})"
-
-
-class _MetadataReader:
-    """Reads the settings in the metadata of teams and keys; these may name only what the policies file loads."""
-
-    def __init__(self, policy_file: PolicyFile) -> None:
-        self._file = policy_file
-        self._grants_model = grants_model(policy_file.declarations)
-        """The pydantic model that validates metadata: settings and grants, with the keys of plugins."""
-        self._correctors = {METAALIGNER, *corrector_names(policy_file)}
-        self._rules = frozenset(rule_names(policy_file))
-        """The plugin rules that the file loads."""
-
-    def layers(self, facts: RequestFacts, configured: Mapping[str, Objective]) -> list[_Layer]:
-        """The layers of team and key metadata; untrusted ones keep only grants that take rights away."""
-        metadata = (
-            ("team metadata", facts.team_settings, self._file.trust.team_metadata),
-            ("key metadata", facts.key_settings, self._file.trust.key_metadata),
-        )
-        return [
-            self._make_layer(raw, label, f"{facts.namespace}: {label}", trusted, configured)
-            for label, raw, trusted in metadata
-            if raw is not None
-        ]
-
-    def _make_layer(
-        self, raw: object, label: str, source: str, trusted: bool, configured: Mapping[str, Objective]
-    ) -> _Layer:
-        """The layer of one metadata; if it is not trusted, grants that would give rights are dropped and logged."""
-        values = self._parse_grants(raw, source, configured)
-        if not trusted:
-            # `allow` stays even if not trusted: it can shorten the list before it, see `_allowed_objectives`.
-            set_names = [name for name in self._grant_names() if getattr(values, name) is not None and name != "allow"]
-            ignored = [name for name in set_names if not takes_away(name, getattr(values, name))]
-            for name in ignored:
-                _warn_not_trusted(source, name)
-            values = values.model_copy(update=dict.fromkeys(ignored))
-        return _Layer(values, label, name=source, own=label == "key metadata", trusted=trusted)
-
-    def _grant_names(self) -> Iterator[str]:
-        """The keys that are grants, including those of plugins."""
-        yield from (name for name in Grants.model_fields if name not in PolicySettings.model_fields)
-        yield from (key.name for key in self._file.declarations.grants)
-
-    def _parse_grants(self, raw: object, label: str, configured: Mapping[str, Objective]) -> Grants:
-        """The valid settings of an operator's metadata; logs a warning for invalid and deprecated ones."""
-        if not isinstance(raw, Mapping):
-            _warn_invalid(label, "aligner")
-            return self._grants_model()
-        current, changes = rename_deprecated(
-            {str(key): value for key, value in raw.items()}, self._file.declarations.current_names
-        )
-        for change in changes:
-            _warn(label, str(change))
-        return self._grants_model.model_validate(dict(self._valid_settings(current, label, configured)))
-
-    def _valid_settings(
-        self, raw: Mapping[str, Any], label: str, configured: Mapping[str, Objective]
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield (name, value) of each valid setting of metadata; logs and skips invalid ones.
-
-        Unknown objectives are dropped from lists.
-        """
-        for key, value in raw.items():
-            try:
-                parsed = getattr(self._grants_model.model_validate({key: value}), key)
-            except ValidationError:
-                _warn_invalid(label, key if key in self._grants_model.model_fields else "(unknown)")
-                continue
-            if not self._is_loaded(key, parsed):
-                _warn_invalid(label, key)
-                continue
-            if key in _OBJECTIVE_LISTS:
-                names = tuple(name for name in parsed if name in configured or (name == "*" and key == "allow"))
-                if names != parsed:
-                    _warn_invalid(label, key)
-                parsed = names
-            yield key, parsed
-
-    def _is_loaded(self, key: str, value: Any) -> bool:
-        """Whether the corrector, rules or files that metadata names are loaded; a policies file must name them, too."""
-        if key == "corrector":
-            return value in self._correctors
-        if isinstance(value, Requirement):
-            return self._file.file_texts.get(key, {}).keys() >= set(value.file_names)
-        return key != "plugin_rules" or self._rules.issuperset(value or ())
-
-
 class PolicyResolver:
     """Resolver of policies from one policies file, with a cache for requests without settings of their own."""
 
     def __init__(self, policy_file: PolicyFile, head_of: HeadLookup = find_no_head) -> None:
         self._file = policy_file
-        self._metadata = _MetadataReader(policy_file)
+        self._metadata = MetadataReader(policy_file)
         self._file_objectives = objectives(policy_file)
         """Objectives by name, for requests without a tenant entry."""
         self._tenant_objectives = [objectives(policy_file, tenant) for tenant in policy_file.tenants]
@@ -387,7 +272,7 @@ class PolicyResolver:
 
         They are returned as policies without objectives; routes or tenants with equal settings are used once.
         """
-        defaults = _Layer(self._file.defaults, "defaults", ("defaults",))
+        defaults = Layer(self._file.defaults, "defaults", ("defaults",))
         for route, tenant in product(self._unique_layers(self._file.routes), self._unique_layers(self._file.tenants)):
             judges_harm = any(map(_judges_harm, (*route, *tenant)))
             settings, _ = self._merge_layers([defaults, *route, *tenant], judges_harm=judges_harm)
@@ -395,13 +280,13 @@ class PolicyResolver:
             del settings["aligner_shares"], settings["shadow_aligner"]  # these make no difference to the settings
             yield Policy("-", extensions=extensions, **settings)
 
-    def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[_Layer]]:
+    def _unique_layers(self, entries: Sequence[Route] | Sequence[Tenant]) -> list[list[Layer]]:
         """An empty list for no entry, then a one-layer list for each group of entries with equal settings."""
         by_settings = {
             # Whether anything is enforced or about safety counts, too, as it changes the defaults of other settings.
             str([*self._layer_values(entry), bool(getattr(entry, "enforce", ())), _judges_harm(layer)]): layer
             for entry in entries
-            for layer in (_Layer(entry, entry.name or "-"),)
+            for layer in (Layer(entry, entry.name or "-"),)
         }
         return [[], *([layer] for layer in by_settings.values())]
 
@@ -432,10 +317,10 @@ class PolicyResolver:
         )
         configured = self._objectives_of(tenant)
         facts = replace(facts, asked=match_known_names(facts.asked, facts.own, configured)) if facts.own else facts
-        grants = [*tenant, *self._metadata.layers(facts, configured)]
+        grants = [*tenant, *self._metadata.layers(facts.namespace, facts.team_settings, facts.key_settings, configured)]
         objectives, chosen_origins, selection = self._choose_objectives(facts, route, grants, configured)
         settings, origins = self._merge_layers(
-            [_Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
+            [Layer(self._file.defaults, "defaults", ("defaults",)), *route, *grants],
             judges_harm=any(objective.name in SAFETY_OBJECTIVES for objective in objectives),
         )
         may_use_own_words = facts.is_operator or _may_use_own_words(grants)
@@ -480,12 +365,12 @@ class PolicyResolver:
         """Whether this route matches the request, or is the only one that counts (`restrict_to_route`)."""
         return route_matches(route, facts.names, facts.tags) if self._only_route is None else route is self._only_route
 
-    def _objectives_of(self, tenant: Sequence[_Layer]) -> Mapping[str, Objective]:
+    def _objectives_of(self, tenant: Sequence[Layer]) -> Mapping[str, Objective]:
         """The objectives that a tenant's requests can use: those of the file and the tenant's own."""
         return self._tenant_objectives[int(tenant[0].path[1])] if tenant and tenant[0].path else self._file_objectives
 
     def _attach_heads(
-        self, objectives: Sequence[Objective], tenant: Sequence[_Layer], aligner: str
+        self, objectives: Sequence[Objective], tenant: Sequence[Layer], aligner: str
     ) -> tuple[Objective, ...]:
         """Add the taught heads to objectives; heads of a tenant's own objectives are looked up for that tenant."""
         entry = tenant[0].values if tenant else None
@@ -497,7 +382,7 @@ class PolicyResolver:
         )
 
     def _make_share(
-        self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[_Layer]
+        self, name: str, percent: int, objectives: Sequence[Objective], tenant: Sequence[Layer]
     ) -> AlignerShare:
         """The share of one aligner, with the heads that were taught for it."""
         taught_objectives = self._attach_heads(objectives, tenant, name)
@@ -516,7 +401,7 @@ class PolicyResolver:
         return value.with_files(self._file.file_texts.get(key, {})) if isinstance(value, Requirement) else value
 
     def _plugin_grants(
-        self, grants: Sequence[_Layer]
+        self, grants: Sequence[Layer]
     ) -> tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, str], ...]]:
         """(name, value) of plugins' grants that differ from the default, and (name, origin) of all that are set.
 
@@ -534,7 +419,7 @@ class PolicyResolver:
         return tuple(differing), tuple(origins.items())
 
     def _merge_layers(
-        self, layers: Sequence[_Layer], *, judges_harm: bool
+        self, layers: Sequence[Layer], *, judges_harm: bool
     ) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
         """(settings of a policy by name, (name, origin) of each), merged from the layers, of which the last one wins.
 
@@ -551,7 +436,7 @@ class PolicyResolver:
                     settings[name] = value
                     origins[name] = layer.origin(self._file.source, *name.split("."))
                 elif value != settings[name]:
-                    _warn_not_trusted(layer.name, name)
+                    warn_not_trusted(layer.name, name)
             # An untrusted layer switches no rule of the gate, neither off nor on.
             for rule, is_on in switches(layer.values.gate).items() if layer.trusted else ():
                 rules[rule] = is_on
@@ -604,7 +489,7 @@ class PolicyResolver:
                 yield name, value
 
     def _find_quota(
-        self, facts: RequestFacts, grants: Sequence[_Layer]
+        self, facts: RequestFacts, grants: Sequence[Layer]
     ) -> tuple[Quota | None, tuple[tuple[str, str], ...]]:
         """The quota of the last layer that sets one, or None, and ("quota", its origin) or nothing.
 
@@ -619,14 +504,14 @@ class PolicyResolver:
                 return Quota(f"{layer.label} {owner}", seconds), (("quota", origin),)
         return None, ()
 
-    def _find_hand_off(self, route: Sequence[_Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
+    def _find_hand_off(self, route: Sequence[Layer]) -> tuple[HandOff | None, tuple[tuple[str, str], ...]]:
         """The webhook of the route for doubtful answers, or None, and ("hand_off", its origin) or nothing."""
         block = getattr(route[0].values, "hand_off", None) if route else None
         if block is None:
             return None, ()
         return HandOff(**block.model_dump()), (("hand_off", route[0].origin(self._file.source, "hand_off")),)
 
-    def _deny_origins(self, grants: Sequence[_Layer]) -> tuple[tuple[str, str], ...]:
+    def _deny_origins(self, grants: Sequence[Layer]) -> tuple[tuple[str, str], ...]:
         """The origin of each denied objective: the first layer that denies it."""
         origins: dict[str, str] = {}
         for layer in grants:
@@ -637,8 +522,8 @@ class PolicyResolver:
     def _choose_objectives(
         self,
         facts: RequestFacts,
-        route: Sequence[_Layer],
-        grants: Sequence[_Layer],
+        route: Sequence[Layer],
+        grants: Sequence[Layer],
         configured: Mapping[str, Objective],
     ) -> tuple[tuple[Objective, ...], tuple[tuple[str, str], ...], Selection | None]:
         """The objectives of a request in order, (name, origin) of each, and the selection if a plugin chooses some.
@@ -672,7 +557,7 @@ class PolicyResolver:
         self,
         facts: RequestFacts,
         present: Mapping[str, str],
-        grants: Sequence[_Layer],
+        grants: Sequence[Layer],
         configured: Mapping[str, Objective],
     ) -> None:
         """Raise `ForbiddenError` for a bypass or the first objective in the request that is not permitted.
@@ -693,7 +578,7 @@ class PolicyResolver:
                 offer = f"it may ask for: {names}" if names else "it may not add any objective"
                 raise ForbiddenError(f"number {n} of the requested objectives is not allowed for this key; {offer}")
 
-    def _allowed_objectives(self, grants: Sequence[_Layer], configured: Mapping[str, Objective]) -> set[str]:
+    def _allowed_objectives(self, grants: Sequence[Layer], configured: Mapping[str, Objective]) -> set[str]:
         """The objectives that a request may add. An untrusted list can only shorten the list before it."""
         allowed = set[str]()
         for layer in grants:
@@ -704,7 +589,7 @@ class PolicyResolver:
         return allowed - _denied_names(grants)
 
 
-def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
+def _may_use_own_words(grants: Sequence[Layer]) -> bool:
     """Whether a request may bring objectives in its own words. An untrusted list can only forbid it."""
     allows_every = False
     for layer in grants:
@@ -714,20 +599,20 @@ def _may_use_own_words(grants: Sequence[_Layer]) -> bool:
     return allows_every
 
 
-def _judges_harm(layer: _Layer) -> bool:
+def _judges_harm(layer: Layer) -> bool:
     """Whether a route's objectives, or those that a tenant enforces, include one about safety."""
     entry = layer.values
     names = [name for name, _ in route_objectives(entry, (EVERY,))] if isinstance(entry, Route) else ()
     return not SAFETY_OBJECTIVES.isdisjoint((*names, *getattr(entry, "enforce", ()))) or EVERY in names
 
 
-def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[_Layer]:
+def _first_layer(entries: Sequence[_Entry], matches: Callable[[_Entry], bool]) -> list[Layer]:
     """The first entry that matches, as a list with one layer; empty if none matches."""
     for i, entry in enumerate(entries):
         if matches(entry):
             kind = "route" if isinstance(entry, Route) else "tenant"
             name = entry_name(entry, i)
-            return [_Layer(entry, f"{kind} {name}", (f"{kind}s", i), name)]
+            return [Layer(entry, f"{kind} {name}", (f"{kind}s", i), name)]
     return []
 
 
@@ -759,36 +644,20 @@ def _judge_side_texts(enforced: bool, settings: dict[str, Any], origins: dict[st
         origins |= dict.fromkeys(kinds, _AS_ENFORCED)
 
 
-def _denied_names(grants: Sequence[_Layer]) -> set[str]:
+def _denied_names(grants: Sequence[Layer]) -> set[str]:
     """Names of the objectives that some layer denies to requests."""
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
-def _last_grant(grants: Sequence[_Layer], name: str) -> Any:
+def _last_grant(grants: Sequence[Layer], name: str) -> Any:
     """The value of a grant in the last layer that sets it; None if none does."""
     values = (getattr(layer.values, name) for layer in reversed(grants))
     return next((value for value in values if value is not None), None)
 
 
-def _may_bypass(grants: Sequence[_Layer]) -> bool:
+def _may_bypass(grants: Sequence[Layer]) -> bool:
     """Whether the request may opt out of correction."""
     return bool(_last_grant(grants, "allow_bypass"))
-
-
-def _warn_invalid(label: str, key: str) -> None:
-    _warn(label, f"ignoring setting {key}: not valid here")
-
-
-def _warn_not_trusted(source: str, key: str) -> None:
-    """Log that metadata which the file does not trust tried to loosen a setting."""
-    setting = "team_metadata" if source.endswith("team metadata") else "key_metadata"
-    _warn(source, f"ignoring setting {key}: it would loosen the policy, and trust.{setting} is false")
-
-
-@lru_cache(maxsize=1024)
-def _warn(label: str, problem: str) -> None:
-    """Log a warning once for each source and problem (cached): a typo would otherwise be logged with every request."""
-    log.warning("%s: %s", label, problem)
 
 
 def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_facts: Iterable[RequestFacts]) -> Policy:

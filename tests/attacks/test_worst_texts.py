@@ -40,7 +40,7 @@ def engine() -> SegmentEngine:
     return SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0)
 
 
-def of(size: int, kind: TextKind) -> str:
+def make_text(size: int, kind: TextKind) -> str:
     return f"{HEAD}{FOOL}\n{kind.text(size)}\n{FOOL}\nBye."
 
 
@@ -68,7 +68,7 @@ WORST = rows(
 @pytest.mark.parametrize("attack", WORST)
 def test_no_text_keeps_the_gateway_busy(attack: Attack, way: Callable[[str], Coroutine[None, None, Outcome]]) -> None:
     disguises._undisguise_cached.cache_clear()
-    outcome = asyncio.run(way(of(CHARS, attack.payload)))
+    outcome = asyncio.run(way(make_text(CHARS, attack.payload)))
     assert outcome.status is Status.CORRECTED
     assert (outcome.text or "").startswith(HEAD.strip())
     assert not (outcome.text or "").startswith(HEAD + FOOL)

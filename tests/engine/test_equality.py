@@ -19,7 +19,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner, correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.prompt_fit import make_frame
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
@@ -103,7 +103,7 @@ def write_alike(seeds: range, build: House = house, adapters: int = len(NAMES)) 
             draft = corrupted(list(wanted[i]), rng.choice(RATES), rng)
             sequence = Sequence(number)
             first = Ask(made.runner.tokenizer.prompt(prompt).ids, prompt=True)
-            proposer = EditProposer(draft, rng.choice(RULES))
+            proposer = DraftProposer(draft, rng.choice(RULES))
             work = generate(sequence, first, proposer, DraftLimits(TOKENS), Tally(), made.runner.tokenizer.eos_ids)
             loop.add(Job(str(i), work, partial(written.__setitem__, i), sequence=sequence))
         drive(loop, rng)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.model import attention, cpu_kernels
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -72,7 +72,7 @@ def test_prompts_of_different_edit_rates_are_equal_token_for_token(runner: Model
         prompt = runner.tokenizer.prompt(text).ids
         expected = plain(prompt, runner)
         draft = corrupted(expected, RATES[i % len(RATES)], rng)
-        got, tally = tiny.written(runner, prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
+        got, tally = tiny.written(runner, prompt, DraftProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
         ended = expected[-1] in runner.tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected), text
         forwards += tally.forwards
@@ -90,7 +90,7 @@ def gaps(by: ModelRunner, prompts: list[str]) -> list[float]:
         prompt = by.tokenizer.prompt(text).ids
         expected = plain(prompt, by)
         draft = corrupted(expected, RATES[i % len(RATES)], random.Random(i))
-        got, _ = tiny.written(by, prompt, EditProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
+        got, _ = tiny.written(by, prompt, DraftProposer(draft, (tiny.at_most(16), tiny.whole)[i % 2]), TOKENS)
         ours = [*got.ids, *[by.tokenizer.eos] * got.finished]
         same = next((at for at, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), None)
         if same is not None:

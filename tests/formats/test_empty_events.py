@@ -12,7 +12,7 @@ from litellm.types.llms.openai import ResponseInProgressEvent
 from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
 from aligner_proxy.formats import chat, messages, responses, text
-from aligner_proxy.formats.base import SafeDecoder, SafeFormat
+from aligner_proxy.formats.safe import SafeDecoder, SafeFormat
 from tests.e2e import upstream_responses
 from tests.support.stream_fixtures import chunk, kind, response_items, text_items
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.formats import messages
-from aligner_proxy.formats.base import SafeFormat
+from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.types import Outcome, Policy, Status, Turn
 from tests.e2e.event_streams import frames, message_events
 from tests.support.stream_fixtures import decoded, replayed

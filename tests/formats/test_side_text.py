@@ -9,7 +9,7 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.errors import Unreadable
-from aligner_proxy.formats.base import call_or_raise
+from aligner_proxy.formats.safe import call_or_raise
 from aligner_proxy.formats.side_text import SideTextReader, is_prose, remove_prose
 from aligner_proxy.formats.think_tags import DividedText
 from aligner_proxy.types import SideKind

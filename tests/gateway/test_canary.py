@@ -24,7 +24,7 @@ ABOUT = replace(SCRIPTED, others={"acme-2": replace(SCRIPTED, content_hash="acme
 ADAPTERS = {"adapters": {"acme-2": "./acme-2"}}
 
 
-def of(policies: dict[str, Any]) -> dict[str, Any]:
+def make_policies(policies: dict[str, Any]) -> dict[str, Any]:
     return POLICIES | {"aligner": ADAPTERS, "defaults": policies, "trust": {}}
 
 
@@ -53,7 +53,7 @@ async def completed(guard: AlignerGuardrail, request: dict[str, Any]) -> dict[st
 async def test_a_conversation_stays_with_its_aligner_and_everything_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = build(tmp_path, monkeypatch, of({"aligner": {"default": 50, "acme-2": 50}}))
+    guard = build(tmp_path, monkeypatch, make_policies({"aligner": {"default": 50, "acme-2": 50}}))
     before = {name: counted("aligner_by_aligner_total", aligner=name) for name in ("default", "acme-2")}
     models = {}
     told: list[str] = []
@@ -77,7 +77,9 @@ async def test_a_conversation_stays_with_its_aligner_and_everything_says_which(
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignerGuardrail:
     """A guardrail with an aligner beside, and a store in which its entries are."""
-    policies = of({"shadow_aligner": "acme-2"}) | {"audit": {"enabled": True, "file": str(tmp_path / "audit.db")}}
+    policies = make_policies({"shadow_aligner": "acme-2"}) | {
+        "audit": {"enabled": True, "file": str(tmp_path / "audit.db")}
+    }
     guard = build(tmp_path, monkeypatch, policies)
 
     def script(request: AlignRequest) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aligner_proxy.audit.entry import AuditEvent, policy_hash
 from aligner_proxy.gateway import routing
-from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.observability import metrics
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -89,15 +89,7 @@ async def test_headers_records_and_metrics_say_what_it_cost(tmp_path: Path, monk
 async def test_the_audit_entry_says_it_and_not_who_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guard, _ = guarded(tmp_path, monkeypatch, {"routes": [{**ROUTE, "editor": {"model": "strong"}}]})
     events: list[AuditEvent] = []
-    observed = ChoiceCorrector._make_event
-
-    def remembering(self: ChoiceCorrector, *given: Any) -> AuditEvent | None:
-        event = observed(self, *given)
-        if event is not None:
-            events.append(event)
-        return event
-
-    monkeypatch.setattr(ChoiceCorrector, "_make_event", remembering)
+    monkeypatch.setattr(guard, "_auditor", SimpleNamespace(note=events.append, required=False))
     for caller in (user(team_id="acme"), user(team_id="other", key_alias="ci")):
         await guard.async_post_call_success_hook(data(), caller, answer(RUDE))
     assert [event.record["editor"]["calls"] for event in events] == [1, 1]

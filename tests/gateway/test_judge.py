@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aligner_proxy.audit.entry import AuditEvent
 from aligner_proxy.errors import EngineUnavailable
-from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
+from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.observability import metrics
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -42,14 +43,7 @@ async def test_headers_records_and_metrics_say_what_it_did(tmp_path: Path, monke
     calls = metrics.JUDGE_CALLS.labels("counted", "replied")._value
     before = (flagged.get(), calls.get())
     events: list[AuditEvent] = []
-    make_event = ChoiceCorrector._make_event
-
-    def remember(self: ChoiceCorrector, *given: Any) -> AuditEvent | None:
-        event = make_event(self, *given)
-        events.extend([event] if event else [])
-        return event
-
-    monkeypatch.setattr(ChoiceCorrector, "_make_event", remember)
+    monkeypatch.setattr(guard, "_auditor", SimpleNamespace(note=events.append, required=False))
     request = data()
     got = await guard.async_post_call_success_hook(request, user(), answer(SLY, "All is well."))
     assert got.choices[0].message.content == EDITED

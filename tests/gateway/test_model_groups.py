@@ -126,6 +126,7 @@ def _data(url: str, **body: Any) -> dict[str, Any]:
         ("/v1/responses?%6Dodel=a%20b", ("a b",)),
         ("/engines/a/chat/completions", ("a",)),
         ("/engines/a/completions/", ("a",)),
+        ("/%65ngines/a/completions", ("a",)),
         ("/engines/o/a/chat/completions?model=b", ("o/a", "b")),
         ("/openai/deployments/a%0A/chat/completions%0A", ("a\n",)),
         ("/behind/a/proxy/openai/deployments/a/completions", ("a",)),

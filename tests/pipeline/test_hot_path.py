@@ -26,7 +26,7 @@ from tests.support.scripted import ScriptedEngine
 PACKAGE = Path(aligner_proxy.__file__).parent
 MAX_FRAMES = 12
 MAX_MODULES = 30
-MAX_CALLS = 210
+MAX_CALLS = 160
 """Most calls of functions of ours for an answer that the policy leaves alone."""
 _NUMBERS = itertools.count()
 RUDE = " You fool."

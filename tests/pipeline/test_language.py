@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.pipeline import Pipeline
+from aligner_proxy.pipeline.stages import language
 from aligner_proxy.types import (
     Correction,
     Exchange,
@@ -104,3 +106,22 @@ async def test_a_text_in_place_of_the_answer_is_ours() -> None:
     for tool_calls, reason in ((False, "declined"), (True, "emptied")):
         outcome = await Pipeline(engine).align(replace(asked(GERMAN), tool_calls=tool_calls), declining)
         assert (outcome.status, outcome.reason) == (Status.CORRECTED, reason)
+
+
+@pytest.mark.parametrize(("times", "readings"), [(1, 1), (1000, 3)])
+async def test_the_language_of_an_answer_that_comes_again_is_remembered_unless_it_is_long(
+    times: int, readings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str | None] = []
+
+    def note_text(answer: str | None, languages: Collection[str]) -> bool:
+        texts.append(answer)
+        return True
+
+    monkeypatch.setattr(language, "is_unknown_as_whole", note_text)
+    answer = f"{GERMAN} Nummer {times}. " * times
+    for _ in range(3):
+        outcome = await pipeline().align(asked(answer), POLICY)
+        assert outcome.status is Status.NOT_JUDGED
+    assert len(texts) == readings
+    language._find_unknown.cache_clear()  # it remembers what `note_text` said

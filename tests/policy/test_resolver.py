@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.errors import ForbiddenError
-from aligner_proxy.policy import resolver as module
+from aligner_proxy.policy import metadata_layers
 from aligner_proxy.policy.config import load
 from aligner_proxy.policy.resolver import SETTINGS, PolicyResolver, RequestFacts, setting_value
 from aligner_proxy.policy.schema import (
@@ -64,7 +64,7 @@ trust: {team_metadata: true, key_metadata: true, aliases: true}
 def resolver(tmp_path: Path) -> PolicyResolver:
     path = tmp_path / "p.yaml"
     path.write_text(FILE)
-    module._warn.cache_clear()
+    metadata_layers._warn.cache_clear()
     return PolicyResolver(load(path))
 
 
@@ -414,7 +414,7 @@ def wary(tmp_path: Path) -> PolicyResolver:
     """A resolver of a file that trusts nobody."""
     path = tmp_path / "p.yaml"
     path.write_text(UNTRUSTED)
-    module._warn.cache_clear()
+    metadata_layers._warn.cache_clear()
     return PolicyResolver(load(path))
 
 

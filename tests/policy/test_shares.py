@@ -101,12 +101,16 @@ def test_each_aligner_gets_its_share_and_a_larger_share_keeps_whom_it_had(file: 
     few = loaded(file, {"defaults": {"aligner": SPLIT}})
     more = loaded(file, {"defaults": {"aligner": {"default": 80, "acme-2": 20}}})
 
-    def of(resolver: PolicyResolver) -> list[str]:
+    def list_aligners(resolver: PolicyResolver) -> list[str]:
         return [resolver.resolve(RequestFacts("gpt", traffic_percentile=at)).aligner for at in range(100)]
 
-    assert Counter(of(few)) == SPLIT
-    assert Counter(of(more)) == {"default": 80, "acme-2": 20}
-    assert all(late == "acme-2" for early, late in zip(of(few), of(more), strict=True) if early == "acme-2")
+    assert Counter(list_aligners(few)) == SPLIT
+    assert Counter(list_aligners(more)) == {"default": 80, "acme-2": 20}
+    assert all(
+        late == "acme-2"
+        for early, late in zip(list_aligners(few), list_aligners(more), strict=True)
+        if early == "acme-2"
+    )
 
 
 def test_what_is_drawn_is_the_policy_of_that_aligner_with_its_own_heads(file: Path) -> None:

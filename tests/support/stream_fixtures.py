@@ -12,7 +12,8 @@ from litellm.llms.openai.responses.transformation import OpenAIResponsesAPIConfi
 from litellm.types.utils import ModelResponseStream, TextCompletionResponse
 
 from aligner_proxy.formats import Wire, chat, messages, responses, text
-from aligner_proxy.formats.base import SafeDecoder, corrected_texts
+from aligner_proxy.formats.base import corrected_texts
+from aligner_proxy.formats.safe import SafeDecoder
 from aligner_proxy.pipeline.replacements import ReplacementMap
 from aligner_proxy.types import Exchange, Outcome, join_surrogates
 from tests.e2e.event_streams import frames, message_events, response_events

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding.correct import Aligner
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -163,7 +163,7 @@ def at_most(length: int) -> Rule:
 
 
 def written(
-    runner: ModelRunner, prompt: list[int], proposer: EditProposer, tokens: int, adapter: int = 0
+    runner: ModelRunner, prompt: list[int], proposer: DraftProposer, tokens: int, adapter: int = 0
 ) -> tuple[Generated, Tally]:
     """What the engine writes after a prompt, and what it cost."""
     ends: list[Any] = []

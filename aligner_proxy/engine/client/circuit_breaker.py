@@ -9,10 +9,9 @@ implementation, because the libraries for this let every request through while h
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -153,6 +152,7 @@ class Breaker:
         self._probing: asyncio.Task[bool] | None = None  # the latest probe; its result: whether the engine answered
         self._reported = self.circuit.state  # the state of which the listener knows
         changed(self._reported)
+        self._watch = _ErrorWatch(self._note_error)
 
     async def info(self) -> AlignerInfo:
         """The engine's description; raises `BreakerOpen` while the circuit is open.
@@ -163,7 +163,7 @@ class Breaker:
         await self._wait_for_circuit()
         start = self._clock()
         try:
-            with self._watch_errors():
+            with self._watch:
                 return await self._engine.info()
         except asyncio.CancelledError:
             # It is unknown here whether a client left or a deadline passed; a wrong suspicion only costs one probe.
@@ -180,7 +180,7 @@ class Breaker:
         start = self._clock()
         await self._wait_for_circuit()
         remaining_s = request.deadline_s - (self._clock() - start)
-        with self._watch_errors():
+        with self._watch:
             correction = await ask(request.with_deadline(remaining_s))
         self.circuit.note_answer()
         self._report()
@@ -208,7 +208,7 @@ class Breaker:
 
     async def watch_call(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Return the result of a call, made whatever the circuit's state, and record its outcome in the circuit."""
-        with self._watch_errors():
+        with self._watch:
             result = await call
         self.circuit.note_answer()
         self._report()
@@ -252,19 +252,14 @@ class Breaker:
         self.circuit.end_probe(alive=None if inconclusive else probing.result(), now=self._clock())
         self._report()
 
-    @contextlib.contextmanager
-    def _watch_errors(self) -> Iterator[None]:
-        """Record the errors that a call raises in the circuit, and raise them again."""
-        try:
-            yield
-        except (EngineUnavailable, InvalidOutput, DeadlineExceeded) as error:
+    def _note_error(self, error: BaseException | None) -> None:
+        """Record the error that a call raised in the circuit; errors of a living engine count as answers."""
+        if isinstance(error, EngineUnavailable | InvalidOutput | DeadlineExceeded):
             self.circuit.note_failure(self._clock(), late=isinstance(error, DeadlineExceeded))
             self._report()
-            raise
-        except CorrectionError:
+        elif isinstance(error, CorrectionError):
             self.circuit.note_answer()
             self._report()
-            raise
 
     def _report(self) -> None:
         """Log the circuit's state and tell the listener, if it has changed."""
@@ -276,6 +271,18 @@ class Breaker:
         else:
             log.warning("circuit breaker %s", self._reported.value.replace("_", "-"))
         self._changed(self._reported)
+
+
+class _ErrorWatch:
+    """Context manager that tells `note_error` how its block ended; one serves all calls."""
+
+    def __init__(self, note_error: Callable[[BaseException | None], None]) -> None:
+        self._note_error = note_error
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._note_error(error)
 
 
 class _GuardedSession(ForwardingSession):

@@ -11,7 +11,7 @@ from collections.abc import Generator
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.errors import AnswerTooLong
@@ -42,7 +42,7 @@ def complete(aligner: Aligner, request: CompletionRequest, sequence: Sequence) -
         )
     # the end mark, too: the completion is expected to end where the prediction does
     draft = [*tokenizer.continuation(expected), tokenizer.eos] if expected else []
-    proposer = EditProposer(draft, aligner.runner.choose_draft_length)
+    proposer = DraftProposer(draft, aligner.runner.choose_draft_length)
     tally = Tally()
     stop = tuple(text for text in request.stop if text)
     limits = DraftLimits(

@@ -18,7 +18,7 @@ from aligner_proxy.engine.api import AlignerInfo, AlignRequest, Span, make_proof
 from aligner_proxy.engine.decoding import splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
 from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame, make_frame, writing_room
-from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching, find_trusted_ranges
+from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching, find_trusted_ranges
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
 from aligner_proxy.engine.model.runner import ModelRunner
@@ -102,11 +102,11 @@ class Aligner:
 
 
 Score = tuple[float, int]
-"""Log-odds that a piece must change, and the index of the objective that it violates most. A piece is a segment, or a
-part of a very long one (parts.py)."""
-Evidence = tuple[float, int]
-"""What a piece says of the answer as a whole, in nats, and the index of the objective; see `AnswerEvidence`. It is that
-of the first reading of a piece, in its place; readings of its words, or of other text before it, do not count."""
+"""What a piece says in nats, and the index of the objective that this is about.
+
+Of the piece itself: the log-odds that it must change. Of the answer as a whole: its evidence (`AnswerEvidence`), as it
+was when the piece was first read, in its place; later readings do not count. A piece is a segment, or a part of a very
+long one (parts.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class ScoredPieces:
     """The scores of an answer's first pieces, and what these pieces say of the answer as a whole."""
 
     scores: list[Score] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
+    evidence: list[Score] = field(default_factory=list)
 
 
 def correct(
@@ -211,7 +211,7 @@ class AnswerEditor:
         self._division = division
         self._sequence = sequence
         self._known_pieces = known_pieces or ScoredPieces()
-        self.evidence: list[Evidence] = []
+        self.evidence: list[Score] = []
         """What the pieces read so far say of the answer as a whole; empty without a taught head that says it."""
         self.can_score = scores_segments(aligner, frame)
         """Whether a detector head scores the segments."""
@@ -324,7 +324,7 @@ class AnswerEditor:
             unflagged = find_trusted_ranges(placed_pieces, [self.is_flagged(score) for score in scores], pieces.offsets)
         # pieces that were not scored above are scored in the same step as the first draft
         spans = passage.find_spans(passage.own) if self.can_score and not scores else None
-        proposer = EditProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
+        proposer = DraftProposer(lookup, self._runner.choose_draft_length, trusted=unflagged)
         context = [*passage.fitted.ids, *tokenizer.continuation(prompts.undisguise_for_prompt(before))]
         room = min(passage.fitted.room, writing_room(len(lookup)), self._count_tokens_left(context))
         limits = DraftLimits(room, caution=self._request.caution)
@@ -636,7 +636,7 @@ class AnswerEditor:
         # `removesuffix` leaves the leading white space, which is no part of the scored pieces
         return text.removesuffix(body) + kept_text if kept_text else ""
 
-    def _make_hole_proposer(self, hole: splice.Hole) -> tuple[EditProposer, int]:
+    def _make_hole_proposer(self, hole: splice.Hole) -> tuple[DraftProposer, int]:
         """The proposer of drafts for a hole, and the most tokens that may be written.
 
         The first draft is the text after the flagged run, because most runs are removed; the next is the run itself. At
@@ -657,13 +657,13 @@ class AnswerEditor:
         lookup = [*objective_ids, *run_ids, *next_ids]
         # drafting starts after the span, as if it were removed
         start = len(objective_ids) + len(run_ids)
-        return EditProposer(lookup, self._runner.choose_draft_length, anchors=(start,)), room
+        return DraftProposer(lookup, self._runner.choose_draft_length, anchors=(start,)), room
 
     def _write(
         self,
         passage: PromptedPassage,
         context: list[int],
-        proposer: EditProposer,
+        proposer: DraftProposer,
         limits: DraftLimits,
         spans: Spans | None = None,
     ) -> Generator[Ask, Step, Generated]:
@@ -707,6 +707,6 @@ def verdicts(
     return tuple(scored)
 
 
-def _find_mean(evidence: Sequence[Evidence], count: int) -> Evidence | None:
+def _find_mean(evidence: Sequence[Score], count: int) -> Score | None:
     """The mean of the evidence of `count` pieces; None if one has none."""
     return (fmean(nats for nats, _ in evidence), evidence[0][1]) if len(evidence) == count else None

@@ -51,7 +51,7 @@ def find_trusted_ranges(
     return tuple(ranges)
 
 
-class EditProposer:
+class DraftProposer:
     """Proposes drafts for one answer. `lookup` is the text to draft from, normally the answer's tokens and EOS.
 
     `anchors` are positions in `lookup` where the text is likely to continue after a jump (the start of the next kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
+from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
 from aligner_proxy.types import DecodeCounts
 
@@ -56,7 +56,7 @@ class DraftLimits:
 def generate(
     sequence: Sequence,
     first: Ask,
-    proposer: EditProposer,
+    proposer: DraftProposer,
     limits: DraftLimits,
     tally: Tally,
     eos_ids: frozenset[int],

@@ -31,7 +31,7 @@ _MIB = 1 << 20
 
 def size_of(event: StreamEvent) -> int:
     """Approximate bytes that a queued event takes."""
-    return bytes_of(event.item, sum(len(piece) for _, piece in event.pieces))
+    return bytes_of(event.item, sum([len(piece) for _, piece in event.pieces]))
 
 
 def bytes_of(item: object, chars: int) -> int:

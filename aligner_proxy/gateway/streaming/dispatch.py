@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from aligner_proxy.formats import Wire
-from aligner_proxy.formats.base import SafeFormat
+from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector

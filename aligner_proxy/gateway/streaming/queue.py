@@ -21,7 +21,8 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, SafeFormat, StreamEvent
+from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent
+from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -254,14 +255,16 @@ class StreamQueue(abc.ABC, Generic[Text]):
             self._room.account.keep(len(piece))
         if places:  # other events, such as roles and usage, do not count as text
             self.client.timeline.note_upstream()
-        wholes = {index: self._get_text(index) for index in event.wholes} or NO_WHOLES
+        wholes = {index: self._get_text(index) for index in event.wholes} if event.wholes else NO_WHOLES
         if self._request.side is not None:
             answer_texts = [*(piece for _, piece in event.pieces), *map(self._original_text, wholes)]
             self._request.side.read(event.original, answer_texts, event.divided_texts)
         event.divided_texts = ()  # nobody else reads them, and the event may wait for long
         event.item = self._queue.pack(event.item)
         # `size_of` counts only pieces; an event that repeats whole texts contains these, too.
-        size = size_of(event) + sum(text.length for text in wholes.values())
+        size = size_of(event)
+        if wholes:
+            size += sum(text.length for text in wholes.values())
         self._room.account.hold(size)
         self._queue.append(QueuedEvent(event, tuple(places), wholes, size))
 

@@ -7,9 +7,9 @@ status is `not_judged` instead of `unchanged`. A policy may block such answers; 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CorrectionError
@@ -23,6 +23,9 @@ LANGUAGE = SkipReason.LANGUAGE.value
 WOULD_LEAVE = "would_leave"
 WOULD_NOT_JUDGE = "would_not_judge"
 """The reason in shadow mode of an answer whose status would have been `not_judged`."""
+_REMEMBERED = 256
+_REMEMBERED_CHARS = 16_000
+"""The longest answer whose language is remembered, in characters."""
 
 
 def is_unknown(answer: str | None, languages: Collection[str]) -> bool:
@@ -37,6 +40,15 @@ def is_unknown_as_whole(answer: str | None, languages: Collection[str]) -> bool:
     """Whether an answer as a whole is clearly in none of these languages."""
     name = prose_language(answer) if languages and answer else None
     return name is not None and not is_among(name, languages)
+
+
+@lru_cache(_REMEMBERED)
+def _find_unknown(answer: str, remaining_texts: Sequence[str], languages: Collection[str]) -> bool:
+    """Whether an answer as a whole, or a sentence that stays of it, is in none of these languages.
+
+    Remembered, because an answer from the cache is asked about again.
+    """
+    return is_unknown_as_whole(answer, languages) or any(foreign_segments(text, languages) for text in remaining_texts)
 
 
 class Language(Stage):
@@ -101,9 +113,10 @@ class Language(Stage):
         """Change status or reason if the answer, or a sentence that stays, is in a language unknown to the aligner."""
         if outcome.correction is None or not self._languages or answer.is_stopped:
             return outcome
-        remaining_texts = (segment.text for segment in outcome.segments if not segment.flagged)
-        is_known = not is_unknown_as_whole(answer.text, self._languages)
-        if is_known and not any(foreign_segments(text, self._languages) for text in remaining_texts):
+        remaining_texts = tuple([segment.text for segment in outcome.segments if not segment.flagged])
+        is_short = len(answer.text) <= _REMEMBERED_CHARS
+        find = _find_unknown if is_short else _find_unknown.__wrapped__
+        if not find(answer.text, remaining_texts, tuple(self._languages)):
             return outcome
         if outcome.status is Status.SHADOW and outcome.reason == WOULD_LEAVE:
             return replace(outcome, reason=WOULD_NOT_JUDGE)

@@ -15,7 +15,7 @@ from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import correct
 from aligner_proxy.engine.decoding.correct import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit_request, make_frame
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.splice import Hole
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.detector import DetectorHead
@@ -205,7 +205,7 @@ def test_speculation_writes_what_plain_greedy_generate_writes(rate: float, rule:
         prompt = runner.tokenizer.prompt(rng.choice(tiny.CORPUS) + " | Edit: ").ids
         expected = plain(runner, prompt, 96)
         draft = corrupted(expected, rate, rng)
-        got, tally = tiny.written(runner, prompt, EditProposer(draft, rule), 96)
+        got, tally = tiny.written(runner, prompt, DraftProposer(draft, rule), 96)
         ended = expected[-1] in runner.tokenizer.eos_ids
         assert got.ids == (expected[:-1] if ended else expected)
         assert got.finished == ended

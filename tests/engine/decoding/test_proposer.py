@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
+from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
 from aligner_proxy.engine.scheduling.draft_length import Rule
 from tests.support.tiny import at_most, whole
 
@@ -49,7 +49,7 @@ def edited(tokens: list[int], rate: float, rng: random.Random) -> list[int]:
 
 def forwards(target: list[int], lookup: list[int], rule: Rule) -> int:
     """Forward passes until an oracle that wants exactly `target` has written it."""
-    proposer = EditProposer(lookup, rule)
+    proposer = DraftProposer(lookup, rule)
     written = list[int]()
     count = 0
     while len(written) < len(target):
@@ -99,7 +99,7 @@ def test_never_more_forwards_than_tokens_whatever_the_draft(target: list[int], l
     assert 1 <= forwards([*target, EOS], [*lookup, EOS], rule) <= len(target) + 1
 
 
-def step(proposer: EditProposer, written: list[int], wanted: list[int]) -> list[int]:
+def step(proposer: DraftProposer, written: list[int], wanted: list[int]) -> list[int]:
     draft = proposer.propose(100)
     accepted = count_matching(draft, wanted)
     written += wanted[: accepted + 1]
@@ -118,14 +118,14 @@ ANSWER = [11, 12, 13, 14, 15, 16, 17, 18, 19, EOS]
     ],
 )
 def test_a_disagreement_moves_the_pointer(wanted: list[int], following: list[int]) -> None:
-    proposer = EditProposer(ANSWER, whole)
+    proposer = DraftProposer(ANSWER, whole)
     written = list[int]()
     step(proposer, written, wanted)
     assert proposer.propose(3) == following
 
 
 def test_an_insertion_is_over_when_its_last_token_meets_the_answer() -> None:
-    proposer = EditProposer(ANSWER, whole)
+    proposer = DraftProposer(ANSWER, whole)
     written = list[int]()
     step(proposer, written, [11, 12, 98])
     step(proposer, written, [99])
@@ -135,13 +135,13 @@ def test_an_insertion_is_over_when_its_last_token_meets_the_answer() -> None:
 
 def test_of_two_matches_the_nearer_and_then_the_later_is_taken() -> None:
     lookup = [1, 2, 30, 5, 6, 40, 41, 5, 6, 50, 51, 52, 53, 5, 6, 60]
-    proposer = EditProposer(lookup, whole)
+    proposer = DraftProposer(lookup, whole)
     proposer.update([1, 2, 30, 5, 6, 40, 5, 6], drafted=9, accepted=6)
     assert proposer.propose(1) == [50]
 
 
 def test_drafting_starts_at_the_first_anchor_and_comes_back() -> None:
-    proposer = EditProposer([11, 12, 13, 21, 22, EOS], whole, anchors=(3,))
+    proposer = DraftProposer([11, 12, 13, 21, 22, EOS], whole, anchors=(3,))
     written = list[int]()
     assert proposer.propose(2) == [21, 22]
     step(proposer, written, [11])
@@ -151,15 +151,15 @@ def test_drafting_starts_at_the_first_anchor_and_comes_back() -> None:
 
 def test_an_anchor_goes_before_the_window() -> None:
     lookup = [11, 12, 7, 21, 22, 23, 24, 25, 26, 27, 28, 7, 31]
-    near = EditProposer(lookup, whole)
-    anchored = EditProposer(lookup, whole, anchors=(0, 11))
+    near = DraftProposer(lookup, whole)
+    anchored = DraftProposer(lookup, whole, anchors=(0, 11))
     for proposer in (near, anchored):
         proposer.update([7], drafted=1, accepted=0)
     assert (near.propose(1), anchored.propose(1)) == ([21], [31])
 
 
 def test_room_bounds_a_draft_and_an_exhausted_answer_drafts_nothing() -> None:
-    proposer = EditProposer([5, EOS], whole)
+    proposer = DraftProposer([5, EOS], whole)
     assert proposer.propose(1) == [5]
     assert proposer.propose(0) == []
     proposer.update([5, EOS, 9], drafted=2, accepted=2)
@@ -170,7 +170,7 @@ LONG = [*range(100, 140), EOS]
 
 
 def test_what_is_vouched_for_is_drafted_to_its_end_however_short_drafts_are() -> None:
-    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
+    proposer = DraftProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
     assert proposer.propose(99) == LONG[:12]
     assert proposer.propose(5) == LONG[:5]
     proposer.update(LONG[:13], drafted=12, accepted=12)
@@ -181,20 +181,20 @@ def test_what_is_vouched_for_is_drafted_to_its_end_however_short_drafts_are() ->
 
 
 def test_a_detector_that_was_wrong_once_is_not_believed_again() -> None:
-    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
+    proposer = DraftProposer(LONG, at_most(2), trusted=(range(10), range(20, 41)))
     proposer.update([*LONG[:5], 7], drafted=12, accepted=5)
     proposer.update([*LONG[:5], 7, *LONG[6:25]], drafted=18, accepted=18)
     assert len(proposer.propose(99)) == 2
 
 
 def test_nothing_is_vouched_for_where_the_place_is_a_guess() -> None:
-    proposer = EditProposer(LONG, at_most(2), trusted=(range(10), range(13, 41)))
+    proposer = DraftProposer(LONG, at_most(2), trusted=(range(10), range(13, 41)))
     proposer.update([*LONG[:11], 7, 8], drafted=12, accepted=11)
     assert len(proposer.propose(99)) == 2
 
 
 def test_an_insertion_of_any_length_ends_where_the_run_broke() -> None:
-    proposer = EditProposer(LONG, at_most(3))
+    proposer = DraftProposer(LONG, at_most(3))
     written = list[int]()
     step(proposer, written, [*LONG[:3], 7])
     for inserted in range(50, 60):

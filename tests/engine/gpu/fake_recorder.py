@@ -71,7 +71,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.overloadpacket is aten.copy_ and args[0].device != args[1].device:
             raise NotRecordable(f"{func} between devices")
 
-    def made(self, tensor: Any) -> bool:
+    def is_fresh(self, tensor: Any) -> bool:
         """Whether the memory of a tensor was taken by what was watched."""
         return isinstance(tensor, Tensor) and storage_of(tensor) in self._fresh
 
@@ -127,7 +127,7 @@ class FakeRecorder:
         with torch.device("meta"), watch:
             result = function()
         watch.spoil()
-        if watch.made(result):
+        if watch.is_fresh(result):
             self._results.append(result)
 
         def replay() -> Any:

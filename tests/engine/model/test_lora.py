@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from aligner_proxy.engine.decoding.correct import Aligner, correct
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone
 from aligner_proxy.engine.model import lora
@@ -70,7 +70,7 @@ def words(made: Aligner, name: str) -> list[int]:
     """What one of them writes after a prompt."""
     chosen = made.find_aligner(name)
     prompt = made.runner.tokenizer.prompt(tiny.CORPUS[4] + " | Edit: ").ids
-    return tiny.written(made.runner, prompt, EditProposer([], tiny.whole), 40, chosen.adapter)[0].ids
+    return tiny.written(made.runner, prompt, DraftProposer([], tiny.whole), 40, chosen.adapter)[0].ids
 
 
 def test_each_writes_what_its_merged_model_writes_whatever_was_read_before_under_others() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligner_proxy.engine.decoding.proposer import EditProposer, count_matching
+from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
 from aligner_proxy.engine.scheduling.draft_length import (
     FLAT,
     PROBE,
@@ -150,7 +150,7 @@ def test_edits_shorten_drafts_and_copies_lengthen_them() -> None:
 
 def cost(target: list[int], lookup: list[int], rule: Rule, costs: CostCurve) -> float:
     """Of the forwards until an oracle that wants exactly `target` has written it; the first goes with the prompt."""
-    proposer = EditProposer(lookup, rule)
+    proposer = DraftProposer(lookup, rule)
     written = list[int]()
     total = -costs.estimate_cost(1)
     while len(written) < len(target):

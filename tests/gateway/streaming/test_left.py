@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.errors import EngineUnavailable
-from aligner_proxy.formats.base import SafeDecoder
+from aligner_proxy.formats.safe import SafeDecoder
 from aligner_proxy.gateway.streaming import queue
 from aligner_proxy.gateway.streaming.queue import StreamQueue
 from aligner_proxy.pipeline.answer_part import AnswerPart

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aligner_proxy.audit import recorder
-from aligner_proxy.formats.base import SafeFormat
+from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.comment_lines import KEEPALIVE, is_comment
 from aligner_proxy.gateway.guardrail import AlignerGuardrail

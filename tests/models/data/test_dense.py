@@ -21,44 +21,46 @@ from models.defects.objectives import ObjectiveWording
 
 
 @pytest.fixture(scope="module")
-def made(data_dir: Path) -> list[Pair]:
+def pairs(data_dir: Path) -> list[Pair]:
     mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
     return [mixer.make_pair("dense") for _ in range(200)]
 
 
-def test_the_same_seed_gives_the_same_answers(data_dir: Path, made: list[Pair]) -> None:
+def test_the_same_seed_gives_the_same_answers(data_dir: Path, pairs: list[Pair]) -> None:
     mixer = Mixer(load_pool(data_dir, "train"), Random("dense"))
-    assert [mixer.make_pair("dense") for _ in range(5)] == made[:5]
+    assert [mixer.make_pair("dense") for _ in range(5)] == pairs[:5]
 
 
-def test_an_answer_tells_ten_times_as_much_as_one_of_natural_density(made: list[Pair]) -> None:
-    told = [[relation(kind, theme) for kind in p.kinds for theme in p.themes] for p in made]
+def test_an_answer_tells_ten_times_as_much_as_one_of_natural_density(pairs: list[Pair]) -> None:
+    told = [[relation(kind, theme) for kind in p.kinds for theme in p.themes] for p in pairs]
     assert mean(row.count(CHANGES) for row in told) > 4
     assert mean(row.count(STAYS) for row in told) > 20
 
 
-def test_there_is_every_sort_of_sentence(made: list[Pair]) -> None:
-    kinds = {kind for p in made for kind in p.kinds}
+def test_there_is_every_sort_of_sentence(pairs: list[Pair]) -> None:
+    kinds = {kind for p in pairs for kind in p.kinds}
     assert {"", INNOCENT} < kinds
     assert any(kind.endswith(ALIKE) for kind in kinds)
-    assert sum(kind == MIXED for p in made for kind in p.kinds) < 0.1 * sum(len(p.kinds) for p in made)
+    assert sum(kind == MIXED for p in pairs for kind in p.kinds) < 0.1 * sum(len(p.kinds) for p in pairs)
 
 
-def test_some_of_what_offends_is_asked_about_by_nobody(made: list[Pair]) -> None:
-    offending = [(kind, p) for p in made for kind in p.kinds if kind not in ("", INNOCENT, MIXED) and ALIKE not in kind]
+def test_some_of_what_offends_is_asked_about_by_nobody(pairs: list[Pair]) -> None:
+    offending = [
+        (kind, p) for p in pairs for kind in p.kinds if kind not in ("", INNOCENT, MIXED) and ALIKE not in kind
+    ]
     spared = [kind for kind, p in offending if all(relation(kind, theme) == STAYS for theme in p.themes)]
     assert 0.05 < len(spared) / len(offending) < 0.6
 
 
-def test_labels_say_what_the_kinds_and_themes_say(made: list[Pair]) -> None:
-    for p in made:
+def test_labels_say_what_the_kinds_and_themes_say(pairs: list[Pair]) -> None:
+    for p in pairs:
         for kind, label in zip(p.kinds, p.labels, strict=True):
             told = {relation(kind, theme) for theme in p.themes}
             assert label == (CHANGES if CHANGES in told else UNKNOWN if UNKNOWN in told else STAYS)
 
 
-def test_no_sentence_that_is_said_to_be_spared_speaks_of_what_an_objective_is_against(made: list[Pair]) -> None:
-    for p in made:
+def test_no_sentence_that_is_said_to_be_spared_speaks_of_what_an_objective_is_against(pairs: list[Pair]) -> None:
+    for p in pairs:
         for segment, kind in zip(split(p.answer), p.kinds, strict=True):
             if kind in ("", INNOCENT, MIXED):
                 continue
@@ -67,14 +69,14 @@ def test_no_sentence_that_is_said_to_be_spared_speaks_of_what_an_objective_is_ag
             assert not any(relation(kind, theme) == STAYS for theme in doubts)
 
 
-def test_what_is_kept_for_the_test_is_never_in_it(made: list[Pair]) -> None:
+def test_what_is_kept_for_the_test_is_never_in_it(pairs: list[Pair]) -> None:
     hidden = {kind.name for kind in (*UNSEEN_KINDS, *UNSEEN_WRITTEN)}
-    assert not hidden & {kind for p in made for kind in p.kinds}
-    assert not hidden & {one for p in made for theme in p.themes for one in theme.split(AND)}
+    assert not hidden & {kind for p in pairs for kind in p.kinds}
+    assert not hidden & {one for p in pairs for theme in p.themes for one in theme.split(AND)}
 
 
-def test_a_sentence_that_was_rewritten_comes_back_in_the_target(made: list[Pair]) -> None:
-    answers = [(p, {s.text for s in split(p.answer)}) for p in made]
+def test_a_sentence_that_was_rewritten_comes_back_in_the_target(pairs: list[Pair]) -> None:
+    answers = [(p, {s.text for s in split(p.answer)}) for p in pairs]
     back = [s.text for p, there in answers for s in split(p.target) if s.text not in there]
     assert len(back) >= 5
 
@@ -108,5 +110,5 @@ def test_sentences_that_look_like_an_older_kind_do_not_go_against_it() -> None:
 
 def test_an_answer_that_cannot_be_cut_again_gives_nothing_or_something_whole(data_dir: Path) -> None:
     answer = load_pool(data_dir, "train").answers[0]
-    made = [make_dense_pair(Random(seed), answer, ["The harbour opens at six."]) for seed in range(30)]
-    assert all(p is None or len(split(p.answer)) == len(p.labels) for p in made)
+    pairs = [make_dense_pair(Random(seed), answer, ["The harbour opens at six."]) for seed in range(30)]
+    assert all(p is None or len(split(p.answer)) == len(p.labels) for p in pairs)

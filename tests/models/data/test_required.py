@@ -21,7 +21,7 @@ def base(answer: str = ANSWER, themes: tuple[str, ...] = ("harmless",)) -> Pair:
     return Pair("When?", texts, answer, answer, (STAYS,) * count, "clean:x", kinds=("",) * count, themes=themes)
 
 
-def made(make: object, seed: int, pair: Pair) -> Pair:
+def make_changed_pair(make: object, seed: int, pair: Pair) -> Pair:
     rng = Random(seed)
     found = None
     while found is None:
@@ -48,7 +48,7 @@ def test_wordings_of_the_test_are_never_trained_on() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_what_is_missing_stands_behind_the_target_only(seed: int) -> None:
-    pair = made(make_missing_ending, seed, base())
+    pair = make_changed_pair(make_missing_ending, seed, base())
     assert pair.target.startswith(pair.answer)
     assert len(pair.target) > len(pair.answer)
     asked = [theme.startswith(ENDING) for theme in pair.themes]
@@ -60,7 +60,7 @@ def test_what_is_missing_stands_behind_the_target_only(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_an_answer_that_ends_so_already_stays(seed: int) -> None:
-    pair = made(make_present_ending, seed, base())
+    pair = make_changed_pair(make_present_ending, seed, base())
     assert pair.target == pair.answer
     assert pair.answer.startswith(ANSWER)
     assert set(pair.lacks) == set(pair.all_labels) == {STAYS}
@@ -68,7 +68,7 @@ def test_an_answer_that_ends_so_already_stays(seed: int) -> None:
 
 
 def test_a_list_gets_its_ending_on_a_line_of_its_own() -> None:
-    pair = made(make_missing_ending, 3, base("- Boil the water\n- Add the rice"))
+    pair = make_changed_pair(make_missing_ending, 3, base("- Boil the water\n- Add the rice"))
     assert pair.target.startswith("- Boil the water\n- Add the rice\n\n")
 
 
@@ -82,7 +82,7 @@ def test_an_answer_whose_end_goes_cannot_have_it_already() -> None:
     gone = Pair("When?", pair.objectives, ANSWER, split(ANSWER)[0].text, (0, 1), "x", kinds=("", "insult"),
                 themes=("harmless",))  # fmt: skip
     assert all(make_present_ending(Random(seed), lambda: gone) is None for seed in range(20))
-    found = made(make_missing_ending, 4, gone)
+    found = make_changed_pair(make_missing_ending, 4, gone)
     assert found.target.startswith("The ferry leaves at seven. ")
     assert found.labels == (0, 1)
 
@@ -96,7 +96,7 @@ def test_the_end_of_an_answer_is_against_no_wish_for_removal() -> None:
 def test_who_objects_to_closing_remarks_may_object_to_one_that_others_ask_for() -> None:
     assert relation(CLOSING, "direct") == relation(CLOSING, "sign-off") == -1
     assert relation(CLOSING, "harmless") == relation(CLOSING, f"{ENDING}offer") == STAYS
-    assert made(make_present_ending, 1, base()).kinds[-1] == CLOSING
+    assert make_changed_pair(make_present_ending, 1, base()).kinds[-1] == CLOSING
 
 
 def test_only_the_last_words_count() -> None:

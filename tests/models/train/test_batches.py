@@ -16,7 +16,7 @@ from tests.support import tiny
 ANSWERS = 200
 
 
-def varied(folder: Path, **changes: object) -> tuple[StageConfig, Any]:
+def make_stage(folder: Path, **changes: object) -> tuple[StageConfig, Any]:
     """A stage over two hundred answers of one to twenty-four sentences."""
     config = stage(folder, **{"max_tokens": 1024, "batch_tokens": 2048} | changes)
     rng = Random(0)
@@ -31,7 +31,7 @@ def varied(folder: Path, **changes: object) -> tuple[StageConfig, Any]:
 
 
 def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
-    read, tokenizer = varied(tmp_path)
+    read, tokenizer = make_stage(tmp_path)
     lengths = {len(example.ids) for example in batches.load_examples(read, tokenizer)}
     widths = {batches.pad_length(length) for length in lengths}
     stream = batches.make_steps(read, tokenizer)
@@ -48,7 +48,7 @@ def test_shapes_are_few_and_the_same_in_every_epoch(tmp_path: Path) -> None:
 
 
 def test_several_processes_tokenise_what_one_does(tmp_path: Path) -> None:
-    read, tokenizer = varied(tmp_path, target_share=0.5)
+    read, tokenizer = make_stage(tmp_path, target_share=0.5)
     alone = batches.load_examples(read, tokenizer)
     together = batches.load_examples(read.model_copy(update={"workers": 2}), tokenizer)
     assert len(alone) == ANSWERS

@@ -17,7 +17,7 @@ import torch
 from aligner_proxy import prompts
 from aligner_proxy.engine.client.completions import CompletionsClient
 from aligner_proxy.engine.client.completions_aligner import CompletionsAligner
-from aligner_proxy.engine.decoding.proposer import EditProposer
+from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.errors import AnswerTooLong, WeightsError
 from models.train import export_gguf
@@ -132,7 +132,7 @@ class TestServed:
                 theirs = [token for token in said["tokens"] if token not in tokenizer.eos_ids]
                 theirs += [end] * (said["stop_type"] == "eos")
                 answer = text.split("| Answer: ")[1].removesuffix(" | Edit: ")
-                proposer = EditProposer(tokenizer.continuation(answer), aligner.runner.choose_draft_length)
+                proposer = DraftProposer(tokenizer.continuation(answer), aligner.runner.choose_draft_length)
                 written, _ = tiny.written(aligner.runner, prompt, proposer, TOKENS)
                 ours = [*written.ids, *[end] * written.finished][:TOKENS]
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)

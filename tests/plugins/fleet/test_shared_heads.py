@@ -109,11 +109,11 @@ async def make(redis: RedisProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Makes hosts."""
     hosts: list[Host] = []
 
-    def made(key: bytes = KEY) -> Host:
+    def make_host(key: bytes = KEY) -> Host:
         hosts.append(Host(tmp_path / f"host-{len(hosts)}", redis.url, key, monkeypatch))
         return hosts[-1]
 
-    yield made
+    yield make_host
     for host in hosts:
         host.shared.close()
         await host.server.aclose()

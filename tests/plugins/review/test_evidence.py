@@ -18,7 +18,7 @@ from tests.audit.conftest import noted
 RIGHT, WRONG, HARM, MISSED = ReviewVerdict
 
 
-def made(name: str, *, changed: bool | None = True) -> Entry:
+def make_named_entry(name: str, *, changed: bool | None = True) -> Entry:
     return replace(make_entry(noted()), aligner_id=name, changed=changed)
 
 
@@ -27,7 +27,9 @@ def said(name: str, verdict: ReviewVerdict, who: str = "anna", chosen: ReviewOri
 
 
 def test_shares_by_hand() -> None:
-    entries = [made(f"e{n}") for n in range(6)] + [made(f"u{n}", changed=False) for n in range(5)]
+    entries = [make_named_entry(f"e{n}") for n in range(6)] + [
+        make_named_entry(f"u{n}", changed=False) for n in range(5)
+    ]
     reviews = [
         *(said(f"e{n}", RIGHT) for n in range(3)),
         said("e3", WRONG),
@@ -39,7 +41,7 @@ def test_shares_by_hand() -> None:
         said("u2", MISSED),
         said("gone", HARM),
     ]
-    found = compute_evidence([*entries, made("unjudged", changed=None)], reviews)
+    found = compute_evidence([*entries, make_named_entry("unjudged", changed=None)], reviews)
     assert (found.answers, found.changed) == (11, Share(6, 11))
     assert (found.right, found.wrong) == (Share(3, 5), Share(2, 5))
     assert found.missed == Share(1, 2), "the one near the threshold says nothing of all"
@@ -52,8 +54,8 @@ def test_shares_by_hand() -> None:
 
 def test_of_a_store_the_same_as_of_all_its_entries(place: StoreLocation) -> None:
     """On both kinds of store; only of the wanted answers, among which most have no review."""
-    entries = [replace(made(f"e{n}", changed=n % 3 == 0), at=1000.0 + n) for n in range(9)]
-    others = replace(made("other", changed=False), at=1001.0, tenant="team:globex")
+    entries = [replace(make_named_entry(f"e{n}", changed=n % 3 == 0), at=1000.0 + n) for n in range(9)]
+    others = replace(make_named_entry("other", changed=False), at=1001.0, tenant="team:globex")
     reviews = [
         said("e0", RIGHT),
         said("e3", WRONG),
@@ -64,7 +66,7 @@ def test_of_a_store_the_same_as_of_all_its_entries(place: StoreLocation) -> None
         said("other", WRONG),
     ]
     with closing(open_store(place)) as store:
-        for one in [*entries, others, replace(made("unjudged", changed=None), at=1002.0)]:
+        for one in [*entries, others, replace(make_named_entry("unjudged", changed=None), at=1002.0)]:
             store.add(one)
         for review in reviews:
             Reviews(store).save(review)
@@ -81,20 +83,20 @@ def test_feedback_counts_apart_and_takes_no_reviewers_word_away() -> None:
         said("e1", RIGHT, "key:user", ReviewOrigin.FEEDBACK),
         said("e1", WRONG, "key:other", ReviewOrigin.FEEDBACK),
     ]
-    found = compute_evidence([made("e0"), made("e1")], reviews)
+    found = compute_evidence([make_named_entry("e0"), make_named_entry("e1")], reviews)
     assert (found.right, found.wrong) == (Share(0, 1), Share(1, 1))
     assert found.feedback == {"right": 2, "wrong": 1}
     assert (found.disagreed, found.disputed) == ((), (("e0", 0),))
 
 
 def test_without_reviews_nothing_is_proved() -> None:
-    found = compute_evidence([made("e0")], [])
+    found = compute_evidence([make_named_entry("e0")], [])
     assert (found.right.interval, found.recall) == ((0.0, 0.0, 1.0), None)
 
 
 def test_one_person_who_says_more_of_several_segments_does_not_disagree() -> None:
     both = [said("e0", RIGHT), replace(said("e0", MISSED), segment=0), replace(said("e0", WRONG, "ben"), segment=1)]
-    found = compute_evidence([made("e0")], both)
+    found = compute_evidence([make_named_entry("e0")], both)
     assert found.disagreed == ()
     assert found.wrong == Share(1, 1)
 
@@ -110,22 +112,24 @@ def test_so_many_more_make_the_interval_narrow() -> None:
 
 
 def test_the_same_answers_one_by_one() -> None:
-    def of(number: int, *, changed: bool, edited: str = "It is so.", tenant: str = "team:acme") -> Entry:
-        one = made(f"x{number}", changed=changed)
+    def make_numbered_entry(
+        number: int, *, changed: bool, edited: str = "It is so.", tenant: str = "team:acme"
+    ) -> Entry:
+        one = make_named_entry(f"x{number}", changed=changed)
         assert one.content is not None
         exchange = replace(one.content.exchange, answer=f"Answer {number}.")
         return replace(one, tenant=tenant, content=replace(one.content, exchange=exchange, edited=edited))
 
-    first = [of(n, changed=n < 3) for n in range(6)]
+    first = [make_numbered_entry(n, changed=n < 3) for n in range(6)]
     second = [
-        of(0, changed=True),
-        of(1, changed=True, edited="So."),
-        of(2, changed=False),
-        of(3, changed=True),
-        of(4, changed=False),
-        of(4, changed=True),
-        of(5, changed=False, tenant="team:other"),
-        of(9, changed=True),
+        make_numbered_entry(0, changed=True),
+        make_numbered_entry(1, changed=True, edited="So."),
+        make_numbered_entry(2, changed=False),
+        make_numbered_entry(3, changed=True),
+        make_numbered_entry(4, changed=False),
+        make_numbered_entry(4, changed=True),
+        make_numbered_entry(5, changed=False, tenant="team:other"),
+        make_numbered_entry(9, changed=True),
     ]
     both = pair_answers(first, second)
     assert (both.answers, both.alike, both.otherwise) == (5, 1, 1)
