@@ -54,9 +54,9 @@ NEAR = "near"
 SHORT_SOURCES = frozenset(name for name in SOURCES if name.startswith("b_")) | {"a_safetext_advice"}
 """Sources of sentences rather than whole replies; fewer are taken of them."""
 _SENTENCES = 160
-_GOOD = 600
-_LONG = 150
-_OTHER = 600
+_GOOD = 300
+_LONG = 60
+_OTHER = 300
 _LONG_CHARS = 900
 _BEGINNING = 4
 """Most segments of an answer that is cut to its beginning."""
@@ -294,7 +294,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("aligner", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--most", type=int, default=320, help="replies of each natural source")
+    parser.add_argument("--most", type=int, default=100, help="replies of each natural source")
     parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
     parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
     parser.add_argument("--into", type=Path, help="aligner folder whose head for `harmless` gets the evidence")

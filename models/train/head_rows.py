@@ -1,7 +1,7 @@
 """Rows that the detector head reads of many answers, kept on disk: what a head alone is trained on and measured by.
 
-The model below stays as it is, so a second head reads nothing again. Rows are kept in chunks, named by the tokens that
-they are of: a run that stopped goes on where it was.
+The model below stays as it is, so a second head reads nothing again. Rows are kept in chunks, named by the tokens and
+segments that they are of: a run that stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class HeadRowReader:
         parts: dict[int, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(order), _CHUNK):
             chunk = order[start : start + _CHUNK]
-            path = folder / f"{_chunk_name([prompts[number][0] for number in chunk], self._layers)}.npz"
+            path = folder / f"{_name_chunk([prompts[number] for number in chunk], self._layers)}.npz"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 self._write(path, [prompts[number] for number in chunk])
@@ -231,8 +231,11 @@ class HeadRowReader:
         draft.replace(path)
 
 
-def _chunk_name(prompts: Sequence[list[int]], layers: Sequence[int]) -> str:
-    return hashlib.sha256(json.dumps([prompts, list(layers)]).encode()).hexdigest()[:20]
+def _name_chunk(prompts: Sequence[tuple[list[int], Spans]], layers: Sequence[int]) -> str:
+    """A name by the tokens and by where segments and objectives are, which a newer splitter may see elsewhere."""
+    places = [[[span.start, span.stop] for span in (*where.segments, *where.objectives)] for _, where in prompts]
+    tokens = [ids for ids, _ in prompts]
+    return hashlib.sha256(json.dumps([tokens, places, list(layers)]).encode()).hexdigest()[:20]
 
 
 def _load_rows(path: Path, where: Sequence[Spans]) -> list[tuple[Tensor, Tensor]]:
