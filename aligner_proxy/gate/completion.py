@@ -93,14 +93,17 @@ class _EditCompletion:
         """What must be removed as well, and what stays of removed segments."""
 
     def complete(self) -> EditEffects:
-        """All edits, completed; those that need no completion are unchanged."""
+        """All edits, each extended by what must go or change with it, as a list mark left alone or half a pair.
+
+        An edit that needs nothing more is unchanged.
+        """
         remaining = {i for i in self._completion.kept_texts if i >= self._first_open}
-        more = (self._completion.removed - self._removed) | remaining
+        also_affected = (self._completion.removed - self._removed) | remaining
         result: dict[Edit, tuple[Part, ...]] = {}
-        for covered, edits in self._merge_runs(more):
+        for covered, edits in self._merge_runs(also_affected):
             single = edits[0] if len(edits) == 1 else None
             has_wrong_marks = single is not None and (self._mends_marks(single) or self._leaves_marks(single))
-            if single is not None and not has_wrong_marks and not any(i in more for i in covered):
+            if single is not None and not has_wrong_marks and not any(i in also_affected for i in covered):
                 result[single] = self._effects[single]
                 continue
             texts = self._new_texts(covered, edits)
@@ -112,13 +115,13 @@ class _EditCompletion:
             result[self._build_edit(covered, texts)] = tuple(self._build_part(i, parts.get(i)) for i in covered)
         return result
 
-    def _merge_runs(self, more: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
+    def _merge_runs(self, also_affected: Iterable[int]) -> Iterable[tuple[range, list[Edit]]]:
         """Ranges of adjacent segments that are removed or changed together, each with its edits.
 
-        `more` are the segments that are removed, or partly stay, although no edit says so.
+        `also_affected` are the segments that are removed, or partly stay, although no edit says so.
         """
         stretches: list[tuple[int, int, list[Edit]]] = [(edit.first, edit.last, [edit]) for edit in self._effects]
-        stretches += [(i, i + 1, []) for i in more]
+        stretches += [(i, i + 1, []) for i in also_affected]
         merged: list[tuple[int, int, list[Edit]]] = []
         for first, last, edits in sorted(stretches, key=lambda stretch: stretch[:2]):
             # an insertion between two segments covers none, so it is merged with neither neighbour

@@ -115,25 +115,27 @@ def edits_in_place(original: str, pieces: Sequence[Segment], flagged: Sequence[b
     # the white space at the very end of the original stays, whatever the correction has there
     edited = edited.rstrip() + pieces[-1].gap if pieces else edited
     unflagged_runs = list(_unflagged_runs(pieces, flagged))
-    places = _find_runs(original, pieces, unflagged_runs, edited, stay=True)
+    # first look for each run where it stood, behind flagged text that may not have changed
+    places = _find_runs(original, pieces, unflagged_runs, edited, expects_unchanged=True)
     if places is None:
-        # `stay` took too much of the text; now only unflagged runs have to be found again
-        places = _find_runs(original, pieces, unflagged_runs, edited, stay=False)
+        # that took too much of the text; now each run may stand anywhere behind the one before
+        places = _find_runs(original, pieces, unflagged_runs, edited, expects_unchanged=False)
     if places is None:
         return None
     edits = []
-    # the end of the last unflagged run: as offset in `edited`, as offset in `original`, as number of segments
-    at = 0
-    start = 0
-    first = 0
+    # where the last unflagged run ends: in `edited`, in `original`, and as a number of segments
+    edited_end = 0
+    original_end = 0
+    segments_done = 0
     for run, position in zip(unflagged_runs, places, strict=True):
-        if run.start > first:
-            edits.append(Edit(start, pieces[run.start].start, edited[at:position], first, run.start))
-        start = pieces[run.stop - 1].end
-        first = run.stop
-        at = position + start - pieces[run.start].start
-    if first < len(pieces):
-        edits.append(Edit(start, len(original), edited[at:], first, len(pieces)))
+        if run.start > segments_done:
+            text = edited[edited_end:position]
+            edits.append(Edit(original_end, pieces[run.start].start, text, segments_done, run.start))
+        original_end = pieces[run.stop - 1].end
+        segments_done = run.stop
+        edited_end = position + original_end - pieces[run.start].start
+    if segments_done < len(pieces):
+        edits.append(Edit(original_end, len(original), edited[edited_end:], segments_done, len(pieces)))
     return [edit for edit in edits if original[edit.start : edit.end] != edit.text]
 
 
@@ -146,13 +148,13 @@ def _unflagged_runs(pieces: Sequence[Segment], flagged: Sequence[bool]) -> Itera
 
 
 def _find_runs(
-    original: str, pieces: Sequence[Segment], unflagged_runs: Sequence[range], edited: str, *, stay: bool
+    original: str, pieces: Sequence[Segment], unflagged_runs: Sequence[range], edited: str, *, expects_unchanged: bool
 ) -> list[int] | None:
     """The position in `edited` where each unflagged run begins; None if a run is missing.
 
-    With `stay`, text that is identical up to the end of a run counts as unchanged, flagged or not. Otherwise a repeated
-    segment would match its first copy, and the segments between would seem removed. But `stay` may leave too little
-    text for the runs that follow.
+    With `expects_unchanged`, text that is identical up to the end of a run counts as unchanged, flagged or not.
+    Otherwise a repeated segment would match its first copy, and the segments between would seem removed. But this may
+    leave too little text for the runs that follow.
     """
     places = []
     # where the last run that was found ends: in `edited`, and in `original`
@@ -160,7 +162,7 @@ def _find_runs(
     start = 0
     for run in unflagged_runs:
         position = None
-        if stay and edited.startswith(original[start : pieces[run.stop - 1].end], at):
+        if expects_unchanged and edited.startswith(original[start : pieces[run.stop - 1].end], at):
             position = _fit_run(pieces, run, edited, at + pieces[run.start].start - start)
         if position is None:
             position = _find_run(original, pieces, run, edited, at)
