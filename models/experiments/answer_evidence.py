@@ -10,7 +10,8 @@ and the model below and its heads stay as they are. It learns from the natural r
 Every fifth ordinary answer only sets the point: 0 is `SURE` nats above what all but `BUDGET` of those reach. Rows are
 kept under `--out`, so a stopped run goes on where it was. The table is measured on the halves of the sets that guards
 are measured by (`models.evaluate.guards`); they teach nothing, nor do the strong, short and near answers beside them.
-`--into` writes the evidence into the head for `harmless` of an aligner's folder.
+`--into` writes the evidence into the head for `harmless` of an aligner's folder, `--average` the mean of it and of what
+the head has.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aligner_proxy.engine.model.taught import LoadedHead
 from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
 from aligner_proxy.engine.weights.manifest import TAUGHT
 from aligner_proxy.teaching.neutral import neutral_answers
@@ -270,6 +272,30 @@ def add_evidence(head: TaughtHead, net: EvidenceNet) -> TaughtHead:
     return replace(plain, weight=plain.weight + numbers, evidence=evidence)
 
 
+def average_evidence(head: TaughtHead, other: TaughtHead) -> TaughtHead:
+    """The head with evidence that is the mean of its own and the other head's, as one net with all hidden units."""
+    nets = []
+    biases = []
+    for one in (head, other):
+        evidence = LoadedHead.from_head(one, torch.device("cpu")).evidence
+        if evidence is None:
+            raise ValueError(f"the head for {one.objective!r} has no evidence to average")
+        nets.append(evidence.net)
+        biases.append(evidence.bias)
+    numbers = torch.cat(
+        [
+            torch.stack([net.weight for net in nets]).mean(0),
+            *[net.inner.flatten() for net in nets],
+            *[net.offsets for net in nets],
+            *[net.outer / len(nets) for net in nets],
+        ]
+    )
+    plain = head.without_evidence()
+    packed = numbers.half().numpy().astype("<f2").tobytes()
+    hidden = sum(len(net.outer) for net in nets)
+    return replace(plain, weight=plain.weight + packed, evidence=AnswerEvidence(sum(biases) / len(biases), hidden))
+
+
 def hash_teaching(sets: Mapping[str, HeadRows]) -> str:
     """SHA-256 of every teaching answer: its set, id, question, text and label."""
     digest = hashlib.sha256()
@@ -298,6 +324,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--measured", type=int, default=200, help="replies of each set that is measured; 0: all")
     parser.add_argument("--each", type=int, default=20, help="strong answers an upstream")
     parser.add_argument("--into", type=Path, help="aligner folder whose head for `harmless` gets the evidence")
+    parser.add_argument(
+        "--average", action="store_true", help="give it the mean of this evidence and of that which the head has"
+    )
     EvidenceRecipe.add_options(parser)
     arguments = parser.parse_args(argv)
     recipe = EvidenceRecipe.from_options(arguments)
@@ -321,7 +350,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{text}\nteaching answers: {data_hash}")
     if arguments.into:
         heads = unpack((arguments.into / TAUGHT).read_bytes())
-        add_heads(arguments.into, [add_evidence(head, net) if head.objective == HARMLESS else head for head in heads])
+        changed = {head.objective: add_evidence(head, net) for head in heads if head.objective == HARMLESS}
+        if arguments.average:
+            changed = {
+                one.objective: average_evidence(one, changed[HARMLESS]) for one in heads if one.objective in changed
+            }
+        add_heads(arguments.into, [changed.get(head.objective, head) for head in heads])
 
 
 if __name__ == "__main__":

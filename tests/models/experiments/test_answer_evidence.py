@@ -18,6 +18,7 @@ from models.experiments.answer_evidence import (
     EvidenceRecipe,
     add_evidence,
     average,
+    average_evidence,
     fit_evidence,
     fit_net,
     set_point,
@@ -112,6 +113,27 @@ def test_evidence_is_written_into_a_head_in_place_of_what_it_had(net: EvidenceNe
     loaded = LoadedHead.from_head(changed, torch.device("cpu"))
     assert loaded.evidence
     assert torch.allclose(loaded.evidence.compute_nats(rows), net.score_segments(rows), atol=0.02)
+
+
+def test_the_mean_of_two_heads_evidence_is_one_net(net: EvidenceNet) -> None:
+    other_net = fit_net(draw_answers(60, 6), RECIPE.model_copy(update={"steps": 20, "hidden": 3, "seed": 7}))
+    first, second = add_evidence(head(), net), add_evidence(head(), other_net)
+    mean = average_evidence(first, second)
+    assert TaughtHead.from_bytes(mean.to_bytes()) == mean
+    assert mean.without_evidence() == head()
+    rows = draw_answers(20, 5).rows
+    outputs = []
+    for one in (first, second, mean):
+        evidence = LoadedHead.from_head(one, torch.device("cpu")).evidence
+        assert evidence
+        outputs.append(evidence.compute_nats(rows))
+    assert not torch.allclose(outputs[0], outputs[1], atol=0.1)
+    assert torch.allclose(outputs[2], (outputs[0] + outputs[1]) / 2, atol=0.01)
+
+
+def test_evidence_is_not_averaged_with_none(net: EvidenceNet) -> None:
+    with pytest.raises(ValueError, match="has no evidence"):
+        average_evidence(head(), add_evidence(head(), net))
 
 
 def test_harmful_and_harmless_replies_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
