@@ -18,7 +18,8 @@ NOTE_DIGITS = "\u00b9\u00b2\u00b3\u2070\u2074-\u2079"
 """Superscript digits as the inside of a class of characters; behind the mark of a sentence they refer to a note."""
 NOTES = rf"(?:\[\^?\w{{1,8}}\]|[{NOTE_DIGITS}])"
 """A reference to a note, which may follow the mark of a sentence and belong to it."""
-_NOTES_AT_END = re.compile(rf"{NOTES}+$")
+NOTES_AT_END = re.compile(rf"{NOTES}+$")
+"""Matches the references to notes behind the mark of a sentence."""
 WIDE = "\u3002\uff01\uff1f"
 """Full-width marks, which end a sentence also without white space behind them."""
 MARKS = f".!?\u2026\uff0e{WIDE}"
@@ -98,11 +99,6 @@ class RunOn:
         if word in _BEGINNING:
             return 3
         return int(len(word) < _LONGEST_CLAUSE_STARTER and word.strip("\"'(").lower() in _CLAUSE_STARTERS)
-
-
-def without_notes(sentence: str) -> str:
-    """A sentence without references to notes behind its mark."""
-    return _NOTES_AT_END.sub("", sentence)
 
 
 def ends_with_picture(before: str, behind: str, *, spaced: bool) -> bool:

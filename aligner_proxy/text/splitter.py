@@ -400,7 +400,7 @@ class _ProseLine:
         """End the sentence with the marks before `offset`, unless they belong to a number or an abbreviation."""
         if self._number.state == "stop":
             return
-        sentence = sentence_ends.without_notes(self._tail.cut_before(offset))
+        sentence = sentence_ends.NOTES_AT_END.sub("", self._tail.cut_before(offset))
         if is_abbreviated(sentence):
             self._doubt.note(partial(sentence_ends.ends_abbreviated, sentence))
             return

@@ -256,7 +256,7 @@ def _ends_sentence(
     behind = line[following]
     if match["picture"] is not None:
         return sentence_ends.ends_with_picture(sentences.read_back(match.start()), behind, spaced=following > end)
-    before = sentence_ends.without_notes(sentences.read_back(end))
+    before = sentence_ends.NOTES_AT_END.sub("", sentences.read_back(end))
     if before[-1:] == "." and is_abbreviated(before):
         return sentence_ends.ends_abbreviated(before, line[following : following + sentence_ends.LONGEST_WORD + 1])
     if not behind.islower():
