@@ -330,6 +330,19 @@ def test_it_fits_a_narrow_window(site: Site, window: Chromium) -> None:
         assert window.one("nav[aria-label=Pages] a, main a").is_displayed()
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_the_links_to_pages_keep_their_place_when_the_rest_of_the_line_comes(
+    site: Site, window: Chromium, size: tuple[int, int]
+) -> None:
+    log_in(window)
+    window.size(*size)
+    window.open("/search")
+    places = "return [...document.querySelectorAll('.top a')].map((link) => link.getBoundingClientRect().y)"
+    whole = window.run(places)
+    window.run("document.querySelector('.top form').remove()")
+    assert window.run(places) == whole
+
+
 @pytest.mark.some(2)
 @pytest.mark.parametrize("size", [WIDE, (820, 800), NARROW, (620, 800)])
 def test_no_page_moves_while_it_loads(site: Site, window: Chromium, size: tuple[int, int]) -> None:
