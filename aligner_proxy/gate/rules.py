@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from aligner_proxy.gate.edits import Candidate, SegmentStatus, has_outline, joins, word_set
 from aligner_proxy.prompts import TEMPLATES
 from aligner_proxy.text.code_comments import same_code
-from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations
+from aligner_proxy.text.facts import FactReader, code_blocks, code_spans, names, quotations, remove_code_blocks
 from aligner_proxy.text.languages import is_foreign, language_signs, odd_letters, passages, scripts, scripts_in_use
 from aligner_proxy.text.lengths import LENGTHS, contains_any
 from aligner_proxy.text.lists.numbering import Numbering, has_reference
@@ -100,7 +100,6 @@ MIN_SHARE_BRIEF = 0.2
 _WORD = re.compile(r"\w+")
 _MIN_WORDS = 3
 """Fewest words of a sentence that must not occur twice in an answer; "Thank you" may."""
-_FENCES = ("```", "~~~")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 """A line that opens or closes a code block."""
 in_one_line = "{} {}".format
@@ -347,8 +346,7 @@ def leaves_bare_speaker(candidate: Candidate) -> bool:
 def _count_bare_names(text: str) -> Counter[str]:
     """Number of lines that are a name and a colon, with no words in them or in the line below, by name."""
     # in code such a line may begin a class or a block
-    prose = (piece.text + piece.gap for piece in split(text) if not piece.text.lstrip().startswith(_FENCES))
-    lines = "".join(prose).splitlines()
+    lines = remove_code_blocks(text).splitlines()
     pairs = zip(lines, [*lines[1:], ""], strict=False)
     silent_lines = (line for line, below in pairs if not below.strip() or speaker_lines(below))
     return Counter(name for line in silent_lines if (name := bare_name(line)))

@@ -85,24 +85,24 @@ def numbers(text: str) -> set[str]:
 def code_blocks(text: str) -> set[str]:
     """Whole fenced code blocks."""
     pieces = (segment.text.strip() for segment in structure.split(text))
-    return {piece for piece in pieces if piece.startswith(("```", "~~~"))}
+    return {piece for piece in pieces if piece.startswith(structure.FENCES)}
 
 
 def code_spans(text: str) -> set[str]:
     """Code inside sentences, including its `backticks`."""
-    return set(_CODE_SPAN.findall(_remove_blocks(text)))
+    return set(_CODE_SPAN.findall(remove_code_blocks(text)))
 
 
 def prose(text: str) -> str:
     """The text without its code, because brackets and quotation marks have other meanings there."""
-    return _CODE_SPAN.sub(" ", _remove_blocks(text))
+    return _CODE_SPAN.sub(" ", remove_code_blocks(text))
 
 
-def _remove_blocks(text: str) -> str:
+def remove_code_blocks(text: str) -> str:
     """The text without its fenced code blocks."""
-    if "```" not in text and "~~~" not in text:
+    if not any(fence in text for fence in structure.FENCES):
         return text
-    prose_pieces = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(("```", "~~~")))
+    prose_pieces = (s.text + s.gap for s in structure.split(text) if not s.text.lstrip().startswith(structure.FENCES))
     return "".join(prose_pieces)
 
 
@@ -135,7 +135,7 @@ def names(text: str) -> set[str]:
     for segment in structure.split(text):
         piece = segment.text.strip()
         # headings capitalise all words, and code names its own things
-        if not piece.startswith(("#", "```", "~~~")):
+        if not piece.startswith(("#", *structure.FENCES)):
             stems.update(stem for match in _NAME.finditer(piece) if (stem := _name_stem(match.group())))
     return stems
 

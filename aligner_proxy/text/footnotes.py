@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from aligner_proxy.text.sentence_ends import NOTE_DIGITS
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import FENCES, Segment
 
 _SIGN = re.compile(rf"\[\^\w{{1,8}}\]|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+")
 _NOTE = re.compile(rf"[ \t]{{0,3}}(?P<sign>\[\^\w{{1,8}}\](?=:)|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+):?[ \t]+(?=\S)")
@@ -22,7 +22,6 @@ _TITLE = re.compile(
     re.IGNORECASE,
 )
 """Matches the title of the notes or a line that divides them from the text, at its end."""
-_FENCES = ("```", "~~~")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -74,13 +73,14 @@ class Footnotes:
             return body
         if self._waiting and not line.strip():
             return result
-        waiting, self._waiting = self._waiting, ""
+        waiting = self._waiting
+        self._waiting = ""
         self._refer(line)
         return result + waiting + line
 
     def _goes(self, line: str) -> bool:
         """Whether a line is a note to which only removed sentences refer."""
-        self._is_code ^= line.lstrip(" \t").startswith(_FENCES)
+        self._is_code ^= line.lstrip(" \t").startswith(FENCES)
         note = _NOTE.match(line)
         if note is None or self._is_code:
             return False

@@ -15,8 +15,8 @@ from aligner_proxy.text.comment_removal import remove_comment_words
 from aligner_proxy.text.lists.beside import OPEN_ROW
 from aligner_proxy.text.reading_form import CELL, CLAUSE_END, CLAUSE_WORDS, MIN_WORDS, SENTENCE_END, TAG
 from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
+from aligner_proxy.text.structure import FENCES
 
-_FENCES = ("```", "~~~")
 _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
 _TAIL = re.compile(rf"[\s*_`{PICTURES}{JOINERS}]+$")
 _PICTURE = re.compile(f"[{PICTURES}]")
@@ -37,7 +37,7 @@ _FEWEST = 2
 
 def marked_words(text: str) -> list[Place]:
     """The words between the marks of a segment, in order; empty for plain text."""
-    if text.lstrip().startswith(_FENCES):
+    if text.lstrip().startswith(FENCES):
         places: Iterable[Place] = comment_ranges(text)
     elif is_row(text):
         places = (match.span() for match in CELL.finditer(text))
@@ -53,7 +53,7 @@ def marked_words(text: str) -> list[Place]:
 
 def clauses(text: str) -> list[Place]:
     """The clauses of a long segment, in order; a sentence with an end is long only with more words."""
-    if text.lstrip().startswith(_FENCES) or is_row(text):
+    if text.lstrip().startswith(FENCES) or is_row(text):
         return []
     has_end = SENTENCE_END.search(_TAIL.sub("", text)) is not None
     if len(text.split()) < (_LONG_SENTENCE if has_end else CLAUSE_WORDS):
@@ -89,7 +89,7 @@ def without_last_marks(text: str) -> str:
 
 def without_words(text: str, places: Sequence[Place]) -> str:
     """A segment without the words at these places, some of its `judged_words`; empty if it has no other words."""
-    if text.lstrip().startswith(_FENCES):
+    if text.lstrip().startswith(FENCES):
         pruned = remove_comment_words(text, places)
         return pruned if any(map(str.isalnum, _without_fences(pruned))) else ""
     pieces: list[str] = []
@@ -148,7 +148,7 @@ def is_row(text: str) -> bool:
 
 def _without_fences(text: str) -> str:
     """A code block without its first and last line; any other text unchanged."""
-    return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(_FENCES) else text
+    return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(FENCES) else text
 
 
 def _between_tags(text: str) -> Iterator[Place]:

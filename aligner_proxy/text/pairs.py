@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import FENCES, Segment
 
 SIGN = re.compile(
     r"(?P<code>`+)"
@@ -50,7 +50,6 @@ _UNCLOSED_ELEMENTS = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
     | {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
 )
-_FENCES = ("```", "~~~")
 _MAX_HALVES = 20_000
 """More halves are not read: a text that holds so many is made of signs, not of words."""
 
@@ -107,7 +106,7 @@ def _match_halves(text: str, pieces: Sequence[Segment], earlier: OpenHalves) -> 
     for piece in pieces:
         if len(matching.halves) > _MAX_HALVES:
             break
-        if not piece.text.lstrip().startswith(_FENCES):
+        if not piece.text.lstrip().startswith(FENCES):
             for half, may_close in islice(_find_candidates(text, piece), _MAX_HALVES):
                 matching.add(half, may_close=may_close)
         if piece.gap.count("\n") > 1:
@@ -157,7 +156,7 @@ def _find_candidates(text: str, piece: Segment) -> _Candidates:
             continue
         if group == "code":
             position = _end_of_code(text, position, piece.end, match.group()) or position
-            if position > match.end() or match.group().startswith(_FENCES):
+            if position > match.end() or match.group().startswith(FENCES):
                 continue
         yield from _READERS[group](text, match, piece)
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 
 from aligner_proxy.text.pairs import read_halves
-from aligner_proxy.text.structure import Segment, split
+from aligner_proxy.text.structure import FENCES, Segment, split
 
 # calls and edits
 
@@ -207,7 +207,6 @@ _MIDDLE = re.compile(
 )
 _HOLDING = ('"', "\u201c\u201d\u201e", "\u00ab\u00bb", "{", "[", "`")
 """Kinds of pairs within which a text counts as a form."""
-_FENCES = ("```", "~~~")
 
 
 def fills_middle(prompt: str) -> bool:
@@ -221,7 +220,7 @@ def begins_form(prefill: str) -> bool:
     if not text or text[0] in "{[":
         return bool(text)
     last = split(text)[-1].text.strip()
-    if last.startswith(_FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
+    if last.startswith(FENCES) and ("\n" not in last or not last.splitlines()[-1].strip().startswith(last[:3])):
         return True
     text += "a"  # in place of the answer, so that a quotation mark before it counts as opening
     paragraph_start = text.rfind("\n\n")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from aligner_proxy.text import fragments
 from aligner_proxy.text.abbreviations import word_set
 from aligner_proxy.text.judged_words import is_row
-from aligner_proxy.text.structure import split
+from aligner_proxy.text.structure import FENCES, split
 
 _FACT = re.compile(
     r"(?:(?:and|but|so|ok|okay|well|hi|hello|please)\b\W*)?(?:(?:at|in|on|for|from|to|with|by|of)\s+)?"
@@ -62,7 +62,7 @@ _YES_OR_NO = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\W{0,3}\d[\d.,:/ -]*\d\W{0,3}")
-_CODE = ("```", "~~~", "`")
+_CODE = (*FENCES, "`")
 
 
 class QuestionKind(Enum):

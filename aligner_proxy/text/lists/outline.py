@@ -15,7 +15,7 @@ from itertools import accumulate, takewhile
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
 from aligner_proxy.text.lists.marks import Mark
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import FENCES, Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
 _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", re.IGNORECASE)
@@ -25,7 +25,6 @@ _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
-_FENCES = ("```", "~~~")
 _SIGNS = "*_ \t"
 """Emphasis and white space, which are no content."""
 _STROKE = re.compile(r"(?<!\\)\|")
@@ -58,7 +57,7 @@ class OutlineLine:
     @property
     def has_bar(self) -> bool:
         """Whether it may be the row of a table."""
-        return not self.text.lstrip().startswith(_FENCES) and _STROKE.search(self.text) is not None
+        return not self.text.lstrip().startswith(FENCES) and _STROKE.search(self.text) is not None
 
     @property
     def is_rule(self) -> bool:
@@ -254,7 +253,7 @@ class Outline:
         if stop > start or above is not None or line.mark is not None:
             return stop
         following = self.lines[number + 1 :]
-        if following[0].text.lstrip().startswith(_FENCES):
+        if following[0].text.lstrip().startswith(FENCES):
             return following[0].segments.stop
         if following[0].text.lstrip().startswith(">"):
             quoted = takewhile(lambda other: other.text.lstrip().startswith(">"), following)
@@ -353,7 +352,7 @@ def _outline_line(pieces: Sequence[Segment], segments: range, *, apart: bool) ->
     """The line of these segments; `apart`: an empty line precedes it."""
     text = "".join(pieces[i].text + pieces[i].gap for i in segments).rstrip()
     # code blocks and table rows have no markers
-    mark = marks.read(text) if segments and not text.lstrip().startswith(("```", "~~~", "|")) else None
+    mark = marks.read(text) if segments and not text.lstrip().startswith((*FENCES, "|")) else None
     lead = text[: len(text) - len(text.lstrip(" \t>"))]
     return OutlineLine(segments, text, marks.indent_of(lead), _heading_level(text, mark), mark, apart)
 
