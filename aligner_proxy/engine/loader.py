@@ -275,12 +275,22 @@ def load(
         raise WeightsError(
             f"{folder} cannot be loaded ({type(error).__name__}: {error}); fetch or export it again"
         ) from error
+    if device == "cpu" and _dtype(settings) == torch.float32:
+        # transformers gives the other weights of a 4-bit model the type in which they were stored
+        _widen_weights(model)
     cpu_kernels.install(model.eval())
     reader = PromptTokenizer(tokenizer.backend_tokenizer, _eos_ids(model, tokenizer, folder))
     runner = ModelRunner(model, reader, head, cache_tokens, others, taught_heads)
     if device != "cpu":
         acceleration.accelerate(runner, progress)
     return runner
+
+
+def _widen_weights(model: Any) -> None:
+    """Let all weights that are not packed be fp32."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()
 
 
 def _count_cache_tokens(folder: Path, settings: EngineSettings, states: int) -> int:
@@ -340,10 +350,11 @@ def _load_shipped_heads(path: Path | None, head: DetectorHead | None) -> tuple[T
 
 
 def _dtype(settings: EngineSettings) -> torch.dtype:
-    """The number type to compute in: as configured, else bf16 for 4-bit kernels and on GPUs, else fp32 (exact)."""
+    """The number type to compute in: as configured, else bf16 on GPUs and for the 4-bit kernel, else fp32 (exact)."""
     if settings.dtype != "auto":
         return torch.float32 if settings.dtype == "fp32" else torch.bfloat16
-    return torch.bfloat16 if settings.quantization == "nf4" or torch.cuda.is_available() else torch.float32
+    is_fast = torch.cuda.is_available() or (settings.quantization == "nf4" and cpu_kernels.has_kernel())
+    return torch.bfloat16 if is_fast else torch.float32
 
 
 def _eos_ids(model: Any, tokenizer: Any, folder: Path) -> frozenset[int]:

@@ -172,7 +172,9 @@ def open_row_reader(folder: Path, home: Path) -> HeadRowReader:
     """The aligner with the weights that are served by default, and the layers that its head reads."""
     _, weights = prepare(EngineSettings(model=str(folder)), home)
     layers = DetectorHead.load(folder / HEAD).layers.tolist()
-    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(torch.bfloat16)
+    # without such instructions bf16 products take many times as long as fp32 ones
+    dtype = torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16") else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(str(weights), local_files_only=True).dequantize().to(dtype)
     tokenizer = AutoTokenizer.from_pretrained(str(weights), local_files_only=True)
     return HeadRowReader(model, tokenizer, layers)
 

@@ -94,6 +94,17 @@ def test_the_second_time_the_store_is_used_and_gives_the_same_bits(
     assert torch.equal(hidden(first.runner), hidden(second.runner))
 
 
+@pytest.mark.parametrize("has_kernel", [True, False])
+def test_four_bit_weights_compute_in_fp32_where_the_processor_has_no_kernel_for_them(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_kernel: bool
+) -> None:
+    monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: has_kernel)
+    monkeypatch.setattr(cpu_kernels, "install", lambda _: 0)
+    model = open_aligner(EngineSettings(adapter), tmp_path).runner._model
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    assert types == {torch.bfloat16 if has_kernel else torch.float32}
+
+
 def test_what_is_loaded_is_bit_for_bit_what_was_quantised(
     adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +119,8 @@ def test_what_is_loaded_is_bit_for_bit_what_was_quantised(
 
     monkeypatch.setattr(quantise.AutoModelForCausalLM, "from_pretrained", remember)
     aligner = open_aligner(EngineSettings(adapter), tmp_path)
+    if not cpu_kernels.has_kernel():
+        loader._widen_weights(fresh[0])
     cpu_kernels.install(fresh[0])  # type: ignore[arg-type]
     quantised = ModelRunner(fresh[0], aligner.runner.tokenizer, None)  # type: ignore[arg-type]
     assert torch.equal(hidden(quantised), hidden(aligner.runner))

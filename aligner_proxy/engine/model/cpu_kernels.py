@@ -10,6 +10,10 @@ same time for few. On such a CPU the weights are unpacked to bf16. A small model
 A larger model is unpacked at each use, one layer after the other into the same memory, if there are enough rows to be
 worth it.
 
+The kernel needs AVX-512 with bf16. On other CPUs bitsandbytes unpacks a layer at every use, and torch takes four times
+as long for bf16 products as for fp32 ones. There an engine computes in fp32, and the weights are unpacked once if there
+is memory for it.
+
 `check_versions` is the only switch: with untested versions of the libraries, all layers are left unchanged.
 """
 
@@ -32,7 +36,8 @@ log = logging.getLogger(__name__)
 SEEN_WITH = {"bitsandbytes": "0.50", "torch": "2.13"}
 """Versions with which the private symbols used here were tested."""
 KEPT = 256 * 2**20
-"""Most bytes of unpacked weights that a model retains; it also retains at most a quarter of the available memory."""
+"""Most bytes of unpacked weights that a model retains beside the kernel; it also retains at most a quarter of the
+available memory."""
 MANY = 64
 """Fewest rows for which tiles are worth it if a layer is unpacked at each use."""
 MANY_KEPT = 10
@@ -72,22 +77,67 @@ def has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+@cache
+def has_kernel() -> bool:
+    """Whether this CPU has the instructions of the 4-bit kernel."""
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())  # type: ignore[no-untyped-call]
+
+
 def kept_bytes(weight_count: int) -> int:
     """Bytes that a model with `weight_count` 4-bit weights needs for unpacked copies; 0 if it will retain none."""
+    if not check_versions():
+        return 0
+    if not has_kernel():
+        return _fit_into_memory(4 * weight_count)
     # bf16: two bytes per weight
     size = 2 * weight_count
-    if not (check_versions() and has_amx()) or size > KEPT:
-        return 0
+    return _fit_into_memory(size) if has_amx() and size <= KEPT else 0
+
+
+def _fit_into_memory(size: int) -> int:
+    """The size of unpacked copies; 0 if they would take more than a quarter of the available memory."""
     free_bytes = memory.available()
-    # none if the copies would take more than a quarter of the free memory (`KEPT`)
     return size if free_bytes is None or 4 * size <= free_bytes else 0
 
 
 def install(model: nn.Module) -> int:
-    """Let every 4-bit layer of a bf16 model on a CPU call its kernel directly; return how many layers now do."""
+    """Let the 4-bit layers of a model on a CPU compute as fast as they can; return how many layers were changed."""
     layers = [layer for layer in model.modules() if _can_replace(layer)]
     if not layers or not check_versions():
         return 0
+    return _install_kernels(model, layers) if has_kernel() else _keep_plain_weights(layers)
+
+
+@torch.inference_mode()
+def _keep_plain_weights(layers: list[Any]) -> int:
+    """Unpack the weights of all layers to fp32 if there is memory for it; return how many layers now use them."""
+    if not kept_bytes(sum(layer.in_features * layer.out_features for layer in layers)):
+        # the layers unpack their weights at every use, and need not compute in bf16 either
+        for layer in layers:
+            layer.compute_dtype = torch.float32
+        return 0
+    for layer in layers:
+        layer.forward = _make_plain_product(layer)
+    return len(layers)
+
+
+def _make_plain_product(layer: Any) -> Product:
+    """A product in fp32 with weights that bitsandbytes unpacks once."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    weights = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+
+    def product(x: Tensor) -> Tensor:
+        """The product of `x` with the layer's weights, in the type of `x`."""
+        return nn.functional.linear(x.float(), weights).to(x.dtype)
+
+    return product
+
+
+def _install_kernels(model: nn.Module, layers: list[Any]) -> int:
+    """Let layers call the 4-bit kernel directly; return how many now do."""
     direct_layers = [layer for layer in layers if _install_kernel(layer)]
     if direct_layers:
         _unmap_file(model, layers)
@@ -118,7 +168,7 @@ def _unmap_file(model: nn.Module, layers: list[Any]) -> None:
 
 
 def _can_replace(layer: Any) -> bool:
-    """Whether the kernel can replace a layer: it is 4-bit, on a CPU, computes in bf16 and has no bias."""
+    """Whether a layer's product can be replaced: it is 4-bit, on a CPU, computes in bf16 and has no bias."""
     if type(layer).__name__ != "Linear4bit" or layer.bias is not None:
         return False
     return layer.weight.device.type == "cpu" and layer.compute_dtype is torch.bfloat16

@@ -25,10 +25,6 @@ def layer(bias: bool = False, dtype: torch.dtype = torch.bfloat16) -> Any:
     return made.to("cpu").eval()
 
 
-def kernel() -> bool:
-    return cpu_kernels.install(nn.Sequential(layer())) == 1
-
-
 @pytest.fixture(autouse=True)
 def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU has them, many rows go another way, which tests ask for by `tiles`."""
@@ -41,7 +37,42 @@ def tiles(no_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_kernels, "has_amx", lambda: True)
 
 
-needs_kernel = pytest.mark.skipif(not kernel(), reason="this processor has no 4-bit kernel")
+needs_kernel = pytest.mark.skipif(not cpu_kernels.has_kernel(), reason="this processor has no 4-bit kernel")
+
+
+@pytest.fixture
+def without_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has no 4-bit kernel, with memory for unpacked weights."""
+    monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: False)
+    monkeypatch.setattr(memory, "available", lambda: None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("available", [None, 4.0 * 4 * WIDE * OUT, 1000.0])
+@torch.inference_mode()
+def test_a_processor_without_the_kernel_computes_in_fp32(
+    without_kernel: None, monkeypatch: pytest.MonkeyPatch, available: float | None, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: available)
+    one_layer = layer()
+    weights = bnb.functional.dequantize_4bit(one_layer.weight.data, one_layer.weight.quant_state).float()
+    # with too little memory the layer unpacks its weights at every use
+    assert cpu_kernels.install(nn.Sequential(one_layer)) == (0 if available == 1000.0 else 1)
+    for shape in ((WIDE,), (1, WIDE), (2, 5, WIDE), (0, WIDE)):
+        x = torch.randn(shape, dtype=dtype)
+        out = one_layer(x)
+        assert out.dtype is dtype
+        if available != 1000.0:
+            assert torch.equal(out, nn.functional.linear(x.float(), weights).to(dtype))
+    if available == 1000.0:
+        assert one_layer.compute_dtype is torch.float32
+
+
+def test_unpacked_weights_of_a_processor_without_the_kernel_take_a_quarter_of_its_memory(
+    without_kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 16_000.0)
+    assert (cpu_kernels.kept_bytes(1000), cpu_kernels.kept_bytes(1001)) == (4000, 0)
 
 
 @needs_kernel
@@ -176,6 +207,7 @@ def test_many_rows_that_do_not_lie_in_one_piece_are_read_right(ways: int) -> Non
 def test_only_a_small_model_keeps_them_and_only_where_there_are_tiles_and_memory(
     tiles: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cpu_kernels, "has_kernel", lambda: True)
     monkeypatch.setattr(memory, "available", lambda: 8.0 * cpu_kernels.KEPT)
     most = cpu_kernels.KEPT // 2
     assert (cpu_kernels.kept_bytes(most), cpu_kernels.kept_bytes(most + 1)) == (cpu_kernels.KEPT, 0)
