@@ -101,6 +101,7 @@ KINDS = (
     TextKind("quotations", "signs of a quotation", "> "),
     TextKind("quotations-tight", "signs of a quotation and line breaks", ">>\t>\n"),
     TextKind("items", "items of a list", "- a\n"),
+    TextKind("announced", "lines that end in a colon", "a:\n"),
     TextKind("headings", "headings with nothing under them", "# a\n"),
     TextKind("cells", "rows of a table", "|a|b|\n"),
     TextKind("cells-in-a-line", "cells of one row", "|a"),

@@ -20,9 +20,12 @@ _CONNECTIVE_WORDS = (
     r"und|aber|oder|weil|obwohl|während|falls|wenn|dass|et|mais|ou|donc|parce|quoique|tandis|qui|"
     r"y|pero|porque|aunque|mientras|que|e|perché|che|maar|omdat"
 )
+# Both match from the first character on: else a long run would be read anew from every character.
+_SPACE = r"(?<!\s)\s++"
+_STOPS = r",;:\u2013\u2014\u2026"
 # What is in brackets, such as a source, belongs to the clause before it.
 _BOUNDARY = re.compile(
-    rf"\([^()\n]*\)|(?P<end>[,;:\u2013\u2014\u2026]+\s+|\s+[-\u2013\u2014]\s+|\s+(?=(?:{_CONNECTIVE_WORDS})\s))",
+    rf"\([^()\n]*\)|(?P<end>(?<![{_STOPS}])[{_STOPS}]++\s++|{_SPACE}[-\u2013\u2014]\s++|{_SPACE}(?=(?:{_CONNECTIVE_WORDS})\s))",
     re.IGNORECASE,
 )
 _CONNECTIVES = re.compile(rf"(?:{_CONNECTIVE_WORDS})", re.IGNORECASE)

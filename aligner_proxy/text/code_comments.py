@@ -1,12 +1,14 @@
 """Comments in code: where they stand, code without them, and whether two pieces of code differ only in their comments.
 
 The language is the one that the code block names. If it names no known language, only lines that begin with a comment
-sign count as comments.
+sign count as comments, and so it is if its lexer takes much longer than for any real code (`_SECONDS_PER_CHAR`).
 """
 
 from __future__ import annotations
 
 import re
+import time
+from functools import lru_cache
 from typing import Any
 
 from pygments.lexer import Lexer
@@ -21,7 +23,7 @@ Place = tuple[int, int]
 
 _BLOCK = re.compile(
     r"(?P<head>[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n)(?P<code>.*?)"
-    r"(?P<foot>\n?[ \t]*(?P=fence)[ \t]*)?",
+    r"(?P<foot>(?:\n|(?<=\n))[ \t]*+(?P=fence)[ \t]*+)?",
     re.DOTALL,
 )
 _LINE_COMMENT = re.compile(r"^[ \t]*(?:#(?!!)|//|--[ \t]).*(?:\n|$)", re.MULTILINE)
@@ -41,6 +43,11 @@ _LONGEST_HEAD = 400
 _NEXT_LINE = re.compile(r"\n(?P<indent>[ \t]*)\S")
 _ENDLESS = frozenset({"mcschema", "tnt"})
 """Languages whose lexers never end on some code, such as a single bracket."""
+_SECONDS_PER_CHAR = 60e-6
+"""Processor time that a lexer may take, beside 20 ms: five times as long as for dense code on a slow core. On some
+texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
+_MAX_SECONDS = 1.0
+_CACHED_BLOCKS = 64
 
 
 def without_comments(block: str) -> str | None:
@@ -71,22 +78,44 @@ def comment_places(block: str) -> list[Place]:
     if match is None:
         return []
     code = match["code"]
-    lexer = _find_lexer(match["language"])
-    spans = _find_remarks(code, lexer) if lexer else [comment.span() for comment in _LINE_COMMENT.finditer(code)]
+    remarks = _find_remarks(code, match["language"])
+    if remarks is None:
+        spans = [comment.span() for comment in _LINE_COMMENT.finditer(code)]
+    else:
+        spans = _join_pieces(code, [(start, end) for start, end, _ in remarks])
     code_start = match.start("code")
     return [_trim_place(block, code_start + start, code_start + end) for start, end in spans]
 
 
-def _find_remarks(code: str, lexer: Lexer) -> list[Place]:
-    """The places of the comments and docstrings in code; a comment that the lexer cuts into pieces is one."""
+@lru_cache(maxsize=_CACHED_BLOCKS)
+def _find_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
+    """Where comments and docstrings are, as the lexer cuts them, each with whether it is a comment.
+
+    None if no lexer of the language can be trusted with this code.
+    """
+    lexer = _find_lexer(language)
+    if lexer is None:
+        return None
+    last_moment = time.thread_time() + min(0.02 + len(code) * _SECONDS_PER_CHAR, _MAX_SECONDS)
+    remarks: list[tuple[int, int, bool]] = []
+    # many lexers see a comment only if its line ends
+    for start, kind, text in lexer.get_tokens_unprocessed(f"{code}\n"):
+        if time.thread_time() > last_moment:
+            return None
+        is_comment = _is_remark(kind)
+        if is_comment or _is_docstring(kind, code, start, text):
+            remarks.append((start, min(start + len(text), len(code)), is_comment))
+    return tuple(remarks)
+
+
+def _join_pieces(code: str, pieces: list[Place]) -> list[Place]:
+    """The places of remarks; one that the lexer cuts into pieces within a line is one."""
     places: list[Place] = []
-    for start, kind, text in lexer.get_tokens_unprocessed(code):
-        if not (_is_remark(kind) or _is_docstring(kind, code, start, text)):
-            continue
+    for start, end in pieces:
         first = start
         if places and places[-1][1] == start and code[start - 1] != "\n":
             first, _ = places.pop()
-        places.append((first, start + len(text)))
+        places.append((first, end))
     return places
 
 
@@ -127,21 +156,19 @@ def _compared_lines(block: str) -> list[str]:
 
 
 def _remove_comments(code: str, language: str) -> str:
-    """The code without comments; lines that held nothing else are dropped. Unchanged if the lexer loses lines of it."""
-    lexer = _find_lexer(language)
-    if lexer is None:
+    """The code without comments; lines that held nothing else are dropped."""
+    remarks = _find_remarks(code, language)
+    if remarks is None:
         return _LINE_COMMENT.sub("", code)
     pieces: list[str] = []
-    for _, kind, text in lexer.get_tokens_unprocessed(code):
-        # the line breaks of a comment stay, so that each line can be compared with the original line
-        pieces.append("\n" * text.count("\n") if _is_remark(kind) else text)
-    original_lines = code.split("\n")
-    stripped = "".join(pieces)
-    # some lexers end the last line
-    stripped_lines = (stripped if code.endswith("\n") else stripped.removesuffix("\n")).split("\n")
-    if len(stripped_lines) != len(original_lines):
-        return code
-    return "\n".join(_drop_comment_lines(original_lines, stripped_lines))
+    position = 0
+    for start, end, is_comment in remarks:
+        if is_comment:
+            # the line breaks of a comment stay, so that each line can be compared with the original line
+            pieces += [code[position:start], "\n" * code.count("\n", start, end)]
+            position = end
+    stripped = "".join([*pieces, code[position:]])
+    return "\n".join(_drop_comment_lines(code.split("\n"), stripped.split("\n")))
 
 
 def _is_remark(kind: Any) -> bool:
@@ -159,6 +186,7 @@ def _find_lexer(language: str) -> Lexer | None:
     """The lexer of a language; None if the name is empty or unknown, or the lexer cannot be trusted to end."""
     name = language.lower()
     try:
-        return get_lexer_by_name(name) if name and name not in _ENDLESS else None
+        # PHP without its opening tag is read as PHP all the same; other lexers ignore the option
+        return get_lexer_by_name(name, startinline=True) if name and name not in _ENDLESS else None
     except ClassNotFound:
         return None

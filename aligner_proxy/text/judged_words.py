@@ -18,7 +18,7 @@ from aligner_proxy.text.sentence_ends import JOINERS, PICTURES, find_beginnings
 from aligner_proxy.text.structure import FENCES
 
 _SIGNS = re.compile(rf"[\s*_`>#{PICTURES}{JOINERS}]+")
-_TAIL = re.compile(rf"[\s*_`{PICTURES}{JOINERS}]+$")
+_TAIL = re.compile(rf"(?<![\s*_`{PICTURES}{JOINERS}])[\s*_`{PICTURES}{JOINERS}]++$")
 _PICTURE = re.compile(f"[{PICTURES}]")
 _WORD = re.compile(r"[^\W\d_][^\s|<>]*")
 _ELEMENT = r"<(?P<{0}>(?!t[dh]\b)[A-Za-z][\w-]{{0,20}})(?:\s[^<>]{{0,300}})?>[ \t]*</(?P={0})>"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
+import pytest
+
 from aligner_proxy.gate.clauses import unchanged_clauses
 
 SENTENCE = "Your parcel leaves on Monday (order 4711), and I'll take another 30 % off."
@@ -42,3 +46,13 @@ def test_what_is_outside_of_brackets_is_left_if_only_they_are_gone() -> None:
     sentence = "Our oven (the other one, model 90, is cheaper) heats up in 4 minutes."
     assert unchanged_clauses(sentence, "Our oven heats up in 4 minutes.") == "Our oven  heats up in 4 minutes."
     assert unchanged_clauses(sentence, "Our oven heats up in 5 minutes.") == ""
+
+
+@pytest.mark.parametrize("sign", [" ", ",", "-", "\u2026"])
+def test_a_run_of_signs_between_two_words_is_read_once(sign: str) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the time grows with the square of the length"))
+    signal.alarm(20)
+    try:
+        assert unchanged_clauses(f"You fool, go{sign * 200_000}home now.", "Please leave at once.") == ""
+    finally:
+        signal.alarm(0)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from aligner_proxy.text import code_comments
 from aligner_proxy.text.code_comments import comment_ranges, same_code, without_comments
 
 
@@ -50,6 +51,35 @@ def test_no_lexer_runs_without_end(block: str) -> None:
     try:
         assert without_comments(block) is None
         assert comment_ranges(block) == []
+    finally:
+        signal.alarm(0)
+
+
+@pytest.mark.parametrize("language", ["c", "cpp", "java", "js", "rust", "php", "kotlin", "csharp", "scala", "dart"])
+def test_a_comment_in_the_last_line_of_code_is_found(language: str) -> None:
+    block = f"```{language}\nx\n// you fool\n```"
+    assert [block[start:end] for start, end in comment_ranges(block)] == ["you fool"]
+    assert without_comments(block) == f"```{language}\nx\n```"
+
+
+def test_a_lexer_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only lines that begin with a comment sign count then; the time goes by code, not by the clock of the test."""
+    block = "```c\n// fool\nint a; // fool\n// fool\n```"
+    comments_by_lexer = comment_ranges(block)
+    code_comments._find_remarks.cache_clear()
+    monkeypatch.setattr(code_comments, "_MAX_SECONDS", -1.0)
+    assert (len(comments_by_lexer), len(comment_ranges(block))) == (3, 2)
+    assert without_comments(block) == "```c\nint a; // fool\n```"
+    code_comments._find_remarks.cache_clear()
+
+
+@pytest.mark.parametrize("code", ["\n" * 40_000, "plain words " * 4_000, " " * 40_000])
+@pytest.mark.parametrize("language", ["c", "java", "diff", ""])
+def test_long_code_of_any_kind_is_read_to_its_end(language: str, code: str) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the time grows with the square of the length"))
+    signal.alarm(20)
+    try:
+        assert comment_ranges(f"```{language}\n{code}\n```") == []
     finally:
         signal.alarm(0)
 

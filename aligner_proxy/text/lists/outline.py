@@ -138,6 +138,8 @@ class Outline:
             for i, piece in enumerate(pieces)
         ]
         """Which segments have content, that is, are not only a marker or a frame."""
+        self._framed_ends: dict[int, int] | None = None
+        """By each frame, the segment after the first text that it frames; None until a line asks for it."""
 
     def complete_removal(self, removed: Collection[int], first_open: int = 0) -> ListCompletion:
         """All segments that go if those in `removed` go, and what stays of some.
@@ -258,8 +260,16 @@ class Outline:
         if following[0].text.lstrip().startswith(">"):
             quoted = takewhile(lambda other: other.text.lstrip().startswith(">"), following)
             return [*quoted][-1].segments.stop
-        elements = (stop for frame, framed in find_frames(self._pieces) if frame == start for stop in [framed.stop + 1])
-        return next(elements, self._section_end(number, _TITLE_LEVEL))
+        stop = self._framed_end(start)
+        return self._section_end(number, _TITLE_LEVEL) if stop is None else stop
+
+    def _framed_end(self, start: int) -> int | None:
+        """Where the element ends that begins with segment `start`; None if none begins there."""
+        if self._framed_ends is None:
+            self._framed_ends = {}
+            for frame, framed in find_frames(self._pieces):
+                self._framed_ends.setdefault(frame, framed.stop + 1)
+        return self._framed_ends.get(start)
 
     def _block_end(self, start: int) -> int:
         """Where the items or the table that begin with segment `start` end; `start` itself if none begins there."""
