@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -61,9 +63,66 @@ def is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def run_off_loop(chars: int, work: Callable[[], _T]) -> _T:
-    """The result of `work`, run in a thread if it processes enough characters to stall the loop, else directly."""
-    return work() if chars <= AT_ONCE_CHARS else await asyncio.to_thread(work)
+async def run_off_loop(chars: int, work: Callable[[], _T], tenant: str | None = None) -> _T:
+    """The result of `work`, run in a thread if it processes enough characters to stall the loop, else directly.
+
+    Work that may take long for some texts names the `tenant` whose texts they are, and shares threads fairly.
+    """
+    if chars <= AT_ONCE_CHARS:
+        return work()
+    return await (asyncio.to_thread(work) if tenant is None else _SHARED_THREADS.run(tenant, work))
+
+
+class FairThreads:
+    """Some threads for long computations; the texts of one tenant occupy at most `share` of them at a time.
+
+    A thread cannot be stopped, so what computes for a caller that has left still counts.
+    """
+
+    def __init__(self, count: int, share: int, name: str) -> None:
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._share = share
+        self._lock = threading.Lock()
+        self._running: dict[str, set[Future[Any]]] = {}
+        """By tenant, what waits for a thread or computes now; changed under the lock."""
+
+    async def run(self, tenant: str, work: Callable[[], _T]) -> _T:
+        """The result of `work`, computed in a thread as soon as the tenant may use one."""
+        while len(running := self._list_running(tenant)) >= self._share:
+            await _wait_for_any(running)
+        with self._lock:
+            future = self._executor.submit(copy_context().run, work)
+            self._running.setdefault(tenant, set()).add(future)
+        future.add_done_callback(lambda _: self._forget(tenant, future))
+        return await asyncio.wrap_future(future)
+
+    def _list_running(self, tenant: str) -> tuple[Future[Any], ...]:
+        with self._lock:
+            return tuple(self._running.get(tenant, ()))
+
+    def _forget(self, tenant: str, future: Future[Any]) -> None:
+        """Remove what has ended; called in its thread, before those are woken that wait for it."""
+        with self._lock:
+            self._running[tenant].remove(future)
+            if not self._running[tenant]:
+                del self._running[tenant]
+
+
+async def _wait_for_any(futures: Collection[Future[Any]]) -> None:
+    """Return when one of them has ended."""
+    loop = asyncio.get_running_loop()
+    has_ended = asyncio.Event()
+
+    def wake(_: Future[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(has_ended.set)
+
+    for future in futures:
+        future.add_done_callback(wake)
+    await has_ended.wait()
+
+
+_SHARED_THREADS = FairThreads(4, 2, "texts")
 
 
 class TimeSlice:

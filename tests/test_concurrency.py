@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from aligner_proxy.concurrency import ErrorTranslation, TimeSlice, cancel_when_gone, enforce_deadline
+from aligner_proxy.concurrency import ErrorTranslation, FairThreads, TimeSlice, cancel_when_gone, enforce_deadline
 from aligner_proxy.errors import AlignerProxyError, ClientGone, DeadlineExceeded
 
 TASKS = 20
@@ -137,3 +138,33 @@ async def test_a_translation_lets_other_errors_pass() -> None:
         raise KeyError
     with ErrorTranslation(ValueError, lambda _: DeadlineExceeded("never")):
         pass
+
+
+async def test_threads_are_shared_fairly_among_tenants() -> None:
+    """What computes for one tenant, even after its caller has left, takes no thread from the others."""
+    threads = FairThreads(3, 2, "test")
+    end = threading.Event()
+    hostile_calls = [asyncio.create_task(threads.run("hostile", end.wait)) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    for call in hostile_calls[:4]:
+        call.cancel()
+    await asyncio.gather(*hostile_calls[:4], return_exceptions=True)
+    assert await asyncio.wait_for(threads.run("other", lambda: "done"), 10) == "done"
+    assert not any(call.done() for call in hostile_calls[4:])
+    end.set()
+    assert await asyncio.wait_for(asyncio.gather(*hostile_calls[4:]), 10) == [True, True]
+    assert threads._running == {}
+
+
+async def test_an_error_in_a_thread_reaches_its_caller_alone() -> None:
+    threads = FairThreads(1, 1, "test")
+
+    def fail() -> None:
+        time.sleep(0.05)
+        raise DeadlineExceeded("too late")
+
+    failing, waiting = await asyncio.gather(
+        threads.run("one", fail), threads.run("one", lambda: 7), return_exceptions=True
+    )
+    assert isinstance(failing, DeadlineExceeded)
+    assert waiting == 7

@@ -12,9 +12,7 @@ cached correction comes to the gate again unchanged.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -22,6 +20,7 @@ from typing import TypeVar
 
 from cachetools import LRUCache
 
+from aligner_proxy.concurrency import FairThreads
 from aligner_proxy.gate import edits, rules
 from aligner_proxy.gate.closing import can_close, find_last_closable, move_edit, move_parts, without_closed_gap
 from aligner_proxy.gate.completion import EditEffects, complete_edits, removed_segments
@@ -85,7 +84,7 @@ _Refusal = tuple[EditGroup, str]
 """A refused change, and the rule that it broke first."""
 AT_ONCE_CHARS = 1_000
 """Answers up to this length are judged in the event loop: about 1 ms, or 10 ms if an edit is refused."""
-_THREADS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="gate")
+_THREADS = FairThreads(3, 2, "gate")
 _CACHED_VERDICTS = 256
 _CACHED_CHARS = 16_000
 """The longest answer whose verdict is cached, in characters."""
@@ -436,7 +435,7 @@ async def judge_in_thread(original: str, correction: Correction, policy: Policy)
     key = (original, correction, policy)
     verdict = _verdict_cache.get(key)
     if verdict is None:
-        verdict = await _run_unless_short(original, partial(judge, *key))
+        verdict = await _run_unless_short(original, policy.tenant, partial(judge, *key))
         # the cache is limited by number, so long answers could fill the memory
         if len(original) <= _CACHED_CHARS:
             _verdict_cache[key] = verdict
@@ -447,11 +446,10 @@ async def judge_next_in_thread(
     original: str, edit: Edit, segments: Sequence[SegmentScore], released: ReleasedAnswer, policy: Policy
 ) -> tuple[str | None, EditEffects]:
     """What `judge_next` returns, computed in a thread unless the answer is short."""
-    return await _run_unless_short(original, partial(judge_next, original, edit, segments, released, policy))
+    work = partial(judge_next, original, edit, segments, released, policy)
+    return await _run_unless_short(original, policy.tenant, work)
 
 
-async def _run_unless_short(original: str, work: Callable[[], _T]) -> _T:
+async def _run_unless_short(original: str, tenant: str, work: Callable[[], _T]) -> _T:
     """Do the work on an answer in a thread, or at once if the answer is short (`AT_ONCE_CHARS`)."""
-    if len(original) <= AT_ONCE_CHARS:
-        return work()
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
+    return work() if len(original) <= AT_ONCE_CHARS else await _THREADS.run(tenant, work)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
-from aligner_proxy.concurrency import run_off_loop
+from aligner_proxy.concurrency import AT_ONCE_CHARS, run_off_loop
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
@@ -75,6 +75,9 @@ log = logging.getLogger(__name__)
 _RETURN_S = 0.05
 _RETURN_SHARE = 0.05
 """At most this share of the time left, so that a short deadline is not used up by it."""
+_LEAST_REPORT_S = 2.0
+"""Seconds that reports on a long answer may take although its deadline has passed."""
+
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
 """Placeholder objective in a request to an editor or judge, if stages ask one under a policy without objectives."""
 
@@ -213,7 +216,7 @@ class Pipeline:
             outcome = await texts.decide(exchange, outcome)
             started += time.perf_counter() - waiting_since  # the other texts' time is not this one's
         if outcome.correction is not None:
-            outcome = await self._report(outcome, exchange, form, stages)
+            outcome = await self._report(outcome, exchange, form, stages, budget.until)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return outcomes.finalize_outcome(replace(outcome, ms=outcome.ms + elapsed_ms, attempts=budget.attempts))
 
@@ -252,8 +255,10 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - the package's one boundary: a correction must not cost the answer
             return build_failure(error, exchange, policy), error
 
-    async def _report(self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList) -> Outcome:
-        """Add the stages' reports to the outcome of a judged answer; long answers are processed in a thread."""
+    async def _report(
+        self, outcome: Outcome, exchange: Exchange, form: AnswerForm, stages: StageList, until: float
+    ) -> Outcome:
+        """Add the stages' reports to the outcome of a judged answer, for a long one if there is time `until` then."""
         policy = outcome.policy
         about = await self.describe_aligner(policy)
         if about and about.languages:
@@ -262,7 +267,15 @@ class Pipeline:
         if not stages.stages_with("report"):
             return outcome
         answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
-        return await run_off_loop(len(answer.text), partial(stages.report, outcome, answer))
+        report = partial(stages.report, outcome, answer)
+        if len(answer.text) <= AT_ONCE_CHARS:
+            return report()
+        try:
+            async with asyncio.timeout(max(_LEAST_REPORT_S, until - time.monotonic())):
+                return await run_off_loop(len(answer.text), report, policy.tenant)
+        except TimeoutError:
+            # what reports say of an answer is not worth its delay
+            return outcome
 
     def _wrap_correction(
         self, answer: AnswerSoFar, form: AnswerForm, policy: Policy, stages: StageList, session: Session | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import replace
@@ -25,9 +26,11 @@ from aligner_proxy.errors import (
     Shed,
 )
 from aligner_proxy.gate.judge import Verdict
+from aligner_proxy.pipeline import pipeline
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.outcomes import MORE_CAUTION, blocks
-from aligner_proxy.pipeline.pipeline import Pipeline, _TextCorrection
+from aligner_proxy.pipeline.pipeline import Pipeline, StageList, _TextCorrection
+from aligner_proxy.plugins.stage import AnswerSoFar
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import (
     Allowance,
@@ -187,6 +190,27 @@ async def test_the_deadline_holds_even_if_the_engine_ignores_it() -> None:
 
     outcome = await asyncio.wait_for(align(Deaf(), policy=replace(POLICY, deadline_s=0.05)), 5)
     assert (outcome.status, outcome.reason) == (Status.FAILED, "timeout")
+
+
+async def test_a_report_that_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reports of a long answer are made in a thread, which nobody can stop."""
+    end = threading.Event()
+
+    def report(stages: StageList, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
+        end.wait(60)
+        return replace(outcome, renumbered=7)
+
+    monkeypatch.setattr(pipeline, "_LEAST_REPORT_S", 0.05)
+    monkeypatch.setattr(StageList, "report", report)
+    stages_with = StageList.stages_with
+    monkeypatch.setattr(
+        StageList, "stages_with", lambda stages, name: (object(),) if name == "report" else stages_with(stages, name)
+    )
+    answer = "Paint the fence with a brush. " * 40
+    exchange = replace(ASKED, answer=f"{answer}You fool.")
+    outcome = await align(ScriptedEngine(lambda _: answer), exchange, replace(POLICY, deadline_s=2.0))
+    end.set()
+    assert (outcome.status, outcome.renumbered) == (Status.CORRECTED, 0)
 
 
 async def test_cancellation_passes_and_reaches_the_engine() -> None:

@@ -260,8 +260,8 @@ class Outline:
         if following[0].text.lstrip().startswith(">"):
             quoted = takewhile(lambda other: other.text.lstrip().startswith(">"), following)
             return [*quoted][-1].segments.stop
-        stop = self._framed_end(start)
-        return self._section_end(number, _TITLE_LEVEL) if stop is None else stop
+        framed_end = self._framed_end(start)
+        return self._section_end(number, _TITLE_LEVEL) if framed_end is None else framed_end
 
     def _framed_end(self, start: int) -> int | None:
         """Where the element ends that begins with segment `start`; None if none begins there."""

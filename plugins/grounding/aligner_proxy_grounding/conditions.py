@@ -6,7 +6,7 @@ apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 from aligner_proxy_grounding.facts import Fact, RangeEnd
@@ -15,15 +15,24 @@ _WITHIN = 0.5
 """How much a number within the condition's bound counts; a number equal to the bound counts 1."""
 
 
-def count_conditions(conditions: Iterable[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
+MAX_COMPARED = 8
+"""Most conditions of a statement, and most facts of an answer, that are compared: every fact is compared with every
+statement, so a sentence of nothing but numbers would take the fourth power of their number."""
+
+
+def count_conditions(conditions: Sequence[Fact], facts: Sequence[Fact]) -> tuple[float, float]:
     """Return (conditions met, conditions missed) by the facts of an answer, each a number of conditions.
 
     A condition that is met only as a bound counts `_WITHIN`; one without a comparable fact counts as neither.
     """
     met_count = 0.0
     missed_count = 0.0
+    # among so many numbers none says when the statement applies
+    if len(conditions) > MAX_COMPARED:
+        return met_count, missed_count
+    compared_facts = facts[:MAX_COMPARED]
     for condition in conditions:
-        degrees = [_degree_of_fit(condition, fact) for fact in facts if condition.same_form(fact)]
+        degrees = [_degree_of_fit(condition, fact) for fact in compared_facts if condition.same_form(fact)]
         if degrees:
             met_count += max(degrees)
             missed_count += max(degrees) == 0

@@ -53,7 +53,9 @@ class GroundingStage(Stage):
         if not answer.is_whole and self._grounder is None:
             chars = sum(len(reference.text) for reference in self._references)
             async with asyncio.timeout(self._policy.deadline_s):
-                self._grounder = await run_off_loop(chars, partial(grounder, self._policy, answer.exchange.turns))
+                self._grounder = await run_off_loop(
+                    chars, partial(grounder, self._policy, answer.exchange.turns), self._policy.tenant
+                )
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
         """Return the text with contradicted facts replaced, and a finding for each replaced or unsettled fact."""
@@ -78,11 +80,11 @@ class GroundingStage(Stage):
         decider = DoubtDecider.for_answer(answer, self._references)
         chars = len(text) + sum(len(reference.text) for reference in self._references)
         find = partial(_find_contradictions, text, self._policy, answer.exchange.turns)
-        decision = await run_off_loop(chars, partial(find, decider.arbiter))
+        decision = await run_off_loop(chars, partial(find, decider.arbiter), self._policy.tenant)
         if decider.arbiter is not Arbiter.WORDS and decision.has_doubts:
             decision = await decider.decide(text, decision)
             if decision.is_by_words:
-                by_words = await run_off_loop(chars, partial(find, Arbiter.WORDS))
+                by_words = await run_off_loop(chars, partial(find, Arbiter.WORDS), self._policy.tenant)
                 decision = replace(decision, edits=by_words.edits, doubtful=by_words.doubtful)
         return _with_edits(outgoing, decision)
 
