@@ -130,6 +130,13 @@ async def test_a_reference_in_code_stays(answer: str, left: str, sign: str, note
     assert {texts["whole"], texts["held"]} == {left.replace("[^1]", sign)}
 
 
+@pytest.mark.parametrize("signs", ['""', "\u201c\u201d", ("**", "**"), "__", "**"])
+async def test_a_superscript_number_goes_with_the_signs_before_it(signs: tuple[str, str]) -> None:
+    opening, closing = signs
+    texts = await correct_in_all_ways(f"{TEA}.\n\n{opening}You fool!{closing}\u00b2 {MORE}. Bye.")
+    assert set(texts.values()) == {f"{TEA}.\n\n{MORE}. Bye."}
+
+
 async def test_a_number_that_the_sentence_needs_is_no_reference() -> None:
     texts = await correct_in_all_ways(f"{TEA}. So is [1] here.\n\n[1] You are a fool.")
     assert set(texts.values()) == {f"{TEA}. So is [1] here."}
