@@ -1,14 +1,17 @@
 """Notes below an answer: the note of a removed sentence goes with it, and so does a reference to a removed note.
 
-A note is a line that begins with its sign: `[^1]:`, `[1]`, `[1]:` or a superscript number. It goes if its sign stood in
-a removed sentence and stands in none that stays. Numbers of other notes stay as they are. Lines that begin with `[1]`
-count as notes as long as the text before refers to each of them; else they may be the items of a list.
+A note begins with its sign at the beginning of a line: `[^1]:`, `[1]`, `[1]:` or a superscript number. The indented
+lines below belong to it, as in Markdown. A reference is the same sign elsewhere; code has no notes and no references.
+A note goes if its sign stood in a removed sentence and stands in none that stays. Numbers of other notes stay as they
+are. Lines that begin with `[1]` count as notes as long as the text before refers to each of them; else they may be the
+items of a list.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 from aligner_proxy.text.sentence_ends import NOTE_DIGITS
 from aligner_proxy.text.structure import FENCES, Segment
@@ -16,113 +19,226 @@ from aligner_proxy.text.structure import FENCES, Segment
 _SIGN = re.compile(rf"\[\^\w{{1,8}}\]|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+")
 _NOTE = re.compile(rf"[ \t]{{0,3}}(?P<sign>\[\^\w{{1,8}}\](?=:)|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+):?[ \t]+(?=\S)")
 """Matches the sign at the beginning of a note."""
+_INDENTED = re.compile(r" {4}| {0,3}\t")
+"""Matches the beginning of a further line of a note."""
 _TITLE = re.compile(
-    r"(?:^|(?<=\n))[#*_ \t]*(?:(?:foot)?notes?|references?|sources?|fu\u00dfnoten?|anmerkung(?:en)?|quellen?|"
-    r"r\u00e9f\u00e9rences?|notas?|fuentes?|note|fonti)?[*_: \t-]*\n*$",
+    r"[#*_ \t]{0,9}(?:(?:foot)?notes?|references?|sources?|fu\u00dfnoten?|anmerkung(?:en)?|quellen?|"
+    r"r\u00e9f\u00e9rences?|notas?|fuentes?|note|fonti)?[*_: \t-]*",
     re.IGNORECASE,
 )
-"""Matches the title of the notes or a line that divides them from the text, at its end."""
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+"""Matches the title of the notes, or a line that divides them from the text."""
+_FENCE = re.compile(r"[ \t]*(?P<fence>```+|~~~+)")
+_CODE = r"(?<!`)(?P<ticks>`{1,3})(?!`)[^\n]+?(?<!`)(?P=ticks)(?!`)"
+"""Code within a line."""
+_CODE_IN_LINE = re.compile(_CODE)
+_LINE = re.compile(r"\s+|\S[^\n]*")
+"""Matches white space, or a line from its first word on."""
 
 
 class Footnotes:
     """The references and notes of an answer, whole or as it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost_signs: Collection[str] = ()) -> None:
+        self._lost_references = _compile_references(lost_signs) if lost_signs else None
+        """Matches references by the `lost_signs`, which go, and code, which stays."""
         self._removed: set[str] = set()
         """The signs in sentences that are removed."""
         self._referred: set[str] = set()
         """The signs in sentences that stay."""
         self._has_list = False
         """Whether lines that begin with `[1]` or a superscript number may be items of a list."""
-        self._begins_line = True
-        """Whether the next text begins a line."""
-        self._is_code = False
-        """Whether the next line is in a block of code."""
+        self._code = _CodeLines()
         self._is_dropping = False
-        """Whether the present line is a note that goes."""
-        self._waiting = ""
-        """The line breaks before notes that went, perhaps with the title of the notes, until text follows."""
+        """Whether the present line belongs to a note that goes."""
+        self._gap = _Gap(is_first=True)
 
     def settle(self, pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
         """The `text` that goes out for these pieces, without notes to which only `removed` ones refer."""
         for number in removed:
-            self._removed.update(_SIGN.findall(_without_sign(pieces[number].text)))
-        if not self._waiting and not self._is_dropping and not self._removed:
-            self._note_signs(text)
-            return text
-        if not text.strip():
-            # perhaps the end of an answer, which keeps its white space
-            self._begins_line |= "\n" in text
-            self._waiting = self._waiting if self._waiting.strip() else self._waiting[text.count("\n") :]
-            return text
-        result = ""
-        for line in _LINE.findall(text):
-            result = self._add_line(result, line)
-        return result
+            self._removed.update(_find_signs(pieces[number].text))
+        result = "".join(map(self._read_line, _LINE.findall(text)))
+        # white space behind a note that goes waits for text, unless it may be the end of the answer
+        return result if self._gap.has_note and text.strip() else result + self._gap.send()
 
-    def _add_line(self, result: str, line: str) -> str:
-        """The text so far with a further line, or a piece of one, unless that is part of a note that goes."""
-        is_dropped = self._is_dropping or (self._begins_line and self._goes(line))
-        self._begins_line = line.endswith("\n")
-        if is_dropped:
-            self._is_dropping = not self._begins_line
-            body = _TITLE.sub("", result) if _NOTE.match(line) else result
-            body = body.rstrip("\n")
-            self._waiting = result[len(body) :] or self._waiting
-            return body
-        if self._waiting and not line.strip():
-            return result
-        waiting = self._waiting
-        self._waiting = ""
-        self._refer(line)
-        return result + waiting + line
+    def end(self) -> str:
+        """The white space at the end of the answer that has not gone out."""
+        return self._gap.send()
 
-    def _goes(self, line: str) -> bool:
-        """Whether a line is a note to which only removed sentences refer."""
-        self._is_code ^= line.lstrip(" \t").startswith(FENCES)
-        note = _NOTE.match(line)
-        if note is None or self._is_code:
+    def _read_line(self, line: str) -> str:
+        """What goes out for white space or for a line, or for a piece of one."""
+        body = line.rstrip()
+        space = line[len(body) :]
+        if not body:
+            self._gap.space += space
+            return ""
+        begins_line = self._gap.ends_line
+        note = self._begin_line(self._gap.indentation + body) if begins_line else None
+        if self._is_dropping:
+            self._gap.add_note(space)
+            return ""
+        if begins_line and not self._code.is_open and self._gap.add_title(body, space):
+            return ""
+        before = self._gap.close(is_before_note=note is not None)
+        self._gap = _Gap(space)
+        return before + self._settle_references(body)
+
+    def _begin_line(self, line: str) -> re.Match[str] | None:
+        """Find out whether a new line belongs to a note that goes; return the match of the sign if a note begins."""
+        self._code.read(line)
+        self._is_dropping = self._is_dropping and _INDENTED.match(line) is not None
+        note = None if self._is_dropping or self._code.is_open else _NOTE.match(line)
+        if note is not None:
+            sign = note["sign"]
+            self._has_list |= not sign.startswith("[^") and sign not in self._removed | self._referred
+            is_note = sign.startswith("[^") or not self._has_list
+            self._is_dropping = is_note and sign in self._removed and sign not in self._referred
+        return note
+
+    def _settle_references(self, text: str) -> str:
+        """A text that stays, without references to lost notes; those in it are noted."""
+        if self._code.is_open:
+            return text
+        if self._lost_references is not None:
+            text = self._lost_references.sub(lambda match: match["code"] or "", text)
+        self._referred.update(_find_signs(text))
+        return text
+
+
+class _CodeLines:
+    """Tells which lines are in a block of code."""
+
+    def __init__(self) -> None:
+        self._fence = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last line read is in a block, or opens one."""
+        return bool(self._fence)
+
+    def read(self, line: str) -> None:
+        """Read the next line."""
+        mark = _FENCE.match(line)
+        if mark is None:
+            return
+        if not self._fence:
+            self._fence = mark["fence"]
+        elif mark["fence"].startswith(self._fence) and line.strip() == mark["fence"]:
+            self._fence = ""
+
+
+class _Gap:
+    """What is between the last text that goes out and the present place: white space, and titles of notes."""
+
+    def __init__(self, space: str = "", *, is_first: bool = False) -> None:
+        self.space = space
+        """The white space right before the present place."""
+        self.has_note = False
+        """Whether a note was here that goes."""
+        self._is_first = is_first
+        """Whether no text comes before."""
+        self._title = ""
+        """The titles with the white space before them, and with that behind them if a note goes there."""
+        self._break = ""
+        """The larger of the white spaces before the titles and before a note that goes; it or `space` remains."""
+        self._sent_part = ""
+        """The part of all this that has gone out."""
+
+    @property
+    def ends_line(self) -> bool:
+        """Whether what follows begins a line."""
+        return "\n" in self.space or (self._is_first and not self.has_note)
+
+    @property
+    def indentation(self) -> str:
+        """The white space at the beginning of the present line."""
+        return self.space.rpartition("\n")[2]
+
+    def add_title(self, line: str, space: str) -> bool:
+        """Add a line with the white space behind it, if it is the title of notes; return whether it is."""
+        if self.has_note or self._is_first or not _TITLE.fullmatch(line):
             return False
-        sign = note["sign"]
-        self._has_list |= not sign.startswith("[^") and sign not in self._removed | self._referred
-        is_note = sign.startswith("[^") or not self._has_list
-        return is_note and sign in self._removed and sign not in self._referred
+        self._title += self.space + line
+        self._break = _larger(self._break, self.space)
+        self.space = space
+        return True
 
-    def _note_signs(self, text: str) -> None:
-        """Note the signs in text of which nothing can go."""
-        for line in _LINE.findall(text):
-            if self._begins_line:
-                self._goes(line)
-            self._refer(line)
-            self._begins_line = line.endswith("\n")
+    def add_note(self, space: str) -> None:
+        """Add a line of a note that goes, or a piece of one, with the white space behind it."""
+        if not self.has_note:
+            self._title += self.space if self._title else ""
+            self._break = _larger(self._break, self.space)
+        self.has_note = True
+        self.space = space
 
-    def _refer(self, line: str) -> None:
-        self._referred.update(_SIGN.findall(_without_sign(line)))
+    def send(self) -> str:
+        """What can go out although no text follows yet: all, but behind a note that goes only its line breaks."""
+        if self.has_note:
+            new = self._new(self.space) if self.ends_line else ""
+            self._sent_part = _larger(self._sent_part, self.space)
+            return new
+        new = self._new(self._title + self.space)
+        self._sent_part = self.space
+        self._title = ""
+        self._break = ""
+        return new
+
+    def close(self, *, is_before_note: bool) -> str:
+        """What goes out before the text, perhaps a note, that follows."""
+        if not self.has_note:
+            return self._new(self._title + self.space)
+        if self._title and is_before_note:
+            return self._new(self._title)
+        space = _larger(self.space, self._break)
+        return "" if self._is_first else self._new(space.rstrip(" \t") + self.indentation)
+
+    def _new(self, text: str) -> str:
+        """The text without its beginning that has gone out."""
+        if text.startswith(self._sent_part):
+            return text[len(self._sent_part) :]
+        pairs = zip(text, self._sent_part, strict=False)
+        return text[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) :]
 
 
-def _without_sign(line: str) -> str:
-    """A line without the sign of a note at its beginning."""
-    note = _NOTE.match(line)
-    return line[note.end() :] if note else line
+def _larger(first: str, second: str) -> str:
+    """The white space with more line breaks, the first if both have as many."""
+    return max(first, second, key=lambda space: space.count("\n"))
+
+
+def _find_signs(text: str) -> list[str]:
+    """The signs in a segment or line outside code, but for that of a note at its beginning."""
+    if text.lstrip().startswith(FENCES):
+        return []
+    note = _NOTE.match(text)
+    return _SIGN.findall(_CODE_IN_LINE.sub("", text[note.end() :] if note else text))
 
 
 def settle_footnotes(pieces: Sequence[Segment], removed: Collection[int], text: str) -> str:
     """The whole edited `text` without the notes and references whose counterparts were removed."""
-    original = "".join(piece.text + piece.gap for piece in pieces)
-    notes = [note["sign"] for line in _LINE.findall(original) if (note := _NOTE.match(line))]
+    notes = _list_notes("".join(piece.text + piece.gap for piece in pieces))
     if not notes or len(set(notes)) < len(notes):
         return text
-    gap = text[len(text.rstrip("\n")) :]
-    new_text = Footnotes().settle(pieces, removed, text)
-    remaining_notes = {note["sign"] for line in _LINE.findall(text) if (note := _NOTE.match(line))}
-    for sign in set(notes) - remaining_notes:
-        new_text = _drop_references(new_text, sign)
-    return new_text if new_text == text else new_text.rstrip("\n") + gap
+    footnotes = Footnotes(set(notes).difference(_list_notes(text)))
+    return footnotes.settle(pieces, removed, text) + footnotes.end()
 
 
-def _drop_references(text: str, sign: str) -> str:
-    """The text without references by this sign; unchanged if one of them may be something else, such as an index."""
-    before = rf"(?:[ \t]|(?<![\[\]\w`{NOTE_DIGITS}]))" if sign[:2] != "[^" else r"[ \t]?"
-    reference = re.compile(rf"{before}{re.escape(sign)}(?![\w\[(`{NOTE_DIGITS}])")
-    return reference.sub("", text) if len(reference.findall(text)) == text.count(sign) else text
+def _list_notes(text: str) -> list[str]:
+    """The signs of all notes in a text, in order."""
+    code = _CodeLines()
+    notes = []
+    for line in text.split("\n"):
+        code.read(line)
+        note = None if code.is_open else _NOTE.match(line)
+        if note is not None:
+            notes.append(note["sign"])
+    return notes
+
+
+def _compile_references(signs: Collection[str]) -> re.Pattern[str]:
+    """The pattern of references by these signs, and of code; not of a number that may be a word, or an index."""
+    forms = [
+        rf"[ \t]?{re.escape(sign)}(?![\w(`])"
+        if sign.startswith("[^")
+        else rf"(?:[ \t]|(?<![\[\]\w`{NOTE_DIGITS}])){re.escape(sign)}(?![\w\[(`{NOTE_DIGITS}]| [a-z])"
+        for sign in signs
+    ]
+    return re.compile(rf"(?P<code>{_CODE})|{'|'.join(forms)}")

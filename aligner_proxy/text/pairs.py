@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
+from aligner_proxy.text.sentence_ends import NOTE_DIGITS
 from aligner_proxy.text.structure import FENCES, Segment
 
 SIGN = re.compile(
@@ -50,6 +51,7 @@ _UNCLOSED_ELEMENTS = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
     | {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
 )
+_NOTE_DIGIT = re.compile(f"[{NOTE_DIGITS}]")
 _MAX_HALVES = 20_000
 """More halves are not read: a text that holds so many is made of signs, not of words."""
 
@@ -190,7 +192,7 @@ def _read_tag(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
 def _read_quote(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
     """Yield a quotation mark that may open or close."""
     sign = match.group()
-    opens, closes = _possible_sides(text, match)
+    opens, closes = _possible_sides(*_chars_around(text, match))
     if sign in _GUILLEMETS and not opens and not closes:  # with a space on both sides, as in French
         opens = sign == _GUILLEMETS[0]
         closes = not opens
@@ -204,8 +206,8 @@ def _read_quote(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
 def _read_emphasis(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
     """Yield the one or two signs of emphasis in a run of stars, underscores or tildes."""
     start, end = match.span()
-    before, after = text[start - 1 : start], text[end : end + 1]
-    opens, closes = _possible_sides(text, match)
+    before, after = _chars_around(text, match)
+    opens, closes = _possible_sides(before, after)
     is_in_word = before.isalnum() and after.isalnum()
     # snake_case, 3*4
     if is_in_word and (text[start] == "_" or end - start == 1):
@@ -230,11 +232,17 @@ _READERS = {
 """By group of `SIGN`."""
 
 
-def _possible_sides(text: str, match: re.Match[str]) -> tuple[bool, bool]:
-    """Whether a sign may open and whether it may close, by what stands on both sides of it."""
+def _possible_sides(before: str, after: str) -> tuple[bool, bool]:
+    """Whether a sign between these characters may open and whether it may close."""
+    return _is_before_word(before, after), _is_before_word(after, before)
+
+
+def _chars_around(text: str, match: re.Match[str]) -> tuple[str, str]:
+    """The characters before and behind a sign; a space at an end of the text, and for the number of a note behind."""
     before = text[match.start() - 1 : match.start()] or " "
     after = text[match.end() : match.end() + 1] or " "
-    return _is_before_word(before, after), _is_before_word(after, before)
+    # behind text, a sign closes before such a number, although that counts as a word
+    return before, " " if _NOTE_DIGIT.match(after) and not before.isspace() else after
 
 
 def _is_before_word(before: str, after: str) -> bool:

@@ -65,11 +65,81 @@ WITH_THEIR_REFERENCES: list[tuple[str, str]] = [
     (f"{TEA}.[^1]\n\n[^1]: Tea Board, 2020. You are a fool.", f"{TEA}.[^1]\n\n[^1]: Tea Board, 2020."),
     (f"{TEA}, see a[1].\n\n[1] You are a fool.", f"{TEA}, see a[1]."),
 ]
+BEGINNING = f"{TEA}.[^1] You are a fool.[^2]\n\n[^1]: Tea Board."
+WITHOUT_NOTE = f"{TEA}.[^1]\n\n[^1]: Tea Board."
+KETTLE = "The kettle is in the kitchen."
+BEHIND_A_NOTE: list[tuple[str, str]] = [
+    # a removed segment
+    (f"\n[^2]: View.\n\nYou fool. {MORE}. Bye.\n\n{KETTLE}", f"\n\n{MORE}. Bye.\n\n{KETTLE}"),
+    (f"\n[^2]: View. You fool.\n\n{MORE}. Bye.\n\n{KETTLE}", f"\n\n{MORE}. Bye.\n\n{KETTLE}"),
+    (f"\n[^2]: View.\n\n- You fool.\n- {MORE}.\n- Bye.\n\n{KETTLE}", f"\n\n- {MORE}.\n- Bye.\n\n{KETTLE}"),
+    (f"\n[^2]: View.\n\n> You fool.\n\n{MORE}.\n\n{KETTLE}", f"\n\n{MORE}.\n\n{KETTLE}"),
+    # a paragraph, a list
+    (f"\n[^2]: View.\n\n{KETTLE}", f"\n\n{KETTLE}"),
+    (f"\n[^2]: View.\n\n- {KETTLE}\n- {MORE}.", f"\n\n- {KETTLE}\n- {MORE}."),
+    # further lines of the note
+    (f"\n[^2]: View.\n    On it goes.\n\n\tSo it does.\n\n{KETTLE}", f"\n\n{KETTLE}"),
+    ("\n[^2]: View.\n    On it goes.\n\n    So it does.\n[^3]: Bean Board.", "\n[^3]: Bean Board."),
+    (f"\n[^2]: View.\n\n```text\n    {MORE}\n```", f"\n\n```text\n    {MORE}\n```"),
+]
+AROUND_A_NOTE: list[tuple[str, str]] = [
+    (f"{TEA}. You are a fool.[^2]\n\n[^2]: View.\n\n{KETTLE}", f"{TEA}.\n\n{KETTLE}"),
+    (f"You are a fool.[^1]\n\n[^1]: View.\n\n{KETTLE}", KETTLE),
+    (f"{TEA}. You are a fool [1].\n\nNotes:\n\n[1] View.\n\n{KETTLE}", f"{TEA}.\n\n{KETTLE}"),
+    (f"{TEA}. You are a fool [1].\r\n\r\nNotes:\r\n\r\n[1] View.\r\n", f"{TEA}.\r\n"),
+]
+IN_CODE: list[tuple[str, str]] = [
+    (
+        f"{TEA}.[^1] Run `a[^1]+`:\n\n```sh\ngrep '[^1]' a.txt\n```",
+        f"{TEA}. Run `a[^1]+`:\n\n```sh\ngrep '[^1]' a.txt\n```",
+    ),
+    (f"{TEA}.[^1]\n\n````md\n```\nA [^1].\n```\nB [^1].\n````", f"{TEA}.\n\n````md\n```\nA [^1].\n```\nB [^1].\n````"),
+    (f"Use ``b `[^1]` ``, and not `c [^1]`. {TEA}.[^1]", f"Use ``b `[^1]` ``, and not `c [^1]`. {TEA}."),
+]
 
 
 @pytest.mark.parametrize(("answer", "left"), [*WITH_THEIR_NOTES, *UNTOUCHED])
 async def test_a_note_goes_with_the_only_sentence_that_refers_to_it(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(answer)).values()) == {left}
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n"])
+@pytest.mark.parametrize(("behind", "left"), BEHIND_A_NOTE)
+async def test_a_note_goes_without_the_text_behind_it(behind: str, left: str, line_break: str) -> None:
+    texts = await correct_in_all_ways(f"{BEGINNING}{behind}".replace("\n", line_break))
+    assert set(texts.values()) == {f"{WITHOUT_NOTE}{left}".replace("\n", line_break)}
+
+
+@pytest.mark.parametrize(("answer", "left"), AROUND_A_NOTE)
+async def test_a_note_leaves_one_break_and_no_title_of_its_own(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(answer)).values()) == {left}
+
+
+async def test_a_note_goes_although_code_has_its_sign() -> None:
+    code = "\n\n```py\nx = y[2]\n```\n\nCall `z[2]`.\n\n"
+    answer = f"{TEA} [1]. You are a fool [2].{code}[1] Tea Board.\n[2] My view."
+    assert set((await correct_in_all_ways(answer)).values()) == {f"{TEA} [1].{code}[1] Tea Board."}
+
+
+@pytest.mark.parametrize(("sign", "note"), [("[^1]", "[^1]:"), ("[1]", "[1]")])
+@pytest.mark.parametrize(("answer", "left"), IN_CODE)
+async def test_a_reference_in_code_stays(answer: str, left: str, sign: str, note: str) -> None:
+    texts = await correct_in_all_ways(
+        f"{answer}\n\n[^1] You are a fool.".replace("[^1] You", f"{note} You").replace("[^1]", sign)
+    )
+    assert {texts["whole"], texts["held"]} == {left.replace("[^1]", sign)}
+
+
+@pytest.mark.parametrize("signs", ['""', "\u201c\u201d", ("**", "**"), "__", "**"])
+async def test_a_superscript_number_goes_with_the_signs_before_it(signs: tuple[str, str]) -> None:
+    opening, closing = signs
+    texts = await correct_in_all_ways(f"{TEA}.\n\n{opening}You fool!{closing}\u00b2 {MORE}. Bye.")
+    assert set(texts.values()) == {f"{TEA}.\n\n{MORE}. Bye."}
+
+
+async def test_a_number_that_the_sentence_needs_is_no_reference() -> None:
+    texts = await correct_in_all_ways(f"{TEA}. So is [1] here.\n\n[1] You are a fool.")
+    assert set(texts.values()) == {f"{TEA}. So is [1] here."}
 
 
 @pytest.mark.parametrize(("answer", "left"), WITH_THEIR_REFERENCES)
@@ -78,7 +148,7 @@ async def test_a_reference_goes_with_its_note_where_it_has_not_gone_out(answer: 
     assert {texts["whole"], texts["held"]} == {left}
 
 
-@pytest.mark.parametrize(("answer", "left"), [*WITH_THEIR_NOTES, *UNTOUCHED, *WITH_THEIR_REFERENCES])
+@pytest.mark.parametrize(("answer", "left"), [*WITH_THEIR_NOTES, *UNTOUCHED, *WITH_THEIR_REFERENCES, *AROUND_A_NOTE])
 def test_footnotes_stay_where_nothing_is_removed(answer: str, left: str) -> None:
     for text in (answer, left):
         footnotes = Footnotes()
