@@ -155,3 +155,12 @@ async def test_the_head_of_a_table_goes_only_if_no_row_is_left(opening: str, row
     # a line with a colon announces the table, and goes with it
     head = "" if not left and opening.startswith("Costs") else opening
     assert set(delivered.values()) == {head + table + "Tea is good today."}
+
+
+@pytest.mark.parametrize("indent", ["", "   "])
+async def test_an_item_behind_a_block_that_reads_like_prose_goes(indent: str) -> None:
+    lines = ("```bash", "# Then run it once. It takes a while.", "npm install", "```")
+    block = "\n".join(indent + line for line in lines)
+    answer = f"1. Install it.\n\n{block}\n\n2. {{}}3. Run it.\n\nThe kettle is in the kitchen by the door."
+    delivered = await correct_in_all_ways(answer.format("You are a fool.\n"))
+    assert set(delivered.values()) == {answer.format("").replace("2. 3.", "2.")}
