@@ -172,7 +172,8 @@ class JudgedEngine(ForwardingEngine):
             if any(run.at <= at < stop for at in review.by_judge):
                 replacement = await self.check_replacement(request, run.segments, replacement, span)
             parts.append(replacement)
-            pieces.append((replacement.text, run.segments[-1].gap))
+            lead = pieces[-1][1] if pieces else ""
+            pieces.append((replacement.text, structure.gap_of_edit(run.segments, replacement.text, lead)))
         return replace(scored, text=structure.join(pieces)).with_cost_of(parts)
 
     async def check_replacement(

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from aligner_proxy.gate.completion import EditEffects
 from aligner_proxy.gate.edits import Candidate, ClosedAnswer, Edit, Part, TextFacts, has_outline
-from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule
+from aligner_proxy.gate.rules import KEEPS, SIGNS_OF_ITEMS, Rule, signs_after, signs_before
 from aligner_proxy.text.lists.outline import Outline, remaining_signs
 from aligner_proxy.text.structure import Segment
 
@@ -123,10 +123,8 @@ def can_close(candidate: Candidate, rules: Mapping[str, Rule]) -> bool:
     if candidate.before.text.endswith("\n") and not candidate.after.text.endswith("\n"):
         return False
     removed = candidate.removed_segments
-    before = candidate.before
-    after = candidate.after
     return all(
-        remaining_signs(before.in_rest(signs), removed) == remaining_signs(after.in_rest(signs))
+        remaining_signs(signs_before(candidate, signs), removed) == remaining_signs(signs_after(candidate, signs))
         for signs in SIGNS_OF_ITEMS
     )
 

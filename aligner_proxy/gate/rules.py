@@ -35,6 +35,7 @@ from aligner_proxy.text.lists.outline import marked_lines, remaining_signs, row_
 from aligner_proxy.text.refusals import declines
 from aligner_proxy.text.structure import (
     TURN,
+    Segment,
     bare_name,
     is_repeated,
     occurs_in_order,
@@ -47,6 +48,8 @@ from aligner_proxy.types import BREVITY_OBJECTIVES, Allowance, GateRule, Objecti
 
 Rule = Callable[[Candidate], bool]
 """Returns whether a candidate breaks the rule."""
+SignReader = Callable[[Sequence[Segment], bool], list[tuple[range, str]]]
+"""Reads the signs of items or rows in segments, which may begin in a table."""
 KEEPS = frozenset(
     {
         GateRule.LOST_CODE,
@@ -263,9 +266,9 @@ def loses_item(candidate: Candidate) -> bool:
         return False
     removed = candidate.removed_segments
     for signs in SIGNS_OF_ITEMS:
-        required = remaining_signs(candidate.before.in_rest(signs), removed)
+        required = remaining_signs(signs_before(candidate, signs), removed)
         # the edits may add items, but those of the original must remain in their order
-        if required and not occurs_in_order(required, remaining_signs(candidate.after.in_rest(signs))):
+        if required and not occurs_in_order(required, remaining_signs(signs_after(candidate, signs))):
             return True
     return (
         bool(removed or candidate.closed.removed)
@@ -274,12 +277,25 @@ def loses_item(candidate: Candidate) -> bool:
     )
 
 
-def _item_signs(text: str, _in_table: bool) -> list[tuple[range, str]]:
-    return marked_lines(split(text))
+def signs_before(candidate: Candidate, signs: SignReader) -> list[tuple[range, str]]:
+    """The signs of the open rest as the upstream wrote it, by the numbers of its segments.
+
+    The undisguised text would be cut into other segments where a code block is prose and has lost its fences.
+    """
+    return signs(candidate.pieces, candidate.before.closed.ends_in_table)
 
 
-def _row_signs(text: str, in_table: bool) -> list[tuple[range, str]]:
-    return row_signs(split(text), in_table=in_table)
+def signs_after(candidate: Candidate, signs: SignReader) -> list[tuple[range, str]]:
+    """The signs of the open rest with the edits, by the numbers of its new segments."""
+    return candidate.after.in_rest(lambda text, in_table: signs(split(text), in_table))
+
+
+def _item_signs(pieces: Sequence[Segment], _in_table: bool) -> list[tuple[range, str]]:
+    return marked_lines(pieces)
+
+
+def _row_signs(pieces: Sequence[Segment], in_table: bool) -> list[tuple[range, str]]:
+    return row_signs(pieces, in_table=in_table)
 
 
 SIGNS_OF_ITEMS = (_item_signs, _row_signs)

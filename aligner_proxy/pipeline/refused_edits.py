@@ -7,7 +7,7 @@ nothing remains of an answer, which is the default under enforced objectives. Th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from aligner_proxy.engine.decoding import splice
@@ -43,7 +43,7 @@ async def _remove_refused(
 ) -> tuple[Correction, Verdict]:
     """Judge each replacement alone, remove those that are refused, and judge the result; return (correction, verdict).
 
-    If no flagged passage has a replacement, both come back unchanged.
+    Both come back unchanged if no flagged passage has a replacement, or if the gate refuses only removals.
     """
     pieces = structure.match_segments(structure.split(answer), [segment.text for segment in correction.segments])
     flags = [segment.flagged for segment in correction.segments]
@@ -54,13 +54,12 @@ async def _remove_refused(
     replacements = {edit.first: edit for edit in proposed or () if edit.text.strip()}
     if not replacements:
         return correction, verdict
-    refused_runs = set()
-    for first, edit in replacements.items():
-        with_one_edit = replace(correction, text=edits.apply(answer, [edit]))
-        # the only replacement must be the one that was refused
-        if len(replacements) == 1 or (await judge(answer, with_one_edit, policy)).dropped:
-            refused_runs.add(first)
-    refused_runs = refused_runs or set(replacements)  # refused only together, so all go
+    # an only edit must be the one that was refused
+    if len(proposed or ()) == 1:
+        refused_alone = set(replacements)
+    else:
+        refused_alone = await _find_refused_alone(answer, correction, policy, replacements.values(), judge)
+    refused_runs = refused_alone or set(replacements)  # refused only together, so all go
     rewriting = splice.rewrite_flagged_runs(pieces, flags)
     text = ""
     try:
@@ -73,7 +72,23 @@ async def _remove_refused(
     if policy.editor != LOCAL_EDITOR:
         use = (correction.editor or EditorUse()) + EditorUse(refused=len(refused_runs))
         removed = replace(removed, editor=use)
-    return removed, await judge(answer, removed, policy)
+    verdict_on_removed = await judge(answer, removed, policy)
+    # a removal may have been refused, and no replacement is at fault for that
+    if not refused_alone and len(verdict_on_removed.dropped) >= len(verdict.dropped):
+        return correction, verdict
+    return removed, verdict_on_removed
+
+
+async def _find_refused_alone(
+    answer: str, correction: Correction, policy: Policy, replacements: Iterable[Edit], judge: Judge
+) -> set[int]:
+    """The numbers of the first segments of the replacements that the gate refuses without any other edit."""
+    refused_runs = set()
+    for edit in replacements:
+        with_one_edit = replace(correction, text=edits.apply(answer, [edit]))
+        if (await judge(answer, with_one_edit, policy)).dropped:
+            refused_runs.add(edit.first)
+    return refused_runs
 
 
 def _fill_hole(hole: splice.Hole, edit: Edit | None, proposed: list[Edit], refused_runs: set[int]) -> str:

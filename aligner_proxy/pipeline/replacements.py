@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aligner_proxy.text.structure import Segment
+from aligner_proxy.text.structure import Segment, gap_of_edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,10 @@ class ReplacementMap:
 def place_replacement(run: Sequence[Segment], lead: str, text: str, *, begins: bool, last: bool) -> tuple[int, str]:
     """(end of the replaced range of `run`, text for the range, including the white space `lead` before it).
 
-    A removed run leaves one of the two breaks around it, the larger one (as `segments.join` does). It leaves none if
-    the answer `begins` with it.
+    A removed run leaves no white space if the answer `begins` with it, and that behind it if it is the `last`.
     """
     if text:
         return run[-1].end, lead + text
     gap = run[-1].gap
-    white_space = gap if last or gap.count("\n") > lead.count("\n") else lead
+    white_space = gap if last else gap_of_edit(run, text, lead)
     return run[-1].end + len(gap), "" if begins else white_space

@@ -8,7 +8,7 @@ what follows, because it is removed if all of that is removed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from aligner_proxy.engine.api import Span
 from aligner_proxy.gate.completion import EditEffects, removed_segments, trim_edit
@@ -64,6 +64,8 @@ class SegmentRelease:
             )  # the last one has no next to wait for
         for number in range(self._looked_at, releasable):
             self._looked_at = number + 1
+            if self._ends_flagged_row(number):
+                continue
             if not state.verdicts.all[number].flagged:
                 await self._release_up_to(number)
             elif self._first_flagged is None:
@@ -91,7 +93,7 @@ class SegmentRelease:
         segments = state.received.segments
         waits = number < len(segments) and self._waits(number)
         if self._first_flagged is not None:
-            await self._edit_run(self._first_flagged, number, waits=waits)
+            await self._edit_rows(self._first_flagged, number, waits=waits)
             self._first_flagged = None
             state.received.decided = number
         if number < len(segments) and not state.is_over and not waits:
@@ -99,6 +101,21 @@ class SegmentRelease:
             # An addition needs a character to replace, so the last one is held back.
             await self._send_text(segments[number].end - is_last)
             state.received.decided = number + 1
+
+    def _ends_flagged_row(self, number: int) -> bool:
+        """Whether a segment is only the bar at the end of a row, all of which is flagged.
+
+        Such a row waits for what follows, because the head of its table goes only if no row is left.
+        """
+        segments = self._state.received.segments
+        first = self._first_flagged
+        if first is None or segments[number].text.strip("| "):
+            return False
+        start = number
+        while start > first and "\n" not in segments[start - 1].gap:
+            start -= 1
+        begins_line = start == 0 or "\n" in segments[start - 1].gap
+        return begins_line and start < number
 
     def _waits(self, number: int) -> bool:
         """Whether this segment depends on the next one, as a heading does, and so cannot go out yet."""
@@ -135,10 +152,26 @@ class SegmentRelease:
         if not state.is_over:  # it may have been given up meanwhile
             state.send(end, outgoing.text, is_changed=outgoing.text != original)
 
-    async def _edit_run(self, first: int, stop: int, *, waits: bool) -> None:
+    async def _edit_rows(self, first: int, stop: int, *, waits: bool) -> None:
+        """Edit the flagged run before segment `stop`; only bars at the ends of flagged rows are unflagged in it."""
+        state = self._state
+        segments = state.received.segments
+        end = segments[stop].end if stop < len(segments) else state.received.length
+        bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
+        # a row that goes on with an unflagged cell stays, so it is edited by itself
+        if bars and stop < len(segments) and "\n" not in segments[stop - 1].gap:
+            await self._edit_run(first, bars[-1], end, waits=True)
+            first = bars[-1] + 1
+            state.received.decided = first
+        elif bars and bars[-1] == stop - 1:
+            stop -= 1
+        if not state.is_over:
+            await self._edit_run(first, stop, end, waits=waits)
+
+    async def _edit_run(self, first: int, stop: int, end: int, *, waits: bool) -> None:
         """Replace or remove the flagged segments `first` up to `stop`, if the gate allows; else send the original."""
         state = self._state
-        text = state.received.text
+        received = state.received.text
         segments = state.received.segments
         run = segments[first:stop]
         skip = eligibility.check(state.exchange(), state.policy)
@@ -148,14 +181,17 @@ class SegmentRelease:
         if skip is not None:
             return state.close(Stop(Status.SKIPPED, skip.value))
         last = stop == len(segments)
-        end = state.received.length if last else segments[stop].end
         start = segments[first - 1].end if first else 0
-        before = state.delivery.text + text[state.delivery.end : start]
+        before = state.delivery.text + received[state.delivery.end : start]
         # what is missing after the last segment is written along with it
         correction = await self._rewrite(first, stop + (last and state.verdicts.is_end_missing), end, before)
-        lead = text[start : run[0].start]
-        edit = self._build_edit(first, stop, place_replacement(run, lead, correction.text, begins=not start, last=last))
-        removable = bool(correction.text) and removes_refused(state.policy)
+        bars = [number for number in range(first, stop) if not state.verdicts.all[number].flagged]
+        if bars and correction.text.strip("| \n"):
+            return await self._edit_each_row(first, stop, end, bars, waits=waits)
+        lead = received[start : run[0].start]
+        text = "" if bars else correction.text
+        edit = self._build_edit(first, stop, place_replacement(run, lead, text, begins=not start, last=last))
+        removable = bool(text) and removes_refused(state.policy)
         effects = await self._judge(edit, end, is_final=not removable)
         if effects is None and removable and not state.is_over:
             # The gate refused the replacement: try removal, because the passage is known to violate an objective.
@@ -166,6 +202,16 @@ class SegmentRelease:
         await self._send_edits(effects, stop, waits=waits)
         return None
 
+    async def _edit_each_row(self, first: int, stop: int, end: int, bars: Sequence[int], *, waits: bool) -> None:
+        """Edit the rows between these bars one by one, because some of their text stays."""
+        for bar in bars:
+            await self._edit_run(first, bar, end, waits=True)
+            first = bar + 1
+            self._state.received.decided = first
+            if self._state.is_over:
+                return
+        await self._edit_run(first, stop, end, waits=waits)
+
     async def _send_edits(self, effects: EditEffects, stop: int, *, waits: bool) -> None:
         """Send these edits in order, and the original between them.
 
@@ -175,7 +221,7 @@ class SegmentRelease:
             part.index for parts in effects.values() for part in parts if part.kept_text
         }
         for edit, parts in sorted(effects.items(), key=lambda pair: pair[0]):
-            edit = trim_edit(edit, self._state.received.segments) if waits and edit.last == stop else edit
+            edit = trim_edit(edit, self._state.received.segments) if waits and edit.last >= stop else edit
             self._edits[edit] = parts
             await self._send_text(edit.start)
             await self._send_text(edit.end, edit.text, removed_numbers)

@@ -26,8 +26,10 @@ _ORDER = re.compile(
     r"(?:then|next|after (?:that|this|which|it|doing)|afterwards?|finally|lastly|once (?:you|it|this|that|they|the)|"
     r"meanwhile|later|secondly|thirdly|also|additionally|furthermore|moreover|in addition|besides|otherwise|instead|"
     r"therefore|thus|hence|and|but|or|so|because|which|repeat|continue|again|when (?:it|this|that|done|you)|"
-    r"dann|danach|anschlie\u00dfend|schlie\u00dflich|zuletzt|au\u00dferdem|und|aber|puis|ensuite|enfin|apr\u00e8s|et|mais|"
-    r"luego|despu\u00e9s|finalmente|entonces|y|pero|poi|dopo|infine|e|ma)\b",
+    r"dann|danach|anschlie\u00dfend|schlie\u00dflich|zuletzt|au\u00dferdem|und|aber|puis|ensuite|enfin|apr\u00e8s|mais|"
+    r"et(?! al\b)|"
+    # "Y" may also be the letter of an axis or a part of a name
+    r"luego|despu\u00e9s|finalmente|entonces|y(?![ \t]+(?-i:[A-Z])|[ \t]+ax[ei]s\b)|pero|poi|dopo|infine|e|ma)\b",
     re.IGNORECASE,
 )
 """Matches the beginning of a sentence that continues the one before."""

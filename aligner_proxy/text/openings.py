@@ -19,7 +19,8 @@ _BEFORE_COMMA = (
     "sin embargo|no obstante|aun as\u00ed|adem\u00e1s|por lo tanto"
 )
 """Other words than these change what the sentence says: "Otherwise, ...", "Instead, ..."."""
-_BEFORE_SPACE = "but|and|aber|und|mais|et|pero|y"
+_BEFORE_SPACE = r"but|and|aber|und|mais|et(?! al\b)|pero|y(?![ \t]+(?-i:[A-Z])|[ \t]+ax[ei]s\b)"
+"""The Spanish "y" may be the letter of an axis or a part of a name."""
 _CONNECTIVE = re.compile(
     rf"(?P<lead>\s*)(?:(?:{_BEFORE_COMMA})[,:][ \t]+|(?:{_BEFORE_SPACE}),?[ \t]+)(?P<word>[^\W\d_][\w'\u2019-]*)",
     re.IGNORECASE,
@@ -44,5 +45,5 @@ def drop_orphaned_connective(pieces: Sequence[Segment], removed: Collection[int]
     """
     with_words = [number for number, piece in enumerate(pieces) if piece.text.strip()]
     first = next((number for number in with_words if number not in removed), None)
-    is_orphaned = first is not None and first > with_words[0] and text.startswith(pieces[first].text)
+    is_orphaned = first is not None and first > with_words[0] and text.lstrip().startswith(pieces[first].text.lstrip())
     return drop_connective(text) if is_orphaned else text

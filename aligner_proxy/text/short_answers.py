@@ -62,6 +62,12 @@ _YES_OR_NO = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\W{0,3}\d[\d.,:/ -]*\d\W{0,3}")
+_DIGIT = re.compile(r"(?:[*_$]{1,2}|[-+\u2212\u20ac\u00a3$])?\d(?:[*_$]{1,2}| ?[%\u20ac\u00a3\u00b0])?!?(?P<stop>\.?)")
+"""Matches a single digit that is an answer; a digit in brackets or behind a sharp is none."""
+_FOR_NUMBER = re.compile(
+    r"\b(?:how (?!do|can|to\b)\w|wie (?:viel|lang|oft|alt|weit|hoch)|combien|cu\u00e1nt|quant)|\d", re.IGNORECASE
+)
+"""Matches a question for a number."""
 _CODE = (*FENCES, "`")
 
 
@@ -90,7 +96,7 @@ def answers_question(text: str, question: str, *, may_refer: bool = True) -> boo
         return False
     if fragments.looks_back(sentence) and not (may_refer or _list_stems(sentence) & _list_stems(question)):
         return False
-    return _fits(text, sentence, kind)
+    return _fits(text, sentence, kind) or (kind is QuestionKind.FACT and _is_digit(text.strip(), question))
 
 
 def is_full_row(text: str, text_before: str) -> bool:
@@ -123,8 +129,13 @@ def _fits(text: str, sentence: str, kind: QuestionKind) -> bool:
         return _ORDER_TO_IT.fullmatch(sentence) is not None
     if any(char.isalpha() for char in sentence):
         return True
-    # a single digit is the mark of an item
     return kind is QuestionKind.FACT and _NUMBER.fullmatch(text.strip()) is not None
+
+
+def _is_digit(text: str, question: str) -> bool:
+    """Whether a text is a single digit; with a full stop only if the question is for a number, else it is a mark."""
+    digit = _DIGIT.fullmatch(text)
+    return digit is not None and (not digit["stop"] or _FOR_NUMBER.search(question) is not None)
 
 
 @lru_cache(maxsize=4)

@@ -128,6 +128,20 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
     return "".join(text + gap for text, gap in remaining[:-1]) + "".join(text for text, _ in remaining[-1:])
 
 
+def gap_of_edit(run: Sequence[Segment], text: str, lead: str) -> str:
+    """The white space after the segments of `run`, for which `text` stands now; `lead` is the white space before them.
+
+    A removed run leaves one of the two breaks around it, the larger one.
+    """
+    behind = run[-1].gap
+    if text:
+        return behind
+    # what stood in two paragraphs would come into one
+    is_in_line = "\n" not in behind or "\n" not in lead
+    breaks = [behind, lead, *(segment.gap for segment in run if is_in_line)]
+    return max(breaks, key=lambda gap: gap.count("\n"))
+
+
 def append_end(pieces: Sequence[Segment]) -> list[Segment]:
     """The segments plus an empty one at the end of the text, as a position for additions."""
     return [*pieces, Segment(pieces[-1].end if pieces else 0, "", pieces[-1].gap if pieces else "")]

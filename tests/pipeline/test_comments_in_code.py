@@ -58,6 +58,11 @@ CASES: list[tuple[str, str, str]] = [
     ("csharp", "/// <summary>You are a fool.</summary>\nclass A {}", "class A {}"),
     ("sql", "/* You are a fool.\n   Really. */\nSELECT 1;", "/*\n   Really. */\nSELECT 1;"),
     ("", "a = 1\n# You are a fool.\nb = 2", "a = 1\nb = 2"),
+    ("c", "return/* You are a fool. */0;", "return 0;"),
+    ("c", "c = a+/* You are a fool. */+b;", "c = a+ +b;"),
+    ("c", "f(/* You are a fool. */);", "f();"),
+    ("sql", "SELECT/* You are a fool. */name FROM t;", "SELECT name FROM t;"),
+    ("c", "int a; // fine \\\n   You are a fool.\nint b;", "int a; // fine \\\n\nint b;"),
 ]
 
 

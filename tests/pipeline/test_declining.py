@@ -34,6 +34,7 @@ from aligner_proxy.types import (
     Turn,
 )
 from tests.support.growing import grown
+from tests.support.pruning import correct_in_all_ways
 from tests.support.scripted import SCRIPTED, SegmentEngine
 
 POLICY = Policy(
@@ -508,3 +509,13 @@ async def test_a_cached_answer_is_declined_as_a_whole_again(tmp_path: Path) -> N
     await cache.aclose()
     assert [outcome.cache_hit for outcome in outcomes_seen] == [False, True]
     assert [outcome.reason for outcome in outcomes_seen] == ["declined", "declined"]
+
+
+@pytest.mark.parametrize("sentence", ["Y axis labels go left.", "Y Combinator funds firms.", "Et al. means others."])
+async def test_a_letter_or_name_at_the_beginning_joins_nothing(sentence: str) -> None:
+    assert set((await correct_in_all_ways(f"You are a fool. {sentence}")).values()) == {sentence}
+
+
+async def test_a_connective_goes_where_the_answer_begins_with_an_empty_line() -> None:
+    delivered = await correct_in_all_ways("\nYou fool! However, tea helps.")
+    assert {(text or "").strip() for text in delivered.values()} == {"Tea helps."}

@@ -16,6 +16,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, JsonStrings, Mode, Objective, Outcome, Policy, Status, StreamMode, Turn
 from tests.gate.lists import RUDE, Case, of_forms, special
 from tests.support.growing import grown
+from tests.support.pruning import correct_in_all_ways
 from tests.support.scripted import SegmentEngine
 
 FACTS = Exchange("c", 0, (Turn("user", "How?"),), None)
@@ -128,3 +129,38 @@ async def test_what_a_section_depends_on_waits_for_it_and_no_longer() -> None:
         await asyncio.sleep(0)
     assert made.is_decided(len(f"{head}In August it is ripe."))
     await made.aclose()
+
+
+TABLE = "| a | b |\n|---|---|\n"
+BAD = "| You are a fool. | You are a fool. |\n"
+
+
+@pytest.mark.parametrize("opening", ["", "Costs:\n\n", "## Costs\n\n", "Good morning to Anna.\n\n"])
+@pytest.mark.parametrize(
+    ("rows", "left"),
+    [
+        (BAD, ""),
+        (BAD + BAD, ""),
+        (BAD + "| x y | z |\n", "| x y | z |\n"),
+        (BAD + BAD + "| x y | z |\n", "| x y | z |\n"),
+        (BAD + "| Plan | You are a fool. |\n| x y | z |\n", "| x y | z |\n"),
+        (BAD + "| You are a fool. | Tea is hot. |\n", "| | Tea is hot. |\n"),
+        (BAD + "| Tea is hot. You fool. | 12 |\n" + BAD, "| Tea is hot. | 12 |\n"),
+        ("| You are a fool. | Tea is hot. |\n" + BAD + BAD, "| | Tea is hot. |\n"),
+    ],
+)
+async def test_the_head_of_a_table_goes_only_if_no_row_is_left(opening: str, rows: str, left: str) -> None:
+    delivered = await correct_in_all_ways(opening + TABLE + rows + "\nTea is good today.")
+    table = TABLE + left + "\n" if left else ""
+    # a line with a colon announces the table, and goes with it
+    head = "" if not left and opening.startswith("Costs") else opening
+    assert set(delivered.values()) == {head + table + "Tea is good today."}
+
+
+@pytest.mark.parametrize("indent", ["", "   "])
+async def test_an_item_behind_a_block_that_reads_like_prose_goes(indent: str) -> None:
+    lines = ("```bash", "# Then run it once. It takes a while.", "npm install", "```")
+    block = "\n".join(indent + line for line in lines)
+    answer = f"1. Install it.\n\n{block}\n\n2. {{}}3. Run it.\n\nThe kettle is in the kitchen by the door."
+    delivered = await correct_in_all_ways(answer.format("You are a fool.\n"))
+    assert set(delivered.values()) == {answer.format("").replace("2. 3.", "2.")}

@@ -10,6 +10,7 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Policy, Status, StreamMode, Turn
 from tests.support.growing import grown
+from tests.support.pruning import correct_in_all_ways
 from tests.support.scripted import SegmentEngine
 
 POLICY = Policy("p", (Objective("kind", "Kindness: the response should never insult the reader"),))
@@ -41,3 +42,9 @@ async def test_a_stream_gets_the_same(held: bool) -> None:
     made = GrowingAnswer(pipeline(), policy, lambda: ASKED, lambda: None, whole=held)
     outcome = await grown(made, ANSWER)
     assert (outcome.status, outcome.text) == (Status.CORRECTED, "Take a brush. Then paint it.")
+
+
+async def test_a_refused_removal_leaves_a_good_replacement() -> None:
+    interview = "Q: What is tea?\nA: You are a fool.\n\nQ: What is coffee?\nA: A drink of beans.\n\n"
+    delivered = await correct_in_all_ways(interview + "```js\n// You fool!\nconst a = 1;\n```")
+    assert set(delivered.values()) == {interview + "```js\nconst a = 1;\n```"}

@@ -1,13 +1,15 @@
-"""Replacements: what goes out in place of pieces of any sizes is the new text, once and in order."""
+"""Replacements: what goes out in place of pieces of any sizes is the new text, once and in order, with its breaks."""
 
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aligner_proxy.pipeline.replacements import ReplacementMap
+from tests.support.pruning import correct_in_all_ways
 
 
 @given(st.text(), st.lists(st.integers(1, 50), min_size=1, max_size=20))
@@ -24,3 +26,18 @@ def test_what_is_not_decided_goes_out_as_it_is() -> None:
     replacements.add(6, "")
     assert replacements.render(0, 9, "You! a bc") == "Go. bc"
     assert replacements.render(5, 8, "You! a bc") == " b"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("Tea is good. You fool.\n\nYou fool. The kettle is here.", "Tea is good.\n\nThe kettle is here."),
+        ("Tea is good. You fool.\nYou fool. The kettle is here.", "Tea is good.\nThe kettle is here."),
+        ("Tea is good. You fool.\n\nYou fool.\n\nYou fool. It is here.", "Tea is good.\n\nIt is here."),
+        ("Tea is good. You fool.\n\n- You fool.\n- Use the kettle.", "Tea is good.\n\n- Use the kettle."),
+        # between whole lines the breaks around them are enough
+        ("- Tea is good.\n- You fool.\n\n  You fool.\n- Use it.", "- Tea is good.\n- Use it."),
+    ],
+)
+async def test_a_removed_run_leaves_its_paragraph_break(answer: str, left: str) -> None:
+    assert set((await correct_in_all_ways(answer)).values()) == {left}

@@ -29,7 +29,7 @@ from aligner_proxy.engine.api import (
 from aligner_proxy.engine.decoding.splice import group_runs
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
 from aligner_proxy.text.splitter import Splitter
-from aligner_proxy.text.structure import Segment, join, split
+from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
 from aligner_proxy.types import Correction, SegmentScore
 
 Score = Callable[[str], float]
@@ -263,7 +263,8 @@ class SegmentEngine(ScriptedEngine):
         pieces: list[tuple[str, str]] = []
         for run in group_runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
             if run.flagged:
-                pieces.append((self.replacement(run.text), run.segments[-1].gap))
+                text = self.replacement(run.text)
+                pieces.append((text, gap_of_edit(run.segments, text, pieces[-1][1] if pieces else "")))
             else:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]
         flagged = any(verdict.flagged for verdict in verdicts)

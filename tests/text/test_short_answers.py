@@ -77,6 +77,25 @@ FRAMES = [
 FRAMES += [("How do I clean suede shoes?", text) for text in ("You got it!", "Sure thing!", "Because", "Then dry it.")]
 
 
+@pytest.mark.parametrize(
+    ("question", "text", "expected"),
+    [
+        ("How many legs does a dog have?", "4.", True),
+        ("What is 2+2?", "4", True),
+        ("What is 2+2?", "**4**", True),
+        ("What is 2+2?", "$4$", True),
+        ("What is the rate?", "5%", True),
+        ("What are the steps?", "1.", False),
+        ("How do I open it?", "4.", False),
+        ("How many?", "4)", False),
+        ("How many?", "[1]", False),
+        ("How many?", "# 4", False),
+    ],
+)
+def test_answers_question_tells_a_digit_from_a_mark(question: str, text: str, expected: bool) -> None:
+    assert answers_question(text, question) is expected
+
+
 @pytest.mark.parametrize(("question", "text"), ANSWERS)
 def test_answers_question_finds_a_short_answer(question: str, text: str) -> None:
     assert answers_question(text, question)

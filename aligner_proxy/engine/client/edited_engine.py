@@ -199,7 +199,7 @@ def remove_flagged(answer: str, scored: Correction) -> Correction:
     remaining: list[tuple[str, str]] = []
     for run in splice.group_runs(pieces, flags):
         if run.flagged:
-            remaining.append(("", run.segments[-1].gap))
+            remaining.append(("", structure.gap_of_edit(run.segments, "", remaining[-1][1] if remaining else "")))
         else:
             remaining += [(segment.text, segment.gap) for segment in run.segments]
     return replace(scored, text=structure.join(remaining))

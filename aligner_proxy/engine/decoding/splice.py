@@ -16,7 +16,7 @@ from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
-from aligner_proxy.text.structure import Segment, join, split
+from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
 
 KEY_CHARS = 20
 """A kept segment counts as reached once this many of its first characters, up to the end of the word, are written."""
@@ -147,11 +147,12 @@ def rewrite_flagged_runs(
             pieces.extend((segment.text, segment.gap) for segment in run.segments)
             continue
         before = join(pieces)
-        text = yield make_hole(segments, flags, run, before, pieces[-1][1] if before else "")
+        lead = pieces[-1][1] if before else ""
+        text = yield make_hole(segments, flags, run, before, lead)
         # an addition at the end brings its own white space, so the gap before it is dropped
         if text and not run.text:
             pieces[-1] = (pieces[-1][0], "")
-        pieces.append((text, run.segments[-1].gap))
+        pieces.append((text, gap_of_edit(run.segments, text, lead)))
     return join(pieces)
 
 
