@@ -48,6 +48,8 @@ from aligner_proxy.types import Correction, EditorUse, Policy, SegmentScore, Wri
 log = logging.getLogger(__name__)
 EDITING_SHARE = 0.7
 """Share of the remaining time that the editor may take; the rest is for judging its text, or for the aligner."""
+_NO_ALIGNER = "none"
+"""The aligner of a new answer that is missing. It is in no cache key, so this is not stored: the next may be whole."""
 _PROMPTS = hashlib.sha256(f"{editor_prompt.INSTRUCTION}\n{editor_prompt.NEW_ANSWER_INSTRUCTION}".encode()).hexdigest()
 """Hash of the prompts' wording: other words lead to other replies, so they need another cache key."""
 _Read = TypeVar("_Read")
@@ -154,7 +156,7 @@ class ChatWriter:
         async with enforce_deadline(request.deadline_s):
             text, use = await self._ask(request, question, _whole_text, until)
             if not text:
-                return Correction("", editor=use)
+                return Correction("", aligner=_NO_ALIGNER, editor=use)
             proof_request = make_proof_request(request.with_deadline(until - time.monotonic()))
             verdict_request = make_verdict_request(proof_request).model_copy(update={"answer": text})
             verdict = await scorer.align(verdict_request)
