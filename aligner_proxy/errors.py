@@ -79,6 +79,9 @@ class NoRoomForRecord(NotRecorded):
 class ClientGone(AlignerProxyError):
     """The client disconnected before its request was finished."""
 
+    status_code: ClassVar[int] = 499
+    """The status of an answer that nobody gets, as nginx logs it."""
+
 
 class Unreadable(AlignerProxyError):
     """A response cannot be parsed and is delivered unchanged; the message names the exception."""

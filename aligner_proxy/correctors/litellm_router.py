@@ -20,7 +20,7 @@ from litellm.types.router import RouterRateLimitError
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.judge_prompt import LIKELY
-from aligner_proxy.correctors.model_group import Payer, Reply
+from aligner_proxy.correctors.model_group import Payer, QuestionRefused, Reply
 from aligner_proxy.engine.api import Completion, CompletionRequest
 from aligner_proxy.engine.client.completions import ServedModel, parse_completion, request_body
 from aligner_proxy.engine.client.retry import NotReady
@@ -70,6 +70,8 @@ def translate_error(error: Exception) -> CorrectionError:
             exceptions.ContextWindowExceededError,
             lambda: AnswerTooLong("prompt and answer do not fit the model's window"),
         ),
+        (openai.BadRequestError, lambda: QuestionRefused("the model group's server refused the prompt")),
+        (openai.UnprocessableEntityError, lambda: QuestionRefused("the model group's server refused the prompt")),
         (exceptions.RateLimitError, lambda: EngineOverloaded("the model group is full")),
         (exceptions.Timeout, lambda: DeadlineExceeded("the model group did not answer in time")),
         (exceptions.APIConnectionError, lambda: EngineUnavailable("no deployment of the model group can be reached")),

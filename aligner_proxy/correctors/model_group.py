@@ -1,6 +1,6 @@
 """Model groups of LiteLLM that answer questions: what editors and judges have in common.
 
-Each group has its own seats (slots for concurrent calls), quota and circuit breaker.
+Each group has its own seats (slots for concurrent calls) and quota, and a circuit breaker for each tenant.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ DRAFT_TEMPERATURE = 0.7
 """Temperature for the second and later drafts; at 0 all drafts would be the same."""
 MAX_GROUPS = 256
 """Maximum number of model groups whose state is stored; limited because clients may name models behind a wildcard."""
+MAX_CIRCUITS = 256
+"""Maximum number of tenants whose circuit breaker of a group is stored."""
 _Read = TypeVar("_Read")
 Payer = Mapping[str, Any]
 """LiteLLM metadata that charges a call to the key of the request."""
@@ -55,6 +57,10 @@ class UnusableReply(InvalidOutput):
         super().__init__(message)
         self.use = EditorUse(read=reply.read, written=reply.written_tokens, ms=reply.ms)
         """What the reply cost."""
+
+
+class QuestionRefused(EngineFault):
+    """The server refuses this question, for example because of the text in it; other questions may be answered."""
 
 
 class Chat(Protocol):
@@ -94,7 +100,7 @@ OpenChat = Callable[[str], Chat]
 
 
 class ModelGroup:
-    """One model group with seats, quota and a circuit breaker; keeps no request data."""
+    """One model group with seats, quota and circuit breakers; keeps no request data."""
 
     def __init__(
         self,
@@ -111,12 +117,22 @@ class ModelGroup:
         """Returns seconds that only grow."""
         self._seats = FairAdmission(SEATS, clock, accounts)
         """Limits concurrent calls, shared fairly among tenants, and charges them to quotas."""
-        self.circuit = Circuit()
-        """The circuit breaker: after failures, refuses calls for a while."""
+        self._circuits: LRUCache[str, Circuit] = LRUCache(MAX_CIRCUITS)
+        """The circuit breakers, by tenant."""
 
     def identity(self) -> dict[str, Any]:
         """The group and its models, for cache keys."""
         return {"group": self.group, "models": list(self._chat.models())}
+
+    def circuit(self, tenant: str) -> Circuit:
+        """The circuit breaker of a tenant: after failures of its calls, refuses its calls for a while.
+
+        Whether a call fails may depend on its text or on the time it has, so it says nothing about other tenants.
+        """
+        circuit = self._circuits.get(tenant)
+        if circuit is None:
+            circuit = self._circuits[tenant] = Circuit()
+        return circuit
 
     async def ask(
         self, request: AlignRequest, question: Question, read: Callable[[Reply], _Read], payer: Payer, deadline_s: float
@@ -124,7 +140,7 @@ class ModelGroup:
         """Ask the group; return (what `read` makes of the reply, cost), charged to the tenant of `request`.
 
         `read` raises `InvalidOutput` for an unusable reply. Raises `CorrectionError` subclasses only. Failures,
-        including replies that `read` rejects, count in the circuit breaker.
+        including replies that `read` rejects, count in the tenant's circuit breaker.
         """
 
         async def work() -> Reply:
@@ -143,7 +159,8 @@ class ModelGroup:
                 )
             return replace(reply, ms=(self._clock() - began) * 1000)
 
-        probes = self._check_circuit()
+        circuit = self.circuit(request.tenant)
+        probes = self._check_circuit(circuit)
         # None: the call says nothing about the group, for example because it was cancelled
         alive: bool | None = None
         try:
@@ -155,31 +172,36 @@ class ModelGroup:
             alive = True
             return result, EditorUse(calls=1, read=reply.read, written=reply.written_tokens, ms=reply.ms)
         except CorrectionError as error:
-            alive = self._note_error(error)
+            alive = self._note_error(error, circuit)
             raise
         finally:
             if probes:
-                self.circuit.end_probe(alive=alive, now=self._clock())
+                circuit.end_probe(alive=alive, now=self._clock())
             # a failure was already counted by `_note_error`
             elif alive:
-                self.circuit.note_answer()
+                circuit.note_answer()
 
-    def _check_circuit(self) -> bool:
+    def _check_circuit(self, circuit: Circuit) -> bool:
         """Whether this call probes a failing group; begins the probe. Raises `BreakerOpen` if no call is allowed."""
         now = self._clock()
-        if self.circuit.wants_probe(now):
-            self.circuit.begin_probe()
+        if circuit.wants_probe(now):
+            circuit.begin_probe()
             return True
-        if self.circuit.state is not State.CLOSED:
-            raise BreakerOpen("the model group did not answer lately", max(0.0, self.circuit.until - now))
+        if circuit.state is not State.CLOSED:
+            raise BreakerOpen("the model group did not answer lately", max(0.0, circuit.until - now))
         return False
 
-    def _note_error(self, error: CorrectionError) -> bool | None:
-        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota."""
+    def _note_error(self, error: CorrectionError, circuit: Circuit) -> bool | None:
+        """Record a failure of the group and return False; None for errors unrelated to it, such as a spent quota.
+
+        True for a refusal, which shows as well as an answer that the group works.
+        """
+        if isinstance(error, QuestionRefused):
+            return True
         late = isinstance(error, DeadlineExceeded)
         if not late and not isinstance(error, EngineUnavailable | InvalidOutput | EngineFault):
             return None
-        self.circuit.note_failure(self._clock(), late=late)
+        circuit.note_failure(self._clock(), late=late)
         return False
 
 

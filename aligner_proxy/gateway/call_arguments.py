@@ -16,7 +16,7 @@ from typing import Any
 from aligner_proxy import formats
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats.base import no_store
-from aligner_proxy.formats.calls import CallText, SafeCalls, arguments_schema, find_tool, has_grammar
+from aligner_proxy.formats.calls import CallText, Place, SafeCalls, arguments_schema, find_tool, has_grammar
 from aligner_proxy.formats.side_text import has_prose, has_prose_outside_literals, prose_literals
 from aligner_proxy.gateway import metrics, second_copies
 from aligner_proxy.gateway.request_state import RequestState
@@ -30,6 +30,8 @@ _MAX_CALLS = 32
 """Most calls of one response that are corrected, since each is a question to the engine, at least."""
 _SEPARATOR = "\n\n"
 """Separates the strings of one call when its original and its correction are compared."""
+_Key = tuple[str, bool, str]
+"""What a correction of arguments depends on: the tool's name, whether the arguments are free text, and their text."""
 
 
 class CallArguments:
@@ -56,8 +58,10 @@ class CallArguments:
         """Judges what is not corrected here, with the other texts beside the answer."""
         self.copies = StreamCopies(data)
         """Second copies of what was removed from the calls."""
-        self._outcomes: dict[str, Outcome] = {}
-        """The outcome of each call that was to be corrected, by its original arguments."""
+        self._outcomes: dict[_Key, Outcome] = {}
+        """The outcome of each call that was to be corrected, as it arrived."""
+        self._names: dict[Place, str] = {}
+        """The names of the tools by place, since not every event of a call names its tool."""
 
     @classmethod
     def open(
@@ -81,7 +85,7 @@ class CallArguments:
         if self.has_edits:
             texts = DeliveredTexts(exchanges, removed=self.copies.removed)
             try:
-                edited = self.form.replace(response, lambda call: self.new_text(call.text))
+                edited = self.form.replace(response, self.new_text)
                 edited = second_copies.drop_from_body(self.state.arrival.route, self.data, edited, texts)
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
@@ -89,30 +93,28 @@ class CallArguments:
         self.report_judged_calls(calls)
         return edited
 
-    def is_known(self, arguments: str) -> bool:
-        """Whether a call with these arguments was corrected or judged before, or holds no prose."""
-        return arguments in self._outcomes or not has_prose(arguments)
+    def is_known(self, call: CallText) -> bool:
+        """Whether this tool's call with these arguments was corrected or judged before, or holds no prose."""
+        return self._key(call) in self._outcomes or not has_prose(call.text)
 
     @property
     def has_edits(self) -> bool:
         """Whether any call is corrected."""
         return any(outcome.status is Status.CORRECTED for outcome in self._outcomes.values())
 
-    def new_text(self, arguments: str) -> str:
-        """The arguments to deliver in place of these."""
-        outcome = self._outcomes.get(arguments)
-        return outcome.text if outcome and outcome.status is Status.CORRECTED and outcome.text else arguments
+    def new_text(self, call: CallText) -> str:
+        """The arguments to deliver in place of those of a whole call."""
+        outcome = self._outcomes.get(self._key(call))
+        return outcome.text if outcome and outcome.status is Status.CORRECTED and outcome.text else call.text
 
     async def correct(self, calls: Iterable[CallText], source: object) -> None:
         """Correct the calls that hold prose and are not known; `source` is the response or stream with their headers.
 
         Their edits count from then on, until `withdraw`.
         """
-        new_calls: dict[str, CallText] = {}
-        for call in calls:
-            # not every event of a call names its tool
-            if not self.is_known(call.text) and (call.name or call.text not in new_calls):
-                new_calls[call.text] = call
+        calls = list(calls)
+        self._names.update({call.place: call.name for call in calls if call.name})
+        new_calls = {self._key(call): call for call in calls if not self.is_known(call)}
         calls_left = _MAX_CALLS - len(self._outcomes)
         selected = list(new_calls.values())[: max(0, calls_left)]
         # another model may answer, under a stricter policy
@@ -126,14 +128,15 @@ class CallArguments:
         ]
         outcomes = await asyncio.gather(*map(corrector.correct_one, exchanges))
         for call, outcome in zip(selected, outcomes, strict=True):
-            self._outcomes[call.text] = outcome
+            self._outcomes[self._key(call)] = outcome
             if outcome.status is Status.CORRECTED:
                 self.copies.add_removed(_join_strings(call.text), _join_strings(outcome.text or ""))
         self._publish_outcomes()
 
     def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
         """An exchange with the arguments of a call as the answer, in the form that the tool declares."""
-        tool = find_tool(self.data, call.name)
+        name, _, _ = self._key(call)
+        tool = find_tool(self.data, name)
         exchange = make_side_exchange(self._opening, index, call.text, no_store=unstored)
         is_bound = has_grammar(tool)
         return replace(
@@ -147,9 +150,9 @@ class CallArguments:
     def report_judged_calls(self, calls: Iterable[CallText]) -> None:
         """Tell `side` which of these calls are clean as they are delivered, so that it need not judge them."""
         for call in calls:
-            outcome = self._outcomes.get(call.text)
+            outcome = self._outcomes.get(self._key(call))
             if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
-                text = self.new_text(call.text)
+                text = self.new_text(call)
                 # a call may come as an object of strings in place of text
                 self.side.note_judged_texts([text, *(literal.text for literal in prose_literals(text))])
 
@@ -159,11 +162,15 @@ class CallArguments:
         if not is_copied:
             metrics.record_arguments_not_applied()
         reason = CopyStays.reason if is_copied else pipeline_outcomes.INTERNAL
-        for text in {call.text for call in calls}:
-            outcome = self._outcomes.get(text)
+        for key in {self._key(call) for call in calls}:
+            outcome = self._outcomes.get(key)
             if outcome is not None and outcome.status is Status.CORRECTED:
-                self._outcomes[text] = replace(outcome, status=Status.FAILED, reason=reason, text=None)
+                self._outcomes[key] = replace(outcome, status=Status.FAILED, reason=reason, text=None)
         self._publish_outcomes()
+
+    def _key(self, call: CallText) -> _Key:
+        """The key of a whole call in `_outcomes`."""
+        return call.name or self._names.get(call.place, ""), call.is_free, call.text
 
     def _publish_outcomes(self) -> None:
         """Set the outcomes in the request's state, from which headers and comments are made."""

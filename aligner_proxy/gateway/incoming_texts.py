@@ -15,7 +15,8 @@ from typing import Any
 
 from litellm.proxy._types import ProxyException
 
-from aligner_proxy.concurrency import start_task
+from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter, start_task
+from aligner_proxy.errors import ClientGone
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.incoming import IncomingText, incoming_texts
 from aligner_proxy.gateway import metrics
@@ -73,7 +74,16 @@ class IncomingTexts:
             elif treatment is not IncomingTreatment.PASS:
                 reported.append(text)
         if blocking:
-            for doubtful_text in await self._judge(blocking):
+            try:
+                async with cancel_when_gone(client_gone_waiter()):
+                    doubtful_texts = await self._judge(blocking)
+            except ClientGone:
+                state = self._state
+                state.finalize(
+                    [metrics.record_unprocessed(state.call_id, state.policy, Status.FAILED, metrics.CANCELLED)]
+                )
+                raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
+            for doubtful_text in doubtful_texts:
                 self._raise_if_blocked(doubtful_text)
         if reported:
             self._report = start_task(self._judge(reported))

@@ -36,7 +36,7 @@ from pydantic import ValidationError
 from aligner_proxy.clock import JUMP_S, SteadyClock
 from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.engine.api import AlignerInfo, AlignResponse
-from aligner_proxy.errors import CorrectionError
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, QuotaSpent
 from aligner_proxy.observability.metrics import CACHE_FAILURES, CACHE_UP
 from aligner_proxy.observability.tracing import stage
 from aligner_proxy.plugins.api import CorrectionStore
@@ -63,6 +63,8 @@ BUSY_S = 0.5
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 """Pause after a failure of the store: `FIRST_PAUSE_S` at first, then twice as long each time, up to this limit."""
+_OWN_ERRORS = (DeadlineExceeded, QuotaSpent)
+"""Errors of a computation that come from what the request which began it had left."""
 _FAR_S = 366 * 86_400.0
 """Added to the expiry times that diskcache stores, so that a smaller jump of the machine's clock expires no entry."""
 _FIRST_SWEEP_S = 60.0
@@ -213,26 +215,31 @@ class CorrectionCache:
 
         Concurrent callers with the same key share one computation. Cancelling one waiter does not affect the others;
         when the last one is cancelled, so is the computation. An error reaches all waiters and is not stored: the next
-        request computes again.
+        request computes again. But what the first caller ran out of, its time or its quota, the others may still have,
+        and they compute again, together.
         """
         if remember and (stored_correction := await self.get(key, aligner)) is not None:
             return stored_correction, True
-        flight = self._flights.get(key)
-        joined = flight is not None
-        if flight is None:
-            work = self._compute(key, compute, aligner, deadline, remember=remember)
-            flight = self._flights[key] = _Flight(asyncio.create_task(work))
-            flight.task.add_done_callback(lambda task: self._end_flight(key, task))
-        flight.waiters += 1
-        try:
-            correction = await asyncio.shield(flight.task)
-            # only the request that began the computation pays for the editor
-            return correction.without_editor if joined else correction, False if remember else None
-        finally:
-            flight.waiters -= 1
-            if not flight.waiters and not flight.task.done():
-                flight.task.cancel()
-                self._forget(key, flight.task)
+        while True:
+            flight = self._flights.get(key)
+            joined = flight is not None
+            if flight is None:
+                work = self._compute(key, compute, aligner, deadline, remember=remember)
+                flight = self._flights[key] = _Flight(asyncio.create_task(work))
+                flight.task.add_done_callback(lambda task: self._end_flight(key, task))
+            flight.waiters += 1
+            try:
+                correction = await asyncio.shield(flight.task)
+                # only the request that began the computation pays for the editor
+                return correction.without_editor if joined else correction, False if remember else None
+            except _OWN_ERRORS:
+                if not joined or time.monotonic() >= deadline:
+                    raise
+            finally:
+                flight.waiters -= 1
+                if not flight.waiters and not flight.task.done():
+                    flight.task.cancel()
+                    self._forget(key, flight.task)
 
     async def _compute(
         self,

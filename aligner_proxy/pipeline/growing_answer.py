@@ -137,6 +137,8 @@ class GrowingAnswer:
         self._changed = False
         """Whether the output of a decided part differs from the original."""
         self.has_ended = False
+        self._goes_on = False
+        """Whether text came after the end, which goes out unjudged."""
         self._time = TimeSlice()
         """Gives other tasks a turn of the event loop while a long piece is processed."""
 
@@ -148,6 +150,7 @@ class GrowingAnswer:
     async def feed(self, piece: str) -> None:
         """Take more of the answer; blocks until the part before the present one is decided."""
         self.length += len(piece)
+        self._goes_on |= self.has_ended
         for start in range(0, len(piece), _AT_ONCE):
             await self._feed(piece[start : start + _AT_ONCE])
             await self._time.pause()
@@ -300,6 +303,14 @@ class GrowingAnswer:
 
     def outcome(self) -> Outcome:
         """The outcome of the answer, once the stream has ended."""
+        outcome = self._outcome_of_parts()
+        if not self._goes_on or outcome.status is Status.FAILED:
+            return outcome
+        status = Status.CORRECTED if outcome.status is Status.CORRECTED else Status.SKIPPED
+        return replace(outcome, status=status, reason=SkipReason.INCONSISTENT.value)
+
+    def _outcome_of_parts(self) -> Outcome:
+        """The outcome of all that came before the end."""
         text = self.render(0, self.length)
         present = self._present.outcome()
         if not self._decided:

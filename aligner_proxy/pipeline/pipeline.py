@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
-from aligner_proxy.concurrency import AT_ONCE_CHARS, run_off_loop
+from aligner_proxy.concurrency import AT_ONCE_CHARS, enforce_deadline, run_off_loop
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
@@ -78,6 +78,8 @@ _RETURN_SHARE = 0.05
 _LEAST_REPORT_S = 2.0
 """Seconds that reports on a long answer may take although its deadline has passed."""
 
+_DESCRIBE_S = 0.5
+"""Seconds that an answer waits for a description of its aligner after it was corrected, or before it is read."""
 _NOTHING_JUDGED = Objective("none", "None: nothing is judged")
 """Placeholder objective in a request to an editor or judge, if stages ask one under a policy without objectives."""
 
@@ -390,9 +392,10 @@ class Pipeline:
         return RefusalText(second_tries, partial(self._languages, policy))
 
     async def describe_aligner(self, policy: Policy) -> AlignerInfo | None:
-        """The aligner that judges under a policy; None if there is none, or if the engine cannot be asked."""
+        """The aligner that judges under a policy; None if there is none, or if the engine does not say so soon."""
         try:
-            return await self._describe_aligner(policy)
+            async with enforce_deadline(_DESCRIBE_S):
+                return await self._describe_aligner(policy)
         except CorrectionError:
             return None
 
@@ -404,7 +407,8 @@ class Pipeline:
 
     async def _languages(self, policy: Policy) -> Collection[str]:
         """The languages of the aligner under a policy; raises `CorrectionError` if the engine cannot be asked."""
-        about = await self._describe_aligner(policy)
+        async with enforce_deadline(policy.deadline_s):
+            about = await self._describe_aligner(policy)
         return about.languages if about else ()
 
     def engine_of(self, policy: Policy) -> Engine:

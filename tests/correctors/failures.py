@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
+from aligner_proxy.correctors.model_group import QuestionRefused
 from aligner_proxy.errors import (
     AnswerTooLong,
     CorrectionError,
@@ -21,7 +22,8 @@ def _failure(status: int, message: str = "SECRET") -> JSONResponse:
 
 FAILURES: list[tuple[JSONResponse, type[CorrectionError]]] = [
     (_failure(400, _TOO_LONG), AnswerTooLong),
-    (_failure(400), EngineFault),
+    (_failure(400), QuestionRefused),
+    (_failure(422), QuestionRefused),
     (_failure(401), EngineFault),
     (_failure(429), EngineOverloaded),
     (_failure(500), CorrectionError),

@@ -10,7 +10,7 @@ import pytest
 
 from aligner_proxy.correctors import editor, model_group
 from aligner_proxy.correctors.editor import ChatWriter
-from aligner_proxy.correctors.model_group import ModelGroup, Question, Reply
+from aligner_proxy.correctors.model_group import ModelGroup, Question, QuestionRefused, Reply
 from aligner_proxy.engine.api import AlignRequest, Session, Span
 from aligner_proxy.engine.client.edited_engine import EditedEngine
 from aligner_proxy.errors import (
@@ -212,19 +212,56 @@ async def test_after_three_failures_the_group_is_left_alone_and_then_probed() ->
     assert len(chat.asked) == 6
 
 
+def unreadable(_: Reply) -> str:
+    raise InvalidOutput("no JSON")
+
+
+@pytest.mark.parametrize("failure", ["late", "unreadable"])
+async def test_failures_of_one_tenant_stop_no_call_of_another(failure: str) -> None:
+    """They depend on its texts and on the time that it has, and once opened the circuit for all."""
+
+    class Slow(ScriptedChat):
+        async def ask(self, messages: Sequence, **settings: object) -> Reply:  # type: ignore[override,type-arg]
+            await asyncio.sleep(0.1)
+            return await super().ask(messages, **settings)  # type: ignore[arg-type]
+
+    group = ModelGroup("strong", Slow(lambda _: "well"))
+    question = Question([], 1)
+    read, deadline_s = (str, 0.01) if failure == "late" else (unreadable, 5.0)
+    for _ in range(5):
+        with pytest.raises(CorrectionError):
+            await group.ask(request(tenant="a"), question, read, {}, deadline_s)
+    with pytest.raises(BreakerOpen):
+        await group.ask(request(tenant="a"), question, str, {}, 5.0)
+    _, use = await group.ask(request(tenant="b"), question, str, {}, 5.0)
+    assert use.calls == 1
+
+
+async def test_refused_questions_say_nothing_about_other_questions() -> None:
+    """A provider's filter refuses what a judge of harmful texts is asked about on an ordinary day."""
+    replies: list[str | CorrectionError] = [QuestionRefused("x")]
+    group = ModelGroup("strong", ScriptedChat(lambda _: replies[0]))
+    for _ in range(5):
+        with pytest.raises(QuestionRefused):
+            await group.ask(request(), Question([], 1), str, {}, 5.0)
+    replies[0] = "well"
+    _, use = await group.ask(request(), Question([], 1), str, {}, 5.0)
+    assert use.calls == 1
+
+
 async def test_a_cancelled_probe_says_nothing() -> None:
     now = [0.0]
     group = ModelGroup("strong", Never(), clock=lambda: now[0])
     for _ in range(3):
-        group.circuit.note_failure(now[0])
+        group.circuit("-").note_failure(now[0])
     now[0] += 10.0
     probe = asyncio.create_task(group.ask(request(), Question([], 1), str, {}, 60.0))
     await asyncio.sleep(0)
-    assert group.circuit.probing
+    assert group.circuit("-").probing
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
-    assert not group.circuit.probing
-    assert group.circuit.wants_probe(now[0])
+    assert not group.circuit("-").probing
+    assert group.circuit("-").wants_probe(now[0])
 
 
 class Never(ScriptedChat):

@@ -448,6 +448,39 @@ async def test_arguments_keep_to_the_schema_of_their_tool_in_every_format(guard:
             await streamed(guard, form, "hold", form.stream(GIVEN), **short[form.name])
 
 
+async def test_equal_arguments_of_two_tools_each_keep_to_their_own_schema(guard: AlignerGuardrail) -> None:
+    """They once shared one correction, so that a call went out which its tool refuses."""
+    long = json.loads(json.dumps(TEXT_SCHEMA).replace('{"type": "string"}', '{"type": "string", "minLength": 80}'))
+    schemas = {"send_long": long, "send": TEXT_SCHEMA, "send_other": TEXT_SCHEMA}
+    tools = [{"type": "function", "function": {"name": name, "parameters": schemas[name]}} for name in schemas]
+    wanted = {
+        ("send", "send_other"): [WANTED, WANTED],
+        ("send", "send"): [WANTED, WANTED],
+        # what one call loses stays in the other
+        ("send_long", "send"): [GIVEN, GIVEN],
+        ("send", "send_long"): [GIVEN, GIVEN],
+    }
+    found: dict[tuple[str, ...], list[str]] = {}
+    for names in wanted:
+        functions = [{"name": name, "arguments": GIVEN} for name in names]
+        calls = [{"index": at, "type": "function", "function": function} for at, function in enumerate(functions)]
+        body, _ = await whole(guard, FORMATS[0], "lax", chat_body(GIVEN, tool_calls=calls), tools=tools)
+        pieces = [
+            call | {"function": function | {"arguments": piece}}
+            for call, function in zip(calls, functions, strict=True)
+            for piece in cut(GIVEN)
+        ]
+        items = [chunk("", role="assistant"), *(chunk(tool_calls=[piece]) for piece in pieces), chunk(why="tool_calls")]
+        got, request, _ = await streamed(guard, FORMATS[0], "lax", items, tools=tools)
+        found[names] = chat_read(body)
+        assert chat_calls(got) == found[names]
+        assert len(ledger_of(request).arguments) == len(set(names))
+        if GIVEN in wanted[names]:
+            with pytest.raises(Blocked, match="tool_arguments"):
+                await streamed(guard, FORMATS[0], "hold", items, tools=tools)
+    assert found == wanted
+
+
 async def test_free_input_is_corrected_unless_a_grammar_binds_it(guard: AlignerGuardrail) -> None:
     form = FORMATS[-1]
     free = f"{FINE} {RUDE} It is near the old bridge."

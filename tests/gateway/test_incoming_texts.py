@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from litellm.proxy._types import ProxyException
 
 from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.gateway import incoming_texts
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.cache import CorrectionCache
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -238,6 +240,25 @@ async def test_what_cannot_be_judged_is_refused_where_the_policy_blocks_that(
     request = request_to("block", chat(FINE, ASKED))
     await ask(guard, path, request)
     assert ledger_of(request).headers()["x-aligner-incoming"].startswith("tool_results@3:unjudged/")
+
+
+async def test_texts_of_a_client_that_has_left_are_not_judged_on(
+    guard: AlignerGuardrail, engine: CountingEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They once were, and then LiteLLM asked the upstream, too."""
+    engine.delay_s = 60
+
+    async def left() -> None:
+        while not engine.seen:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(incoming_texts, "client_gone_waiter", lambda: left)
+    request = request_to("block", chat(FINE, FINE))
+    async with asyncio.timeout(10):
+        with pytest.raises(ProxyException, match="the client left"):
+            await ask(guard, "/v1/chat/completions", request)
+    assert engine.cancelled
+    assert ledger_of(request).headers()["x-aligner-reason"] == "cancelled"
 
 
 async def test_each_message_has_a_record_of_its_own(guard: AlignerGuardrail) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from aligner_proxy.engine.api import AlignerInfo
-from aligner_proxy.errors import EngineFault
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, QuotaSpent
 from aligner_proxy.pipeline import cache as caching
 from aligner_proxy.pipeline.cache import Compute, CorrectionCache, pack, unpack
 from aligner_proxy.types import (
@@ -563,6 +563,27 @@ async def test_an_error_reaches_all_and_is_not_remembered(cache: CorrectionCache
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [EngineFault] * 3
     assert await shared(cache, "k", _compute) == CORRECTION
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("late"), QuotaSpent("spent")])
+async def test_time_and_quota_of_the_first_request_are_not_those_of_the_others(
+    cache: CorrectionCache, error: CorrectionError
+) -> None:
+    """A request that joined another failed with that one's deadline, however much time it had itself."""
+    poor = _Work(error)
+    rich = _Work()
+    late = _Work()
+    (first,) = await _started(cache, poor, 1)
+    others = await _started(cache, rich, 3)
+    out_of_time = asyncio.create_task(cache.get_or_compute("k", late, remember=False, deadline=time.monotonic()))
+    await asyncio.sleep(0.01)
+    poor.go_on.set()
+    rich.go_on.set()
+    assert [task.ms for task in await asyncio.gather(*others)] == [1.0] * 3
+    for failed in (first, out_of_time):
+        with pytest.raises(type(error)):
+            await failed
+    assert (poor.runs, rich.runs, late.runs) == (1, 1, 0)
 
 
 async def test_an_error_that_nobody_waits_for_is_not_logged(

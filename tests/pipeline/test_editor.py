@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineUnavailable
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -45,10 +46,10 @@ FRIENDLY = repairing(lambda text: text.replace("You fool.", "Use outdoor paint."
 ADDRESS = "Write to ann@example.org, and use paint."
 
 
-def removing_then(anew: str | EngineUnavailable) -> Script:
+def removing_then(anew: str | Reply | EngineUnavailable) -> Script:
     """Removes every passage, and answers anew with this."""
 
-    def script(messages: Sequence[Mapping[str, str]]) -> str | EngineUnavailable:
+    def script(messages: Sequence[Mapping[str, str]]) -> str | Reply | EngineUnavailable:
         is_edit = "passages" in messages[-1]["content"]
         return replying(dict.fromkeys(marked(messages), "")) if is_edit else anew
 
@@ -244,6 +245,19 @@ async def test_the_policys_text_stands_where_the_second_try_is_no_better(anew: s
     outcome = await corrected(script, "You fool.", SECOND)
     assert (outcome.status, outcome.reason) == (Status.CORRECTED, "declined")
     assert outcome.text == "I'm sorry, but I can't answer this here."
+
+
+@pytest.mark.parametrize("missing", [Reply("Take a", finished=False), Reply(" ")])
+async def test_a_second_try_that_was_not_written_is_asked_for_again(cache: CorrectionCache, missing: Reply) -> None:
+    """Once cut off, it was taken for one that is no better until the entry expired."""
+    anew = [missing]
+    made = pipeline(ScriptedChat(lambda messages: removing_then(anew[0])(messages)), cache)
+    exchange = replace(ASKED, answer="You fool.")
+    assert (await made.align(exchange, SECOND)).reason == "declined"
+    anew[0] = Reply("Take a brush.")
+    assert [(await made.align(exchange, SECOND)).reason for _ in range(2)] == ["second_try"] * 2
+    anew[0] = missing
+    assert (await made.align(exchange, SECOND)).reason == "second_try", "from the cache"
 
 
 async def test_a_second_try_in_shadow_mode_is_told_and_not_delivered() -> None:

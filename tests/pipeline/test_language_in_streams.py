@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from aligner_proxy.engine.api import AlignerInfo
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.outcomes import blocks
+from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Exchange, OnSkip, Policy, SkipPolicy, Status, StreamMode, Turn
 from tests.pipeline.test_language import ENGLISH, GERMAN, INSULT, POLICY, pipeline
-from tests.support.scripted import SCRIPTED
+from tests.support.scripted import SCRIPTED, SegmentEngine
 
 RELEASED = replace(POLICY, stream=StreamMode.SENTENCE)
 BLOCKING = replace(RELEASED, on_skip=SkipPolicy(language=OnSkip.BLOCK))
@@ -64,6 +66,34 @@ async def test_a_language_that_shows_itself_late_ends_the_stream() -> None:
     assert text.stopped is not None
     assert text.stopped.reason == "language"
     assert text._present.replacements.end
+
+
+class Undescribed(SegmentEngine):
+    """Judges at once, but does not say in time which aligner it has."""
+
+    async def info(self) -> AlignerInfo:
+        await asyncio.sleep(60)
+        return self.about
+
+
+@pytest.mark.parametrize("policy", [RELEASED, BLOCKING])
+async def test_an_engine_that_does_not_describe_itself_in_time_holds_nothing_up(policy: Policy) -> None:
+    """A description was once awaited without a deadline, three times an answer."""
+    hurried = replace(policy, deadline_s=0.1)
+    slow = Pipeline(Undescribed(lambda text: 4.0 if text == INSULT else -4.0))
+    async with asyncio.timeout(10):
+        whole = await slow.align(replace(FACTS, answer=f"{ENGLISH} {INSULT}"), hurried)
+        text = GrowingAnswer(slow, hurried, lambda: FACTS, lambda: None)
+        for piece in (f"{ENGLISH} ", INSULT):
+            await text.feed(piece)
+        await text.end()
+        await text.wait_until_over()
+        await text.aclose()
+    blocked = policy is BLOCKING
+    for outcome in (whole, text.outcome()):
+        # an answer that must be in a language that the aligner knows does not go out without this being known
+        wanted = (Status.FAILED, "timeout") if blocked else (Status.CORRECTED, None)
+        assert (outcome.status, outcome.reason) == wanted
 
 
 async def test_a_sentence_in_another_language_is_enough() -> None:

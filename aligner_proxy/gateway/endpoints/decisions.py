@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from fastapi import Request
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
+from aligner_proxy.concurrency import cancel_when_gone, client_gone_waiter
 from aligner_proxy.engine.decisions import AskedObjective, Decision, DecisionForm, answer_decision, score_objective
 from aligner_proxy.engine.example_heads import ExampleHeads
-from aligner_proxy.errors import CorrectionError
+from aligner_proxy.errors import ClientGone, CorrectionError
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.endpoints.judgement import Hooks
@@ -52,7 +53,10 @@ async def decide(hooks: DecisionHooks, request: Request, caller: UserAPIKeyAuth,
         state = find_state(data)
         assert state is not None  # the hook creates it
         try:
-            return await _ask_engine(hooks.pipeline, state, form, decision)
+            async with cancel_when_gone(client_gone_waiter()):
+                return await _ask_engine(hooks.pipeline, state, form, decision)
+        except ClientGone:
+            raise ProxyException("the client left", "aligner_error", None, ClientGone.status_code) from None
         except CorrectionError as error:
             raise Blocked(error.reason) from None
 

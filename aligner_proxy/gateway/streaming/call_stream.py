@@ -191,7 +191,7 @@ class CallStream:
                 growing.name = growing.name or call.name
                 growing.pieces.append(call.text)
                 chars += len(call.text)
-            elif not self._calls.is_known(call.text):
+            elif not self._calls.is_known(call):
                 has_calls = True
                 self._waiting.calls.append(call)
         # None means that the event ends every call
@@ -270,9 +270,9 @@ class CallStream:
     def _new_text(self, call: CallText) -> str:
         """The text to deliver in place of arguments or a piece of them."""
         if not call.is_piece:
-            return self._calls.new_text(call.text)
+            return self._calls.new_text(call)
         arguments = self._whole_arguments.get(call.place, "")
-        new_arguments = self._calls.new_text(arguments)
+        new_arguments = self._calls.new_text(replace(call, text=arguments))
         if not call.text or new_arguments == arguments:
             return call.text
         if call.place in self._filled:

@@ -6,13 +6,12 @@ status is `not_judged` instead of `unchanged`. A policy may block such answers; 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
 from aligner_proxy.concurrency import run_off_loop
-from aligner_proxy.errors import CorrectionError
+from aligner_proxy.errors import CorrectionError, DeadlineExceeded
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.outcomes import DECLINED, EMPTIED
 from aligner_proxy.plugins.stage import AnswerSoFar, Stage, Stop
@@ -82,8 +81,12 @@ class Language(Stage):
             return await self._admit_whole(answer) if self._blocks else None
         if self._languages is None:
             self._languages = ()  # if the engine cannot be asked, it does not judge either
-            with contextlib.suppress(CorrectionError):
+            try:
                 self._languages = await self._ask()
+            except CorrectionError as error:
+                # a slow engine may still judge, and then text that must be stopped here would go out
+                if self._blocks and isinstance(error, DeadlineExceeded):
+                    raise
         is_blocked = self._blocks and bool(self._languages) and self._sounds_foreign(answer, self._languages)
         return Stop(Status.NOT_JUDGED, LANGUAGE) if is_blocked else None
 

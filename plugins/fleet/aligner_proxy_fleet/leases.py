@@ -101,7 +101,12 @@ class Claim:
     @property
     def others_compute(self) -> bool:
         """Whether another gateway holds the lease, or has just written the entry."""
-        return self.token in (_HELD, _STORED)
+        return self.is_stored or self.token == _HELD
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether an entry is stored, be it a usable one or not."""
+        return self.token == _STORED
 
 
 class SharedEntries:

@@ -106,13 +106,16 @@ class SharedCache(CorrectionCache):
             return await compute()
         now = time.monotonic()
         until = now + min(_LONGEST_WAIT_S, deadline - now) / 2
+        was_stored = False
         try:
             while time.monotonic() < until:
                 claim = await self._shared.claim(key)
                 if claim.is_granted:
                     return await self._compute_for_all(key, compute, aligner, claim)
-                if not claim.others_compute:
+                # an unusable entry is deleted; if one is there again, waiting for a better one is in vain
+                if not claim.others_compute or (claim.is_stored and was_stored):
                     break
+                was_stored = claim.is_stored
                 # None if the holder gave up; then the next turn asks for the lease again.
                 if (stored_correction := await self._await_entry(key, aligner, until)) is not None:
                     REDIS_COMPUTED.labels("elsewhere").inc()

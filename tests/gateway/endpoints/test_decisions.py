@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from base64 import b64encode
@@ -13,6 +14,7 @@ import pytest
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, RowsRequest, RowsResponse
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.errors import EngineFault, EngineUnavailable
+from aligner_proxy.gateway.endpoints import decisions
 from aligner_proxy.types import Correction
 from tests.gateway.endpoints.application import Api, insults
 from tests.support.scripted import ScriptedEngine, SegmentEngine
@@ -88,6 +90,21 @@ async def test_a_failure_of_the_engine_is_an_error(api: Api, caplog: pytest.LogC
         got = await ask(api, "kind")
         assert (got.status_code, got.json()["error"]["type"]) == (status, "aligner_error")
     assert "fool" not in caplog.text
+
+
+async def test_questions_of_a_client_that_has_left_are_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SegmentEngine(insults)
+    engine.delay_s = 60
+
+    async def left() -> None:
+        while not engine.seen:
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(decisions, "client_gone_waiter", lambda: left)
+    api.play(engine)
+    async with asyncio.timeout(30):
+        assert (await ask(api, "kind")).status_code == 499
+    assert engine.cancelled
 
 
 CRITERIA = {

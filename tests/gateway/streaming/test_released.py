@@ -666,6 +666,18 @@ async def test_an_edit_that_does_not_go_into_its_event_may_end_the_stream() -> N
     assert "fool" not in chat_text([item for item in got if not isinstance(item, bytes)])
 
 
+@pytest.mark.parametrize("longest", [POLICY.max_answer_chars, 400])
+async def test_text_after_the_end_is_recorded_as_unjudged(longest: int) -> None:
+    """It was once counted as judged and clean."""
+    policy = replace(POLICY, max_answer_chars=longest)
+    before = "It is so. " * 90
+    for first, wanted, status in ((before, before, "skipped"), (f"{before}You fool. ", before, "corrected")):
+        made, ledger = stream(SegmentEngine(score), policy=policy)
+        items = [*map(chunk, cut(1, first)), chunk(why="stop"), chunk("You are a fool."), chunk(why="stop")]
+        assert chat_text((await played(made, calm(items)))[:-1]) == f"{wanted}You are a fool."
+        assert (ledger.status, ledger.reason) == (Status(status), "inconsistent")
+
+
 @pytest.mark.parametrize("waits", [True, False])
 async def test_a_server_that_cancels_again_and_again_leaves_nothing_open(waits: bool) -> None:
     """Starlette does, by anyio, when a client leaves a stream: what waits there does not get done."""
