@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import NamedTuple
 
 from aligner_proxy_systems.metaalign import lexicon
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
@@ -36,6 +37,31 @@ class RefusalWord:
     start: int
     end: int
     reach: int
+
+
+class _LengthPattern(NamedTuple):
+    """A pattern of a bound of length, such as "under 100 words"."""
+
+    pattern: re.Pattern[str]
+    is_upper: bool
+    """Whether it states an upper bound."""
+    step: int = 0
+    """What to add to the number: "under 100" means at most 99."""
+
+
+_LENGTH_PATTERNS = (
+    _LengthPattern(lexicon.MIN_AFTER, is_upper=False),
+    _LengthPattern(lexicon.MAX_AFTER, is_upper=True),
+    _LengthPattern(lexicon.LEAST, is_upper=False),
+    _LengthPattern(lexicon.UNDER, is_upper=True, step=-1),
+    _LengthPattern(lexicon.MOST, is_upper=True),
+    _LengthPattern(lexicon.OVER, is_upper=False, step=1),
+    _LengthPattern(lexicon.LIMIT_OF, is_upper=True),
+    _LengthPattern(lexicon.SHORTLY, is_upper=True),
+    _LengthPattern(lexicon.HYPHENED, is_upper=True),
+    _LengthPattern(lexicon.ONE, is_upper=True),
+)
+"""In the order in which they are tried."""
 
 
 @dataclass(slots=True)
@@ -82,40 +108,29 @@ def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> It
 
 
 def _find_lengths(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield bounds of length; once a pattern matched a passage, later patterns skip it."""
-    spans: list[_Span] = []
-    # (pattern, whether it is an upper bound, what to add to the number): "under 100" means at most 99.
-    patterns = (
-        (lexicon.MIN_AFTER, False, 0),
-        (lexicon.MAX_AFTER, True, 0),
-        (lexicon.LEAST, False, 0),
-        (lexicon.UNDER, True, -1),
-        (lexicon.MOST, True, 0),
-        (lexicon.OVER, False, 1),
-        (lexicon.LIMIT_OF, True, 0),
-        (lexicon.SHORTLY, True, 0),
-        (lexicon.HYPHENED, True, 0),
-        (lexicon.ONE, True, 0),
-    )
-    for pattern, most, more in patterns:
-        for match in pattern.finditer(plain):
-            if any(start < match.end() and match.start() < end for start, end in spans):
+    """Yield bounds of length; a passage that one pattern matched is skipped by the later ones."""
+    read_spans: list[_Span] = []
+    for length in _LENGTH_PATTERNS:
+        for match in length.pattern.finditer(plain):
+            if any(start < match.end() and match.start() < end for start, end in read_spans):
                 continue
-            spans.append(match.span())
-            groups = match.groupdict()
-            if pattern in (lexicon.UNDER, lexicon.OVER) and _is_negated(refusals, match.start()):
-                # "never more than" means at most
-                most = not most
-                more = 0
-            kinds = next(kinds for name, kinds in lexicon.UNITS.items() if groups["unit"].startswith(name))
-            kind = kinds[0 if most else 1]
-            number = _number(groups.get("n")) + more
-            # No kind of preference sets a minimum of paragraphs or characters; "under one" gives 0.
-            if kind is not None and number > 0:
-                yield Preference(kind, source, number), match.span()
+            read_spans.append(match.span())
+            # "do not write more than 3" is an upper bound of 3, although "more than 3" is a lower bound of 4.
+            is_negated = length.step != 0 and _is_negated(refusals, match.start())
+            bound = _parse_number(match.groupdict().get("n")) + (0 if is_negated else length.step)
+            kind = _choose_bound_kind(match.group("unit"), is_upper=length.is_upper != is_negated)
+            # "under one" gives 0.
+            if kind is not None and bound > 0:
+                yield Preference(kind, source, bound), match.span()
 
 
-def _number(numeral: str | None) -> int:
+def _choose_bound_kind(unit: str, *, is_upper: bool) -> PreferenceKind | None:
+    """The kind of preference that bounds this unit; None if there is none, as for a minimum of paragraphs."""
+    maximum, minimum = next(kinds for name, kinds in lexicon.UNITS.items() if unit.startswith(name))
+    return maximum if is_upper else minimum
+
+
+def _parse_number(numeral: str | None) -> int:
     """The number that a numeral states; 1 if there is none ("in a sentence")."""
     if numeral is None:
         return 1
