@@ -28,7 +28,7 @@ from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
 from aligner_proxy.plugins.api import GROUP, Endpoint, EndpointRefusal, Extension, GateCheck, Kind
 from aligner_proxy.plugins.endpoint import Answering
-from aligner_proxy.plugins.extensions import Boundary, Extensions, InlineRunner, ExtensionWithRunner, Runner
+from aligner_proxy.plugins.extensions import Boundary, Extensions, ExtensionWithRunner, InlineRunner, Runner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, SERVERS_OF_PLUGINS, Declarations
