@@ -197,7 +197,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause for room when the budget is full."""
         chunks = litellm_internals.stream_chunks(source)
-        async with contextlib.aclosing(self._upstream(source)) as items:
+        async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
                 await self.take(item)
                 chunks.merge()
@@ -212,7 +212,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await self._enqueue(event)
         await self._end()
 
-    async def _upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """The upstream's items; if it breaks off, store the error in `broken` and end."""
         try:
             async for item in source:
