@@ -782,8 +782,17 @@ class SegmentScore:
     and without a taught head that says it."""
 
 
-def score_whole_answer(segments: Sequence[SegmentScore]) -> tuple[float, int] | None:
-    """The score of an answer as a whole: (mean of what its segments say, in nats, index of the objective).
+class AnswerScore(NamedTuple):
+    """The score of an answer as a whole."""
+
+    score: float
+    """Mean of what its segments say, in nats."""
+    objective: int
+    """Index of the objective."""
+
+
+def score_whole_answer(segments: Sequence[SegmentScore]) -> AnswerScore | None:
+    """The score of an answer as a whole.
 
     Above 0 the answer probably goes against that objective. None if a segment says nothing of the answer. The end of
     the answer is no segment of it.
@@ -806,7 +815,7 @@ class GrowingScore:
         self._is_known = True
         """Whether all of them say something."""
 
-    def read(self, segments: Sequence[SegmentScore]) -> tuple[float, int] | None:
+    def read(self, segments: Sequence[SegmentScore]) -> AnswerScore | None:
         """The score of the answer so far; the first of its `segments` are those of the call before."""
         for segment in segments[self._read_count :]:
             if segment.text and segment.evidence is not None:
@@ -819,7 +828,7 @@ class GrowingScore:
         self._read_count = len(segments)
         if self._objective is None or not self._is_known:
             return None
-        return self._nats / self._text_count, self._objective
+        return AnswerScore(self._nats / self._text_count, self._objective)
 
 
 @dataclass(frozen=True, slots=True)

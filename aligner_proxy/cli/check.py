@@ -279,14 +279,14 @@ def _read_config(file: Path) -> _CheckedConfig:
     return checked
 
 
-def _parse_metadata(option: str, metadata: str | None) -> object:
+def _parse_metadata(option_name: str, metadata: str | None) -> object:
     """Parse LiteLLM's metadata from an option's JSON and return its value of "aligner"; raises `ConfigError`."""
     try:
         data = json.loads(metadata or "{}")
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        raise ConfigError(f'{option} must be a JSON object, for example {{"aligner": {{"quota": 6}}}}')
+        raise ConfigError(f'{option_name} must be a JSON object, for example {{"aligner": {{"quota": 6}}}}')
     return data.get("aligner")
 
 

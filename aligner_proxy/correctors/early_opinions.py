@@ -50,18 +50,18 @@ class EarlyOpinions:
         self._asked_segments |= doubtful.keys()
         request = request.model_copy(update={"answer": text})
         segments = locate_segments(text, scores)
-        until = time.monotonic() + request.deadline_s
-        self._questions.append(start_task(self._judges.give_opinion(request, segments, doubtful, until)))
+        deadline_at = time.monotonic() + request.deadline_s
+        self._questions.append(start_task(self._judges.give_opinion(request, segments, doubtful, deadline_at)))
 
     async def give_opinion(
-        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
+        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
         """The early verdicts, and at the same time new ones on the other doubtful segments of the complete answer.
 
         Raises `JudgeFailed` as `RequestJudges.give_opinion` does.
         """
         rest = {at: objective for at, objective in doubtful.items() if at not in self._asked_segments}
-        at_end = [self._judges.give_opinion(request, segments, rest, until)] if rest else []
+        at_end = [self._judges.give_opinion(request, segments, rest, deadline_at)] if rest else []
         return await merge_opinions([*self._questions, *at_end])
 
     async def aclose(self) -> None:

@@ -184,20 +184,21 @@ class RequestJudges:
         }
         if not is_whole or all(judge.judge.answer_band == 0 for judge in self._judges):
             return doubtful
-        numbers = [score.score for score in scores]
+        return self._find_doubtful_by_answer(request, scores) | doubtful
+
+    def _find_doubtful_by_answer(self, request: AlignRequest, scores: Sequence[SegmentScore]) -> dict[int, int | None]:
+        """The segments that judges are asked about because of the score of the whole answer, as `find_doubtful`."""
+        segment_scores = [score.score for score in scores]
         # where the engine says what its segments tell of the answer, that finds more than the mean of their scores
         whole = score_whole_answer(scores)
-        answer_score = whole[0] if whole else score_answer(numbers)
+        answer_score = whole.score if whole else average_scores(segment_scores)
         default_band = ANSWER_BAND if whole else 0.0
-        for at in find_highest_third(numbers):
-            objective = whole[1] if whole else scores[at].objective
+        doubtful: dict[int, int | None] = {}
+        for at in find_highest_third(segment_scores):
+            objective = whole.objective if whole else scores[at].objective
             judge = self.judge_of(request, objective)
             score = replace(scores[at], objective=objective)
-            if (
-                at not in doubtful
-                and judge is not None
-                and judge.doubts_answer(request, score, answer_score, default_band)
-            ):
+            if judge is not None and judge.doubts_answer(request, score, answer_score, default_band):
                 doubtful[at] = objective
         return doubtful
 
@@ -219,7 +220,7 @@ class RequestJudges:
         return self.objective_judges.get(request.objectives[objective], self.policy_judge)
 
     async def give_opinion(
-        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
+        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
         """One opinion from those of all judges, each asked about the segments of its objectives.
 
@@ -230,7 +231,7 @@ class RequestJudges:
             if judge := self.judge_of(request, objective):
                 shares.setdefault(id(judge), (judge, {}))[1][at] = objective
         return await merge_opinions(
-            judge.give_opinion(request, segments, share, until) for judge, share in shares.values()
+            judge.give_opinion(request, segments, share, deadline_at) for judge, share in shares.values()
         )
 
 
@@ -241,7 +242,7 @@ class RequestJudge:
     judge: Judge
     group: ModelGroup
     recent: LRUCache[str, bool]
-    """Verdicts that this worker keeps for all requests, by `_verdict_key`."""
+    """Verdicts that this worker keeps for all requests, by `_compute_verdict_key`."""
     payer: Payer
     retries: bool = False
     """Whether the judge is asked once more after a failure."""
@@ -295,7 +296,7 @@ class RequestJudge:
         return guard is None or any(guard.knows(text) for text in _list_objectives(request, objective))
 
     async def give_opinion(
-        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], until: float
+        self, request: AlignRequest, segments: Sequence[Segment], doubtful: Mapping[int, int | None], deadline_at: float
     ) -> JudgeOpinion:
         """Whether each doubtful segment violates its objective; `doubtful` is segment index -> index of the objective.
 
@@ -303,7 +304,7 @@ class RequestJudge:
         """
         objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
         identity = self.identity()
-        keys = {at: _verdict_key(identity, request, segments, at, against) for at, against in objectives.items()}
+        keys = {at: _compute_verdict_key(identity, request, segments, at, texts) for at, texts in objectives.items()}
         violates = {at: self.recent[key] for at, key in keys.items() if key in self.recent}
         marked = [
             editor_prompt.passage(number, at, segments[at].text, objectives[at])
@@ -315,7 +316,7 @@ class RequestJudge:
         # a classifier reads the answer, however many passages are asked about
         for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
             numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
-            fresh, use = await self.ask_with_retries(request, partial(ask, request, segments, numbered), until)
+            fresh, use = await self.ask_with_retries(request, partial(ask, request, segments, numbered), deadline_at)
             calls += use
             if fresh is None:
                 return JudgeOpinion(violates, calls, failed=True)
@@ -324,14 +325,14 @@ class RequestJudge:
         return JudgeOpinion(violates, calls)
 
     async def ask_with_retries(
-        self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], until: float
+        self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], deadline_at: float
     ) -> tuple[_Read | None, EditorUse]:
         """(result of `ask`, cost), within the judge's share of the time left; the result is None if the judge fails.
 
         `ask` gets the seconds it may take, and is called once more if the policy retries. Raises `JudgeFailed` if the
         policy blocks answers whose judge failed.
         """
-        seconds = max(0.001, (until - time.monotonic()) * JUDGING_SHARE)
+        seconds = max(0.001, (deadline_at - time.monotonic()) * JUDGING_SHARE)
         try:
             if not self.retries:
                 return await ask(seconds)
@@ -379,9 +380,9 @@ class RequestJudge:
         """Ask a guard model about each passage, `GUARD_CALLS` at a time; return (verdicts by segment index, cost)."""
         verdicts: dict[int, bool] = {}
         total = EditorUse()
-        until = time.monotonic() + seconds
+        deadline_at = time.monotonic() + seconds
         for batch in _batches(marked, GUARD_CALLS):
-            seconds_left = max(0.001, until - time.monotonic())
+            seconds_left = max(0.001, deadline_at - time.monotonic())
             results = await asyncio.gather(
                 *(self._ask_guard_once(request, passage, seconds_left) for passage in batch), return_exceptions=True
             )
@@ -409,7 +410,7 @@ def _has_words(score: SegmentScore) -> bool:
     return any(letter.isalnum() for letter in score.text)
 
 
-def score_answer(scores: Sequence[float | None]) -> float:
+def average_scores(scores: Sequence[float | None]) -> float:
     """The score of a whole answer of whose segments no taught head tells more: the mean of their scores.
 
     It finds as much in short answers as in long ones.
@@ -426,13 +427,18 @@ def find_highest_third(scores: Sequence[float | None]) -> list[int]:
     return [at for _, at in sorted(scored)[-max(1, round(len(scored) / 3)) :]]
 
 
-def _verdict_key(
-    identity: Mapping[str, Any], request: AlignRequest, segments: Sequence[Segment], at: int, against: Sequence[str]
+def _compute_verdict_key(
+    identity: Mapping[str, Any],
+    request: AlignRequest,
+    segments: Sequence[Segment],
+    index: int,
+    objectives: Sequence[str],
 ) -> str:
-    """Hash of all that a verdict depends on, with the judge's identity; tenants never share one."""
-    before = "".join(segment.text + segment.gap for segment in segments[max(0, at - _CONTEXT_SEGMENTS) : at])
+    """Cache key of a verdict: a hash of the judge's identity, the tenant and all that the judge reads."""
+    earlier_segments = segments[max(0, index - _CONTEXT_SEGMENTS) : index]
+    context = "".join(segment.text + segment.gap for segment in earlier_segments)
     turns = [[turn.role, turn.content] for turn in editor_prompt.last_turns(request.turns)]
-    parts = [identity, request.tenant, list(against), segments[at].text, before[-_CONTEXT_CHARS:], turns]
+    parts = [identity, request.tenant, list(objectives), segments[index].text, context[-_CONTEXT_CHARS:], turns]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aligner_proxy.concurrency import enforce_deadline
 from aligner_proxy.correctors.early_opinions import EarlyOpinions
@@ -78,32 +79,34 @@ class JudgedEngine(ForwardingEngine):
         """Score, ask the judge about what is doubtful, and edit what is then flagged, within `request.deadline_s`."""
         if not request.answer.strip():
             return await self.inner.align(request)
-        until = time.monotonic() + request.deadline_s
+        deadline_at = time.monotonic() + request.deadline_s
         async with enforce_deadline(request.deadline_s):
             if not self.judge.knows_engine:
                 await self.describe()
             scored = await self.inner.align(make_verdict_request(request))
             segments = judged_segments(request.answer, scored.segments)
-            review = await self.judge_scores(request, segments, scored.segments, until, is_whole=True)
-            done = await self._edit(request, scored, review, until)
+            review = await self.judge_scores(request, segments, scored.segments, deadline_at, is_whole=True)
+            done = await self._edit(request, scored, review, deadline_at)
             return await self.finish(request, done, review)
 
-    async def _edit(self, request: AlignRequest, scored: Correction, review: JudgedScores, until: float) -> Correction:
+    async def _edit(
+        self, request: AlignRequest, scored: Correction, review: JudgedScores, deadline_at: float
+    ) -> Correction:
         """The correction of an answer by the verdicts in `review`; `scored` is the engine's, with its scores."""
         flagged = any(score.flagged for score in review.scores)
         if request.score_only or (not flagged and request.verify is Verify.FLAGGED):
             return replace(scored, text=request.answer)
         if not review.is_changed:
-            done = await self.inner.align(request.with_deadline(until - time.monotonic()))
+            done = await self.inner.align(request.with_deadline(deadline_at - time.monotonic()))
             return done.with_cost_of([scored, done])
         session = await self.inner.read(
-            request.model_copy(update={"answer": ""}).with_deadline(until - time.monotonic())
+            request.model_copy(update={"answer": ""}).with_deadline(deadline_at - time.monotonic())
         )
         try:
             await session.feed(request.answer)
             await session.end()
             reads = await drain_verdicts(session) is not None
-            return await self.replace_runs(request, review, session if reads else None, until, scored)
+            return await self.replace_runs(request, review, session if reads else None, deadline_at, scored)
         finally:
             await session.aclose()
 
@@ -120,7 +123,7 @@ class JudgedEngine(ForwardingEngine):
         request: AlignRequest,
         segments: Sequence[Segment],
         scores: Sequence[SegmentScore],
-        until: float,
+        deadline_at: float,
         first: int = 0,
         *,
         is_whole: bool = False,
@@ -130,7 +133,7 @@ class JudgedEngine(ForwardingEngine):
         doubtful = self.judge.find_doubtful(request, scores, first, is_whole=is_whole)
         if not doubtful:
             return JudgedScores(tuple(scores), None, is_changed=False)
-        opinion = await (early or self.judge).give_opinion(request, segments, doubtful, until)
+        opinion = await (early or self.judge).give_opinion(request, segments, doubtful, deadline_at)
         final_scores = tuple(
             _apply_verdict(score, opinion.violates[at], doubtful.get(at, score.objective))
             if at in opinion.violates
@@ -146,7 +149,7 @@ class JudgedEngine(ForwardingEngine):
         request: AlignRequest,
         review: JudgedScores,
         session: Session | None,
-        until: float,
+        deadline_at: float,
         scored: Correction,
     ) -> Correction:
         """Replace every flagged run in a session that has read the whole answer; without one, remove them."""
@@ -165,7 +168,7 @@ class JudgedEngine(ForwardingEngine):
                 stop=stop,
                 end=len(request.answer),
                 before=structure.join(pieces),
-                deadline_s=max(MIN_DEADLINE_S, until - time.monotonic()),
+                deadline_s=max(MIN_DEADLINE_S, deadline_at - time.monotonic()),
                 objective=review.scores[run.at].objective,
             )
             replacement = Correction("") if session is None else await session.replace(span)
@@ -241,14 +244,15 @@ class JudgedSession(ForwardingSession):
         scores = await super().wait_for_verdicts(known_count)
         if scores is None:
             return None
-        first = len(self._final_scores)
-        doubts = self._engine.judge.doubts
-        doubted = next((at for at in range(first, len(scores)) if doubts(self._request, scores[at])), len(scores))
-        self._final_scores += scores[first:doubted]
-        if len(self._final_scores) <= known_count and doubted < len(scores):
-            until = time.monotonic() + self._request.deadline_s
-            review = await self._judge(scores, doubted, until)
-            self._final_scores += review.scores[doubted:]
+        final_count = len(self._final_scores)
+        is_doubtful = partial(self._engine.judge.doubts, self._request)
+        first_doubtful = next((at for at in range(final_count, len(scores)) if is_doubtful(scores[at])), len(scores))
+        self._final_scores += scores[final_count:first_doubtful]
+        # nothing new yet: ask the judge about the doubtful segment and those after it
+        if len(self._final_scores) <= known_count and first_doubtful < len(scores):
+            deadline_at = time.monotonic() + self._request.deadline_s
+            review = await self._judge(scores, first_doubtful, deadline_at)
+            self._final_scores += review.scores[first_doubtful:]
         return self._final_scores
 
     async def replace(self, span: Span) -> Correction:
@@ -276,7 +280,7 @@ class JudgedSession(ForwardingSession):
     async def _finish(self, request: AlignRequest) -> Correction:
         """Do what `finish` says; the early questions may still run at the end."""
         engine = self._engine
-        until = time.monotonic() + request.deadline_s
+        deadline_at = time.monotonic() + request.deadline_s
         scores = None
         if request.answer.startswith(self._text) and not request.score_only:
             await self.feed(request.answer[len(self._text) :])
@@ -286,14 +290,14 @@ class JudgedSession(ForwardingSession):
             await self.aclose()
             return await engine.align(request)
         segments = judged_segments(request.answer, scores)
-        review = await self._judge_rest(request, segments, scores, until)
+        review = await self._judge_rest(request, segments, scores, deadline_at)
         if not review.is_changed:
-            done = await super().finish(request.with_deadline(until - time.monotonic()))
+            done = await super().finish(request.with_deadline(deadline_at - time.monotonic()))
         else:
             about = (await engine.inner.info()).find_aligner(request.aligner)
             read = Correction(request.answer, scores, aligner=about.content_hash)
             try:
-                done = await engine.replace_runs(request, review, self.inner(), until, read)
+                done = await engine.replace_runs(request, review, self.inner(), deadline_at, read)
             finally:
                 await super().aclose()
         return await engine.finish(request, done, review)
@@ -309,13 +313,13 @@ class JudgedSession(ForwardingSession):
             await self._early.aclose()
 
     async def _judge_rest(
-        self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], until: float
+        self, request: AlignRequest, segments: Sequence[Segment], scores: Sequence[SegmentScore], deadline_at: float
     ) -> JudgedScores:
         """The final verdicts on all segments: those given while the answer grew, and new ones on the others."""
         count = len(self._final_scores)
         merged = (*self._final_scores, *scores[count:])
         review = await self._engine.judge_scores(
-            request, segments, merged, until, first=count, is_whole=True, early=self._early
+            request, segments, merged, deadline_at, first=count, is_whole=True, early=self._early
         )
         self._add_use(review.use)
         return replace(
@@ -325,11 +329,11 @@ class JudgedSession(ForwardingSession):
             by_judge=review.by_judge | self._by_judge,
         )
 
-    async def _judge(self, scores: Sequence[SegmentScore], first: int, until: float) -> JudgedScores:
+    async def _judge(self, scores: Sequence[SegmentScore], first: int, deadline_at: float) -> JudgedScores:
         """Ask the judge about the doubtful segments from `first` on; note what it flags, and its use."""
         request = self._request.model_copy(update={"answer": self._text})
         segments = locate_segments(self._text, scores)
-        review = await self._engine.judge_scores(request, segments, scores, until, first)
+        review = await self._engine.judge_scores(request, segments, scores, deadline_at, first)
         self._by_judge |= review.by_judge
         self._add_use(review.use)
         return review

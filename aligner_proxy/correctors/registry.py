@@ -55,19 +55,19 @@ def admit_corrector(corrector: PluginCorrector, accounts: Accounts | None = None
 
 def _corrector(plugin: ConfiguredPlugin) -> PluginCorrector:
     """The corrector that a policies file configures; third-party code gets its own thread."""
-    caller = ThreadRunner(plugin.name) if plugin.offer.plugin.third_party else InlineRunner()
-    return PluginCorrector(plugin.name, plugin.label, plugin.make(), caller)
+    runner = ThreadRunner(plugin.name) if plugin.offer.plugin.third_party else InlineRunner()
+    return PluginCorrector(plugin.name, plugin.label, plugin.make(), runner)
 
 
 class PluginCorrector:
     """A plugin's corrector as an engine; its results are validated. Satisfies `Startable`."""
 
-    def __init__(self, name: str, label: str, corrector: Corrector, caller: Runner) -> None:
+    def __init__(self, name: str, label: str, corrector: Corrector, runner: Runner) -> None:
         self._name = name
         self._label = label
         """Name, kind, plugin, version and settings, for cache keys."""
         self._corrector = corrector
-        self._caller = caller
+        self._runner = runner
         """Runs the plugin's code, in its thread or in the gateway's loop."""
 
     async def start(self) -> AlignerInfo:
@@ -76,7 +76,7 @@ class PluginCorrector:
 
     async def info(self) -> AlignerInfo:
         """The description; its hash covers name, plugin, version, settings, and the corrector's own identity."""
-        identity = await self._caller.call(lambda: self._corrector.identity())
+        identity = await self._runner.call(lambda: self._corrector.identity())
         # a corrector shows no model, so there is no window, no detector head and no device
         return AlignerInfo(
             model=self._name,
@@ -94,10 +94,10 @@ class PluginCorrector:
         began = time.monotonic()
         try:
             async with asyncio.timeout(request.deadline_s):
-                correction = await self._caller.call(lambda: self._corrector.correct(request))
+                correction = await self._runner.call(lambda: self._corrector.correct(request))
                 # a corrector may name the aligner that made this one correction; otherwise its identity stands for it
                 aligner = correction.aligner if isinstance(correction, Correction) else ""
-                identity = aligner or await self._caller.call(lambda: self._corrector.identity())
+                identity = aligner or await self._runner.call(lambda: self._corrector.identity())
         except TimeoutError:
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
         text = _text(correction)
@@ -116,7 +116,7 @@ class PluginCorrector:
         """The corrector's revision of one sentence, given the delivered text `before` it."""
         corrector = self._corrector
         assert isinstance(corrector, SentenceCorrector)
-        return await self._caller.call(lambda: corrector.revise(request, before, sentence))
+        return await self._runner.call(lambda: corrector.revise(request, before, sentence))
 
     async def aclose(self) -> None:
         """Nothing to close: its thread is a daemon."""

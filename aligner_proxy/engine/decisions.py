@@ -367,7 +367,7 @@ def find_highest_score(correction: Correction) -> float:
         raise EngineFault("this aligner has no detector head, so there are no probabilities")
     is_short = is_short_answer(segment.text for segment in correction.segments)
     whole = None if is_short else score_whole_answer(correction.segments)
-    return max(numbers) if whole is None else max(*numbers, whole[0])
+    return max(numbers) if whole is None else max(*numbers, whole.score)
 
 
 def read_examples(criteria: Mapping[Any, JsonValue]) -> ExampleSentences | None:

@@ -73,7 +73,7 @@ class ReasoningForm(Protocol):
 class SafeReasoning:
     """The reasoning of a route: what its form transports, and what stands between tags in the texts of its wire format.
 
-    Raises `Unreadable` if reading reasoning fails and `NotPutIn` if removing it fails.
+    Raises `Unreadable` if reading reasoning fails, and `NotPutIn` if the response without it cannot be made.
     """
 
     def __init__(self, form: ReasoningForm, wire: SafeFormat) -> None:
@@ -98,26 +98,28 @@ class SafeReasoning:
 
 
 class SafeReasoningStream:
-    """Wrapper of a stream reader that raises every error as `failure`; also reads or removes reasoning between tags.
+    """Wrapper of a stream reader that raises every error as `error_type`; also reads or removes reasoning between tags.
 
     `decoder` finds the reasoning between tags.
     """
 
-    def __init__(self, stream: ReasoningStream, decoder: AnswerDecoder, failure: type[NotPutIn | Unreadable]) -> None:
+    def __init__(
+        self, stream: ReasoningStream, decoder: AnswerDecoder, error_type: type[NotPutIn | Unreadable]
+    ) -> None:
         self._stream = stream
         self._decoder = decoder
-        self._failure = failure
-        self._tagged_pieces = 0
+        self._error_type = error_type
+        self._tagged_event_count = 0
         """Number of events with reasoning between tags."""
 
     def feed(self, item: object) -> list[object]:
-        """The items to pass on in place of `item`; raises the `failure` given at construction."""
-        items = call_or_raise(self._failure, self._stream.feed, item)
+        """The items to pass on in place of `item`; raises the `error_type` given at construction."""
+        items = call_or_raise(self._error_type, self._stream.feed, item)
         return self._pass_events(event for item in items for event in self._decoder.feed(item))
 
     def flush(self) -> list[object]:
-        """The remaining items when the stream has ended; raises the `failure` given at construction."""
-        items = call_or_raise(self._failure, self._stream.flush)
+        """The remaining items when the stream has ended; raises the `error_type` given at construction."""
+        items = call_or_raise(self._error_type, self._stream.flush)
         events = [event for item in items for event in self._decoder.feed(item)]
         return self._pass_events([*events, *self._decoder.flush()])
 
@@ -128,7 +130,7 @@ class SafeReasoningStream:
         """The items of events, without those of which nothing remains."""
         items: list[object] = []
         for event in events:
-            self._tagged_pieces += bool(event.divided_texts) and not event.wholes
+            self._tagged_event_count += bool(event.divided_texts) and not event.wholes
             if not (event.divided_texts and self._decoder.drops and _is_empty(event)):
                 items.append(event.original)
         return items
@@ -141,13 +143,13 @@ class SafeReasoningStream:
     @property
     def size(self) -> int:
         """Number of pieces of reasoning so far."""
-        return self._stream.size + self._tagged_pieces
+        return self._stream.size + self._tagged_event_count
 
     @property
     def texts(self) -> dict[int, str]:
         """The reasoning so far, by choice, with that between tags."""
         texts = {index: join_surrogates(text) for index, text in self._stream.texts.items()}
-        return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_pieces else {})
+        return _join_texts(texts, _tagged_texts(self._decoder.exchanges()) if self._tagged_event_count else {})
 
 
 def _tagged_texts(exchanges: Iterable[Exchange]) -> dict[int, str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.think_tags import DividedText
-from aligner_proxy.text.json_answer import Literal, string_literals
+from aligner_proxy.text.json_answer import JsonString, string_literals
 from aligner_proxy.types import SideKind
 
 SHORTEST_PROSE = 20
@@ -107,7 +107,7 @@ def _count_letters(text: str) -> int:
     return count
 
 
-def prose_literals(text: str) -> list[Literal]:
+def prose_literals(text: str) -> list[JsonString]:
     """The strings in a text of JSON, keys included, that are prose."""
     return [literal for literal in string_literals(text) if is_prose(literal.text)]
 

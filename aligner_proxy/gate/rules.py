@@ -37,9 +37,9 @@ from aligner_proxy.text.structure import (
     TURN,
     Segment,
     bare_name,
-    is_repeated,
     occurs_in_order,
     one_line,
+    repeats_objective,
     speaker_lines,
     speaker_turns,
     split,
@@ -380,7 +380,7 @@ def _one_line(text: str) -> str:
 
 def leaks_template(candidate: Candidate) -> bool:
     """Whether an edit inserts a marker or sentence of a template, or the text or an instruction of an objective."""
-    if candidate.has_more(_count_marks) or candidate.repeats(is_repeated):
+    if candidate.has_more(_count_marks) or candidate.repeats(repeats_objective):
         return True
     before = candidate.before
     after = candidate.after

@@ -21,20 +21,22 @@ ENGINE_UP = Gauge(
     "1 if the engine answered the last call, else 0; with several workers, the lowest",
     multiprocess_mode="livemin",
 )
-_REMEMBERED = 4096
-"""Series of one metric that are remembered."""
+_MAX_CACHED_SERIES = 4096
+"""Series of one metric that `labels()` returns from a cache."""
 Metric = TypeVar("Metric", bound=MetricWrapperBase)
 # From the latency of a cache hit to the longest deadline.
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0)
 
 
-def register_once(kind: type[Metric], name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
+def register_once(kind: type[Metric], name: str, help_text: str, labels: Sequence[str] = (), **settings: Any) -> Metric:
     """Return the metric called `name`, created once, since LiteLLM may load this module again under another name."""
     existing = getattr(REGISTRY, "_names_to_collectors", {}).get(name)
-    metric = existing if isinstance(existing, kind) else kind(name, text, list(labels), **settings)
-    # Our labels are names that the operator chose, so the limits for LiteLLM's labels (label_bounds.py) are bypassed.
-    # Series are remembered: they are never removed, and to look one up takes a lock and a copy of its labels.
-    setattr(metric, "labels", lru_cache(_REMEMBERED)(metric.labels))  # noqa: B010 - of this object alone
+    if isinstance(existing, kind):
+        return existing
+    metric = kind(name, help_text, list(labels), **settings)
+    # `labels()` takes a lock and copies its arguments, so its results are cached; our series are never removed, so a
+    # cached one stays valid.
+    setattr(metric, "labels", lru_cache(_MAX_CACHED_SERIES)(metric.labels))  # noqa: B010 - of this object alone
     return metric
 
 

@@ -24,7 +24,7 @@ from aligner_proxy.pipeline.second_reading import find_flagged
 from aligner_proxy.pipeline.stages.eligibility import MAX_JSON_TEXTS, texts_in_json
 from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.inner import InnerWrapper
-from aligner_proxy.text.json_answer import Literal, has_same_shape, meets_schema, replace_literals, string_literals
+from aligner_proxy.text.json_answer import JsonString, has_same_shape, meets_schema, replace_literals, string_literals
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, all_cached
 
 SCHEMA = "json_schema"
@@ -43,32 +43,36 @@ class JsonAnswer(InnerWrapper):
     async def correct(self, answer: str, policy: Policy) -> Corrected:
         """Correct a whole JSON answer, in which `eligibility` has found texts."""
         literals = await run_off_loop(len(answer), partial(texts_in_json, answer))
-        return await self._text_by_text(answer, literals, policy)
+        return await self._correct_strings(answer, literals, policy)
 
-    async def _text_by_text(self, answer: str, literals: Sequence[Literal], policy: Policy) -> Corrected:
+    async def _correct_strings(self, answer: str, literals: Sequence[JsonString], policy: Policy) -> Corrected:
         """Correct each of these strings and put the results back into the answer."""
         # Sequentially, because parallel corrections would occupy engine slots that other requests need.
-        parts = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
+        results = {literal: await self.inner.correct(literal.text, policy) for literal in literals}
         return Corrected(
-            correction=_combine_corrections(answer, parts),
-            cache_hit=all_cached(part.cache_hit for part in parts.values()),
+            correction=_combine_corrections(answer, results),
+            cache_hit=all_cached(result.cache_hit for result in results.values()),
             # In a thread, because checking a request's schema may take a tenth of a second.
-            verdict=await asyncio.to_thread(self._join_verdicts, answer, parts),
+            verdict=await asyncio.to_thread(self._join_verdicts, answer, results),
         )
 
-    def _join_verdicts(self, answer: str, parts: Mapping[Literal, Corrected]) -> Verdict:
+    def _join_verdicts(self, answer: str, results: Mapping[JsonString, Corrected]) -> Verdict:
         """One verdict for the whole answer, from those on its texts; its reason names the first broken rule."""
-        edits = sum(part.verdict.edits for part in parts.values())
-        dropped = tuple(rule for part in parts.values() for rule in part.verdict.dropped)
-        edited_texts = {text: part.verdict.text for text, part in parts.items() if part.verdict.text != text.text}
+        edits = sum(result.verdict.edits for result in results.values())
+        dropped = tuple(rule for result in results.values() for rule in result.verdict.dropped)
+        edited_texts = {
+            string: result.verdict.text for string, result in results.items() if result.verdict.text != string.text
+        }
         edited = replace_literals(answer, edited_texts)
         if edited_texts and not self._fits(answer, edited, frozenset(edited_texts.values())):
             edited = answer
             # one broken edit may be enough, but the schema does not say which
             dropped = (SCHEMA,) * edits
         changed = edited != answer
-        renumbered = sum(part.verdict.renumbered for part in parts.values()) if changed else 0
-        findings = tuple(finding for part in parts.values() for finding in part.verdict.findings) if changed else ()
+        renumbered = sum(result.verdict.renumbered for result in results.values()) if changed else 0
+        findings = (
+            tuple(finding for result in results.values() for finding in result.verdict.findings) if changed else ()
+        )
         reason = gate_reason(dropped, changed=changed)
         return Verdict(edited, reason, edits, dropped, renumbered, findings=findings)
 
@@ -107,10 +111,10 @@ class JudgedForm(JsonAnswer):
             literals = _select_flagged(literals, overview.correction.segments)
         if len(literals) > MAX_JSON_TEXTS:
             raise AnswerTooLong(f"{len(literals)} strings of a JSON answer are to be corrected")
-        corrected = await self._text_by_text(answer, literals, policy)
+        corrected = await self._correct_strings(answer, literals, policy)
         return corrected if overview is None else _add_overview(corrected, overview)
 
-    def literals(self, answer: str) -> list[Literal]:
+    def literals(self, answer: str) -> list[JsonString]:
         """The strings of a JSON answer that are judged: all of them, keys included."""
         return string_literals(answer)
 
@@ -126,12 +130,12 @@ class JudgedForm(JsonAnswer):
 class ArgumentsForm(JudgedForm):
     """A wrapper that judges the prose in the arguments of a tool call; ids, names and other short strings stay."""
 
-    def literals(self, answer: str) -> list[Literal]:
+    def literals(self, answer: str) -> list[JsonString]:
         """The strings that are prose; a key counts, too, but has to stay as it is."""
         return prose_literals(answer)
 
 
-def _select_flagged(literals: Sequence[Literal], segments: Sequence[SegmentScore]) -> list[Literal]:
+def _select_flagged(literals: Sequence[JsonString], segments: Sequence[SegmentScore]) -> list[JsonString]:
     """The strings with a flagged segment; all of them if the engine gives no scores."""
     if not segments:
         return list(literals)
@@ -153,11 +157,14 @@ def _add_overview(corrected: Corrected, overview: Corrected) -> Corrected:
     return replace(corrected, correction=correction, cache_hit=all_cached([corrected.cache_hit, overview.cache_hit]))
 
 
-def _combine_corrections(answer: str, parts: Mapping[Literal, Corrected]) -> Correction:
-    """One correction of the whole answer, before the gate, from those of its strings, with the cost of all."""
-    corrections = {text: part.correction for text, part in parts.items()}
+def _combine_corrections(answer: str, results: Mapping[JsonString, Corrected]) -> Correction:
+    """Combine the corrections of all strings into one of the whole answer, with their total cost.
+
+    It holds what was proposed for the strings; what the gate left of it is in the verdict.
+    """
+    corrections = {string: result.correction for string, result in results.items()}
     combined = Correction(
-        text=replace_literals(answer, {text: correction.text for text, correction in corrections.items()}),
+        text=replace_literals(answer, {string: correction.text for string, correction in corrections.items()}),
         segments=tuple(segment for correction in corrections.values() for segment in correction.segments),
         aligner=next((correction.aligner for correction in corrections.values()), ""),
     )

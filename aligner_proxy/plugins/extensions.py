@@ -85,21 +85,21 @@ class InlineRunner:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ExtensionWithRunner:
     """An extension and the runner of its coroutines; None means the gateway's own loop."""
 
     extension: Extension
-    caller: Runner | None = None
+    runner: Runner | None = None
 
 
 class Extensions:
-    """A set of extensions, sorted by `order`, then as given."""
+    """A set of extensions, sorted by `order`, then as given; one without a runner runs in the gateway's own loop."""
 
-    def __init__(self, extensions: Iterable[Extension | Member] = ()) -> None:
-        members = [item if isinstance(item, Member) else Member(item) for item in extensions]
+    def __init__(self, extensions: Iterable[Extension | ExtensionWithRunner] = ()) -> None:
+        members = [item if isinstance(item, ExtensionWithRunner) else ExtensionWithRunner(item) for item in extensions]
         self._members = tuple(sorted(members, key=lambda member: member.extension.order))
-        self._overriding = {
-            name: self._members_overriding(name) for name in vars(Extension) if not name.startswith("_")
+        self._members_by_method = {
+            name: self._find_members_with(name) for name in vars(Extension) if not name.startswith("_")
         }
         """The extensions that override a method, by the method's name."""
         self.request_fields: tuple[RequestField, ...] = tuple(
@@ -107,9 +107,10 @@ class Extensions:
         )
         """Request fields that extensions add to the gateway's own."""
 
-    def _members_overriding(self, name: str) -> tuple[Member, ...]:
-        """The extensions that override a method; the others are not called."""
-        return tuple(m for m in self._members if getattr(type(m.extension), name) is not getattr(Extension, name))
+    def _find_members_with(self, name: str) -> tuple[ExtensionWithRunner, ...]:
+        """The extensions that override the method with this name; the others need not be called."""
+        default = getattr(Extension, name)
+        return tuple(member for member in self._members if getattr(type(member.extension), name) is not default)
 
     def __deepcopy__(self, memo: object) -> Extensions:
         """Return this object: LiteLLM copies a request's metadata and state, but extensions belong to the worker."""
@@ -122,13 +123,13 @@ class Extensions:
 
     def resolve(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy with the request's settings; raises `BadRequest` and `ForbiddenError`."""
-        for member in self._overriding["resolve"]:
+        for member in self._members_by_method["resolve"]:
             policy = _call_resolve(member.extension, policy, request)
         return policy
 
     async def resolve_async(self, policy: Policy, request: RequestFacts) -> Policy:
         """The policy that `resolve` returns; computed in a thread if the texts of the request are long."""
-        if not self._overriding["resolve"]:
+        if not self._members_by_method["resolve"]:
             return policy
         chars = len(request.system) + sum(len(str(value)) for value in request.fields.values())
         return await run_off_loop(chars, partial(self.resolve, policy, request))
@@ -136,7 +137,7 @@ class Extensions:
     def selects(self, policy: Policy) -> bool:
         """Whether the objectives of this policy still have to be chosen."""
         # the reason, even None, shows that the objectives have been chosen
-        if not self._overriding["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
+        if not self._members_by_method["select"] or any(name == SELECTION_REASON for name, _ in policy.extensions):
             return False
         return bool(self._selecting_members(policy))
 
@@ -167,7 +168,7 @@ class Extensions:
 
     def prefill(self, policy: Policy) -> Policy:
         """The policy under which the engine reads an answer ahead while it is being written."""
-        for member in self._overriding["prefill"]:
+        for member in self._members_by_method["prefill"]:
             policy = _check_policy(member.extension, _call_guarded(member.extension.prefill, policy))
         return policy
 
@@ -187,20 +188,20 @@ class Extensions:
         """New stages of all extensions for one answer under this policy."""
         return [
             PluginStage(member, stage)
-            for member in self._overriding["stages"]
+            for member in self._members_by_method["stages"]
             for stage in _plugin_stages(member.extension, policy)
         ]
 
     @property
     def has_reports(self) -> bool:
         """Whether any extension reports on answers."""
-        return bool(self._overriding["report"])
+        return bool(self._members_by_method["report"])
 
     def report(self, policy: Policy, answer: str, delivered: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """(name of the extension, its report) for each report on a judged answer."""
         reports = (
             (member.extension.name, _call_logging_errors(member.extension, "report", policy, answer, delivered))
-            for member in self._overriding["report"]
+            for member in self._members_by_method["report"]
         )
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
@@ -218,20 +219,21 @@ class Extensions:
 
     def observe(self, outcome: Outcome) -> None:
         """Let every extension count an outcome."""
-        for member in self._overriding["observe"]:
+        for member in self._members_by_method["observe"]:
             _call_logging_errors(member.extension, "observe", outcome)
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
         """Notes on a policy for `aligner-proxy check`."""
         note_lists = (
-            _call_logging_errors(member.extension, "explain", policy, request) for member in self._overriding["explain"]
+            _call_logging_errors(member.extension, "explain", policy, request)
+            for member in self._members_by_method["explain"]
         )
         return [str(note) for notes in note_lists for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
         """Tables on a policy for `aligner-proxy check`."""
         table_lists = (
-            _call_logging_errors(member.extension, "tables", policy) for member in self._overriding["tables"]
+            _call_logging_errors(member.extension, "tables", policy) for member in self._members_by_method["tables"]
         )
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
@@ -242,32 +244,37 @@ class Extensions:
     def describe(self, objective: Objective) -> str | None:
         """How an objective of an extension is met; None for other objectives."""
         texts = (
-            _call_logging_errors(member.extension, "describe", objective) for member in self._overriding["describe"]
+            _call_logging_errors(member.extension, "describe", objective)
+            for member in self._members_by_method["describe"]
         )
         return next((str(text) for text in texts if text), None)
 
-    def _selecting_members(self, policy: Policy) -> list[Member]:
+    def _selecting_members(self, policy: Policy) -> list[ExtensionWithRunner]:
         """The extensions that choose objectives under this policy."""
         return [
-            member for member in self._overriding["select"] if _call_logging_errors(member.extension, "selects", policy)
+            member
+            for member in self._members_by_method["select"]
+            if _call_logging_errors(member.extension, "selects", policy)
         ]
 
-    def _wrapping_members(self, policy: Policy) -> list[Member]:
+    def _wrapping_members(self, policy: Policy) -> list[ExtensionWithRunner]:
         """The extensions that wrap corrections under this policy; raises `CorrectionError` if one cannot tell."""
-        return [member for member in self._overriding["correct"] if _call_guarded(member.extension.wraps, policy)]
+        return [
+            member for member in self._members_by_method["correct"] if _call_guarded(member.extension.wraps, policy)
+        ]
 
     async def _run_selection(self, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder) -> Policy:
         """The policy after each extension has chosen in turn; raises `CorrectionError` if one fails."""
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
-            usable_encoder = encoder if member.caller is None else _FromThread(encoder)
+            usable_encoder = encoder if member.runner is None else _FromThread(encoder)
             policy = _check_policy(member.extension, await _call_select(member, policy, turns, usable_encoder))
         return policy
 
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
         """The mappings that a method of all extensions returns, as one; of equal keys the last extension's counts."""
         merged: dict[str, Any] = {}
-        for member in self._overriding[method]:
+        for member in self._members_by_method[method]:
             merged |= _call_logging_errors(member.extension, method, *arguments) or {}
         return merged
 
@@ -299,16 +306,16 @@ class RunningSelection:
 class _Wrapper(InnerWrapper):
     """An extension around an inner wrapper or the core; the core answers every question but `correct`."""
 
-    def __init__(self, member: Member, inner: Inner, core: Inner) -> None:
+    def __init__(self, member: ExtensionWithRunner, inner: Inner, core: Inner) -> None:
         super().__init__(core)
         self._extension = member.extension
-        self._caller = member.caller or InlineRunner()
-        self._next = inner if member.caller is None else _FromThread(inner)
+        self._runner = member.runner or InlineRunner()
+        self._next = inner if member.runner is None else _FromThread(inner)
         """What the extension calls for the correction that it wraps; runs in the gateway's loop."""
 
     async def correct(self, text: str, policy: Policy) -> Corrected:
         """The extension's correction; raises `PluginFault` if it returns anything else."""
-        corrected = await self._caller.call(lambda: self._extension.correct(text, policy, self._next))
+        corrected = await self._runner.call(lambda: self._extension.correct(text, policy, self._next))
         if not isinstance(corrected, Corrected):
             raise PluginFault(f"extension {self._extension.name} returned something other than a correction")
         return corrected
@@ -317,15 +324,15 @@ class _Wrapper(InnerWrapper):
 class PluginStage(Stage):
     """A stage of a plugin. It runs in the plugin's thread, if it has one, and its results are type-checked."""
 
-    def __init__(self, member: Member, stage: Stage) -> None:
+    def __init__(self, member: ExtensionWithRunner, stage: Stage) -> None:
         self.inner = stage
         order: object = getattr(stage, "order", None)
         # a plugin may have set no order, or something other than a number
         self.order = order if isinstance(order, int) else LAST
         self._extension = member.extension
-        self._caller = member.caller
-        """The runner of the plugin's thread; None if the stage runs in the gateway's loop."""
-        self._runner = member.caller or InlineRunner()
+        self._has_thread = member.runner is not None
+        """Whether the stage runs in the plugin's thread instead of the gateway's loop."""
+        self._runner = member.runner or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
         """The plugin stage's decision on the new text."""
@@ -352,9 +359,7 @@ class PluginStage(Stage):
 
     def _open_to_thread(self, answer: AnswerSoFar) -> AnswerSoFar:
         """The answer with models that the plugin's thread can ask."""
-        if self._caller is None:
-            return answer
-        return replace(answer, models=_ModelsFromThread(answer.models))
+        return replace(answer, models=_ModelsFromThread(answer.models)) if self._has_thread else answer
 
     def _check_type(self, result: _T, *types: type) -> _T:
         """Return `result`; raises `PluginFault` if it is of none of these types."""
@@ -413,11 +418,11 @@ class _ModelsFromThread(StageModels):
 
 
 def _call_select(
-    member: Member, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder
+    member: ExtensionWithRunner, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder
 ) -> Coroutine[Any, Any, Policy]:
     """A coroutine that lets one extension choose the objectives, in its thread if it has one."""
-    caller = member.caller or InlineRunner()
-    return caller.call(lambda: member.extension.select(policy, turns, encoder))
+    runner = member.runner or InlineRunner()
+    return runner.call(lambda: member.extension.select(policy, turns, encoder))
 
 
 def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:

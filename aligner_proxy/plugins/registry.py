@@ -28,7 +28,7 @@ from aligner_proxy.gate.rules import Rule
 from aligner_proxy.plugins import api
 from aligner_proxy.plugins.api import GROUP, Endpoint, EndpointRefusal, Extension, GateCheck, Kind
 from aligner_proxy.plugins.endpoint import Answering
-from aligner_proxy.plugins.extensions import Boundary, Extensions, InlineRunner, Member, Runner
+from aligner_proxy.plugins.extensions import Boundary, Extensions, ExtensionWithRunner, InlineRunner, Runner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy import config
 from aligner_proxy.policy.plugin_keys import BUNDLED, RENAMED_KEYS, SERVERS_OF_PLUGINS, Declarations
@@ -164,11 +164,11 @@ def _load_declarations(third_party: bool) -> Declarations:
 
 def load_extensions(file: PolicyFile) -> Extensions:
     """The extensions of the installed plugins; each third-party plugin gets its own thread."""
-    members: list[Member] = []
+    members: list[ExtensionWithRunner] = []
     for plugin in load_plugins(config.allows_third_party(file)).plugins:
         # our own plugins run in the gateway's loop
-        caller = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
-        members += [Member(extension, caller) for extension in plugin.extensions]
+        runner = ThreadRunner(plugin.name) if plugin.third_party and plugin.extensions else None
+        members += [ExtensionWithRunner(extension, runner) for extension in plugin.extensions]
     return Extensions(members)
 
 

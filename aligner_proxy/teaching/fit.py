@@ -55,11 +55,11 @@ class Table:
 
     rows: Tensor
     """[segments, width]: the feature vector of each segment."""
-    general: Tensor
+    general_scores: Tensor
     """[segments]: the general head's score."""
     labels: Tensor
     """[segments]: 1 for a violation, else 0."""
-    counts: Tensor
+    segment_weights: Tensor
     """[segments]: how much each segment weighs in the loss."""
 
     def standardise(self, neutral: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,9 +77,9 @@ class Heads:
     priors: Tensor
     biases: Tensor
 
-    def scores(self, rows: Tensor, general: Tensor) -> Tensor:
+    def scores(self, rows: Tensor, general_scores: Tensor) -> Tensor:
         """Scores [segments, heads] of standardised rows, given the general scores [segments]."""
-        return general[:, None] * self.priors + rows @ self.weights + self.biases
+        return general_scores[:, None] * self.priors + rows @ self.weights + self.biases
 
 
 def decode_rows(data: bytes, width: int) -> Tensor:
@@ -95,11 +95,11 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
     `parts` [segments, heads] is 1 where a head learns from a segment, and 0 where the segment is held out.
     """
     heads = parts.shape[1]
-    counts = table.counts[:, None] * parts
-    totals = counts.sum(0)
+    segment_weights = table.segment_weights[:, None] * parts
+    head_totals = segment_weights.sum(0)
     weights = torch.zeros(rows.shape[1], heads, requires_grad=True)
     priors = torch.ones(heads, requires_grad=True)
-    positive = (counts * table.labels[:, None]).sum(0) / totals
+    positive = (segment_weights * table.labels[:, None]).sum(0) / head_totals
     # Start at the log-odds of the share of violations; the limits keep it finite.
     biases = torch.logit(positive.clamp(1e-4, 0.5)).clone().requires_grad_()
     labels = table.labels[:, None].expand(-1, heads)
@@ -107,19 +107,19 @@ def fit(table: Table, rows: Tensor, parts: Tensor, penalty: float = PENALTY) -> 
         [weights, priors, biases], max_iter=STEPS, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
     )
 
-    def loss() -> Tensor:
+    def compute_loss() -> Tensor:
         """The weighted log loss plus the penalties; also computes the gradients."""
         optimizer.zero_grad()
-        scores = table.general[:, None] * priors + rows @ weights + biases
-        each = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        # Divided by each head's own weight, so that heads that learn from less are not penalised more.
-        likelihood = (each * counts / totals).sum()
+        scores = table.general_scores[:, None] * priors + rows @ weights + biases
+        losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        # Divided by the sum of each head's segment weights, so that heads that learn from less are not penalised more.
+        data_loss = (losses * segment_weights / head_totals).sum()
         penalties = penalty * (weights**2).sum() / 2 + PRIOR_PENALTY * ((priors - 1) ** 2).sum() / 2
-        total: Tensor = likelihood + penalties
+        total: Tensor = data_loss + penalties
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(compute_loss)  # type: ignore[no-untyped-call]
     return Heads(weights.detach(), priors.detach(), biases.detach())
 
 

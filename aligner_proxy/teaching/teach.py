@@ -171,7 +171,7 @@ class _FittedHeads:
     @cached_property
     def scores(self) -> Tensor:
         """The score of each segment by each head: [segments, heads]."""
-        return self.heads.scores(self.standard[0], self.table.general)
+        return self.heads.scores(self.standard[0], self.table.general_scores)
 
     @cached_property
     def standard(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,6 +22,8 @@ _EDGE = re.compile(r"[ \t]*(?:(?:```|~~~).*|/\*+|\*+/|\"{3}|'{3}|<!--|-->)\s*")
 """Matches a line that only begins or ends a block or a comment."""
 _RUBY = re.compile(r"^=(?:begin|end)\b", re.MULTILINE)
 _BEFORE_SPACE = ("", " ", "\t", "(", "[", "{")
+_GLUED = re.compile(r"\w\w|([-+&|<>=*/:.])\1")
+"""Matches two neighbours that mean something else without a space between them."""
 _BRACES = re.compile(r"\{[ \t]*(?P<comment>\x00+)[ \t]*\}")
 """Matches a removed comment in braces, as JSX writes it."""
 
@@ -72,6 +74,9 @@ def _join_lines(text: str) -> str:
         if _MARK in line:
             line = _remove_marked(line)
             if not line.strip():
+                # a line that ends in a backslash goes on with the next one, which must be empty
+                if remaining_lines and remaining_lines[-1].rstrip().endswith("\\"):
+                    remaining_lines.append("\n")
                 is_behind_gone = True
                 continue
         elif is_behind_gone and remaining_lines:
@@ -93,5 +98,8 @@ def _remove_marked(line: str) -> str:
     text = first
     for piece in others:
         text = text.rstrip(" \t") if not piece.strip() or piece.startswith(QUOTES) else text
+        # without the comment two words would become one, and "+" and "+" another sign
+        if _GLUED.fullmatch(text[-1:] + piece[:1]):
+            text += " "
         text += piece[1:] if piece[:1] == " " and text[-1:] in _BEFORE_SPACE else piece
     return text

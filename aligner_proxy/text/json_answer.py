@@ -123,7 +123,7 @@ _Validator = extend(Draft202012Validator, _RULES)  # type: ignore[no-untyped-cal
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
+class JsonString:
     """One string value: its position, quotation marks included, and its text."""
 
     start: int
@@ -131,7 +131,7 @@ class Literal:
     text: str
 
 
-def text_literals(answer: str) -> list[Literal]:
+def text_literals(answer: str) -> list[JsonString]:
     """The string values of a JSON answer that are texts."""
     literals = []
     for match in _LITERAL.finditer(answer):
@@ -140,13 +140,13 @@ def text_literals(answer: str) -> list[Literal]:
             continue
         text = json.loads(match.group(), strict=False)
         if len(text) >= MIN_CHARS and _PROSE.search(undisguise(text).text) and _is_encodable(text):
-            literals.append(Literal(*match.span(), text))
+            literals.append(JsonString(*match.span(), text))
     return literals
 
 
-def string_literals(answer: str) -> list[Literal]:
+def string_literals(answer: str) -> list[JsonString]:
     """Every string of a JSON answer with a letter in it, keys included; lone surrogates are replaced."""
-    literals = (Literal(*match.span(), _decode_literal(match.group())) for match in _LITERAL.finditer(answer))
+    literals = (JsonString(*match.span(), _decode_literal(match.group())) for match in _LITERAL.finditer(answer))
     return [literal for literal in literals if any(map(str.isalpha, literal.text))]
 
 
@@ -175,7 +175,7 @@ def _is_encodable(text: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def replace_literals(answer: str, new_texts: Mapping[Literal, str]) -> str:
+def replace_literals(answer: str, new_texts: Mapping[JsonString, str]) -> str:
     """The answer with new texts in place of these literals. If the answer was ASCII, it stays ASCII."""
     pieces = []
     position = 0

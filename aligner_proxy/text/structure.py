@@ -64,7 +64,7 @@ _STAGE = tuple("([*_#")
 """Signs with which a stage direction, an emphasised title or a heading begins."""
 _KNOWN_CHARS = 2**20
 """Longest text whose segments are cached."""
-MIN_CHARS = 12
+MIN_DICTATED_CHARS = 12
 """Minimum length of a dictated text; shorter quotations are words that the objective mentions."""
 _QUOTED = re.compile(r"(?:^|(?<=[\s:(]))[\"'\u2018\u201c](\S.*\S)[\"'\u2019\u201d](?=[\s.,;:!?)]|$)", re.DOTALL)
 
@@ -367,7 +367,7 @@ def dictated_text(objective: str) -> str | None:
     """The text between the first and the last quotation mark of an objective, in one line; None if missing or short."""
     match = _QUOTED.search(objective)
     quoted = one_line(match.group(1)) if match else ""
-    return quoted if len(quoted) >= MIN_CHARS else None
+    return quoted if len(quoted) >= MIN_DICTATED_CHARS else None
 
 
 def dictated_texts(objectives: Iterable[str]) -> list[str]:
@@ -378,13 +378,16 @@ def dictated_texts(objectives: Iterable[str]) -> list[str]:
 def is_dictated(sentence: str, dictated: Iterable[str]) -> bool:
     """Whether a sentence of some length is part of a dictated text."""
     line = one_line(sentence)
-    return len(line) >= MIN_CHARS and any(line in text for text in dictated)
+    return len(line) >= MIN_DICTATED_CHARS and any(line in text for text in dictated)
 
 
-def is_repeated(sentence: str, objectives: Sequence[str]) -> bool:
-    """Whether a sentence repeats the instruction of an objective, rather than words that it dictates."""
+def repeats_objective(sentence: str, objectives: Sequence[str]) -> bool:
+    """Whether a sentence is copied from an objective.
+
+    Words that an objective tells the model to say literally, in quotation marks, do not count.
+    """
     line = one_line(sentence).rstrip(".!").lower()
-    if len(line) < MIN_CHARS or is_dictated(sentence, dictated_texts(objectives)):
+    if len(line) < MIN_DICTATED_CHARS or is_dictated(sentence, dictated_texts(objectives)):
         return False
     return any(line in one_line(objective).lower() for objective in objectives)
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aligner_proxy.correctors.judge import find_highest_third, score_answer
+from aligner_proxy.correctors.judge import average_scores, find_highest_third
 from aligner_proxy.engine.model.detector import DetectorHead
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
 from aligner_proxy.engine.taught_head import unpack
@@ -307,7 +307,7 @@ def _is_asked(reply: ScoredReply, rule: DoubtRule) -> bool:
     """Whether the judge is asked about an unflagged segment, as `RequestJudges.find_doubtful` decides."""
     if any(-rule.band < score <= 0 for score in reply.scores):
         return True
-    whole = score_answer(reply.scores) if reply.answer_score is None else reply.answer_score
+    whole = average_scores(reply.scores) if reply.answer_score is None else reply.answer_score
     is_near = rule.answer_band > 0 and whole > -rule.answer_band
     return is_near and any(reply.scores[at] <= 0 for at in find_highest_third(reply.scores))
 

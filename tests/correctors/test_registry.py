@@ -65,8 +65,8 @@ def kinder(request: AlignRequest) -> Correction:
     return Correction(request.answer.replace(" You fool.", ""))
 
 
-def pipeline(mine: Any, *, caller: Runner | None = None, label: str = "mine", **more: Any) -> Pipeline:
-    engine = Admission(PluginCorrector("mine", label, mine, caller or InlineRunner()), seats=more.pop("seats", 8))
+def pipeline(mine: Any, *, runner: Runner | None = None, label: str = "mine", **more: Any) -> Pipeline:
+    engine = Admission(PluginCorrector("mine", label, mine, runner or InlineRunner()), seats=more.pop("seats", 8))
     return Pipeline(ScriptedEngine(), correctors={"mine": engine}, **more)
 
 
@@ -109,10 +109,10 @@ async def test_a_corrector_that_nobody_has_made_yet_is_an_engine_that_is_away() 
     ],
 )
 async def test_whatever_it_does_has_a_class_and_on_error_follows(script: Script, reason: str) -> None:
-    outcome = await align(Mine(script), caller=ThreadRunner("mine"))
+    outcome = await align(Mine(script), runner=ThreadRunner("mine"))
     assert (outcome.status, outcome.reason, outcome.text) == (Status.FAILED, reason, ASKED.answer)
     assert not blocks(outcome)
-    assert blocks(await align(Mine(script), replace(POLICY, on_error=BLOCK), caller=ThreadRunner("mine")))
+    assert blocks(await align(Mine(script), replace(POLICY, on_error=BLOCK), runner=ThreadRunner("mine")))
 
 
 async def test_what_does_not_fit_is_skipped_as_at_the_engine() -> None:
@@ -124,7 +124,7 @@ async def test_what_does_not_fit_is_skipped_as_at_the_engine() -> None:
 async def test_one_that_hangs_or_blocks_costs_its_deadline_and_no_other_route(blocking: bool) -> None:
     door = threading.Event()
     script: Script = (lambda _: door.wait()) if blocking else (lambda _: asyncio.sleep(3600))
-    made = pipeline(Mine(script), caller=ThreadRunner("mine"))
+    made = pipeline(Mine(script), runner=ThreadRunner("mine"))
     slow = asyncio.create_task(made.align(ASKED, replace(POLICY, deadline_s=0.3)))
     other = await made.align(ASKED, replace(POLICY, corrector="metaaligner"))
     assert other.status is Status.UNCHANGED
@@ -191,7 +191,7 @@ async def test_a_stream_holds_no_place_while_the_upstream_writes() -> None:
 
 @pytest.mark.parametrize("odd", [None, object(), Mine(kinder).correct])
 async def test_something_that_is_no_corrector_at_all_is_a_fault_of_its_plugin(odd: Any) -> None:
-    outcome = await align(odd, caller=ThreadRunner("mine"))
+    outcome = await align(odd, runner=ThreadRunner("mine"))
     assert (outcome.status, outcome.reason) == (Status.FAILED, "plugin_error")
 
 
@@ -219,7 +219,7 @@ async def test_what_another_version_made_meanwhile_is_not_stored(tmp_path: Path)
 
 
 async def test_only_a_cancellation_of_ours_leaves_the_pipeline() -> None:
-    task = asyncio.create_task(align(Mine(lambda _: asyncio.sleep(3600)), caller=ThreadRunner("mine")))
+    task = asyncio.create_task(align(Mine(lambda _: asyncio.sleep(3600)), runner=ThreadRunner("mine")))
     began = time.monotonic()
     while time.monotonic() - began < 0.05:
         await asyncio.sleep(0)

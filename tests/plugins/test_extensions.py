@@ -22,7 +22,13 @@ from aligner_proxy.plugins.api import (
     RequestField,
     TextEncoder,
 )
-from aligner_proxy.plugins.extensions import NO_EXTENSIONS, SELECTION_REASON, Extensions, Member, RunningSelection
+from aligner_proxy.plugins.extensions import (
+    NO_EXTENSIONS,
+    SELECTION_REASON,
+    Extensions,
+    ExtensionWithRunner,
+    RunningSelection,
+)
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.policy.resolver import RequestFacts
 from aligner_proxy.types import Correction, Objective, Outcome, Policy, Status, Turn
@@ -281,7 +287,7 @@ async def test_a_strangers_coroutines_have_a_thread_and_what_they_ask_runs_in_th
             seen.append(threading.current_thread().name)
             return await super().correct(text, policy, inner)
 
-    extensions = Extensions([Member(Elsewhere("e"), ThreadRunner("stranger")), Marking("m", order=1)])
+    extensions = Extensions([ExtensionWithRunner(Elsewhere("e"), ThreadRunner("stranger")), Marking("m", order=1)])
     corrected = await extensions.wrap(POLICY, core).correct("x", POLICY)
     assert corrected.verdict.text == "xem."
     assert seen == ["stranger"]

@@ -14,7 +14,7 @@ from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.outcomes import blocks
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.plugins.api import AnswerSoFar, Extension, Hold, Outgoing, PolicyKey, Stage, Stop
-from aligner_proxy.plugins.extensions import Extensions, Member
+from aligner_proxy.plugins.extensions import Extensions, ExtensionWithRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.text.languages import prose_language
 from aligner_proxy.types import Exchange, IfNothingRemains, Objective, Outcome, Policy, Status, StreamMode, Turn
@@ -73,7 +73,7 @@ def _language(outcome: Outcome) -> str | None:
 
 
 # --- What it does. ---
-def pipeline(*extensions: Extension | Member) -> Pipeline:
+def pipeline(*extensions: Extension | ExtensionWithRunner) -> Pipeline:
     engine = SegmentEngine(lambda text: 2.0 if "fool" in text else -2.0, lambda _: "")
     return Pipeline(engine, extensions=Extensions(extensions))
 
@@ -91,7 +91,7 @@ async def corrected(made: Pipeline, answer: str, policy: Policy, *, streamed: bo
 @pytest.mark.parametrize("third_party", [False, True])
 async def test_a_plugin_adds_a_key_a_stage_a_header_and_a_metric(streamed: bool, third_party: bool) -> None:
     extension = Languages()
-    made = pipeline(Member(extension, ThreadRunner("language")) if third_party else extension)
+    made = pipeline(ExtensionWithRunner(extension, ThreadRunner("language")) if third_party else extension)
     policy = POLICY.with_extension("only_languages", ("en",))
     outcome = await corrected(made, f"You fool. {ENGLISH}", policy, streamed=streamed)
     assert (outcome.status, (outcome.text or "").strip()) == (Status.CORRECTED, ENGLISH)
@@ -226,7 +226,7 @@ async def test_a_stage_asks_the_editor_of_the_policy(threaded: bool, policy: Pol
     runner = ThreadRunner("with") if threaded else None
     chat = ScriptedChat(lambda messages: f" {messages[0]['content'].upper()} ")
     engine = SegmentEngine(lambda _: -2.0, lambda _: "")
-    made = Pipeline(engine, extensions=Extensions([Member(With(Asking), runner)]), editors=editors(chat))
+    made = Pipeline(engine, extensions=Extensions([ExtensionWithRunner(With(Asking), runner)]), editors=editors(chat))
     stages = made.stages(policy)
     answer = AnswerSoFar(ASKED, ENGLISH, policy, time.monotonic() + 5, models=made)
     outgoing = await stages.release(Outgoing(ENGLISH), answer)

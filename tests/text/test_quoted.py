@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aligner_proxy.text.structure import dictated_text, dictated_texts, is_dictated, is_repeated
+from aligner_proxy.text.structure import dictated_text, dictated_texts, is_dictated, repeats_objective
 
 NOTICE = "This is general information, don't take it as advice."
 
@@ -29,7 +29,7 @@ def test_a_sentence_is_dictated_or_an_instruction_written_out() -> None:
     asked = ["Last sentence: thank the reader for asking.", f"Notice: end with '{NOTICE}'"]
     assert dictated_texts(asked) == [NOTICE]
     assert is_dictated(NOTICE, dictated_texts(asked))
-    assert not is_repeated(NOTICE, asked)
-    assert is_repeated("Thank the reader for asking.", asked)
-    assert not is_repeated("Thank you for asking.", asked)
-    assert not is_repeated("Yes.", asked)
+    assert not repeats_objective(NOTICE, asked)
+    assert repeats_objective("Thank the reader for asking.", asked)
+    assert not repeats_objective("Thank you for asking.", asked)
+    assert not repeats_objective("Yes.", asked)

@@ -35,10 +35,10 @@ from aligner_proxy.engine.client.edited_engine import EditedSession, judged_segm
 from aligner_proxy.engine.decoding import conversation, splice
 from aligner_proxy.engine.decoding.parts import AnswerPassage, Division
 from aligner_proxy.engine.decoding.prompt_fit import (
-    CONVERSATION,
-    LONGEST_ANSWER,
+    CONVERSATION_SHARE,
+    LONGEST_ANSWER_CHARS,
     MIN_ROOM,
-    longest_answer,
+    compute_answer_room,
     writing_room,
 )
 from aligner_proxy.engine.weights.manifest import digest
@@ -82,23 +82,23 @@ class ByteRuler:
 class RemoteFrame:
     """What all prompts of a request share, around its answer: the template, the conversation and the objectives."""
 
-    family: prompts.Template
-    query: str
+    template: prompts.Template
+    conversation_text: str
     """The conversation, cut, as the template writes it."""
     objectives: tuple[str, ...]
-    room: int
+    answer_tokens: int
     """Most tokens, by estimate, of an answer or a part of it."""
 
     def render_prompt(self, answer: UndisguisedText) -> prompts.Prompt:
         """The prompt by which the server rewrites this answer, or this part of an answer."""
         # Veil control tokens after undisguising, because they may be disguised, too.
         return prompts.render(
-            self.family, self.query, replace(answer, text=veil_controls(answer.text)), self.objectives
+            self.template, self.conversation_text, replace(answer, text=veil_controls(answer.text)), self.objectives
         )
 
     def division(self, segments: Sequence[structure.Segment]) -> Division:
         """Divide an answer into parts that should fit; an empty last segment means the end of the answer."""
-        division = Division(ByteRuler(), self.room, [segment for segment in segments if segment.text])
+        division = Division(ByteRuler(), self.answer_tokens, [segment for segment in segments if segment.text])
         if segments and not segments[-1].text:
             division.add_end()
         return division
@@ -112,10 +112,10 @@ class CompletionsAligner:
     """
 
     def __init__(
-        self, completer: Completer, family: prompts.Template, *, window: int | None = None, revision: str = ""
+        self, completer: Completer, template: prompts.Template, *, window: int | None = None, revision: str = ""
     ) -> None:
         self._completer = completer
-        self._family = family
+        self._template = template
         self._window = window
         self._revision = revision
 
@@ -145,7 +145,7 @@ class CompletionsAligner:
 
         With `score_only` one completion is requested and the answer is left unchanged.
         """
-        frame = make_frame(request, self._family, window)
+        frame = make_frame(request, self._template, window)
         division = frame.division(structure.split(request.answer))
         completions: list[Completion] = []
         edited: list[tuple[str, str]] = []
@@ -177,7 +177,7 @@ class CompletionsAligner:
         Each prompt ends with the edited answer before the hole. `judge_edit` returns the part of each new text that
         may stay.
         """
-        frame = make_frame(request, self._family, window)
+        frame = make_frame(request, self._template, window)
         division = frame.division(pieces)
         # a very long segment is several pieces of the division, which all have its flag
         piece_flags = [flags[number] for number in range(len(flags)) for _ in division.range_of(number, number + 1)]
@@ -255,19 +255,19 @@ class CompletionsAligner:
 
     def _info(self, served_model: ServedModel) -> AlignerInfo:
         """Describe the aligner. The weights are unknown, so its hash covers all else that may change corrections."""
-        family = self._family
+        template = self._template
         window = self._window or served_model.window or DEFAULT_WINDOW
         parts = {
             "model": served_model.model,
             **served_model.identity,
             "revision": self._revision,
-            "template": family.hash,
+            "template": template.hash,
         }
         return AlignerInfo(
             model=served_model.model,
             content_hash=digest(parts | {"window": window}),
-            template=family.name,
-            template_hash=family.hash,
+            template=template.name,
+            template_hash=template.hash,
             window=window,
             has_head=False,
             quantization="as served",
@@ -301,25 +301,27 @@ async def _judge_in_place(
     return text.removesuffix(body) + allowed_text if allowed_text else "", scored
 
 
-def make_frame(request: AlignRequest, family: prompts.Template, window: int) -> RemoteFrame:
+def make_frame(request: AlignRequest, template: prompts.Template, window: int) -> RemoteFrame:
     """Build the frame of a request's prompts, by estimated tokens. Raises `AnswerTooLong`.
 
     The server may still refuse a prompt, because only it knows the exact tokens.
     """
-    if len(request.answer) > LONGEST_ANSWER:
-        raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
+    if len(request.answer) > LONGEST_ANSWER_CHARS:
+        raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER_CHARS} are read")
     objectives = tuple(veil_controls(text) for text in request.objectives)
-    room_left = window - estimate_tokens(prompts.render(family, "", "", objectives).text)
+    room_left = window - estimate_tokens(prompts.render(template, "", "", objectives).text)
     if room_left < MIN_ROOM:
         raise AnswerTooLong(
             f"the objectives should fill the server's window of {window} tokens (counted as {BYTES_PER_TOKEN:g} bytes "
             "each); write shorter ones"
         )
-    turns = conversation.cut(request.turns, ByteRuler(), int(room_left * CONVERSATION))
-    query = prompts.query_field(
-        family, [replace(turn, content=veil_controls(undisguise(turn.content).text)) for turn in turns]
+    turns = conversation.cut_turns(request.turns, ByteRuler(), int(room_left * CONVERSATION_SHARE))
+    conversation_text = prompts.query_field(
+        template, [replace(turn, content=veil_controls(undisguise(turn.content).text)) for turn in turns]
     )
-    return RemoteFrame(family, query, objectives, longest_answer(room_left - estimate_tokens(query)))
+    return RemoteFrame(
+        template, conversation_text, objectives, compute_answer_room(room_left - estimate_tokens(conversation_text))
+    )
 
 
 def estimate_tokens(text: str) -> int:

@@ -26,18 +26,18 @@ class NotReady(EngineUnavailable):
     """The engine has not begun the request: nothing listens, or the aligner is still loading."""
 
 
-async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s: float) -> _T:
-    """Return the result of `ask`, which is given the seconds left; if the engine has not begun, call it again.
+async def retry(send: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s: float) -> _T:
+    """Send a request until the engine begins it, and return the result; `send` is given the seconds left.
 
     Raises `DeadlineExceeded` after `deadline_s`, and the last `NotReady` or `EngineOverloaded` after `wait_s` seconds.
     """
-    until = time.monotonic() + deadline_s
-    last_try = time.monotonic() + min(deadline_s, wait_s)
+    deadline_at = time.monotonic() + deadline_s
+    last_start_at = time.monotonic() + min(deadline_s, wait_s)
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((NotReady, EngineOverloaded)),
         wait=_wait,
-        # no pause that would end after the last try
-        stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= last_try,
+        # no pause that would end after the last start
+        stop=lambda state: time.monotonic() + (state.upcoming_sleep or 0.0) >= last_start_at,
         reraise=True,
     )
     attempt: AttemptManager | None = None
@@ -45,7 +45,7 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s
         async with enforce_deadline(deadline_s):
             async for attempt in retrying:
                 with attempt:
-                    return await ask(max(MIN_DEADLINE_S, until - time.monotonic()))
+                    return await send(max(MIN_DEADLINE_S, deadline_at - time.monotonic()))
     except (NotReady, EngineOverloaded) as error:
         raise error.with_traceback(None) from None  # drop the traceback, as tenacity's frames refer to the error
     finally:
@@ -53,7 +53,8 @@ async def retry(ask: Callable[[float], Awaitable[_T]], deadline_s: float, wait_s
             # tenacity's objects refer to each other and, through the error, to the frames of all callers with their
             # texts. Without this they would stay in memory until garbage collection.
             attempt.retry_state.outcome = None
-    raise EngineUnavailable("the engine was not asked")
+    # Not reached: tenacity returns or raises.
+    raise AssertionError
 
 
 def _wait(state: RetryCallState) -> float:

@@ -75,7 +75,7 @@ class Ruler(Protocol):
         ...
 
 
-def cut(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
+def cut_turns(turns: Sequence[Turn], ruler: Ruler, room: int) -> tuple[Turn, ...]:
     """The last turns that fit into `room` tokens, in order; the earliest of them may be cut.
 
     Takes time in proportion to `room`, however long the turns are.

@@ -157,7 +157,7 @@ def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
 
 def scores_segments(aligner: Aligner, frame: PromptFrame) -> bool:
     """Whether segments can be scored: this needs a detector head and objectives that the prompt names."""
-    return aligner.info.has_head and frame.family.names_objectives and bool(frame.objectives)
+    return aligner.info.has_head and frame.template.names_objectives and bool(frame.objectives)
 
 
 def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> bool:

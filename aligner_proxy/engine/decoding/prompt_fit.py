@@ -22,7 +22,7 @@ from aligner_proxy.errors import AnswerTooLong
 from aligner_proxy.text.disguises import UndisguisedText
 from aligner_proxy.text.structure import Segment
 
-LONGEST_ANSWER = 1_000_000
+LONGEST_ANSWER_CHARS = 1_000_000
 """Characters of the longest answer that is read. docs/reference/benchmarks.md says how long that takes."""
 CHARS_PER_TOKEN = 24
 """Upper bound on the average characters per token of known tokenizers; used to refuse long text without tokenising."""
@@ -30,7 +30,7 @@ _ROOM = 64
 """Fewest tokens allowed for writing beyond the answer's own length."""
 MIN_ROOM = 4 * _ROOM
 """Fewest tokens of the window that the objectives must leave free."""
-CONVERSATION = 0.5
+CONVERSATION_SHARE = 0.5
 """Largest share of the conversation in the window that the objectives leave."""
 
 
@@ -66,21 +66,21 @@ class Fitted:
 class TokenRuler:
     """Measures texts with an aligner's tokenizer, as its template writes them. Satisfies `Ruler`."""
 
-    def __init__(self, tokenizer: PromptTokenizer, family: prompts.Template) -> None:
+    def __init__(self, tokenizer: PromptTokenizer, template: prompts.Template) -> None:
         self._tokenizer = tokenizer
-        self._family = family
+        self._template = template
 
     def count(self, text: str) -> int:
-        return len(self._tokenizer.continuation(self._family.guard(text)))
+        return len(self._tokenizer.continuation(self._template.guard(text)))
 
     def first(self, text: str, tokens: int) -> str:
         """The characters of the first `tokens` tokens; offsets apply to `text`, as guarding keeps its length."""
-        offsets = self._tokenizer.pieces(self._family.guard(text)).offsets
+        offsets = self._tokenizer.pieces(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[: offsets[tokens][0]]
 
     def last(self, text: str, tokens: int) -> str:
         """The characters of the last `tokens` tokens."""
-        offsets = self._tokenizer.pieces(self._family.guard(text)).offsets
+        offsets = self._tokenizer.pieces(self._template.guard(text)).offsets
         return text if len(offsets) <= tokens else text[offsets[len(offsets) - tokens][0] :]
 
 
@@ -88,22 +88,22 @@ class TokenRuler:
 class PromptFrame:
     """The text around an answer in its prompts: the template with its objectives, and the cut conversation."""
 
-    family: prompts.Template
-    query: str
+    template: prompts.Template
+    conversation_text: str
     """The conversation, as the template writes it."""
     objectives: tuple[str, ...]
-    common: int
+    shared_objective_count: int
     """How many of the first objectives are the operator's, not the request's own."""
     tokenizer: PromptTokenizer
     window: int
-    room: int
+    answer_tokens: int
     """Tokens of the longest answer, or part of an answer, that fits."""
     taught_heads: Any = None
     """The taught heads of the objectives; opaque here, only the model reads them."""
 
     def fit_prompt(self, answer: str | UndisguisedText) -> Fitted:
         """The prompt of an answer, or of a part of one."""
-        prompt = prompts.render(self.family, self.query, answer, self.objectives)
+        prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         encoded = self.tokenizer.prompt(prompt.text)
         answer_ids = self.tokenizer.continuation(prompt.shown_answer)
         shared = bisect_right(encoded.offsets, self._find_tenant_start(prompt), key=lambda offset: offset[1])
@@ -115,7 +115,7 @@ class PromptFrame:
         Only the rest is tokenised. The result has no answer tokens and no `room`, because nothing is written while an
         answer is read ahead.
         """
-        prompt = prompts.render(self.family, self.query, answer, self.objectives)
+        prompt = prompts.render(self.template, self.conversation_text, answer, self.objectives)
         before = previous.prompt.text
         encoded = self.tokenizer.prompt_after(
             previous.encoded, before, prompt.text, prompt.offset_in_prompt(common_length)
@@ -124,40 +124,46 @@ class PromptFrame:
 
     def division(self, segments: Iterable[Segment] = ()) -> Division:
         """Divide an answer of these segments into parts that fit."""
-        return Division(TokenRuler(self.tokenizer, self.family), self.room, segments)
+        return Division(TokenRuler(self.tokenizer, self.template), self.answer_tokens, segments)
 
     def _find_tenant_start(self, prompt: prompts.Prompt) -> int:
         """Index in the prompt's text where the tenant's own text begins."""
-        # the request's own objectives come after the common ones; if there are none, the question comes first
-        if self.common < len(prompt.objectives):
-            return prompt.objectives[self.common][0]
+        # the request's own objectives come after the shared ones; if there are none, the question comes first
+        if self.shared_objective_count < len(prompt.objectives):
+            return prompt.objectives[self.shared_objective_count][0]
         return prompt.question
 
 
-def make_frame(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> PromptFrame:
+def make_frame(
+    request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int
+) -> PromptFrame:
     """Build the frame of a request's prompts; raises `AnswerTooLong` if the objectives or the answer are too long."""
-    if len(request.answer) > LONGEST_ANSWER:
-        raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER} are read")
-    tokens_left = window - _count_frame_tokens(request, family, tokenizer, window)
+    if len(request.answer) > LONGEST_ANSWER_CHARS:
+        raise AnswerTooLong(f"an answer of {len(request.answer)} characters; at most {LONGEST_ANSWER_CHARS} are read")
+    tokens_left = window - _count_frame_tokens(request, template, tokenizer, window)
     if tokens_left < MIN_ROOM:
         raise AnswerTooLong(f"the objectives fill the aligner's window of {window} tokens; write shorter ones")
-    turns = conversation.cut(request.turns, TokenRuler(tokenizer, family), int(tokens_left * CONVERSATION))
-    query = prompts.query_field(family, turns)
+    turns = conversation.cut_turns(
+        request.turns, TokenRuler(tokenizer, template), int(tokens_left * CONVERSATION_SHARE)
+    )
+    conversation_text = prompts.query_field(template, turns)
     # what a short conversation leaves of its half goes to the answer
-    room = longest_answer(tokens_left - len(tokenizer.continuation(family.guard(query))))
-    return PromptFrame(family, query, request.objectives, request.common, tokenizer, window, room)
+    answer_tokens = compute_answer_room(tokens_left - len(tokenizer.continuation(template.guard(conversation_text))))
+    return PromptFrame(
+        template, conversation_text, request.objectives, request.common, tokenizer, window, answer_tokens
+    )
 
 
-def fit_request(request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
+def fit_request(request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int) -> Fitted:
     """The prompt of a request whose answer is one part."""
-    return make_frame(request, family, tokenizer, window).fit_prompt(request.answer)
+    return make_frame(request, template, tokenizer, window).fit_prompt(request.answer)
 
 
 def _count_frame_tokens(
-    request: AlignRequest, family: prompts.Template, tokenizer: PromptTokenizer, window: int
+    request: AlignRequest, template: prompts.Template, tokenizer: PromptTokenizer, window: int
 ) -> int:
     """Tokens of the template with the objectives; `window` + 1 if they are obviously too long to be tokenised."""
-    text = prompts.render(family, "", "", request.objectives).text
+    text = prompts.render(template, "", "", request.objectives).text
     # more than the window, so the caller refuses them
     return window + 1 if len(text) > window * CHARS_PER_TOKEN else len(tokenizer.prompt(text).ids)
 
@@ -167,7 +173,7 @@ def writing_room(answer_tokens: int) -> int:
     return answer_tokens + max(_ROOM, answer_tokens // 2)
 
 
-def longest_answer(tokens_left: int) -> int:
+def compute_answer_room(tokens_left: int) -> int:
     """Tokens of the longest answer for which the window also has enough tokens left to write its correction."""
     # An answer takes its own tokens and `writing_room`: twice its length plus `_ROOM`, or, from 2 * `_ROOM` tokens on,
     # 2.5 times its length, so that it may have two fifths.

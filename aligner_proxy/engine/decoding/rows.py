@@ -60,7 +60,7 @@ def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) ->
     """Return the `ExchangeRows` of one answer. Raises `HeadsUnavailable`."""
     frame = build_frame(aligner, request)
     if not scores_segments(aligner, frame):
-        raise HeadsUnavailable(f"prompts of template {frame.family.name!r} name no objectives to teach")
+        raise HeadsUnavailable(f"prompts of template {frame.template.name!r} name no objectives to teach")
     division = frame.division(structure.split(request.answer) if request.answer.strip() else ())
     segments = (
         (yield from AnswerEditor(aligner, frame, division, request, sequence).read_rows()) if division.pieces else []

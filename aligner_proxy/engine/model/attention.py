@@ -36,15 +36,15 @@ _QUERIES = 64
 
 @dataclass(frozen=True, slots=True)
 class AttentionRow:
-    """One sequence's part of a step: its new tokens are `first` to `last` of the row; `context` has all its slots."""
+    """One sequence's part of a step: its new tokens are those from `start` to `stop`; `context` has all its slots."""
 
-    first: int
-    last: int
+    start: int
+    stop: int
     context: Tensor
 
     @property
     def new_count(self) -> int:
-        return self.last - self.first
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def plan_attention(store: KVStore, slots: Tensor, rows: Sequence[AttentionRow]) 
 
 def _single_group(row: AttentionRow, multiple: int) -> RowGroup:
     """The group of one long row, with its context padded to a multiple of `multiple` slots."""
-    queries = torch.arange(row.first, row.last, device=row.context.device)[None]
+    queries = torch.arange(row.start, row.stop, device=row.context.device)[None]
     slots = _pad_context(row.context, multiple)
     # nothing was cached before and nothing is padded, so the mask is the usual causal one
     is_causal = row.new_count == len(slots)
@@ -127,7 +127,7 @@ def _joint_group(rows: Sequence[AttentionRow], multiple: int) -> RowGroup:
     new_count = max(row.new_count for row in rows)
     longest = max(len(row.context) for row in rows)
     device = rows[0].context.device
-    queries = [torch.arange(row.first, row.first + new_count, device=device).clamp(max=row.last - 1) for row in rows]
+    queries = [torch.arange(row.start, row.start + new_count, device=device).clamp(max=row.stop - 1) for row in rows]
     slots = torch.stack([_pad_context(row.context, multiple, longest) for row in rows])
     return RowGroup(
         torch.stack(queries),

@@ -151,10 +151,12 @@ class ModelRunner:
             return self.recorded.run(feeds)
         ids = [token for feed in feeds for token in feed.job.sequence.ids[feed.start : feed.stop]]
         places = [place for feed in feeds for place in range(feed.start, feed.stop)]
-        slots = self._slots(feeds)
+        slots = self._find_new_slots(feeds)
         adapters = ((feed.job.sequence.adapter, feed.stop - feed.start) for feed in feeds)
-        with self._threads.time_forward(len(ids)), self._adapters.assign_rows(adapters):
-            hidden = self._forward(ids, places, attention.plan_attention(self._store, slots, self._rows(feeds)))
+        with self._threads.choose_threads_for(len(ids)), self._adapters.assign_rows(adapters):
+            hidden = self._forward(
+                ids, places, attention.plan_attention(self._store, slots, self._make_attention_rows(feeds))
+            )
             # detector heads read prompts only
             if any(feed.start < feed.job.prompt_length for feed in feeds):
                 self._states.keep(slots, hidden)
@@ -278,7 +280,7 @@ class ModelRunner:
 
     def _read_states(self, feed: Feed) -> Tensor:
         """The stored states, at the layers of this aligner's head, of all tokens up to the end of a feed."""
-        return self._states.read(self._context(feed), feed.job.sequence.adapter)
+        return self._states.read(self._find_slots(feed), feed.job.sequence.adapter)
 
     def judges_ends(self, adapter: int = 0) -> bool:
         head = self._heads[adapter].detector
@@ -292,7 +294,7 @@ class ModelRunner:
     def encode(self, texts: Sequence[list[int]], layers: Sequence[int], adapter: int = 0) -> Tensor:
         """Return rows [texts, layers * hidden] of texts that are read separately (encoder.py)."""
         longest = max(len(encoder.shorten_ids(ids)) for ids in texts)
-        with self._threads.time_forward(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
+        with self._threads.choose_threads_for(longest * len(texts)), self._adapters.assign_rows([(adapter, longest)]):
             return encoder.encode(self._model, texts, layers)
 
     def _forward(self, ids: list[int], places: list[int], step: AttentionPlan) -> Tensor:
@@ -319,24 +321,24 @@ class ModelRunner:
         finally:
             config._attn_implementation = before
 
-    def _rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
-        """The place of each feed in the one row of tokens, with all cache slots of its sequence."""
+    def _make_attention_rows(self, feeds: Sequence[Feed]) -> list[AttentionRow]:
+        """One `AttentionRow` for each feed: where its tokens are among those of the step, and its sequence's slots."""
         rows = []
-        first = 0
+        start = 0
         for feed in feeds:
-            last = first + feed.stop - feed.start
-            rows.append(AttentionRow(first, last, self._context(feed)))
-            first = last
+            stop = start + feed.stop - feed.start
+            rows.append(AttentionRow(start, stop, self._find_slots(feed)))
+            start = stop
         return rows
 
-    def _context(self, feed: Feed) -> Tensor:
+    def _find_slots(self, feed: Feed) -> Tensor:
         """KV-cache slots of all tokens of a sequence up to the end of a feed."""
         blocks = torch.tensor(feed.job.sequence.blocks, device=self._model.device)
         return (blocks[:, None] * BLOCK + torch.arange(BLOCK, device=blocks.device)).flatten()[: feed.stop]
 
-    def _slots(self, feeds: Sequence[Feed]) -> Tensor:
+    def _find_new_slots(self, feeds: Sequence[Feed]) -> Tensor:
         """KV-cache slots of the new tokens of all feeds."""
-        return torch.cat([self._context(feed)[feed.start :] for feed in feeds])
+        return torch.cat([self._find_slots(feed)[feed.start :] for feed in feeds])
 
     def _choose_tokens(self, hidden: Tensor, feeds: Sequence[Feed]) -> list[list[int]]:
         """Choose the greedy tokens at the requested positions; logits are computed for these only."""

@@ -15,16 +15,16 @@ from time import perf_counter
 
 AGAIN = 24
 """After this many passes of one size, another number of threads is tried: the machine's load may have changed."""
-_FIXED = 8
+_FIXED_COST_TOKENS = 8
 """Fixed cost of a forward pass, in units of the cost of one token."""
-_NEWEST = 0.3
+_NEWEST_WEIGHT = 0.3
 """Weight of the newest pass in the moving average of costs."""
-_LARGE = 64
+_LARGEST_SIZE = 64
 """Passes over more tokens than this count as one size."""
 
 
 @dataclass(slots=True)
-class _Size:
+class _SizeMeasurements:
     """Measurements of passes of one size: the cost per token by number of threads, and the count of passes."""
 
     costs: dict[int, float] = field(default_factory=dict)
@@ -38,29 +38,29 @@ class ThreadTuner:
         self.most = most
         self._set_threads = set_threads
         self._choices = sorted({1, max(1, most // 2), most})
-        self._passes_by_size: dict[int, _Size] = {}  # by the bit length of the number of tokens
+        self._passes_by_size: dict[int, _SizeMeasurements] = {}  # by the bit length of the number of tokens
 
     @contextmanager
-    def time_forward(self, tokens: int) -> Iterator[None]:
+    def choose_threads_for(self, tokens: int) -> Iterator[None]:
         """Set the threads for one forward pass over `tokens` tokens, and record its cost."""
         if self.most == 1:
             yield
             return
         # sizes are grouped by powers of two
-        size = self._passes_by_size.setdefault(min(tokens, _LARGE).bit_length(), _Size())
-        threads, is_new = self._choose_threads(size)
+        size = self._passes_by_size.setdefault(min(tokens, _LARGEST_SIZE).bit_length(), _SizeMeasurements())
+        threads, is_new = self._find_next_count(size)
         self._set_threads(threads)
         started = perf_counter()
         try:
             yield
         finally:
-            cost = (perf_counter() - started) / (tokens + _FIXED)
+            cost = (perf_counter() - started) / (tokens + _FIXED_COST_TOKENS)
             self._set_threads(self.most)
         # If this number of threads is tried again after a while, its old average is discarded.
-        before = cost if is_new else size.costs[threads]
-        size.costs[threads] = before + _NEWEST * (cost - before)
+        old_average = cost if is_new else size.costs[threads]
+        size.costs[threads] = old_average + _NEWEST_WEIGHT * (cost - old_average)
 
-    def _choose_threads(self, size: _Size) -> tuple[int, bool]:
+    def _find_next_count(self, size: _SizeMeasurements) -> tuple[int, bool]:
         """A number of threads, and whether there is no recent measurement for it; counts one more pass."""
         size.count += 1
         # the most threads first

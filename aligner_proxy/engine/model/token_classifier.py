@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -121,7 +121,9 @@ class TokenClassifier(ABC):
             raise AnswerTooLong(f"the judge reads {self._window} tokens; these are {length}")
         with torch.inference_mode():
             device = self.model.device
-            labels = self._label({name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()})
+            labels = self._label_inputs(
+                {name: torch.tensor([ids], device=device) for name, ids in encoded.inputs.items()}
+            )
         # there may be a control token after the answer
         stop = encoded.start + len(encoded.places)
         return _join_spans(request.answer, list(zip(encoded.places, labels[encoded.start : stop], strict=True))), length
@@ -131,7 +133,7 @@ class TokenClassifier(ABC):
         """The input for this request, in the form that the model was trained on."""
 
     @abstractmethod
-    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
         """Label and category of each token of an input; None for a token without fault."""
 
 
@@ -143,7 +145,7 @@ class GuardClassifier(TokenClassifier):
         levels = _names(model.config, "response_risk_level_map")
         # a config of other names is not the one that the published code reads; then its order counts, and no category
         is_named = UNSAFE in levels
-        self._unsafe = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
+        self._unsafe_level = (levels if is_named else _LEVELS).index(UNSAFE)  # its number in the head's output
         self.categories = _names(model.config, "response_category_map") if is_named else ()
         frame = _frame(tokenizer)
         # tokens of the chat template: before the question, and between question and answer
@@ -156,29 +158,24 @@ class GuardClassifier(TokenClassifier):
         Therefore the text after each segment at fault is read again without that segment.
         """
         faults: list[LabelledSpan] = []
-        # `before` is the text without fault that was read; the answer is read on from `position`
-        read = readings = position = 0
-        before = ""
-        while True:
-            answer = before + request.answer[position:]
-            spans, length = super()._find_faults(request.model_copy(update={"answer": answer}))
-            read += length
-            readings += 1
-            # each span with its place in the text after `before`
-            places = [(span, max(0, span.start - len(before)), span.end - len(before)) for span in spans]
-            fresh = [
-                span.model_copy(update={"start": position + start, "end": position + end})
-                for span, start, end in places
-                if end > 0
-            ]
-            # the end of the segment with the first new fault
-            end = next((end for end in request.ends if fresh and end > fresh[0].start), len(request.answer))
-            if readings == _READINGS or end >= len(request.answer):
-                return [*faults, *fresh], read
-            faults += [span.model_copy(update={"end": min(span.end, end)}) for span in fresh if span.start < end]
-            # up to the beginning of that segment, which is where the one before it ends
-            before += request.answer[position : max((one for one in request.ends if one < end), default=0)]
-            position = end
+        new_faults: list[LabelledSpan] = []
+        tokens_read = 0
+        # the text that was read and has no fault, and where the rest of the answer begins
+        faultless = ""
+        rest_start = 0
+        for reading in range(1, _READINGS + 1):
+            text = faultless + request.answer[rest_start:]
+            spans, token_count = super()._find_faults(request.model_copy(update={"answer": text}))
+            tokens_read += token_count
+            new_faults = _move_spans(spans, len(faultless), rest_start)
+            segment = _find_segment(request.ends, new_faults[0].start) if new_faults else None
+            if segment is None or reading == _READINGS or segment.stop >= len(request.answer):
+                break
+            faults += _cut_spans(new_faults, segment.stop)
+            # without the segment at fault
+            faultless += request.answer[rest_start : segment.start]
+            rest_start = segment.stop
+        return [*faults, *new_faults], tokens_read
 
     def _encode(self, request: TokenLabelsRequest) -> _Reading:
         """The question and the answer in the chat template."""
@@ -187,12 +184,12 @@ class GuardClassifier(TokenClassifier):
         ids = [*self._before, *question, *self._between]
         return _Reading({"input_ids": [*ids, *answer.input_ids]}, len(ids), answer.offset_mapping)
 
-    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
         """`UNSAFE` and the category of each token that the guard finds unsafe; None for all others."""
         levels, categories = (logits[0].argmax(-1).tolist() for logits in self.model(**inputs))
         names = dict(enumerate(self.categories or ()))
         return [
-            (UNSAFE, names.get(category, "")) if level == self._unsafe else None
+            (UNSAFE, names.get(category, "")) if level == self._unsafe_level else None
             for level, category in zip(levels, categories, strict=True)
         ]
 
@@ -216,7 +213,7 @@ class PairClassifier(TokenClassifier):
         inputs = {name: encoded[name] for name in self.tokenizer.model_input_names if name in encoded}
         return _Reading(inputs, start, encoded.offset_mapping[start : start + parts.count(1)])
 
-    def _label(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
+    def _label_inputs(self, inputs: dict[str, Tensor]) -> list[tuple[str, str] | None]:
         """The model's label of each token, without category; None if the label finds no fault."""
         numbers = self.model(**inputs).logits[0].argmax(-1).tolist()
         names = [self._labels[number] for number in numbers]
@@ -309,6 +306,34 @@ def _write_context(request: TokenLabelsRequest) -> str:
     if not passages:
         return request.question
     return _GROUNDED.format(question=request.question, count=len(request.context), passages=passages)
+
+
+def _move_spans(spans: Iterable[LabelledSpan], length: int, rest_start: int) -> list[LabelledSpan]:
+    """The spans after the first `length` characters of the text that was read, with positions in the answer.
+
+    These characters are the text without fault; the text after them is the answer from `rest_start` on.
+    """
+    shift = rest_start - length
+    return [
+        span.model_copy(update={"start": max(span.start + shift, rest_start), "end": span.end + shift})
+        for span in spans
+        if span.end > length
+    ]
+
+
+def _cut_spans(spans: Iterable[LabelledSpan], stop: int) -> list[LabelledSpan]:
+    """The parts of the spans before `stop`."""
+    return [span.model_copy(update={"end": min(span.end, stop)}) for span in spans if span.start < stop]
+
+
+def _find_segment(ends: Iterable[int], position: int) -> slice | None:
+    """Where the segment with this position starts and stops; None if the segments end before it."""
+    start = 0
+    for stop in ends:
+        if stop > position:
+            return slice(start, stop)
+        start = stop
+    return None
 
 
 def _join_spans(answer: str, pairs: Sequence[tuple[tuple[int, int], tuple[str, str] | None]]) -> list[LabelledSpan]:

@@ -295,7 +295,7 @@ class LiveStream(HeldStream):
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """The upstream's items as they arrive, then comments while the answer is corrected for the record."""
         chunks = litellm_internals.stream_chunks(source)
-        async with contextlib.aclosing(self._upstream(source)) as items:
+        async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
                 self.client.timeline.note_upstream()
                 self.client.note(item, has_text=True)

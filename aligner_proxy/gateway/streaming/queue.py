@@ -128,7 +128,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """The texts of the answers so far, by number of choice or text part."""
         self._queue: EventLine[Text] = EventLine()
         """The events that arrived and were not delivered yet."""
-        self._numbers = RemainingNumbers()
+        self._block_numbers = RemainingNumbers()
         """Renumbers the blocks that are delivered, since others are left out."""
         self._room = StreamRoom(account or StreamBudget().open("-"))
         self._time = TimeSlice()
@@ -197,7 +197,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     async def _read(self, source: AsyncIterable[object]) -> None:
         """Read and queue the whole stream; pause for room when the budget is full."""
         chunks = litellm_internals.stream_chunks(source)
-        async with contextlib.aclosing(self._upstream(source)) as items:
+        async with contextlib.aclosing(self._read_upstream(source)) as items:
             async for item in items:
                 await self.take(item)
                 chunks.merge()
@@ -212,7 +212,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
             await self._enqueue(event)
         await self._end()
 
-    async def _upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """The upstream's items; if it breaks off, store the error in `broken` and end."""
         try:
             async for item in source:
@@ -279,13 +279,18 @@ class StreamQueue(abc.ABC, Generic[Text]):
         return queued
 
     def _leaves_out(self, queued: QueuedEvent[Text]) -> bool:
-        """Whether an event belongs to a block of which no text is delivered; the later blocks then move up."""
+        """Leave out the event if its block ends up without text; the blocks after it then get lower numbers.
+
+        Returns whether it was left out.
+        """
         block = queued.event.block
-        text = None if block is None or block.text_number is None else self._texts.get(block.text_number)
-        if block is None or block.is_sent or text is None or text.has_output or not text.changed:
+        if block is None or block.is_sent or block.text_number is None:
             return False
-        self._numbers.remove(block.index)
-        return True
+        text = self._texts.get(block.text_number)
+        is_empty = text is not None and text.changed and not text.has_output
+        if is_empty:
+            self._block_numbers.remove(block.index)
+        return is_empty
 
     def _deliverable(self, queued: QueuedEvent[Text]) -> tuple[object, list[str]]:
         """The item to deliver for an event, and the text pieces in it; raises `NotPutIn` if an edit does not fit in."""
@@ -296,7 +301,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
     def _renumber(self, item: object, block: ContentBlock) -> object:
         """The item of a block with the number that the block has now."""
         block.is_sent = True
-        number = self._numbers.new_number(block.index)
+        number = self._block_numbers.new_number(block.index)
         return item if number == block.index else sse.as_frame(item).with_index(number)
 
     @property

@@ -17,7 +17,7 @@ from functools import cached_property
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.plugins.stage import AnswerSoFar, Hold, Stage, Stop
 from aligner_proxy.text import program_text
-from aligner_proxy.text.json_answer import Literal, text_literals
+from aligner_proxy.text.json_answer import JsonString, text_literals
 from aligner_proxy.text.refusals import is_refusal
 from aligner_proxy.types import Exchange, JsonStrings, Mode, OnError, OnSkip, Policy, SkipReason, Status
 
@@ -238,7 +238,7 @@ def reads_as_json(answer: str) -> bool | None:
     return True
 
 
-def texts_in_json(answer: str) -> list[Literal]:
+def texts_in_json(answer: str) -> list[JsonString]:
     """The texts of a JSON answer that may be corrected; refusals are left out."""
     return [literal for literal in text_literals(answer) if not is_refusal(literal.text)]
 

@@ -164,15 +164,15 @@ def flag_harmful_whole(
     """
     segments = tuple(segments)
     whole = growing.read(segments) if policy.decline_whole_answers else None
-    if whole is None or whole[0] <= threshold or fragments.is_short_answer(segment.text for segment in segments):
+    if whole is None or whole.score <= threshold or fragments.is_short_answer(segment.text for segment in segments):
         return segments
-    objective = policy.objectives[whole[1]] if whole[1] < len(policy.objectives) else None
+    objective = policy.objectives[whole.objective] if whole.objective < len(policy.objectives) else None
     if objective is None or objective.name not in SAFETY_OBJECTIVES:
         return segments
     judge = policy.judge if objective.judge is None else objective.judge
     if judge.decides_whole_answers:
         return segments
-    return tuple(replace(one, flagged=True, objective=whole[1]) if one.text else one for one in segments)
+    return tuple(replace(one, flagged=True, objective=whole.objective) if one.text else one for one in segments)
 
 
 def violates_safety(segments: Sequence[SegmentScore], policy: Policy, *, unnamed: bool) -> bool:

@@ -62,12 +62,12 @@ UNDER = re.compile(rf"(?<!no )(?<!not )\b(?:{_UNDER}){_GAP}{N}[ -]{_FEW}{UNIT}\b
 LEAST = re.compile(rf"\b(?:{_AT_LEAST}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 OVER = re.compile(rf"(?<!no )(?<!not )(?<!never )\b(?:{_OVER}){_GAP}{N}[ -]{_FEW}{UNIT}\b")
 MAX_AFTER = re.compile(
-    rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:less|fewer|under|below|shorter)|at (?:the )?(?:very )?most|"
+    rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:less|fewer|under|below|shorter)(?! than)|at (?:the )?(?:very )?most|"
     rf"max(?:imum)?\b|tops|(?:and )?(?:not|no|never) more|is all|"
     r"limit|only|in total|is (?:the )?(?:limit|max\w*)|cap)"
 )
 MIN_AFTER = re.compile(
-    rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:more|longer)|at (?:the )?(?:very )?least|"
+    rf"\b{N}[ -]{_FEW}{UNIT},? (?:or (?:more|longer)(?! than)|at (?:the )?(?:very )?least|"
     rf"min(?:imum)?\b)"
 )
 LIMIT_OF = re.compile(

@@ -10,12 +10,14 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from aligner_proxy_systems.metaalign import lexicon
 from aligner_proxy_systems.metaalign.types import Preference, PreferenceKind, PreferenceSource
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|[;\n]+")
+_CLAUSE_END = re.compile(r"[,;:]|\.\s|\s(?:and|but)\s")
 _WORDS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _LONGEST_SENTENCE = 1_000
 """Characters; a longer sentence stays in the free text, to bound the time of the patterns."""
@@ -35,7 +37,32 @@ class RefusalWord:
 
     start: int
     end: int
-    reach: int
+    reach_end: int
+
+
+class _LengthPattern(NamedTuple):
+    """A pattern of a bound of length, such as "under 100 words"."""
+
+    pattern: re.Pattern[str]
+    is_upper: bool
+    """Whether it states an upper bound."""
+    step: int = 0
+    """What to add to the number: "under 100" means at most 99."""
+
+
+_LENGTH_PATTERNS = (
+    _LengthPattern(lexicon.MIN_AFTER, is_upper=False),
+    _LengthPattern(lexicon.MAX_AFTER, is_upper=True),
+    _LengthPattern(lexicon.LEAST, is_upper=False),
+    _LengthPattern(lexicon.UNDER, is_upper=True, step=-1),
+    _LengthPattern(lexicon.MOST, is_upper=True),
+    _LengthPattern(lexicon.OVER, is_upper=False, step=1),
+    _LengthPattern(lexicon.LIMIT_OF, is_upper=True),
+    _LengthPattern(lexicon.SHORTLY, is_upper=True),
+    _LengthPattern(lexicon.HYPHENED, is_upper=True),
+    _LengthPattern(lexicon.ONE, is_upper=True),
+)
+"""In the order in which they are tried."""
 
 
 @dataclass(slots=True)
@@ -68,7 +95,7 @@ def parse(text: str, source: PreferenceSource) -> ParsedText:
 
 def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> Iterator[_Match]:
     """Yield every preference in a sentence, with the span that states it."""
-    refusals = [RefusalWord(*no.span(), _find_reach(plain, no.end())) for no in lexicon.NOT.finditer(plain)]
+    refusals = [RefusalWord(*word.span(), _find_reach(plain, word.end())) for word in lexicon.NOT.finditer(plain)]
     yield from _find_lengths(plain, refusals, source)
     yield from _find_unwanted(plain, refusals, source)
     yield from _find_later_refusals(plain, source)
@@ -82,40 +109,29 @@ def _find_preferences(plain: str, sentence: str, source: PreferenceSource) -> It
 
 
 def _find_lengths(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield bounds of length; once a pattern matched a passage, later patterns skip it."""
-    spans: list[_Span] = []
-    # (pattern, whether it is an upper bound, what to add to the number): "under 100" means at most 99.
-    patterns = (
-        (lexicon.MIN_AFTER, False, 0),
-        (lexicon.MAX_AFTER, True, 0),
-        (lexicon.LEAST, False, 0),
-        (lexicon.UNDER, True, -1),
-        (lexicon.MOST, True, 0),
-        (lexicon.OVER, False, 1),
-        (lexicon.LIMIT_OF, True, 0),
-        (lexicon.SHORTLY, True, 0),
-        (lexicon.HYPHENED, True, 0),
-        (lexicon.ONE, True, 0),
-    )
-    for pattern, most, more in patterns:
-        for match in pattern.finditer(plain):
-            if any(start < match.end() and match.start() < end for start, end in spans):
+    """Yield bounds of length; a passage that one pattern matched is skipped by the later ones."""
+    read_spans: list[_Span] = []
+    for length in _LENGTH_PATTERNS:
+        for match in length.pattern.finditer(plain):
+            if any(start < match.end() and match.start() < end for start, end in read_spans):
                 continue
-            spans.append(match.span())
-            groups = match.groupdict()
-            if pattern in (lexicon.UNDER, lexicon.OVER) and _is_negated(refusals, match.start()):
-                # "never more than" means at most
-                most = not most
-                more = 0
-            kinds = next(kinds for name, kinds in lexicon.UNITS.items() if groups["unit"].startswith(name))
-            kind = kinds[0 if most else 1]
-            number = _number(groups.get("n")) + more
-            # No kind of preference sets a minimum of paragraphs or characters; "under one" gives 0.
-            if kind is not None and number > 0:
-                yield Preference(kind, source, number), match.span()
+            read_spans.append(match.span())
+            # "do not write more than 3" is an upper bound of 3, although "more than 3" is a lower bound of 4.
+            is_negated = length.step != 0 and _is_negated(refusals, match.start())
+            bound = _parse_number(match.groupdict().get("n")) + (0 if is_negated else length.step)
+            kind = _choose_bound_kind(match.group("unit"), is_upper=length.is_upper != is_negated)
+            # "under one" gives 0.
+            if kind is not None and bound > 0:
+                yield Preference(kind, source, bound), match.span()
 
 
-def _number(numeral: str | None) -> int:
+def _choose_bound_kind(unit: str, *, is_upper: bool) -> PreferenceKind | None:
+    """The kind of preference that bounds this unit; None if there is none, as for a minimum of paragraphs."""
+    maximum, minimum = next(kinds for name, kinds in lexicon.UNITS.items() if unit.startswith(name))
+    return maximum if is_upper else minimum
+
+
+def _parse_number(numeral: str | None) -> int:
     """The number that a numeral states; 1 if there is none ("in a sentence")."""
     if numeral is None:
         return 1
@@ -128,20 +144,24 @@ def _number(numeral: str | None) -> int:
 
 
 def _find_unwanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
-    """Yield things within the reach of a refusal."""
-    asks_at_last = lexicon.QUESTION_LAST.search(plain) is not None
-    matches: list[tuple[int, int, Preference, int]] = []
-    for order, (kind, pattern) in enumerate(lexicon.THING.items()):
+    """Yield a preference for each thing that a refusal reaches, in the order of the refusals.
+
+    A thing that several refusals reach is yielded twice: with the first one, whose span is the longest, so that all of
+    it is removed from the free text, and with the last one, which decides the place among the preferences (`parse`).
+    """
+    wants_question_at_end = lexicon.QUESTION_LAST.search(plain) is not None
+    # Start, number of the kind, end, kind: in sorting order.
+    matches: list[tuple[int, int, int, PreferenceKind]] = []
+    for number, (kind, pattern) in enumerate(lexicon.THING.items()):
         # The word "question" then belongs to the wish for one at the end.
-        if kind is PreferenceKind.NO_QUESTIONS and asks_at_last:
+        if kind is PreferenceKind.NO_QUESTIONS and wants_question_at_end:
             continue
         for thing in pattern.finditer(plain):
-            reaching = [no for no in _nearby_refusals(refusals, thing.start()) if thing.end() <= no.reach]
-            # The first refusal tells how much of the sentence is understood; the last tells the order of preferences.
-            matches += [
-                (no.start, order, Preference(kind, source), thing.end()) for no in (*reaching[:1], *reaching[-1:])
-            ]
-    yield from ((preference, (start, end)) for start, _, preference, end in sorted(matches, key=itemgetter(0, 1, 3)))
+            nearby = _nearby_refusals(refusals, thing.start())
+            reaching = [refusal for refusal in nearby if thing.end() <= refusal.reach_end]
+            matches += [(refusal.start, number, thing.end(), kind) for refusal in (*reaching[:1], *reaching[-1:])]
+    for start, _, end, kind in sorted(matches, key=itemgetter(0, 1, 2)):
+        yield Preference(kind, source), (start, end)
 
 
 def _find_later_refusals(plain: str, source: PreferenceSource) -> Iterator[_Match]:
@@ -173,13 +193,13 @@ _OWN_VERB = re.compile(
 
 def _is_negated(refusals: Sequence[RefusalWord], position: int) -> bool:
     """Whether a refusal reaches this position."""
-    return any(position < no.reach for no in _nearby_refusals(refusals, position))
+    return any(position < refusal.reach_end for refusal in _nearby_refusals(refusals, position))
 
 
 def _nearby_refusals(refusals: Sequence[RefusalWord], position: int) -> Sequence[RefusalWord]:
     """The refusals before this position that are close enough to reach it."""
-    before = bisect_right(refusals, position, key=lambda no: no.end)
-    return refusals[bisect_left(refusals, position - _REACH_CHARS, hi=before, key=lambda no: no.end) : before]
+    stop = bisect_right(refusals, position, key=attrgetter("end"))
+    return refusals[bisect_left(refusals, position - _REACH_CHARS, hi=stop, key=attrgetter("end")) : stop]
 
 
 def _find_wanted(plain: str, refusals: Sequence[RefusalWord], source: PreferenceSource) -> Iterator[_Match]:
@@ -237,7 +257,7 @@ def _remainder(sentence: str, understood: list[_Span]) -> str:
         remainder += sentence[position : max(position, start)] + ("," if start > position else "")
         position = max(position, end)
     remainder += sentence[position:]
-    clauses = re.split(r"[,;:]|\.\s|\s(?:and|but)\s", remainder)
+    clauses = _CLAUSE_END.split(remainder)
     clauses_with_content = [clause.strip(" .;,!-") for clause in clauses if _has_content(clause)]
     # Nothing was cut out, so the sentence keeps its own punctuation.
     if not understood:

@@ -33,30 +33,32 @@ UNMET = "unmet_preference"
 async def correct(answer: str, policy: Policy, inner: Inner) -> Corrected:
     """Run the stages in order and return one correction; a stage without work is skipped."""
     preferences = preferences_of(policy)
-    done: list[Corrected] = []
+    results: list[Corrected] = []
     asked_preferences = await run_off_loop(len(answer), partial(_corrector_preferences, preferences, answer))
     if asked_preferences:
         corrected = await inner.correct(answer, _preference_policy(policy, asked_preferences))
-        done.append(_drop_unmet_edits(asked_preferences.values(), answer, corrected))
+        results.append(_drop_unmet_edits(asked_preferences.values(), answer, corrected))
     own = operator_policy(policy)
     if own.objectives:
-        done.append(await inner.correct(done[-1].verdict.text if done else answer, own))
-        if len(done) > 1 and done[0].verdict.text != answer and done[1].verdict.dropped:
+        results.append(await inner.correct(results[-1].verdict.text if results else answer, own))
+        if len(results) > 1 and results[0].verdict.text != answer and results[1].verdict.dropped:
             # Text that a preference added must not block the operator's edits.
-            done = [await inner.correct(answer, own)]
+            results = [await inner.correct(answer, own)]
         # The whole correction for the operator was refused: deliver the original, as without preferences.
-        if outcomes.class_of(done[-1].verdict.reason) is FailureClass.GATE:
-            return _combine_results(done, replace(done[-1].verdict, text=answer))
-    text = done[-1].verdict.text if done else answer
+        if outcomes.class_of(results[-1].verdict.reason) is FailureClass.GATE:
+            return _combine_results(results, replace(results[-1].verdict, text=answer))
+    text = results[-1].verdict.text if results else answer
     fixable = {name: one for name, one in preferences.items() if one.fixable}
     kinds = await run_off_loop(len(text), lambda: {one.kind for one in fixable.values() if not is_met(one, text)})
     # In a thread, like the gate, so that it does not block the event loop.
     edited = await asyncio.to_thread(fix_text, text, kinds) if kinds else text
     if edited != text:
         verdict = await inner.judge(text, Correction(edited), _preference_policy(policy, fixable))
-        done.append(Corrected(Correction(edited), None, verdict))
+        results.append(Corrected(Correction(edited), None, verdict))
         text = verdict.text
-    return _combine_results(done, Verdict(text, _refusal(done) if text != answer else None))
+    # If nothing was delivered, a refusal by the gate is no failure of the preference.
+    reason = _find_drop_reason(results) if text != answer else None
+    return _combine_results(results, Verdict(text, reason))
 
 
 def _corrector_preferences(preferences: Mapping[str, Preference], answer: str) -> dict[str, Preference]:
@@ -87,25 +89,22 @@ def _drop_unmet_edits(preferences: Collection[Preference], answer: str, correcte
     return replace(corrected, verdict=replace(verdict, text=answer, dropped=verdict.dropped + refusals))
 
 
-def _refusal(done: Sequence[Corrected]) -> str | None:
-    """The first gate rule that dropped an edit, as a reason; None if nothing was dropped.
-
-    A preference that the gate refused as a whole is not a failure.
-    """
-    dropped = [rule for corrected in done for rule in corrected.verdict.dropped]
-    return f"gate_partly:{dropped[0]}" if dropped else None
+def _find_drop_reason(results: Sequence[Corrected]) -> str | None:
+    """`gate_partly:` with the first gate rule that dropped an edit, or None."""
+    dropped = [rule for result in results for rule in result.verdict.dropped]
+    return outcomes.gate_reason(dropped, changed=True)
 
 
-def _combine_results(done: Sequence[Corrected], verdict: Verdict) -> Corrected:
+def _combine_results(results: Sequence[Corrected], verdict: Verdict) -> Corrected:
     """Merge all stages into one result; the segments are those of the last scoring."""
-    corrections = [corrected.correction for corrected in done]
-    accepted = all(corrected.verdict.text == corrected.correction.text for corrected in done)
+    corrections = [result.correction for result in results]
+    accepted = all(result.verdict.text == result.correction.text for result in results)
     correction = Correction(
         text=verdict.text if accepted else corrections[-1].text,
         segments=next((one.segments for one in reversed(corrections) if one.segments), ()),
         aligner=next((one.aligner for one in reversed(corrections) if one.aligner), ""),
     ).with_cost_of(corrections)
-    dropped = tuple(rule for corrected in done for rule in corrected.verdict.dropped)
-    edits = sum(corrected.verdict.edits for corrected in done)
-    hit = all_cached(corrected.cache_hit for corrected in done)
+    dropped = tuple(rule for result in results for rule in result.verdict.dropped)
+    edits = sum(result.verdict.edits for result in results)
+    hit = all_cached(result.cache_hit for result in results)
     return Corrected(correction, hit, replace(verdict, edits=edits, dropped=dropped))

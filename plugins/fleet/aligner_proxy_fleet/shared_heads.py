@@ -85,7 +85,7 @@ class SharedHeads:
 
     server: RedisServer
     entries: EntryCodec
-    _lock: int | None = field(default=None, init=False)
+    _lock_file: int | None = field(default=None, init=False)
     """Descriptor of the locked file; None while another process of this host has the lock."""
 
     async def exchange(self, file: PolicyFile) -> bool:
@@ -95,7 +95,7 @@ class SharedHeads:
         """
         store = HeadStore.for_file(file)
         places = _list_places(file)
-        if not places or not await asyncio.to_thread(self._is_leader, store):
+        if not places or not await asyncio.to_thread(self._try_to_lead, store):
             return False
         index = await asyncio.to_thread(store.index)
         revisions = await asyncio.to_thread(_read_revisions, store)
@@ -116,13 +116,13 @@ class SharedHeads:
 
     def close(self) -> None:
         """Release the lock, so that another process of this host can exchange heads."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
-    def _is_leader(self, store: HeadStore) -> bool:
-        """Whether this process exchanges heads for its host: the first process to lock the store, until it ends."""
-        if self._lock is None:
+    def _try_to_lead(self, store: HeadStore) -> bool:
+        """Lock the store if no process of this host has; return whether this process exchanges heads for its host."""
+        if self._lock_file is None:
             # A store that cannot be written could not take over heads, so such a host takes no part.
             with contextlib.suppress(OSError):
                 store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,8 +132,8 @@ class SharedHeads:
                 except OSError:
                     os.close(lock)
                 else:
-                    self._lock = lock
-        return self._lock is not None
+                    self._lock_file = lock
+        return self._lock_file is not None
 
 
 @dataclass(slots=True)

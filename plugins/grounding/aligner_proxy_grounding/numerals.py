@@ -14,7 +14,7 @@ _ONES = (
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS) if word}
 _VALUES["hundred"] = 100
-_BIG = 100
+_LARGEST_IN_WORDS = 100
 """The largest number that is read and written in words."""
 _TENS_WORD = "|".join(word for word in _TENS if word)
 _ONES_WORD = "|".join(sorted(_ONES[1:10]))
@@ -47,7 +47,7 @@ def value_of(text: str) -> Decimal:
     """The value of a number that `NUMBER` matches; a separator before exactly three digits groups thousands."""
     if not text[0].isdigit():
         low = text.lower()
-        return Decimal(NUMBERS[low] if low in NUMBERS else _in_words(low))
+        return Decimal(NUMBERS[low] if low in NUMBERS else _parse_number_words(low))
     grouped = _GROUPED.match(text)
     if grouped:
         head = grouped.group()
@@ -62,12 +62,12 @@ def magnitude_of(text: str) -> Decimal:
     return next(Decimal(size) for names, size in _MAGNITUDES if re.fullmatch(names, text, re.IGNORECASE))
 
 
-def _in_words(text: str) -> int:
+def _parse_number_words(text: str) -> int:
     """The value of a number in words."""
     parts = [part for part in re.split(r"[- ]", text) if part != "a"]
     # "a hundred" and "one hundred" are the only numbers with this word
     if parts[-1] == "hundred":
-        return _BIG
+        return _LARGEST_IN_WORDS
     return sum(_VALUES[part] for part in parts)
 
 
@@ -92,12 +92,12 @@ def format_number(value: Decimal, like: str, other: str = "", *, money: bool = F
 
 def _number_in_words(value: Decimal, like: str) -> str | None:
     """Write a value in words of the language of `like`; None for a fraction, a negative number, or one above 100."""
-    if value != value.to_integral_value() or not 0 <= value <= _BIG:
+    if value != value.to_integral_value() or not 0 <= value <= _LARGEST_IN_WORDS:
         return None
     number = int(value)
     if language_of_number(like) is not None and like.lower() not in _VALUES:
         return number_in_words(number, like)
-    if number == _BIG:
+    if number == _LARGEST_IN_WORDS:
         return "a hundred"
     if number < len(_ONES):
         return _ONES[number]

@@ -27,17 +27,17 @@ def quote_references(references: Sequence[Reference], sources: Set[str]) -> list
 
     `sources` are the lines in question as "name:line".
     """
-    whole = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
+    all_fit = sum(len(reference.text) for reference in references) <= REFERENCE_CHARS
     excerpts: list[Mapping[str, str]] = []
     for reference in references:
         lines = reference.text.splitlines()
         # the last colon, since a label may contain one
-        places = (source.rpartition(":") for source in sources)
-        doubted_lines = {int(number) for label, _, number in places if label == reference.label}
+        split_sources = (source.rpartition(":") for source in sources)
+        doubted_lines = {int(number) for label, _, number in split_sources if label == reference.label}
         quoted_lines = [
             f"{number} {line}"
             for number, line in enumerate(lines, 1)
-            if whole or line.startswith("#") or any(abs(number - one) <= _LINES_NEAR for one in doubted_lines)
+            if all_fit or line.startswith("#") or any(abs(number - doubted) <= _LINES_NEAR for doubted in doubted_lines)
         ]
         if quoted_lines:
             excerpts.append({"name": reference.label, "text": "\n".join(quoted_lines)[:REFERENCE_CHARS]})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut, shorten_text
+from aligner_proxy.engine.decoding.conversation import CUT, collapse_repeats, cut_turns, shorten_text
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.types import Turn
@@ -51,12 +51,12 @@ def user(*texts: str) -> list[Turn]:
 
 def test_a_short_conversation_is_read_as_it_is() -> None:
     turns = [Turn("system", "Be brief."), *user("When does it open?", "At six.", "And on Sundays?")]
-    assert cut(turns, RULER, 512) == tuple(turns[1:])
+    assert cut_turns(turns, RULER, 512) == tuple(turns[1:])
 
 
 def test_of_a_long_question_its_beginning_and_its_end_are_read() -> None:
     question = f"First words. {prose(400)} Last words?"
-    [turn] = cut(user(question), RULER, 200)
+    [turn] = cut_turns(user(question), RULER, 200)
     assert turn.content.startswith("First words. ")
     assert turn.content.endswith(" Last words?")
     assert turn.content.count(CUT) == 1
@@ -65,7 +65,7 @@ def test_of_a_long_question_its_beginning_and_its_end_are_read() -> None:
 
 def test_of_many_turns_the_last_are_read() -> None:
     turns = user(*(f"Turn {number}. {prose(2)}" for number in range(41)))
-    kept = cut(turns, RULER, 300)
+    kept = cut_turns(turns, RULER, 300)
     assert 1 < len(kept) < 41
     assert kept[1:] == tuple(turns[41 - len(kept) + 1 :])
     assert sum(RULER.count(turn.content) for turn in kept) <= 300
@@ -77,7 +77,7 @@ def test_of_many_turns_the_last_are_read() -> None:
     st.integers(64, 600),
 )
 def test_what_is_kept_fits_and_the_last_words_are_there(texts: list[str], room: int) -> None:
-    kept = cut(user(*texts), RULER, room)
+    kept = cut_turns(user(*texts), RULER, room)
     query = prompts.query_field(FAMILY, kept)
     assert RULER.count(query) <= room + 16 * (len(kept) + 1)  # this tokenizer spells the names of roles
     last = next((text for text in reversed(texts) if text), "")
@@ -86,7 +86,7 @@ def test_what_is_kept_fits_and_the_last_words_are_there(texts: list[str], room: 
 
 def test_no_more_is_looked_at_than_there_is_room_for() -> None:
     ruler = Letters()
-    cut(user(*(prose(20_000) for _ in range(50))), ruler, 500)
+    cut_turns(user(*(prose(20_000) for _ in range(50))), ruler, 500)
     assert ruler.seen < 50_000
 
 
@@ -148,16 +148,16 @@ def test_a_cut_text_says_how_long_it_is() -> None:
 
 def test_what_nobody_sees_takes_no_room() -> None:
     question = "First words. " + "\u200b" * 1500 + " Last words?"
-    assert [turn.content for turn in cut(user(question), RULER, 120)] == [question.replace("\u200b", "")]
+    assert [turn.content for turn in cut_turns(user(question), RULER, 120)] == [question.replace("\u200b", "")]
 
 
 def test_a_question_is_cut_between_what_is_read() -> None:
-    [turn] = cut(user("\u200b".join(prose(400))), RULER, 200)
-    [plain] = cut(user(prose(400)), RULER, 200)
+    [turn] = cut_turns(user("\u200b".join(prose(400))), RULER, 200)
+    [plain] = cut_turns(user(prose(400)), RULER, 200)
     assert "\u200b" not in turn.content
     assert turn.content.split(CUT)[0] == plain.content.split(CUT)[0]
     assert turn.content.split(CUT)[1] == plain.content.split(CUT)[1]
 
 
 def test_of_many_turns_in_which_there_is_nothing_to_read_few_are_looked_at() -> None:
-    assert len(cut(user(*["\u200b" * 100_000] * 200), RULER, 1000)) < 10
+    assert len(cut_turns(user(*["\u200b" * 100_000] * 200), RULER, 1000)) < 10

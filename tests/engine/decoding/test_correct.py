@@ -338,7 +338,7 @@ def test_how_the_question_is_cut_does_not_depend_on_the_answer() -> None:
         request = tiny.request(answer).model_copy(update={"turns": turns})
         aligner = tiny.aligner()
         made = make_frame(request, find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window)
-        queries.add(made.query)
+        queries.add(made.conversation_text)
     assert len(queries) == 1
 
 
@@ -351,9 +351,9 @@ def test_the_oldest_turns_go_first() -> None:
     result = correct_alone(tiny.aligner(), long)
     assert 400 < result.prompt_tokens < 1024
     made = make_frame(long, find_template("ultrafeedback"), tiny.runner().tokenizer, 1024)
-    assert made.query.count("\n\nHuman:") + made.query.count("\n\nAssistant: Turn") < 20
-    assert "Turn 40." in made.query
-    assert "Turn 2." not in made.query
+    assert made.conversation_text.count("\n\nHuman:") + made.conversation_text.count("\n\nAssistant: Turn") < 20
+    assert "Turn 40." in made.conversation_text
+    assert "Turn 2." not in made.conversation_text
 
 
 def test_a_huge_objective_is_refused() -> None:

@@ -24,7 +24,7 @@ class Machine:
     def forward(self, tokens: int, times: int = 1) -> list[int]:
         used = []
         for _ in range(times):
-            with self.crew.time_forward(tokens):
+            with self.crew.choose_threads_for(tokens):
                 used.append(self.threads)
                 self.now += self.costs[self.threads]
             assert self.threads == self.crew.most
@@ -87,7 +87,7 @@ def test_one_core_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_forward_that_fails_gives_the_threads_back(two: Machine) -> None:
     def failing() -> None:
-        with two.crew.time_forward(3):
+        with two.crew.choose_threads_for(3):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

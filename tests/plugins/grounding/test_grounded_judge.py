@@ -15,7 +15,7 @@ from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.errors import CorrectionError, EngineUnavailable, QuotaSpent
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer
 from aligner_proxy.pipeline.pipeline import Pipeline
-from aligner_proxy.plugins.extensions import Extensions, Member
+from aligner_proxy.plugins.extensions import Extensions, ExtensionWithRunner
 from aligner_proxy.plugins.isolation import ThreadRunner
 from aligner_proxy.types import (
     AskAbout,
@@ -339,7 +339,7 @@ async def test_a_stage_in_a_thread_of_its_own_asks_the_judge() -> None:
     chat = ScriptedChat(IN_BOX)
     made = Pipeline(
         SegmentEngine(lambda _: -9.0),
-        extensions=Extensions([Member(Grounding(), ThreadRunner("grounding"))]),
+        extensions=Extensions([ExtensionWithRunner(Grounding(), ThreadRunner("grounding"))]),
         judges=Judges(lambda _: chat, lambda _: chat),
     )
     outcome = await made.align(replace(ASKED, answer=DOUBTFUL), POLICY)

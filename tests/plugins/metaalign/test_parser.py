@@ -48,6 +48,29 @@ def test_bounds(text: str, kind: K, number: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "bounds"),
+    [
+        (
+            "Do not write more than 3 sentences and do not write more than 50 words.",
+            [(K.MAX_SENTENCES, 3), (K.MAX_WORDS, 50)],
+        ),
+        (
+            "Do not write more than 3 sentences, but write more than 20 words.",
+            [(K.MAX_SENTENCES, 3), (K.MIN_WORDS, 21)],
+        ),
+        (
+            "Do not write less than 3 sentences, but write under 100 words.",
+            [(K.MIN_SENTENCES, 3), (K.MAX_WORDS, 99)],
+        ),
+        ("Do not write more than 3 sentences or more than 50 words.", [(K.MAX_SENTENCES, 3), (K.MAX_WORDS, 50)]),
+        ("Do not write less than 3 sentences or less than 50 words.", [(K.MIN_SENTENCES, 3), (K.MIN_WORDS, 50)]),
+    ],
+)
+def test_bounds_of_one_sentence_are_negated_one_by_one(text: str, bounds: list[tuple[K, int]]) -> None:
+    assert [(preference.kind, preference.number) for preference in parse(text, REQUEST).preferences] == bounds
+
+
+@pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("formal, no lists, at most 80 words", {K.NO_CONTRACTIONS, K.NO_EMOJI, K.NO_LISTS, K.MAX_WORDS}),

@@ -25,7 +25,7 @@ _NO_DIFFERENCE = "the intervals overlap: the difference may be chance; more revi
 @click.argument("second", metavar="B")
 @review_options
 def command(first: str, second: str, as_json: bool, **options: Any) -> None:
-    """Compare two aligners, or two policies, by prefixes of their hashes.
+    """Compare two aligners, or two policies, which are named by prefixes of their hashes.
 
     For example: aligner-proxy compare 3f9a 71c2 --policy gateway/policies.yaml
     """

@@ -12,10 +12,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -285,33 +286,39 @@ def _markdown_line(cells: Sequence[str]) -> str:
 @click.option("--json-lines", is_flag=True, help="As --json, after lines with the progress.")
 @weight_options
 def command(
-    policies: Path, store: Path | None, since: str, limit: int, address: str | None, output: Path | None, **options: Any
+    policies: Path,
+    candidate: TextIO | None,
+    route: str | None,
+    tenant: str | None,
+    store: Path | None,
+    since: str,
+    limit: int,
+    address: str | None,
+    deadline: float | None,
+    output: Path | None,
+    show: int,
+    as_json: bool,
+    json_lines: bool,
+    **aligner_options: Any,
 ) -> None:
     """Run recorded answers under other policies or another aligner, and compare.
 
     For example: aligner-proxy replay --policy gateway/policies.yaml --since 7d
     """
-    show = options.pop("show")
-    as_lines = options.pop("json_lines")
-    as_json = options.pop("as_json") or as_lines
-    deadline_s = options.pop("deadline")
-    candidate = options.pop("candidate")
-    target = Target(options.pop("route"), options.pop("tenant"))
-    path = resolve_policies_file(policies)
-    file = registry.load_policies(path)
-    entries, reviews = _read_recorded(file, store, parse_moment(since), limit, target)
-    if address and any(options.values()):
+    if address and any(aligner_options.values()):
         raise ConfigError("give --engine or --aligner, not both: an engine that runs has its aligner")
-    files = [file, registry.parse_policies(candidate.read(), path)] if candidate else [file]
-    report_progress = print_progress if as_lines else None
-    cases = asyncio.run(
-        _run_replay(entries, files, deadline_s, lambda: open_chosen_engine(address, options, path), report_progress)
-    )
-    report = ReplayReport(cases, policies.name, len(entries) - len(cases), reviews)
+    policies_path = resolve_policies_file(policies)
+    current = registry.load_policies(policies_path)
+    versions = [current, registry.parse_policies(candidate.read(), policies_path)] if candidate else [current]
+    entries, reviews = _read_recorded(current, store, parse_moment(since), limit, Target(route, tenant))
+    open_engine = partial(open_chosen_engine, address, aligner_options, policies_path)
+    cases = asyncio.run(_run_replay(entries, versions, deadline, open_engine, print_progress if json_lines else None))
+    count_without_text = len(entries) - len(cases)
+    report = ReplayReport(cases, policies.name, count_without_text, reviews)
     if output is not None:
         report.write(output)
-    if as_json:
-        echo_json(report.as_json(), indent=None if as_lines else 2)
+    if as_json or json_lines:
+        echo_json(report.as_json(), indent=None if json_lines else 2)
         return
     console = Terminal()
     report.show(console)

@@ -201,10 +201,13 @@ def _parse_sentences(form: dict[str, str], origin: str) -> list[NewExample]:
 
 
 def _add_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) -> None:
-    """Add the sentences of a form to the examples."""
+    """Add the sentences of a form to the examples.
+
+    A new file of examples is not taught automatically until the report on it has been seen.
+    """
     subject = _require_subject(target)
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
-    _block_auto_teaching(visit, subject)
+    _block_auto_teaching_of_new_file(visit, subject)
     count = example_file.add_examples(subject, sentences)
     _log_change(visit, target, f"{count} examples added")
 
@@ -227,7 +230,7 @@ def _begin_examples(visit: Visit, target: KnownObjective, form: dict[str, str]) 
     sentences = _parse_sentences(form, f"console, {visit.viewer.name}")
     before = read_text(place)
     after = _insert_examples(before, target, name, configured)
-    _block_auto_teaching(visit, subject)
+    _block_auto_teaching_of_new_file(visit, subject)
     count = example_file.add_examples(subject, sentences)
     try:
         # Resolve links, since a mounted file may be a link that has to stay.
@@ -257,7 +260,7 @@ def _insert_examples(policies_text: str, target: KnownObjective, name: str, conf
     return edit_checked(policies_text, path_of(configured.policies), edit, change)
 
 
-def _block_auto_teaching(visit: Visit, subject: Subject) -> None:
+def _block_auto_teaching_of_new_file(visit: Visit, subject: Subject) -> None:
     """If the example file is new, block automatic teaching of it, so that its report is seen first."""
     if subject.examples.exists():
         return
@@ -294,7 +297,7 @@ def _take_suggestions(visit: Visit, target: KnownObjective, form: dict[str, str]
         selection = suggestions if from_reviews.hash_suggestions(suggestions) == form.get("shown") else []
     if not selection:
         raise PageError(409, _OTHER_SENTENCES)
-    _block_auto_teaching(visit, subject)
+    _block_auto_teaching_of_new_file(visit, subject)
     count = example_file.add_examples(subject, [suggestion.sentence for suggestion in selection])
     answers = ", ".join(
         f"{suggestion.review.aligner_id}/{suggestion.review.choice}#{suggestion.segment}" for suggestion in selection
