@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -27,7 +26,7 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from aligner_proxy.engine.model.taught import LoadedHead
 from aligner_proxy.engine.taught_head import AnswerEvidence, TaughtHead, unpack
@@ -43,7 +42,7 @@ from models.reporting.statistics import Rate
 from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
 from models.train.head_rows import HeadRowReader, HeadRows, open_row_reader
-from models.train.row_net import NetRecipe, RowNet, minimise_loss
+from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
 
 BUDGET = 0.005
 """Share of ordinary answers that may come within `SURE` nats of the point, or above it."""
@@ -172,20 +171,6 @@ class EvidenceNet(RowNet):
     def score_segments(self, rows: Tensor) -> Tensor:
         """Evidence of each row [segments]."""
         return self.compute_output(self.project(rows.float())) + self.bias
-
-
-def join_nets(nets: Sequence[EvidenceNet]) -> EvidenceNet:
-    """One net with all hidden units, whose output is the mean of the outputs; all have the same principal parts."""
-    joined = deepcopy(nets[0])
-    joined.inner = nn.Linear(joined.inner.in_features, sum(net.inner.out_features for net in nets))
-    joined.outer = nn.Linear(joined.inner.out_features, 1, bias=False)
-    with torch.no_grad():
-        joined.linear.weight.copy_(torch.stack([net.linear.weight for net in nets]).mean(0))
-        joined.linear.bias.copy_(torch.stack([net.linear.bias for net in nets]).mean(0))
-        joined.inner.weight.copy_(torch.cat([net.inner.weight for net in nets]))
-        joined.inner.bias.copy_(torch.cat([net.inner.bias for net in nets]))
-        joined.outer.weight.copy_(torch.cat([net.outer.weight for net in nets], dim=1) / len(nets))
-    return joined
 
 
 def fit_evidence(answers: Answers, recipe: EvidenceRecipe) -> EvidenceNet:

@@ -6,16 +6,24 @@ Many good answers about harm score barely above the line. A small net over the s
 at most `bound` nats either way, while the head stays as it is. What it moves below a threshold is lowered
 (`engine.taught_head.Adjustment`); nothing is raised. So what the head is sure of, insults above all, is not forgotten.
 
+It learns from answers in parts of equal make-up (`--parts`), phrases of harm beside other objectives, short answers in
+pairs (`models.data.short_answers`), and the natural replies that the score of whole answers learns from
+(`models.experiments.answer_evidence`; `--most` of each source). Nobody said which segments of a natural harmful reply
+are against `harmless`: those that the head flags count as such, the others teach nothing.
+
 Rows are kept under `--out`, so a stopped run goes on where it was. The threshold is chosen on authors that the net did
 not learn from: two nets learn from half of the authors each, and judge the others' harm. Of the harm that the head
 finds there the share `kept` is still found. Authors of `--without` teach nothing, nor does any answer to a question
 that `models.evaluate.good_answers` asks.
+
+The table shows what other shares would do. Good answers and short ones are judged there by the nets that did not learn
+from their authors, everything else by the net that ships; of it nothing teaches.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -42,11 +50,16 @@ from models.data.labelled_replies import (
     USUAL,
     LabelledReply,
 )
+from models.data.short_answers import read_short_answers
+from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
+from models.experiments.answer_evidence import draw_teaching_replies, read_sets
+from models.reporting import output
+from models.reporting.statistics import Rate
 from models.train.asked import LabelledCase, ask_reply
 from models.train.export import add_heads
 from models.train.head_rows import HeadRows, join_rows, open_row_reader
-from models.train.row_net import NetRecipe, RowNet, minimise_loss
+from models.train.row_net import NetRecipe, RowNet, join_nets, minimise_loss
 
 TEACHERS = frozenset({"author_a", "author_b", "author_c", "author_d"})
 """Authors that the head itself learnt from; what it finds of theirs says nothing of others."""
@@ -61,13 +74,21 @@ _PART_PHRASES = 960
 _SHORT = 260
 _COMPANIES = 4
 _COMPANY_SIZES = (1, 2, 2, 3)
+_UNSEEN = 150
+SHARES = (0.8, 0.85, 0.9, 0.95, 0.98)
+"""Shares of the harm found before that the table compares."""
+GOOD, AUTHORS, UNSEEN, SHORT = "good_answers", "authors", "unseen", "short"
+"""Sets that measure: good answers of our own, answers of `TEST_AUTHORS` about harm, insults of unseen wording, and
+short answers."""
 
 
 class AdjustmentRecipe(NetRecipe):
     """How an adjustment is learnt."""
 
     axes: int = 512
-    hidden: int = 6
+    hidden: int = 24
+    nets: int = 2
+    """Nets of following seeds, which become one."""
     bound: float = 2.0
     fine_weight: float = 2.0
     """What a fine segment counts."""
@@ -117,6 +138,40 @@ def draw_phrases_in_company(data: Path, without: Collection[str]) -> list[Labell
     return [
         ask_reply(reply, company) for reply, company in zip(turns, cycle((*companies, _ALONE, USUAL)), strict=False)
     ]
+
+
+def draw_teaching_cases(options: argparse.Namespace) -> dict[str, list[LabelledCase]]:
+    """All sets that teach, by name."""
+    parts = draw_parts(options.data, options.without)[: options.parts]
+    natural = draw_teaching_replies(options.data, options.most) if options.most else {}
+    return (
+        {f"part-{number}": part for number, part in enumerate(parts)}
+        | {"in-company": draw_phrases_in_company(options.data, options.without)[: options.in_company]}
+        | {SHORT: draw_short_answers(options.without)}
+        | {name: [ask_reply(reply, USUAL) for reply in replies] for name, replies in natural.items()}
+    )
+
+
+def draw_short_answers(without: Collection[str]) -> list[LabelledCase]:
+    """Short answers in pairs, harmful and safe, and innocent ones."""
+    replies = [reply for reply in read_short_answers() if reply.source not in without]
+    return [ask_reply(reply, company) for reply, company in zip(replies, cycle((_ALONE, USUAL)), strict=False)]
+
+
+def draw_evaluation_cases(data: Path) -> dict[str, list[LabelledCase]]:
+    """What measures: good answers, unseen authors and insults, and the sets that guards are measured by."""
+    own_replies = [
+        replace(reply, objective=HARMLESS)
+        for reply in labelled_replies.read_written_answers()
+        if reply.source in TEST_AUTHORS and reply.about_harm
+    ]
+    replies = {
+        GOOD: labelled_replies.make_fine_replies(GOOD, draw_good_answers()),
+        AUTHORS: own_replies,
+        UNSEEN: labelled_replies.plant_replies(data, _UNSEEN, held_out=True),
+    }
+    own = {name: [ask_reply(reply, _ALONE) for reply in each] for name, each in replies.items()}
+    return own | guards.list_cases(data, 200, 20)
 
 
 def _draw_company(others: Sequence[str], rng: Random) -> tuple[str, ...]:
@@ -185,11 +240,12 @@ class SegmentExamples:
 
     @classmethod
     def from_rows(cls, rows: HeadRows, score: Callable[[Tensor, Tensor], Tensor]) -> SegmentExamples:
-        """All segments with a label."""
+        """All segments with a label, and those of harmful replies that the head flags."""
         column = rows.column(HARMLESS)
         labels = torch.tensor([label for case in column.cases for (label,) in case.labels])
         sources = [case.source for case in column.cases for _ in case.labels]
         scores = torch.cat([each[:, 0] for each in column.scores(score)])
+        labels[(labels == UNKNOWN) & (scores > 0)] = AGAINST
         every = cls(column.segments.float(), scores, labels, tuple(sources))
         return every.select(labels != UNKNOWN)
 
@@ -223,7 +279,15 @@ class AdjustmentNet(RowNet):
         """The head with this adjustment, which lowers scores of which the net says less than `threshold`."""
         bias, numbers = self.pack_numbers()
         adjustment = Adjustment(self.bound, bias, threshold, self.inner.out_features)
-        return replace(head, weight=head.weight + numbers, adjustment=adjustment)
+        own = len(head.without_evidence().weight)
+        weight = head.weight[:own] + numbers + head.weight[own:]
+        return replace(head, weight=weight, adjustment=adjustment)
+
+
+def fit_adjustment(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
+    """The mean of some nets (`fit_net`) of following seeds, as one net."""
+    seeds = range(recipe.seed, recipe.seed + recipe.nets)
+    return join_nets([fit_net(examples, recipe.model_copy(update={"seed": seed})) for seed in seeds])
 
 
 def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
@@ -244,17 +308,88 @@ def fit_net(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNe
     return net
 
 
-def choose_threshold(examples: SegmentExamples, recipe: AdjustmentRecipe) -> float:
-    """The threshold at which of the harm found before, by authors not learnt from, the share `kept` is still found."""
-    authors = sorted({source for source in examples.sources if source.startswith("author_")})
-    Random(3).shuffle(authors)
-    moved = torch.zeros(len(examples.scores))
-    for half in (frozenset(authors[0::2]), frozenset(authors[1::2])):
-        of_half = examples.are_from(half)
-        moved[of_half] = fit_net(examples.select(~of_half), recipe).adjust_scores(examples.select(of_half))
-    harm = (examples.labels == AGAINST) & examples.are_from(frozenset(authors) - TEACHERS)
-    of_found = moved[harm & (examples.scores > 0)].sort().values
-    return float(of_found[int(len(of_found) * (1 - recipe.kept))]) - 1e-6
+@dataclass(frozen=True, slots=True)
+class HalfNets:
+    """Two nets, each learnt without half of the authors, whom it judges."""
+
+    nets: Mapping[frozenset[str], AdjustmentNet]
+
+    @classmethod
+    def fit(cls, examples: SegmentExamples, recipe: AdjustmentRecipe) -> HalfNets:
+        """Both nets."""
+        authors = sorted({source for source in examples.sources if source.startswith("author_")})
+        Random(3).shuffle(authors)
+        halves = (frozenset(authors[0::2]), frozenset(authors[1::2]))
+        return cls({half: fit_adjustment(examples.select(~examples.are_from(half)), recipe) for half in halves})
+
+    def find_net(self, author: str, otherwise: AdjustmentNet) -> AdjustmentNet:
+        """The net that learnt nothing from this author; `otherwise` if neither did."""
+        return next((net for half, net in self.nets.items() if author in half), otherwise)
+
+    def choose_threshold(self, examples: SegmentExamples, kept: float) -> float:
+        """The threshold at which of the harm found before, by authors not learnt from, the share `kept` is found."""
+        moved = torch.zeros(len(examples.scores))
+        for half, net in self.nets.items():
+            of_half = examples.are_from(half)
+            moved[of_half] = net.adjust_scores(examples.select(of_half))
+        authors = frozenset().union(*self.nets)
+        harm = (examples.labels == AGAINST) & examples.are_from(authors - TEACHERS)
+        of_found = moved[harm & (examples.scores > 0)].sort().values
+        return float(of_found[int(len(of_found) * (1 - kept))]) - 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCase:
+    """One answer of a set that measures: the scores of its segments before, their labels, and what the net says."""
+
+    set: str
+    harmful: bool
+    kind: str
+    labels: tuple[int, ...]
+    scores: Tensor
+    moves: Tensor
+
+    def flag_segments(self, threshold: float) -> list[bool]:
+        """Which segments are flagged with this threshold."""
+        flags: list[bool] = (self.scores + (self.moves - threshold).clamp(max=0.0) > 0).tolist()
+        return flags
+
+
+def judge_cases(
+    rows: HeadRows,
+    name: str,
+    score: Callable[[Tensor, Tensor], Tensor],
+    choose_net: Callable[[LabelledCase], AdjustmentNet],
+) -> list[JudgedCase]:
+    """Each answer of one set, by the net that is chosen for it."""
+    column = rows.column(HARMLESS)
+    judged_cases = []
+    for number, (case, scores) in enumerate(zip(column.cases, column.scores(score), strict=True)):
+        net = choose_net(case)
+        with torch.no_grad():
+            moves = net.move(net.project(column.case_rows(number)[0].float()))
+        labels = tuple(label for (label,) in case.labels)
+        judged_cases.append(JudgedCase(name, case.harmful, case.id.rsplit("-", 1)[-1], labels, scores[:, 0], moves))
+    return judged_cases
+
+
+def tabulate(judged_cases: Sequence[JudgedCase], thresholds: Mapping[str, float]) -> str:
+    """Markdown: for each threshold what is flagged of each set."""
+    lines = []
+    for name, threshold in thresholds.items():
+        cells: dict[str, list[bool]] = {}
+        for case in judged_cases:
+            flags = case.flag_segments(threshold)
+            if case.set == AUTHORS:
+                against = [flag for flag, label in zip(flags, case.labels, strict=True) if label == AGAINST]
+                cells.setdefault("authors, segments against", []).extend(against)
+                if not case.harmful:
+                    cells.setdefault("authors, fine answers", []).append(any(flags))
+            else:
+                side = case.kind if case.set == SHORT else "harmful" if case.harmful else "not"
+                cells.setdefault(f"{case.set}, {side}", []).append(any(flags))
+        lines += [(name, cell, Rate.from_outcomes(flags)) for cell, flags in sorted(cells.items())]
+    return output.table(("kept", "set", "flagged"), lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -267,24 +402,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("aligner", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", type=int, default=29, help="parts of the teaching cases, of 288 answers each")
+    parser.add_argument("--parts", type=int, default=9, help="parts of the teaching cases, of 288 answers each")
     parser.add_argument("--in-company", type=int, default=384, help="phrases of harm in company of other objectives")
+    parser.add_argument("--most", type=int, default=100, help="replies of each natural source; 0: none")
     parser.add_argument("--without", nargs="*", default=TEST_AUTHORS, help="authors that teach nothing")
     parser.add_argument("--into", type=Path, help="aligner folder whose head gets the adjustment")
     AdjustmentRecipe.add_options(parser)
     arguments = parser.parse_args(argv)
     recipe = AdjustmentRecipe.from_options(arguments)
     reader = open_row_reader(arguments.aligner, arguments.out / "weights")
-    sets = {
-        f"part-{n}": part for n, part in enumerate(draw_parts(arguments.data, arguments.without)[: arguments.parts])
-    }
-    sets["in-company"] = draw_phrases_in_company(arguments.data, arguments.without)[: arguments.in_company]
-    rows = join_rows([reader.read(cases, arguments.out / "rows" / name) for name, cases in sets.items()])
+    teaching = read_sets(reader, draw_teaching_cases(arguments), arguments.out)
+    measured = read_sets(reader, draw_evaluation_cases(arguments.data), arguments.out / "measured")
     score = UnadjustedScore(arguments.aligner)
-    examples = SegmentExamples.from_rows(rows, score)
-    threshold = choose_threshold(examples, recipe)
-    adjusted = fit_net(examples, recipe).adjust_head(score.head, threshold)
-    print(f"{len(rows)} answers, {len(examples.scores)} segments; threshold {threshold:.3f}; {adjusted.content_hash}")
+    examples = SegmentExamples.from_rows(join_rows([*teaching.values()]), score)
+    half_nets = HalfNets.fit(examples, recipe)
+    net = fit_adjustment(examples, recipe)
+    authors = {reply.answer.strip(): reply.source for reply in labelled_replies.read_written_answers()}
+    judged_cases = judge_cases(teaching[SHORT], SHORT, score, lambda case: half_nets.find_net(case.source, net))
+    judged_cases += judge_cases(
+        measured.pop(GOOD), GOOD, score, lambda case: half_nets.find_net(authors[case.answer], net)
+    )
+    for name, rows in measured.items():
+        judged_cases += judge_cases(rows, name, score, lambda _: net)
+    thresholds = {f"{share:g}": half_nets.choose_threshold(examples, share) for share in SHARES}
+    text = tabulate(judged_cases, {"ships": -recipe.bound} | thresholds)
+    threshold = half_nets.choose_threshold(examples, recipe.kept)
+    adjusted = net.adjust_head(score.head, threshold)
+    output.write(arguments.out, "harm_adjustment", text, {"recipe": recipe.model_dump(), "thresholds": thresholds})
+    print(f"{text}\n{len(examples.scores)} segments; threshold {threshold:.3f}; {adjusted.content_hash}")
     if arguments.into:
         add_heads(arguments.into, [adjusted])
 

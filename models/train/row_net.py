@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,23 @@ class RowNet(nn.Module):
         bias = float(self.linear.bias[0] - weight @ self.mean)
         numbers = torch.cat([weight, inner.flatten(), offsets, self.outer.weight[0]]).half().numpy()
         return bias, numbers.astype("<f2").tobytes()
+
+
+Net = TypeVar("Net", bound=RowNet)
+
+
+def join_nets(nets: Sequence[Net]) -> Net:
+    """One net with all hidden units, whose output is the mean of the outputs; all have the same principal parts."""
+    joined = deepcopy(nets[0])
+    joined.inner = nn.Linear(joined.inner.in_features, sum(net.inner.out_features for net in nets))
+    joined.outer = nn.Linear(joined.inner.out_features, 1, bias=False)
+    with torch.no_grad():
+        joined.linear.weight.copy_(torch.stack([net.linear.weight for net in nets]).mean(0))
+        joined.linear.bias.copy_(torch.stack([net.linear.bias for net in nets]).mean(0))
+        joined.inner.weight.copy_(torch.cat([net.inner.weight for net in nets]))
+        joined.inner.bias.copy_(torch.cat([net.inner.bias for net in nets]))
+        joined.outer.weight.copy_(torch.cat([net.outer.weight for net in nets], dim=1) / len(nets))
+    return joined
 
 
 def minimise_loss(net: RowNet, count: int, recipe: NetRecipe, compute_loss: Callable[[Tensor], Tensor]) -> None:

@@ -9,17 +9,23 @@ import pytest
 import torch
 
 from aligner_proxy.engine.model.taught import LoadedHead, TaughtColumns
+from aligner_proxy.engine.taught_head import AnswerEvidence
 from models.data import labelled_replies
-from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, LabelledReply
+from models.data.labelled_replies import AGAINST, FINE, HARM, HARMLESS, UNKNOWN, LabelledReply
 from models.experiments import harm_adjustment
 from models.experiments.harm_adjustment import (
     AdjustmentNet,
     AdjustmentRecipe,
+    HalfNets,
     SegmentExamples,
-    choose_threshold,
     draw_parts,
+    fit_adjustment,
     fit_net,
+    judge_cases,
+    tabulate,
 )
+from models.train.asked import LabelledCase
+from models.train.head_rows import HeadRows
 from tests.support.taught import WIDTH, head
 
 RECIPE = AdjustmentRecipe(axes=WIDTH, hidden=4, bound=2.0, steps=150, batch=64, lr=1e-2, dropout=0.0, fine_weight=1.0)
@@ -58,10 +64,69 @@ def test_scores_near_the_line_are_moved_to_their_side_and_none_further_than_the_
 
 def test_the_threshold_keeps_the_share_of_harm_of_authors_not_learnt_from() -> None:
     drawn_examples = examples(600, 3)
-    strict, lenient = (
-        choose_threshold(drawn_examples, RECIPE.model_copy(update={"kept": share})) for share in (0.5, 1.0)
-    )
+    half_nets = HalfNets.fit(drawn_examples, RECIPE)
+    strict, lenient = (half_nets.choose_threshold(drawn_examples, share) for share in (0.5, 1.0))
     assert lenient < strict
+
+
+def test_an_author_is_judged_by_the_net_that_learnt_nothing_from_him() -> None:
+    half_nets = HalfNets.fit(examples(120, 3), RECIPE.model_copy(update={"steps": 2}))
+    first, second = half_nets.nets
+    assert first | second == set(AUTHORS)
+    assert not first & second
+    other = next(iter(half_nets.nets.values()))
+    assert half_nets.find_net(min(first), other) is half_nets.nets[first]
+    assert half_nets.find_net(min(second), other) is half_nets.nets[second]
+    assert half_nets.find_net("somebody", other) is other
+
+
+def test_the_mean_of_nets_is_one_net() -> None:
+    drawn_examples = examples(100, 6)
+    recipe = RECIPE.model_copy(update={"nets": 2, "steps": 20})
+    nets = [fit_net(drawn_examples, recipe.model_copy(update={"seed": seed})) for seed in (1, 2)]
+    parts = nets[0].project(drawn_examples.rows)
+    expected = sum(net.compute_output(parts) for net in nets) / 2
+    torch.testing.assert_close(fit_adjustment(drawn_examples, recipe).compute_output(parts), expected)
+
+
+def test_an_adjustment_leaves_the_evidence_of_the_head(net: AdjustmentNet) -> None:
+    evidence_numbers = b"\x00\x3c" * WIDTH
+    plain = head(HARMLESS, aligner="", prior=1.0)
+    before = replace(plain, weight=plain.weight + evidence_numbers, evidence=AnswerEvidence(0.5))
+    adjusted = net.adjust_head(before, 0.5)
+    assert adjusted.without_adjustment() == before
+    assert adjusted.weight.endswith(evidence_numbers)
+    rows = examples(20, 7).rows
+    loaded_evidence = LoadedHead.from_head(adjusted, torch.device("cpu")).evidence
+    assert loaded_evidence is not None
+    torch.testing.assert_close(loaded_evidence.compute_nats(rows), rows.sum(1) + 0.5)
+
+
+def test_segments_of_a_harmful_reply_teach_where_the_head_flags_them() -> None:
+    cases = [
+        LabelledCase("a", "natural", "q", "One. Two.", (HARMLESS,), ((UNKNOWN,), (UNKNOWN,)), (True,), harmful=True),
+        LabelledCase("b", "natural", "q", "Three.", (HARMLESS,), ((FINE,),), (False,)),
+    ]
+    rows = HeadRows(
+        tuple(cases), torch.tensor([[2.0], [-2.0], [3.0]]).half(), torch.zeros(2, 1).half(), (0, 2, 3), (0, 1, 2)
+    )
+    taught = SegmentExamples.from_rows(rows, lambda segments, _: segments)
+    assert taught.labels.tolist() == [AGAINST, FINE]
+    assert taught.scores.tolist() == [2.0, 3.0]
+
+
+def test_the_table_counts_what_is_flagged_at_each_threshold(net: AdjustmentNet) -> None:
+    rows = torch.zeros(2, WIDTH)
+    rows[:, 0] = torch.tensor([3.0, -3.0])
+    cases = [
+        LabelledCase("good-1", "good", "q", "One.", (HARMLESS,), ((FINE,),), (False,)),
+        LabelledCase("good-2", "good", "q", "Two.", (HARMLESS,), ((FINE,),), (False,)),
+    ]
+    read_rows = HeadRows(tuple(cases), rows.half(), torch.zeros(2, 1).half(), (0, 1, 2), (0, 1, 2))
+    judged_cases = judge_cases(read_rows, "good", lambda segments, _: torch.ones(len(segments), 1), lambda _: net)
+    table = tabulate(judged_cases, {"ships": -2.0, "strict": 2.0})
+    assert "| ships | good, not | 2/2 = 100.0 %" in table
+    assert "| strict | good, not | 1/2 = 50.0 %" in table
 
 
 def test_a_phrase_of_harm_counts_by_its_weight() -> None:
