@@ -13,11 +13,11 @@ import re
 from collections.abc import Collection, Sequence
 from itertools import takewhile
 
-from aligner_proxy.text.sentence_ends import NOTE_DIGITS
+from aligner_proxy.text.sentence_ends import NOTE_DIGITS, NOTE_LABEL
 from aligner_proxy.text.structure import FENCES, Segment
 
-_SIGN = re.compile(rf"\[\^\w{{1,8}}\]|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+")
-_NOTE = re.compile(rf"[ \t]{{0,3}}(?P<sign>\[\^\w{{1,8}}\](?=:)|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+):?[ \t]+(?=\S)")
+_SIGN = re.compile(rf"{NOTE_LABEL}|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+")
+_NOTE = re.compile(rf"[ \t]{{0,3}}(?P<sign>{NOTE_LABEL}(?=:)|\[\d{{1,3}}\]|[{NOTE_DIGITS}]+):?[ \t]+(?=\S)")
 """Matches the sign at the beginning of a note."""
 _INDENTED = re.compile(r" {4}| {0,3}\t")
 """Matches the beginning of a further line of a note."""

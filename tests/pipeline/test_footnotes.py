@@ -154,3 +154,13 @@ def test_footnotes_stay_where_nothing_is_removed(answer: str, left: str) -> None
         footnotes = Footnotes()
         pieces = split(text)
         assert "".join(footnotes.settle([piece], (), piece.text + piece.gap) for piece in pieces) == text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a-b", "c-d"), ("longername", "another_name"), ("1", "see-the-handbook-page-9")]
+)
+async def test_a_note_may_have_a_label_of_words(first: str, second: str) -> None:
+    answer = f"{TEA}.[^{first}] You are a fool.[^{second}] {MORE}.\n\n[^{first}]: Tea Board.\n[^{second}]: My view."
+    texts = await correct_in_all_ways(answer)
+    assert texts["whole"] == f"{TEA}.[^{first}] {MORE}.\n\n[^{first}]: Tea Board."
+    assert {text.rstrip() for text in texts.values()} == {texts["whole"]}
