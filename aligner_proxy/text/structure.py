@@ -131,14 +131,14 @@ def join(pieces: Sequence[tuple[str, str]]) -> str:
 def gap_of_edit(run: Sequence[Segment], text: str, lead: str) -> str:
     """The white space after the segments of `run`, for which `text` stands now; `lead` is the white space before them.
 
-    A removed run leaves one of the two breaks around it, the larger one.
+    A removed run leaves one of the two breaks around it, the larger one, of equal ones that before it (as `join` does).
     """
     behind = run[-1].gap
     if text:
         return behind
     # what stood in two paragraphs would come into one
     is_in_line = "\n" not in behind or "\n" not in lead
-    breaks = [behind, lead, *(segment.gap for segment in run if is_in_line)]
+    breaks = [lead, behind, *(segment.gap for segment in run if is_in_line)]
     return max(breaks, key=lambda gap: gap.count("\n"))
 
 

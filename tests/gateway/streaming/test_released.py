@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.audit.writer import AuditWriters
@@ -127,6 +127,7 @@ async def held(answer: str) -> Outcome:
 
 
 @settings(max_examples=examples(80), deadline=None)
+@example(["\u4f60\u597d\u3002", "You fool. ", "It is so. "], 0, FORMATS[0])
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=8), st.integers(0, 10**6), st.sampled_from(FORMATS))
 def test_any_cutting_comes_out_as_the_whole_answer_would(pieces: list[str], seed: int, form: Format) -> None:
     answer = "".join(pieces)
