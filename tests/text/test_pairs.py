@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from aligner_proxy.text.pairs import read_halves
-from aligner_proxy.text.structure import split
+from aligner_proxy.text.structure import Segment, split
+from tests.support.growth import grows_linearly
 
 PAIRED = [
     ("**It opens.** Bye.", ["**", "**"]),
@@ -85,11 +84,8 @@ def test_halves_that_stand_alone() -> None:
              "$$", "\\(", "<b>x</b>", "<\n", "-->"]
 )  # fmt: skip
 def test_signs_without_end_are_read_at_once(unit: str) -> None:
-    text = unit * (120_000 // len(unit))
-    pieces = split(text)
-    seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        read_halves(text, pieces)
-        seconds.append(time.process_time() - started)
-    assert min(seconds) < 0.2
+    def make(size: int) -> tuple[str, list[Segment]]:
+        text = unit * (size // len(unit))
+        return text, list(split(text))
+
+    assert grows_linearly(make, lambda made: read_halves(*made))
