@@ -18,7 +18,7 @@ _TRIES = 5
 
 
 def grows_linearly(make: Callable[[int], _T], read: Callable[[_T], object]) -> bool:
-    """Whether reading a text of `SIZE` characters takes little more than four times as long as reading a quarter of it."""
+    """Whether reading `SIZE` characters takes little more than four times as long as reading a quarter of them."""
     long_text = make(SIZE)
     short_text = make(SIZE // _TIMES)
     for _ in range(_TRIES):
