@@ -235,6 +235,7 @@ class CorrectionCache:
             except _OWN_ERRORS:
                 if not joined or time.monotonic() >= deadline:
                     raise
+                await asyncio.sleep(0)  # until the flight that has ended is forgotten
             finally:
                 flight.waiters -= 1
                 if not flight.waiters and not flight.task.done():
