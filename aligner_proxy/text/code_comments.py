@@ -48,6 +48,8 @@ _SECONDS_PER_CHAR = 60e-6
 texts, such as thousands of empty lines, the time of lexers grows with the square of the length."""
 _MAX_SECONDS = 1.0
 _CACHED_BLOCKS = 64
+_CACHED_CHARS = 16_000
+"""The longest code whose comments are cached: the cache is limited by number, so long code could fill the memory."""
 
 
 def without_comments(block: str) -> str | None:
@@ -87,8 +89,13 @@ def comment_places(block: str) -> list[Place]:
     return [_trim_place(block, code_start + start, code_start + end) for start, end in spans]
 
 
-@lru_cache(maxsize=_CACHED_BLOCKS)
 def _find_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
+    """What `_lex_remarks` finds, cached for code of usual length."""
+    return (_lex_remarks if len(code) <= _CACHED_CHARS else _lex_remarks.__wrapped__)(code, language)
+
+
+@lru_cache(maxsize=_CACHED_BLOCKS)
+def _lex_remarks(code: str, language: str) -> tuple[tuple[int, int, bool], ...] | None:
     """Where comments and docstrings are, as the lexer cuts them, each with whether it is a comment.
 
     None if no lexer of the language can be trusted with this code.
