@@ -73,7 +73,8 @@ class _PairCompletion:
         old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
         old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
         # the difference holds only the halves of which the edit has more
-        return bool(Counter(_half_key(half) for half in _single_halves(edit.text)) - old)
+        written = Counter(_half_key(half) for half in _single_halves(edit.text) if not half.may_stay_single)
+        return bool(written - old)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
         """The required halves that are not in the text of the edit."""
@@ -103,6 +104,9 @@ class _PairCompletion:
         """Whether more text is likely to close an opening half that stands alone so far."""
         gap = self._pieces[edit.last - 1].gap
         if half.is_inline and (not gap or gap.count("\n") > 1):
+            return False
+        # "<p>" is seldom closed in a later line, and often not at all
+        if half.may_stay_single and "\n" in gap:
             return False
         if not half.shows_its_side or half.kind == COMMENT:
             return True

@@ -1,11 +1,12 @@
 """Pairs of signs in a text: emphasis, quotation marks, brackets, tags, comments, formulas, code inside a sentence.
 
 A half is one sign of a pair, with its place. Signs of one kind pair like brackets, without regard to other kinds.
-Emphasis, quotations and brackets end with their paragraph at the latest; tags and comments do not. Of a sign that
+Emphasis, quotations and brackets end with their paragraph at the latest, and so do elements that HTML need not close;
+other tags and comments do not. Of a sign that
 looks the same in both halves, the characters around it show which half it is, as in CommonMark.
 
 Not every such sign is a half: bullets, escaped signs, smileys, marks of items ("a)"), what stands in code, and tags
-that HTML does not close are none.
+of elements without text, such as `<br>`, are none.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ _MARK_CHARS = 12
 _AROUND_MARK = " \t>*_-"
 _LONGEST_RUN = 3
 """Signs in the longest run that is emphasis: bold and italic at once."""
-_UNCLOSED_ELEMENTS = frozenset(
+_VOID_ELEMENTS = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"}
-    | {"p", "li", "dt", "dd", "tr", "td", "th", "option"}
 )
+"""Elements of HTML that have no text and no closing tag."""
+_CLOSED_AT_WILL = frozenset({"p", "li", "dt", "dd", "tr", "td", "th", "option"})
+"""Elements of HTML whose closing tag may be left out."""
 _NOTE_DIGIT = re.compile(f"[{NOTE_DIGITS}]")
 _MAX_HALVES = 20_000
 """More halves are not read: a text that holds so many is made of signs, not of words."""
@@ -69,8 +72,13 @@ class Half:
 
     @property
     def is_inline(self) -> bool:
-        """Whether its pair ends with the paragraph, as all do but tags and comments."""
-        return not self.kind.startswith("<")
+        """Whether its pair ends with the paragraph, as all do but comments and tags that must be closed."""
+        return not self.kind.startswith("<") or self.may_stay_single
+
+    @property
+    def may_stay_single(self) -> bool:
+        """Whether it is a tag whose partner HTML does not require, such as `<li>`."""
+        return self.kind.startswith("<") and self.kind[1:] in _CLOSED_AT_WILL
 
     @property
     def shows_its_side(self) -> bool:
@@ -183,9 +191,9 @@ def _read_comment(text: str, match: re.Match[str], piece: Segment) -> _Candidate
 
 
 def _read_tag(text: str, match: re.Match[str], piece: Segment) -> _Candidates:
-    """Yield a tag, unless HTML does not close its element."""
+    """Yield a tag, unless its element has no text."""
     name = match["name"].lower()
-    if name not in _UNCLOSED_ELEMENTS:
+    if name not in _VOID_ELEMENTS:
         yield Half(f"<{name}", not match["shut"], *match.span()), bool(match["shut"])
 
 

@@ -16,6 +16,7 @@ from aligner_proxy.text.sentence_ends import RunOn
 from aligner_proxy.text.structure import Segment, is_abbreviated, sentence_starts
 
 _WIDE = frozenset(sentence_ends.WIDE)
+_WIDE_OPENING = frozenset(sentence_ends.WIDE_OPENING)
 _MARKS = frozenset(sentence_ends.MARKS)
 _CLOSING = frozenset(sentence_ends.CLOSING)
 _JOINERS = frozenset(sentence_ends.JOINERS)
@@ -204,6 +205,8 @@ class _EndMarks:
         """Whether they are the last characters."""
         self._is_wide = False
         """Whether the last character is a full-width end mark."""
+        self._closes_wide = False
+        """Whether the last characters are closing signs behind a full-width end mark."""
         self._note = _NoteMark()
 
     def end_before(self, char: str) -> bool:
@@ -217,8 +220,10 @@ class _EndMarks:
             self.is_open |= char in _MARKS
         else:
             # a full-width mark ends a sentence even without white space after it
-            has_ended = self._is_wide or (self.is_open and char.isspace())
+            begins_wide = self._is_wide or (self._closes_wide and char in _WIDE_OPENING)
+            has_ended = begins_wide or (self.is_open and char.isspace())
             self.is_open = False
+        self._closes_wide = (self._is_wide or self._closes_wide) and char in _CLOSING
         self._is_wide = char in _WIDE
         return has_ended
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from aligner_proxy.text import chat_style, sentence_ends
 from aligner_proxy.text.abbreviations import ABBREVIATIONS, LONGEST_ABBREVIATION, ends_in_abbreviation
-from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE
+from aligner_proxy.text.sentence_ends import CLOSING, JOINERS, MARKS, NOTES, PICTURES, WIDE, WIDE_OPENING
 
 FENCES = ("```", "~~~")
 """What a line that opens or closes a block of code begins with."""
@@ -29,7 +29,7 @@ _MARK_CLASS = re.escape(MARKS)
 _SENTENCE_END = re.compile(
     rf"[{_MARK_CLASS}{PICTURES}](?:(?<=[{_MARK_CLASS}])(?<![{_MARK_CLASS}]{{2}})[{_MARK_CLASS}]*[{_CLASS}]*"
     rf"(?:(?<![{WIDE}])(?:{NOTES}[{_CLASS}]*)+)?(?=\s)"
-    rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?=[^\s{_MARK_CLASS}{_CLASS}])"
+    rf"|(?<=[{WIDE}])(?<![{WIDE}]{{2}})[{WIDE}]*(?:(?=[^\s{_MARK_CLASS}{_CLASS}])|[{_CLASS}]+(?=[{WIDE_OPENING}]))"
     rf"|(?P<picture>(?<=[{PICTURES}])(?<![{PICTURES}{JOINERS}][{PICTURES}])[{PICTURES}{JOINERS}]*))"
 )
 _LIST_NUMBER = re.compile(r"\s*(?:[-*+]\s+)?\d+\.")

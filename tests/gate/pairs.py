@@ -41,6 +41,9 @@ REMOVED = [
     ('<note kind="hours">You fool. It opens at nine.</note> Bye.', '<note kind="hours">It opens at nine.</note> Bye.'),
     ("<answer>\nIt opens at nine.\n\nYou fool.</answer>", "<answer>\nIt opens at nine.</answer>"),
     ("<!-- You fool. Ask the desk. --> It opens at nine.", "<!-- Ask the desk. --> It opens at nine."),
+    ("<p>You fool. It opens at nine.</p>\n<p>Bye.</p>", "<p>It opens at nine.</p>\n<p>Bye.</p>"),
+    ("<p>It opens at nine. You fool.</p>\n<p>Bye.</p>", "<p>It opens at nine.</p>\n<p>Bye.</p>"),
+    ("<ul>\n<li>It opens. You fool.</li>\n<li>Bye.</li>\n</ul>", "<ul>\n<li>It opens.</li>\n<li>Bye.</li>\n</ul>"),
     ("$$a = b. You fool.$$\nIt opens at nine.", "$$a = b.$$\nIt opens at nine."),
     # two kinds at once
     ("**(You fool. It opens at nine.)** Bye.", "**(It opens at nine.)** Bye."),
@@ -60,6 +63,7 @@ ALONE = [
     ("It opens. Set my_own_name and __init__, you fool. It opens at nine.", "It opens. It opens at nine."),
     ("It opens. You are in [0, 1), you fool. It opens at nine.", "It opens. It opens at nine."),
     ("It opens. You fool.<br>\nIt opens at nine.", "It opens.\nIt opens at nine."),
+    ("<p>It opens at nine.\n<p>You fool.\n<p>Bye.", "<p>It opens at nine.\n<p>Bye."),
     ("It opens at nine. You** fool. Bring a coat.", "It opens at nine. Bring a coat."),
 ]  # fmt: skip
 """(answer with signs that are half of nothing, what stays of it)"""
@@ -71,6 +75,8 @@ REWRITTEN = [
     ("- **You fool! It opens at nine.**\n- Bye.", "You friend!", "- **You friend! It opens at nine.**\n- Bye."),
     ("So, you fool: **hear this! It opens.** Bye.", "So hear this!", "So hear this! **It opens.** Bye."),
     ("It opens. You fool! Bye.", "You **dear** friend!", "It opens. You **dear** friend! Bye."),
+    ("It opens.\n<p>You fool!\nBye.", "<p>You friend!", "It opens.\n<p>You friend!\nBye."),
+    ("It opens. You fool! Bye.", "<p>You friend!", "It opens. <p>You friend! Bye."),
 ]  # fmt: skip
 """(answer, what is written in place of its rude sentence, what is delivered)"""
 

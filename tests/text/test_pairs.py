@@ -24,6 +24,7 @@ PAIRED = [
     ("`a.\nB` now", ["`", "`"]),
     ("<b>A. <i>B.</i></b>", ["<b>", "<i>", "</i>", "</b>"]),
     ("<b>It opens</b> at nine.", ["<b>", "</b>"]),
+    ("<p>A. B.</p>\n<li>C.</li><td>D</td>", ["<p>", "</p>", "<li>", "</li>", "<td>", "</td>"]),
     ('<note kind="x">A.\n\nB.</NOTE>', ['<note kind="x">', "</NOTE>"]),
     ("<!-- A.\n\nB. -->", ["<!--", "-->"]),
     ("_(<b>A.</b>)_", ["_", "(", "<b>", "</b>", ")", "_"]),
@@ -42,7 +43,7 @@ NO_HALVES = [
     "Call `f(x` and ``a ` *b`` at nine.",
     "```\nf(x\n**\n```",
     "It is ```\nso\n```\n",
-    "It opens.<br>It closes.<hr>\n<p>Bye.\n<li>Bye.",
+    "It opens.<br>It closes.<hr>\n<img>Bye.",
     "Use List<String> and a <b c and 1 < 2.",
     "*****\n_____\n---",
     "See <https://a.example/b_c_d> or <ada@a.example>.",
@@ -50,6 +51,7 @@ NO_HALVES = [
 ]
 
 ALONE = ["**It opens.", "It opens.** Bye.", "(It opens.", 'It is 5" wide.', "<b>It opens.", "-->", "**A.\n\nB.**"]
+ALONE += ["<p>Bye.\n<li>Bye.", "<p>A.\n\nB.</p>"]
 
 
 def signs(text: str, *, paired: bool) -> list[str]:

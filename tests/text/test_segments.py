@@ -12,7 +12,7 @@ from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import firm_length, join, join_so_far, split
 from tests.support.counting import growth
 
-TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u00e9)")), max_size=80)
+TEXT = st.text(st.sampled_from(list("aB1 .!?\n`-*\"'\u2026\u3002\u300c\u300d~\u00e9)")), max_size=80)
 WORDS = ["e.g.", "A.", "Dr.", "12.", "-", "x", "B", " ", "\t", "\n", "```", "~~~~", "`", ".", "\uff1f", ")", "\r"]
 RUNNING = [
     "word",
@@ -33,7 +33,8 @@ RUNNING = [
 ]
 RUNNING += ["Army", "\U0001f600", "\u2764\ufe0f", "\U0001f1e9\U0001f1ea", "|", "x" * 60, "done.", "\uff0e", "\n", "``"]
 RUN_ON = st.lists(st.sampled_from(RUNNING), min_size=30, max_size=140).map(" ".join)
-CLUSTER_PARTS = ["a", "B", " ", ".", "\u3002", '"', "\n", "\U0001f600", "\ufe0f", "\u200d", "You are it"]
+CLUSTER_PARTS = ["a", "B", " ", ".", "\u3002", "\u300c", "\u300d", '"', "\n", "\U0001f600", "\ufe0f", "\u200d"]
+CLUSTER_PARTS += ["You are it"]
 CLUSTERS = st.lists(st.sampled_from(CLUSTER_PARTS), max_size=50).map("".join)
 GROWING = CLUSTERS | RUN_ON | TEXT | st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
 
@@ -70,6 +71,8 @@ def test_a_boundary_stays_when_the_text_grows(text: str, length: int) -> None:
         ('He said "go." She went.', ['He said "go."', "She went."]),
         ("Wait... what now?", ["Wait... what now?"]),
         ("Try:\n```py\nx = 1. \n\ny = 2\n```\nDone.", ["Try:", "```py\nx = 1. \n\ny = 2\n```", "Done."]),
+        ("\u300c\u884c\u3002\u300d\u300c\u6765\u3002\u300d", ["\u300c\u884c\u3002\u300d", "\u300c\u6765\u3002\u300d"]),
+        ("\u300c\u884c\u3002\u300d\u3068\u8a00\u3002", ["\u300c\u884c\u3002\u300d\u3068\u8a00\u3002"]),
         ("", []),
         ("   ", ["   "]),
         (" Lead.", [" Lead."]),
