@@ -401,6 +401,11 @@ class AlignerGuardrail(CustomGuardrail):
             async for item in response:
                 for event in keeper.feed(item) if commented else (item,):
                     yield event
+        except upstream_errors.UPSTREAM_ERRORS:
+            # the connection may break after the event that ends the stream, which the client would miss
+            for event in keeper.flush():
+                yield event
+            raise
         finally:
             if not state.is_final:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))

@@ -38,6 +38,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.second_copies import ECHOED, echoed_texts
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
@@ -361,7 +362,8 @@ class SideTexts:
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream without dropped kinds; bytes are split into events."""
         splitter = sse.FrameSplitter()
-        async for item in source:
+        upstream = UpstreamItems(source)
+        async for item in upstream:
             if isinstance(item, bytes | str):
                 for frame in splitter.feed(item):
                     yield self._drop_from_frame(frame)
@@ -369,6 +371,7 @@ class SideTexts:
                 yield self.drop_kinds(item)
         for frame in splitter.flush():
             yield self._drop_from_frame(frame)
+        upstream.raise_error()
 
     def _drop_from_frame(self, frame: sse.EventFrame) -> object:
         """An event without dropped kinds, as bytes; unchanged if it holds no JSON object."""

@@ -22,7 +22,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, SideKind
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, flow
+from tests.support.stream_fixtures import broken_flow, chat_text, chunk, flow, message_items, read_into
 
 RUDE = "Only a fool would ask that."
 PLAIN = "The harbour opens at nine."
@@ -187,6 +187,18 @@ async def test_drop_empties_the_place(guard: AlignerGuardrail, kind: str, model:
     items = await streamed(guard, model, events(beside(RUDE)[kind]))
     assert chat_text(items[:-1]) == PLAIN
     assert not any(RUDE in item.model_dump_json() for item in items[:-1])
+
+
+async def test_a_break_inside_an_event_loses_no_byte_where_kinds_are_dropped(guard: AlignerGuardrail) -> None:
+    raw = b"".join(message_items([PLAIN, " It closes at six."]))[:-40]
+
+    upstream = broken_flow([raw], httpx.ReadError("gone"))
+    got: list[bytes] = []
+    with pytest.raises(httpx.ReadError):
+        await read_into(
+            got, guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), upstream, data("drop"))
+        )
+    assert b"".join(got) == raw
 
 
 async def test_a_text_beside_no_answer_is_judged_too(guard: AlignerGuardrail) -> None:
