@@ -236,8 +236,10 @@ class AlignerGuardrail(CustomGuardrail):
 
         Only routes whose configuration names this guardrail are concerned.
         """
-        names = (data.get("metadata") or {}).get("guardrails") or ()
-        if self.guardrail_name not in names:
+        metadata = data.get("metadata")
+        # LiteLLM passes on a client's metadata of any type, but puts the names only into a dict
+        names = metadata.get("guardrails") if isinstance(metadata, dict) else None
+        if not isinstance(names, list | dict) or self.guardrail_name not in names:
             return
         endpoint = user.model_copy(update={"request_route": json_body.CHAT})
         state = await self._open_state(data, endpoint)

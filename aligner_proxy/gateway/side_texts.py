@@ -27,6 +27,7 @@ from fastapi import HTTPException
 
 from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected_texts, no_store
@@ -263,9 +264,18 @@ class SideTexts:
         work = asyncio.create_task(self.judge_pending(answers, final=False))
         try:
             yield remaining
-            await work
+            await self._finish_judging(work)
         finally:
-            work.cancel()
+            await end_tasks(work)
+
+    async def _finish_judging(self, work: asyncio.Task[None]) -> None:
+        """Wait for the judgement that ran beside a correction; raises `Blocked` if a text may not be delivered."""
+        try:
+            await work
+        except Blocked as error:
+            # the outcomes of the answer may have become final only after the text was found
+            self._state.fail_all(str(error.reason))
+            raise
 
     async def judge_body(self, body: Any, delivered: Sequence[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""

@@ -343,6 +343,15 @@ async def test_a_stream_that_is_skipped_beforehand_is_not_withheld(guard: Aligne
     assert [item async for item in stream] == [items[1]]
 
 
+@pytest.mark.parametrize("metadata", ["a", ["a"], 5, None, {"guardrails": 5}, {"guardrails": "aligner"}])
+async def test_a_stream_of_a_pass_through_route_may_have_metadata_of_any_type(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, metadata: object
+) -> None:
+    monkeypatch.setattr(litellm_internals, "is_pass_through", lambda _route: True)
+    request = {"stream": True, "metadata": metadata}
+    assert (await opened(guard, request, user("/raw/chat"))).skip == "endpoint"
+
+
 async def test_a_connection_that_breaks_after_the_last_event_loses_nothing_of_a_skipped_stream(
     guard: AlignerGuardrail,
 ) -> None:
