@@ -345,7 +345,7 @@ class AlignerGuardrail(CustomGuardrail):
             edited = wire.apply(response, outcomes, exchanges)
             if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
-            texts = second_copies.DeliveredTexts(exchanges, outcomes)
+            texts = await second_copies.compare_answers(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations
             return await asyncio.to_thread(second_copies.drop_from_body, state.arrival.route, data, edited, texts)
         except NotPutIn:

@@ -190,7 +190,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         for exchange in exchanges:
             if exchange.index in texts:
                 self._get_text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
-        answers = DeliveredTexts(exchanges, outcomes)
+        answers = await second_copies.compare_answers(exchanges, outcomes)
         try:
             try:
                 return await self._replay_events(answers, without_reasoning=answers.is_quoted_in_opening)
