@@ -93,6 +93,8 @@ class SafeDecoder:
         """The numbers of all texts so far."""
         self._halves: dict[int, str] = {}
         """By number of a text, the first half of a letter (a lone surrogate) whose second half has not arrived."""
+        self.is_unstored = False
+        """Whether the upstream forbids to store its answer in headers that belong to the stream, not to an item."""
         self.fault: str | None = None
         """Why an item could not be read, such as the type of the error; None while all items can be."""
 
@@ -128,7 +130,7 @@ class SafeDecoder:
     def _read(self, read: Callable[[int], Exchange], index: int) -> Exchange:
         """The exchange that `read` returns for a text, or one that says why it cannot be read."""
         try:
-            return self._drop_half(call_or_raise(Unreadable, read, index))
+            return self._complete_exchange(call_or_raise(Unreadable, read, index))
         except Unreadable as error:
             self.fault = self.fault or str(error)
             return _faulty_exchange(self._data, str(error))
@@ -137,7 +139,8 @@ class SafeDecoder:
         """All texts of a stream that has ended, or one exchange that says why the stream cannot be read."""
         try:
             if self.fault is None:
-                return [*map(self._drop_half, _check_indices(call_or_raise(Unreadable, self._decoder.exchanges)))]
+                exchanges = _check_indices(call_or_raise(Unreadable, self._decoder.exchanges))
+                return [*map(self._complete_exchange, exchanges)]
         except Unreadable as error:
             self.fault = str(error)
         return [_faulty_exchange(self._data, self.fault)]
@@ -149,8 +152,10 @@ class SafeDecoder:
         except Unreadable:
             return None
 
-    def _drop_half(self, exchange: Exchange) -> Exchange:
-        """The exchange without the half letter at the end of its answer that waits for its second half."""
+    def _complete_exchange(self, exchange: Exchange) -> Exchange:
+        """The exchange with `is_unstored`, and without a half letter at its end that waits for its second half."""
+        if self.is_unstored:
+            exchange = replace(exchange, no_store=True)
         if exchange.answer and exchange.index in self._halves:
             return replace(exchange, answer=exchange.answer[:-1])
         return exchange

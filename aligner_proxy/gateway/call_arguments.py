@@ -86,7 +86,10 @@ class CallArguments:
             texts = DeliveredTexts(exchanges, removed=self.copies.removed)
             try:
                 edited = self.form.replace(response, self.new_text)
-                edited = second_copies.drop_from_body(self.state.arrival.route, self.data, edited, texts)
+                # in a thread, as for a corrected answer
+                edited = await asyncio.to_thread(
+                    second_copies.drop_from_body, self.state.arrival.route, self.data, edited, texts
+                )
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
                 return response

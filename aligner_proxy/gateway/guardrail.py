@@ -236,8 +236,10 @@ class AlignerGuardrail(CustomGuardrail):
 
         Only routes whose configuration names this guardrail are concerned.
         """
-        names = (data.get("metadata") or {}).get("guardrails") or ()
-        if self.guardrail_name not in names:
+        metadata = data.get("metadata")
+        # LiteLLM passes on a client's metadata of any type, but puts the names only into a dict
+        names = metadata.get("guardrails") if isinstance(metadata, dict) else None
+        if not isinstance(names, list | dict) or self.guardrail_name not in names:
             return
         endpoint = user.model_copy(update={"request_route": json_body.CHAT})
         state = await self._open_state(data, endpoint)
@@ -343,7 +345,7 @@ class AlignerGuardrail(CustomGuardrail):
             edited = wire.apply(response, outcomes, exchanges)
             if edited is response or is_plain(edited, [outcome.text or "" for outcome in outcomes]):
                 return edited
-            texts = second_copies.DeliveredTexts(exchanges, outcomes)
+            texts = await second_copies.compare_answers(exchanges, outcomes)
             # in a thread, because a body may hold thousands of citations
             return await asyncio.to_thread(second_copies.drop_from_body, state.arrival.route, data, edited, texts)
         except NotPutIn:
@@ -401,6 +403,11 @@ class AlignerGuardrail(CustomGuardrail):
             async for item in response:
                 for event in keeper.feed(item) if commented else (item,):
                     yield event
+        except upstream_errors.UPSTREAM_ERRORS:
+            # the connection may break after the event that ends the stream, which the client would miss
+            for event in keeper.flush():
+                yield event
+            raise
         finally:
             if not state.is_final:
                 self._skip_choices(data, state, SkipReason(state.skip or SkipReason.ENDPOINT))

@@ -462,11 +462,13 @@ def is_pass_through(route: str | None) -> bool:
 
 
 class WatchedStream:
-    """A stream of `items` that keeps LiteLLM's attributes of the original stream, such as headers."""
+    """A stream of `items` that keeps LiteLLM's attributes of the original stream: headers, and chunks for the log."""
 
     def __init__(self, items: AsyncGenerator[Any, None], source: AsyncIterable[Any]) -> None:
         self._items = items
         self._hidden_params = getattr(source, "_hidden_params", None)
+        # the same list, so that `stream_chunks` can keep it short
+        self.chunks = getattr(source, "chunks", None)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._items

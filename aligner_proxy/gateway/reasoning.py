@@ -21,6 +21,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.side_texts import CorrectorOf, make_side_exchange, scoring_state
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.types import (
     Exchange,
@@ -112,9 +113,12 @@ class Reasoning:
         except Unreadable:
             return {}
 
-    async def _judge(self, texts: Mapping[int, str], response: object = None) -> None:
-        """Score the reasoning of each choice and store the outcomes in the request's state."""
-        unstored = no_store(self._data, response)
+    async def _judge(self, texts: Mapping[int, str], source: object) -> None:
+        """Score the reasoning of each choice and store the outcomes in the request's state.
+
+        `source` is the response or stream, with which LiteLLM stores the upstream's headers.
+        """
+        unstored = no_store(self._data, source)
         exchanges = [
             make_side_exchange(self._opening, index, text, no_store=unstored) for index, text in sorted(texts.items())
         ]
@@ -133,7 +137,8 @@ class Reasoning:
         """The items of a stream without reasoning; unchanged from the first failure on."""
         has_failed = False
         async with _close_at_end(source) as items:
-            async for item in items:
+            upstream = UpstreamItems(items)
+            async for item in upstream:
                 try:
                     outgoing = [item] if has_failed else reader.feed(item)
                 except NotPutIn:
@@ -148,6 +153,7 @@ class Reasoning:
                     yield outgoing_item
         for outgoing_item in [] if has_failed else reader.flush():
             yield outgoing_item
+        upstream.raise_error()
 
     async def _read_along(self, source: AsyncIterable[Any], reader: SafeReasoningStream) -> AsyncGenerator[Any, None]:
         """The unchanged items of a stream; its reasoning is scored as soon as something else follows it."""
@@ -163,13 +169,13 @@ class Reasoning:
                         judged_size = size
                         # The reasoning so far is scored again as a whole, so a running task on its beginning is
                         # useless.
-                        work = _replace_task(work, self._judge(reader.texts))
+                        work = _replace_task(work, self._judge(reader.texts, source))
                     size = reader.size
                     yield item
             with contextlib.suppress(Unreadable):
                 reader.flush()
             if reader.size > judged_size:
-                work = _replace_task(work, self._judge(reader.texts))
+                work = _replace_task(work, self._judge(reader.texts, source))
             if work is not None:
                 await work
         finally:

@@ -27,6 +27,7 @@ from fastapi import HTTPException
 
 from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
+from aligner_proxy.concurrency import end_tasks
 from aligner_proxy.errors import Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected_texts, no_store
@@ -38,6 +39,7 @@ from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.second_copies import ECHOED, echoed_texts
+from aligner_proxy.gateway.upstream_errors import UpstreamItems
 from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.stages.language import WOULD_NOT_JUDGE
 from aligner_proxy.types import (
@@ -262,9 +264,18 @@ class SideTexts:
         work = asyncio.create_task(self.judge_pending(answers, final=False))
         try:
             yield remaining
-            await work
+            await self._finish_judging(work)
         finally:
-            work.cancel()
+            await end_tasks(work)
+
+    async def _finish_judging(self, work: asyncio.Task[None]) -> None:
+        """Wait for the judgement that ran beside a correction; raises `Blocked` if a text may not be delivered."""
+        try:
+            await work
+        except Blocked as error:
+            # the outcomes of the answer may have become final only after the text was found
+            self._state.fail_all(str(error.reason))
+            raise
 
     async def judge_body(self, body: Any, delivered: Sequence[str]) -> None:
         """Judge the side texts of a body before delivery; raises `Blocked` if one may not be delivered."""
@@ -361,7 +372,8 @@ class SideTexts:
     async def _drop_items(self, source: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
         """The items of a stream without dropped kinds; bytes are split into events."""
         splitter = sse.FrameSplitter()
-        async for item in source:
+        upstream = UpstreamItems(source)
+        async for item in upstream:
             if isinstance(item, bytes | str):
                 for frame in splitter.feed(item):
                     yield self._drop_from_frame(frame)
@@ -369,6 +381,7 @@ class SideTexts:
                 yield self.drop_kinds(item)
         for frame in splitter.flush():
             yield self._drop_from_frame(frame)
+        upstream.raise_error()
 
     def _drop_from_frame(self, frame: sse.EventFrame) -> object:
         """An event without dropped kinds, as bytes; unchanged if it holds no JSON object."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterable
+from typing import Any
 
 import httpx
 from fastapi import HTTPException
 from litellm.proxy._types import ProxyException
 
+# An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
+# errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
+UPSTREAM_ERRORS = (Exception,)
 _QUOTING = ("message", "body", "litellm_debug_info", "provider_specific_fields")
 """Attributes of errors that may quote an upstream's text."""
 _ANSWER = re.compile(
@@ -16,6 +21,35 @@ _ANSWER = re.compile(
 """A field of an answer, as JSON, escaped JSON or a Python value."""
 _REFUSALS = range(400, 500)
 """With these, the upstream says what is wrong with the request, which it may quote, and answers nothing."""
+
+
+class UpstreamItems:
+    """The items of a stream up to its end or its break, so that the reader can pass on what it still holds.
+
+    The reader calls `raise_error` after that.
+    """
+
+    def __init__(self, source: AsyncIterable[Any]) -> None:
+        self._items = aiter(source)
+        self._error: Exception | None = None
+        """The error that broke the stream; None if it is intact."""
+
+    def __aiter__(self) -> UpstreamItems:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            raise
+        except UPSTREAM_ERRORS as error:
+            self._error = error
+            raise StopAsyncIteration from None
+
+    def raise_error(self) -> None:
+        """Raise the error that broke the stream, if one did."""
+        if self._error is not None:
+            raise self._error
 
 
 def is_from_upstream(error: Exception) -> bool:

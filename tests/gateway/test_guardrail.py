@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 import yaml
 from litellm.integrations.custom_guardrail import CustomGuardrail
@@ -31,7 +32,7 @@ from tests.e2e.event_streams import frames, message_events, response_events
 from tests.support.comments import take_comment, without_id
 from tests.support.installed import pretend_installed
 from tests.support.scripted import ScriptedEngine, SegmentEngine
-from tests.support.stream_fixtures import chat_items, chat_text
+from tests.support.stream_fixtures import broken_flow, chat_items, chat_text, read_into
 
 POLICIES = {
     "objectives": {"kind": "Kindness: the response should never insult the reader"},
@@ -340,6 +341,31 @@ async def test_a_stream_that_is_skipped_beforehand_is_not_withheld(guard: Aligne
     assert not ledger.is_final
     # byte for byte what LiteLLM alone would send
     assert [item async for item in stream] == [items[1]]
+
+
+@pytest.mark.parametrize("metadata", ["a", ["a"], 5, None, {"guardrails": 5}, {"guardrails": "aligner"}])
+async def test_a_stream_of_a_pass_through_route_may_have_metadata_of_any_type(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, metadata: object
+) -> None:
+    monkeypatch.setattr(litellm_internals, "is_pass_through", lambda _route: True)
+    request = {"stream": True, "metadata": metadata}
+    assert (await opened(guard, request, user("/raw/chat"))).skip == "endpoint"
+
+
+async def test_a_connection_that_breaks_after_the_last_event_loses_nothing_of_a_skipped_stream(
+    guard: AlignerGuardrail,
+) -> None:
+    """Some servers close without the last chunk of HTTP; the event that waits for our comment goes out, too."""
+    items = [frame.encode() for frame in frames(message_events(said("It is so.")))]
+
+    upstream = broken_flow(items, httpx.RemoteProtocolError("incomplete chunked read"))
+    request = data(headers={"x-aligner-bypass": "1"})
+    who = user("/v1/messages", **ACME)
+    got: list[Any] = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        await read_into(got, guard.async_post_call_streaming_iterator_hook(who, upstream, request))
+    assert got == items
+    assert ledger_of(request).reason == "bypass"
 
 
 MESSAGE = {"type": "message", "role": "assistant", "stop_reason": "end_turn", "stop_sequence": None, "usage": {}}

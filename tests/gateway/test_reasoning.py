@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar, cast
 
+import httpx
 import pytest
 from litellm.types.utils import ModelResponse
 
@@ -18,7 +20,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, flow
+from tests.support.stream_fixtures import broken_flow, chat_text, flow, read_into
 
 INSULT = "The reader is a fool."
 RUDE = "So it is. You fool."
@@ -193,6 +195,35 @@ async def test_a_stream_in_which_reasoning_can_no_longer_be_found(guard: Aligner
     assert "status=failed" in comment
     with pytest.raises(Blocked, match="internal_error"):
         await streamed(guard, "drop-strict", items)
+
+
+async def test_a_break_loses_nothing_that_waited_for_the_rest_of_a_tag(guard: AlignerGuardrail) -> None:
+    items = [chunk(content="\n"), chunk(content="<thi")]
+    upstream = broken_flow(items, httpx.ReadError("gone"))
+    source = guard.async_post_call_streaming_iterator_hook(user(), upstream, data("drop"))
+    sent: list[Any] = []
+    with pytest.raises(httpx.ReadError):
+        await read_into(sent, source)
+    assert [id(item) for item in sent[:-1]] == [id(item) for item in items]
+
+
+class UnstoredStream:
+    """A stream whose headers, which LiteLLM stores only with the stream, forbid to store it."""
+
+    _hidden_params: ClassVar = {"additional_headers": {"llm_provider-cache-control": "no-store"}}
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return flow(CHUNKS)
+
+
+async def test_reasoning_of_a_stream_is_not_stored_if_its_headers_forbid_that(guard: AlignerGuardrail) -> None:
+    kept: list[AuditEvent] = []
+    guard._auditor = cast("Any", SimpleNamespace(required=False, note=kept.append))
+    await read_into([], guard.async_post_call_streaming_iterator_hook(user(), UnstoredStream(), data("judge")))
+    assert {event.endpoint: event.exchange.no_store for event in kept} == {
+        "/v1/chat/completions": True,
+        "/v1/chat/completions#reasoning": True,
+    }
 
 
 async def test_a_client_that_leaves_ends_the_scoring(guard: AlignerGuardrail) -> None:

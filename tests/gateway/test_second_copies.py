@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.errors import CopyStays
 from aligner_proxy.formats import copies
+from aligner_proxy.formats.copies import RemovedText
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.request_state import find_state
 from aligner_proxy.gateway.second_copies import StreamCopies
@@ -191,3 +193,35 @@ def test_what_is_searched_for_copies_grows_with_the_events_and_not_with_the_edit
     # nor is a long stretch of each text searched again with each event because a long sentence was removed
     short, long = (searched_chars(monkeypatch, 20, "take a coat, " * n, edits=1) for n in (400, 4_000))
     assert long < 2 * short
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_what_a_long_answer_lost_is_looked_for_in_a_thread(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """1,000 characters take a millisecond, in which no other request would be served."""
+    on_loop: list[bool] = []
+    add = RemovedText.add
+
+    def note_thread(self: RemovedText, original: str, corrected: str) -> None:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        add(self, original, corrected)
+
+    monkeypatch.setattr(RemovedText, "add", note_thread)
+    told = "The harbour opens at nine. " * count
+    message = {
+        "role": "assistant",
+        "content": f"{told}You fool.",
+        "provider_specific_fields": {"note": "The night watch has seen all."},
+    }
+    response = ModelResponse(choices=[{"index": 0, "finish_reason": "stop", "message": message}])
+    user = UserAPIKeyAuth(request_route="/v1/chat/completions")
+    data = {"model": "hold", "litellm_call_id": "c", "metadata": {}, "messages": []}
+    edited = await guard.async_post_call_success_hook(dict(data, metadata={}), user, response)
+    assert "fool" not in edited.choices[0].message.content
+    items = flow([chunk(f"{told}You fool."), chunk(why="stop")])
+    data = dict(data, metadata={})
+    sent = [item async for item in guard.async_post_call_streaming_iterator_hook(user, items, data)]
+    take_comment(sent)
+    assert "fool" not in chat_text(sent)
+    assert on_loop == [count == 1] * 2

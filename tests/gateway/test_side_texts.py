@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, SideKind
 from tests.gateway.test_guardrail import build, data, ledger_of, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import chat_text, chunk, flow
+from tests.support.stream_fixtures import broken_flow, chat_text, chunk, flow, message_items, read_into
 
 RUDE = "Only a fool would ask that."
 PLAIN = "The harbour opens at nine."
@@ -64,9 +65,12 @@ class CountingEngine(SegmentEngine):
         super().__init__(lambda text: 4.0 if "fool" in text else -4.0)
         self.asked: list[str] = []
         self.fails_for = "\0"
+        self.waits_for = "\0"
 
     async def align(self, request: AlignRequest) -> Correction:
         self.asked.append(request.answer)
+        for _ in range(100 if self.waits_for in request.answer else 0):
+            await asyncio.sleep(0)
         if self.fails_for in request.answer:
             raise EngineFault("scripted")
         return await super().align(request)
@@ -187,6 +191,31 @@ async def test_drop_empties_the_place(guard: AlignerGuardrail, kind: str, model:
     items = await streamed(guard, model, events(beside(RUDE)[kind]))
     assert chat_text(items[:-1]) == PLAIN
     assert not any(RUDE in item.model_dump_json() for item in items[:-1])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_rude_text_that_is_found_before_the_answer_is_judged_decides_its_status(
+    guard: AlignerGuardrail, engine: CountingEngine, fails: bool
+) -> None:
+    engine.waits_for = PLAIN
+    engine.fails_for = PLAIN if fails else engine.fails_for
+    request = data("gpt")
+    reason = "engine_error" if fails else "other_text"
+    with pytest.raises(Blocked, match=reason):
+        await guard.async_post_call_success_hook(request, user(), answer(beside(RUDE)["other_text"]))
+    assert (ledger_of(request).status.value, ledger_of(request).reason) == ("failed", reason)
+
+
+async def test_a_break_inside_an_event_loses_no_byte_where_kinds_are_dropped(guard: AlignerGuardrail) -> None:
+    raw = b"".join(message_items([PLAIN, " It closes at six."]))[:-40]
+
+    upstream = broken_flow([raw], httpx.ReadError("gone"))
+    got: list[bytes] = []
+    with pytest.raises(httpx.ReadError):
+        await read_into(
+            got, guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), upstream, data("drop"))
+        )
+    assert b"".join(got) == raw
 
 
 async def test_a_text_beside_no_answer_is_judged_too(guard: AlignerGuardrail) -> None:

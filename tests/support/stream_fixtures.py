@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,6 +72,19 @@ async def flow(items: Iterable[Any]) -> AsyncIterator[Any]:
         if isinstance(item, BaseException):
             raise item
         yield item
+
+
+async def broken_flow(items: Iterable[Any], error: Exception) -> AsyncIterator[Any]:
+    """A stream that breaks after these items."""
+    for item in items:
+        yield item
+    raise error
+
+
+async def read_into(got: list[Any], source: AsyncIterable[Any]) -> None:
+    """Add the items of a stream to `got`, which has those before an error, too."""
+    async for item in source:
+        got.append(item)
 
 
 def chunk(content: str | None = None, index: int = 0, why: str | None = None, **delta: Any) -> ModelResponseStream:

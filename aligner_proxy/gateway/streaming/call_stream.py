@@ -24,7 +24,7 @@ from aligner_proxy.gateway.call_arguments import CallArguments
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.second_copies import event_value
 from aligner_proxy.gateway.streaming.budget import StreamAccount, bytes_of
-from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
+from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.stages.eligibility import LONGEST_JSON
 from aligner_proxy.types import SideKind
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 
 from aligner_proxy import formats
 from aligner_proxy.concurrency import run_to_end
 from aligner_proxy.engine.api import Session
 from aligner_proxy.errors import CopyStays, NotPutIn
-from aligner_proxy.formats.base import StreamEvent, corrected_texts, no_store
+from aligner_proxy.formats.base import StreamEvent, corrected_texts
 from aligner_proxy.formats.packing import Packer
 from aligner_proxy.gateway import litellm_internals, metrics, second_copies
 from aligner_proxy.gateway.comment_lines import KEEPALIVE
@@ -112,6 +111,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         )
         released.client = self.client
         released.changed = self.changed
+        released.note_source(self._source)
         released.note_opening(self._opening.delivered)
         self._released = released
         while self._received:
@@ -175,9 +175,6 @@ class HeldStream(StreamQueue[PrefilledText]):
             reason = SkipReason.EMPTY if self.broken is None else SkipReason.UPSTREAM_ERROR
             self._give_up(Status.SKIPPED, reason.value)
             return ()
-        # LiteLLM may store the upstream's headers only with the stream, not with its items.
-        if no_store(self._request.data, self._source):
-            exchanges = [replace(exchange, no_store=True) for exchange in exchanges]
         return await self._request.corrector.correct(exchanges, self._take_session)
 
     def _take_session(self, index: int) -> Session | None:
@@ -193,7 +190,7 @@ class HeldStream(StreamQueue[PrefilledText]):
         for exchange in exchanges:
             if exchange.index in texts:
                 self._get_text(exchange.index).replace(len(exchange.answer or ""), texts[exchange.index])
-        answers = DeliveredTexts(exchanges, outcomes)
+        answers = await second_copies.compare_answers(exchanges, outcomes)
         try:
             try:
                 return await self._replay_events(answers, without_reasoning=answers.is_quoted_in_opening)

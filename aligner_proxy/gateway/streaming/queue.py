@@ -21,7 +21,7 @@ from typing import Any, Generic
 from aligner_proxy.concurrency import TimeSlice, end_tasks, run_to_end
 from aligner_proxy.formats import Wire, sse
 from aligner_proxy.formats.answer_decoder import AnswerDecoder
-from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent
+from aligner_proxy.formats.base import ContentBlock, RemainingNumbers, StreamEvent, no_store
 from aligner_proxy.formats.safe import SafeFormat
 from aligner_proxy.gateway import litellm_internals, metrics
 from aligner_proxy.gateway.choice_corrector import Blocked, ChoiceCorrector
@@ -30,11 +30,9 @@ from aligner_proxy.gateway.request_state import RequestState, Timeline
 from aligner_proxy.gateway.side_texts import SideTexts, withhold_error
 from aligner_proxy.gateway.streaming.budget import StreamAccount, StreamBudget, size_of
 from aligner_proxy.gateway.streaming.line import NO_WHOLES, EventLine, QueuedEvent, Text
+from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.types import OnSkip
 
-# An upstream stream may break with any exception. LiteLLM maps provider errors to its own types, but its internal
-# errors (ValueError, KeyError) end a stream as well. All are raised again after the items that had arrived.
-UPSTREAM_ERRORS = (Exception,)
 RELIEVED_S = 1.0
 """Shortest time between two parts that are cut because all streams together hold too much; keeps parts useful."""
 WAIT_S = 5.0
@@ -148,7 +146,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
 
         When the client leaves, this generator is closed and the reading task ends.
         """
-        self._source = source
+        self.note_source(source)
         finished = False
         try:
             async with contextlib.aclosing(self._deliver_items(source)) as items:
@@ -170,6 +168,12 @@ class StreamQueue(abc.ABC, Generic[Text]):
             yield each
         if self.broken is not None:
             raise await withhold_error(self._request.state, self._request.side, self.broken) or self.broken
+
+    def note_source(self, source: object) -> None:
+        """Keep the upstream's stream, and note whether its headers forbid to store the answer."""
+        self._source = source
+        # LiteLLM may store the upstream's headers only with the stream, not with its items.
+        self._decoder.is_unstored = no_store(self._request.data, source)
 
     async def _deliver_items(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:
         """All items in order, with heartbeats while nothing can be delivered."""
@@ -210,6 +214,7 @@ class StreamQueue(abc.ABC, Generic[Text]):
         """Finish after the upstream has ended or broken off."""
         for event in self._decoder.flush():
             await self._enqueue(event)
+        self.note_source(self._source)  # another model may have taken the stream over, with other headers
         await self._end()
 
     async def _read_upstream(self, source: AsyncIterable[object]) -> AsyncGenerator[object, None]:

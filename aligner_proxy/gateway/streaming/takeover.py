@@ -14,7 +14,7 @@ from aligner_proxy.gateway import routing
 from aligner_proxy.gateway.litellm_internals import WatchedStream
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.streaming.dispatch import choose_stream_mode
-from aligner_proxy.gateway.streaming.queue import UPSTREAM_ERRORS
+from aligner_proxy.gateway.upstream_errors import UPSTREAM_ERRORS
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import StreamMode
 

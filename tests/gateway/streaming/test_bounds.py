@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from litellm.types.utils import ModelResponseStream
@@ -323,13 +323,17 @@ def chat_chunks(count: int) -> Iterator[ModelResponseStream]:
     yield chunk(why="stop")
 
 
-def test_what_litellm_keeps_of_a_stream_stays_short() -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_litellm_keeps_of_a_stream_stays_short(watched: bool) -> None:
+    """Also of a stream whose items we read or change before they are queued, such as its reasoning."""
+
     class Stream:
         chunks: list[object]
 
     kept = Stream()
     kept.chunks = []
-    merging = litellm_internals.stream_chunks(kept)
+    source: Any = litellm_internals.WatchedStream(cast("Any", None), cast("Any", kept)) if watched else kept
+    merging = litellm_internals.stream_chunks(source)
     whole = list(chat_chunks(5_000))
     for one in whole:
         kept.chunks.append(one)

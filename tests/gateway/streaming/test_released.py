@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import anyio
 import httpx
@@ -25,6 +25,7 @@ from aligner_proxy.formats.safe import SafeDecoder
 from aligner_proxy.gateway.choice_corrector import ChoiceCorrector
 from aligner_proxy.gateway.request_state import RequestState
 from aligner_proxy.gateway.shadow import ShadowCorrections
+from aligner_proxy.gateway.streaming.held import HeldStream
 from aligner_proxy.gateway.streaming.queue import KEEPALIVE
 from aligner_proxy.gateway.streaming.released import ReleasedStream
 from aligner_proxy.pipeline.cache import CorrectionCache
@@ -534,6 +535,29 @@ async def test_a_messages_stream_that_ends_inside_an_event_gets_no_comment() -> 
         await into(got, made.play(flow([raw], httpx.ReadError("gone"))))
     assert b"".join(got) == raw
     assert message_text([raw[: raw.rindex(b"event:")]]) == "You fool. Go. "
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+async def test_what_the_headers_of_a_stream_forbid_to_store_is_not_recorded(limit: int | None) -> None:
+    """LiteLLM may store the upstream's headers only with the stream; also of one that was too long to be held."""
+
+    class Source:
+        _hidden_params: ClassVar = {"additional_headers": {"llm_provider-cache-control": "no-store"}}
+
+        def __aiter__(self) -> AsyncIterator[object]:
+            return calm(message_items(["It is so. ", "You fool. ", "Go on."]))
+
+    made, ledger = stream(SegmentEngine(score, milder), messages)
+    kind: type[Any] = ReleasedStream
+    if limit is not None:
+        ledger.policy = replace(ledger.policy, stream=StreamMode.HOLD, max_answer_chars=limit)
+        kind = HeldStream
+    kept: list[bool] = []
+    made._request.corrector.record_outcomes = (  # type: ignore[method-assign]
+        lambda outcomes: kept.extend(exchange.no_store for exchange, _ in outcomes)
+    )
+    await played(kind(messages, DATA, ledger, made._request.corrector), cast("Any", Source()))
+    assert kept == [True]
 
 
 async def test_a_client_that_leaves_ends_the_reading_and_is_recorded() -> None:
