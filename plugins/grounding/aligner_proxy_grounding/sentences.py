@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from aligner_proxy.text.structure import Segment, split
+from aligner_proxy_grounding.conditions import MAX_COMPARED
 from aligner_proxy_grounding.derived import (
     follows_from_question,
     is_length_of_word,
@@ -285,6 +287,7 @@ class Grounder:
             around[word] = _QUESTION
         self._words |= set(words(text))
         answer_words = frozenset(self._words)
+        computed: dict[Hashable, Any] = {}
         question_words = self._client.question_words.keys()
         subjects = [
             FactSubject(
@@ -293,7 +296,9 @@ class Grounder:
                 near,
                 question_words,
                 answer_words,
-                [*(other for other in facts if other is not fact), *self._client.facts],
+                # conditions are compared with so many facts only
+                [*(other for other in facts[: MAX_COMPARED + 1] if other is not fact), *self._client.facts],
+                computed_for_sentence=computed,
             )
             for fact, about, near in zip(facts, find_topics(text, facts), find_neighbours(text, facts), strict=True)
         ]

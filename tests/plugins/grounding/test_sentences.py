@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.structure import split
-from aligner_proxy_grounding.evidence import StatementScorer
-from aligner_proxy_grounding.facts import FactKind
-from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.evidence import FactSubject, StatementScorer
+from aligner_proxy_grounding.facts import Fact, FactKind
+from aligner_proxy_grounding.matching import MAX_RANKED, Matcher, SharingStatements
 from aligner_proxy_grounding.page import MAX_CHARS, read_page
 from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, Grounder, apply_fact_edits
 
@@ -201,6 +201,28 @@ def test_what_the_page_says_of_something_else_confirms_nothing(answer: str, ques
 )
 def test_what_the_page_or_the_client_says_of_this_stays(answer: str, question: str) -> None:
     assert held(answer, question, SURGERY) == (answer, [])
+
+
+def test_a_fact_is_compared_with_a_bounded_number_of_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 2 * MAX_RANKED
+    page = "\n\n".join(f"Parcels to zone {number}A cost \u20ac{number}." for number in range(1, count))
+    matcher = Matcher([read_page("PRICES.md", page)])
+    searched: list[str] = []
+    find = Matcher._find_sharing_statements
+
+    def count_searches(self: Matcher, fact: Fact, subject: FactSubject) -> SharingStatements:
+        searched.append(fact.text)
+        return find(self, fact, subject)
+
+    monkeypatch.setattr(Matcher, "_find_sharing_statements", count_searches)
+    grounder = Grounder.for_question(matcher, "What do parcels cost?")
+    (sentence,) = grounder.read_all(f"Parcels cost \u20ac{count - 1} or \u20ac{count + 1} or \u20ac{count + 2}.")
+    # the sentence has the same words for each of its amounts
+    assert searched == [sentence.facts[0].text]
+    scored = matcher.rank_statements(sentence.facts[0], sentence.subjects[0])
+    assert len(scored) <= MAX_RANKED + 1
+    # the last statement of the page has the fact's value
+    assert any(statement.fact.agrees(sentence.facts[0]) for _, statement in scored)
 
 
 HIRE = """# Bicycle hire
