@@ -373,7 +373,7 @@ class Matcher:
         return fact.kind not in (FactKind.PHONE, FactKind.MAIL) or self.find_statement(fact) is not None
 
     def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """The first statement with another value that has a word of sentence or question, or a related word.
+        """The first statement with another value that has a word of sentence or question, a related word or value.
 
         None if there is none of the same kind and of similar size.
         """
@@ -384,6 +384,8 @@ class Matcher:
                 continue
             if ratio(fact, statement.fact) > MAX_TIMES_LARGER:
                 continue
+            if _is_related_value(fact, statement.fact):
+                return statement
             about = statement.about.keys() - GENERIC
             if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):
                 return statement
@@ -427,6 +429,21 @@ class Matcher:
     def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
         """Weight of the words that a sentence is about, plus 1, so that short sentences do not win by one word."""
         return 1.0 + sum(self._words.weight(word, kind) * weight * weight for word, weight in about.items())
+
+
+def _is_related_value(one: Fact, other: Fact) -> bool:
+    """Whether two facts of one form are probably about the same matter, whatever their sentences say.
+
+    So are two numbers in one street, and two ages from which on something is allowed.
+    """
+    if one.kind is FactKind.ADDRESS:
+        return _street(one) == _street(other)
+    return one.kind is FactKind.AGE and RangeEnd.HIGH not in (one.side, other.side)
+
+
+def _street(fact: Fact) -> str:
+    """The name of the street in an address, without the number."""
+    return " ".join(word for word in str(fact.value).split() if not word[0].isdigit())
 
 
 def _host(fact: Fact) -> str:

@@ -58,7 +58,7 @@ _COMPUTED = re.compile(
     r"makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
     r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
-    r"saves?|saved?|end up|works? out (?:at|to|as))\b|=|\u00d7",
+    r"saves?(?! (?:(?:you|up to) )?\S+ ?(?:%|per ?cent))|saved|end up|works? out (?:at|to|as))\b|=|\u00d7",
     re.IGNORECASE,
 )
 """Words that announce a result computed for this client."""
