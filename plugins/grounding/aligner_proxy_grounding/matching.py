@@ -175,7 +175,7 @@ class Matcher:
         self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
         """(source, number of the sentence) -> the facts of the sentence."""
-        self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
+        self._numbers_by_word: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
         """Index by kind and word: the statements' numbers within the kind, and the word's weight in each."""
         self._sizes: dict[FactKind, list[float]] = {}
         """For each statement of a kind, by its number, the weight of its words (`_size`)."""
@@ -192,7 +192,7 @@ class Matcher:
             self._hosts.add(_host(statement.fact))
         of_kind = self._by_kind.setdefault(kind, [])
         for word, weight in statement.about.items():
-            self._at.setdefault((kind, word), []).append((len(of_kind), weight))
+            self._numbers_by_word.setdefault((kind, word), []).append((len(of_kind), weight))
         self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(len(of_kind))
         of_kind.append(statement)
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
@@ -216,21 +216,22 @@ class Matcher:
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
-        rest = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
+        # what is said if nothing contradicts the fact
+        otherwise = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         is_asked_about = doubtful_from is not None
         if candidate is None:
             related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
-            return rest if related is None else Match(FactFinding.UNSETTLED, related)
+            return otherwise if related is None else Match(FactFinding.UNSETTLED, related)
         if doubtful_from is not None:
             # somebody else decides, so it may be asked about much less likely contradictions
             is_asked = confirmed is None or candidate.of_any >= doubtful_from
-            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else rest
+            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else otherwise
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
-        return rest
+        return otherwise
 
     def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement most likely to replace a fact; None if there is none."""
@@ -352,7 +353,7 @@ class Matcher:
         for word in subject.topic.keys() | subject.context.keys():
             own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
             weight = self._words.weight(word, kind) * own
-            for number, among in self._at.get((kind, word), ()):
+            for number, among in self._numbers_by_word.get((kind, word), ()):
                 weights[number] = weights.get(number, 0.0) + weight * among
         ranked: Collection[int] = weights
         if len(weights) > MAX_RANKED:
