@@ -8,10 +8,11 @@ models.experiments.grounding`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -69,6 +70,8 @@ class FactSubject:
     """The other facts of its sentence, and the facts that the client gave."""
     paragraphs: Set[tuple[str, int]] = frozenset()
     """Paragraphs of the references that confirm facts of this and the preceding sentences."""
+    computed_for_sentence: dict[Hashable, Any] = field(default_factory=dict)
+    """What `Matcher` keeps for the next fact of the sentence; all facts of a sentence share the dict."""
 
 
 @dataclass(frozen=True, slots=True)

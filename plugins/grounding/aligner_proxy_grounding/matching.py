@@ -7,14 +7,16 @@ weighed (`evidence.py`). The likeliest statement with another value replaces the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from heapq import nlargest
+from typing import NamedTuple
 
 from aligner_proxy_grounding.conditions import count_conditions
 from aligner_proxy_grounding.evidence import FactSubject, StatementScorer, Vocabulary, certainty, log_odds, ratio
-from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, seconds
+from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd, Value, seconds
 from aligner_proxy_grounding.forms.reading import Conventions
 from aligner_proxy_grounding.page import ReferencePage, Statement, weight_of
 from aligner_proxy_grounding.words import GENERIC, kin_of, stem
@@ -28,6 +30,10 @@ DOUBTFUL_TO_A_JUDGE = 0.1
 """The same for a judge, which cannot write what is not on the page, and is asked about all facts in one call."""
 MAX_VALUES = 4
 """How many values of the references a judge may choose from; the right one is hardly ever behind them."""
+MAX_RANKED = 300
+"""How many statements of one form are ranked for a fact, those that share most words with its sentence; the ones with
+the fact's value come on top. Without this limit 170 prices in a sentence would be compared with 3,000 prices on a page.
+"""
 MAX_WEIGHED = 10
 """How many top-ranked statements have their evidence weighed."""
 CONFIRMS = 0.7
@@ -113,6 +119,17 @@ class FactCandidate:
         return Match(finding, self.statement, self.certainty)
 
 
+class SharingStatements(NamedTuple):
+    """The statements of one kind that share words with a sentence, by their numbers within the kind."""
+
+    weights: Mapping[int, float]
+    """For each statement the weight of the words that it shares."""
+    ranked: Collection[int]
+    """The statements to rank: at most `MAX_RANKED`, unless all of them are."""
+    topic_size: float
+    """The weight of all words of the sentence (`Matcher._size`)."""
+
+
 class PageWords:
     """The words of some pages with their weights: rare ones weigh more."""
 
@@ -158,10 +175,12 @@ class Matcher:
         self._by_kind: dict[FactKind, list[Statement]] = {}
         self._by_sentence: dict[tuple[str, int], list[Fact]] = {}
         """(source, number of the sentence) -> the facts of the sentence."""
-        self._at: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
+        self._numbers_by_word: dict[tuple[FactKind, str], list[tuple[int, float]]] = {}
         """Index by kind and word: the statements' numbers within the kind, and the word's weight in each."""
         self._sizes: dict[FactKind, list[float]] = {}
         """For each statement of a kind, by its number, the weight of its words (`_size`)."""
+        self._numbers_by_value: dict[tuple[FactKind, Value], list[int]] = {}
+        """Kind and value -> the numbers, within the kind, of the statements with this value."""
         for page in pages:
             for statement in page.statements:
                 self._add(statement)
@@ -173,7 +192,8 @@ class Matcher:
             self._hosts.add(_host(statement.fact))
         of_kind = self._by_kind.setdefault(kind, [])
         for word, weight in statement.about.items():
-            self._at.setdefault((kind, word), []).append((len(of_kind), weight))
+            self._numbers_by_word.setdefault((kind, word), []).append((len(of_kind), weight))
+        self._numbers_by_value.setdefault((kind, statement.fact.value), []).append(len(of_kind))
         of_kind.append(statement)
         self._sizes.setdefault(kind, []).append(self._size(statement.about, kind))
         self._by_sentence.setdefault((statement.source, statement.sentence), []).append(statement.fact)
@@ -196,21 +216,22 @@ class Matcher:
         scored = self.rank_statements(fact, subject)
         confirmed = self._confirming_match(fact, scored)
         candidate = self._candidate(fact, subject, around, scored, is_confirmed=confirmed is not None)
-        rest = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
+        # what is said if nothing contradicts the fact
+        otherwise = confirmed or (NO_MATCH if self.may_state(fact) else Match(FactFinding.UNSETTLED))
         is_asked_about = doubtful_from is not None
         if candidate is None:
             related = self._related_statement(fact, subject) if is_asked_about and confirmed is None else None
-            return rest if related is None else Match(FactFinding.UNSETTLED, related)
+            return otherwise if related is None else Match(FactFinding.UNSETTLED, related)
         if doubtful_from is not None:
             # somebody else decides, so it may be asked about much less likely contradictions
             is_asked = confirmed is None or candidate.of_any >= doubtful_from
-            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else rest
+            return candidate.as_match(FactFinding.UNSETTLED) if is_asked else otherwise
         if candidate.certainty >= replace_from:
             return candidate.as_match(FactFinding.CONTRADICTED)
         # a confirmed fact is not reported
         if confirmed is None and candidate.certainty >= UNSETTLED:
             return candidate.as_match(FactFinding.UNSETTLED)
-        return rest
+        return otherwise
 
     def candidate(self, fact: Fact, subject: FactSubject, around: AnswerContext) -> FactCandidate | None:
         """The statement most likely to replace a fact; None if there is none."""
@@ -297,20 +318,51 @@ class Matcher:
     def rank_statements(self, fact: Fact, subject: FactSubject) -> list[tuple[float, Statement]]:
         """(score, statement) for the statements that have a comparable fact and share a word, best first."""
         kind = fact.kind
-        shared: dict[int, float] = {}
-        for word in subject.topic.keys() | subject.context.keys():
-            own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
-            weight = self._words.weight(word, kind) * own
-            for number, among in self._at.get((kind, word), ()):
-                shared[number] = shared.get(number, 0.0) + weight * among
-        size = self._size(subject.topic, kind)
+        statements = self._by_kind.get(kind, [])
+        sizes = self._sizes.get(kind, [])
+        sharing = self._sharing_statements(fact, subject)
+        with_value = self._numbers_by_value.get((kind, fact.value), [])[:MAX_RANKED]
+        numbers = {*sharing.ranked, *(number for number in with_value if number in sharing.weights)}
         # in the order of the pages, so that equal scores are ranked alike each time
         scored = [
-            (self._score(fact, subject, statement, shared[number], size * self._sizes[kind][number]), statement)
-            for number, statement in ((number, self._by_kind[kind][number]) for number in sorted(shared))
+            (
+                self._score(fact, subject, statement, sharing.weights[number], sharing.topic_size * sizes[number]),
+                statement,
+            )
+            for number, statement in ((number, statements[number]) for number in sorted(numbers))
             if fact.same_form(statement.fact) and ratio(fact, statement.fact) <= MAX_TIMES_OF_A_RIVAL
         ]
         return sorted(scored, key=lambda pair: -pair[0])
+
+    def _sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
+        """The statements that share words with the subject; computed once for all facts of a sentence that are alike.
+
+        Facts are alike if they have the same kind, unit and topic.
+        """
+        key = (self, fact.kind, fact.unit, frozenset(subject.topic.items()))
+        sharing: SharingStatements | None = subject.computed_for_sentence.get(key)
+        if sharing is None:
+            sharing = self._find_sharing_statements(fact, subject)
+            subject.computed_for_sentence[key] = sharing
+        return sharing
+
+    def _find_sharing_statements(self, fact: Fact, subject: FactSubject) -> SharingStatements:
+        """The statements that share words with the subject, and which of them to rank."""
+        kind = fact.kind
+        weights: dict[int, float] = {}
+        for word in subject.topic.keys() | subject.context.keys():
+            own = max(subject.topic.get(word, 0.0), CONTEXT * subject.context.get(word, 0.0))
+            weight = self._words.weight(word, kind) * own
+            for number, among in self._numbers_by_word.get((kind, word), ()):
+                weights[number] = weights.get(number, 0.0) + weight * among
+        ranked: Collection[int] = weights
+        if len(weights) > MAX_RANKED:
+            statements = self._by_kind[kind]
+            sizes = self._sizes[kind]
+            same_form = [number for number in weights if fact.same_form(statements[number].fact)]
+            # equal shares go to the first statements of the pages
+            ranked = nlargest(MAX_RANKED, sorted(same_form), key=lambda n: weights[n] / math.sqrt(sizes[n]))
+        return SharingStatements(weights, ranked, self._size(subject.topic, kind))
 
     def may_state(self, fact: Fact) -> bool:
         """Whether an answer may state this fact if no statement is about its matter; contact data must be on the pages.
@@ -322,7 +374,7 @@ class Matcher:
         return fact.kind not in (FactKind.PHONE, FactKind.MAIL) or self.find_statement(fact) is not None
 
     def _related_statement(self, fact: Fact, subject: FactSubject) -> Statement | None:
-        """The first statement with another value that has a word of sentence or question, or a related word.
+        """The first statement with another value that has a word of sentence or question, a related word or value.
 
         None if there is none of the same kind and of similar size.
         """
@@ -333,6 +385,8 @@ class Matcher:
                 continue
             if ratio(fact, statement.fact) > MAX_TIMES_LARGER:
                 continue
+            if _is_related_value(fact, statement.fact):
+                return statement
             about = statement.about.keys() - GENERIC
             if not words.isdisjoint(about) or any(not kin.isdisjoint(kin_of(word)) for word in about):
                 return statement
@@ -376,6 +430,21 @@ class Matcher:
     def _size(self, about: Mapping[str, float], kind: FactKind) -> float:
         """Weight of the words that a sentence is about, plus 1, so that short sentences do not win by one word."""
         return 1.0 + sum(self._words.weight(word, kind) * weight * weight for word, weight in about.items())
+
+
+def _is_related_value(one: Fact, other: Fact) -> bool:
+    """Whether two facts of one form are probably about the same matter, whatever their sentences say.
+
+    So are two numbers in one street, and two ages from which on something is allowed.
+    """
+    if one.kind is FactKind.ADDRESS:
+        return _street(one) == _street(other)
+    return one.kind is FactKind.AGE and RangeEnd.HIGH not in (one.side, other.side)
+
+
+def _street(fact: Fact) -> str:
+    """The name of the street in an address, without the number."""
+    return " ".join(word for word in str(fact.value).split() if not word[0].isdigit())
 
 
 def _host(fact: Fact) -> str:

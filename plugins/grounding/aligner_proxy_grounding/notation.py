@@ -37,6 +37,9 @@ _OWNER = re.compile(r"['\u2019](?:s\b)?(?= )")
 _IN_ENGLISH = re.compile(
     r"(?:seconds?|secs?|minutes?|mins?|hours?|hrs?|h|days?|weeks?|fortnights?|months?|years?|yrs?)$", re.IGNORECASE
 )
+_ONE_WITHOUT_DATIVE = re.compile(r"(?:eine?n?|une?|una)\b", re.IGNORECASE)
+_DATIVE = re.compile(r"(?:Jahren|Monaten|[Tt]agen)$")
+"""A German plural after "seit" or "nach", which cannot take the place of "ein Jahr"."""
 _PLAIN_UNIT = re.compile(r"[a-z -]+", re.IGNORECASE)
 
 
@@ -171,9 +174,11 @@ def _rewrite_duration(old: Fact, new: Fact, text: str) -> tuple[int, int, str] |
 def _foreign_duration(old: Fact, new: Fact) -> tuple[int, int, str] | None:
     """Return the change of a duration whose unit is not English: of the number, or of all as the page writes it.
 
-    None if one of both is a one, or if a range would have two units.
+    None if one of both is a one with an unknown case, or if a range would have two units.
     """
     assert isinstance(new.value, Decimal)
+    if old.value == 1 and not old.ranged and _ONE_WITHOUT_DATIVE.match(old.text) and not _DATIVE.search(new.text):
+        return old.start, old.end, new.text
     # "one" and what follows it change with the sentence: "seit zwei Jahren", "seit einem Jahr"
     if old.number is None or new.number is None or 1 in (old.value, new.value):
         return None

@@ -17,7 +17,7 @@ from aligner_proxy_grounding.facts import Fact, FactKind, RangeEnd
 from aligner_proxy_grounding.forms.dates import DAYS
 from aligner_proxy_grounding.forms.reader import read_facts
 from aligner_proxy_grounding.forms.reading import PLAIN, Conventions
-from aligner_proxy_grounding.passages import CURRENCY_OF_PAGE, SAME_CLAUSE, SAME_SENTENCE, read_passages
+from aligner_proxy_grounding.passages import CURRENCY_OF_PAGE, SAME_CLAUSE, SAME_SENTENCE, PagePassage, read_passages
 from aligner_proxy_grounding.procedures import Procedure, procedures
 from aligner_proxy_grounding.words import GENERIC, words
 
@@ -117,43 +117,42 @@ def read_page(name: str, text: str) -> ReferencePage:
     word_counts = Counter[str]()
     for number, passage in enumerate(passages):
         facts = read_facts(passage.text, conventions)
-        heads = [
-            f
-            for text, weight in passage.above
-            # only the row's label and the column's heading have this weight
-            if weight == SAME_CLAUSE
-            for f in read_facts(text, conventions)
-        ]
         word_counts.update(
             set(words(_blank_facts(passage.text, facts))) | {w for text, _ in passage.above for w in words(text)}
         )
-        kinds = Counter(fact.kind for fact in facts)
-        statements += [
-            Statement(
-                fact,
-                name,
-                passage.line_at(fact.start),
-                about,
-                # negative, so that no row has the number of a sentence
-                -passage.line if passage.is_cell else number,
-                passage.paragraph,
-                alone=kinds[fact.kind] == 1,
-                near=near,
-                conditions=(*beside, *heads),
-            )
-            for fact, about, near, beside in zip(
-                facts,
-                find_topics(passage.text, facts),
-                find_neighbours(passage.text, facts),
-                find_siblings(passage.text, facts),
-                strict=True,
-            )
-            for about in [_add_headings(about, passage.above)]
-        ]
+        statements += _statements_of(passage, number, facts, name, conventions)
     lines = text.count("\n") + 1
     return ReferencePage(
         name, tuple(statements), lines, word_counts, len(passages), procedures(text, name), conventions
     )
+
+
+def _statements_of(
+    passage: PagePassage, number: int, facts: Sequence[Fact], source: str, conventions: Conventions
+) -> list[Statement]:
+    """A statement for each fact of a sentence or cell; `number` is that of the passage on the page `source`."""
+    # only the row's label and the column's heading have this weight
+    labels = [text for text, weight in passage.above if weight == SAME_CLAUSE]
+    facts_of_labels = [fact for label in labels for fact in read_facts(label, conventions)]
+    kinds = Counter(fact.kind for fact in facts)
+    topics = find_topics(passage.text, facts)
+    neighbours = find_neighbours(passage.text, facts)
+    siblings = find_siblings(passage.text, facts)
+    return [
+        Statement(
+            fact,
+            source,
+            passage.line_at(fact.start),
+            _add_headings(topic, passage.above),
+            # negative, so that no row has the number of a sentence
+            -passage.line if passage.is_cell else number,
+            passage.paragraph,
+            alone=kinds[fact.kind] == 1,
+            near=near,
+            conditions=(*facts_of_clause, *facts_of_labels),
+        )
+        for fact, topic, near, facts_of_clause in zip(facts, topics, neighbours, siblings, strict=True)
+    ]
 
 
 def _conventions_of(text: str) -> Conventions:

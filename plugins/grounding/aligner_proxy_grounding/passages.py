@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aligner_proxy.text.structure import split
 from aligner_proxy_grounding.forms.dates import DAYS
+from aligner_proxy_grounding.forms.labels import names_place
 from aligner_proxy_grounding.words import stem, words
 
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*$")
@@ -32,6 +33,8 @@ _UNIT_OF_COLUMN = re.compile(
     r"(?:\(|\bin |^)((?:working |business )?(?:minutes|hours|days|weeks|months|years)|kg|km|%(?!\w))\)?$",
     re.IGNORECASE,
 )
+_THINGS = re.compile(r"(?:[^\W\d_]+ )?[^\W\d_]{2,}[^\W\d_s]s\b(?!')")
+"""The beginning of a heading that names what is counted: "Projects", "API requests per minute"."""
 _CURRENCY_OF_COLUMN = re.compile(
     r"(?:\(|\bin |, )(EUR|USD|GBP|CHF|PLN|INR|SEK|NOK|DKK|euros?|pounds|dollars|francs|rupees|kroner|kronor|"
     r"[\u20ac\u00a3$])(?=[),.;]|$)",
@@ -82,7 +85,8 @@ class PagePassage:
 def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], currency: str) -> str:
     """Return a cell; to a bare number add the unit of its column's heading, else that of headings above the table.
 
-    Without any unit the number counts what the row's label names: "Users | 5" is read as "5 Users".
+    Without any unit the number counts what the row's label or the column's heading names: in the column "Plus", "Users
+    | 5" is read as "5 Users", and in the column "Users", "Plus | 5" is, too. "12" in the column "Room" is "Room 12".
 
     The first two entries of `above` are the row's label and the column's heading. `currency` is the currency named for
     the whole page ("" for none); it applies to tables of prices.
@@ -102,7 +106,17 @@ def _with_unit(cell: str, column: str, above: Sequence[tuple[str, float]], curre
     if units:
         # with several currencies in the headings it is open which one applies
         return f"{cell} {units.pop()}" if len(units) == 1 else cell
-    return f"{cell} {_NUMBER_OF.sub('', above[0][0])}".rstrip()
+    if names_place(column):
+        return f"{column} {cell}"
+    return f"{cell} {_name_things(_NUMBER_OF.sub('', above[0][0]), _NUMBER_OF.sub('', column))}".rstrip()
+
+
+def _name_things(row: str, column: str) -> str:
+    """What a bare number in a table counts, by the label of its row and the heading of its column."""
+    if not _THINGS.match(column):
+        return row
+    # "Plus" is the name of a plan here, and "Users" what is counted: it may be either, so the number counts both
+    return f"{row} {column}" if _THINGS.match(row) else column
 
 
 def read_passages(text: str) -> Iterator[PagePassage]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 from aligner_proxy.text.structure import Segment, split
+from aligner_proxy_grounding.conditions import MAX_COMPARED
 from aligner_proxy_grounding.derived import (
     follows_from_question,
     is_length_of_word,
@@ -56,7 +58,7 @@ _COMPUTED = re.compile(
     r"makes?(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)|owe[sd]?|equals?|"
     r"comes? to(?! (?:more|less) than\b| (?:over|above|under)\b| \S+(?: \S+)? (?:per|a|each)\b)|"
     r"(?:that|which)(?: is|'s)(?= (?:[A-Z]{3} )?[\u20ac\u00a3$]?\d)(?! \d{1,3}(?:[.,]\d)? ?(?:%|per ?cent))|"
-    r"saves?|saved?|end up|works? out (?:at|to|as))\b|=|\u00d7",
+    r"saves?(?! (?:(?:you|up to) )?\S+ ?(?:%|per ?cent))|saved|end up|works? out (?:at|to|as))\b|=|\u00d7",
     re.IGNORECASE,
 )
 """Words that announce a result computed for this client."""
@@ -285,6 +287,7 @@ class Grounder:
             around[word] = _QUESTION
         self._words |= set(words(text))
         answer_words = frozenset(self._words)
+        computed: dict[Hashable, Any] = {}
         question_words = self._client.question_words.keys()
         subjects = [
             FactSubject(
@@ -293,7 +296,9 @@ class Grounder:
                 near,
                 question_words,
                 answer_words,
-                [*(other for other in facts if other is not fact), *self._client.facts],
+                # conditions are compared with so many facts only
+                [*(other for other in facts[: MAX_COMPARED + 1] if other is not fact), *self._client.facts],
+                computed_for_sentence=computed,
             )
             for fact, about, near in zip(facts, find_topics(text, facts), find_neighbours(text, facts), strict=True)
         ]
@@ -380,18 +385,19 @@ class Grounder:
         Empty if that end agrees, has an edit of its own, or cannot be written.
         """
         fact = sentence.facts[number]
-        stated = [] if statement is None else self.matcher.facts_of_sentence(statement)
         other_number = _other_end(sentence.facts, number)
         if statement is None or other_number is None or fact.side is not statement.fact.side:
             return []
-        other_stated = _other_end(stated, next(i for i, one in enumerate(stated) if one is statement.fact))
-        if other_stated is None or matches[other_number].finding is FactFinding.CONTRADICTED:
+        stated_facts = self.matcher.facts_of_sentence(statement)
+        stated_number = next(n for n, one in enumerate(stated_facts) if one is statement.fact)
+        other_stated_number = _other_end(stated_facts, stated_number)
+        if other_stated_number is None or matches[other_number].finding is FactFinding.CONTRADICTED:
             return []
-        other = sentence.facts[other_number]
-        new = stated[other_stated]
-        if not other.same_form(new) or other.agrees(new):
+        other_fact = sentence.facts[other_number]
+        other_stated = stated_facts[other_stated_number]
+        if not other_fact.same_form(other_stated) or other_fact.agrees(other_stated):
             return []
-        edit = self._edit(sentence, other_number, replace(statement, fact=new))
+        edit = self._edit(sentence, other_number, replace(statement, fact=other_stated))
         return [] if edit is None else [edit]
 
     def _is_claim_of_sentence(self, sentence: AnswerSentence, statement: Statement) -> bool:
@@ -402,12 +408,12 @@ class Grounder:
         """
         days = [fact for fact in sentence.facts if fact.kind is FactKind.WEEKDAY]
         others = [fact for fact in sentence.facts if fact.kind in (FactKind.TIME, FactKind.DATE, FactKind.MONEY)]
-        beside = self.matcher.facts_of_sentence(statement)
-        return len(days) == 1 and all(any(f.same_form(o) and f.agrees(o) for o in beside) for f in others)
+        stated = self.matcher.facts_of_sentence(statement)
+        return len(days) == 1 and all(_is_among(fact, stated) for fact in others)
 
     def is_left_alone(self, sentence: AnswerSentence, fact: Fact) -> bool:
         """Whether a fact must not be checked: given by the client, quoted, negated, or a computed result."""
-        if any(fact.same_form(own) and fact.agrees(own) for own in self._client.facts):
+        if _is_among(fact, self._client.facts):
             return True
         # the client may have written the number with another noun or without one
         if fact.kind in (FactKind.AGE, FactKind.COUNT) and any(fact.value == own.value for own in self._client.facts):
@@ -485,8 +491,9 @@ class Grounder:
             return False
         fact = sentence.facts[number]
         other = statement.fact
-        if any(f.same_form(other) and f.agrees(other) for f in sentence.facts):
-            return False  # the sentence states both values
+        # the sentence states both values
+        if any(one.same_form(other) and one.agrees(other) for one in sentence.facts):
+            return False
         # "about ten days" is no contradiction of "8 to 12 days"
         if not fact.ranged and is_within_range(fact, self.matcher.facts_of_sentence(statement)):
             return False
@@ -496,6 +503,11 @@ class Grounder:
         if fact.side is not RangeEnd.NONE and other.ranged and not fact.ranged and fact.side is not other.side:
             return False
         return not self._is_derived(sentence, number)
+
+
+def _is_among(fact: Fact, others: Iterable[Fact]) -> bool:
+    """Whether one of the other facts has the same form and value."""
+    return any(fact.same_form(other) and fact.agrees(other) for other in others)
 
 
 def _other_end(facts: Sequence[Fact], number: int) -> int | None:

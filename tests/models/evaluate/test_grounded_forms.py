@@ -42,7 +42,7 @@ def test_no_right_answer_of_any_form_is_touched() -> None:
     touched = [
         (case.question, case.answer)
         for streams in (False, True)
-        for name in ("development.yaml", "fresh.yaml")
+        for name in ("development.yaml", "fresh.yaml", "trades.yaml")
         for case in read_forms(FOLDER / name)
         if case.kind != OUTDATED
         and (counts := count_case(case, streams=streams, show=False))["touched"] + counts["touched+"]

@@ -35,7 +35,7 @@ def test_why_missed_names_the_reason() -> None:
 def test_nine_outdated_facts_in_ten_are_put_right_and_no_right_one_touched() -> None:
     wrong = []
     for streams in (False, True):
-        for name in ("development.yaml", "fresh.yaml"):
+        for name in ("development.yaml", "fresh.yaml", "trades.yaml"):
             counts = count_results(Path(FOLDER / name), streams=streams, show=False)
             if counts[RIGHT] < 0.9 * counts[OUTDATED] or counts["clean touched"] or counts["unknown touched"]:
                 wrong.append((name, streams, counts))

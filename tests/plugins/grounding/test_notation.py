@@ -63,6 +63,8 @@ def put(text: str, reference: str) -> str | None:
         ("in vierzehn Tagen", "zehn Tage", "in zehn Tagen"),
         ("in 14 Tagen", "3 Wochen", "in 3 Wochen"),
         ("la garantie de trois ans", "2 ans", "la garantie de deux ans"),
+        ("gilt ein Jahr", "zwei Jahre", "gilt zwei Jahre"),
+        ("dure un an", "deux ans", "dure deux ans"),
         ("bis 20 Uhr", "18:30 Uhr", "bis 18:30 Uhr"),
         ("jusqu'à 19h30", "18:00", "jusqu'à 18h"),
         ("am 3. Oktober", "5. März", "am 5. März"),
@@ -85,6 +87,8 @@ def test_the_notation_of_the_answer_stays(text: str, reference: str, expected: s
         ("costs 80 cents", "€12"),
         ("on 3/4/2026", "5 April 2026"),
         ("$2 million", "$4,512"),
+        ("seit einem Jahr", "zwei Jahre"),
+        ("gilt ein Jahr", "seit zwei Jahren"),
     ],
 )
 def test_nothing_is_written_where_no_notation_is_safe(text: str, reference: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aligner_proxy_grounding.contradictions import find_contradiction
 from aligner_proxy_grounding.facts import FactKind
 from aligner_proxy_grounding.page import read_page
@@ -80,10 +82,21 @@ def test_a_line_of_dashes_alone_begins_no_front_matter() -> None:
     assert [s.fact.text for s in read_page("F.md", "---\nA day costs \u20ac5.\n").statements] == ["\u20ac5"]
 
 
-def test_a_bare_number_in_a_table_counts_what_its_row_names() -> None:
-    table = "| | Basic | Pro |\n|---|---|---|\n| Number of users | 5 | 1,000 |\n"
-    facts = [(str(s.fact.value), s.fact.unit) for s in read_page("F.md", table).statements]
-    assert facts == [("5", "user"), ("1000", "user")]
+@pytest.mark.parametrize(
+    ("head", "row", "expected"),
+    [
+        ("| | Basic | Pro |", "| Number of users | 5 | 1,000 |", [("5", "user"), ("1000", "user")]),
+        ("| | Basic | Plus |", "| Users | 5 | 80 |", [("5", "user"), ("80", "user plu")]),
+        ("| Plan | Projects |", "| Business | 500 |", [("500", "project")]),
+        ("| Plan | API calls per minute |", "| Plus | 300 |", [("300", "plu api")]),
+        ("| Course | Evenings | Room |", "| Pottery | 8 | 12 |", [("8", "even"), ("12", "room")]),
+    ],
+)
+def test_a_bare_number_in_a_table_counts_what_its_row_or_column_names(
+    head: str, row: str, expected: list[tuple[str, str]]
+) -> None:
+    page = read_page("F.md", f"{head}\n|---|---|---|\n{row}\n")
+    assert [(str(statement.fact.value), statement.fact.unit) for statement in page.statements] == expected
 
 
 def test_bare_hours_in_a_table_of_days_are_times() -> None:

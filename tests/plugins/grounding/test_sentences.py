@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from aligner_proxy.text.structure import split
-from aligner_proxy_grounding.evidence import StatementScorer
-from aligner_proxy_grounding.facts import FactKind
-from aligner_proxy_grounding.matching import Matcher
+from aligner_proxy_grounding.evidence import FactSubject, StatementScorer
+from aligner_proxy_grounding.facts import Fact, FactKind
+from aligner_proxy_grounding.matching import MAX_RANKED, Matcher, SharingStatements
 from aligner_proxy_grounding.page import MAX_CHARS, read_page
-from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, Grounder, apply_fact_edits
+from aligner_proxy_grounding.sentences import REPLACE_FACTS_FROM, Arbiter, Grounder, apply_fact_edits
 
 PAGE = """# Rules
 
@@ -137,7 +137,11 @@ RENT = """# Loan cars
 
 A loan car includes 100 km a day. A side of a parcel may be 120 cm long. For absences of more than 8 hours you get a
 meal.
-The courier is late from 45 minutes on, and the Christmas bonus is 55% of a salary.
+The courier is late from 45 minutes on, and the Christmas bonus is 55% of a salary. Paying annually saves 20 %.
+
+# Visit
+
+Our garage: 18 Harbor Road. Drivers must be 21 or older.
 """
 
 
@@ -159,10 +163,24 @@ def test_what_follows_from_the_clients_numbers_stays(question: str, answer: str)
     [
         ("The courier is late from more than 30 minutes late on.", "45 minutes"),
         ("You get the Christmas bonus, which is 50% of a salary.", "55%"),
+        ("Paying annually saves you 15 percent.", "20 percent"),
     ],
 )
 def test_a_bound_and_a_share_are_no_sums_for_this_client(answer: str, right: str) -> None:
     assert right in held(answer, "", RENT)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [("You find us at 80 Harbor Road.", "18 Harbor Road"), ("You have to be at least 18 years old.", "21")],
+)
+def test_a_judge_is_asked_about_a_street_or_an_age_without_a_shared_word(answer: str, value: str) -> None:
+    assert held(answer, "Where are you?", RENT) == (answer, [])
+    grounder = Grounder.for_question(Matcher([read_page("PAGE.md", RENT)]), "Where?", arbiter=Arbiter.JUDGE)
+    edits, (doubt,) = grounder.check_answer(answer)
+    assert edits == []
+    assert doubt.question is not None
+    assert [one.text for one in doubt.question.values] == [value]
 
 
 SURGERY = """# After surgery
@@ -201,6 +219,28 @@ def test_what_the_page_says_of_something_else_confirms_nothing(answer: str, ques
 )
 def test_what_the_page_or_the_client_says_of_this_stays(answer: str, question: str) -> None:
     assert held(answer, question, SURGERY) == (answer, [])
+
+
+def test_a_fact_is_compared_with_a_bounded_number_of_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 2 * MAX_RANKED
+    page = "\n\n".join(f"Parcels to zone {number}A cost \u20ac{number}." for number in range(1, count))
+    matcher = Matcher([read_page("PRICES.md", page)])
+    searched: list[str] = []
+    find = Matcher._find_sharing_statements
+
+    def count_searches(self: Matcher, fact: Fact, subject: FactSubject) -> SharingStatements:
+        searched.append(fact.text)
+        return find(self, fact, subject)
+
+    monkeypatch.setattr(Matcher, "_find_sharing_statements", count_searches)
+    grounder = Grounder.for_question(matcher, "What do parcels cost?")
+    (sentence,) = grounder.read_all(f"Parcels cost \u20ac{count - 1} or \u20ac{count + 1} or \u20ac{count + 2}.")
+    # the sentence has the same words for each of its amounts
+    assert searched == [sentence.facts[0].text]
+    scored = matcher.rank_statements(sentence.facts[0], sentence.subjects[0])
+    assert len(scored) <= MAX_RANKED + 1
+    # the last statement of the page has the fact's value
+    assert any(statement.fact.agrees(sentence.facts[0]) for _, statement in scored)
 
 
 HIRE = """# Bicycle hire

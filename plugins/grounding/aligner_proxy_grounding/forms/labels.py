@@ -12,10 +12,10 @@ from aligner_proxy_grounding.words import stem
 
 _PLACES = (
     "form room gate concourse terminal platform counter window building hall zone level floor line bus tram bay block "
-    "entrance locker court studio ward pier dock stop tariff class page pages chapter week row"
+    "entrance locker court studio ward pier dock stop tariff class page pages chapter week row port"
 )
 _LABEL = re.compile(
-    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})[ \u00a0]"
+    rf"(?<!\w)(?P<place>{'|'.join(_PLACES.split())})(?:(?<=port) is)?[ \u00a0]"
     r"(?P<label>[A-Z]{0,2}-?\d{1,4}(?:\.\d{1,3}|[A-Za-z])?|[A-Z])\b(?![.:,]\d)"
     rf"(?:{JOIN}(?P<last>\d{{1,4}})\b(?![.:,]\d))?",
     re.IGNORECASE,
@@ -44,6 +44,11 @@ _VERSION = re.compile(
     re.IGNORECASE,
 )
 """A number after the name of a program, after "version" or "v", and anywhere if it has two points."""
+
+
+def names_place(text: str) -> bool:
+    """Whether a text is a word such as "room" or "form", whose number names one of many."""
+    return text.lower() in _PLACES.split()
 
 
 def read_labels(reading: FactReading) -> None:

@@ -93,7 +93,8 @@ def _foreign_patterns(language: LanguageWords) -> tuple[re.Pattern[str], re.Patt
     join = rf"{SPACE}(?:-|\u2013|{either(language.between)}){SPACE}"
     low = rf"(?:(?P<low>{DIGITS}|{words})(?P<join>{join}))?"
     forms = (
-        rf"{low}{number}[ \u00a0\u202f]{{1,2}}(?P<unit>{units})",
+        # "un an et demi" is no year
+        rf"{low}{number}[ \u00a0\u202f]{{1,2}}(?P<unit>{units})(?! (?:et demie?|y medi[oa])\b)",
         rf"(?P<n>{words}) (?P<unit>%|{_PERCENT_NAME})",
         rf"(?P<n>{words}) (?P<unit>euros?)",
     )
