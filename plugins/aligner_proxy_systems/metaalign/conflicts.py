@@ -65,16 +65,22 @@ _ABOUT_RULES = re.compile(
 _SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = MappingProxyType(
     {
         PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
-        PreferenceKind.NO_EMOJI: re.compile(r"\bemojis?|emoticons?\b", re.I),
-        PreferenceKind.NO_EXCLAMATION: re.compile(r"\bexclamation|enthusias\w+|excited|excitement\b", re.I),
-        PreferenceKind.NO_MARKDOWN: re.compile(r"\bmarkdown|headings?|bold|formatting\b", re.I),
-        PreferenceKind.NO_CONTRACTIONS: re.compile(r"\bcontractions?|informal|casual|colloquial\b", re.I),
+        PreferenceKind.NO_EMOJI: re.compile(r"\b(?:emojis?|emoticons?)\b", re.I),
+        PreferenceKind.NO_EXCLAMATION: re.compile(
+            r"\b(?:exclamations?|enthusias\w+|excited(?:ly)?|excitement)\b", re.I
+        ),
+        PreferenceKind.NO_MARKDOWN: re.compile(
+            r"\b(?:markdown|(?:sub)?headings?|bold(?:ed|face|ly)?|(?:re)?formatting)\b", re.I
+        ),
+        PreferenceKind.NO_CONTRACTIONS: re.compile(
+            r"\b(?:contractions?|informal(?:ly|ity)?|casual(?:ly)?|colloquial\w*)\b", re.I
+        ),
         PreferenceKind.LANGUAGE: re.compile(
             r"\b(?:in|into) (?:english|german|french|spanish|italian|portuguese|dutch|[A-Z][a-z]+(?:ish|ese|ian|"
             r"an))\b|\blanguage of\b", re.I
         ),
-        PreferenceKind.UPPER_CASE: re.compile(r"\bcapitals?|upper-? ?case|shout\w*\b", re.I),
-        PreferenceKind.LOWER_CASE: re.compile(r"\bcapitals?|lower-? ?case|spelling\b", re.I),
+        PreferenceKind.UPPER_CASE: re.compile(r"\b(?:capital\w*|upper-? ?case\w*|shout\w*)\b", re.I),
+        PreferenceKind.LOWER_CASE: re.compile(r"\b(?:capital\w*|lower-? ?case\w*|(?:mis)?spelling)\b", re.I),
         PreferenceKind.NO_QUESTIONS: re.compile(r"\bquestions?\b", re.I),
         PreferenceKind.ENDS_WITH_QUESTION: re.compile(r"\bquestions?\b", re.I),
         PreferenceKind.MAX_WORDS: re.compile(
