@@ -109,7 +109,7 @@ class ResolvedPreferences:
 
 
 def contradict(one: Preference, other: Preference) -> bool:
-    """Whether no answer can meet both."""
+    """Whether no answer can meet both: "at most 80 words" and "at least 200 words" contradict each other."""
     # Other preferences of one kind are combined, see `_combine`.
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
@@ -167,12 +167,16 @@ def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequenc
 
 def _contradicts_higher(words: str, higher_texts: Iterable[str]) -> bool:
     """Whether a text asks for the opposite of a text of a higher tier."""
-    return any(
-        # A higher text with both ("polite, never rude") counts as asking for the first.
-        (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
-        for text in higher_texts
-        for high, low in _POLES
-    )
+    for text in higher_texts:
+        for first, second in _POLES:
+            # A higher text with words of both sides ("polite, never rude") counts as asking for the first side.
+            if first.search(text):
+                contradicts = second.search(words) is not None
+            else:
+                contradicts = second.search(text) is not None and first.search(words) is not None
+            if contradicts:
+                return True
+    return False
 
 
 def _combine(one: Preference, other: Preference) -> Preference:
