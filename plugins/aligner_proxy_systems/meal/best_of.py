@@ -87,18 +87,19 @@ async def make_best_draft(text: str, policy: Policy, count: int, inner: Inner) -
 
 
 def cost(segments: Sequence[SegmentScore], original: Sequence[SegmentScore], weights: Sequence[float]) -> float:
-    """Expected number of faults of a text, in segments; `weights` are 1 for an objective with an equal share.
+    """Expected number of faulty segments of a draft; the lower, the better.
 
-    It counts what objectives still object to, weighted, and segments of the original that are gone without an
-    objection.
+    Counts the draft's `segments` that probably violate an objective, each with the objective's weight (see `shares`),
+    and the segments of the `original` that the draft probably removed without need.
     """
     texts = {segment.text.strip() for segment in segments}
-    objections = sum(_probability(segment) * _weight(segment, weights) for segment in segments)
-    return objections + sum(1.0 - _probability(segment) for segment in original if segment.text.strip() not in texts)
+    violations = sum(_probability(segment) * _weight(segment, weights) for segment in segments)
+    removed_segments = [segment for segment in original if segment.text.strip() not in texts]
+    return violations + sum(1.0 - _probability(segment) for segment in removed_segments)
 
 
 def shares(policy: Policy) -> tuple[float, ...]:
-    """Weight of each objective relative to an equal share; 1 if objectives were not weighed."""
+    """Weight of each objective, in the policy's order; 1 means as much as on average, or that nobody weighed them."""
     weighed = find_weights(policy)
     weights = dict(weighed.weights) if weighed else {}
     count = max(1, len(weights))

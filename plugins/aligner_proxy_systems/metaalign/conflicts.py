@@ -65,16 +65,22 @@ _ABOUT_RULES = re.compile(
 _SUBJECTS: Mapping[PreferenceKind, re.Pattern[str]] = MappingProxyType(
     {
         PreferenceKind.NO_LISTS: re.compile(r"\b(?:lists?|bullets?|bulleted|enumerat\w+|numbered|steps)\b", re.I),
-        PreferenceKind.NO_EMOJI: re.compile(r"\bemojis?|emoticons?\b", re.I),
-        PreferenceKind.NO_EXCLAMATION: re.compile(r"\bexclamation|enthusias\w+|excited|excitement\b", re.I),
-        PreferenceKind.NO_MARKDOWN: re.compile(r"\bmarkdown|headings?|bold|formatting\b", re.I),
-        PreferenceKind.NO_CONTRACTIONS: re.compile(r"\bcontractions?|informal|casual|colloquial\b", re.I),
+        PreferenceKind.NO_EMOJI: re.compile(r"\b(?:emojis?|emoticons?)\b", re.I),
+        PreferenceKind.NO_EXCLAMATION: re.compile(
+            r"\b(?:exclamations?|enthusias\w+|excited(?:ly)?|excitement)\b", re.I
+        ),
+        PreferenceKind.NO_MARKDOWN: re.compile(
+            r"\b(?:markdown|(?:sub)?headings?|bold(?:ed|face|ly)?|(?:re)?formatting)\b", re.I
+        ),
+        PreferenceKind.NO_CONTRACTIONS: re.compile(
+            r"\b(?:contractions?|informal(?:ly|ity)?|casual(?:ly)?|colloquial\w*)\b", re.I
+        ),
         PreferenceKind.LANGUAGE: re.compile(
             r"\b(?:in|into) (?:english|german|french|spanish|italian|portuguese|dutch|[A-Z][a-z]+(?:ish|ese|ian|"
             r"an))\b|\blanguage of\b", re.I
         ),
-        PreferenceKind.UPPER_CASE: re.compile(r"\bcapitals?|upper-? ?case|shout\w*\b", re.I),
-        PreferenceKind.LOWER_CASE: re.compile(r"\bcapitals?|lower-? ?case|spelling\b", re.I),
+        PreferenceKind.UPPER_CASE: re.compile(r"\b(?:capital\w*|upper-? ?case\w*|shout\w*)\b", re.I),
+        PreferenceKind.LOWER_CASE: re.compile(r"\b(?:capital\w*|lower-? ?case\w*|(?:mis)?spelling)\b", re.I),
         PreferenceKind.NO_QUESTIONS: re.compile(r"\bquestions?\b", re.I),
         PreferenceKind.ENDS_WITH_QUESTION: re.compile(r"\bquestions?\b", re.I),
         PreferenceKind.MAX_WORDS: re.compile(
@@ -103,7 +109,7 @@ class ResolvedPreferences:
 
 
 def contradict(one: Preference, other: Preference) -> bool:
-    """Whether no answer can meet both."""
+    """Whether no answer can meet both: "at most 80 words" and "at least 200 words" contradict each other."""
     # Other preferences of one kind are combined, see `_combine`.
     if one.kind is other.kind:
         return one.kind is PreferenceKind.LANGUAGE and not set(one.words) & set(other.words)
@@ -161,12 +167,16 @@ def _must_yield(preference: Preference, operator: Sequence[str], agreed: Sequenc
 
 def _contradicts_higher(words: str, higher_texts: Iterable[str]) -> bool:
     """Whether a text asks for the opposite of a text of a higher tier."""
-    return any(
-        # A higher text with both ("polite, never rude") counts as asking for the first.
-        (high.search(text) and low.search(words)) or (low.search(text) and high.search(words) and not high.search(text))
-        for text in higher_texts
-        for high, low in _POLES
-    )
+    for text in higher_texts:
+        for first, second in _POLES:
+            # A higher text with words of both sides ("polite, never rude") counts as asking for the first side.
+            if first.search(text):
+                contradicts = second.search(words) is not None
+            else:
+                contradicts = second.search(text) is not None and first.search(words) is not None
+            if contradicts:
+                return True
+    return False
 
 
 def _combine(one: Preference, other: Preference) -> Preference:

@@ -173,6 +173,7 @@ class SharedAccounts(Accounts):
             self._elsewhere[name] = (_total_places(parse_heartbeats(answer)), now)
 
     async def aclose(self) -> None:
+        """End the task that exchanges."""
         if self._exchanging is not None:
             await end_tasks(self._exchanging)
 

@@ -41,14 +41,15 @@ class Share:
     def more_needed(self) -> int:
         """How many more reviews make the interval narrow enough, if the share does not change."""
         # without reviews take the share with the widest interval
-        value = self.interval[0] if self.of else 0.5
-        counts = range(self.of, _MAX_NEEDED)
-        return bisect_left(counts, True, key=lambda count: _half_width(value, count) <= TARGET_HALF_WIDTH)
+        share = self.interval[0] if self.of else 0.5
+        # search the range (0 more reviews, 1 more, ...) for the first number that suffices
+        review_counts = range(self.of, _MAX_NEEDED)
+        return bisect_left(review_counts, True, key=lambda count: _half_width(share, count) <= TARGET_HALF_WIDTH)
 
 
-def _half_width(value: float, of: int) -> float:
-    """Half the width of the interval, if `value` (from 0 to 1) is the share among `of` answers."""
-    _, low, high = wilson_interval(round(value * of), of)
+def _half_width(share: float, answers: int) -> float:
+    """Half the width of the 95 % interval of a share (from 0 to 1) that was found in `answers` answers."""
+    _, low, high = wilson_interval(round(share * answers), answers)
     return (high - low) / 2
 
 
@@ -84,8 +85,8 @@ class Evidence:
             return None
         # the shares of the reviewed answers, scaled up to all answers
         unchanged = self.changed.of - self.changed.count
-        right, least_right, most_right = (part * self.changed.count for part in self.right.interval)
-        missed, least_missed, most_missed = (part * unchanged for part in self.missed.interval)
+        right, least_right, most_right = (share * self.changed.count for share in self.right.interval)
+        missed, least_missed, most_missed = (share * unchanged for share in self.missed.interval)
         # the worst case has few right edits and many missed ones, the best case the reverse
         return (
             _compute_recall(right, missed),
@@ -100,10 +101,10 @@ def _compute_recall(edited: float, missed: float) -> float:
 
 
 def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evidence:
-    """Return what these reviews prove about these answers; reviews of other answers are ignored."""
-    by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
+    """Count the verdicts of the reviews of these answers; reviews of other answers are ignored."""
+    reviews_by_place: dict[AnswerPlace, list[Review]] = defaultdict(list)
     for review in reviews:
-        by_place[review.aligner_id, review.choice].append(review)
+        reviews_by_place[review.aligner_id, review.choice].append(review)
     judged_entries = {(entry.aligner_id, entry.choice): entry for entry in entries if entry.changed is not None}
     verdicts = dict.fromkeys((verdict.value for verdict in ReviewVerdict), 0)
     # edited answers by whether the edit is right, and random unedited ones by whether something was missed
@@ -113,7 +114,7 @@ def compute_evidence(entries: Iterable[Entry], reviews: Iterable[Review]) -> Evi
     disputed = []
     feedback: Counter[str] = Counter()
     for place, entry in judged_entries.items():
-        all_reviews = by_place.get(place, [])
+        all_reviews = reviews_by_place.get(place, [])
         reviewer_reviews = [review for review in all_reviews if review.chosen is not ReviewOrigin.FEEDBACK]
         feedback.update(review.verdict.value for review in all_reviews if review.chosen is ReviewOrigin.FEEDBACK)
         if reviewers_disagree(reviewer_reviews):
@@ -163,27 +164,27 @@ def reviewed_entries(store: AuditStore, answer_filter: AnswerFilter) -> Iterator
 
 
 def reviewers_disagree(reviews: Sequence[Review]) -> bool:
-    """Whether reviewers give different verdicts on the same place of an answer."""
+    """Whether two people gave different verdicts on the same segment of the answer that was reviewed."""
     return any(mark_contradictions(reviews))
 
 
 def mark_contradictions(reviews: Sequence[Review]) -> list[bool]:
-    """For each review of an answer: whether another person gave a different verdict on the same place."""
-    speakers_by_place: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
+    """For each review of one answer: whether another person gave a different verdict on the same segment."""
+    reviewers_by_segment: dict[int | None, dict[ReviewVerdict, set[str]]] = defaultdict(lambda: defaultdict(set))
     for review in reviews:
-        speakers_by_place[review.segment][review.verdict].add(review.who)
+        reviewers_by_segment[review.segment][review.verdict].add(review.who)
     return [
         any(
-            # somebody besides this reviewer gave the other verdict
-            verdict is not review.verdict and len(speakers) > (review.who in speakers)
-            for verdict, speakers in speakers_by_place[review.segment].items()
+            # a reviewer who changes his own verdict contradicts nobody
+            verdict is not review.verdict and bool(reviewers - {review.who})
+            for verdict, reviewers in reviewers_by_segment[review.segment].items()
         )
         for review in reviews
     ]
 
 
 def agreed_verdict(reviews: Sequence[Review]) -> ReviewVerdict | None:
-    """The worst of the verdicts on the places of an answer; None without reviews, or if reviewers disagree."""
+    """The worst verdict that these reviews of one answer give; None without reviews, or if reviewers disagree."""
     if not reviews or reviewers_disagree(reviews):
         return None
     return min((review.verdict for review in reviews), key=_WORST.index)
@@ -210,7 +211,10 @@ class PairedAnswers:
 
 
 def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswers:
-    """Count how the answers that both judged, matched by tenant, conversation and text, were changed by each."""
+    """Count which of two aligners changed the answers that both judged.
+
+    Two entries belong to the same answer if tenant, conversation and original text are equal.
+    """
     first_entries = {key: entry for entry in first if (key := _answer_key(entry)) is not None}
     counts = {"neither": 0, "first_alone": 0, "second_alone": 0, "alike": 0, "otherwise": 0}
     seen_keys = set()
@@ -221,12 +225,17 @@ def pair_answers(first: Iterable[Entry], second: Iterable[Entry]) -> PairedAnswe
             continue
         seen_keys.add(key)
         first_entry = first_entries[key]
-        changed = (bool(first_entry.changed), bool(entry.changed))
-        if changed == (True, True):
-            counts["alike" if _edited_text(first_entry) == _edited_text(entry) else "otherwise"] += 1
-        else:
-            counts["first_alone" if changed[0] else "second_alone" if changed[1] else "neither"] += 1
+        counts[_compare_changes(first_entry, entry)] += 1
     return PairedAnswers(answers=len(seen_keys), **counts)
+
+
+def _compare_changes(first: Entry, second: Entry) -> str:
+    """Name the field of `PairedAnswers` that counts an answer with these two entries."""
+    if first.changed and second.changed:
+        return "alike" if _edited_text(first) == _edited_text(second) else "otherwise"
+    if first.changed:
+        return "first_alone"
+    return "second_alone" if second.changed else "neither"
 
 
 def _edited_text(entry: Entry) -> str | None:

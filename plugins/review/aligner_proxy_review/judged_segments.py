@@ -21,7 +21,10 @@ class JudgedSegment:
 
 
 def judged_segments(content: Content) -> list[JudgedSegment]:
-    """The judged segments; in a JSON answer, whose strings are judged singly, only flagged ones have a text."""
+    """Return the judged segments of a recorded answer, one for each score.
+
+    In a JSON answer each string is judged by itself, and only the flagged segments have a text.
+    """
     texts = [piece.text for piece in split(content.exchange.answer or "")]
     # there is one score more if the end of the answer was scored, too; in a JSON answer the numbers differ
     fits_texts = len(content.scores) in (len(texts), len(texts) + 1)

@@ -86,7 +86,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class SettingChanges:
-    """New values by key, and names of objectives to add; false if there is none of both."""
+    """New values by key, and names of objectives to add; false (as in `if changes:`) if both are empty."""
 
     values: Mapping[str, Value] = field(default_factory=dict)
     objectives: tuple[str, ...] = ()
@@ -124,6 +124,7 @@ class Proposal:
         for kind, _, _, first, end in difflib.SequenceMatcher(None, old_lines, new_lines, False).get_opcodes():
             if kind != "equal":
                 numbers.update(n for n in range(first, end) if _COMMENT.search(new_lines[n]))
+                # a comment on the line above the change may be about the changed setting
                 if first and new_lines[first - 1].lstrip().startswith("#"):
                     numbers.add(first - 1)
         return [n + 1 for n in sorted(numbers)]
@@ -173,7 +174,7 @@ def apply_changes(text: str, path: Path, place: KeyPath, settings: SettingChange
 
 
 def _missing_changes(settings: SettingChanges, present: Mapping[str, Any], list_key: str) -> SettingChanges:
-    """The settings that differ from the current ones."""
+    """Return `settings` without what the block `present` of the policies file already says."""
     values = {name: value for name, value in settings.values.items() if present.get(name) != value}
     present_names = present.get(list_key) or ()
     return SettingChanges(values, tuple(name for name in settings.objectives if name not in present_names))
@@ -187,12 +188,13 @@ def _list_names(present: object, place: KeyPath) -> list[Any]:
 
 
 def _find_block(data: Any, place: KeyPath) -> dict[str, Any]:
-    """The block of the parsed file at a position; missing defaults are created."""
-    for part in place:
-        if part == "defaults":
-            data[part] = data.get(part) or {}
-        data = data[part]
-    result: dict[str, Any] = data
+    """The block of the parsed file at a position such as ("routes", 0); missing defaults are created."""
+    block = data
+    for key in place:
+        if key == "defaults":
+            block[key] = block.get(key) or {}
+        block = block[key]
+    result: dict[str, Any] = block
     return result
 
 
@@ -225,8 +227,10 @@ def _effective_settings(file: PolicyFile, place: KeyPath) -> dict[str, Any]:
     entry: Any = file.defaults if place == ("defaults",) else getattr(file, str(place[0]))[int(place[1])]
     settings: dict[str, Any] = {}
     for name, built_in in (("mode", Mode.ENFORCE), ("sample", 1.0), ("caution", 0.0), ("aligner", "default")):
-        values = [value for block in (entry, file.defaults) if (value := getattr(block, name)) is not None]
-        settings[name] = values[0] if values else built_in
+        value = getattr(entry, name)
+        if value is None:
+            value = getattr(file.defaults, name)
+        settings[name] = built_in if value is None else value
     settings["objectives"] = entry.enforce if isinstance(entry, Tenant) else getattr(entry, "objectives", ())
     return settings
 

@@ -26,8 +26,8 @@ from aligner_proxy.types import Outcome, Status
 
 _AT_ONCE = 4
 """How many answers are replayed at a time."""
-_GATE = "gate_"
-"""How the gate's reasons begin."""
+_GATE_PREFIX = "gate_"
+"""The beginning of each reason with which the gate refuses an edit."""
 
 
 class ReplayResult(StrEnum):
@@ -83,12 +83,12 @@ class ReplayCase:
 
     @property
     def is_as_recorded(self) -> bool:
-        """Whether the run before gave what was recorded, so that reviews of the record hold for it."""
+        """Whether the run `before` gave the recorded result, so that reviews of the recorded answer apply to it."""
         return (self.before.result, self.before.text) == (self.recorded.result, self.recorded.text)
 
     @property
     def change(self) -> ReplayChange:
-        """How the run after differs from the run before."""
+        """How the run `after` differs from the run `before`."""
         before_changed = self.before.result is ReplayResult.CHANGED
         after_changed = self.after.result is ReplayResult.CHANGED
         if before_changed and after_changed:
@@ -113,9 +113,10 @@ async def replay(
     deadline_s: float | None = None,
     current: ReplayPolicies | None = None,
 ) -> list[ReplayCase]:
-    """Replay the entries that have a text, in order; calls `advance` after each.
+    """Replay the entries whose text was stored, and return the cases in their order; calls `advance` after each.
 
-    The run before is the recorded one, or one under the `current` policies. `deadline_s` replaces the policy's.
+    Each case compares a run under `policies` with a run under `current` or, without `current`, with the recorded one.
+    `deadline_s` replaces the policy's deadline.
     """
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -167,12 +168,19 @@ def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
 
 
 def _classify_result(status: Status, reason: str | None, changed: bool) -> ReplayResult:
-    """Map a status, with its reason and whether the text changed, to a result; an unjudged answer counts as skipped."""
-    if status in (Status.FAILED, Status.SKIPPED, Status.NOT_JUDGED):
-        return ReplayResult.FAILED if status is Status.FAILED else ReplayResult.SKIPPED
+    """The result of an answer with this status and reason; `changed` says whether its text changed.
+
+    An answer that was not judged counts as skipped.
+    """
+    if status is Status.FAILED:
+        return ReplayResult.FAILED
+    if status in (Status.SKIPPED, Status.NOT_JUDGED):
+        return ReplayResult.SKIPPED
     if changed:
         return ReplayResult.CHANGED
-    return ReplayResult.REFUSED if (reason or "").startswith(_GATE) else ReplayResult.LEFT
+    if reason is not None and reason.startswith(_GATE_PREFIX):
+        return ReplayResult.REFUSED
+    return ReplayResult.LEFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +202,16 @@ class RunFigures:
 
 def compute_figures(runs: Sequence[ReplayRun]) -> RunFigures:
     """Count and summarise the results, reasons and times of these runs."""
-    endings = Counter(run.result for run in runs)
+    result_counts = Counter(run.result for run in runs)
     # answers with another result were not scored completely
     times = sorted(
         run.engine_ms for run in runs if run.result in (ReplayResult.CHANGED, ReplayResult.LEFT, ReplayResult.REFUSED)
     )
     return RunFigures(
         answers=len(runs),
-        results={result: endings[result] for result in ReplayResult},
+        results={result: result_counts[result] for result in ReplayResult},
         refusals=dict(Counter(run.reason or "" for run in runs if run.result is ReplayResult.REFUSED).most_common()),
-        changed=wilson_interval(endings[ReplayResult.CHANGED], len(runs)),
+        changed=wilson_interval(result_counts[ReplayResult.CHANGED], len(runs)),
         p50_ms=quantile(times, 0.5),
         p95_ms=quantile(times, 0.95),
         forwards=statistics.fmean(run.forwards for run in runs) if runs else 0.0,
@@ -217,5 +225,8 @@ def count_changes(cases: Sequence[ReplayCase]) -> dict[ReplayChange, int]:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Quantile `share` of ordered values, by nearest rank; 0 without any."""
-    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else 0.0
+    """Quantile `share` (from 0 to 1) of ascending values, by nearest rank: [1, 2, 3, 4], 0.5 -> 2; [] -> 0."""
+    if not ordered:
+        return 0.0
+    rank = math.ceil(len(ordered) * share)
+    return ordered[max(0, rank - 1)]

@@ -22,8 +22,9 @@ HOLD_S = 900.0
 AnswerPlace = tuple[str, int]
 """An answer's id and the number of its choice."""
 
-# SQL conditions on an entry `e` and a lease or review `r`. Free: nobody else has leased it. By nobody: no reviewer has
-# judged it. By another alone: other reviewers have judged it, and this one has not.
+# SQL conditions on an entry `e` and a lease or review `r`.
+# _FREE: nobody else has leased the answer. _BY_NOBODY: no reviewer has judged it.
+# _BY_ANOTHER_ALONE: other reviewers have judged it, but this reviewer has not.
 _REVIEWABLE = "e.aligner_id != '' AND e.changed IS NOT NULL AND e.content IS NOT NULL"
 _SAME = "r.aligner_id = e.aligner_id AND r.choice = e.choice"
 _FREE = f"NOT EXISTS (SELECT 1 FROM review_leases r WHERE {_SAME} AND r.who != ? AND r.until > ?)"

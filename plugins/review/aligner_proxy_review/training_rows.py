@@ -47,7 +47,7 @@ class _DraftRow:
         segment = self.segments[number]
         start = segment.start
         end = segment.end
-        # after the last segment no white space is left to remove, so take that before it
+        # no white space follows the last segment, so remove the white space before it
         if not text and number == len(self.segments) - 1 and number > 0:
             start = self.segments[number - 1].end
         elif not text:
@@ -63,14 +63,14 @@ class _DraftRow:
     def target(self) -> str:
         """The corrected answer; raises `NoRow` if two edits overlap."""
         text = self.answer
-        # from the last edit to the first, so that positions in front of them stay valid; `end` is the last one's start
-        end = len(text)
-        for start, stop, replacement in sorted(self.edits, reverse=True):
+        # apply the edits from the last to the first, so that the positions of the others stay valid
+        next_edit_start = len(text)
+        for start, end, replacement in sorted(self.edits, reverse=True):
             # edits may share only white space
-            if stop > end and self.answer[end:stop].strip():
+            if end > next_edit_start and self.answer[next_edit_start:end].strip():
                 raise NoRow("two edits of the same place")
-            text = text[:start] + replacement + text[min(stop, end) :]
-            end = start
+            text = text[:start] + replacement + text[min(end, next_edit_start) :]
+            next_edit_start = start
         return text
 
 
@@ -163,11 +163,12 @@ def _objective_texts(entry: Entry, reviews: Sequence[Review], lookup: ObjectiveL
 
 
 def _provenance(entry: Entry, reviews: Sequence[Review]) -> str:
-    """Provenance of a row: answer, policy, aligner, and each reviewer's verdict with its date."""
+    """Say in one line where a row comes from: answer, policy, aligner, and each reviewer's verdict with its date."""
     verdicts = ",".join(f"{review.who}={review.verdict.value}@{_date_text(review.at)}" for review in reviews)
     versions = f"policy={entry.policy_hash} aligner={entry.aligner or '-'}"
     return f"review {entry.aligner_id}/{entry.choice} tenant={entry.tenant} {versions} {verdicts}"
 
 
 def _date_text(at: float) -> str:
+    """The UTC date of a time in seconds since the epoch: 0 -> "1970-01-01"."""
     return datetime.fromtimestamp(at, UTC).date().isoformat()

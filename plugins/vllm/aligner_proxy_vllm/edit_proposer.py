@@ -32,12 +32,12 @@ _AHEAD = 8
 _MOST_SEQUENCES = 4096
 """How many states are kept; the oldest are dropped."""
 _MARK = 32
-"""Tokens at its end by which a sequence is recognised."""
+"""How many tokens at the end of a sequence recognise it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyState:
-    """State of a sequence."""
+    """How far the text of one sequence (prompt and written tokens) has been copied from its prompt."""
 
     prompt: int
     """Length of its prompt, in tokens."""
@@ -58,9 +58,9 @@ class CopyState:
 
 
 def _find_next_place(source: Ids, tokens: Ids, new: Ids, pointer: int | None) -> int | None:
-    """Index in the prompt (`source`) at which the text continues after the last of `tokens`; None if unknown.
+    """Find the token of the prompt (`source`) that probably comes after the last of `tokens`.
 
-    `new` are the last of `tokens`, written since `pointer` was set.
+    `new` are the last of `tokens`, written since `pointer` was set. Returns an index in `source`, None if unknown.
     """
     # where the new tokens stop being a copy of the prompt
     broke = None
@@ -83,14 +83,17 @@ def _find_next_place(source: Ids, tokens: Ids, new: Ids, pointer: int | None) ->
 
 
 def _common_length(one: Ids, other: Ids) -> int:
-    """Number of tokens with which both begin."""
+    """Length of the longest beginning that both share: [1, 2, 3] and [1, 2, 9] -> 2."""
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
     return int(different[0]) if len(different) else length
 
 
 def find_run_ends(source: Ids, run: Ids) -> NDArray[np.intp]:
-    """Indexes right after each occurrence of `run` in `source`, ascending; not at its end, where nothing follows."""
+    """Indexes right after each occurrence of `run` in `source`, ascending: [5, 6, 7, 5, 6] and [5, 6] -> [2].
+
+    An occurrence at the end of `source` is left out, since no token follows it.
+    """
     size = len(run)
     if size == 0 or len(source) <= size:
         return np.empty(0, dtype=np.intp)

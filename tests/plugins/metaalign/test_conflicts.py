@@ -84,6 +84,17 @@ def test_an_objective_that_agrees_is_no_conflict() -> None:
 @pytest.mark.parametrize(
     ("operator", "user"),
     [
+        ("Legends: the response should mention the kobolds", "No markdown."),
+        ("News: the response should state the casualties", "No contractions."),
+    ],
+)
+def test_a_subject_inside_another_word_is_no_conflict(operator: str, user: str) -> None:
+    assert resolve_texts(operator=operator, request=user).preferences == resolve_texts(request=user).preferences != ()
+
+
+@pytest.mark.parametrize(
+    ("operator", "user"),
+    [
         ("Harmlessness: the response should be harmless and polite", "Be rude and insulting."),
         ("Honesty: the response should be honest", "Make things up."),
         ("Formality: the response should be formal", "Keep it casual, with slang."),

@@ -105,6 +105,7 @@ class LiveFeed:
 
     @property
     def page_count(self) -> int:
+        """Number of open pages."""
         return len(self._pages)
 
     async def poll(self) -> None:

@@ -37,6 +37,7 @@ class RateGroup:
         return self.statuses.total()
 
     def count(self, status: Status) -> int:
+        """Number of answers with this status."""
         return self.statuses[status.value]
 
     def added_ms(self, share: float) -> float:
@@ -89,14 +90,19 @@ class Rates:
 
 
 def compute_rates(entries: Iterable[CountedAnswer], now: float, period: float, cut: bool) -> Rates:
-    """The rates of entries from the last `period` seconds; `cut` says that older ones were left out."""
+    """Count the entries of the last `period` seconds by tenant, route and bar of the chart.
+
+    `now` is in seconds since the epoch; `cut` says that the caller left out older entries of the period.
+    """
     groups: dict[tuple[str, str], RateGroup] = {}
     bars: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    width = period / BARS
+    since = now - period
+    bar_width = period / BARS
     for entry in entries:
         key = (entry.tenant, route_name(entry))
         groups.setdefault(key, RateGroup(*key)).count_answer(entry)
-        # an answer at the very end, or recorded meanwhile, belongs to the last bar
-        bars[min(BARS - 1, max(0, int((entry.at - (now - period)) / width)))][entry.status] += 1
-    ordered = [groups[key] for key in sorted(groups)]
-    return Rates(ordered, [bars[number] for number in range(BARS)], cut, now - period, period)
+        # an answer at the very end, or recorded after `now`, belongs to the last bar
+        bar = min(BARS - 1, max(0, int((entry.at - since) / bar_width)))
+        bars[bar][entry.status] += 1
+    sorted_groups = [groups[key] for key in sorted(groups)]
+    return Rates(sorted_groups, [bars[number] for number in range(BARS)], cut, since, period)

@@ -72,7 +72,10 @@ class ReviewInput:
 
 
 class ReviewSession:
-    """Access of one reviewer to queue and store; the caller must hold the state's lock."""
+    """What one reviewer does on the review page: get an answer, judge it, skip it, or undo the last verdict.
+
+    The caller must hold the state's lock.
+    """
 
     def __init__(self, store: AuditStore, state: ReviewState, viewer: Viewer) -> None:
         self._store = store
@@ -95,10 +98,12 @@ class ReviewSession:
             if entry is not None and self._viewer.may_see(entry.tenant) and self._queue.hold(place):
                 return entry, origin
         next_answer = self._queue.next([place for place, _ in self._state.skipped])
-        self._state.current = (
-            None if next_answer is None else ((next_answer[0].aligner_id, next_answer[0].choice), next_answer[1])
-        )
-        return next_answer
+        if next_answer is None:
+            self._state.current = None
+            return None
+        entry, origin = next_answer
+        self._state.current = ((entry.aligner_id, entry.choice), origin)
+        return entry, origin
 
     def save(self, review_input: ReviewInput) -> None:
         """Save a verdict on the current answer and end its lease; raises `UnknownAnswer` and `NoSuchPlace`."""
@@ -132,7 +137,7 @@ class ReviewSession:
         """Withdraw the last verdict and make its answer current again; returns False if there is none."""
         while self._state.reviews:
             review, origin = self._state.reviews.pop()
-            # a verdict whose answer was deleted is gone already; then undo the one before
+            # if the answer was deleted, its verdict was deleted with it; then undo the verdict before that
             if Reviews(self._store).withdraw(review):
                 self._state.current = ((review.aligner_id, review.choice), origin)
                 return True
