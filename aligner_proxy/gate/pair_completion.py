@@ -73,8 +73,8 @@ class _PairCompletion:
         old = Counter(_half_key(half) for half in self._halves_in(edit) if half.partner is None)
         old += Counter(_half_key(half) for half in self._list_required(edit) if half.partner is not None)
         # the difference holds only the halves of which the edit has more
-        written = Counter(_half_key(half) for half in _single_halves(edit.text) if not half.may_stay_single)
-        return bool(written - old)
+        new = Counter(_half_key(half) for half in _single_halves(edit.text) if not half.may_stay_single)
+        return bool(new - old)
 
     def _list_missing(self, edit: Edit) -> list[Half]:
         """The required halves that are not in the text of the edit."""
