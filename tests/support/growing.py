@@ -16,7 +16,7 @@ async def grown(growing: GrowingAnswer, pieces: Iterable[str], *, rounds: int = 
         for _ in range(rounds):
             await asyncio.sleep(0)
     await growing.end()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not growing.done:
             await asyncio.sleep(0)
     outcome = growing.outcome()
