@@ -198,9 +198,9 @@ class _CollectedReasoning:
         """Nothing, since no item is held back."""
         return []
 
-    def begin_part(self, index: int) -> None:
-        """Let the next piece of a choice's reasoning begin a new part, separated by a blank line."""
-        self._breaks.add(index)
+    def begin_part(self) -> None:
+        """Let the next piece of the first choice's reasoning begin a new part, separated by a blank line."""
+        self._breaks.add(0)
 
     @property
     def texts(self) -> Mapping[int, str]:
@@ -362,7 +362,7 @@ class _MessagesReasoningStream(_CollectedReasoning):
         block = event.get("content_block")
         index = event.get("index")
         if isinstance(block, Mapping) and kind_of(dict(block)) in _THINKING:
-            self.begin_part(0)
+            self.begin_part()
             self.add(0, _thinking_text(block))
             self._numbers.remove(index)
         delta = event.get("delta")
@@ -404,7 +404,7 @@ class _ResponsesReasoningStream(_CollectedReasoning):
         if kind in _DELTAS and isinstance(get(item, "delta"), str):
             self.add(0, get(item, "delta"))
         if kind == _NEXT_PART:
-            self.begin_part(0)
+            self.begin_part()
         if not self._drop:
             return [item]
         index = get(item, "output_index")

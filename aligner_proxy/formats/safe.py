@@ -64,9 +64,9 @@ class SafeFormat:
         ]
         return call_or_raise(NotPutIn, self._wire.apply, response, answers) if answers else response
 
-    def first_exchange(self, data: Mapping[str, Any], index: int) -> Exchange:
-        """The exchange of a choice of which the upstream has sent nothing yet."""
-        return self._wire.decoder(data).exchange(index)
+    def first_exchange(self, data: Mapping[str, Any]) -> Exchange:
+        """The exchange of the first choice, of which the upstream has sent nothing yet."""
+        return self._wire.decoder(data).exchange(0)
 
     def opens_answer(self, event: object) -> bool:
         """Whether an event has no text of the answer yet (see `Wire`); false if it cannot be read."""

@@ -232,8 +232,8 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     Equal beginnings and ends are cut off first, because most edits are small and comparing the rest takes quadratic
     time.
     """
-    start = _common_prefix_length(old, new)
-    end = _common_prefix_length(old[start:][::-1], new[start:][::-1])
+    start = common_prefix_length(old, new)
+    end = common_prefix_length(old[start:][::-1], new[start:][::-1])
     old_rest = old[start : len(old) - end]
     new_rest = new[start : len(new) - end]
     yield from ((i, i) for i in range(start))
@@ -243,7 +243,7 @@ def _equal_segments(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[in
     yield from ((len(old) - n, len(new) - n) for n in range(end, 0, -1))
 
 
-def _common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
+def common_prefix_length(old: Sequence[str], new: Sequence[str]) -> int:
     """Number of elements at the beginning that are equal in both."""
     pairs = zip(old, new, strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
@@ -579,15 +579,14 @@ class Candidate:
         """The covered segments with one of these statuses."""
         return [part for change in self.changes for part in change.parts if part.effect in effects]
 
-    def lost_facts(
-        self, facts: FactReader, effects: Iterable[SegmentStatus] = (SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
-    ) -> set[str]:
-        """Facts of the covered segments with these statuses that are missing in the new text."""
-        required = {fact for part in self.parts(*effects) for fact in facts(part.required_text)}
+    def lost_facts(self, facts: FactReader) -> set[str]:
+        """Facts of the covered segments that stay or are rewritten which are missing in the new text."""
+        covered = self.parts(SegmentStatus.STAYS, SegmentStatus.REWRITTEN)
+        required = {fact for part in covered for fact in facts(part.required_text)}
         missing_facts = required - self.after.read(facts) if required else required
         if missing_facts:
             # a number that has become a marker is still there, though it is no longer read as a number
-            parts = (part for part in self.parts(*effects) if not self._is_mark_now(part))
+            parts = (part for part in covered if not self._is_mark_now(part))
             missing_facts &= {fact for part in parts for fact in facts(part.required_text)}
         return missing_facts
 

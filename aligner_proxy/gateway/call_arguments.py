@@ -72,7 +72,7 @@ class CallArguments:
         wire = formats.wire(state.arrival.route)
         if form is None or wire is None:
             return None
-        return cls(form, data, state, wire.first_exchange(data, 0), corrector_of, side)
+        return cls(form, data, state, wire.first_exchange(data), corrector_of, side)
 
     async def correct_body(self, response: Any, exchanges: Sequence[Exchange]) -> Any:
         """A whole response with corrected calls; the same object if nothing is corrected."""

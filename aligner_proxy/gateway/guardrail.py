@@ -507,7 +507,7 @@ class AlignerGuardrail(CustomGuardrail):
         """Start choosing the objectives if the policy leaves the choice to a plugin."""
         wire = formats.wire(state.arrival.route)
         if wire is not None and state.skip is None and state.arrival.extensions.selects(state.policy):
-            work = self.pipeline.select_objectives(wire.first_exchange(data, 0), state.policy)
+            work = self.pipeline.select_objectives(wire.first_exchange(data), state.policy)
             state.selecting = RunningSelection(work, state.policy)
 
     def _note_answering(self, data: dict[str, Any], state: RequestState, response: object = None) -> None:

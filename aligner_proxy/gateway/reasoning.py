@@ -57,7 +57,7 @@ def open_reasoning(data: dict[str, Any], state: RequestState, corrector_of: Corr
     # For the record reasoning is skipped as an answer would be.
     scored_state.policy = replace(scored_state.policy, on_skip=state.policy.on_skip)
     corrector = corrector_of(scored_state)
-    return Reasoning(form, data, state, wire.first_exchange(data, 0), corrector)
+    return Reasoning(form, data, state, wire.first_exchange(data), corrector)
 
 
 @dataclass(slots=True)

@@ -109,7 +109,7 @@ def _add_position(request: RequestFacts, data: Mapping[str, Any], user: UserAPIK
     if form is None:
         return request
     return replace(
-        request, traffic_percentile=shares.traffic_percentile(request.namespace, form.first_exchange(data, 0).turns)
+        request, traffic_percentile=shares.traffic_percentile(request.namespace, form.first_exchange(data).turns)
     )
 
 

@@ -223,7 +223,7 @@ class SideTexts:
         kinds = _KindTreatments(policy)
         if not (kinds.dropped or kinds.looked_at):
             return None
-        judge = SideTextJudge(data, state, wire.first_exchange(data, 0), corrector_of, source)
+        judge = SideTextJudge(data, state, wire.first_exchange(data), corrector_of, source)
         return cls(judge, streamed=streamed)
 
     def reopen(self) -> SideTexts:

@@ -135,14 +135,6 @@ def may_pass(reason: str | None) -> bool:
     return reason == SkipReason.UPSTREAM_ERROR or class_of(reason) in _PASSING
 
 
-def reads_twice(policy: Policy) -> bool:
-    """Whether doubtful answers are read a second time: only if the policy delivers nothing unjudged.
-
-    In shadow mode this is what the policy would do if enforced.
-    """
-    return policy.blocks_unjudged
-
-
 def lets_through(policy: Policy) -> list[str]:
     """The skip reasons and failure classes that let an unjudged or uncorrected answer through to the client."""
     if policy.mode is not Mode.ENFORCE:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
-from aligner_proxy.concurrency import AT_ONCE_CHARS, enforce_deadline, run_off_loop
+from aligner_proxy.concurrency import enforce_deadline, run_off_loop
 from aligner_proxy.correctors.editor import Editors
 from aligner_proxy.correctors.judge import ASKED_BY_STAGES, Judges
 from aligner_proxy.correctors.judged_engine import JudgedEngine
@@ -269,11 +269,9 @@ class Pipeline:
         if not stages.stages_with("report"):
             return outcome
         answer = AnswerSoFar(exchange, exchange.answer or "", policy, is_structured=form.is_structured)
-        report = partial(stages.report, outcome, answer)
-        if len(answer.text) <= AT_ONCE_CHARS:
-            return report()
         try:
             async with asyncio.timeout(max(_LEAST_REPORT_S, until - time.monotonic())):
+                report = partial(stages.report, outcome, answer)
                 return await run_off_loop(len(answer.text), report, policy.tenant)
         except TimeoutError:
             # what reports say of an answer is not worth its delay
@@ -305,7 +303,7 @@ class Pipeline:
     ) -> Inner:
         """The correction of one text by cache, engine and gate, with a second reading if the policy requires one."""
         core = _TextCorrection(self, exchange, policy, deadline, session)
-        if not outcomes.reads_twice(policy):
+        if not policy.blocks_unjudged:
             return core
         # without the session, which has read the conversation
         bare = _TextCorrection(self, replace(exchange, turns=()), policy, deadline, None)

@@ -5,7 +5,7 @@ are also judged without it. After one insult the next one scores lower. So a seg
 too, and the edited answer is read again. A sentence that is spread over cells, bullets or values is also judged in its
 reading form (text/reading_form.py).
 
-This applies only under policies that deliver nothing unjudged (`outcomes.reads_twice`); under others, an answer that
+This applies only under policies that deliver nothing unjudged (`Policy.blocks_unjudged`); under others, an answer that
 quotes the client stays as it is. An answer without echo, layout or flag is read once. In a whole answer, what is
 flagged here is removed from the correction; if it cannot be located there, the answer counts as unjudged. In a growing
 answer, it is flagged before it goes out, based on the text known by then.
@@ -22,7 +22,6 @@ from itertools import accumulate
 
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import EngineFault, NotLocated
-from aligner_proxy.pipeline import outcomes
 from aligner_proxy.pipeline.edited_layout import EditedLayout
 from aligner_proxy.pipeline.part_state import PartState
 from aligner_proxy.pipeline.refused_edits import remove_refused_edits
@@ -174,7 +173,7 @@ class GrowingReading:
     """
 
     def __init__(self, policy: Policy, score: Callable[[Exchange, str, Policy], Awaitable[Correction]]) -> None:
-        self.is_due = outcomes.reads_twice(policy)
+        self.is_due = policy.blocks_unjudged
         """Whether this policy requires a second reading at all."""
         self._policy = policy
         self._score = score

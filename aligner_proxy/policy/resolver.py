@@ -649,15 +649,10 @@ def _denied_names(grants: Sequence[Layer]) -> set[str]:
     return {name for layer in grants for name in getattr(layer.values, "deny", ())}
 
 
-def _last_grant(grants: Sequence[Layer], name: str) -> Any:
-    """The value of a grant in the last layer that sets it; None if none does."""
-    values = (getattr(layer.values, name) for layer in reversed(grants))
-    return next((value for value in values if value is not None), None)
-
-
 def _may_bypass(grants: Sequence[Layer]) -> bool:
-    """Whether the request may opt out of correction."""
-    return bool(_last_grant(grants, "allow_bypass"))
+    """Whether the request may opt out of correction, by the last layer that says so."""
+    values = (layer.values.allow_bypass for layer in reversed(grants))
+    return next((value for value in values if value is not None), False)
 
 
 def resolve_for_models(resolver: PolicyResolver, facts: RequestFacts, other_facts: Iterable[RequestFacts]) -> Policy:

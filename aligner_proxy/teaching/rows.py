@@ -162,10 +162,6 @@ class RowsCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def has(self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]) -> bool:
-        """Whether the rows of these answers under this prompt are stored."""
-        return self._path(reader, prompt, answers).exists()
-
     async def read(
         self, reader: RowReader, prompt: PromptObjectives, answers: Sequence[AnsweredConversation]
     ) -> list[AnswerRows]:

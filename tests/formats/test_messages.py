@@ -284,6 +284,6 @@ def test_the_pieces_make_the_answers_however_the_bytes_are_cut(size: int) -> Non
 
 
 def test_what_is_known_before_an_answer() -> None:
-    opening = SafeFormat(messages).first_exchange({**ASKED, "system": "Be brief."}, 1)
-    assert (opening.index, opening.answer, opening.finish_reason) == (1, None, None)
+    opening = SafeFormat(messages).first_exchange({**ASKED, "system": "Be brief."})
+    assert (opening.index, opening.answer, opening.finish_reason) == (0, None, None)
     assert opening.turns == (Turn("system", "Be brief."), Turn("user", "Hi"))

@@ -15,6 +15,7 @@ from aligner_proxy.audit.entry import find_edits
 from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.formats.side_text import SIDE_CONTENT
 from aligner_proxy.formats.think_tags import find_answer
+from aligner_proxy.gate.edits import common_prefix_length
 from aligner_proxy.gateway import litellm_internals
 from aligner_proxy.gateway.endpoints.forms import AlignAnswer, AlignBody, AlignSegment, TextEdit
 from aligner_proxy.gateway.request_policy import BODY_REQUEST, BodyRequest
@@ -252,19 +253,13 @@ def count_undecided(before: str, after: str, outcome: Outcome | None) -> int:
 
 def _equal_ends(old: str, new: str) -> tuple[int, int]:
     """(prefix, suffix): how many characters two texts share at the beginning and at the end, in whole words only."""
-    prefix = _common_length(old, new)
+    prefix = common_prefix_length(old, new)
     while prefix and _cuts_word(old, prefix) | _cuts_word(new, prefix):
         prefix -= 1
-    suffix = _common_length(old[prefix:][::-1], new[prefix:][::-1])
+    suffix = common_prefix_length(old[prefix:][::-1], new[prefix:][::-1])
     while suffix and _cuts_word(old, len(old) - suffix) | _cuts_word(new, len(new) - suffix):
         suffix -= 1
     return prefix, suffix
-
-
-def _common_length(text: str, other: str) -> int:
-    """The length of the longest common beginning."""
-    pairs = enumerate(zip(text, other, strict=False))
-    return next((index for index, pair in pairs if pair[0] != pair[1]), min(len(text), len(other)))
 
 
 def _cuts_word(text: str, index: int) -> bool:

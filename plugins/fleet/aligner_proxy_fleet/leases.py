@@ -32,11 +32,10 @@ _ALONE_S = 1.0
 """Seconds for which others compute for themselves, after a holder whose result must not be shared."""
 _ALONE = b"-"
 """Value of a lease while every gateway computes the correction for itself."""
-# What _CLAIM returns instead of a token (tokens begin at 1): another gateway holds the lease, the entry is stored
-# already, or every gateway shall compute for itself now.
+# What _CLAIM returns instead of a token (tokens begin at 1): another gateway holds the lease, or the entry is stored
+# already. Any other number below 0: every gateway shall compute for itself now.
 _HELD = 0
 _STORED = -1
-_FOR_ITSELF = -2
 
 # KEYS: entry, lease, counter. ARGV: milliseconds of the lease.
 _CLAIM = """

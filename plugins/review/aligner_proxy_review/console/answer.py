@@ -87,8 +87,7 @@ class AnswerView:
     @property
     def question(self) -> str:
         """The user's last turn; empty without one."""
-        turns = self.content.exchange.turns if self.content else ()
-        return next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
+        return self.content.exchange.question if self.content else ""
 
     @property
     def worst_score(self) -> float | None:
