@@ -259,7 +259,7 @@ class ReloadReport:
     """Problem with the keys file; None if there is none."""
 
 
-class Policies:
+class Policies(WatchedFiles[ActiveConfig]):
     """The policies file at `path` and its keys, kept up to date; raises `ConfigError` if one is invalid at the start.
 
     If `serve` has stored an active version, an invalid file counts as a refused change of it, even when a process
@@ -272,37 +272,25 @@ class Policies:
         """The active version, as far as `serve` stores one for all its processes."""
         self._started: PolicyFile | None = None
         """The file with which the process started, to find changes that need a restart; None until it is read."""
-        self._watched = WatchedFiles(self._read, self._handle_change)
-        self._keys = WatchedFiles(self._read_keys, self._handle_keys_change)
+        super().__init__(self._read_config, self._handle_change)
+        self._keys_file = WatchedFiles(self._read_keys, self._handle_keys_change)
+        self.keys = self._keys_file.current.entries
         self._started = self.current.file
-        if self._keys.current.fault:
-            log_keys(self._keys.current, None)
-        self._report = ReloadReport(os.getpid(), str(path), time.time(), keys=self._keys.current.fault)
+        if self._keys_file.current.fault:
+            log_keys(self._keys_file.current, None)
+        self._report = ReloadReport(os.getpid(), str(path), time.time(), keys=self._keys_file.current.fault)
         self._write_report()
 
     @property
-    def current(self) -> ActiveConfig:
-        """The active policies. Read this only once per request, since it may change."""
-        return self._watched.current
-
-    @property
-    def keys(self) -> Mapping[str, KeyEntry]:
-        return self._keys.current.entries
-
-    @property
     def is_outdated(self) -> bool:
-        return self._watched.refusal is not None
+        return self.refusal is not None
 
     def check_files(self) -> None:
         """Check both files and apply completed changes."""
-        self._watched.check_files()
-        self._keys.check_files()
+        super().check_files()
+        self._keys_file.check_files()
 
-    def keep_looking(self) -> None:
-        """Start checking for changes in a thread."""
-        keep_checking(self)
-
-    def _read(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
+    def _read_config(self) -> tuple[ActiveConfig, tuple[Path, ...]]:
         """The configuration, and the files to watch: policies file, index of taught heads, and files that it names."""
         file = self._read_disk() if self._started else self._read_at_start()
         for warning in file.warnings:
@@ -317,7 +305,7 @@ class Policies:
         config.refuse_without_policies(file)
         registry.configure_plugins(file)
         # At the start this process has no earlier file to compare with.
-        self._active.activate(file, self._watched.current.file if self._started else None)
+        self._active.activate(file, self.current.file if self._started else None)
         return file
 
     def _read_at_start(self) -> PolicyFile:
@@ -338,7 +326,7 @@ class Policies:
         try:
             active_file = self._active.read_file()
             if active_file is not None:
-                self._watched.current = ActiveConfig.from_file(active_file)
+                self.current = ActiveConfig.from_file(active_file)
         except (AlignerProxyError, *_PARSER_ERRORS) as error:  # a file that it names is gone
             log.warning(
                 "%s: the version that another process made active cannot be read (%s)",
@@ -364,19 +352,20 @@ class Policies:
             for change in restart:
                 log.warning("%s", change)
             self._report = replace(self._report, since=now, refused=None, refused_at=None, restart=restart)
-            self._keys.read_again()  # the file may name another keys file now
+            self._keys_file.read_again()  # the file may name another keys file now
         self._write_report()
 
     def _handle_keys_change(self, reason: str | None) -> None:
         """Count, log and report a change of the keys file, as `_handle_change` does."""
         self._count_change(reason)
-        log_keys(self._keys.current, reason)
-        self._report = replace(self._report, keys=reason or self._keys.current.fault)
+        self.keys = self._keys_file.current.entries
+        log_keys(self._keys_file.current, reason)
+        self._report = replace(self._report, keys=reason or self._keys_file.current.fault)
         self._write_report()
 
     def _count_change(self, reason: str | None) -> None:
         """Count a change of one of the files, and set whether either file is refused now."""
-        stale = self._watched.refusal is not None or self._keys.refusal is not None
+        stale = self.is_outdated or self._keys_file.refusal is not None
         metrics.record_policy_change(is_refused=reason is not None, stale=stale)
 
     def _write_report(self) -> None:
@@ -405,7 +394,7 @@ def watched_policies(path: Path) -> Policies:
 def _watch_policies(path: Path) -> Policies:
     """The policies at an absolute path; created and watched by a thread at the first call."""
     policies = Policies(path)
-    policies.keep_looking()
+    keep_checking(policies)
     return policies
 
 

@@ -63,7 +63,7 @@ async def test_a_file_goes_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     bad(tmp_path / "PAGE.md", tmp_path / "OTHER.md", cell.fault)
     for _ in range(2):
         looked.check_files()
-    assert looked._watched.refusal is not None
+    assert looked.refusal is not None
     check(cell, await deliver(guarded, cell, **TEXTS))
 
 
