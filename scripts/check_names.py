@@ -103,7 +103,7 @@ PUBLIC: dict[str, frozenset[str]] = {
     "aligner_proxy/plugins/api.py": frozenset({"judged", "unselected"}),  # a field and a hook that plugins know
     "aligner_proxy/plugins/findings.py": frozenset({"found"}),  # a field of `aligner-proxy doctor --json`
     "aligner_proxy/teaching/store.py": frozenset({"called", "found"}),  # fields of the index of heads
-    "aligner_proxy/types.py": frozenset({"written", "refused"}),  # counts of an editor in audit entries
+    "aligner_proxy/types/costs.py": frozenset({"written", "refused"}),  # counts of an editor in audit entries
     "bench/stalls.py": frozenset({"asked"}),  # a number in the JSON results
     "models/evaluate/closed_loop.py": frozenset({"found"}),  # a rate in closed_loop.json
     "models/evaluate/editor_cost.py": frozenset({"written"}),  # tokens in editor_cost.json

@@ -25,6 +25,6 @@ def test_a_change_concerns_what_imports_it() -> None:
 
 def test_imports_of_this_repository_are_found() -> None:
     imported = script.read_imports()
-    assert "aligner_proxy/types.py" in imported["aligner_proxy/pipeline/pipeline.py"]
+    assert "aligner_proxy/errors.py" in imported["aligner_proxy/pipeline/pipeline.py"]
     concerned = script.concerned_files(["aligner_proxy/text/structure.py"], imported)
     assert {"tests/text/test_segments.py", "tests/gate/test_judge.py"} <= concerned

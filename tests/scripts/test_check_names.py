@@ -68,7 +68,7 @@ def test_survey_reports_each_kind_with_its_place(script: ModuleType) -> None:
 def test_a_plugin_is_one_room_and_every_folder_of_the_gateway_another(script: ModuleType) -> None:
     rooms = {
         "aligner_proxy/gate/judge.py": "gate",
-        "aligner_proxy/types.py": "aligner_proxy",
+        "aligner_proxy/prompts.py": "aligner_proxy",
         "plugins/review/aligner_proxy_review/console/pages.py": "aligner_proxy_review",
         "plugins/aligner_proxy_systems/meal/net.py": "aligner_proxy_systems",
         "models/systems/meal/net.py": "models/systems",

@@ -1,0 +1,70 @@
+"""What the correction of an answer costs: tokens of the engine, and calls of editors and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+
+class _Cost:
+    """Costs of one kind, which add up field by field."""
+
+    __slots__ = ()
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCounts(_Cost):
+    """Token counts of speculative decoding; `forwards` counts passes through the model."""
+
+    drafted: int = 0
+    """Tokens proposed by drafts."""
+    accepted: int = 0
+    """Drafted tokens that the model would have written, too."""
+    recovered: int = 0
+    """Tokens that the model wrote in place of the first rejected one of a draft."""
+    bonus: int = 0
+    """Tokens that the model wrote after a draft that was accepted completely."""
+    forwards: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EditorUse(_Cost):
+    """Editor calls for one answer: their number, tokens, milliseconds and results."""
+
+    calls: int = 0
+    """Calls with a usable reply."""
+    read: int = 0
+    """Tokens of the prompts."""
+    written: int = 0
+    """Tokens of the replies."""
+    ms: float = 0.0
+    failed: int = 0
+    """Calls without a usable reply; the aligner edited instead."""
+    refused: int = 0
+    """Replacements that were flagged again or refused by the gate, so the passages were removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeUse(_Cost):
+    """Use of a judge for one answer: the segments that it was asked about, its verdicts, and the cost of its calls."""
+
+    segments: int = 0
+    """Segments about which it was asked, or whose verdict was known from an equal question."""
+    flagged: int = 0
+    """Segments that it flagged and the head had not."""
+    cleared: int = 0
+    """Segments that the head had flagged and it cleared."""
+    calls: EditorUse = field(default_factory=EditorUse)
+
+
+_Use = TypeVar("_Use", EditorUse, JudgeUse)
+
+
+def sum_uses(uses: Iterable[_Use | None], nothing: _Use) -> _Use | None:
+    """The sum of the uses; None if there are none."""
+    present = [use for use in uses if use]
+    return sum(present, nothing) if present else None
