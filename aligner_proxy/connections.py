@@ -233,14 +233,12 @@ class BoundedProtocol(H11Protocol):
         self._clock = self.loop.call_later(seconds, self._check_overdue)
 
     def _stop_clock(self) -> None:
-        """End the timeout for what the client has to send."""
         self._server.connections.pop(self, None)
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
 
     def _stop_unread(self) -> None:
-        """End the timeout for a client that does not read."""
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None

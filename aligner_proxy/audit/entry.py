@@ -105,7 +105,6 @@ def encode_content(content: Content) -> bytes:
 
 
 def _replace_surrogates(text: str) -> str:
-    """The text with U+FFFD in place of unpaired surrogates."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -241,7 +241,6 @@ class Recorder:
         return accepted
 
     def _start_thread(self) -> None:
-        """Start the writer thread if it does not run yet."""
         if self._thread is None:
             # A daemon thread, because while the store fails only `close` would end it, and the process could not exit.
             self._thread = threading.Thread(target=self._write_batches, name="audit", daemon=True)

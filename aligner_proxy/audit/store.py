@@ -365,12 +365,10 @@ class AuditStore:
         return self._connection.execute(statement, values)
 
     def _iter_rows(self, statement: str, values: Sequence[object]) -> Iterator[Row]:
-        """Run a query and return an iterator over its rows."""
         cursor: Iterator[Row] = self._execute(statement, values)
         return cursor
 
     def _pragma(self, name: str) -> int:
-        """The number that a PRAGMA of SQLite returns."""
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _decode_content(self, raw: str | bytes, sealed_by: str | None, columns: dict[str, Any]) -> Content:

@@ -62,11 +62,9 @@ class AuditWriters:
         return self._required is not None
 
     def __bool__(self) -> bool:
-        """Whether anything is recorded at all."""
         return bool(self._writers)
 
     def note(self, event: AuditEvent) -> None:
-        """Queue an event with each writer."""
         for writer in self._writers:
             writer.note(event)
 
@@ -82,7 +80,6 @@ class AuditWriters:
             await self._required.write(event)
 
     async def aclose(self) -> None:
-        """Close each writer, after it has written what is queued."""
         for writer in self._writers:
             await writer.aclose()
 
@@ -125,7 +122,6 @@ class SinkWriter:
         task.add_done_callback(lambda _: self._budget.give_back(size))
 
     async def aclose(self) -> None:
-        """Wait for the pending entries."""
         await asyncio.gather(*self._tasks)
 
     async def _write(self, event: AuditEvent) -> None:

@@ -82,7 +82,6 @@ def result_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def _failure_fields(reason: str) -> dict[str, Any]:
-    """The result fields of a row that could not be corrected."""
     return {"corrected": None, "status": "failed", "reason": reason, "segments": []}
 
 

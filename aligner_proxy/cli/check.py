@@ -448,7 +448,6 @@ def _value_text(value: object) -> str:
 
 
 def _denied_objectives(policy: Policy) -> list[tuple[str, str]]:
-    """The denied objectives as (name, origin of the denial)."""
     return [(name.removeprefix(_DENY), origin) for name, origin in policy.origins if name.startswith(_DENY)]
 
 

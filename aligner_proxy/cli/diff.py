@@ -63,7 +63,6 @@ class TextTable:
         self._rows = [[escape_hidden(cell) for cell in row] for row in rows]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table, or the lists."""
         name_width = max((cell_len(row[0]) for row in self._rows), default=0)
         others = [max(cell_len(name), *(cell_len(row[i]) for row in self._rows), 0) for i, name in self._columns()]
         if name_width + sum(min(width, _MIN_WIDTH) + _FRAME for width in others) + _FRAME > options.max_width:

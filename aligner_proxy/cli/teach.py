@@ -284,7 +284,6 @@ def _take_back(policies: PolicyFile, forget: str | None, rollback: str | None, a
 
 
 def _result_fields(result: _Result) -> dict[str, Any]:
-    """The fields of a result for JSON output."""
     task = result.task
     fields = {"objective": task.subject.title, "aligner": task.aligner, "taught": result.report is not None}
     if result.report is None:

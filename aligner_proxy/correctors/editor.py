@@ -171,7 +171,6 @@ class ChatWriter:
         return await self._editor.ask(request, question, read, self._payer, seconds)
 
     async def replace(self, session: EditedSession, span: Span, scorer: Engine) -> Correction:
-        """The replacement of a flagged passage in an answer that is still being written."""
         until = time.monotonic() + span.deadline_s
         request = session.request.model_copy(update={"answer": session.text[: span.end]})
         segments, scores = session.mark_flagged_segments(span)

@@ -308,7 +308,6 @@ class JudgedSession(ForwardingSession):
         await super().aclose()
 
     async def _close_early(self) -> None:
-        """End the early questions, if there are any."""
         if self._early is not None:
             await self._early.aclose()
 
@@ -339,7 +338,6 @@ class JudgedSession(ForwardingSession):
         return review
 
     def _add_use(self, use: JudgeUse | None) -> None:
-        """Count a use of the judge; None for no use."""
         if use is not None:
             self.use = self.use + use if self.use else use
 

@@ -38,7 +38,6 @@ class UnjudgedSession(Session):
         await self._add_segments(self._splitter.end(), text_ended=True)
 
     async def wait_for_verdicts(self, known_count: int) -> tuple[SegmentScore, ...]:
-        """All verdicts, once there are more than `known_count` or the text has ended."""
         async with self._more:
             await self._more.wait_for(lambda: self._text_ended or len(self._segments) > known_count)
         return self._verdicts()

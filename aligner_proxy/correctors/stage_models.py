@@ -42,7 +42,6 @@ class StageEditor:
         tokens: int,
         form: Mapping[str, Any] | None = None,
     ) -> tuple[_Read | None, EditorUse]:
-        """Ask the editor; return (what `read` makes of the reply, cost). The first is None if the call fails."""
         seconds = max(0.001, (self._until - time.monotonic()) * EDITING_SHARE)
         try:
             return await self._group.ask(

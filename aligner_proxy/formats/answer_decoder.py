@@ -64,13 +64,11 @@ class AnswerDecoder(SafeDecoder):
         return self._pass_events(super().feed(item))
 
     def flush(self) -> list[StreamEvent]:
-        """The remaining events when the stream has ended."""
         events = self._pass_events(super().flush())
         self._end_undecided()
         return [*events, *self._take_decided()]
 
     def exchange(self, index: int) -> Exchange:
-        """An answer so far, or an exchange that says why it cannot be read."""
         return self._divide_exchange(super().exchange(index))
 
     def exchanges(self) -> list[Exchange]:

@@ -182,7 +182,6 @@ def _missing_windows(sentences: Iterable[str], remaining: str, size: int) -> set
 
 
 def _holds_any(text: str, stretches: Collection[str], length: int) -> bool:
-    """Whether a text holds any of these stretches, all of this length."""
     # few stretches are looked for one by one; of many, each place of the text is looked up among them
     if len(stretches) * _CHARS_PER_STRETCH <= len(text):
         return any(stretch in text for stretch in stretches)

@@ -165,6 +165,5 @@ def _state_files() -> list[Path]:
 
 
 def _remove_state(state_file: Path) -> None:
-    """Delete a stored file and its lock, if they exist."""
     for path in (state_file, state_file.with_suffix(".lock")):
         path.unlink(missing_ok=True)

@@ -104,7 +104,6 @@ def _may_call(entry: KeyEntry, request: Request) -> bool:
 
 
 def _make_caller(entry: KeyEntry, digest: str, request: Request) -> UserAPIKeyAuth:
-    """The caller as LiteLLM's type for authenticated users."""
     return UserAPIKeyAuth(
         api_key=digest,
         key_alias=entry.alias,
@@ -127,5 +126,4 @@ def _parent_span(request: Request) -> Any:
 
 
 def _make_refusal(message: str, code: int) -> ProxyException:
-    """LiteLLM's authentication error with this HTTP status."""
     return ProxyException(message, ProxyErrorTypes.auth_error.value, "key", code)

@@ -97,7 +97,6 @@ def is_sampled(share: float) -> bool:
 
 
 def _is_passed_body(route: str | None, response: object) -> bool:
-    """Whether a response is the JSON body of a pass-through route."""
     return formats.wire(route) is None and isinstance(response, dict) and litellm_internals.is_pass_through(route)
 
 

@@ -103,7 +103,6 @@ async def refuse_other_models(caller: UserAPIKeyAuth, request: Request) -> None:
 
 
 def _models_in_address(request: Request) -> Iterator[str]:
-    """Model names in query and path of a request."""
     yield from request.query_params.getlist("model")
     in_path = request.path_params.get("model")
     if isinstance(in_path, str):

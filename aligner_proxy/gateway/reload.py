@@ -286,7 +286,6 @@ class Policies(WatchedFiles[ActiveConfig]):
         return self.refusal is not None
 
     def check_files(self) -> None:
-        """Check both files and apply completed changes."""
         super().check_files()
         self._keys_file.check_files()
 

@@ -222,7 +222,6 @@ class RequestState:
         }
 
     def _incoming_summary(self) -> str:
-        """The doubtful messages of the request; empty if there are none."""
         return ",".join(self.incoming.labels) if self.incoming is not None else ""
 
     def _editor_summary(self) -> str | None:

@@ -430,7 +430,6 @@ class PluginCache(CorrectionCache):
         """Whether the latest call of the store succeeded."""
 
     async def get(self, key: str, aligner: str | None = None) -> Correction | None:
-        """The stored correction, or None if there is none that is intact."""
         raw = await self._ask_store(lambda: self._entries.get(key))
         return None if raw is None else unpack(key, raw)
 

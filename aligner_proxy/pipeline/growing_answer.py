@@ -249,13 +249,11 @@ class GrowingAnswer:
 
     @property
     def has_output(self) -> bool:
-        """Whether anything but white space goes out, as far as it is decided."""
         decided = any(part.replacements.has_text for part in self._decided) or self._present.has_output
         return decided or (self._rest is not None and self._rest.end > self._rest.start)
 
     @property
     def changed(self) -> bool:
-        """Whether the output differs from the original anywhere."""
         return self._changed or self._present.replacements.is_changed
 
     def edits_after(self, count: int) -> list[tuple[str, str]]:

@@ -29,7 +29,6 @@ class AnswerFacts:
         self._latest: Exchange | None = None
 
     def __call__(self) -> Exchange:
-        """Ask for the present facts."""
         self._latest = self._ask()
         return self._latest
 

@@ -598,11 +598,9 @@ class EngineEncoder:
         self._deadline_s = deadline_s
 
     async def identity(self) -> str:
-        """The aligner's content hash."""
         return (await self._engine.info()).find_aligner(self._policy.aligner).content_hash
 
     async def states(self, texts: Sequence[str], layers: Sequence[int]) -> list[list[float]]:
-        """The states of the texts, one row each: [texts, layers * hidden size]."""
         rows: list[list[float]] = []
         # the engine takes no more texts in one request
         for first in range(0, len(texts), MAX_TEXTS):

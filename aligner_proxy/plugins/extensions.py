@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from operator import methodcaller
 from types import NoneType
 from typing import Any, Protocol, TypeVar
 
@@ -79,7 +80,6 @@ class InlineRunner:
     """Satisfies `Runner` for our own plugins: runs them in the gateway's event loop."""
 
     async def call(self, work: Work[_T]) -> _T:
-        """Run `work` in the present event loop."""
         with Boundary():
             return await work()
 
@@ -206,24 +206,19 @@ class Extensions:
         return tuple((name, report) for name, report in reports if isinstance(report, Mapping))
 
     def headers(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
-        """Response headers, with names that lack `x-aligner-`."""
         return self._merge_results("headers", policy, outcomes)
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> dict[str, str]:
-        """Fields of the comment at the end of a stream."""
         return self._merge_results("trailer", policy, outcomes)
 
     def record(self, policy: Policy) -> dict[str, Any]:
-        """Fields about the policy for LiteLLM's guardrail record and audit entries."""
         return self._merge_results("record", policy)
 
     def observe(self, outcome: Outcome) -> None:
-        """Let every extension count an outcome."""
         for member in self._members_by_method["observe"]:
             _call_logging_errors(member.extension, "observe", outcome)
 
     def explain(self, policy: Policy, request: RequestFacts) -> list[str]:
-        """Notes on a policy for `aligner-proxy check`."""
         note_lists = (
             _call_logging_errors(member.extension, "explain", policy, request)
             for member in self._members_by_method["explain"]
@@ -231,18 +226,15 @@ class Extensions:
         return [str(note) for notes in note_lists for note in notes or ()]
 
     def tables(self, policy: Policy) -> list[CheckTable]:
-        """Tables on a policy for `aligner-proxy check`."""
         table_lists = (
             _call_logging_errors(member.extension, "tables", policy) for member in self._members_by_method["tables"]
         )
         return [table for tables in table_lists for table in tables or () if isinstance(table, CheckTable)]
 
     def details(self, policy: Policy) -> dict[str, Any]:
-        """Fields on a policy for `aligner-proxy check --json`."""
         return self._merge_results("details", policy)
 
     def describe(self, objective: Objective) -> str | None:
-        """How an objective of an extension is met; None for other objectives."""
         texts = (
             _call_logging_errors(member.extension, "describe", objective)
             for member in self._members_by_method["describe"]
@@ -268,7 +260,8 @@ class Extensions:
         for member in self._selecting_members(policy):
             # the encoder belongs to the gateway's loop
             usable_encoder = encoder if member.runner is None else _FromThread(encoder)
-            policy = _check_policy(member.extension, await _call_select(member, policy, turns, usable_encoder))
+            select = partial(member.extension.select, policy, turns, usable_encoder)
+            policy = _check_policy(member.extension, await (member.runner or InlineRunner()).call(select))
         return policy
 
     def _merge_results(self, method: str, *arguments: object) -> dict[str, Any]:
@@ -335,17 +328,14 @@ class PluginStage(Stage):
         self._runner = member.runner or InlineRunner()
 
     async def admit(self, answer: AnswerSoFar) -> Stop | Hold | None:
-        """The plugin stage's decision on the new text."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.admit(answer)), Stop, Hold, NoneType)
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """What the plugin's stage lets go out."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.release(outgoing, answer)), Outgoing)
 
     async def finalize(self, outcome: Outcome, answer: AnswerSoFar) -> Outcome:
-        """The outcome that the plugin's stage decides."""
         answer = self._open_to_thread(answer)
         return self._check_type(await self._runner.call(lambda: self.inner.finalize(outcome, answer)), Outcome)
 
@@ -375,7 +365,6 @@ class FailedStages(Stage):
         self._error = error
 
     async def admit(self, answer: AnswerSoFar) -> None:
-        """Raise the extension's error."""
         raise self._error
 
 
@@ -407,22 +396,12 @@ class _ModelsFromThread(StageModels):
         self._loop = asyncio.get_running_loop()
 
     def open_editor(self, answer: AnswerSoFar) -> PolicyEditor | None:
-        """The editor of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         editor = self._models.open_editor(answer)
         return None if editor is None else _FromThread(editor, self._loop)
 
     def open_judge(self, answer: AnswerSoFar) -> PolicyJudge | None:
-        """The judge of the answer's policy, which runs in the gateway's loop; None if the policy names none."""
         judge = self._models.open_judge(answer)
         return None if judge is None else _FromThread(judge, self._loop)
-
-
-def _call_select(
-    member: ExtensionWithRunner, policy: Policy, turns: Sequence[Turn], encoder: TextEncoder
-) -> Coroutine[Any, Any, Policy]:
-    """A coroutine that lets one extension choose the objectives, in its thread if it has one."""
-    runner = member.runner or InlineRunner()
-    return runner.call(lambda: member.extension.select(policy, turns, encoder))
 
 
 def _call_resolve(extension: Extension, policy: Policy, request: RequestFacts) -> Policy:
@@ -468,11 +447,7 @@ def _plugin_stages(extension: Extension, policy: Policy) -> Sequence[Stage]:
 def _call_logging_errors(extension: Extension, method: str, *arguments: object) -> Any:
     """The result of a method; None, with a warning logged, if it fails."""
     try:
-        try:
-            return getattr(extension, method)(*arguments)
-        except BaseException as error:
-            _raise_as_ours(error)
-            raise
+        return _call_guarded(methodcaller(method, *arguments), extension)
     except CorrectionError as error:
         _warn(extension.name, method, str(error))
         return None

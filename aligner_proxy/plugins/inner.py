@@ -15,13 +15,10 @@ class InnerWrapper:
 
     @property
     def deadline(self) -> float:
-        """The `time.monotonic()` time by which the correction must be done."""
         return self.inner.deadline
 
     async def judge(self, text: str, correction: Correction, policy: Policy) -> Verdict:
-        """The gate's verdict on a correction of `text`."""
         return await self.inner.judge(text, correction, policy)
 
     async def has_detector(self, policy: Policy) -> bool:
-        """Whether a detector head is available under this policy."""
         return await self.inner.has_detector(policy)

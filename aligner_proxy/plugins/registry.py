@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +128,17 @@ class PluginSet:
     """All plugins of this process, and what they add to the policies file."""
 
     plugins: tuple[Plugin, ...]
-    declarations: Declarations = field(init=False)
-    """Keys, selectors and correctors that the policies file may name because of them."""
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def declarations(self) -> Declarations:
+        """Keys, selectors and correctors that the policies file may name because of them."""
         extensions = [extension for plugin in self.plugins for extension in plugin.extensions]
-        declarations = Declarations(
+        return Declarations(
             tuple(key for extension in extensions for key in extension.keys),
             tuple(form for extension in extensions for form in extension.selectors),
             frozenset(self.offers("correctors")),
             frozenset(plugin.distribution for plugin in self.plugins if not plugin.fault),
         )
-        # the class is frozen, and this is still its construction
-        object.__setattr__(self, "declarations", declarations)
 
     def offers(self, sort: str) -> dict[str, Offer]:
         """What all plugins offer of a sort, by the name of the kind."""
@@ -319,7 +317,6 @@ def third_party_names() -> list[str]:
 
 
 def _is_bundled(entry: importlib.metadata.EntryPoint) -> bool:
-    """Whether a plugin is of one of our own distributions."""
     return entry.dist is not None and entry.dist.name in BUNDLED
 
 
@@ -466,7 +463,6 @@ def _adapt_check(check: GateCheck) -> Rule:
     """A rule of the gate that asks a plugin's check."""
 
     def breaks(candidate: Candidate) -> bool:
-        """Whether the edited text is unacceptable to the plugin."""
         objectives = [objective.text for objective in candidate.objectives]
         return bool(check.breaks(candidate.before.text, candidate.after.text, objectives))
 

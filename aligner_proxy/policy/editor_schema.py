@@ -124,5 +124,4 @@ def _unique_blocks(blocks: Iterable[tuple[KeyPath, EditorSettings]]) -> list[tup
 
 
 def _last_set(values: Iterable[object]) -> object:
-    """The last value that is not None; None if all are."""
     return next((value for value in reversed(list(values)) if value is not None), None)

@@ -191,7 +191,6 @@ def _find_texts(response: dict[str, Any]) -> Iterator[tuple[TextPlace, str]]:
 
 
 def _find_texts_under(holder: dict[str, Any], key: str) -> Iterator[TextPlace]:
-    """The text under a key, or the texts of the parts under it."""
     if isinstance(holder.get(key), str):
         yield holder, key
     for part in _list_objects(holder.get(key)):
@@ -228,5 +227,4 @@ def _list_objects(value: object) -> list[dict[str, Any]]:
 
 
 def _finish_reason(value: object) -> str:
-    """The finish reason that a response states, else `stop`."""
     return value if isinstance(value, str) and value else STOP

@@ -133,7 +133,6 @@ def _make_decision_route(form: type[DecisionForm], authenticated: Any) -> Callab
 
 
 def _plugin_router(hooks: GatewayHooks, auth: Callable[..., Any]) -> APIRouter:
-    """The routes of plugin endpoints."""
     router = APIRouter(tags=list(_TAGS), responses=_ERRORS)
     for plugin_endpoint in hooks.endpoints.values():
         endpoint = plugin_endpoint.endpoint

@@ -120,7 +120,6 @@ class HeldStream(StreamQueue[PrefilledText]):
         return released
 
     async def finish(self) -> None:
-        """Finish after the upstream has ended or broken off."""
         if self._released is None:
             await super().finish()
         else:
@@ -134,7 +133,6 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     @property
     def needs_more(self) -> bool:
-        """Whether the stream has to be read further before what is queued can be decided."""
         return self._released is not None and self._released.needs_more
 
     def give_up_correcting(self) -> None:
@@ -144,7 +142,6 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     @property
     def waits(self) -> bool:
-        """Whether events are queued."""
         return super().waits if self._released is None else self._released.waits
 
     async def _end(self) -> None:
@@ -258,7 +255,6 @@ class HeldStream(StreamQueue[PrefilledText]):
 
     @property
     def next_shown(self) -> object:
-        """The first queued event, from which a heartbeat takes the id; None if not even the id may go out."""
         return super().next_shown if self._released is None else self._released.next_shown
 
     async def finalize(self, *, finished: bool) -> None:

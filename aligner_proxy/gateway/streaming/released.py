@@ -297,7 +297,6 @@ class ReleasedStream(StreamQueue[GrowingAnswer]):
         return item
 
     async def finalize(self, *, finished: bool) -> None:
-        """Close all texts and make their outcomes final."""
         for text in self._texts.values():
             if not finished:
                 text.close(Status.FAILED, metrics.CANCELLED)

@@ -23,7 +23,6 @@ class ListNumbers(Stage):
         """Number of markers changed in the parts before this one."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text with its list numbers updated."""
         if not outgoing.is_whole:
             text = self._numbering.renumber(outgoing.segments, outgoing.removed_segments, outgoing.text, ends=False)
         elif answer.is_part:

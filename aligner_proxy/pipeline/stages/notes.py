@@ -20,7 +20,6 @@ class Notes(Stage):
         self._footnotes = Footnotes()
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text without notes to which only removed sentences referred."""
         if outgoing.is_whole:
             return outgoing
         text = self._footnotes.settle(outgoing.segments, outgoing.removed_segments, outgoing.text)

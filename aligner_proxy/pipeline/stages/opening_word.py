@@ -23,7 +23,6 @@ class OpeningWord(Stage):
         """Whether text was removed before that."""
 
     async def release(self, outgoing: Outgoing, answer: AnswerSoFar) -> Outgoing:
-        """The text without the word that joined it to removed text."""
         if self._has_text or outgoing.is_whole or answer.is_part:
             return outgoing
         if not outgoing.text.strip():

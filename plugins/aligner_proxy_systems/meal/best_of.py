@@ -155,7 +155,6 @@ def _has_succeeded(task: asyncio.Future[Corrected]) -> bool:
 
 
 async def _cancel(tasks: Sequence[asyncio.Future[Corrected]]) -> None:
-    """Cancel the unfinished tasks and wait until they end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -67,11 +67,9 @@ class Preferences(Extension):
         return operator_policy(policy) if preferences_of(policy) else policy
 
     def wraps(self, policy: Policy) -> bool:
-        """Whether the policy has preferences."""
         return bool(preferences_of(policy))
 
     async def correct(self, text: str, policy: Policy, inner: Inner) -> Corrected:
-        """Run the three stages."""
         return await stages.correct(text, policy, inner)
 
     def report(self, policy: Policy, answer: str, delivered: str) -> Mapping[str, Any] | None:
@@ -89,7 +87,6 @@ class Preferences(Extension):
         return {"preferences": words} if words else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The same value at the end of a stream."""
         return self.headers(policy, outcomes)
 
     def observe(self, outcome: Outcome) -> None:
@@ -110,7 +107,6 @@ class Preferences(Extension):
                 yield from _explain_unused(source, text, preferences)
 
     def describe(self, objective: Objective) -> str | None:
-        """How a preference is fulfilled, and whether a rule checks the result; None for other objectives."""
         if objective.allowance is None or objective.name not in list(PreferenceKind):
             return None
         preference = Preference(PreferenceKind(objective.name))

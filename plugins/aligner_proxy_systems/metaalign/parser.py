@@ -192,7 +192,6 @@ _OWN_VERB = re.compile(
 
 
 def _is_negated(refusals: Sequence[RefusalWord], position: int) -> bool:
-    """Whether a refusal reaches this position."""
     return any(position < refusal.reach_end for refusal in _nearby_refusals(refusals, position))
 
 

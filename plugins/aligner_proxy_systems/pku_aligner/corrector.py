@@ -42,6 +42,5 @@ class PkuAligner:
         return info.content_hash
 
     async def correct(self, request: AlignRequest) -> Correction:
-        """Return the engine's correction."""
         await self.identity()
         return await self._engine.align(request)

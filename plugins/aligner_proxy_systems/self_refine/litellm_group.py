@@ -24,7 +24,6 @@ class ChatGroup:
         self._router = router
 
     async def __call__(self, system: str, user: str, *, tokens: int, temperature: float, deadline_s: float) -> Reply:
-        """Send the question to the group."""
         messages: list[Any] = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         options: dict[str, Any] = {"max_tokens": tokens, "temperature": temperature, "timeout": deadline_s}
         try:

@@ -219,7 +219,6 @@ class DatabaseStore(AuditStore):
         return (*values, key, content.encode() if isinstance(content, str) else content)
 
     def insert(self, rows: Sequence[Row]) -> list[int]:
-        """Add rows in one transaction; returns the indexes of rows that PostgreSQL cannot store."""
         try:
             with self.transaction():
                 self._insert(rows)
@@ -253,7 +252,6 @@ class DatabaseStore(AuditStore):
             raise DatabaseAway(self._database.name, type(error).__name__) from None
 
     def fetch_rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        """Run an SQL statement and return its rows; text from outside goes into `values`, never into the statement."""
         cursor = self._execute(statement, values)
         with _translate_errors(self._database):
             return [] if cursor.description is None else cursor.fetchall()

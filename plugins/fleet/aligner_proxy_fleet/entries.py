@@ -85,7 +85,6 @@ class EntryCodec:
 
 
 def _digest(name: str, body: bytes) -> bytes:
-    """SHA-256 over an entry's name and its compressed content."""
     return hashlib.sha256(name.encode() + b"\n" + body).digest()
 
 

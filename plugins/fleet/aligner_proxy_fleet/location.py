@@ -38,13 +38,11 @@ class Database:
         return cls(url, address.variable)
 
     def open_store(self, seal: Seal | None = None, *, durable: bool = False) -> DatabaseStore:
-        """Open the audit store in this database; raises `AuditError`."""
         from aligner_proxy_fleet.database import DatabaseStore
 
         return DatabaseStore(self, seal, durable=durable)
 
     def make_lease(self) -> DatabaseLease:
-        """Return the exclusive right to delete old entries, which is not taken yet."""
         from aligner_proxy_fleet.database import DatabaseLease
 
         return DatabaseLease(self)

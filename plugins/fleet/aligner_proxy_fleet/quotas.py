@@ -122,7 +122,6 @@ class SharedAccounts(Accounts):
         return count if self.clock() - at < KNOWN_S else 0
 
     def _keep_exchanging(self) -> None:
-        """Start the task that exchanges, unless it runs."""
         if self._exchanging is None or self._exchanging.done():
             self._exchanging = asyncio.create_task(self._exchange_repeatedly())
 

@@ -40,20 +40,16 @@ class SharedRedis:
         return EntryCodec(self._address.key)
 
     def open_cache(self, directory: Path, ttl_s: float, max_mb: int) -> SharedCache:
-        """The shared cache of corrections; `directory` and `max_mb` are for the disk cache while Redis is away."""
         shared = SharedEntries(self.server, self._entries.prefix, ttl_s)
         return SharedCache(directory, ttl_s, max_mb, shared, self._entries)
 
     def open_accounts(self, work: str) -> SharedAccounts:
-        """The shared accounts for one kind of work; each kind has its own."""
         return SharedAccounts(self.server, f"{self._entries.prefix}{hashlib.sha256(work.encode()).hexdigest()[:16]}:")
 
     def join(self, policies: Policies) -> Fleet:
-        """This process as a member of the fleet, with these policies; not started yet."""
         return Fleet(self.server, policies)
 
     def examine(self, file: PolicyFile) -> Iterator[DoctorFinding]:
-        """The findings of `aligner-proxy doctor` about this Redis and the gateways that share it."""
         return examine_redis(self.server, self._address.key, file)
 
 

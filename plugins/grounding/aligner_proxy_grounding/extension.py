@@ -85,7 +85,6 @@ class Grounding(Extension):
         return {"grounded": str(count)} if count else {}
 
     def trailer(self, policy: Policy, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
-        """The same count at the end of a stream."""
         return self.headers(policy, outcomes)
 
     def observe(self, outcome: Outcome) -> None:
@@ -98,7 +97,6 @@ class Grounding(Extension):
         return tables.reference_tables(references_of(policy))
 
     def details(self, policy: Policy) -> Mapping[str, Any]:
-        """What `check --json` prints about the references: their facts, each with its line."""
         return {REFERENCES_KEY: tables.as_json(references_of(policy))}
 
 

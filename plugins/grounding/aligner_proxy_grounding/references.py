@@ -70,7 +70,6 @@ class References(tuple[Reference, ...], Requirement):
 
     @property
     def source_texts(self) -> tuple[str, ...]:
-        """The texts of all references; the gate does not treat their facts as invented."""
         return tuple(reference.text for reference in self)
 
     @property
@@ -81,12 +80,10 @@ class References(tuple[Reference, ...], Requirement):
 
     @property
     def header_names(self) -> tuple[str, ...]:
-        """The request headers that may hold a reference."""
         return tuple(reference.name for reference in self if reference.kind is ReferenceKind.HEADER)
 
     @property
     def reads_tool_results(self) -> bool:
-        """Whether tool results are a reference."""
         return any(reference.kind is ReferenceKind.TOOL_RESULTS for reference in self)
 
     @property
@@ -110,7 +107,6 @@ class References(tuple[Reference, ...], Requirement):
         return texts
 
     def with_files(self, texts: Mapping[str, str]) -> References:
-        """A copy with the texts of the files filled in."""
         return References(
             replace(reference, text=texts.get(reference.name, ""))
             if reference.kind is ReferenceKind.FILE

@@ -154,7 +154,6 @@ async def _replay_answer(content: Content, policies: ReplayPolicies, deadline_s:
 
 
 def _make_run(answer: str | None, outcome: Outcome) -> ReplayRun:
-    """The run with this outcome of the pipeline."""
     changed = outcome.edited is not None and outcome.edited != answer
     correction = outcome.correction
     return ReplayRun(

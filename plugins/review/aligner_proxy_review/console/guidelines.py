@@ -58,5 +58,4 @@ def _make_guideline(objective: KnownObjective, viewer: Viewer) -> Guideline:
 
 
 def _first_texts(examples: Sequence[Example]) -> tuple[str, ...]:
-    """The texts of the first examples."""
     return tuple(example.text for example in examples[:MAX_EXAMPLES])

@@ -362,7 +362,6 @@ def _start_teaching(visit: Visit, target: KnownObjective) -> None:
 
 
 def _job_name(target: KnownObjective) -> str:
-    """The name of the job that teaches an objective."""
     return f"teach {target.handle}"
 
 

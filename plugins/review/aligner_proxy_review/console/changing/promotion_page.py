@@ -213,7 +213,6 @@ def _start_replay(visit: Visit, proposed: _ShownChange, limit: str) -> None:
 
 
 def _job_name(visit: Visit) -> str:
-    """The name of this session's replay."""
     return f"replay {visit.session.id}"
 
 
