@@ -316,8 +316,8 @@ class RequestJudge:
         identity = self.identity()
         keys = {at: _compute_verdict_key(identity, request, segments, at, texts) for at, texts in objectives.items()}
         opinion = JudgeOpinion({at: self.recent[key] for at, key in keys.items() if key in self.recent})
-        unknown = [at for at in sorted(doubtful) if at not in opinion.violates]
-        marked = [editor_prompt.passage(1, at, segments[at].text, objectives[at]) for at in unknown]
+        new_indexes = [at for at in sorted(doubtful) if at not in opinion.violates]
+        marked = [editor_prompt.passage(1, at, segments[at].text, objectives[at]) for at in new_indexes]
         ask, passages_at_once, questions_at_once = self._ask_by_kind()
         until = time.monotonic() + self._find_seconds(deadline_at)
         for questions in _batches([*_batches(marked, passages_at_once)], questions_at_once):
@@ -374,7 +374,7 @@ class RequestJudge:
         self, ask: _Ask[_Read], seconds: float
     ) -> tuple[_Read | None, EditorUse, CorrectionError | None]:
         """(result of `ask` or None, cost of all tries, why the last one failed or None)."""
-        spent = EditorUse()
+        cost = EditorUse()
         failure = None
         tries = 2 if self.retries else 1
         for _ in range(tries):
@@ -382,10 +382,10 @@ class RequestJudge:
                 result, use = await ask(seconds / tries)
             except CorrectionError as error:
                 failure = error
-                spent += cost_of_failure(error)
+                cost += cost_of_failure(error)
             else:
-                return result, spent + use, None
-        return None, spent, failure
+                return result, cost + use, None
+        return None, cost, failure
 
     def _report_failure(self, request: AlignRequest, failure: CorrectionError) -> None:
         """Log why the judge failed; raises `JudgeFailed` if the policy blocks then."""
