@@ -66,6 +66,12 @@ _CONTEXT_SEGMENTS = 64
 """Segments before a segment of which these characters are taken."""
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
+_Ask = Callable[[float], Awaitable[tuple[_Read, EditorUse]]]
+"""Asks within so many seconds; returns (what was read, cost)."""
+_AskVerdicts = Callable[
+    [AlignRequest, Sequence[Segment], Sequence[Passage], float], Awaitable[tuple[dict[int, bool], EditorUse]]
+]
+"""Asks about passages of these segments; returns (verdicts by segment index, cost)."""
 _PROMPTS = hashlib.sha256(judge_prompt.INSTRUCTION.encode()).hexdigest()
 
 
@@ -116,23 +122,27 @@ class Judges:
 
 @dataclass(frozen=True, slots=True)
 class JudgeOpinion:
-    """A judge's verdicts by segment index; `failed` says that some are missing because the judge failed."""
+    """A judge's verdicts by segment index."""
 
     violates: Mapping[int, bool]
     """Whether a segment violates its objectives."""
-    calls: EditorUse
+    calls: EditorUse = field(default_factory=EditorUse)
     """What asking cost."""
-    failed: bool = False
+    failure: CorrectionError | None = None
+    """Why verdicts are missing; None if none is."""
+
+    def __add__(self, other: JudgeOpinion) -> JudgeOpinion:
+        violates = {**self.violates, **other.violates}
+        return JudgeOpinion(violates, self.calls + other.calls, self.failure or other.failure)
 
 
 async def merge_opinions(opinions: Iterable[Awaitable[JudgeOpinion]]) -> JudgeOpinion:
     """One opinion from several that are formed at the same time; raises the first one's error once all have ended."""
-    merged = JudgeOpinion({}, EditorUse())
+    merged = JudgeOpinion({})
     for opinion in await asyncio.gather(*opinions, return_exceptions=True):
         if isinstance(opinion, BaseException):
             raise opinion
-        violates = {**merged.violates, **opinion.violates}
-        merged = JudgeOpinion(violates, merged.calls + opinion.calls, merged.failed or opinion.failed)
+        merged += opinion
     return merged
 
 
@@ -305,49 +315,85 @@ class RequestJudge:
         objectives = {at: _list_objectives(request, objective) for at, objective in doubtful.items()}
         identity = self.identity()
         keys = {at: _compute_verdict_key(identity, request, segments, at, texts) for at, texts in objectives.items()}
-        violates = {at: self.recent[key] for at, key in keys.items() if key in self.recent}
-        marked = [
-            editor_prompt.passage(number, at, segments[at].text, objectives[at])
-            for number, at in enumerate((at for at in sorted(doubtful) if at not in violates), 1)
-        ]
-        calls = EditorUse()
-        ask_model = self._ask_classifier if self.classifier else self._ask_at_once
-        ask = self._ask_guard if self.judge.form else ask_model
+        opinion = JudgeOpinion({at: self.recent[key] for at, key in keys.items() if key in self.recent})
+        new_indexes = [at for at in sorted(doubtful) if at not in opinion.violates]
+        marked = [editor_prompt.passage(1, at, segments[at].text, objectives[at]) for at in new_indexes]
+        ask, passages_at_once, questions_at_once = self._ask_by_kind()
+        until = time.monotonic() + self._find_seconds(deadline_at)
+        for questions in _batches([*_batches(marked, passages_at_once)], questions_at_once):
+            seconds = max(0.001, until - time.monotonic())
+            more = await merge_opinions(self._ask_about(ask, request, segments, one, seconds) for one in questions)
+            self.recent.update((keys[at], verdict) for at, verdict in more.violates.items())
+            opinion += more
+            # a judge without time, or without any verdict, would fail again
+            is_over = self.blocks or not more.violates or time.monotonic() >= until
+            if more.failure and is_over:
+                break
+        if opinion.failure:
+            self._report_failure(request, opinion.failure)
+        return opinion
+
+    def _ask_by_kind(self) -> tuple[_AskVerdicts, int, int]:
+        """(how this kind of judge is asked, passages of one question, questions at a time)."""
+        if self.judge.form:
+            return self._ask_guard, 1, GUARD_CALLS
         # a classifier reads the answer, however many passages are asked about
-        for batch in _batches(marked, sys.maxsize if self.classifier else MAX_PASSAGES):
-            numbered = [replace(passage, number=number) for number, passage in enumerate(batch, 1)]
-            fresh, use = await self.ask_with_retries(request, partial(ask, request, segments, numbered), deadline_at)
-            calls += use
-            if fresh is None:
-                return JudgeOpinion(violates, calls, failed=True)
-            violates |= fresh
-            self.recent.update((keys[at], verdict) for at, verdict in fresh.items())
-        return JudgeOpinion(violates, calls)
+        return (self._ask_classifier, sys.maxsize, 1) if self.classifier else (self._ask_at_once, MAX_PASSAGES, 1)
+
+    async def _ask_about(
+        self,
+        ask: _AskVerdicts,
+        request: AlignRequest,
+        segments: Sequence[Segment],
+        marked: Sequence[Passage],
+        seconds: float,
+    ) -> JudgeOpinion:
+        """The opinion on these passages, which become the passages 1, 2, ... of one question."""
+        numbered = [replace(passage, number=number) for number, passage in enumerate(marked, 1)]
+        violates, use, failure = await self._try_to_ask(partial(ask, request, segments, numbered), seconds)
+        return JudgeOpinion(violates or {}, use, failure)
 
     async def ask_with_retries(
-        self, request: AlignRequest, ask: Callable[[float], Awaitable[tuple[_Read, EditorUse]]], deadline_at: float
+        self, request: AlignRequest, ask: _Ask[_Read], deadline_at: float
     ) -> tuple[_Read | None, EditorUse]:
         """(result of `ask`, cost), within the judge's share of the time left; the result is None if the judge fails.
 
         `ask` gets the seconds it may take, and is called once more if the policy retries. Raises `JudgeFailed` if the
         policy blocks answers whose judge failed.
         """
-        seconds = max(0.001, (deadline_at - time.monotonic()) * JUDGING_SHARE)
-        try:
-            if not self.retries:
-                return await ask(seconds)
+        result, use, failure = await self._try_to_ask(ask, self._find_seconds(deadline_at))
+        if failure is not None:
+            self._report_failure(request, failure)
+        return result, use
+
+    def _find_seconds(self, deadline_at: float) -> float:
+        """The judge's share of the time left."""
+        return max(0.001, (deadline_at - time.monotonic()) * JUDGING_SHARE)
+
+    async def _try_to_ask(
+        self, ask: _Ask[_Read], seconds: float
+    ) -> tuple[_Read | None, EditorUse, CorrectionError | None]:
+        """(result of `ask` or None, cost of all tries, why the last one failed or None)."""
+        cost = EditorUse()
+        failure = None
+        tries = 2 if self.retries else 1
+        for _ in range(tries):
             try:
-                return await ask(seconds / 2)
+                result, use = await ask(seconds / tries)
             except CorrectionError as error:
-                result, use = await ask(seconds / 2)
-                return result, use + cost_of_failure(error)
-        except CorrectionError as error:
-            # which judges an engine has is for the operator to know
-            lack = f": {error}" if isinstance(error, UnknownJudge) else ""
-            log.warning("call %s: the judge failed (%s)%s", request.request_id, type(error).__name__, lack)
-            if self.blocks:
-                raise JudgeFailed("the judge gave no verdict") from None
-            return None, cost_of_failure(error)
+                failure = error
+                cost += cost_of_failure(error)
+            else:
+                return result, cost + use, None
+        return None, cost, failure
+
+    def _report_failure(self, request: AlignRequest, failure: CorrectionError) -> None:
+        """Log why the judge failed; raises `JudgeFailed` if the policy blocks then."""
+        # which judges an engine has is for the operator to know
+        lack = f": {failure}" if isinstance(failure, UnknownJudge) else ""
+        log.warning("call %s: the judge failed (%s)%s", request.request_id, type(failure).__name__, lack)
+        if self.blocks:
+            raise JudgeFailed("the judge gave no verdict")
 
     async def _ask_at_once(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
@@ -377,32 +423,18 @@ class RequestJudge:
     async def _ask_guard(
         self, request: AlignRequest, segments: Sequence[Segment], marked: Sequence[Passage], seconds: float
     ) -> tuple[dict[int, bool], EditorUse]:
-        """Ask a guard model about each passage, `GUARD_CALLS` at a time; return (verdicts by segment index, cost)."""
-        verdicts: dict[int, bool] = {}
-        total = EditorUse()
-        deadline_at = time.monotonic() + seconds
-        for batch in _batches(marked, GUARD_CALLS):
-            seconds_left = max(0.001, deadline_at - time.monotonic())
-            results = await asyncio.gather(
-                *(self._ask_guard_once(request, passage, seconds_left) for passage in batch), return_exceptions=True
-            )
-            for passage, result in zip(batch, results, strict=True):
-                if isinstance(result, BaseException):
-                    raise result
-                verdicts[passage.at], use = result
-                total += use
-        return verdicts, total
-
-    async def _ask_guard_once(self, request: AlignRequest, passage: Passage, seconds: float) -> tuple[bool, EditorUse]:
-        """Ask whether one passage violates the first of its objectives that the guard knows; return (verdict, cost)."""
+        """Ask a guard whether a passage violates the first of its objectives that the guard knows."""
         assert self.judge.form is not None
         guard = GUARDS[self.judge.form]
+        (passage,) = marked
         objective = next(text for text in passage.against if guard.knows(text))
         user_text = quote_text(editor_prompt.last_user_text(request.turns))
         messages = guard.messages(user_text, quote_text(passage.lead + passage.text), objective)
         question = Question(messages, GUARD_TOKENS, varies=False)
         read = partial(guard.violates, objective=objective)
-        return await self.group.ask(request, question, lambda reply: read(reply.text), self.payer, seconds)
+        return await self.group.ask(
+            request, question, lambda reply: {passage.at: read(reply.text)}, self.payer, seconds
+        )
 
 
 def _has_words(score: SegmentScore) -> bool:

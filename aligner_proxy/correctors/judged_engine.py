@@ -195,7 +195,7 @@ class JudgedEngine(ForwardingEngine):
         segments = [*context, *(structure.shift_segment(segment, start) for segment in structure.split(text))]
         new_segments = dict.fromkeys(range(len(context), len(segments)), span.objective)
         opinion = await self.judge.give_opinion(request, segments, new_segments, time.monotonic() + span.deadline_s)
-        is_clear = not opinion.failed and not any(opinion.violates.values())
+        is_clear = opinion.failure is None and not any(opinion.violates.values())
         use = JudgeUse(len(new_segments), calls=opinion.calls)
         return replace(replacement, text=text if is_clear else "").with_judge(use)
 

@@ -155,7 +155,7 @@ async def ask(lure: Lure, reply: str) -> tuple[JudgeOpinion, ScriptedChat]:
 async def test_a_text_is_data_to_every_judge(attack: Attack, classifiers: Sequence[TokenClassifier]) -> None:
     lure: Lure = attack.payload
     opinion, chat = await ask(lure, lure.text)
-    assert opinion.failed
+    assert opinion.failure
     assert not opinion.violates, "it was talked into a verdict"
     [messages] = chat.asked
     if lure.judge.kind is JudgeKind.TOKENS:
@@ -282,7 +282,7 @@ LYING = rows(
 async def test_only_the_published_form_is_a_verdict(attack: Attack) -> None:
     kind, reply = attack.payload
     opinion, _ = await ask(Lure(ALL_KINDS[kind], "Paint it."), reply)
-    assert opinion.failed
+    assert opinion.failure
     assert not opinion.violates
 
 
@@ -350,7 +350,7 @@ async def test_only_probabilities_are_decisions(attack: Attack) -> None:
     judge = Judges(lambda _: chat, lambda _: chat).open(Policy("p", judge=KINDS["decisions"]))
     request = tiny.request(deadline_s=9.0).model_copy(update={"objectives": (HARM,), "answer": "Paint it."})
     opinion = await judge.give_opinion(request, [Segment(0, "Paint it.", "")], {0: 0}, time.monotonic() + 9)
-    assert opinion.failed
+    assert opinion.failure
     assert not opinion.violates
     router.answers = [SimpleNamespace(name="1", probability=0.1)]
     opinion = await judge.give_opinion(request, [Segment(0, "Paint it.", "")], {0: 0}, time.monotonic() + 9)

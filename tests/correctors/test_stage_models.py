@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aligner_proxy.correctors.model_group import Reply
 from aligner_proxy.correctors.stage_models import StageJudge
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineUnavailable, InvalidOutput, JudgeFailed
@@ -62,6 +63,16 @@ async def test_a_failed_call_is_kept_by_nobody_and_reacted_to_as_the_policy_says
     with pytest.raises(JudgeFailed):
         await stage_judge(chat, policy_with(OnError.BLOCK)).ask(QUESTION, yes, tokens=9)
     assert len(chat.asked) == 4
+
+
+async def test_both_tries_are_charged() -> None:
+    replies = ["perhaps", "yes", "perhaps", "perhaps"]
+    chat = ScriptedChat(lambda _: Reply(replies.pop(0), read=10, written_tokens=2))
+    judge = stage_judge(chat, policy_with(OnError.RETRY))
+    verdict, use = await judge.ask(QUESTION, yes, tokens=9)
+    assert (verdict, use.calls, use.failed, use.read, use.written) == (True, 1, 1, 20, 4)
+    verdict, use = await judge.ask(QUESTION, yes, tokens=9, form={"questions": []})
+    assert (verdict, use.calls, use.failed, use.read, use.written) == (None, 0, 2, 20, 4)
 
 
 def test_a_decision_model_says_that_it_is_one() -> None:

@@ -46,7 +46,7 @@ from aligner_proxy.types import (
     StreamMode,
     Turn,
 )
-from tests.support.editors import Script, ScriptedChat, editors, marked, repairing
+from tests.support.editors import TOKEN_CHARS, Script, ScriptedChat, editors, marked, repairing
 from tests.support.growing import grown
 from tests.support.hostile_texts import HOSTILE_TEXTS
 from tests.support.judges import guarding, judges, judging
@@ -339,6 +339,65 @@ async def test_a_guard_is_asked_about_each_doubtful_segment(way: str) -> None:
     assert outcome.text == f"{DELIVERED} Walk the dog."
     # both doubtful segments, and the replacement
     assert sorted(asked[-1]["content"] for asked in chat.asked) == ["(by the aligner)", "Walk the dog.", "You sly dog."]
+
+
+TWO_DOUBTS = f"{ANSWER} Walk the dog."
+LLAMA = replace(POLICY, judge=Judge(JudgeKind.GUARD, "llama", GuardForm.LLAMA_GUARD))
+
+
+def muttering(times: int) -> ScriptedChat:
+    """A guard whose first replies about "Walk the dog." cannot be used."""
+    mutterings = ["Hm."] * times
+
+    def reply(text: str) -> str:
+        if mutterings and "Walk" in text:
+            return mutterings.pop()
+        return "unsafe\nS10" if "sly" in text else "safe"
+
+    return ScriptedChat(guarding(reply))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_bad_reply_of_a_guard_costs_no_other_verdict(way: str) -> None:
+    chat = muttering(1)
+    made = pipeline(chat)[0]
+    outcome = await deliver(made, way, TWO_DOUBTS, LLAMA)
+    calls = use_in(outcome).calls
+    assert (outcome.text, use_in(outcome).flagged) == (f"{DELIVERED} Walk the dog.", 1)
+    assert (calls.calls, calls.failed) == (2, 1)
+    asked_chars = [sum(len(message["content"]) for message in asked) for asked in chat.asked]
+    assert calls.read == sum(chars // TOKEN_CHARS for chars in asked_chars), "the bad reply is paid for, too"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_only_what_a_guard_did_not_judge_is_asked_again(way: str) -> None:
+    policy = replace(LLAMA, on_error=FailurePolicy(judge=OnError.RETRY), after_retry=OnError.BLOCK)
+    chat = muttering(1)
+    outcome = await deliver(pipeline(chat)[0], way, TWO_DOUBTS, policy)
+    assert (outcome.text, use_in(outcome).calls.failed) == (f"{DELIVERED} Walk the dog.", 1)
+    assert [asked[-1]["content"] for asked in chat.asked].count("You sly dog.") == 1
+    assert (await deliver(pipeline(muttering(2))[0], way, TWO_DOUBTS, policy)).reason == "judge_failed"
+
+
+async def test_a_guard_that_failed_once_is_asked_the_rest_and_keeps_its_verdicts() -> None:
+    answer = " ".join([TWO_DOUBTS, *(f"Feed dog {number}." for number in range(12)), "The sly dog."])
+    chat = muttering(1)
+    made = pipeline(chat)[0]
+    outcome = await deliver(made, "whole", answer, LLAMA)
+    assert outcome.text.endswith("Feed dog 11. (by the aligner)")
+    first_count = len(chat.asked)
+    blocks = replace(LLAMA, on_error=FailurePolicy(judge=OnError.BLOCK))
+    again = await deliver(made, "whole", answer, blocks)
+    assert (again.text, len(chat.asked) - first_count) == (outcome.text, 1), "only the verdict that was missing"
+
+
+async def test_the_verdicts_beside_a_failure_that_blocks_are_kept() -> None:
+    chat = muttering(1)
+    made = pipeline(chat)[0]
+    blocks = replace(LLAMA, on_error=FailurePolicy(judge=OnError.BLOCK))
+    assert (await deliver(made, "whole", TWO_DOUBTS, blocks)).reason == "judge_failed"
+    assert (await deliver(made, "whole", TWO_DOUBTS, blocks)).text == f"{DELIVERED} Walk the dog."
+    assert [asked[-1]["content"] for asked in chat.asked].count("You sly dog.") == 1
 
 
 async def test_a_guard_is_not_asked_about_objectives_that_it_does_not_know() -> None:
