@@ -15,6 +15,7 @@ from itertools import accumulate, takewhile
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
 from aligner_proxy.text.lists.marks import Mark
+from aligner_proxy.text.sentence_ends import MARKS
 from aligner_proxy.text.structure import FENCES, Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
@@ -22,7 +23,7 @@ _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", r
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
-_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
+_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
 _SIGNS = "*_ \t"
