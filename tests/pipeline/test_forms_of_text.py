@@ -67,3 +67,18 @@ SPEAKERS: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("answer", "left"), SPEAKERS)
 async def test_the_name_before_a_sentence_that_goes_stays_with_what_stays(answer: str, left: str) -> None:
     assert set((await correct_in_all_ways(answer)).values()) == {left}
+
+
+TABLE = "| Step | Note |\n|---|---|\n| Clean | {} |\n| Paint | Two coats, and wait. |".format
+CELLS: list[tuple[str, str]] = [
+    ("Use soap.<br>You are a fool.", "Use soap."),
+    ("You are a fool.<br>Use soap.", "Use soap."),
+    ("Use soap.<br>You are a fool.<br>Rinse it.", "Use soap.<br>Rinse it."),
+    ("- Use soap<br>- You are a fool<br>- Rinse it", "- Use soap<br>- Rinse it"),
+    ("\u2022 Use soap<br>\u2022 You are a fool<br>\u2022 Rinse it", "\u2022 Use soap<br>\u2022 Rinse it"),
+]
+
+
+@pytest.mark.parametrize(("cell", "left"), CELLS)
+async def test_of_the_lines_of_a_cell_only_the_faulty_one_goes(cell: str, left: str) -> None:
+    assert set((await correct_in_all_ways(TABLE(cell))).values()) == {TABLE(left)}
