@@ -29,10 +29,11 @@ from aligner_proxy.plugins.api import Corrected, Inner
 from aligner_proxy.plugins.inner import InnerWrapper
 from aligner_proxy.text.echoes import Echoes, words
 from aligner_proxy.text.reading_form import WINDOW_WORDS, Window, reading_windows, without_overlap
+from aligner_proxy.text.sentence_ends import MARKS
 from aligner_proxy.text.structure import split
 from aligner_proxy.types import Correction, Exchange, Policy, SegmentScore, Turn, all_cached
 
-_ENDS = re.compile(r"[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*\s*$|(?:```|~~~)\s*$")
+_ENDS = re.compile(rf"[{MARKS}:;][\"'\u201d\u2019)\]*_]*\s*$|(?:```|~~~)\s*$")
 """Matches the end of a segment that is a whole sentence or code."""
 _BREAK = "\n\n"
 """Separates windows that are scored as one text."""

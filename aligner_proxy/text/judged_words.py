@@ -27,7 +27,14 @@ _EMPTY = re.compile(
     rf"|{_ELEMENT.format('other')}"
 )
 """Matches an element without text, but for cells; of the spaces on both sides one stays."""
-_BREAKS = re.compile(r"(<br[ \t]*/?>)(?:[ \t]*<br[ \t]*/?>)+", re.IGNORECASE)
+_BREAK = r"<br[ \t]*/?>"
+_BREAKS = re.compile(rf"({_BREAK})(?:[ \t]*{_BREAK})+", re.IGNORECASE)
+_HANGING = re.compile(
+    rf"(?P<before>(?:\||<(?:p|td|th|li|div|d[dt]|h[1-6])(?:\s[^<>]{{0,300}})?>)[ \t]*)(?:{_BREAK}[ \t]*)+"
+    rf"|(?:[ \t]*{_BREAK})+(?=[ \t]*(?:</|\||$))",
+    re.IGNORECASE,
+)
+"""Matches breaks at the beginning or at the end of a cell or element, or at the end of a segment."""
 _OUTER_BARS = re.compile(r"^\s*\||\|\s*$")
 _LONG_SENTENCE = 28
 """Fewest words of a sentence with an end whose clauses are judged by themselves."""
@@ -40,9 +47,9 @@ def marked_words(text: str) -> list[Place]:
     if text.lstrip().startswith(FENCES):
         places: Iterable[Place] = comment_ranges(text)
     elif is_row(text):
-        places = (match.span() for match in CELL.finditer(text))
+        places = (place for match in CELL.finditer(text) for place in _between_tags(text, *match.span()))
     elif TAG.search(text):
-        places = _between_tags(text)
+        places = _between_tags(text, 0, len(text))
     elif _PICTURE.search(text):
         places = [(0, len(text))]
     else:
@@ -109,11 +116,12 @@ def without_words(text: str, places: Sequence[Place]) -> str:
 
 
 def _drop_emptied(text: str, pruned: str) -> str:
-    """What is left of a segment (`pruned`) without elements that have no words any more, and without doubled breaks."""
+    """What is left of a segment (`pruned`) without elements that lost their words, and breaks that divide nothing."""
     # an element that was empty before may be a picture
     pruned = _EMPTY.sub(lambda match: match.group() if match.group().strip() in text else "", pruned)
-    if len(_BREAKS.findall(pruned)) > len(_BREAKS.findall(text)):
-        pruned = _BREAKS.sub(r"\1", pruned)
+    for breaks, left in ((_BREAKS, r"\1"), (_HANGING, r"\g<before>")):
+        if len(breaks.findall(pruned)) > len(breaks.findall(text)):
+            pruned = breaks.sub(left, pruned)
     return pruned
 
 
@@ -151,13 +159,12 @@ def _without_fences(text: str) -> str:
     return "\n".join(text.split("\n")[1:-1]) if text.lstrip().startswith(FENCES) else text
 
 
-def _between_tags(text: str) -> Iterator[Place]:
-    """Yield the places before, between and behind the tags of a line."""
-    start = 0
-    for match in TAG.finditer(text):
+def _between_tags(text: str, start: int, end: int) -> Iterator[Place]:
+    """Yield the places before, between and behind the tags from `start` to `end`."""
+    for match in TAG.finditer(text, start, end):
         yield start, match.start()
         start = match.end()
-    yield start, len(text)
+    yield start, end
 
 
 def _trim(text: str, start: int, end: int) -> Place:

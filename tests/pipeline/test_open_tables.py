@@ -12,7 +12,7 @@ ROWS: list[tuple[str, str]] = [
     # rows, and what is left of them
     ("Basic | 5 | Good\nPro | 9 | You are a fool.", "Basic | 5 | Good\nPro | 9 |"),
     ("You are a fool. | 5 | Good\nPro | 9 | Fine", "| | 5 | Good\nPro | 9 | Fine"),
-    ("Basic | You are a fool. | Good\nPro | 9 | Fine", "| | | Good\nPro | 9 | Fine"),
+    ("Basic | You are a fool. | Good\nPro | 9 | Fine", "Basic | | Good\nPro | 9 | Fine"),
     ("Basic | 5 | Good for one. You are a fool.\nPro | 9 | Fine", "Basic | 5 | Good for one.\nPro | 9 | Fine"),
     ("Basic plan. You are a fool. | 5 | Good\nPro | 9 | Fine", "Basic plan. | 5 | Good\nPro | 9 | Fine"),
     ("Basic | | Good\nPro | 9 | You are a fool.", "Basic | | Good\nPro | 9 |"),

@@ -34,7 +34,9 @@ def prune(text: str) -> str:
 
 def pruning_engine() -> SegmentEngine:
     """An engine that removes insults."""
-    return SegmentEngine(lambda text: 2.0 if _INSULT.search(text) else -6.0, prune)
+    engine = SegmentEngine(lambda text: 2.0 if _INSULT.search(text) else -6.0, prune)
+    engine.keeps_titles = True
+    return engine
 
 
 async def correct_in_all_ways(answer: str, question: str = "How do I do this?") -> dict[str, str | None]:

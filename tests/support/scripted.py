@@ -26,7 +26,7 @@ from aligner_proxy.engine.api import (
     TokenLabels,
     TokenLabelsRequest,
 )
-from aligner_proxy.engine.decoding.splice import group_runs
+from aligner_proxy.engine.decoding.splice import Run, group_runs, make_hole
 from aligner_proxy.errors import CorrectionError, DeadlineExceeded, EngineFault, StatesUnavailable, UnknownJudge
 from aligner_proxy.text.splitter import Splitter
 from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
@@ -97,14 +97,15 @@ class ScriptedSession(DeferredSession):
         """What the script writes in place of this stretch."""
         self.spans.append(span)
         await asyncio.sleep(self._lag_s)
-        # cutting the whole text for each edit would take quadratic time
-        is_finished = span.stop <= len(self._segments)
+        # cutting the whole text for each edit would take quadratic time, but titles stay only before further text
+        is_finished = span.stop <= len(self._segments) and not self._scripts.keeps_titles
         segments = self._segments if is_finished else split(self._text[: span.end])
-        stretch = join([(segment.text, segment.gap) for segment in segments[span.first : span.stop]])
+        run = Run(True, span.first, tuple(segments[span.first : span.stop]))
+        stretch = run.text
         if span.stop > len(segments) and self._scripts.missing:
             written = self._scripts.replacement(stretch) if span.first < len(segments) else ""
             return played(written + self._scripts.missing(self._text), self._scripts.about)
-        return played(self._scripts.replacement(stretch), self._scripts.about)
+        return played(self._scripts.fill(segments, run), self._scripts.about)
 
     async def aclose(self) -> None:
         """Remember that it was closed."""
@@ -223,6 +224,8 @@ class SegmentEngine(ScriptedEngine):
         """What is missing behind an answer, white space before it included; None: the engine does not judge that."""
         self.evidence: Callable[[str], tuple[float, int]] | None = None
         """What a segment says of the answer as a whole, and about which objective; None: the engine does not say."""
+        self.keeps_titles = False
+        """Whether titles, speakers and other cells that are not flagged stay, as with the aligner's own engine."""
         self.sessions: list[ScriptedSession] = []
 
     async def read(self, request: AlignRequest) -> ScriptedSession:
@@ -255,6 +258,15 @@ class SegmentEngine(ScriptedEngine):
             raise written
         return written
 
+    def fill(self, segments: Sequence[Segment], run: Run) -> str:
+        """What replaces a flagged run of these segments."""
+        written = self.replacement(run.text)
+        if written or not self.keeps_titles:
+            return written
+        flags = [self.score(segment.text) > 0 for segment in segments]
+        keepable = make_hole(segments, flags, run, "", "").keepable
+        return keepable if keepable and self.score(keepable) <= 0 else ""
+
     def _whole(self, request: AlignRequest) -> Correction:
         verdicts = self.verdicts(request, ended=True)
         if request.score_only:
@@ -263,7 +275,7 @@ class SegmentEngine(ScriptedEngine):
         pieces: list[tuple[str, str]] = []
         for run in group_runs(segments, [verdict.flagged for verdict in verdicts[: len(segments)]]):
             if run.flagged:
-                text = self.replacement(run.text)
+                text = self.fill(segments, run)
                 pieces.append((text, gap_of_edit(run.segments, text, pieces[-1][1] if pieces else "")))
             else:
                 pieces += [(segment.text, segment.gap) for segment in run.segments]

@@ -125,6 +125,11 @@ def test_text_that_runs_on_is_divided_at_its_best_place() -> None:
         ("| Monday | You are a fool. | 10 |", "| Monday | | 10 |"),
         ("We <i class='open'></i> open <b>You are a fool.</b>", "We <i class='open'></i> open"),
         ("One<br><br>two <u>You are a fool.</u>", "One<br><br>two"),
+        ("<p>We open at ten.<br>You are a fool.</p>", "<p>We open at ten.</p>"),
+        ("<p>You are a fool.<br/>We open at ten.<br></p>", "<p>We open at ten.</p>"),
+        ("<p>We open at ten.<br></p><b>You are a fool.</b>", "<p>We open at ten.<br></p>"),
+        ("| Monday | We open.<br>You are a fool. |", "| Monday | We open. |"),
+        ("| Monday | You are a fool.<br>We open at ten.", "| Monday | We open at ten."),
     ],
 )
 def test_nothing_is_left_that_only_enclosed_what_went(text: str, expected: str) -> None:

@@ -75,6 +75,18 @@ def test_a_line_may_be_rewritten_and_lose_a_sentence() -> None:
     assert verdict(rude, edited, 1, 4) == Verdict(edited, None, 2)
 
 
+def test_a_turn_that_goes_on_may_lose_its_name() -> None:
+    rude = TALK.replace("Nearly.", "You fool. Nearly.")
+    edited = TALK.replace("Bo: Nearly.", "Nearly.")
+    assert verdict(rude, edited, 1) == Verdict(edited, None, 1)
+
+
+def test_a_turn_does_not_go_with_the_name_of_the_one_that_goes_on() -> None:
+    rude = "Ada: Is it done?\nBo: You fool.\nAda: You fool. And the rice?\nBo: In the pot."
+    found = verdict(rude, "Ada: Is it done?\nAnd the rice?\nBo: In the pot.", 1, 2)
+    assert (found.text, found.dropped) == (rude, (GateRule.LOST_TURN,))
+
+
 def test_what_a_model_makes_up_behind_its_reply_goes() -> None:
     ran_on = f"It takes twelve minutes.\n\n{TALK}"
     assert verdict(ran_on, "It takes twelve minutes.", 1, 2, 3, 4).text == "It takes twelve minutes."

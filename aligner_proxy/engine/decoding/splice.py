@@ -16,6 +16,7 @@ from aligner_proxy.text.code_comments import without_comments
 from aligner_proxy.text.disguises import undisguise
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.beside import remaining_title
+from aligner_proxy.text.sentence_ends import MARKS
 from aligner_proxy.text.structure import Segment, gap_of_edit, join, split
 
 KEY_CHARS = 20
@@ -34,7 +35,7 @@ _PART_SHARE = 0.8
 words, `_PART_SHARE` of its words is enough. Segments of fewer than `_MIN_WORDS` words are never alike."""
 _FURTHER_TURN = re.compile(r"\n\s*(?:Human|Assistant|USER|ASSISTANT|User)\s*:")
 """A line that begins with a chat role, as models write it when they go on with the conversation."""
-_FINISHED = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
+_FINISHED = re.compile(rf"(?:[{MARKS}:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 """The end of a finished sentence or of a code block."""
 
 

@@ -15,6 +15,7 @@ from itertools import accumulate, takewhile
 from aligner_proxy.text.lists import marks
 from aligner_proxy.text.lists.frames import find_frames, is_frame, opens_frame
 from aligner_proxy.text.lists.marks import Mark
+from aligner_proxy.text.sentence_ends import MARKS
 from aligner_proxy.text.structure import FENCES, Segment
 
 _HEADING = re.compile(r"[ \t>]*(#{1,6})[ \t]")
@@ -22,7 +23,9 @@ _HEADING_ELEMENT = re.compile(r"[ \t]*<h([1-6])\b[^<>]{0,300}>.*</h\1>[ \t]*", r
 _TITLE_ELEMENT = re.compile(r"[ \t]*(?:<p>)?<(strong|b)>[^<]{0,79}[^<.!?]</\1>:?(?:</p>)?[ \t]*", re.IGNORECASE)
 _UNDERLINE = re.compile(r"[ \t]*(?:(?P<first>=+)|-{2,})[ \t]*")
 _EMPHASISED = re.compile(r"[ \t>]*(\*{2,3}|__)(?=\S)(?:(?!\1).){1,80}\1[ \t]*:?[ \t]*")
-_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*$")
+_ALERT = re.compile(r"[ \t]*>[ \t]*\[!\w{1,20}\][ \t]*")
+"""Matches the line that says of a quotation in Markdown that it is a note, a tip or a warning."""
+_SENTENCE_END = re.compile(rf"[{MARKS}][\"'\u201d\u2019)\]*_]*$")
 _TITLE_LEVEL = 7
 """Level of a title in emphasis, which ranks below every heading."""
 _SIGNS = "*_ \t"
@@ -65,9 +68,18 @@ class OutlineLine:
         return _RULE_OF_TABLE.fullmatch(self.text) is not None
 
     @property
-    def announces(self) -> bool:
+    def is_quoted(self) -> bool:
+        return self.text.lstrip().startswith(">")
+
+    @property
+    def has_colon(self) -> bool:
         """Whether it ends in a colon."""
-        return not self.level and self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
+        return self.text.rstrip(_SIGNS).endswith((":", "\uff1a"))
+
+    @property
+    def announces(self) -> bool:
+        """Whether it is no heading and ends in a colon."""
+        return not self.level and self.has_colon
 
     @property
     def is_heading(self) -> bool:
@@ -231,9 +243,12 @@ class Outline:
         Empty below any other line.
         """
         start = line.segments.stop
-        if line.is_heading:
-            return range(start, self._section_end(number, line.level))
-        if line.announces and number + 1 < len(self.lines):
+        # a title with a colon may stand above a list behind which the text goes on
+        heads_list = line.level == _TITLE_LEVEL and line.has_colon
+        if line.is_heading and not heads_list:
+            end = self._section_end(number, line.level)
+            return range(start, min(end, self._quotation_end(number)) if line.is_quoted else end)
+        if (line.announces or line.is_heading) and number + 1 < len(self.lines):
             return range(start, self._announced_end(number))
         return range(0)
 
@@ -257,11 +272,15 @@ class Outline:
         following = self.lines[number + 1 :]
         if following[0].text.lstrip().startswith(FENCES):
             return following[0].segments.stop
-        if following[0].text.lstrip().startswith(">"):
-            quoted = takewhile(lambda other: other.text.lstrip().startswith(">"), following)
-            return [*quoted][-1].segments.stop
+        if following[0].is_quoted:
+            return self._quotation_end(number)
         framed_end = self._framed_end(start)
         return self._section_end(number, _TITLE_LEVEL) if framed_end is None else framed_end
+
+    def _quotation_end(self, number: int) -> int:
+        """Where the lines of a quotation end that follow a line."""
+        quoted = takewhile(lambda other: other.is_quoted, self.lines[number + 1 :])
+        return [self.lines[number], *quoted][-1].segments.stop
 
     def _framed_end(self, start: int) -> int | None:
         """Where the element ends that begins with segment `start`; None if none begins there."""
@@ -377,6 +396,7 @@ def _heading_level(text: str, mark: Mark | None) -> int:
         return 0
     titled = (
         _EMPHASISED.fullmatch(text)
+        or _ALERT.fullmatch(text)
         or _TITLE_ELEMENT.fullmatch(text)
         or (mark is not None and _EMPHASISED.fullmatch(text[mark.stop :]))
     )
