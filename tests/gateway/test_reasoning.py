@@ -12,6 +12,7 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.formats import sse
 from aligner_proxy.gateway import reasoning
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -20,7 +21,7 @@ from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import broken_flow, chat_text, flow, read_into
+from tests.support.stream_fixtures import broken_flow, chat_text, flow, message_items, read_into
 
 INSULT = "The reader is a fool."
 RUDE = "So it is. You fool."
@@ -205,6 +206,17 @@ async def test_a_break_loses_nothing_that_waited_for_the_rest_of_a_tag(guard: Al
     with pytest.raises(httpx.ReadError):
         await read_into(sent, source)
     assert [id(item) for item in sent[:-1]] == [id(item) for item in items]
+
+
+@pytest.mark.parametrize("size", [40, 300, 900])
+async def test_an_event_that_is_too_long_goes_on_byte_for_byte(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(sse, "_LONGEST_EVENT", 1_000)
+    raw = b"".join(message_items(["So it is.", " " + "so" * 1_000]))
+    items = [raw[start : start + size] for start in range(0, len(raw), size)]
+    source = guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), flow(items), data("drop"))
+    assert b"".join([item async for item in source if not item.startswith(b": aligner")]) == raw
 
 
 class UnstoredStream:
