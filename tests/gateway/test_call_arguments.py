@@ -25,8 +25,8 @@ from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
-from tests.support.scripted import SegmentEngine
 from tests.support.rounds import counted, rounds
+from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
 FINE = "The harbour opens at nine on workdays."
