@@ -61,7 +61,7 @@ class FrameSplitter:
     def feed(self, item: object) -> list[EventFrame]:
         """Read an item, bytes or one of LiteLLM's dicts; return the frames that it completes.
 
-        Raises `Unreadable` if an event is too long.
+        Raises `Unreadable` if an event is too long; the item then counts as not read.
         """
         if isinstance(item, str):
             item = item.encode(errors="surrogatepass")
@@ -72,6 +72,7 @@ class FrameSplitter:
         self._rest += item
         if not _END.search(self._rest, search_start):
             if len(self._rest) > _LONGEST_EVENT:
+                del self._rest[-len(item) :]
                 raise Unreadable("an event is too long")
             return []
         *whole, rest = _cut_events(bytes(self._rest))
@@ -173,7 +174,7 @@ def _read_frame(raw: bytes) -> EventFrame:
         return EventFrame(raw, None)
     try:
         event = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return EventFrame(raw, None, broken=True)
     return EventFrame(raw, event) if isinstance(event, dict) else EventFrame(raw, None, broken=True)
 
@@ -202,4 +203,5 @@ def _with_data(raw: bytes, event: Mapping[str, Any]) -> bytes:
         elif data:
             lines.append(f"data: {data}{line[len(line.rstrip()) :]}")
             data = ""
-    return "".join(lines).encode()
+    # half a letter can only be escaped
+    return "".join(lines).encode(errors="backslashreplace")

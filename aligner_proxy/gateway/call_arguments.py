@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aligner_proxy import formats
+from aligner_proxy.concurrency import run_off_loop
 from aligner_proxy.errors import CopyStays, NotPutIn, Unreadable
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.calls import CallText, Place, SafeCalls, arguments_schema, find_tool, has_grammar
@@ -93,7 +95,7 @@ class CallArguments:
             except (CopyStays, NotPutIn) as error:
                 self.withdraw(calls, error)
                 return response
-        self.report_judged_calls(calls)
+        await self.report_judged_calls(calls)
         return edited
 
     def is_known(self, call: CallText) -> bool:
@@ -130,11 +132,19 @@ class CallArguments:
             for number, call in enumerate(selected)
         ]
         outcomes = await asyncio.gather(*map(corrector.correct_one, exchanges))
-        for call, outcome in zip(selected, outcomes, strict=True):
-            self._outcomes[self._key(call)] = outcome
-            if outcome.status is Status.CORRECTED:
-                self.copies.add_removed(_join_strings(call.text), _join_strings(outcome.text or ""))
+        self._outcomes.update(zip(map(self._key, selected), outcomes, strict=True))
+        corrected = [
+            (call.text, outcome.text or "")
+            for call, outcome in zip(selected, outcomes, strict=True)
+            if outcome.status is Status.CORRECTED
+        ]
+        await run_off_loop(_count_chars(selected), partial(self._note_removed, corrected))
         self._publish_outcomes()
+
+    def _note_removed(self, corrected: Iterable[tuple[str, str]]) -> None:
+        """Note what was removed from arguments, given as they came and as they were corrected."""
+        for arguments, new_arguments in corrected:
+            self.copies.add_removed(_join_strings(arguments), _join_strings(new_arguments))
 
     def _make_exchange(self, index: int, call: CallText, *, unstored: bool) -> Exchange:
         """An exchange with the arguments of a call as the answer, in the form that the tool declares."""
@@ -150,14 +160,19 @@ class CallArguments:
             json_schema=None if call.is_free else arguments_schema(tool),
         )
 
-    def report_judged_calls(self, calls: Iterable[CallText]) -> None:
+    async def report_judged_calls(self, calls: Sequence[CallText]) -> None:
         """Tell `side` which of these calls are clean as they are delivered, so that it need not judge them."""
-        for call in calls:
-            outcome = self._outcomes.get(self._key(call))
-            if outcome is not None and _is_clean(outcome) and _is_judged_whole(call.text):
-                text = self.new_text(call)
-                # a call may come as an object of strings in place of text
-                self.side.note_judged_texts([text, *(literal.text for literal in prose_literals(text))])
+        clean = [call for call in calls if (outcome := self._outcomes.get(self._key(call))) and _is_clean(outcome)]
+        texts = await run_off_loop(_count_chars(clean), partial(self._list_judged_texts, clean))
+        self.side.note_judged_texts(texts)
+
+    def _list_judged_texts(self, calls: Iterable[CallText]) -> list[str]:
+        """The new arguments of calls of which all prose was judged, and the strings of prose in them.
+
+        A call may come as an object of strings in place of text.
+        """
+        judged = [self.new_text(call) for call in calls if _is_judged_whole(call.text)]
+        return [*judged, *(literal.text for text in judged for literal in prose_literals(text))]
 
     def withdraw(self, calls: Iterable[CallText], error: CopyStays | NotPutIn) -> None:
         """Drop the corrections of these calls, which then stay unchanged; `error` says why they cannot go out."""
@@ -178,6 +193,10 @@ class CallArguments:
     def _publish_outcomes(self) -> None:
         """Set the outcomes in the request's state, from which headers and comments are made."""
         self.state.arguments = list(self._outcomes.values())
+
+
+def _count_chars(calls: Iterable[CallText]) -> int:
+    return sum(len(call.text) for call in calls)
 
 
 def _join_strings(arguments: str) -> str:

@@ -160,6 +160,7 @@ class AlignerGuardrail(CustomGuardrail):
         litellm_internals.add_middleware()
         litellm_internals.bound_fallbacks(routing.too_many, routing.TOO_MANY)
         litellm_internals.count_tokens_off_loop()
+        litellm_internals.keep_out_of_pipelines(str(settings.get("guardrail_name")))
         litellm_internals.watch_bodies(duplicate_models.note_models)
         malloc_trim.trim_periodically()
         gc_workaround.collect_between_callbacks()

@@ -279,6 +279,34 @@ def bound_fallbacks(too_many: Callable[[object], bool], message: str) -> None:
     auth_utils._iter_fallback_field_values = iterate_bounded
 
 
+def keep_out_of_pipelines(name: str) -> None:
+    """Patch LiteLLM's pipelines to leave out steps of the guardrail `name`, which then runs by itself, as elsewhere.
+
+    LiteLLM does not run each step for every answer, and may drop its result. A pipeline may be in LiteLLM's database,
+    where no check of a file sees it.
+    """
+    from litellm.proxy.policy_engine.policy_resolver import PolicyResolver
+
+    resolve: Any = PolicyResolver.resolve_pipelines_for_context
+    if hasattr(resolve, "left_out"):  # patched already
+        resolve.left_out.add(name)
+        return
+    left_out = {name}
+
+    @wraps(resolve)
+    def resolve_other_steps(*arguments: Any, **keywords: Any) -> list[tuple[str, Any]]:
+        """LiteLLM's own pipelines by policy, without our steps."""
+        pipelines = []
+        for policy, pipeline in resolve(*arguments, **keywords):
+            steps = [step for step in pipeline.steps if step.guardrail not in left_out]
+            if steps:
+                pipelines.append((policy, pipeline.model_copy(update={"steps": steps})))
+        return pipelines
+
+    resolve_other_steps.left_out = left_out  # type: ignore[attr-defined]
+    PolicyResolver.resolve_pipelines_for_context = staticmethod(resolve_other_steps)  # type: ignore[method-assign]
+
+
 _COUNTED_AT_ONCE = 50_000
 """Characters of a stream whose tokens LiteLLM may count in the event loop, in some five milliseconds."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligner_proxy import formats
+from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats.base import no_store
 from aligner_proxy.formats.reasoning import SafeReasoning, SafeReasoningStream
@@ -136,6 +137,7 @@ class Reasoning:
     ) -> AsyncGenerator[Any, None]:
         """The items of a stream without reasoning; unchanged from the first failure on."""
         has_failed = False
+        time_slice = TimeSlice()
         async with _close_at_end(source) as items:
             upstream = UpstreamItems(items)
             async for item in upstream:
@@ -151,6 +153,8 @@ class Reasoning:
                     outgoing += reader.unread_items()
                 for outgoing_item in outgoing:
                     yield outgoing_item
+                # of long reasoning, nothing goes out that would let other tasks run
+                await time_slice.pause()
         for outgoing_item in [] if has_failed else reader.flush():
             yield outgoing_item
         upstream.raise_error()

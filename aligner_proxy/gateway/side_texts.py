@@ -28,7 +28,7 @@ from fastapi import HTTPException
 from aligner_proxy import formats
 from aligner_proxy.audit.entry import SIDE_IDS
 from aligner_proxy.concurrency import end_tasks
-from aligner_proxy.errors import Unreadable
+from aligner_proxy.errors import NotPutIn, Unreadable
 from aligner_proxy.formats import sse
 from aligner_proxy.formats.base import corrected_texts, no_store
 from aligner_proxy.formats.safe import call_or_raise
@@ -359,9 +359,16 @@ class SideTexts:
         return None
 
     def drop_kinds(self, value: Any) -> Any:
-        """A body without the kinds that the policy drops; the same object if it has none."""
+        """A body without the kinds that the policy drops; the same object if it has none, or they cannot be dropped.
+
+        In the latter case `Blocked` is raised instead if the policy prefers an error.
+        """
         kinds = self._current_kinds().dropped
-        return remove_prose(value, kinds) if kinds else value
+        try:
+            return call_or_raise(NotPutIn, remove_prose, value, kinds) if kinds else value
+        except NotPutIn:
+            self._raise_if_any_blocked(kinds)
+            return value
 
     def drop_from_stream(self, source: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """A stream without the kinds that the policy drops."""
@@ -373,12 +380,19 @@ class SideTexts:
         """The items of a stream without dropped kinds; bytes are split into events."""
         splitter = sse.FrameSplitter()
         upstream = UpstreamItems(source)
+        has_failed = False
         async for item in upstream:
-            if isinstance(item, bytes | str):
-                for frame in splitter.feed(item):
-                    yield self._drop_from_frame(frame)
-            else:
-                yield self.drop_kinds(item)
+            if has_failed or not isinstance(item, bytes | str):
+                yield item if has_failed else self.drop_kinds(item)
+                continue
+            try:
+                frames = splitter.feed(item)
+            except Unreadable:
+                has_failed = True
+                self._raise_if_any_blocked(self._current_kinds().dropped)
+                frames = [*splitter.flush(), sse.EventFrame(item, None)]
+            for frame in frames:
+                yield self._drop_from_frame(frame)
         for frame in splitter.flush():
             yield self._drop_from_frame(frame)
         upstream.raise_error()
@@ -429,6 +443,11 @@ class SideTexts:
             self.ending_kind = kind
             metrics.record_side_text_refusal(self._state, kind)
             raise Blocked(kind.value)
+
+    def _raise_if_any_blocked(self, kinds: Iterable[SideKind]) -> None:
+        """Raise `Blocked` if the policy prefers an error to an answer with texts of these kinds."""
+        for kind in kinds:
+            self.raise_if_blocked(kind)
 
     def raise_if_pending(self) -> None:
         """Raise `Blocked` if texts that block the answer were not judged in time."""

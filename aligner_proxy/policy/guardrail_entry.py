@@ -7,7 +7,7 @@ LiteLLM accepts such settings silently and then delivers answers uncorrected. If
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aligner_proxy.errors import ConfigError
@@ -30,6 +30,8 @@ _REFERENCE = "os.environ/"
 _PLAIN_ENTRY = {"guardrail": GUARDRAIL, "mode": _NEEDED, "default_on": True}
 """The entry that `init` writes, which LiteLLM can read; beside it may stand our own setting."""
 _CLASS_LISTS = ("callbacks", "success_callback", "failure_callback")
+_File = tuple[Mapping[str, Any], YamlSource]
+"""The data of a LiteLLM YAML, and where it stands."""
 
 
 def find_enforcement(file: PolicyFile) -> str | None:
@@ -118,22 +120,35 @@ def _is_plain(params: Mapping[str, Any]) -> bool:
     return {name: value for name, value in params.items() if name != "policies"} == _PLAIN_ENTRY
 
 
-def _find_file_gaps(data: Mapping[str, Any], source: YamlSource, depth: int = 0) -> Iterator[str]:
-    """The gaps in a LiteLLM YAML and in the files that it includes, two levels deep, as "file:line: message"."""
-    entries = list(_find_entries(data))
-    for number, name, params in entries:
-        path = ("guardrails", number, "litellm_params")
-        values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
-        for key, text in find_gaps(*values):
-            yield f"{source.place_of(*path, key)}: {text}"
-        yield from _find_shared_names(data, source, number, name)
-        yield from _find_pipeline_steps(data, source, name)
-    yield from _find_callbacks(data, source)
-    for name in _list_or_empty(data.get("include")) if depth < 2 else ():
-        included = source.folder / str(name)
-        if included.is_file():
-            inner_data, inner_source = read_yaml(included)
-            yield from _find_file_gaps(inner_data if isinstance(inner_data, dict) else {}, inner_source, depth + 1)
+def _find_file_gaps(data: Mapping[str, Any], source: YamlSource) -> Iterator[str]:
+    """The gaps in a LiteLLM YAML and in the files that it includes, as "file:line: message"."""
+    files = list(_read_files(data, source))
+    # LiteLLM merges the files, so a name from one of them counts in all.
+    names = [name for data, _ in files for _, name, _ in _find_entries(data)]
+    for data, source in files:
+        for number, _, params in _find_entries(data):
+            values = (_resolve_value(params.get(key)) for key in ("mode", "default_on", "stream_scope"))
+            for key, text in find_gaps(*values):
+                yield f"{source.place_of('guardrails', number, 'litellm_params', key)}: {text}"
+        yield from _find_pipeline_steps(data, source, names)
+        yield from _find_callbacks(data, source)
+    yield from _find_shared_names(files, names)
+
+
+def _read_files(data: Mapping[str, Any], source: YamlSource) -> Iterator[_File]:
+    """A LiteLLM YAML and all files that it includes, each once, in LiteLLM's order: (data, source)."""
+    root = source.folder
+    files = [(data, source)]
+    paths = {(root / source.name).resolve()}
+    for data, source in files:
+        yield data, source
+        for name in _list_or_empty(data.get("include")):
+            # LiteLLM looks beside the file that includes it first, and then beside the main file.
+            path = next((path for path in (source.folder / str(name), root / str(name)) if path.is_file()), None)
+            if path is not None and path.resolve() not in paths:
+                paths.add(path.resolve())
+                inner_data, inner_source = read_yaml(path)
+                files.append((inner_data if isinstance(inner_data, dict) else {}, inner_source))
 
 
 def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mapping[str, Any]]]:
@@ -144,28 +159,33 @@ def _find_entries(data: Mapping[str, Any]) -> Iterator[tuple[int, object, Mappin
             yield number, entry.get("guardrail_name"), params
 
 
-def _find_shared_names(data: Mapping[str, Any], source: YamlSource, number: int, name: object) -> Iterator[str]:
+def _find_shared_names(files: Iterable[_File], names: Sequence[object]) -> Iterator[str]:
     """Warn about other guardrails with the name of ours, because LiteLLM runs only one of them."""
-    for other, entry in enumerate(_list_or_empty(data.get("guardrails"))):
-        if other != number and isinstance(entry, Mapping) and entry.get("guardrail_name") == name:
-            place = source.place_of("guardrails", other, "guardrail_name")
-            quoted = quote_name(str(name))
-            yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
+    seen: set[object] = set()
+    for data, source in files:
+        for number, entry in enumerate(_list_or_empty(data.get("guardrails"))):
+            name = entry.get("guardrail_name") if isinstance(entry, Mapping) else None
+            if name in names:
+                if name in seen:
+                    place = source.place_of("guardrails", number, "guardrail_name")
+                    quoted = quote_name(str(name))
+                    yield f"{place}: LiteLLM runs one of several guardrails called {quoted}; give it another name"
+                seen.add(name)
 
 
-def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, name: object) -> Iterator[str]:
-    """Warn if LiteLLM's own `policies` use the guardrail as a pipeline step: it could then be bypassed."""
+def _find_pipeline_steps(data: Mapping[str, Any], source: YamlSource, names: Sequence[object]) -> Iterator[str]:
+    """Warn if LiteLLM's own `policies` use the guardrail as a pipeline step, which never runs."""
     policies = data.get("policies")
     for policy, settings in policies.items() if isinstance(policies, Mapping) else ():
         pipeline = settings.get("pipeline") if isinstance(settings, Mapping) else None
         steps = _list_or_empty(pipeline.get("steps")) if isinstance(pipeline, Mapping) else []
         for number, step in enumerate(steps):
-            if isinstance(step, Mapping) and step.get("guardrail") == name:
+            if isinstance(step, Mapping) and step.get("guardrail") in names:
                 place = source.place_of("policies", policy, "pipeline", "steps", number)
-                quoted = quote_name(str(name))
+                quoted = quote_name(str(step["guardrail"]))
                 yield (
-                    f"{place}: as a step of a pipeline {quoted} is not called for every answer, and its result may "
-                    "be dropped; remove the step"
+                    f"{place}: {quoted} is left out of pipelines, where LiteLLM would not call it for every answer, "
+                    "and runs by itself; remove the step"
                 )
 
 

@@ -107,6 +107,20 @@ FILES = rows(
         {"file": PIPELINE},
     ),
     (
+        "settings-pipeline-included",
+        "LiteLLM file",
+        "the guardrail as a step of a pipeline in an included file",
+        "refused by key, line and fix where policies enforce, else a warning",
+        {"included": PIPELINE},
+    ),
+    (
+        "settings-same-included",
+        "LiteLLM file",
+        "another guardrail of the same name, in an included file",
+        "refused by key, line and fix where policies enforce, else a warning",
+        {"included": {"guardrails": [OTHER]}},
+    ),
+    (
         "settings-included",
         "LiteLLM file",
         "a second entry without default_on, in an included file",
@@ -321,6 +335,38 @@ async def test_litellm_alone_delivers_the_correction(
     started(tmp_path, monkeypatch, attack.payload, policies)
     request = data() | ({"stream": True} if stream else {})
     request["metadata"]["tags"] = ["raw"]
+    assert await delivered(request, stream=stream) == GOOD
+
+
+PIPELINES = rows(
+    *(
+        (
+            f"settings-pipeline-{mode}",
+            "LiteLLM's database",
+            f"the guardrail as a step of a pipeline ({mode}) that no file shows",
+            "LiteLLM alone delivers the correction",
+            mode,
+        )
+        for mode in ("pre_call", "post_call")
+    )
+)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("attack", PIPELINES)
+async def test_a_step_of_a_pipeline_takes_no_answer_from_the_guardrail(
+    attack: Attack, stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litellm.proxy.litellm_pre_call_utils import add_guardrails_from_policy_engine
+    from litellm.proxy.policy_engine import policy_registry
+
+    started(tmp_path, monkeypatch, {}, ENFORCING["enforced"])
+    registry = policy_registry.PolicyRegistry()
+    monkeypatch.setattr(policy_registry, "_policy_registry", registry)
+    steps = [{"guardrail": "nobody", "on_error": "allow"}, {"guardrail": "aligner"}]
+    registry.load_policies({"all": {"pipeline": {"mode": attack.payload, "steps": steps}}})
+    request = data() | ({"stream": True} if stream else {}) | {"policies": ["all"]}
+    await add_guardrails_from_policy_engine(request, "metadata", user(team_id="acme"))
     assert await delivered(request, stream=stream) == GOOD
 
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aligner_proxy.errors import Unreadable
+from aligner_proxy.formats import sse
 from aligner_proxy.formats.sse import EventFrame, FrameSplitter, is_between_events, stream_tail
 
 TWO = b'event: a\ndata: {"type": "a", "text": "\xc3\xa4"}\n\n: ping\n\ndata: {"type":"b"}\n\n'
+
+NESTED = b'data: {"a": %s}\n\n' % (b"[" * 100_000)
+"""Data that Python refuses to read with an error of its own."""
 
 
 def frames(items: Sequence[object]) -> list[EventFrame]:
@@ -45,6 +50,15 @@ def test_any_cut_gives_the_same_events_and_bytes(cuts: list[int]) -> None:
     assert b"".join(frame.item for frame in found if isinstance(frame.item, bytes)) == TWO
 
 
+def test_an_event_that_is_too_long_takes_no_byte_of_the_item_that_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "_LONGEST_EVENT", 20)
+    splitter = FrameSplitter()
+    assert splitter.feed(b": ping\n\ndata: {") == [EventFrame(b": ping\n\n", None)]
+    with pytest.raises(Unreadable):
+        splitter.feed(b'"text": "too long for an event')
+    assert [frame.item for frame in splitter.flush()] == [b"data: {"]
+
+
 @given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\n\n", b"\r\n\r\n", b"data: {}"])))
 def test_no_byte_is_lost_whatever_it_is(items: list[bytes]) -> None:
     kept = [frame.item for frame in frames(items)]
@@ -60,7 +74,7 @@ def test_line_ends_of_every_kind(end: str) -> None:
     assert edited == f'event: a{end}data: {{"text": "y"}}  {end}{end}'.encode()
 
 
-@pytest.mark.parametrize("raw", [b"data: {\n\n", b"data: 7\n\n", b"data: \xff{}\n\n", b'data: {"a": 1'])
+@pytest.mark.parametrize("raw", [b"data: {\n\n", b"data: 7\n\n", b"data: \xff{}\n\n", b'data: {"a": 1', NESTED])
 def test_data_that_is_no_object_is_broken(raw: bytes) -> None:
     (frame,) = frames([raw])
     assert (frame.event, frame.broken, frame.item) == (None, True, raw)
@@ -82,6 +96,13 @@ def test_letters_are_escaped_where_the_upstream_escapes_them(raw: bytes, expecte
     assert isinstance(edited, bytes)
     assert expected in edited.decode()
     assert json.loads(edited.decode().removeprefix("data: ")) == {"t": "ä"}
+
+
+def test_half_a_letter_that_came_as_an_escape_goes_back_as_one() -> None:
+    (frame,) = frames(['data: {"t":"x","u":"\\ud83d","v":"é"}\n\n'.encode()])
+    edited = frame.with_event({**(frame.event or {}), "t": "ä"})
+    assert isinstance(edited, bytes)
+    assert json.loads(edited.decode().removeprefix("data: ")) == {"t": "ä", "u": "\ud83d", "v": "é"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from litellm.types.utils import ModelResponse
 from aligner_proxy.audit.entry import AuditEvent
 from aligner_proxy.concurrency import TimeSlice
 from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.formats.copies import RemovedText
+from aligner_proxy.gateway import call_arguments
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.gateway.second_copies import StreamCopies
 from aligner_proxy.pipeline.pipeline import Pipeline
 from aligner_proxy.types import Correction, Status
 from tests.gateway.test_guardrail import build, data, ledger_of, user
+from tests.support.rounds import counted, rounds
 from tests.support.scripted import SegmentEngine
 from tests.support.stream_fixtures import chat_text, chunk, events, flow, kind, response_event
 
@@ -296,7 +300,7 @@ async def whole(
 
 
 async def streamed(
-    guard: AlignerGuardrail, form: Format, model: str, items: list[Any], **fields: Any
+    guard: AlignerGuardrail, form: Format, model: str, items: Iterable[Any], **fields: Any
 ) -> tuple[list[Any], dict[str, Any], str]:
     """The items that go out, the request, and the closing comment."""
     request = request_for(form, model, **fields)
@@ -651,3 +655,41 @@ async def test_other_tasks_run_while_a_call_in_many_pieces_is_put_together(
     counting.cancel()
     assert {name: count for name, count in longest.items() if count > 3} == {}
     assert max(longest.values()) > 0
+
+
+async def test_other_tasks_run_while_a_call_in_many_pieces_arrives(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream that is faster than we are, as LiteLLM's cache is, never lets the loop go by itself."""
+    monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
+    for form in FORMATS:
+        async with rounds() as items_by_round:
+            items, _, _ = await streamed(guard, form, "hold", counted(form.stream(GIVEN), items_by_round))
+        assert set(form.put_together(items)) == {WANTED}
+        assert max(items_by_round) < 4, form.name
+
+
+async def test_what_a_long_call_lost_is_looked_for_in_a_thread(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200,000 characters take a quarter of a second, in which no other request would be served."""
+    on_loop: list[str] = []
+
+    def note_thread(name: str, function: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                on_loop.append(name)
+            return function(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(RemovedText, "add", note_thread("add", RemovedText.add))
+    for name in ("prose_literals", "has_prose_outside_literals"):
+        monkeypatch.setattr(call_arguments, name, note_thread(name, getattr(call_arguments, name)))
+    long = FINE + f" {FINE}" * 40
+    for form in FORMATS:
+        got, _ = await whole(guard, form, "hold", form.tell(GIVEN.replace(FINE, long)))
+        items, _, _ = await streamed(guard, form, "hold", form.stream(GIVEN.replace(FINE, long)))
+        for arguments in (*form.read(got), *form.put_together(items)):
+            assert same(arguments, WANTED.replace(FINE, long), form)
+    assert on_loop == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -12,6 +12,8 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from aligner_proxy.audit.entry import AuditEvent
+from aligner_proxy.concurrency import TimeSlice
+from aligner_proxy.formats import sse
 from aligner_proxy.gateway import reasoning
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
@@ -19,8 +21,9 @@ from aligner_proxy.gateway.request_state import RequestState, find_state
 from aligner_proxy.pipeline.pipeline import Pipeline
 from tests.formats.test_reasoning import BLOCK, CHUNKS, THOUGHT, WITH, WITHOUT, chunk
 from tests.gateway.test_guardrail import build, data, user
+from tests.support.rounds import counted, rounds
 from tests.support.scripted import SegmentEngine
-from tests.support.stream_fixtures import broken_flow, chat_text, flow, read_into
+from tests.support.stream_fixtures import broken_flow, chat_text, flow, message_items, read_into
 
 INSULT = "The reader is a fool."
 RUDE = "So it is. You fool."
@@ -70,7 +73,7 @@ def stated(request: dict[str, Any]) -> RequestState:
     return state
 
 
-async def streamed(guard: AlignerGuardrail, model: str, items: list[Any] = CHUNKS) -> tuple[list[Any], str]:
+async def streamed(guard: AlignerGuardrail, model: str, items: Iterable[Any] = CHUNKS) -> tuple[list[Any], str]:
     """What goes out, and the closing comment."""
     request = data(model)
     told = [item async for item in guard.async_post_call_streaming_iterator_hook(user(), flow(items), request)]
@@ -170,6 +173,17 @@ async def test_streams_pass_it_on_and_say_what_was_found(guard: AlignerGuardrail
     assert ("reasoning=1/2:kind" in comment) is reported
 
 
+async def test_other_tasks_run_while_long_reasoning_is_taken_out(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TimeSlice, "LONGEST_S", -1.0)  # each pause gives the loop away
+    items = [*(chunk(reasoning_content="So. ") for _ in range(20)), *CHUNKS]
+    async with rounds() as items_by_round:
+        told, _ = await streamed(guard, "drop", counted(items, items_by_round))
+    assert chat_text(told) == "So."
+    assert max(items_by_round) < 4
+
+
 async def test_a_stream_without_it(guard: AlignerGuardrail) -> None:
     told, comment = await streamed(guard, "drop")
     assert [thought(item.choices[0].delta) for item in told] == [""] * 3
@@ -205,6 +219,17 @@ async def test_a_break_loses_nothing_that_waited_for_the_rest_of_a_tag(guard: Al
     with pytest.raises(httpx.ReadError):
         await read_into(sent, source)
     assert [id(item) for item in sent[:-1]] == [id(item) for item in items]
+
+
+@pytest.mark.parametrize("size", [40, 300, 900])
+async def test_an_event_that_is_too_long_goes_on_byte_for_byte(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(sse, "_LONGEST_EVENT", 1_000)
+    raw = b"".join(message_items(["So it is.", " " + "so" * 1_000]))
+    items = [raw[start : start + size] for start in range(0, len(raw), size)]
+    source = guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), flow(items), data("drop"))
+    assert b"".join([item async for item in source if not item.startswith(b": aligner")]) == raw
 
 
 class UnstoredStream:

@@ -17,6 +17,7 @@ from litellm.types.utils import ModelResponse
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.errors import EngineFault
+from aligner_proxy.formats import sse
 from aligner_proxy.gateway.choice_corrector import Blocked
 from aligner_proxy.gateway.guardrail import AlignerGuardrail
 from aligner_proxy.pipeline.pipeline import Pipeline
@@ -50,6 +51,7 @@ FILE = {
         route("drop", **every("drop")),
         route("drop-sentence", stream="sentence", **every("drop")),
         route("block", **every("block")),
+        route("drop-lax", on_error="passthrough", **every("drop")),
         route("lax", on_error="passthrough"),
         route("lax-judge", on_error="passthrough", **every("judge")),
     ],
@@ -216,6 +218,34 @@ async def test_a_break_inside_an_event_loses_no_byte_where_kinds_are_dropped(gua
             got, guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), upstream, data("drop"))
         )
     assert b"".join(got) == raw
+
+
+def too_long(raw: bytes) -> bytes:
+    """A stream with an event that is longer than any that is read."""
+    return raw.replace(b"closes at six", b"closes at " + b"6" * 2_000)
+
+
+def too_deep(raw: bytes) -> bytes:
+    """A stream with an event whose JSON nests so deep that Python can read it, but not walk it."""
+    return b'data: {"logs": ' + b"[" * 600 + b"]" * 600 + b"}\n\n" + raw
+
+
+@pytest.mark.parametrize(
+    ("hostile", "size"), [(too_long, 40), (too_long, 300), (too_long, 600), (too_deep, 40), (too_deep, 10_000)]
+)
+async def test_an_event_from_which_nothing_can_be_dropped_goes_on_byte_for_byte_or_is_blocked(
+    guard: AlignerGuardrail, monkeypatch: pytest.MonkeyPatch, hostile: Any, size: int
+) -> None:
+    monkeypatch.setattr(sse, "_LONGEST_EVENT", 1_400)
+    raw = hostile(b"".join(message_items([PLAIN, " It closes at six."])))
+    items = [raw[start : start + size] for start in range(0, len(raw), size)]
+    source = guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), flow(items), data("drop-lax"))
+    sent = [item async for item in source if not item.startswith(b": aligner")]
+    assert b"".join(sent) == raw
+    with pytest.raises(Blocked):
+        await read_into(
+            [], guard.async_post_call_streaming_iterator_hook(user("/v1/messages"), flow(items), data("drop"))
+        )
 
 
 async def test_a_text_beside_no_answer_is_judged_too(guard: AlignerGuardrail) -> None:

@@ -141,6 +141,8 @@ class CallStream:
                 async for event in events:
                     for item in await self._take_event(event):
                         yield item
+                    # while a call arrives, nothing goes out that would let other tasks run
+                    await self._time.pause()
             for item in await self._end_calls():
                 yield item
         finally:
@@ -221,7 +223,7 @@ class CallStream:
             self._calls.withdraw(calls, error)
             self._has_given_up = True
             return await self._make_items(self._with_arguments_or_original, events)
-        self._calls.report_judged_calls(calls)
+        await self._calls.report_judged_calls(calls)
         return items
 
     async def _make_items(self, make_item: Callable[..., object], *columns: Sequence[Any]) -> list[object]:
