@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit_request
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine

@@ -21,7 +21,7 @@ import torch
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop

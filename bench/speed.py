@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit_request
 from aligner_proxy.engine.loader import EngineSettings, open_aligner, prepare
 from aligner_proxy.engine.loop import correct_alone

@@ -136,7 +136,7 @@ def _serve(
     refuse_absent_weights(options, file)
     silence_libraries()
     from aligner_proxy.engine.admission import LocalAdmission
-    from aligner_proxy.engine.decoding.correct import Aligner
+    from aligner_proxy.engine.decoding.aligner import Aligner
     from aligner_proxy.engine.loader import open_aligner
     from aligner_proxy.engine.local import LocalEngine
     from aligner_proxy.engine.server.app import serve

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.model import acceleration, cost, cpu_kernels, lora
 from aligner_proxy.engine.model.detector import DEPTHS, DetectorHead
 from aligner_proxy.engine.model.runner import AdapterWeights, ModelRunner

@@ -32,8 +32,9 @@ from aligner_proxy.engine.api import (
     TokenLabels,
     TokenLabelsRequest,
 )
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.complete import choose_aligner, complete
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, PendingReplacement, read
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.decoding.states import read_states

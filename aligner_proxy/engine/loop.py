@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Iterable
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.aligner import Aligner
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient, Scheduler
 from aligner_proxy.engine.scheduling.sequence import NOTHING, Ask, Sequence, Step
 from aligner_proxy.errors import CorrectionError, EngineFault, EngineUnavailable

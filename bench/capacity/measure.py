@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.aligner import Aligner
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Job

@@ -16,7 +16,8 @@ import torch
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.aligner import Aligner
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.prompt_fit import make_frame
 from aligner_proxy.engine.decoding.proposer import DraftProposer

@@ -20,7 +20,7 @@ from aligner_proxy.engine.client.circuit_breaker import THRESHOLD
 from aligner_proxy.engine.client.http import HttpEngine
 from aligner_proxy.engine.client.replicas import Replicas
 from aligner_proxy.engine.client.vllm_scorer import VllmScorer
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import correct_alone

@@ -10,7 +10,7 @@ import pytest
 
 from aligner_proxy.engine import local
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Work
 from aligner_proxy.errors import DeadlineExceeded, EngineFault, EngineUnavailable, WeightsError

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.aligner import Aligner
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.loop import Loop, _charge_time, correct_alone
 from aligner_proxy.engine.model.runner import ModelRunner
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job, JobClient

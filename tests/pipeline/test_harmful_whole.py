@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.pipeline.growing_answer import GrowingAnswer

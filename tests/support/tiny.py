@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from aligner_proxy import prompts
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Generated, Tally, generate
 from aligner_proxy.engine.loop import Loop

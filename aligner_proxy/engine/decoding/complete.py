@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from aligner_proxy.engine.api import Completion, CompletionRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import CHARS_PER_TOKEN
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.speculative import DraftLimits, Tally, generate

@@ -1,10 +1,11 @@
 """Incremental correction: an answer goes through the model while the upstream is still writing it.
 
 When the answer ends, only its last words are left to read, and all finished segments already have verdicts. The last
-word is held back, because its tokens may change with the following text. A segment counts as finished when the next one
-has begun. If the answer is released segment by segment, flagged ranges are replaced meanwhile. For a replacement the
-prompt ends at `Span.end`; text beyond it that was already read has to be read again. An answer that outgrows a part
-(parts.py) continues in the next one. In every part only new text is tokenised, read and scored.
+word is held back, because its tokens may change with the following text: "harb" may become "harbour". A segment counts
+as finished when the next one has begun. If the answer is released segment by segment, flagged ranges are replaced
+meanwhile. For a replacement the prompt ends at `Span.end`; text beyond it that was already read has to be read again.
+An answer that outgrows a part (parts.py) continues in the next one. In every part only new text is tokenised, read and
+scored.
 """
 
 from __future__ import annotations
@@ -17,19 +18,12 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from aligner_proxy.engine.api import AlignRequest, Span
-from aligner_proxy.engine.decoding.correct import (
-    Aligner,
-    AnswerEditor,
-    ScoredPieces,
-    build_frame,
-    correct,
-    judges_end,
-    scores_segments,
-    verdicts,
-)
+from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, judges_end, scores_segments
+from aligner_proxy.engine.decoding.correct import AnswerEditor, correct
 from aligner_proxy.engine.decoding.parts import PartRange, join_pieces
 from aligner_proxy.engine.decoding.prompt_fit import Fitted
 from aligner_proxy.engine.decoding.proposer import count_matching
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
 from aligner_proxy.engine.model.detector import find_spans_with_words
 from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Spans, Step, Work
 from aligner_proxy.text import structure
@@ -57,7 +51,10 @@ class PendingReplacement:
 
 @dataclass
 class AnswerBody:
-    """A text that one thread adds to and divides, and another thread reads."""
+    """A text that the event loop adds to and divides into segments, and the model's thread reads.
+
+    After "It rains. Take a c" the sentence "It rains." is finished, "Take a c" is not.
+    """
 
     text: str = ""
     read: int = 0
@@ -65,8 +62,9 @@ class AnswerBody:
     segments: list[Segment] = field(default_factory=list)
     """The finished segments."""
     finished: int = 0
+    """Number of finished segments; set last, so that the reader never counts one that it cannot see."""
     segments_read: int = 0
-    """`finished` counts the finished segments, `segments_read` those of them that the reader has taken in."""
+    """How many of them the reader has taken in."""
     _splitter: Splitter = field(default_factory=Splitter)
 
     def add(self, more: str) -> None:
@@ -118,10 +116,11 @@ class PartialAnswer:
         """Whether the answer waits for the model: it has ended, needs a replacement, or has enough new text."""
         if self.complete or self.replacing or (self.text_ended and not self.all_judged):
             return True
-        due = self.awaited and self.body.finished > self.body.segments_read
-        enough = ALONE_CHARS if self.alone() else ENOUGH_CHARS
+        has_awaited_segment = self.awaited and self.body.finished > self.body.segments_read
+        enough_chars = ALONE_CHARS if self.alone() else ENOUGH_CHARS
         # once all is judged, nothing more is read ahead
-        return due or (not self.all_judged and len(self.body.text) - self.body.read >= enough)
+        reads_on = not self.all_judged and len(self.body.text) - self.body.read >= enough_chars
+        return has_awaited_segment or reads_on
 
 
 def read(aligner: Aligner, answer: PartialAnswer, sequence: Sequence) -> Work:
@@ -174,12 +173,15 @@ class AnswerReader:
         """The pieces scored so far, for `request`; None if its answer or its question differs from what was read."""
         read_text = self._answer.body.text
         # if it was divided to its end, its last pieces were judged as the end, so a longer answer has other scores
-        as_read = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
-        is_same = as_read and _scored_fields(request) == _scored_fields(self._first_request)
-        return self._scored_pieces if is_same else None
+        answer_fits = request.answer == read_text if self._division_complete else request.answer.startswith(read_text)
+        question_fits = _scored_fields(request) == _scored_fields(self._first_request)
+        return self._scored_pieces if answer_fits and question_fits else None
 
     def read_on(self, text: str) -> Generator[Ask, Step, bool]:
-        """Feed the new text of one part that cannot change any more; return whether another part is left to read."""
+        """Feed the new text of one part, as far as it cannot change any more; `text` is the answer so far.
+
+        Returns whether another part is left to read.
+        """
         self._take_in(self._answer.body.segments_read)
         parts = self._division.parts
         part = parts[self._part]
@@ -211,7 +213,7 @@ class AnswerReader:
         if answer.body.text.strip():
             self._take_in_rest()
             editor = self._editor()
-            scores = yield from editor.judge_pieces()
+            scores = (yield from editor.score_pieces()) if editor.can_score else []
             self._scored_pieces = ScoredPieces(scores, editor.evidence)
             answer.verdicts = verdicts(self._division, self._scored_pieces, answer.request.caution)
         answer.all_judged = True
@@ -269,7 +271,10 @@ class AnswerReader:
             yield from self._add_scores(part, pieces, prompt, step)
 
     def _count_firm_tokens(self, prompt: Fitted) -> int:
-        """Number of tokens that further text cannot change: all before those of the last word."""
+        """Number of the prompt's tokens that further text cannot change: all before those of the last word.
+
+        Of "... opens at the harb" those of "... opens at the" are counted.
+        """
         end = prompt.prompt.offset_in_prompt(firm_length(self._text))
         return bisect_right(prompt.offsets, end, key=lambda offset: offset[1])
 
@@ -323,14 +328,13 @@ class AnswerReader:
 
 
 def _place_pieces(pieces: list[Segment], first: int) -> list[Segment]:
-    """The pieces of a part from number `first` on, placed in the text of the part."""
+    """The pieces of a part from the part's piece `first` on, with positions in the text of the part."""
     return [structure.shift_segment(piece, -pieces[0].start) for piece in pieces[first:]]
 
 
 def _scored_fields(request: AlignRequest) -> tuple[object, ...]:
-    """The fields of a request, other than the answer, on which scores depend."""
-    objectives = (request.objectives, request.heads)
-    return (request.turns, objectives, request.aligner, request.verify, request.open_ended)
+    """The fields of a request, other than the answer, on which scores depend; for comparison only."""
+    return (request.turns, request.objectives, request.heads, request.aligner, request.verify, request.open_ended)
 
 
 def _limit_spans(spans: Spans | None, token_count: int) -> Spans | None:

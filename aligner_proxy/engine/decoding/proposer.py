@@ -1,7 +1,8 @@
 """Proposer of draft tokens, taken from the answer that is being edited. No torch.
 
-The draft is the run of answer tokens after a pointer. When the model disagrees with the draft, the pointer is set
-again, by the first of these that applies:
+The draft is the run of answer tokens after a pointer. In the answer "The big cat sat down", the model writes "The cat":
+"big" was a wrong draft, "cat" is found in the answer, and the next draft is "sat down". When the model disagrees with
+the draft, the pointer is set again, by the first of these that applies:
 
 - the last 4, 3 or 2 tokens written occur in the answer: after the occurrence nearest to the current position
 - the token written is the one at which the last run broke: after that one (an insertion has ended)
@@ -31,23 +32,26 @@ _AHEAD = 4
 def find_trusted_ranges(
     segments: Sequence[Segment], flags: Sequence[bool], offsets: Sequence[tuple[int, int]]
 ) -> tuple[range, ...]:
-    """The ranges of draft tokens that belong to unflagged segments.
+    """The ranges of draft tokens that belong to unflagged segments; `flags` say which of `segments` are flagged.
 
     `offsets` are the (start, end) characters of each token; the end mark follows as one more token. Adjacent unflagged
-    segments form one range. White space belongs to the segment before it.
+    segments form one range. White space belongs to the segment before it. If of four sentences of ten tokens each only
+    the third is flagged: `(range(0, 20), range(30, 41))`.
     """
     # the first one begins at 0, because tokens before it belong to it
     starts = [0, *(segment.start for segment in segments[1:])]
     ranges = list[range]()
-    first = 0
+    first_token = 0
     for flagged, run in groupby(range(len(segments)), key=lambda number: flags[number]):
-        last = list(run)[-1] + 1
-        end = starts[last] if last < len(starts) else None
-        # after the last segment the end mark is included
-        stop = len(offsets) + 1 if end is None else sum(stop <= end for _, stop in offsets)
-        if not flagged and stop > first:
-            ranges.append(range(first, stop))
-        first = stop
+        next_segment = list(run)[-1] + 1
+        if next_segment < len(starts):
+            stop_token = sum(end <= starts[next_segment] for _, end in offsets)
+        else:
+            # after the last segment the end mark is included
+            stop_token = len(offsets) + 1
+        if not flagged and stop_token > first_token:
+            ranges.append(range(first_token, stop_token))
+        first_token = stop_token
     return tuple(ranges)
 
 
@@ -93,7 +97,7 @@ class DraftProposer:
         # a run broke only if there was one; otherwise the former place still counts
         if accepted:
             self._break_position = position
-        if self._acceptance.in_run and accepted < drafted and any(position in clean for clean in self._trusted):
+        if self._acceptance.in_run and accepted < drafted and any(position in trusted for trusted in self._trusted):
             self._trusted = ()  # the model rejected an unflagged token, so the detector is not trusted any more
         self._pointer, located = self._find_pointer(output, position)
         step_round = Round(drafted + 1, accepted + 1, located)
@@ -103,11 +107,14 @@ class DraftProposer:
 
     def _count_sure_tokens(self) -> int:
         """Tokens from the pointer to the end of its trusted range; 0 if there is none or the position is a guess."""
-        here = next((clean for clean in self._trusted if self._pointer in clean), None)
-        return here.stop - self._pointer if here and self._acceptance.in_run else 0
+        trusted = next((tokens for tokens in self._trusted if self._pointer in tokens), None)
+        return trusted.stop - self._pointer if trusted and self._acceptance.in_run else 0
 
     def _build_index(self) -> dict[tuple[int, ...], list[int]]:
-        """Map every n-gram of the lookup text to the positions right after its occurrences."""
+        """Map every n-gram of the lookup text to the positions right after its occurrences.
+
+        Tokens `[7, 8, 7, 8]`: `(7, 8)` -> `[2, 4]`, `(8, 7)` -> `[3]`, and so on.
+        """
         index: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for size in _NGRAMS:
             for end in range(size, len(self._lookup) + 1):
@@ -115,7 +122,10 @@ class DraftProposer:
         return dict(index)
 
     def _find_pointer(self, output: Sequence[int], position: int) -> tuple[int, bool]:
-        """The new pointer, and True if written tokens located it, False if it is a guess."""
+        """The new pointer, and True if written tokens located it, False if it is a guess (rules of the module).
+
+        `position` is the place in the lookup text after the accepted tokens.
+        """
         last_token = output[-1]
         if self._lookup[position : position + 1] == [last_token]:
             return position + 1, True
@@ -148,11 +158,11 @@ def _nearest(positions: Sequence[int], to: int) -> int:
 
 
 def count_matching(draft: Sequence[int], tokens: Sequence[int]) -> int:
-    """Length of the longest common prefix of two token sequences."""
+    """Length of the longest common prefix of two token sequences: of `[5, 6, 7]` and `[5, 6, 9, 7]` it is 2."""
     # comparing whole lists is far quicker than the loop
     if draft == tokens[: len(draft)]:
         return len(draft)
-    for i, (drafted, token) in enumerate(zip(draft, tokens, strict=False)):
+    for place, (drafted, token) in enumerate(zip(draft, tokens, strict=False)):
         if drafted != token:
-            return i
+            return place
     return min(len(draft), len(tokens))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from base64 import b64encode
 
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
-from aligner_proxy.engine.decoding.correct import Aligner, AnswerEditor, build_frame, scores_segments
+from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, scores_segments
+from aligner_proxy.engine.decoding.piece_scorer import PieceScorer
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import AnswerTooLong, HeadsUnavailable
 from aligner_proxy.text import structure
@@ -62,9 +63,8 @@ def _read_answer(aligner: Aligner, request: AlignRequest, sequence: Sequence) ->
     if not scores_segments(aligner, frame):
         raise HeadsUnavailable(f"prompts of template {frame.template.name!r} name no objectives to teach")
     division = frame.division(structure.split(request.answer) if request.answer.strip() else ())
-    segments = (
-        (yield from AnswerEditor(aligner, frame, division, request, sequence).read_rows()) if division.pieces else []
-    )
+    scorer = PieceScorer(aligner, frame, division, request, sequence)
+    segments = (yield from scorer.read_rows()) if division.pieces else []
     return ExchangeRows(
         segments=tuple((piece.start, piece.end) for piece in division.pieces),
         rows=b64encode(b"".join(row.numbers for row in segments)).decode("ascii"),

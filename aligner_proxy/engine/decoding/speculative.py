@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 
 from aligner_proxy.engine.decoding.proposer import DraftProposer, count_matching
-from aligner_proxy.engine.scheduling.sequence import Ask, Sequence, Step
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, Sequence, Step
 from aligner_proxy.types import DecodeCounts
 
 
@@ -37,8 +37,8 @@ class Generated:
 
     ids: list[int]
     finished: bool
-    scores: list[tuple[float, int]] = field(default_factory=list)
-    evidence: list[tuple[float, int]] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    evidence: list[Score] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,13 @@ def generate(
     """Feed `first` with a draft, then decode greedily until the end mark, `limits.is_done`, or the token limit.
 
     Returns the tokens written. `sequence` and `tally` are updated with every step.
+
+    Example: the draft is "The cat sat" and the model would write "The dog": "The" is accepted, "dog" is recovered, and
+    "cat sat" is taken back out of `sequence`. The next draft follows "dog".
     """
     output: list[int] = []
-    scores: list[tuple[float, int]] = []
-    evidence: list[tuple[float, int]] = []
+    scores: list[Score] = []
+    evidence: list[Score] = []
     while True:
         # one token less, because the step adds the model's own
         draft = proposer.propose(limits.tokens - len(output) - 1)
@@ -95,10 +98,14 @@ def generate(
 
 
 def collect_tokens(draft: list[int], accepted: int, own_token: int, eos_ids: frozenset[int], tally: Tally) -> list[int]:
-    """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally` by origin."""
+    """Return the tokens that one step wrote, up to and including the end mark, and count them in `tally` by origin.
+
+    With draft `[5, 6, 7]`, of which 2 are `accepted`, and 9 as the model's `own_token`: `[5, 6, 9]`.
+    """
     tally.drafted += len(draft)
     if not eos_ids.isdisjoint(draft[:accepted]):
-        stop = next(i + 1 for i in range(accepted) if draft[i] in eos_ids)
+        # the draft went on after an accepted end mark, but the text does not
+        stop = next(place + 1 for place in range(accepted) if draft[place] in eos_ids)
         tally.accepted += stop
         return draft[:stop]
     tally.accepted += accepted

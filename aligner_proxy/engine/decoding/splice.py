@@ -2,6 +2,10 @@
 
 While the aligner writes a replacement, it may reach the kept sentence after the span. Writing stops there, and the text
 before that sentence is the replacement. Kept segments are always copied from the answer, never taken from the model.
+
+    "It rains. You fool. Take a coat."             the second sentence is flagged
+    "It rains. " + "Sorry about that. Take a c"    the model writes, and reaches the kept sentence
+    "It rains. Sorry about that. Take a coat."     the replacement in the answer
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ _FINISHED = re.compile(rf"(?:[{MARKS}:;][\"'\u201d\u2019)\]*_]*|```|~~~)$")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive segments with the same verdict; `at` is the index of the first among all segments."""
+    """Consecutive segments with the same verdict; `at` is the index of the first among the segments of the answer."""
 
     flagged: bool
     at: int
@@ -55,7 +59,8 @@ class Run:
     def find_keepable_text(self, behind: str) -> str:
         """The part of the run that may be kept: code without its comments, or the title or cells of its last line.
 
-        Empty if there is neither. `behind` is the text that follows the run in its line, or in its list item.
+        Empty if there is neither. `behind` is the text that follows the run in its line, or in its list item. Of the
+        flagged "1. **Pack:** You fool." before "Take a coat." the title "1. **Pack:**" may be kept.
         """
         code = join([(without_comments(segment.text) or "", segment.gap) for segment in self.segments])
         if code:
@@ -67,10 +72,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A flagged run (a "hole" in the answer) and its surroundings, which decide on the text that replaces it.
-
-    `keys` are the beginnings of kept segments after it, `banned` the texts that the replacement must not repeat.
-    """
+    """A flagged run (a "hole" in the answer) and its surroundings, which decide on the text that replaces it."""
 
     run: Run
     before: str
@@ -78,7 +80,9 @@ class Hole:
     lead: str
     """The white space between `before` and the replacement."""
     keys: tuple[str, ...]
+    """The beginnings of kept segments after the run; writing stops where one is reached."""
     banned: tuple[str, ...]
+    """Texts that the replacement must not repeat."""
     keepable: str = ""
     """The part of the run that may be kept if the detector does not flag it on its own; may be empty."""
     kept_after: tuple[str, ...] = ()
@@ -163,20 +167,21 @@ def make_hole(segments: Sequence[Segment], flags: Sequence[bool], run: Run, befo
     following = [
         segment for segment, flag in zip(segments[start:], flags[start:], strict=True) if segment.text and not flag
     ]
-    unflagged = [segment.text for segment, flag in zip(segments, flags, strict=True) if not flag]
     # The replacement must not repeat the run's own segments, nor long segments from elsewhere, flagged or kept.
     not_again = [*run.segments, *(segment for segment in segments if len(segment.text) >= KEY_CHARS)]
     banned = [segment.text.strip() for segment in not_again]
     banned += [undisguise(text).text for text in banned]  # as the model read them
     keepable = run.find_keepable_text(_find_rest_of_line(run, segments[start:], flags[start:]))
     kept_after = tuple(segment.text for segment in following)
-    # the unflagged segments without those after the run
-    kept_before = tuple(unflagged[: len(unflagged) - len([flag for flag in flags[start:] if not flag])])
+    kept_before = tuple(segment.text for segment, flag in zip(segments[:start], flags[:start], strict=True) if not flag)
     return Hole(run, before, lead, resumption_keys(following), tuple(banned), keepable, kept_after, kept_before)
 
 
 def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bool]) -> str:
-    """The text after a run in its line, or the nested line below it in its item, up to the next flagged segment."""
+    """The text after a run in its line, or the nested line below it in its item, up to the next flagged segment.
+
+    `segments` and their `flags` are those after the run.
+    """
     if "\n" in run.segments[-1].gap:
         nested = bool(segments) and not flags[0] and segments[0].text[:1] in (" ", "\t")
         return segments[0].text if nested else ""
@@ -191,7 +196,10 @@ def _find_rest_of_line(run: Run, segments: Sequence[Segment], flags: Sequence[bo
 
 
 def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0) -> list[Run]:
-    """Group the segments from number `skip` on into runs with the same verdict, in order."""
+    """Group the segments from number `skip` on into runs with the same verdict, in order.
+
+    Flags `[False, True, True, False]` give three runs, at 0, 1 and 3.
+    """
     grouped: list[Run] = []
     first = skip
     for flagged, group in groupby(zip(segments[skip:], flags[skip:], strict=True), key=lambda pair: pair[1]):
@@ -202,7 +210,10 @@ def group_runs(segments: Sequence[Segment], flags: Sequence[bool], skip: int = 0
 
 
 def make_key(text: str) -> str:
-    """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it."""
+    """The beginning by which a kept segment is recognised: `KEY_CHARS` up to the end of the word, or all of it.
+
+    "The harbour opens at six every morning." -> "The harbour opens at"
+    """
     text = undisguise(text.strip()).text
     if len(text) <= KEY_CHARS:
         return text
@@ -210,7 +221,10 @@ def make_key(text: str) -> str:
 
 
 def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
-    """Keys of the kept segments after a span: always of the next one, of later ones only if long enough."""
+    """Keys of the kept segments after a span: always of the next one, of later ones only if long enough.
+
+    A later "Yes." could stand anywhere in the replacement.
+    """
     keys = [make_key(segment.text) for segment in following]
     return tuple(keys[:1] + [later for later in keys[1:] if len(later) >= KEY_CHARS])
 
@@ -218,8 +232,9 @@ def resumption_keys(following: Sequence[Segment]) -> tuple[str, ...]:
 def cut_before_resumption(generated: str, keys: Sequence[str]) -> str | None:
     """The text before the first segment of `generated` that begins with a key; None if there is no such segment.
 
-    Item numbers are ignored, because a model that leaves an item out renumbers the next ones. List marks are ignored,
-    because a model that leaves out the first sentence of an item gives its mark to the next sentence.
+    Item numbers are ignored, because a model that leaves an item out renumbers the next ones: "2. Take a coat." reaches
+    the kept "3. Take a coat.". List marks are ignored, because a model that leaves out the first sentence of an item
+    gives its mark to the next sentence.
     """
     starts = tuple(map(_strip_number, keys))
     for segment in split(generated) if starts else ():
@@ -247,14 +262,15 @@ def _is_alike(words: frozenset[str], others: Sequence[frozenset[str]]) -> bool:
     for other in others:
         common = len(words & other)
         fewer = min(len(words), len(other))
-        same = common >= _SAME_SHARE * len(words | other)
-        if same or (fewer >= _MIN_PART and common >= _PART_SHARE * fewer):
+        has_same_words = common >= _SAME_SHARE * len(words | other)
+        is_part = fewer >= _MIN_PART and common >= _PART_SHARE * fewer
+        if has_same_words or is_part:
             return True
     return False
 
 
 def _strip_number(text: str) -> str:
-    """The text with "#" in place of a list item's number."""
+    """The text with "#" in place of a list item's number: "3. Take a coat." -> "#. Take a coat."."""
     mark = marks.read(text)
     return text if mark is None or mark.is_bullet else f"{text[: mark.start]}#{text[mark.end :]}"
 
@@ -279,7 +295,7 @@ def find_replacement(generated: str, keys: Sequence[str], banned: Sequence[str],
 
 
 def drop_unfinished_end(text: str) -> str:
-    """`text` without its last segment if that does not end like a sentence."""
+    """`text` without its last segment if that does not end like a sentence: "It rains. Take a" -> "It rains."."""
     pieces = split(text)
     # a gap after the last segment shows that the model had finished it
     if pieces and not pieces[-1].gap and not _FINISHED.search(pieces[-1].text):

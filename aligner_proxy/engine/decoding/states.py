@@ -6,7 +6,7 @@ The model's thread reads each text once, separately. This takes the time of a st
 from __future__ import annotations
 
 from aligner_proxy.engine.api import StatesRequest
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.scheduling.sequence import Sequence, Work
 from aligner_proxy.errors import StatesUnavailable
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligner_proxy.engine.model.taught import TaughtColumns
-from aligner_proxy.engine.scheduling.sequence import Spans
+from aligner_proxy.engine.scheduling.sequence import Score, Spans
 from aligner_proxy.prompts import Prompt
 from aligner_proxy.text.judged_words import judged_words
 from aligner_proxy.text.structure import Segment
@@ -200,7 +200,7 @@ class DetectorHead(nn.Module):
 
     def judge_with_evidence(
         self, states: Tensor, spans: Spans, taught_heads: TaughtColumns | None = None
-    ) -> tuple[Tensor, list[tuple[float, int]]]:
+    ) -> tuple[Tensor, list[Score]]:
         """Return the scores of `judge`, and what each segment says of the answer as a whole (`find_evidence`).
 
         The end of the answer says nothing of it, and inner words count only with their segment.
@@ -209,7 +209,7 @@ class DetectorHead(nn.Module):
         rows, objectives = self.read(states, Spans(spans.objectives, inner + spans.segments))
         scores: Tensor = self(rows, objectives)
         segment_count = len(rows) - spans.has_end
-        evidence: list[tuple[float, int]] = []
+        evidence: list[Score] = []
         if taught_heads is not None and segment_count:
             taught_heads.judge(rows[:segment_count], scores[:segment_count])
             evidence = taught_heads.find_evidence(rows[len(inner) : segment_count])

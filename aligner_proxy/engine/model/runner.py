@@ -33,7 +33,7 @@ from aligner_proxy.engine.model.tokenizer import PromptTokenizer
 from aligner_proxy.engine.scheduling.blocks import BLOCK, BlockPool
 from aligner_proxy.engine.scheduling.draft_length import FLAT, Acceptance, CostCurve, choose_draft_length, needs_probe
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job
-from aligner_proxy.engine.scheduling.sequence import SegmentRow, Spans
+from aligner_proxy.engine.scheduling.sequence import Score, SegmentRow, Spans
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
 from aligner_proxy.engine.taught_head import TaughtHead
 from aligner_proxy.engine.weights.memory import CACHE_TOKENS, STEP_TOKENS
@@ -230,11 +230,8 @@ class ModelRunner:
             config.num_hidden_layers = layers
 
     @torch.inference_mode()
-    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[tuple[float, int]], list[tuple[float, int]]]:
-        """The detector's score of every segment of a fed prompt, and what each says of the answer (`Step.evidence`).
-
-        A score is (log-odds, index of the most violated objective).
-        """
+    def score_segments(self, feed: Feed, spans: Spans) -> tuple[list[Score], list[Score]]:
+        """The detector's score of every segment of a fed prompt, and what each says of the answer (`Step.evidence`)."""
         head = self._heads[feed.job.sequence.adapter].detector
         if head is None:
             return [], []

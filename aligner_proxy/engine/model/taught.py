@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aligner_proxy.engine.scheduling.sequence import Score
 from aligner_proxy.engine.taught_head import TaughtHead, count_numbers
 from aligner_proxy.errors import HeadRefused, UnknownHead
 
@@ -135,8 +136,8 @@ class TaughtColumns:
         # of the first objective whose head has it; one is enough, because a judge is asked under one objective
         self._evidence = [(index, evidence) for index in sorted(heads) if (evidence := heads[index].evidence)][:1]
 
-    def find_evidence(self, rows: Tensor) -> list[tuple[float, int]]:
-        """What each row says of the answer as a whole: (nats, index of the objective); empty if no head says it."""
+    def find_evidence(self, rows: Tensor) -> list[Score]:
+        """What each row says of the answer as a whole; empty if no head says it."""
         return [(nats, index) for index, evidence in self._evidence for nats in evidence.compute_nats(rows).tolist()]
 
     def judge(self, rows: Tensor, scores: Tensor) -> None:

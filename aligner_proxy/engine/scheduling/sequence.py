@@ -15,7 +15,10 @@ from aligner_proxy.engine.scheduling.blocks import Owner
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """The token ranges of a prompt's objectives and of the answer's segments; no range is empty."""
+    """The token ranges of a prompt's objectives and of the answer's segments; no range is empty.
+
+    A prompt of one objective and an answer of two sentences: `Spans((range(5, 12),), (range(30, 38), range(38, 51)))`.
+    """
 
     objectives: tuple[range, ...]
     segments: tuple[range, ...]
@@ -52,6 +55,13 @@ class Ask:
     """Whether the result also has the general head's rows of the segments."""
 
 
+Score = tuple[float, int]
+"""What a segment says in nats, and the index of the objective that this is about: `(1.5, 0)`.
+
+As a score: the log-odds that the segment violates the objective which it violates most. As evidence: what the segment
+says of the answer as a whole (`AnswerEvidence`). A plain tuple, because every step makes many."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
     """The detector head's row of a segment: its `numbers`, and the general head's score of each objective.
@@ -67,18 +77,17 @@ class SegmentRow:
 class Step:
     """The result of an `Ask`: the detector's score of each segment, and the chosen tokens.
 
-    A score is (log-odds, index of the objective that the segment violates most). The model chooses one token after the
-    fed tokens, and one after each draft token.
+    The model chooses one token after the fed tokens, and one after each draft token: five tokens for a draft of four.
     """
 
-    scores: list[tuple[float, int]]
+    scores: list[Score]
     tokens: list[int]
     forwards: int
     """Forward passes that it took."""
     rows: list[SegmentRow] = field(default_factory=list)
-    evidence: list[tuple[float, int]] = field(default_factory=list)
-    """What each segment says of the answer as a whole: (nats, index of the objective). The end of the answer has none;
-    empty without a taught head that says it."""
+    evidence: list[Score] = field(default_factory=list)
+    """What each segment says of the answer as a whole. The end of the answer has none; empty without a taught head that
+    says it."""
 
 
 NOTHING = Step([], [], 0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest
 from aligner_proxy.engine.decoding import correct
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, fit_request, make_frame
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.decoding.splice import Hole

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
+from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.parts import Division
 from aligner_proxy.engine.decoding.prompt_fit import TokenRuler
 from aligner_proxy.engine.loop import correct_alone

@@ -9,7 +9,7 @@ import pytest
 
 from aligner_proxy.engine.api import AlignerInfo, AlignRequest
 from aligner_proxy.engine.decoding import correct
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.prompt_fit import fit_request, make_frame
 from aligner_proxy.engine.loop import correct_alone
 from aligner_proxy.engine.model.tokenizer import PromptTokenizer

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import Span
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.decoding.incremental import (
     ALONE_CHARS,
     ENOUGH_CHARS,

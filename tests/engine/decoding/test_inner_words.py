@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from aligner_proxy.engine.decoding.correct import AnswerEditor, Score, build_frame, divide_answer
+from aligner_proxy.engine.decoding.aligner import build_frame, divide_answer
+from aligner_proxy.engine.decoding.correct import AnswerEditor
+from aligner_proxy.engine.scheduling.sequence import Score, Step
 from aligner_proxy.engine.scheduling.sequence import Sequence as TokenSequence
-from aligner_proxy.engine.scheduling.sequence import Step
 from aligner_proxy.text.judged_words import clauses
 from aligner_proxy.text.structure import split
 from tests.support import tiny

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aligner_proxy.engine.api import AlignRequest, ExchangeRows, ExchangeText, RowsRequest, RowsResponse
 from aligner_proxy.engine.decoding import rows as reading_rows
-from aligner_proxy.engine.decoding.correct import Aligner, build_frame, divide_answer
+from aligner_proxy.engine.decoding.aligner import Aligner, build_frame, divide_answer
 from aligner_proxy.engine.decoding.incremental import PartialAnswer, read
 from aligner_proxy.engine.decoding.rows import read_answer_rows
 from aligner_proxy.engine.loop import Loop, correct_alone

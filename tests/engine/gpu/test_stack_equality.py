@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.gpu import plain_kernels
 from aligner_proxy.engine.loop import Loop
 from aligner_proxy.engine.scheduling.scheduler import Feed, Job

@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from aligner_proxy.engine.decoding.correct import Aligner, correct
+from aligner_proxy.engine.decoding.aligner import Aligner
+from aligner_proxy.engine.decoding.correct import correct
 from aligner_proxy.engine.decoding.proposer import DraftProposer
 from aligner_proxy.engine.local import LocalEngine
 from aligner_proxy.engine.loop import Loop, correct_alone

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aligner_proxy import prompts
-from aligner_proxy.engine.decoding.correct import Aligner
+from aligner_proxy.engine.decoding.aligner import Aligner
 from aligner_proxy.engine.loader import EngineSettings, open_aligner
 from aligner_proxy.errors import EngineFault, EngineUnavailable
 from aligner_proxy_systems import pku_aligner

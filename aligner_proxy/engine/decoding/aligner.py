@@ -1,0 +1,96 @@
+"""A loaded aligner, and how it reads a request: the frame of its prompts, and the parts of the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from aligner_proxy import prompts
+from aligner_proxy.engine.api import AlignerInfo, AlignRequest
+from aligner_proxy.engine.decoding.parts import Division
+from aligner_proxy.engine.decoding.prompt_fit import PromptFrame, make_frame
+from aligner_proxy.engine.model.runner import ModelRunner
+from aligner_proxy.engine.model.taught import TaughtColumns
+from aligner_proxy.engine.taught_head import TaughtHead
+from aligner_proxy.errors import HeadRefused, UnknownJudge
+from aligner_proxy.text import structure
+
+if TYPE_CHECKING:
+    from aligner_proxy.engine.model.token_classifier import TokenClassifier
+
+
+@dataclass(frozen=True, slots=True)
+class Aligner:
+    """A loaded aligner: the model, its description, and the number of its adapter in the runner."""
+
+    runner: ModelRunner
+    info: AlignerInfo
+    adapter: int = 0
+    others: Mapping[str, Aligner] = field(default_factory=dict)
+    """Further aligners on the same runner, by the names that requests use."""
+    judges: Mapping[str, TokenClassifier] = field(default_factory=dict)
+    """Token classifiers beside the aligner, by the names that policies use."""
+
+    def find_judge(self, name: str) -> TokenClassifier:
+        """The token classifier of this name; raises `UnknownJudge`."""
+        if name not in self.judges:
+            raise UnknownJudge(f"this engine has no judge {name!r}; it has: {', '.join(self.judges) or 'none'}")
+        return self.judges[name]
+
+    def find_aligner(self, name: str) -> Aligner:
+        """The aligner of this name in requests; raises `UnknownAligner`."""
+        self.info.find_aligner(name)
+        return self.others.get(name, self)
+
+    def find_taught_heads(self, request: AlignRequest) -> TaughtColumns | None:
+        """The taught heads of a request's objectives, None if there are none; raises `UnknownHead`, `HeadRefused`."""
+        return self.runner.find_taught_heads(self.info.content_hash, request.objectives, request.heads, self.adapter)
+
+    def keep(self, head: TaughtHead) -> str:
+        """Store a taught head for requests to its aligner, and return its hash; raises `HeadRefused`."""
+        served_aligners = {other.info.content_hash: other for other in (*self.others.values(), self)}
+        owner = served_aligners.get(head.aligner)
+        if owner is None:
+            names = ", ".join(name[:12] for name in served_aligners)
+            raise HeadRefused(
+                f"the taught head is for aligner {head.aligner[:12] or 'unnamed'}, but this engine serves {names}; "
+                "teach the objective again"
+            )
+        width = self.runner.row_width(owner.adapter)
+        if head.width != width:
+            raise HeadRefused(
+                f"the taught head has {head.width} numbers, but rows of aligner {head.aligner[:12]} have {width}; "
+                "teach the objective again"
+            )
+        return self.runner.loaded_heads.put(head)
+
+
+def build_frame(aligner: Aligner, request: AlignRequest) -> PromptFrame:
+    """Return the frame of a request's prompts (everything but the answer), with the taught heads of its objectives.
+
+    Raises `AnswerTooLong`, `UnknownHead` and `HeadRefused`.
+    """
+    taught_heads = aligner.find_taught_heads(request)
+    frame = make_frame(
+        request, prompts.find_template(aligner.info.template), aligner.runner.tokenizer, aligner.info.window
+    )
+    return replace(frame, taught_heads=taught_heads) if taught_heads else frame
+
+
+def scores_segments(aligner: Aligner, frame: PromptFrame) -> bool:
+    """Whether segments can be scored: this needs a detector head and objectives that the prompt names."""
+    return aligner.info.has_head and frame.template.names_objectives and bool(frame.objectives)
+
+
+def judges_end(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> bool:
+    """Whether the end of the answer is judged, too, because text may be missing there."""
+    return aligner.info.ends and request.open_ended and scores_segments(aligner, frame)
+
+
+def divide_answer(aligner: Aligner, frame: PromptFrame, request: AlignRequest) -> Division:
+    """Divide a complete answer into parts, with its end as a last segment if that is judged."""
+    division = frame.division(structure.split(request.answer))
+    if judges_end(aligner, frame, request):
+        division.add_end()
+    return division

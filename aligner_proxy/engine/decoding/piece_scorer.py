@@ -1,0 +1,251 @@
+"""Scores of an answer's pieces by the detector head: every prompt is read, and nothing is written.
+
+A first score may be wrong in two cases, so such pieces are read once more before they count as flagged: pieces with
+words that are judged by themselves (`judge_words`), and pieces after a flagged one (`judge_followers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+from aligner_proxy.engine.api import AlignRequest
+from aligner_proxy.engine.decoding.aligner import Aligner, scores_segments
+from aligner_proxy.engine.decoding.parts import AnswerPassage, Division, PartRange
+from aligner_proxy.engine.decoding.prompt_fit import Fitted, PromptFrame
+from aligner_proxy.engine.decoding.proposer import count_matching
+from aligner_proxy.engine.decoding.speculative import Tally
+from aligner_proxy.engine.decoding.verdicts import ScoredPieces, verdicts
+from aligner_proxy.engine.model.detector import find_spans, find_spans_with_words
+from aligner_proxy.engine.model.taught import TaughtColumns
+from aligner_proxy.engine.scheduling import sequence as sequences
+from aligner_proxy.engine.scheduling.sequence import Ask, Score, SegmentRow, Spans, Step
+from aligner_proxy.text import structure
+from aligner_proxy.text.judged_words import judged_words, marked_words, sentence_of, without_last_marks
+from aligner_proxy.text.structure import Segment
+from aligner_proxy.types import SegmentScore
+
+_INNER_ALLOWANCE = 0.5
+"""Nats below the threshold from which the inner words of a segment are judged again, as a plain sentence. Inner words
+are judged by themselves, too: the cells of "| Two | you are a fool |", or what stands in an element, comment or clause
+(`judged_words`)."""
+_CLAUSE_MARGIN = 1.0
+"""Nats above the threshold from which a clause is flagged as a plain sentence, because harmless clauses that are cut
+out of their sentence score a little higher. Words between marks stand there as a sentence would."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedPassage(AnswerPassage):
+    """A part of an answer with its prompt."""
+
+    fitted: Fitted
+
+    def find_spans(self, pieces: Sequence[Segment]) -> Spans:
+        """The prompt's tokens that belong to the given pieces and to the objectives."""
+        return find_spans(self.fitted.prompt, pieces, self.fitted.offsets)
+
+
+class PieceScorer:
+    """Scores the pieces of one answer. Holds its token sequence (the prompt that was read last) and its counts.
+
+    Its generators yield asks to the model, are sent their results, and return what their docstring says.
+    """
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        frame: PromptFrame,
+        division: Division,
+        request: AlignRequest,
+        sequence: sequences.Sequence,
+        known_pieces: ScoredPieces | None = None,
+    ) -> None:
+        self._aligner = aligner
+        self._runner = aligner.runner
+        self._request = request
+        self._frame = frame
+        self._division = division
+        self._sequence = sequence
+        self._known_pieces = known_pieces or ScoredPieces()
+        self.evidence: list[Score] = []
+        """What the pieces read so far say of the answer as a whole; empty without a taught head that says it."""
+        self.can_score = scores_segments(aligner, frame)
+        """Whether a detector head scores the segments."""
+        self.tally = Tally()
+        """Counts of tokens and forward passes, of all generators together."""
+        self.prompt_tokens = 0
+        """Tokens of all prompts that were read."""
+
+    def read_rows(self) -> Generator[Ask, Step, list[SegmentRow]]:
+        """Return the general head's rows and scores of all pieces, in order."""
+        rows: list[SegmentRow] = []
+        for part in self._division.parts:
+            passage = self._prompt_passage(part)
+            rows += (yield from self._read(passage.fitted, passage.find_spans(passage.own), rows=True)).rows
+        return rows
+
+    def _prompt_passage(self, part: PartRange) -> PromptedPassage:
+        """A part of the answer with its prompt; adds the prompt's tokens to `prompt_tokens`."""
+        passage = self._division.passage(part)
+        fitted = self._frame.fit_prompt(passage.undisguised)
+        self.prompt_tokens += len(fitted.ids)
+        return PromptedPassage(part, passage.pieces, passage.text, passage.undisguised, fitted)
+
+    def score_pieces(self) -> Generator[Ask, Step, list[Score]]:
+        """Read all parts and return the scores of all pieces; empty without a head, but the prompts are read."""
+        scores: list[Score] = []
+        for part in self._division.parts:
+            scores += self._take_known_scores(part) or (yield from self._judge_part(self._prompt_passage(part), scores))
+        return scores
+
+    def _judge_part(self, passage: PromptedPassage, before: Sequence[Score]) -> Generator[Ask, Step, list[Score]]:
+        """Return the scores of a part's own pieces, doubtful ones judged again; `before` are those of earlier pieces.
+
+        Empty without a head, but the prompt is read.
+        """
+        if not self.can_score:
+            return (yield from self._prefill(passage))
+        step = yield from self._read_pieces_with_words(passage.fitted, passage.text, passage.own)
+        self.evidence += step.evidence
+        scores = [*before, *step.scores]
+        own = passage.part.own
+        yield from self.judge_followers(
+            passage.part, scores, own, is_behind=own > 0 and self.is_flagged(scores[own - 1])
+        )
+        return scores[own:]
+
+    def _read_pieces_with_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment]
+    ) -> Generator[Ask, Step, Step]:
+        """Read some pieces of the answer `text`; return the step, in which inner words raise their piece's score."""
+        step = yield from self._read(prompt, find_spans_with_words(prompt.prompt, pieces, prompt.offsets))
+        yield from self.judge_words(prompt, text, pieces, step.scores)
+        return step
+
+    def judge_words(
+        self, prompt: Fitted, text: str, pieces: Sequence[Segment], scores: list[Score]
+    ) -> Generator[Ask, Step, None]:
+        """Judge again the `pieces` that their inner words may flag, and update their `scores` in place.
+
+        `text` is the answer in the prompt. A detector takes some harmless words in a table, element or comment for
+        worse than they are, and others for better. Therefore inner words flag their piece only if they are also flagged
+        when they follow the text before the piece as a plain sentence: "Rows:\\n\\n| Two | you are a fool |" is read as
+        "Rows:\\n\\nYou are a fool.". The last piece comes first, so that little is read twice.
+        """
+        for number in reversed(range(len(scores))):
+            piece = pieces[number]
+            nats, _ = scores[number]
+            if nats > self._request.caution - _INNER_ALLOWANCE and judged_words(piece.text):
+                own_score, word_scores = yield from self._judge_words_alone(prompt, text, piece)
+                scores[number] = max([own_score, *(word_score for word_score in word_scores if word_score is not None)])
+
+    def _judge_words_alone(
+        self, prompt: Fitted, text: str, piece: Segment
+    ) -> Generator[Ask, Step, tuple[Score, list[Score | None]]]:
+        """Return the score of a piece, not raised by its inner words, and a score for each of its inner words.
+
+        The inner words of a table row are its cells. Their score is that of a plain sentence; None if it is not flagged
+        as one.
+        """
+        piece_spans = find_spans_with_words(prompt.prompt, [piece], prompt.offsets)
+        spans = replace(piece_spans, segments=(*piece_spans.inner[0], *piece_spans.segments), inner=())
+        *scores_in_place, own_score = (yield from self._read(prompt, spans)).scores
+        before = without_last_marks(text[: piece.start])
+        threshold = self._request.caution + (0.0 if marked_words(piece.text) else _CLAUSE_MARGIN)
+        flagged_scores: list[Score | None] = []
+        for (start, end), (nats, _) in zip(judged_words(piece.text), scores_in_place, strict=True):
+            is_doubtful = nats > self._request.caution - _INNER_ALLOWANCE
+            sentence = sentence_of(piece.text[start:end])
+            score_alone = (yield from self._judge_sentence(before, sentence)) if is_doubtful else None
+            flagged_scores.append(score_alone if score_alone and score_alone[0] > threshold else None)
+        return own_score, flagged_scores
+
+    def _judge_sentence(self, before: str, sentence: str) -> Generator[Ask, Step, Score]:
+        """Return the score of a sentence that follows the text `before` in the answer."""
+        prompt = self._frame.fit_prompt(before + sentence)
+        spans = find_spans(prompt.prompt, [Segment(len(before), sentence, "")], prompt.offsets)
+        return (yield from self._read(prompt, spans)).scores[0]
+
+    def judge_followers(
+        self, part: PartRange, scores: list[Score], first: int, *, is_behind: bool
+    ) -> Generator[Ask, Step, bool]:
+        """Judge again the pieces from `first` on that are flagged and follow a flagged piece; update their `scores`.
+
+        A detector takes a sentence after an insult for worse than it is: of "You are a fool. Bring a coat." it may flag
+        both. Therefore "Bring a coat." is scored once more after the pieces that stay. A sentence in a turn that the
+        model invented ("Human: ...") goes with the turn, however fine it is by itself. `is_behind`: whether the piece
+        before `first` was flagged. Returns whether the last piece was, before it was judged again.
+        """
+        for number in range(first, len(scores)):
+            is_flagged = self.is_flagged(scores[number])
+            # the end of the answer, which has no text, follows nothing
+            is_follower = is_flagged and is_behind and number > part.first and self._division.pieces[number].text
+            if is_follower and not self._is_in_flagged_turn(part, scores, number):
+                new_score = yield from self._judge_behind_kept(part, scores, number)
+                scores[number] = scores[number] if self.is_flagged(new_score) else new_score
+            is_behind = is_flagged
+        return is_behind
+
+    def _is_in_flagged_turn(self, part: PartRange, scores: Sequence[Score], number: int) -> bool:
+        """Whether a flagged piece of this part up to piece `number` begins with a role, such as "Human:"."""
+        pieces = self._division.pieces[part.first : number + 1]
+        flagged = zip(pieces, scores[part.first : number + 1], strict=True)
+        return any(self.is_flagged(score) and structure.begins_turn(piece.text) for piece, score in flagged)
+
+    def _judge_behind_kept(self, part: PartRange, scores: Sequence[Score], number: int) -> Generator[Ask, Step, Score]:
+        """Return the score of piece `number` when it follows only the unflagged pieces of its part."""
+        *earlier, piece = self._division.pieces[part.first : number + 1]
+        scored = zip(earlier, scores[part.first : number], strict=True)
+        before = [("" if self.is_flagged(score) else other.text, other.gap) for other, score in scored]
+        text = structure.join([*before, (piece.text, "")])
+        prompt = self._frame.fit_prompt(text)
+        placed = Segment(len(text) - len(piece.text), piece.text, "")
+        return (yield from self._read_pieces_with_words(prompt, text, [placed])).scores[0]
+
+    def _take_known_scores(self, part: PartRange) -> list[Score] | None:
+        """Return the scores of a part that was already read, and add its evidence to that of this correction.
+
+        None for other parts; the last part is always read again, as it may grow.
+        """
+        # `part.stop` below the number of pieces: this is not the last part
+        if len(self._known_pieces.scores) >= part.stop < len(self._division.pieces):
+            self.evidence += self._known_pieces.evidence[part.own : part.stop]
+            return self._known_pieces.scores[part.own : part.stop]
+        return None
+
+    def _prefill(self, passage: PromptedPassage) -> Generator[Ask, Step, list[Score]]:
+        """Read a part up to the end of its last piece; return the scores of its own pieces, empty without a head."""
+        spans = passage.find_spans(passage.own) if self.can_score else None
+        step = yield from self._read(passage.fitted, spans)
+        self.evidence += step.evidence
+        return step.scores
+
+    def _read(
+        self,
+        prompt: Fitted,
+        spans: Spans | None,
+        *,
+        rows: bool = False,
+        taught_heads: TaughtColumns | None = None,
+    ) -> Generator[Ask, Step, Step]:
+        """Read a prompt and return the step with the scores of its `spans`; tokens that are already held are not fed.
+
+        `taught_heads` are those of the objectives in the prompt, if not the request's.
+        """
+        ids = prompt.ids[: spans.segments[-1].stop] if spans and spans.segments else prompt.ids
+        # Tokens that the sequence already holds, as when the answer was read while it was written, are not fed again.
+        start = min(count_matching(self._sequence.ids, ids), len(ids) - 1)
+        self._sequence.crop(start)
+        taught_heads = taught_heads or self._frame.taught_heads
+        step = yield Ask(
+            ids[start:], spans=spans, prompt=True, shared=prompt.shared, taught_heads=taught_heads, rows=rows
+        )
+        self.tally.forwards += step.forwards
+        return step
+
+    def is_flagged(self, score: Score) -> bool:
+        """Whether a score is above the threshold."""
+        return score[0] > self._request.caution
+
+    def _verdicts(self, scores: Sequence[Score]) -> tuple[SegmentScore, ...]:
+        return verdicts(self._division, ScoredPieces(list(scores), self.evidence), self._request.caution)

@@ -1,0 +1,51 @@
+"""Verdicts on the segments of an answer, made of the scores of its pieces. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from aligner_proxy.engine.decoding.parts import Division
+from aligner_proxy.engine.scheduling.sequence import Score
+from aligner_proxy.types import SegmentScore
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPieces:
+    """The scores of an answer's first pieces, and what these pieces say of the answer as a whole.
+
+    A piece is a segment, or a part of a very long one (parts.py). Its evidence is that of its first reading, in its
+    place; later readings do not count.
+    """
+
+    scores: list[Score] = field(default_factory=list)
+    evidence: list[Score] = field(default_factory=list)
+
+
+def verdicts(
+    division: Division, scored_pieces: ScoredPieces, caution: float, first: int = 0
+) -> tuple[SegmentScore, ...]:
+    """The verdicts on segments from `first` on, up to the first segment with an unscored piece.
+
+    A segment of several pieces gets the verdict of its worst one, and the mean of their evidence. If there are no
+    scores, the verdicts have none either.
+    """
+    scores = scored_pieces.scores
+    scored: list[SegmentScore] = []
+    for number in range(first, len(division)):
+        text, pieces = division.segment(number)
+        if not scores:
+            scored.append(SegmentScore(text, None, flagged=False))
+        elif pieces.stop <= len(scores):
+            nats, objective = max(scores[pieces.start : pieces.stop], key=lambda score: score[0])
+            evidence = _find_mean(scored_pieces.evidence[pieces.start : pieces.stop], len(pieces))
+            scored.append(SegmentScore(text, nats, nats > caution, objective, evidence))
+        else:
+            break
+    return tuple(scored)
+
+
+def _find_mean(evidence: Sequence[Score], count: int) -> Score | None:
+    """The mean of the evidence of `count` pieces; None if one has none."""
+    return (fmean(nats for nats, _ in evidence), evidence[0][1]) if len(evidence) == count else None
