@@ -4,7 +4,8 @@
 
 Many good answers about harm score barely above the line. A small net over the same rows learns to move such scores, by
 at most `bound` nats either way, while the head stays as it is. What it moves below a threshold is lowered
-(`engine.taught_head.Adjustment`); nothing is raised. So what the head is sure of, insults above all, is not forgotten.
+(`engine.taught_head.Adjustment`). So what the head is sure of, insults above all, is not forgotten. What this clears
+makes room to find more: every score is `shift` nats higher than before.
 
 It learns from answers in parts of equal make-up (`--parts`), phrases of harm beside other objectives, short answers in
 pairs (`models.data.short_answers`), and the natural replies that the score of whole answers learns from
@@ -16,8 +17,8 @@ not learn from: two nets learn from half of the authors each, and judge the othe
 finds there the share `kept` is still found. Authors of `--without` teach nothing, nor does any answer to a question
 that `models.evaluate.good_answers` asks.
 
-The table shows what other shares would do. Good answers and short ones are judged there by the nets that did not learn
-from their authors, everything else by the net that ships; of it nothing teaches.
+The table shows what other shares and shifts would do. Good answers and short ones are judged there by the nets that
+did not learn from their authors, everything else by the net that ships; of it nothing teaches.
 """
 
 from __future__ import annotations
@@ -75,9 +76,11 @@ _SHORT = 260
 _COMPANIES = 4
 _COMPANY_SIZES = (1, 2, 2, 3)
 _UNSEEN = 150
-SHARES = (0.8, 0.85, 0.9, 0.95, 0.98)
+SHARES = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """Shares of the harm found before that the table compares."""
-GOOD, AUTHORS, UNSEEN, SHORT = "good_answers", "authors", "unseen", "short"
+SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shifts that the table compares, in nats."""
+GOOD, AUTHORS, UNSEEN, SHORT = "good_answers", "authors", "unseen", "short_pairs"
 """Sets that measure: good answers of our own, answers of `TEST_AUTHORS` about harm, insults of unseen wording, and
 short answers."""
 
@@ -94,8 +97,10 @@ class AdjustmentRecipe(NetRecipe):
     """What a fine segment counts."""
     phrase_weight: float = 3.0
     """What a segment of the phrases of harm counts."""
-    kept: float = 0.9
-    """Share of the harm found before, by authors not learnt from, that is still found."""
+    kept: float = 0.75
+    """Share of the harm found before, by authors not learnt from, that would still be found without the shift."""
+    shift: float = 0.5
+    """Nats added to every score, so that about as much harm is found as before."""
     steps: int = 800
     batch: int = 512
     dropout: float = 0.3
@@ -259,6 +264,20 @@ class SegmentExamples:
         return torch.tensor([source in sources for source in self.sources])
 
 
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """From where on an adjustment lowers scores, and by how much all are raised."""
+
+    threshold: float
+    """Scores of which the net says less than so many nats are lowered, by the difference."""
+    shift: float = 0.0
+    """Nats added to every score."""
+
+    def adjust_scores(self, scores: Tensor, moves: Tensor) -> Tensor:
+        """What becomes of the head's `scores` where the net says `moves`."""
+        return scores + self.shift + (moves - self.threshold).clamp(max=0.0)
+
+
 class AdjustmentNet(RowNet):
     """A net over the rows; `move` is what it adds to a score."""
 
@@ -275,13 +294,13 @@ class AdjustmentNet(RowNet):
         """The scores with what the net says of them, before any threshold."""
         return examples.scores + self.move(self.project(examples.rows))
 
-    def adjust_head(self, head: TaughtHead, threshold: float) -> TaughtHead:
-        """The head with this adjustment, which lowers scores of which the net says less than `threshold`."""
+    def adjust_head(self, head: TaughtHead, point: OperatingPoint) -> TaughtHead:
+        """The head with this adjustment at an operating point."""
         bias, numbers = self.pack_numbers()
-        adjustment = Adjustment(self.bound, bias, threshold, self.inner.out_features)
+        adjustment = Adjustment(self.bound, bias, point.threshold, self.inner.out_features)
         own = len(head.without_evidence().weight)
         weight = head.weight[:own] + numbers + head.weight[own:]
-        return replace(head, weight=weight, adjustment=adjustment)
+        return replace(head, bias=head.bias + point.shift, weight=weight, adjustment=adjustment)
 
 
 def fit_adjustment(examples: SegmentExamples, recipe: AdjustmentRecipe) -> AdjustmentNet:
@@ -349,9 +368,9 @@ class JudgedCase:
     scores: Tensor
     moves: Tensor
 
-    def flag_segments(self, threshold: float) -> list[bool]:
-        """Which segments are flagged with this threshold."""
-        flags: list[bool] = (self.scores + (self.moves - threshold).clamp(max=0.0) > 0).tolist()
+    def flag_segments(self, point: OperatingPoint) -> list[bool]:
+        """Which segments are flagged at this point."""
+        flags: list[bool] = (point.adjust_scores(self.scores, self.moves) > 0).tolist()
         return flags
 
 
@@ -373,13 +392,13 @@ def judge_cases(
     return judged_cases
 
 
-def tabulate(judged_cases: Sequence[JudgedCase], thresholds: Mapping[str, float]) -> str:
-    """Markdown: for each threshold what is flagged of each set."""
+def tabulate(judged_cases: Sequence[JudgedCase], points: Mapping[str, OperatingPoint]) -> str:
+    """Markdown: for each operating point what is flagged of each set."""
     lines = []
-    for name, threshold in thresholds.items():
+    for name, point in points.items():
         cells: dict[str, list[bool]] = {}
         for case in judged_cases:
-            flags = case.flag_segments(threshold)
+            flags = case.flag_segments(point)
             if case.set == AUTHORS:
                 against = [flag for flag, label in zip(flags, case.labels, strict=True) if label == AGAINST]
                 cells.setdefault("authors, segments against", []).extend(against)
@@ -389,7 +408,7 @@ def tabulate(judged_cases: Sequence[JudgedCase], thresholds: Mapping[str, float]
                 side = case.kind if case.set == SHORT else "harmful" if case.harmful else "not"
                 cells.setdefault(f"{case.set}, {side}", []).append(any(flags))
         lines += [(name, cell, Rate.from_outcomes(flags)) for cell, flags in sorted(cells.items())]
-    return output.table(("kept", "set", "flagged"), lines)
+    return output.table(("share kept, shift", "set", "flagged"), lines)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -424,12 +443,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     for name, rows in measured.items():
         judged_cases += judge_cases(rows, name, score, lambda _: net)
-    thresholds = {f"{share:g}": half_nets.choose_threshold(examples, share) for share in SHARES}
-    text = tabulate(judged_cases, {"ships": -recipe.bound} | thresholds)
-    threshold = half_nets.choose_threshold(examples, recipe.kept)
-    adjusted = net.adjust_head(score.head, threshold)
+    thresholds = {share: half_nets.choose_threshold(examples, share) for share in SHARES}
+    points = {
+        f"{share:g}, {shift:g}": OperatingPoint(threshold, shift)
+        for share, threshold in thresholds.items()
+        for shift in SHIFTS
+    }
+    text = tabulate(judged_cases, {"without": OperatingPoint(-recipe.bound)} | points)
+    point = OperatingPoint(half_nets.choose_threshold(examples, recipe.kept), recipe.shift)
+    adjusted = net.adjust_head(score.head, point)
     output.write(arguments.out, "harm_adjustment", text, {"recipe": recipe.model_dump(), "thresholds": thresholds})
-    print(f"{text}\n{len(examples.scores)} segments; threshold {threshold:.3f}; {adjusted.content_hash}")
+    print(f"{text}\n{len(examples.scores)} segments; threshold {point.threshold:.3f}; {adjusted.content_hash}")
     if arguments.into:
         add_heads(arguments.into, [adjusted])
 

@@ -17,6 +17,7 @@ from models.experiments.harm_adjustment import (
     AdjustmentNet,
     AdjustmentRecipe,
     HalfNets,
+    OperatingPoint,
     SegmentExamples,
     draw_parts,
     fit_adjustment,
@@ -93,7 +94,7 @@ def test_an_adjustment_leaves_the_evidence_of_the_head(net: AdjustmentNet) -> No
     evidence_numbers = b"\x00\x3c" * WIDTH
     plain = head(HARMLESS, aligner="", prior=1.0)
     before = replace(plain, weight=plain.weight + evidence_numbers, evidence=AnswerEvidence(0.5))
-    adjusted = net.adjust_head(before, 0.5)
+    adjusted = net.adjust_head(before, OperatingPoint(0.5))
     assert adjusted.without_adjustment() == before
     assert adjusted.weight.endswith(evidence_numbers)
     rows = examples(20, 7).rows
@@ -124,7 +125,7 @@ def test_the_table_counts_what_is_flagged_at_each_threshold(net: AdjustmentNet) 
     ]
     read_rows = HeadRows(tuple(cases), rows.half(), torch.zeros(2, 1).half(), (0, 1, 2), (0, 1, 2))
     judged_cases = judge_cases(read_rows, "good", lambda segments, _: torch.ones(len(segments), 1), lambda _: net)
-    table = tabulate(judged_cases, {"ships": -2.0, "strict": 2.0})
+    table = tabulate(judged_cases, {"ships": OperatingPoint(-2.0), "strict": OperatingPoint(2.0)})
     assert "| ships | good, not | 2/2 = 100.0 %" in table
     assert "| strict | good, not | 1/2 = 50.0 %" in table
 
@@ -143,13 +144,13 @@ def test_a_phrase_of_harm_counts_by_its_weight() -> None:
 def test_what_is_shipped_scores_as_what_was_learnt(net: AdjustmentNet) -> None:
     others = examples(50, 5)
     before = head(HARMLESS, aligner="", prior=1.0)
-    adjusted = net.adjust_head(before, 0.5)
-    assert adjusted.without_adjustment() == before
+    adjusted = net.adjust_head(before, OperatingPoint(0.5, shift=0.25))
+    assert adjusted.without_adjustment() == replace(before, bias=before.bias + 0.25)
     scores = others.scores[:, None].clone()
     TaughtColumns({0: LoadedHead.from_head(adjusted, torch.device("cpu"))}).judge(others.rows, scores)
     lowered = (net.adjust_scores(others) - others.scores - 0.5).clamp(max=0.0)
-    torch.testing.assert_close(scores[:, 0], others.scores + lowered, atol=0.02, rtol=0.01)
-    assert 0 < int((scores[:, 0] == others.scores).sum()) < 50
+    torch.testing.assert_close(scores[:, 0], others.scores + 0.25 + lowered, atol=0.02, rtol=0.01)
+    assert 0 < int((lowered == 0).sum()) < 50
 
 
 def test_authors_kept_apart_and_questions_asked_elsewhere_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
