@@ -54,7 +54,7 @@ from models.data.labelled_replies import (
 from models.data.short_answers import read_short_answers
 from models.evaluate import guards
 from models.evaluate.good_answers import draw_good_answers
-from models.experiments.answer_evidence import draw_teaching_replies, read_sets
+from models.experiments.answer_evidence import draw_teaching_replies, hash_teaching, read_sets
 from models.reporting import output
 from models.reporting.statistics import Rate
 from models.train.asked import LabelledCase, ask_reply
@@ -454,6 +454,7 @@ def main(argv: list[str] | None = None) -> None:
     adjusted = net.adjust_head(score.head, point)
     output.write(arguments.out, "harm_adjustment", text, {"recipe": recipe.model_dump(), "thresholds": thresholds})
     print(f"{text}\n{len(examples.scores)} segments; threshold {point.threshold:.3f}; {adjusted.content_hash}")
+    print(f"teaching answers: {hash_teaching(teaching)}")
     if arguments.into:
         add_heads(arguments.into, [adjusted])
 
