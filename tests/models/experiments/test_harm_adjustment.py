@@ -141,6 +141,17 @@ def test_a_phrase_of_harm_counts_by_its_weight() -> None:
     assert means[0] - float(drawn_examples.scores.mean()) < -1 < 1 < means[1] - float(drawn_examples.scores.mean())
 
 
+def test_what_the_head_is_sure_of_teaches_too() -> None:
+    drawn_examples = examples(400, 8)
+    is_harm = drawn_examples.labels == AGAINST
+    sure_examples = replace(drawn_examples, scores=torch.where(is_harm, 30.0, -30.0))
+    moves = [
+        float((net.adjust_scores(sure_examples) - sure_examples.scores)[is_harm].mean())
+        for net in (fit_net(sure_examples, RECIPE), fit_net(sure_examples, RECIPE.model_copy(update={"sure": 100.0})))
+    ]
+    assert moves[0] > 1 > 0.1 > abs(moves[1])
+
+
 def test_what_is_shipped_scores_as_what_was_learnt(net: AdjustmentNet) -> None:
     others = examples(50, 5)
     before = head(HARMLESS, aligner="", prior=1.0)
