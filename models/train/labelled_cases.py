@@ -1,7 +1,11 @@
-"""Answers under the objectives of one prompt, with what is known of each segment under each of them.
+"""Answers under the objectives of one prompt, with the label of each segment under each of them.
 
-What a detector head alone is trained on and measured by: pairs of the generators, the answers written for this project,
-other people's labelled replies, good answers.
+A detector head that is trained alone learns from these cases, and is measured by them. They come from pairs of the
+generators, from answers that were written for this project, from other people's labelled replies, and from good
+answers.
+
+A company is the list of objectives in a prompt, where "" stands for the reply's own one: a reply that is labelled under
+"Kindness" has the objectives (Helpfulness, Kindness) in the company (Helpfulness, "").
 """
 
 from __future__ import annotations
@@ -14,15 +18,15 @@ from models.data import labelled_replies
 from models.data.labelled_replies import COMPANIES, HARMLESS, TEST_KINDS, USUAL, LabelledReply, question_of
 
 OWN_COMPANIES = (("",), ("", *USUAL), (*USUAL, ""))
-"""The same for an objective of its own, which "" stands for."""
+"""The companies in which a reply with an objective of its own is read: alone, and before and behind the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledCase:
     """One answer under the objectives of its prompt.
 
-    `labels` says of each segment and each objective whether it goes against it (`AGAINST`, `FINE`, `UNKNOWN`); `whole`
-    of each objective whether some segment does though nobody said which.
+    `labels` [segments][objectives] say whether a segment goes against an objective (`AGAINST`, `FINE`, `UNKNOWN`).
+    `whole` says of each objective whether some segment goes against it, though nobody said which.
     """
 
     id: str
@@ -39,34 +43,34 @@ class LabelledCase:
     """The objective that it was written or labelled for."""
 
 
-def ask_reply(reply: LabelledReply, company: Sequence[str]) -> LabelledCase:
-    """A labelled reply in company of other objectives; "" stands for its own one."""
+def make_case(reply: LabelledReply, company: Sequence[str]) -> LabelledCase:
+    """The case of a labelled reply under the objectives of a company."""
     objectives = tuple(reply.objective if text == "" else text for text in company)
     return LabelledCase(
         reply.id,
         reply.source,
         question_of(reply),
-        reply.answer,
-        objectives,
-        reply.label_segments(objectives),
-        reply.flag_whole_reply(objectives),
-        reply.slug,
-        reply.harmful,
-        reply.objective,
+        answer=reply.answer,
+        objectives=objectives,
+        labels=reply.label_segments(objectives),
+        whole=reply.flag_whole_reply(objectives),
+        slug=reply.slug,
+        harmful=reply.harmful,
+        own=reply.objective,
     )
 
 
-def ask_replies(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]) -> list[LabelledCase]:
-    """Each reply in one of the companies."""
-    return [ask_reply(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
+def make_cases(replies: Sequence[LabelledReply], companies: Sequence[Sequence[str]]) -> list[LabelledCase]:
+    """A case of each reply; the companies take turns."""
+    return [make_case(reply, company) for reply, company in zip(replies, cycle(companies), strict=False)]
 
 
 def read_written_cases() -> tuple[list[LabelledCase], list[LabelledCase]]:
-    """Written answers: those about harm under the built-in objective, and all under an objective of their own."""
+    """Cases of written answers: those about harm, under the built-in objective, and those about something else."""
     answers = [reply for reply in labelled_replies.read_written_answers() if reply.slug not in TEST_KINDS]
     harm = [_ask_about_harm(reply) for reply in answers if reply.about_harm]
     own = [reply for reply in answers if not reply.about_harm]
-    return ask_replies(harm, COMPANIES), ask_replies(own, OWN_COMPANIES)
+    return make_cases(harm, COMPANIES), make_cases(own, OWN_COMPANIES)
 
 
 def _ask_about_harm(reply: LabelledReply) -> LabelledReply:
